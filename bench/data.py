@@ -1,0 +1,66 @@
+"""What a task reads, before any tensor: examples, the splits of a corpus, where they came from, their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+SourceKind = Literal["directory", "hub", "embedded"]
+
+
+class Example(NamedTuple):
+    """One labelled text or pair of texts. `label` is a class index (int) or a score (float)."""
+
+    text: str
+    text_pair: str | None
+    label: int | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRequest:
+    """Which source the user wants.
+
+    Attributes:
+        data: `auto` takes the first source that answers, in the order directory, hub, embedded.
+        dirs: `(name, directory)` from `--data-dir`; name is a task or suite (`glue`, `glue/cola`), or None for all.
+        parent: the folder of `BENCH_DATA`, a parent that holds a folder per suite, or None.
+    """
+
+    data: Literal["auto", "dir", "hub", "embedded"] = "auto"
+    dirs: tuple[tuple[str | None, Path], ...] = ()
+    parent: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The labelled splits of one task from one source.
+
+    Attributes:
+        train: training examples.
+        evaluation: evaluation splits by name (`dev`; `dev_matched` and `dev_mismatched` for MNLI); the first one
+            carries the primary metric.
+        source: which of the three sources answered.
+        revision: what pins it: the hub revision, the generator's version, or the folder's name (never its path).
+        notes: lines the user must see, such as 'no network; fell back to embedded'.
+    """
+
+    train: Sequence[Example]
+    evaluation: Mapping[str, Sequence[Example]]
+    source: SourceKind
+    revision: str
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over source and every example in order: equal content from one kind of source, equal hash."""
+        digest = hashlib.sha256(self.source.encode())
+        for name, rows in (("train", self.train), *self.evaluation.items()):
+            digest.update(f"\x00{name}\x00{len(rows)}\x00".encode())
+            for row in rows:
+                digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
+        return digest.hexdigest()

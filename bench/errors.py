@@ -1,0 +1,64 @@
+"""Errors in three parts (what, what is known, what to do next), each with the exit code it leads to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+OK, SOME_FAILED, USAGE, ENVIRONMENT, CHECK, PREEMPTED, INTERRUPTED = 0, 1, 2, 3, 4, 75, 130
+
+
+class BenchError(Exception):
+    """Something the user can mend.
+
+    Args:
+        what: what went wrong, one line.
+        known: what is known about it: the names that exist, the file and line, the versions found.
+        todo: what to do next.
+    """
+
+    exit_code: ClassVar[int] = SOME_FAILED
+
+    def __init__(self, what: str, known: str = "", todo: str = "") -> None:
+        super().__init__(what)
+        self.what, self.known, self.todo = what, known, todo
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.what, self.known, self.todo) if part)
+
+
+class UsageError(BenchError):
+    """The command's own words are wrong: an unknown name, key or value (exit 2)."""
+
+    exit_code = USAGE
+
+
+class EnvironmentProblem(BenchError):
+    """The command is right, but data, weights or packages are not there or are broken (exit 3)."""
+
+    exit_code = ENVIRONMENT
+
+
+class DataProblem(EnvironmentProblem):
+    """A data file is missing or malformed; `known` names the file and the line (exit 3)."""
+
+
+class CheckFailed(BenchError):
+    """A prediction was not met by the measurement (exit 4)."""
+
+    exit_code = CHECK
+
+
+class Diverged(BenchError):
+    """Training left the numbers: a loss or a prediction is not finite (run state `diverged`)."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`Did you mean 'rank'?`, or an empty string where nothing known is close to `word`."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else ""
+
+
+class AbsentTask(EnvironmentProblem):
+    """A data directory is there and good, but does not hold this task: named and passed over."""

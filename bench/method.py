@@ -1,0 +1,162 @@
+"""The base of every method: a LightningModule that adapts a backbone, puts a head on it and trains what it declares."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from bench.config import HeadConfig, OptimConfig
+from bench.spectra.delta import Delta
+from bench.task import TaskSpec
+
+C = TypeVar("C")
+Batch = dict[str, Any]
+"""`inputs` (tensors of the backbone's forward), `labels` (B,), `index` (B,), and in training `weight`: what the batch's
+mean loss is multiplied with, so that micro batches and devices add up to the mean over the global batch."""
+
+
+class Method(LightningModule, Generic[C]):
+    """Adapts `backbone`, trains on one task. A subclass implements `adapt` and, where it has them, the other hooks.
+
+    Attributes:
+        Config: frozen, keyword-only dataclass of the method's options; attribute docs are their help.
+        learning_rate: default of `--lr`.
+        learning_rates: three candidates of `--select lr` where `--lr` names none.
+        needs: modalities it works on.
+        saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
+    """
+
+    Config: ClassVar[type]
+    learning_rate: ClassVar[float] = 1e-3
+    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    saves_adapter: ClassVar[bool] = True
+
+    def __init__(
+        self, backbone: nn.Module, task: TaskSpec, config: C, *, head: HeadConfig, optim: OptimConfig, lr: float, seed: int
+    ) -> None:
+        """Build the head.
+
+        Args:
+            backbone: called with a batch's inputs it gives pooled features (B, D); `backbone.width` is D.
+            task: decides the width of the head and the loss.
+            config: the method's options.
+            head: options of the head.
+            optim: options of AdamW and its schedule.
+            lr: learning rate.
+            seed: seeds the head, so that every method starts from the same one.
+        """
+        super().__init__()
+        self.backbone, self.task, self.config = backbone, task, config
+        self.head_config, self.optim, self.lr = head, optim, lr
+        self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
+        self.head.requires_grad_(head.trainable)
+        self.train_losses: list[float] = []
+
+    # what a method implements
+
+    @abstractmethod
+    def adapt(self, batch: Batch) -> None:
+        """Insert what trains and freeze the rest; called once, before the optimiser exists.
+
+        Args:
+            batch: the first global batch of training, for methods that start from a gradient.
+        """
+
+    def penalty(self) -> Tensor | None:
+        """A scalar added to the loss."""
+        return None
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups of the trained parameters; a group's `lr_scale` multiplies the learning rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def deltas(self) -> Iterator[tuple[str, Delta]]:
+        """ΔW of every adapted layer, by name; none for a method without one."""
+        return iter(())
+
+    def export(self) -> dict[str, Tensor]:
+        """What was trained, by name: the adapter and the head, without the frozen backbone."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    # what all methods share
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits (B, classes), or scores (B,) for regression."""
+        pooled = F.dropout(self.backbone(**inputs), self.head_config.dropout, self.training)
+        logits = self.head(pooled)
+        return logits if self.task.num_classes else logits.squeeze(-1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean over the batch: cross-entropy, or squared error for regression."""
+        logits = self(batch["inputs"])
+        if self.task.num_classes:
+            return F.cross_entropy(logits, batch["labels"])
+        return F.mse_loss(logits, batch["labels"].to(logits.dtype))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a micro batch, weighted so that the global batch's gradient is that of its mean."""
+        loss = self.loss(batch) * batch["weight"]
+        self._record_loss(loss.detach())
+        penalty = self.penalty()
+        return loss if penalty is None else loss + penalty
+
+    def _record_loss(self, loss: Tensor) -> None:
+        """Hook of the runner: see `bench.callbacks.LossCurve`."""
+        self._last_loss = loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over `param_groups`, with warm-up and decay per optimiser step."""
+        groups = [
+            {**{k: v for k, v in g.items() if k != "lr_scale"}, "lr": self.lr * g.get("lr_scale", 1.0)}
+            for g in self.param_groups()
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=self.optim.eps, weight_decay=self.optim.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+        factor = schedule(self.optim, total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_counts(self) -> dict[str, int]:
+        """`total` (backbone, adapter, head), `trainable` (head included), `head` (trained parameters of the head)."""
+        return {
+            "total": sum(p.numel() for p in self.parameters()),
+            "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
+            "head": sum(p.numel() for p in self.head.parameters() if p.requires_grad),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class schedule:  # noqa: N801 - a function with state
+    """Factor on the learning rate at an optimiser step: linear warm-up, then linear, cosine or no decay to zero."""
+
+    optim: OptimConfig
+    total: int
+
+    def __call__(self, step: int) -> float:
+        """The factor for step 0, 1, …, total − 1."""
+        warmup = max(1, round(self.optim.warmup * self.total)) if self.optim.warmup > 0 else 0
+        if step < warmup:
+            return (step + 1) / warmup
+        left = (self.total - step) / max(1, self.total - warmup)
+        if self.optim.schedule == "linear":
+            return max(0.0, left)
+        return 0.5 * (1 - math.cos(math.pi * max(0.0, left))) if self.optim.schedule == "cosine" else 1.0
+
+
+def _make_head(width: int, outputs: int, seed: int) -> nn.Linear:
+    """N(0, .02²) weights as BERT's classifier, zero bias, from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(width, outputs)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(outputs, width, generator=generator) * 0.02)
+        head.bias.zero_()
+    return head

@@ -1,0 +1,123 @@
+"""What is run: the user's request, and the frozen, hashed specification of one run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.data import DataRequest
+
+PROTOCOL = 1
+"""Raised whenever the same specification would give other results."""
+
+Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+Option = str | int | float | bool | None
+
+NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out"})
+"""Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What `bench run` was asked, names resolved by nobody yet.
+
+    Attributes:
+        lrs: `--lr`; several make a cell each, or are the candidates with `select`.
+        select: choose the learning rate on a split held out from train.
+        select_on: task whose train split decides; None: each cell's own.
+        settings: `--set key=value` as typed.
+    """
+
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    backbones: tuple[str, ...] = ("minilm",)
+    seeds: tuple[int, ...] = (0,)
+    data: DataRequest = field(default_factory=DataRequest)
+    max_steps: int | None = None
+    epochs: float | None = None
+    train_samples: int | None = None
+    batch_size: int = 32
+    lrs: tuple[float, ...] = ()
+    select: bool = False
+    select_on: str | None = None
+    settings: tuple[str, ...] = ()
+    precision: Precision = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    track: Literal["off", "wandb"] = "off"
+    out: Path = Path("runs")
+    strict: bool = False
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One run, completely: method, task, backbone, seed, budget and every option with its default filled in.
+
+    Attributes:
+        lr: learning rate; None where `select` chooses it.
+        select: candidate learning rates.
+        select_on: cell whose held-out train split decides between them.
+        holdout: share of train that is cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
+        method_options, head, optim, task_options, backbone_options, runtime: the namespaces of `--set`.
+    """
+
+    method: str
+    task: str
+    backbone: str
+    seed: int = 0
+    lr: float | None = None
+    select: tuple[float, ...] = ()
+    select_on: str | None = None
+    holdout: float = 0.0
+    max_steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 32
+    train_samples: int | None = None
+    precision: Precision = "32-true"
+    method_options: Mapping[str, Option] = field(default_factory=dict)
+    head: Mapping[str, Option] = field(default_factory=dict)
+    optim: Mapping[str, Option] = field(default_factory=dict)
+    task_options: Mapping[str, Option] = field(default_factory=dict)
+    backbone_options: Mapping[str, Option] = field(default_factory=dict)
+    runtime: Mapping[str, Option] = field(default_factory=dict)
+    accelerator: str = "auto"
+    devices: int = 1
+    track: Literal["off", "wandb"] = "off"
+    out: str = "runs"
+
+    def identity(self) -> dict[str, Any]:
+        """Every field that decides the result, as plain JSON values."""
+        return {name: value for name, value in asdict(self).items() if name not in NOT_IDENTITY}
+
+    def run_id(self, data_hash: str, weights_hash: str) -> str:
+        """16 hex digits that name this run: the specification, the protocol, the bytes of data and weights."""
+        return _digest({**self.identity(), "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
+
+    def group_id(self, data_hash: str, weights_hash: str) -> str:
+        """The same without the seed: runs that differ only by seed share it."""
+        identity = self.identity()
+        del identity["seed"]
+        return _digest({**identity, "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
+
+    def with_(self, **changes: Any) -> RunSpec:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` gives the same RunSpec back."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunSpec:
+        """The RunSpec that `to_json` wrote."""
+        return cls(**{**data, "select": tuple(data["select"])})
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,70 @@
+"""What a task is: a description, a reader and the DataModule that training plugs into."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from bench.data import Corpus, DataRequest
+
+if TYPE_CHECKING:
+    from lightning import LightningDataModule
+
+    from bench.backbones import Backbone
+    from bench.spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """Name, version, labels and metrics of one task.
+
+    Attributes:
+        name: cell name, such as `glue/rte`.
+        version: raised whenever the same data would give another score.
+        modality: what the backbone must read.
+        num_classes: number of classes; 0 is regression.
+        metrics: names from `bench.metrics`, computed on every evaluation split.
+        primary: the metrics whose mean is the primary value, on the first evaluation split.
+        higher_is_better: direction of the primary metric.
+        note: a caveat shown beside scores.
+    """
+
+    name: str
+    version: int
+    modality: Literal["text", "image"]
+    num_classes: int
+    metrics: tuple[str, ...]
+    primary: tuple[str, ...]
+    higher_is_better: bool = True
+    note: str = ""
+
+    @property
+    def primary_name(self) -> str:
+        """`matthews`, or `accuracy+f1` for the mean of two."""
+        return "+".join(self.primary)
+
+
+class Task(ABC):
+    """A named data set: one cell of a suite (`GLUE("rte")`), or a task of its own (`Digits("")`).
+
+    Modules that define tasks stay free of torch, so that a wrong file is named before anything heavy is imported;
+    `datamodule` imports what it needs.
+    """
+
+    cells: ClassVar[tuple[str, ...]] = ()
+    """Cells of a suite; empty for a task of its own."""
+    spec: TaskSpec
+
+    @abstractmethod
+    def open(self, request: DataRequest) -> Corpus:
+        """Read and check all splits.
+
+        Raises:
+            AbsentTask: the directory is a good one but does not hold this task.
+            DataProblem: nothing is there, or a file is malformed; the error names file and line.
+        """
+
+    @abstractmethod
+    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+        """The LightningDataModule that feeds `spec`'s run."""

@@ -1,0 +1,1 @@
+"""Tables from records. Knows records and nothing of torch."""

@@ -1,0 +1,1 @@
+"""One file per training method; `bench/registry.py` names them."""

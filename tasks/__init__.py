@@ -1,0 +1,1 @@
+"""One file per family of tasks; `bench/registry.py` names them."""

@@ -52,14 +52,14 @@ class Method(LightningModule, Generic[C]):
             head: options of the head.
             optim: options of AdamW and its schedule.
             lr: learning rate.
-            seed: seeds the head, so that every method starts from the same one.
+            seed: seeds the head, so that every method starts from the same one, and what the method adds.
         """
         super().__init__()
         self.backbone, self.task, self.config = backbone, task, config
+        self.seed = seed
         self.head_config, self.optim, self.lr = head, optim, lr
         self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
         self.head.requires_grad_(head.trainable)
-        self.train_losses: list[float] = []
 
     # what a method implements
 
@@ -105,13 +105,13 @@ class Method(LightningModule, Generic[C]):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a micro batch, weighted so that the global batch's gradient is that of its mean."""
         loss = self.loss(batch) * batch["weight"]
-        self._record_loss(loss.detach())
+        self.step_loss = loss.detach()
         penalty = self.penalty()
         return loss if penalty is None else loss + penalty
 
-    def _record_loss(self, loss: Tensor) -> None:
-        """Hook of the runner: see `bench.callbacks.LossCurve`."""
-        self._last_loss = loss
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Outputs of an evaluation batch; `bench.callbacks.Predictions` gathers them."""
+        return self(batch["inputs"])
 
     def configure_optimizers(self) -> Any:
         """AdamW over `param_groups`, with warm-up and decay per optimiser step."""

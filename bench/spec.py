@@ -62,7 +62,7 @@ class RunSpec:
         lr: learning rate; None where `select` chooses it.
         select: candidate learning rates.
         select_on: cell whose held-out train split decides between them.
-        holdout: share of train that is cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
+        holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
         method_options, head, optim, task_options, backbone_options, runtime: the namespaces of `--set`.
     """
 
@@ -73,7 +73,7 @@ class RunSpec:
     lr: float | None = None
     select: tuple[float, ...] = ()
     select_on: str | None = None
-    holdout: float = 0.0
+    holdout: int = 0
     max_steps: int | None = None
     epochs: float | None = None
     batch_size: int = 32

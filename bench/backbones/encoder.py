@@ -1,0 +1,56 @@
+"""A transformers encoder whose token features are pooled into one vector per example."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+
+
+class TextEncoder(nn.Module):
+    """Tokens (B, T) → pooled features (B, D).
+
+    Attributes:
+        width: D.
+        pooling: `mean` over the tokens that are not padding, `cls` the first token, `pooler` the model's own.
+    """
+
+    def __init__(self, path: Path, *, pooling: Literal["mean", "cls", "pooler"], dropout: float) -> None:
+        super().__init__()
+        config = AutoConfig.from_pretrained(path)
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        self.model = AutoModel.from_pretrained(path, config=config, use_safetensors=True).float()
+        self.pooling = pooling
+        if pooling != "pooler" and hasattr(self.model, "pooler"):
+            self.model.pooler = None  # not used, so neither counted nor trained
+        self.width = int(config.hidden_size)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Ids and mask (B, T) → (B, D)."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        out = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+        if self.pooling == "pooler":
+            return out.pooler_output
+        tokens = out.last_hidden_state
+        if self.pooling == "cls":
+            return tokens[:, 0]
+        mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
+        return (tokens * mask).sum(1) / mask.sum(1).clamp_min(torch.finfo(tokens.dtype).tiny)
+
+
+@cache
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a folder; loaded once per process."""
+    return AutoTokenizer.from_pretrained(path, use_fast=True)

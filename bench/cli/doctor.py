@@ -1,0 +1,41 @@
+"""`bench doctor`: what this machine has, and what is broken."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from bench.cli.output import emit, table
+from bench.cli.parser import common
+from bench.errors import ENVIRONMENT, OK
+
+EXAMPLES = ("bench doctor", "bench doctor --json")
+
+
+def add(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "doctor",
+        help="check packages, devices, data and the embedded model",
+        description="Check packages, devices, data and the embedded model. Exit code 3 if something is broken.",
+        parents=[common()],
+        examples=EXAMPLES,
+    )
+    parser.set_defaults(handle=handle, parser=parser)
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Run every check and print what it found."""
+    from bench.doctor import examine
+
+    findings = examine()
+    broken = [finding for finding in findings if finding.state == "broken"]
+    if options.json:
+        emit({"ok": not broken, "findings": findings})
+    else:
+        marks = {"ok": "ok", "note": "–", "broken": "BROKEN"}
+        print(table(("check", "state", "found"), [(f.name, marks[f.state], f.text) for f in findings]))
+        for finding in broken:
+            print(f"\n{finding.name}: {finding.todo}")
+        print(f"\n{len(broken)} broken" if broken else "\nnothing is broken")
+    return ENVIRONMENT if broken else OK

@@ -1,0 +1,98 @@
+"""`bench list`: methods, tasks, backbones, and the runs of a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.cli import names
+from bench.cli.output import emit, table
+from bench.cli.parser import choice, common
+from bench.describe import Description, describe
+from bench.errors import OK
+
+KINDS = ("methods", "tasks", "backbones", "runs")
+EXAMPLES = (
+    "bench list methods",
+    "bench list tasks",
+    "bench list backbones --json",
+    "bench list runs --out results",
+)
+
+
+def add(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "list",
+        help="list methods, tasks, backbones or runs",
+        description="List methods, tasks, backbones, or the runs of a folder.",
+        parents=[common()],
+        examples=EXAMPLES,
+    )
+    parser.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.set_defaults(handle=handle, parser=parser)
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Print the list."""
+    kind = options.kind
+    if kind == "runs":
+        return _runs(options.out.expanduser(), as_json=options.json)
+    found = [describe(kind, name) for name in registry.entries(kind)]
+    if options.json:
+        emit([_row_json(kind, description) for description in found])
+    elif kind == "methods":
+        rows = [(d.name, str(d.attributes.get("learning_rate", "")), _summary(d)) for d in found]
+        print(table(("method", "lr", "what it does"), rows))
+    elif kind == "tasks":
+        rows = [(d.name, ", ".join(names.cells(d.name)) or "–", _summary(d)) for d in found]
+        print(table(("task", "cells", "what it is"), rows))
+    else:
+        print(table(("backbone", "what it is"), [(d.name, _summary(d)) for d in found]))
+    return OK
+
+
+def _summary(description: Description) -> str:
+    return f"cannot be read: {description.error}" if description.error else description.summary
+
+
+def _row_json(kind: registry.Kind, description: Description) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": description.name, "summary": description.summary, "error": description.error or None}
+    if kind == "tasks":
+        row["cells"] = names.cells(description.name)
+    return row | {"attributes": description.attributes, "options": description.options}
+
+
+def _runs(out: Path, *, as_json: bool) -> int:
+    from bench.record import load_all
+
+    records, problems = load_all(out)
+    for problem in problems:
+        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+    if as_json:
+        emit(records)
+        return OK
+    rows = [_run_row(record) for record in records]
+    header = ("run", "state", "method", "task", "backbone", "seed", "lr", "score")
+    print(table(header, rows) if rows else f"no runs in {out}")
+    return OK
+
+
+def _run_row(record: dict[str, Any]) -> tuple[str, ...]:
+    spec = record["spec"]
+    lr = "–" if record["lr"] is None else f"{record['lr']:g}"
+    task = spec["task"] + (" (trial)" if spec["holdout"] else "")  # of --select, scored on held-out train examples
+    where = (spec["method"], task, record["backbone"]["name"], str(spec["seed"]))
+    return (record["run_id"], record["state"], *where, lr, score(record))
+
+
+def score(record: dict[str, Any]) -> str:
+    """`matthews 0.412`, or – without one."""
+    if record["metrics"] is None:
+        return "–"
+    primary = record["metrics"]["primary"]
+    return f"{primary['name']} {primary['value']:.3f}"

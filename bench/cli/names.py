@@ -1,0 +1,49 @@
+"""Names of tasks: a task, a suite (`glue`), a cell of a suite (`glue/rte`), or a task with an argument (`own:DIR`)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from bench import registry
+from bench.describe import describe
+from bench.errors import UsageError, did_you_mean
+
+
+@cache
+def cells(suite: str) -> tuple[str, ...]:
+    """Cells of a suite without its name (`rte`); empty for a task of its own, and where the source cannot be read."""
+    found = describe("tasks", suite).attributes.get("cells", ())
+    return tuple(str(cell).removeprefix(f"{suite}/") for cell in found)
+
+
+def all_cells() -> list[str]:
+    """Every cell of every suite, with the suite's name."""
+    return [f"{suite}/{cell}" for suite in registry.entries("tasks") for cell in cells(suite)]
+
+
+def check_task(name: str) -> None:
+    """Look a task, suite or cell up.
+
+    Raises:
+        UsageError: there is none of that name; names the nearest.
+    """
+    head, colon, _ = name.partition(":")
+    if colon:
+        registry.where("tasks", head)
+        return
+    suite, slash, cell = name.partition("/")
+    if suite not in registry.entries("tasks"):
+        # `rte` for `glue/rte` is the likeliest slip
+        meant = next((full for full in all_cells() if full.endswith(f"/{name}")), None)
+        if meant:
+            raise UsageError(
+                f"unknown task '{name}'", f"it is a cell of {meant.partition('/')[0]}", f"Did you mean '{meant}'?"
+            )
+        registry.where("tasks", suite)
+    known = cells(suite)
+    if slash and known and cell not in known:
+        raise UsageError(
+            f"unknown cell '{name}'",
+            f"cells of {suite}: {', '.join(known)}",
+            did_you_mean(cell, known) or f"`bench show {suite}` describes them.",
+        )

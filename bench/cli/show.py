@@ -1,0 +1,168 @@
+"""`bench show`: everything about a method, a task, a backbone or a run."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import registry
+from bench.cli import names
+from bench.cli.output import emit, table
+from bench.cli.parser import common
+from bench.cli.show_run import text as run_text
+from bench.config import NAMESPACES
+from bench.describe import Description, Option, describe, namespace
+from bench.errors import OK, UsageError, did_you_mean
+from bench.settings import show as written
+from bench.task import TaskSpec
+
+EXAMPLES = (
+    "bench show deeplora",
+    "bench show glue",
+    "bench show glue/rte --json",
+    "bench show minilm",
+    "bench show 1f3a9c --out results",
+)
+
+
+def add(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "show",
+        help="show a method with its options, a task, a backbone or a run",
+        description="Show a method with its options, a task, a backbone, or a run by the beginning of its id.",
+        parents=[common()],
+        examples=EXAMPLES,
+    )
+    parser.add_argument("name", metavar="NAME|RUN", help="a name from `bench list`, or the beginning of a run id")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.set_defaults(handle=handle, parser=parser)
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Print every thing of that name, or else the run whose id begins so."""
+    name: str = options.name
+    shown: list[tuple[dict[str, Any], str]] = []
+    shown += [_method(name)] if name in registry.entries("methods") else []
+    if name.partition("/")[0] in registry.entries("tasks"):
+        names.check_task(name)
+        shown.append(_task(name))
+    shown += [_backbone(name)] if name in registry.entries("backbones") else []
+    if not shown:
+        shown.append(_run(name, options.out.expanduser()))
+    if options.json:
+        emit(shown[0][0] if len(shown) == 1 else [value for value, _ in shown])
+    else:
+        print("\n\n".join(text for _, text in shown))
+    return OK
+
+
+def _method(name: str) -> tuple[dict[str, Any], str]:
+    found = describe("methods", name)
+    shared = {space: namespace(space) for space in NAMESPACES}
+    rates = found.attributes.get("learning_rates", ())
+    parts = [
+        _head(found),
+        "",
+        f"learning rate {found.attributes.get('learning_rate', '?')}; --select lr tries {', '.join(map(str, rates))}",
+        f"works on {', '.join(sorted(found.attributes.get('needs', ())))}",
+    ]
+    if found.options:
+        parts += ["", "options of the method", _options("method", found.options)]
+        first = f"method.{found.options[0].name}={written(found.options[0].default)}"
+        parts += ["", f"set them with: bench run --method {name} --task glue --set {first}"]
+    parts += ["", "options of every method"]
+    parts.append(_options_table([(f"{space}.{o.name}", o) for space, fields in shared.items() for o in fields]))
+    value = {"kind": "method", **_json(found), "shared_options": shared}
+    return value, "\n".join(parts)
+
+
+def _task(name: str) -> tuple[dict[str, Any], str]:
+    suite, _, cell = name.partition("/")
+    found = describe("tasks", suite)
+    specs, error = _specs(suite, [cell] if cell else names.cells(suite))
+    rows = [
+        (
+            s.name,
+            str(s.version),
+            s.modality,
+            str(s.num_classes or "score"),
+            s.primary_name,
+            ", ".join(s.metrics),
+            s.note,
+        )
+        for s in specs
+    ]
+    header = ("cell", "version", "reads", "classes", "primary metric", "all metrics", "note")
+    body = table(header, rows) if rows else f"cells cannot be read: {error}"
+    run = f"bench run --method lora --task {name}"
+    value = {"kind": "task", **_json(found), "cells": specs, "error": found.error or error or None}
+    return value, f"{_head(found)}\n\n{body}\n\nrun it with: {run}"
+
+
+def _specs(suite: str, cells: Sequence[str]) -> tuple[list[TaskSpec], str]:
+    """Specifications of the cells; modules of tasks are free of torch, so this one imports it."""
+    try:
+        task: Callable[[str], Any] = registry.load("tasks", suite)
+        return [task(cell).spec for cell in (cells or getattr(task, "cells", ()) or [""])], ""
+    except Exception as error:  # a third party's task may be wrong in any way; its text is shown all the same
+        return [], f"{type(error).__name__}: {error}"
+
+
+def _backbone(name: str) -> tuple[dict[str, Any], str]:
+    found = describe("backbones", name)
+    return {"kind": "backbone", **_json(found)}, f"{_head(found)}\n\nuse it with: bench run … --backbone {name}"
+
+
+def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
+    from bench.record import find
+
+    if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
+        known = [name for kind in registry.BUILTIN for name in registry.entries(kind)]
+        raise UsageError(
+            f"nothing is called '{prefix}', and it is not the beginning of a run id",
+            f"names: {', '.join(known)}",
+            f"{did_you_mean(prefix, [*known, *names.all_cells()])} `bench list runs --out {out}` lists runs.".strip(),
+        )
+    record = find(out, prefix)
+    return {"kind": "run", **record}, run_text(record)
+
+
+def _head(found: Description) -> str:
+    """Name, summary and text, without the sections (`Raises:`) that are for programmers."""
+    parts = [f"{found.name}: {found.summary}" if found.summary else found.name]
+    parts.append(re.sub(r"^(Args|Attributes|Raises|Returns):\n(?:[ ].*\n?|\n)*", "", found.doc, flags=re.M).strip())
+    parts.append(f"cannot be read: {found.error}" if found.error else "")
+    return "\n\n".join(filter(None, parts))
+
+
+def _options(space: str, options: Sequence[Option]) -> str:
+    return _options_table([(f"{space}.{option.name}", option) for option in options])
+
+
+def _options_table(options: Sequence[tuple[str, Option]]) -> str:
+    rows = [
+        (key, _type(option.annotation), "(required)" if option.required else written(option.default), option.doc)
+        for key, option in options
+    ]
+    return table(("option", "type", "default", "meaning"), rows, indent="  ")
+
+
+def _type(annotation: str) -> str:
+    """`auto | mean` for `Literal['auto', 'mean']`, and `none` for None."""
+    plain = re.sub(r"\b(?:typing\.)?Literal\[(.*?)\]", lambda m: re.sub(r",\s*", " | ", m[1]), annotation)
+    return re.sub(r"\bNone\b", "none", plain.replace("'", ""))
+
+
+def _json(found: Description) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "summary": found.summary,
+        "doc": found.doc,
+        "attributes": found.attributes,
+        "options": found.options,
+        "error": found.error or None,
+    }

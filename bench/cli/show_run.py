@@ -1,0 +1,103 @@
+"""The text of `bench show RUN`: a record for reading."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from bench.cli.output import table
+
+_PLACES = ("method_options", "head", "optim", "task_options", "backbone_options", "runtime")
+
+
+def text(record: dict[str, Any]) -> str:
+    """State, specification, scores, parameters, ranks, cost, warnings, and the command that made it."""
+    spec = record["spec"]
+    title = f"run {record['run_id']}  ·  {record['state']}  ·  {spec['method']} on {spec['task']}, seed {spec['seed']}"
+    sections = [title, _error(record), _results(record), _ranks(record), _specification(record), _provenance(record)]
+    return "\n\n".join(filter(None, sections))
+
+
+def _error(record: dict[str, Any]) -> str:
+    error = record["error"]
+    lines = [error["what"], error["known"], error["todo"]] if error else []
+    lines += [f"warning: {warning}" for warning in record["warnings"]]
+    return "\n".join(filter(None, lines))
+
+
+def _results(record: dict[str, Any]) -> str:
+    rows: list[tuple[str, str]] = []
+    if metrics := record["metrics"]:
+        primary = metrics["primary"]
+        better = "" if primary["higher_is_better"] else ", lower is better"
+        value = f"{primary['name']} {primary['value']:.4f} on {primary['split']} (n = {primary['n']}{better})"
+        rows.append(("score", value))
+        for split, values in metrics["all"].items():
+            rows.append((f"  {split}", ", ".join(f"{name} {value:.4f}" for name, value in values.items())))
+    if params := record["params"]:
+        share = f"{params['trainable'] / params['total']:.2%}" if params["total"] else "–"
+        rows.append(("trained", f"{params['trainable']:,} of {params['total']:,} parameters ({share})"))
+        rows.append(("  of which head", f"{params['head']:,}"))
+        rows.append(("stored", f"{params['stored_bytes']:,} bytes"))
+    if cost := record["cost"]:
+        rows.append(("steps", f"{cost['steps']} ({cost['samples']:,} samples)"))
+        rows.append(("time", f"{cost['train_s']:.1f} s training, {cost['eval_s']:.1f} s evaluation"))
+        memory = cost["peak_memory_bytes"]
+        peak = "" if memory is None else f", peak memory {memory / 2**20:,.0f} MiB"
+        rows.append(("device", f"{cost['devices']} × {cost['device']}{peak}"))
+    return table(("result", ""), rows) if rows else ""
+
+
+def _ranks(record: dict[str, Any]) -> str:
+    header = ("layer", "shape", "nominal", "stable", "effective", "90 % energy", "‖ΔW‖₂")
+    rows = [
+        (
+            row["layer"],
+            "×".join(map(str, row["shape"])),
+            str(row["nominal"]),
+            f"{row['stable']:.2f}",
+            f"{row['effective']:.2f}",
+            str(row["energy90"]),
+            f"{row['norm']:.3g}",
+        )
+        for row in record["ranks"]
+    ]
+    return f"rank of ΔW\n{table(header, rows)}" if rows else ""
+
+
+def _specification(record: dict[str, Any]) -> str:
+    spec, source = record["spec"], record["source"]
+    length = f"{spec['epochs']:g} epochs" if spec["epochs"] is not None else f"{spec['max_steps']} steps"
+    rows = [
+        ("backbone", f"{record['backbone']['name']} ({record['backbone']['parameters']:,} parameters)"),
+        ("data", f"{source['kind']} {source['revision']}, {source['train_examples']:,} training examples"),
+        ("budget", f"{length}, global batch {spec['batch_size']}, {spec['precision']}"),
+        ("learning rate", "–" if record["lr"] is None else f"{record['lr']:g}{_chosen(record)}"),
+    ]
+    for place in _PLACES:
+        if spec[place]:
+            rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in spec[place].items())))
+    return table(("specification", ""), rows)
+
+
+def _chosen(record: dict[str, Any]) -> str:
+    if not (selection := record["selection"]):
+        return ""
+    tried = ", ".join(
+        f"{trial['lr']:g} → " + ("–" if trial["value"] is None else f"{trial['value']:.3f}")
+        for trial in selection["trials"]
+    )
+    return f", chosen by {selection['metric']} on {selection['task']} {selection['split']} ({tried})"
+
+
+def _provenance(record: dict[str, Any]) -> str:
+    made = record["provenance"]
+    rows = [
+        ("created", made["created"]),
+        ("git", made["git"] or "–"),
+        ("python", f"{made['python']} on {made['platform']}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in made["packages"].items())),
+        ("group", f"{record['group_id']} (the same without the seed)"),
+        ("command", shlex.join(made["command"])),
+    ]
+    return table(("provenance", ""), rows)

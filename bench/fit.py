@@ -1,0 +1,202 @@
+"""One run: backbone, method and data into a Lightning Trainer; out come scores, ranks, counts and costs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer, seed_everything
+from safetensors.torch import save_file
+
+from bench import memory, metrics, registry
+from bench.backbones import Backbone
+from bench.batches import Cut
+from bench.callbacks import LossCurve, Predictions
+from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
+from bench.data import Corpus
+from bench.method import Method
+from bench.spec import RunSpec
+from bench.task import Task
+
+BARELY = 1e-3
+"""Spectral norm of ΔW below which a layer counts as not having left its start."""
+FILE = "adapter.safetensors"
+
+Result = dict[str, Any]
+"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr."""
+
+
+def fit(
+    spec: RunSpec,
+    task: Task,
+    corpus: Corpus,
+    backbone: Backbone,
+    *,
+    directory: Path,
+    tell: Callable[[int, float], None] = lambda step, loss: None,
+) -> Result:
+    """Train and evaluate one run.
+
+    Args:
+        spec: what to run; its `lr` is set.
+        task: the task of `spec`.
+        corpus: the opened data.
+        backbone: the opened backbone.
+        directory: the run's folder, for the adapter.
+        tell: called with step and loss after every optimiser step.
+
+    Raises:
+        Diverged: a loss or an output is not finite.
+        UsageError: options that do not fit this backbone or this number of devices.
+    """
+    with _quiet():
+        memory.reset()
+        data, method = build(spec, task, corpus, backbone)
+        runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
+        cut = Cut(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
+        curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
+        trainer = _trainer(spec, data.steps, cut.parts, method.optim.clip, [curve, predictions])
+        trainer.fit(method, datamodule=data)
+        began = time.perf_counter()
+        trainer.validate(method, datamodule=data, verbose=False)
+        scores = _scores(data, task, predictions, trainer.world_size)
+        eval_s = time.perf_counter() - began
+    method = method.cpu()
+    ranks = [{"layer": name, **delta.ranks()} for name, delta in method.deltas()]
+    exported = method.export()
+    if trainer.is_global_zero:
+        _save(exported, directory, runtime, small=method.saves_adapter)
+    return {
+        "lr": spec.lr,
+        "metrics": scores,
+        "params": {
+            **method.parameter_counts(),
+            "stored_bytes": sum(t.numel() * t.element_size() for t in exported.values()),
+        },
+        "ranks": ranks,
+        "cost": {
+            "steps": data.steps,
+            "samples": data.samples,
+            "train_s": round(curve.train_s, 3),
+            "eval_s": round(eval_s, 3),
+            "peak_memory_bytes": memory.peak(),
+            "device": _device(trainer),
+            "devices": trainer.world_size,
+        },
+        "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
+        "warnings": _barely(ranks),
+    }
+
+
+def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method[Any]]:
+    """The DataModule and the adapted method, the same on every device and at every call."""
+    seed_everything(spec.seed, workers=True, verbose=False)
+    data: Any = task.datamodule(corpus, backbone, spec)
+    head = HeadConfig(**spec.head)  # type: ignore[arg-type]
+    network = backbone.load(head=head, config=BackboneConfig(**spec.backbone_options))  # type: ignore[arg-type]
+    kind: type[Method[Any]] = registry.load("methods", spec.method)
+    method = kind(
+        network,
+        task.spec,
+        kind.Config(**spec.method_options),
+        head=head,
+        optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
+        lr=spec.lr or 0.0,
+        seed=spec.seed,
+    )
+    if not task.spec.num_classes:
+        method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
+    method.adapt(data.first_batch())
+    return data, method
+
+
+def _trainer(spec: RunSpec, steps: int, parts: int, clip: float, callbacks: list[Any]) -> Trainer:
+    return Trainer(
+        accelerator=spec.accelerator,
+        devices=spec.devices,
+        strategy="ddp" if spec.devices > 1 else "auto",
+        precision=spec.precision,
+        max_steps=steps,
+        max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs
+        accumulate_grad_batches=parts,
+        gradient_clip_val=clip or None,
+        check_val_every_n_epoch=10**9,  # evaluation comes once, after the last step
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _scores(data: Any, task: Task, predictions: Predictions, world: int) -> dict[str, Any]:
+    """Every metric on every split; the primary one on the first."""
+    every: dict[str, dict[str, float]] = {}
+    sizes: list[int] = []
+    for i, split in enumerate(data.splits):
+        outputs, labels = predictions.gathered(i, world)
+        every[split] = metrics.evaluate(task.spec, outputs, labels)
+        sizes.append(len(labels))
+    first = data.splits[0]
+    return {
+        "primary": {
+            "name": task.spec.primary_name,
+            "value": metrics.primary(task.spec, every[first]),
+            "split": first,
+            "higher_is_better": task.spec.higher_is_better,
+            "n": sizes[0],
+        },
+        "all": every,
+    }
+
+
+def _save(tensors: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig, *, small: bool) -> None:
+    if runtime.save == "none" or (runtime.save == "adapter" and not small):
+        return
+    with tempfile.NamedTemporaryFile(dir=directory, delete=False) as temporary:
+        pass
+    save_file({name: t.contiguous() for name, t in tensors.items()}, temporary.name)
+    os.replace(temporary.name, directory / FILE)  # noqa: PTH105 - the name is a string
+
+
+def _barely(ranks: list[dict[str, Any]]) -> list[str]:
+    still = [r for r in ranks if r["norm"] < BARELY]
+    if not still:
+        return []
+    least = min(r["norm"] for r in still)
+    return [f"ΔW barely left its start in {len(still)} of {len(ranks)} layers: ‖ΔW‖₂ < {BARELY:g}, least {least:.1e}"]
+
+
+def _device(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice on loaders and loggers is for people who write them."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+__all__ = ["FILE", "build", "fit"]

@@ -1,0 +1,288 @@
+"""From a request to cells: names resolved, options filled in, data and backbones opened, nothing trained yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeVar
+
+from bench import registry
+from bench.backbones import Backbone, open_backbone
+from bench.config import BackboneConfig
+from bench.data import Corpus
+from bench.describe import describe as describe_entry
+from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.settings import resolve_all
+from bench.spec import Option, Request, RunSpec
+from bench.task import Task
+
+DEFAULT_STEPS = 150
+HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
+"""`--select` decides on a tenth of train, on 1000 examples at most."""
+SELECT_SEED = 0
+"""Trials have one seed, whatever `--seeds` says, so that adding seeds changes no choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run to do.
+
+    Attributes:
+        trials: runs that choose this one's learning rate; empty if it is given.
+    """
+
+    spec: RunSpec
+    task: Task
+    corpus: Corpus
+    backbone: Backbone
+    trials: tuple[Cell, ...] = ()
+
+    @property
+    def run_id(self) -> str:
+        """Hash of specification, data and weights."""
+        return self.spec.run_id(self.corpus.hash, self.backbone.weights_hash)
+
+    @property
+    def group_id(self) -> str:
+        """The same without the seed."""
+        return self.spec.group_id(self.corpus.hash, self.backbone.weights_hash)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Something asked for that will not run. `absent`: the directory just does not hold it, which is no error."""
+
+    name: str
+    error: BenchError
+    absent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All cells, and what was left out."""
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[Skip, ...]
+
+    @property
+    def trials(self) -> tuple[Cell, ...]:
+        """The distinct trials of all cells, in order."""
+        return tuple({t.run_id: t for cell in self.cells for t in cell.trials}.values())
+
+    @property
+    def broken(self) -> tuple[Skip, ...]:
+        """What cannot run though it should."""
+        return tuple(s for s in self.skipped if not s.absent)
+
+    def to_json(self) -> dict[str, Any]:
+        """`{cells: [{run_id, group_id, source, spec, trials}], skipped: [{name, absent, what, known, todo}]}`."""
+        return {
+            "cells": [_cell_json(cell) for cell in self.cells],
+            "skipped": [
+                {"name": s.name, "absent": s.absent, "what": s.error.what, "known": s.error.known, "todo": s.error.todo}
+                for s in self.skipped
+            ],
+        }
+
+
+def make(request: Request) -> Plan:
+    """Resolve a request.
+
+    Raises:
+        UsageError: an unknown name, key or value.
+        EnvironmentProblem: nothing of it can run, or, with `strict`, some of it cannot.
+    """
+    options = resolve_all(request.settings, request.methods)
+    skipped: list[Skip] = []
+    tasks = _open_all(expand(request.tasks), lambda task: task.open(request.data), skipped)
+    backbones = _open_backbones(request, options, skipped)
+    selectors = _open_all(expand((request.select_on,)) if request.select_on else [], lambda t: t.open(request.data), skipped)
+    if request.select_on and not selectors:
+        raise _nothing(skipped)
+    cells: list[Cell] = []
+    for method, backbone, (task, corpus), seed in product(request.methods, backbones, tasks, request.seeds):
+        if task.spec.modality != backbone.modality or not _fits(method, task):
+            skipped.append(_misfit(method, backbone, task))
+            continue
+        decides = selectors[0] if selectors else (task, corpus)
+        cells += _cells(request, method, options[method], backbone, (task, corpus), seed, decides)
+    if not cells:
+        raise _nothing(skipped)
+    if request.strict and skipped:
+        raise _nothing(skipped, "--strict: not all of what was asked can run")
+    return Plan(cells=tuple({cell.run_id: cell for cell in cells}.values()), skipped=tuple(skipped))
+
+
+def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
+    """`glue` → its nine cells; `glue/rte`; `name:argument` for tasks that take one. Each once.
+
+    Raises:
+        UsageError: an unknown task or cell.
+    """
+    found: dict[str, Task] = {}
+    for name in names:
+        family, colon, argument = name.partition(":")
+        family, _, cell = (family, "", argument) if colon else name.partition("/")
+        task: type[Any] = registry.load("tasks", family)
+        cells: tuple[str, ...] = task.cells
+        if cell and cells and cell not in cells:
+            hint = did_you_mean(cell, cells)
+            raise UsageError(f"unknown task '{name}'", f"{family} has: {', '.join(cells)}", hint)
+        for one in [cell] if cell or not cells else cells:
+            found[f"{family}/{one}" if cells else name] = task(one)
+    return list(found.items())
+
+
+T = TypeVar("T")
+
+
+def _open_all(
+    tasks: Sequence[tuple[str, Task]], read: Callable[[Task], Corpus], skipped: list[Skip]
+) -> list[tuple[Task, Corpus]]:
+    opened: list[tuple[Task, Corpus]] = []
+    for name, task in tasks:
+        try:
+            opened.append((task, read(task)))
+        except EnvironmentProblem as error:
+            skipped.append(Skip(name=name, error=error, absent=isinstance(error, AbsentTask)))
+    return opened
+
+
+def _open_backbones(
+    request: Request, options: dict[str, dict[str, dict[str, Option]]], skipped: list[Skip]
+) -> list[Backbone]:
+    config = BackboneConfig(**options[request.methods[0]]["backbone"])  # type: ignore[arg-type]
+    opened: list[Backbone] = []
+    for name in request.backbones:
+        try:
+            opened.append(open_backbone(name, config))
+        except EnvironmentProblem as error:
+            skipped.append(Skip(name=name, error=error))
+    return opened
+
+
+def _cells(
+    request: Request,
+    method: str,
+    options: dict[str, dict[str, Option]],
+    backbone: Backbone,
+    opened: tuple[Task, Corpus],
+    seed: int,
+    decides: tuple[Task, Corpus],
+) -> list[Cell]:
+    """One cell per learning rate, or one whose learning rate its trials choose."""
+    attributes = describe_entry("methods", method).attributes
+    base = RunSpec(
+        method=method,
+        task=opened[0].spec.name,
+        backbone=backbone.name,
+        seed=seed,
+        max_steps=request.max_steps or (None if request.epochs else DEFAULT_STEPS),
+        epochs=request.epochs,
+        batch_size=request.batch_size,
+        train_samples=_samples(request, opened),
+        precision=request.precision,
+        method_options=options["method"],
+        head=options["head"],
+        optim=options["optim"],
+        task_options=options["task"],
+        backbone_options=options["backbone"],
+        runtime=options["runtime"],
+        accelerator=request.accelerator,
+        devices=request.devices,
+        track=request.track,
+        out=str(request.out),
+    )
+    make_cell = lambda spec, data, trials=(): Cell(  # noqa: E731
+        spec=spec, task=data[0], corpus=data[1], backbone=backbone, trials=trials
+    )
+    if not request.select:
+        rates = request.lrs or (float(attributes.get("learning_rate", 1e-3)),)
+        return [make_cell(base.with_(lr=rate), opened) for rate in rates]
+    rates = request.lrs or tuple(float(rate) for rate in attributes.get("learning_rates", (3e-4, 1e-3, 3e-3)))
+    task, corpus = decides
+    trial = base.with_(task=task.spec.name, seed=SELECT_SEED, track="off", holdout=_holdout(corpus))
+    trials = tuple(make_cell(trial.with_(lr=rate), decides) for rate in rates)
+    return [make_cell(base.with_(select=rates, select_on=task.spec.name), opened, trials)]
+
+
+def _holdout(corpus: Corpus) -> int:
+    return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(corpus.train))))
+
+
+def _samples(request: Request, opened: tuple[Task, Corpus]) -> int | None:
+    wanted, there = request.train_samples, len(opened[1].train)
+    if wanted is not None and wanted > there:
+        raise UsageError(
+            f"--train-samples {wanted}: {opened[0].spec.name} has {there} training examples",
+            "samples are drawn without replacement",
+            "Ask for fewer, or leave the option away to train on all.",
+        )
+    return wanted
+
+
+def _fits(method: str, task: Task) -> bool:
+    needs = describe_entry("methods", method).attributes.get("needs")
+    return not needs or task.spec.modality in needs
+
+
+def _misfit(method: str, backbone: Backbone, task: Task) -> Skip:
+    error = BenchError(
+        f"{method} on {task.spec.name} with {backbone.name} does not fit",
+        f"the task is {task.spec.modality}, the backbone reads {backbone.modality}",
+        f"`bench show {method}` says what it works on.",
+    )
+    return Skip(name=f"{method} × {task.spec.name}", error=error)
+
+
+def _nothing(skipped: Sequence[Skip], what: str = "nothing of this can run") -> EnvironmentProblem:
+    """One error for all: the common one where it is common, else each by name."""
+    first = skipped[0].error
+    if len({(s.error.what, s.error.known) for s in skipped}) == 1:
+        return EnvironmentProblem(first.what, first.known, first.todo)
+    known = "\n".join(f"{s.name}: {s.error.what} ({s.error.known})" for s in skipped)
+    return EnvironmentProblem(what, known, first.todo)
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    return {
+        "run_id": cell.run_id,
+        "group_id": cell.group_id,
+        "source": {"kind": cell.corpus.source, "revision": cell.corpus.revision, "data_hash": cell.corpus.hash},
+        "spec": cell.spec.to_json(),
+        "trials": [trial.spec.lr for trial in cell.trials],
+    }
+
+
+def describe(plan: Plan) -> str:
+    """The plan in words, as printed before it runs and by `--dry-run`."""
+    lines: list[str] = [headline(plan)]
+    for cell in plan.cells:
+        spec = cell.spec
+        lr = f"lr {spec.lr:g}" if spec.lr is not None else f"lr chosen from {', '.join(f'{t:g}' for t in spec.select)}"
+        lines.append(f"  {cell.run_id}  {spec.method:<10} {spec.task:<12} {spec.backbone:<8} seed {spec.seed}  {lr}")
+    if plan.trials:
+        lines.append(f"  and before them {len(plan.trials)} trials on a split held out from train")
+    return "\n".join([*lines, *notes(plan)])
+
+
+def headline(plan: Plan) -> str:
+    """`9 cells · deeplora · minilm (22.7 M) · 150 steps of 32 · data: embedded`."""
+    cells, first = plan.cells, plan.cells[0].spec
+    methods = ", ".join(dict.fromkeys(c.spec.method for c in cells))
+    names = ", ".join(dict.fromkeys(f"{c.backbone.name} ({c.backbone.parameters / 1e6:.1f} M)" for c in cells))
+    budget = f"{first.max_steps} steps" if first.max_steps else f"{first.epochs:g} epochs"
+    sources = ", ".join(dict.fromkeys(f"{c.corpus.source} ({c.corpus.revision})" for c in cells))
+    count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
+    return f"{count} · {methods} · {names} · {budget} of {first.batch_size} · data: {sources}"
+
+
+def notes(plan: Plan) -> list[str]:
+    """What the user must see: fall-backs of data sources, and what was left out and why."""
+    fallen = dict.fromkeys(note for cell in plan.cells for note in cell.corpus.notes)
+    absent = [s.name for s in plan.skipped if s.absent]
+    lines = list(fallen)
+    if absent:
+        lines.append(f"not in the data directory, so left out: {', '.join(absent)}")
+    return [*lines, *(f"cannot run {s.name}: {s.error}" for s in plan.broken)]

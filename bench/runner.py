@@ -1,0 +1,297 @@
+"""Runs a plan cell by cell: skips what is done, records every end, and never lets one cell stop the others."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench import errors, record
+from bench.errors import BenchError
+from bench.plan import Cell, Plan, notes
+from bench.progress import Progress, make_progress
+from bench.spec import Request
+
+PACKAGES = ("torch", "lightning", "transformers", "torchmetrics", "datasets", "lowrank-bench")
+FINISHED = ("done", "failed", "oom", "diverged")
+"""States that a rerun leaves alone (`--retry` takes the last three again)."""
+SELECTION = "selection"
+"""Folder in `out` that holds the trials' records, where no table finds them."""
+
+Tell = Callable[[int, float], None]
+
+
+class Preempted(BaseException):
+    """SIGTERM arrived: the scheduler wants the machine back."""
+
+
+def execute(plan: Plan, request: Request, *, as_json: bool = False, verbose: bool = False) -> int:
+    """Run everything, print the table, return the exit code.
+
+    Records are the result: whatever ends this, cells that were finished stay finished.
+    """
+    progress = make_progress(total=len(plan.cells) + len(plan.trials))
+    records: list[record.Record] = []
+    interrupted = 0
+    with progress, _sigterm():
+        for line in notes(plan):
+            progress.say(line)
+        try:
+            for trial in plan.trials:
+                _once(trial, request, request.out / SELECTION, progress, verbose)
+            for cell in plan.cells:
+                records.append(_once(cell, request, request.out, progress, verbose))
+        except KeyboardInterrupt:
+            interrupted = errors.INTERRUPTED
+        except Preempted:
+            interrupted = errors.PREEMPTED
+    _report(plan, request, records, as_json=as_json)
+    if interrupted:
+        return interrupted
+    return errors.SOME_FAILED if plan.broken or any(r["state"] != "done" for r in records) else errors.OK
+
+
+def _once(cell: Cell, request: Request, out: Path, progress: Progress, verbose: bool) -> record.Record:
+    """The record of a cell: the one that is there, or that of a run now."""
+    folder = record.folder(out, cell.run_id)
+    there = _existing(folder)
+    if there and there["state"] in FINISHED and not (request.retry and there["state"] != "done"):
+        progress.finished(cell.spec, there, before=True)
+        return there
+    progress.begin(cell.spec)
+    made = _run(cell, request, folder, progress.step, verbose)
+    progress.finished(cell.spec, made)
+    return made
+
+
+def _existing(folder: Path) -> record.Record | None:
+    """A readable record of this folder; a broken one counts as none, for the run can be made again."""
+    try:
+        return record.read(folder / record.FILE)
+    except (BenchError, FileNotFoundError):
+        return None
+
+
+def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) -> record.Record:
+    """Train one cell; whatever happens is a state in its record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _blank(cell)
+    record.write(made, folder)
+    state, error, stop = "failed", None, None
+    try:
+        cell, made["selection"] = _chosen(cell, request.out / SELECTION)
+        made |= _train(cell, request, folder, tell)
+        state = "done"
+    except BenchError as problem:
+        state = "diverged" if isinstance(problem, errors.Diverged) else "failed"
+        error = {"what": problem.what, "known": problem.known, "todo": problem.todo}
+    except (KeyboardInterrupt, SystemExit) as end:  # Lightning turns Ctrl-C inside fit into SystemExit
+        state, stop = "cancelled", KeyboardInterrupt() if isinstance(end, SystemExit) else end
+    except Preempted as end:
+        state, stop = "preempted", end
+    except Exception as problem:
+        state = "oom" if _out_of_memory(problem) else "failed"
+        error = _unexpected(problem, folder)
+        if verbose:
+            traceback.print_exc()
+    made |= {"state": state, "error": error}
+    record.write(made, folder)
+    if stop is not None:
+        raise stop
+    if cell.spec.track != "off" and state == "done":
+        made["tracking"] = _mirror(made, folder)
+        record.write(made, folder)
+    return made
+
+
+def _train(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[str, Any]:
+    """In this process on one device; in one of its own on several, for Lightning's launcher repeats the command."""
+    if cell.spec.devices > 1:
+        return _in_worker(cell, request, folder, tell)
+    from bench.fit import fit
+
+    return fit(cell.spec, cell.task, cell.corpus, cell.backbone, directory=folder, tell=tell)
+
+
+def _in_worker(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Start `bench.worker`, pass on its steps, take its result.
+
+    Raises:
+        BenchError: what the worker raised.
+    """
+    from bench import worker
+
+    job, result = folder / worker.JOB, folder / worker.RESULT
+    result.unlink(missing_ok=True)
+    job.write_text(json.dumps(worker.job(cell.spec, request.data, cell.backbone.path, cell.corpus.hash)))
+    with (folder / worker.LOG).open("w") as log:
+        command = [sys.executable, "-m", "bench.worker", str(job)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
+        try:
+            for line in process.stdout or ():
+                if line.startswith(worker.STEP):
+                    step, loss = line.removeprefix(worker.STEP).split()
+                    tell(int(step), float(loss))
+            process.wait()
+        finally:
+            worker.end(process)
+    job.unlink()
+    return worker.take(result, folder / worker.LOG)
+
+
+def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
+    """The cell with its learning rate: the best of its trials, which are in their records.
+
+    Raises:
+        BenchError: no trial ended.
+    """
+    if not cell.trials:
+        return cell, None
+    tried: list[dict[str, Any]] = []
+    best: tuple[float, float] | None = None
+    first = cell.trials[0]
+    for trial in cell.trials:
+        there = _existing(record.folder(trials, trial.run_id)) or {"state": "failed", "metrics": None}
+        value = there["metrics"]["primary"]["value"] if there["metrics"] else None
+        tried.append({"lr": trial.spec.lr, "value": value, "run_id": trial.run_id, "state": there["state"]})
+        if value is not None and trial.spec.lr is not None:
+            merit = value if first.task.spec.higher_is_better else -value
+            best = max(best, (merit, trial.spec.lr), key=lambda b: b[0]) if best else (merit, trial.spec.lr)
+    if best is None:
+        raise BenchError(
+            "no trial of the learning rate ended", f"{[t['state'] for t in tried]}", "See the records in selection/; --retry."
+        )
+    selection = {
+        "trials": tried,
+        "metric": first.task.spec.primary_name,
+        "split": "holdout",
+        "task": first.spec.task,
+        "chosen": best[1],
+    }
+    return replace(cell, spec=cell.spec.with_(lr=best[1])), selection
+
+
+def _blank(cell: Cell) -> record.Record:
+    """A record before the run: everything known, nothing measured."""
+    spec, task, corpus = cell.spec, cell.task.spec, cell.corpus
+    sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
+    return {
+        "schema": record.SCHEMA,
+        "run_id": cell.run_id,
+        "group_id": cell.group_id,
+        "state": "running",
+        "error": None,
+        "warnings": [],
+        "spec": spec.to_json(),
+        "lr": spec.lr,
+        "task": {n: getattr(task, n) for n in ("name", "version", "modality", "num_classes", "note")},
+        "backbone": {
+            "name": cell.backbone.name,
+            "parameters": cell.backbone.parameters,
+            "weights_hash": cell.backbone.weights_hash,
+        },
+        "source": {
+            "kind": corpus.source,
+            "revision": corpus.revision,
+            "data_hash": corpus.hash,
+            "train_examples": spec.train_samples or len(corpus.train) - spec.holdout,
+            "evaluation_examples": sizes,
+        },
+        "metrics": None,
+        "params": None,
+        "selection": None,
+        "ranks": [],
+        "cost": None,
+        "curve": [],
+        "provenance": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": ["bench", *sys.argv[1:]],
+            "git": _git(),
+            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+        "tracking": None,
+    }
+
+
+def _git() -> str | None:
+    """Commit of this suite's own checkout, `+` if it has changes; None where it is installed without one."""
+    here = Path(__file__).parent
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _out_of_memory(problem: Exception) -> bool:
+    import torch
+
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError)
+
+
+def _unexpected(problem: Exception, folder: Path) -> dict[str, str]:
+    """Three parts for an error nobody foresaw; the traceback goes to the run's log."""
+    log = folder / "error.log"
+    log.write_text(traceback.format_exc())
+    what = f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}"
+    return {"what": what, "known": f"traceback in {log.name} of the run's folder", "todo": "Mend it and use --retry."}
+
+
+def _mirror(made: record.Record, folder: Path) -> dict[str, Any]:
+    from bench.tracking import mirror
+
+    return mirror(made, folder)
+
+
+def _report(plan: Plan, request: Request, records: list[record.Record], *, as_json: bool) -> None:
+    """Table (or JSON) on stdout; counts and the next command on stderr."""
+    states = [r["state"] for r in records]
+    if as_json:
+        sys.stdout.write(json.dumps({"runs": records, **{k: v for k, v in plan.to_json().items() if k == "skipped"}}) + "\n")
+    elif "done" in states:
+        from leaderboard.markdown import render
+
+        sys.stdout.write("\n" + render([r for r in records if r["state"] == "done"]) + "\n")
+    sys.stdout.flush()
+    done, failed = states.count("done"), len(states) - states.count("done")
+    left = len(plan.cells) - len(states)
+    first = next((r["run_id"] for r in records if r["state"] == "done"), None)
+    again = [f"{left} not run: the same command goes on"] if left else []
+    again += ["the same command with --retry runs failed ones again"] if failed else []
+    again += [f"next: bench leaderboard --out {request.out}, bench show {first}"] if first else []
+    sys.stderr.write(" · ".join([f"{done} done, {failed} failed", f"records in {request.out}", *again]) + "\n")
+
+
+@contextmanager
+def _sigterm() -> Iterator[None]:
+    """SIGTERM becomes `Preempted`, so that the record can say so. Only the main thread may set handlers."""
+
+    def handler(number: int, frame: object) -> None:
+        raise Preempted
+
+    try:
+        before = signal.signal(signal.SIGTERM, handler)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+__all__ = ["Preempted", "execute"]

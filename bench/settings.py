@@ -1,0 +1,195 @@
+"""`--set namespace.key=value`: parsed, typed and completed with every option's default."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bench import describe
+from bench.config import NAMESPACES
+from bench.describe import Option
+from bench.errors import EnvironmentProblem, UsageError, did_you_mean
+from bench.spec import Option as Value
+
+Options = dict[str, Option]
+Given = dict[tuple[str, str], str]
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_WORDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "a text", "None": "none"}
+
+
+def resolve(settings: Sequence[str], method: str) -> dict[str, dict[str, Value]]:
+    """Every option of every namespace: the given values, and the defaults of the rest.
+
+    Args:
+        settings: `namespace.key=value` as typed; everything after the first `=` belongs to the value.
+        method: registered name; the namespace `method` holds its options.
+
+    Raises:
+        UsageError: not of that form, a namespace or key that does not exist, a value of another type, a key twice, or
+            an option without default that is not given.
+        EnvironmentProblem: the method's source cannot be read.
+    """
+    return resolve_all(settings, [method])[method]
+
+
+def resolve_all(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, dict[str, Value]]]:
+    """`resolve` for several methods: a key of `method` must be known to one of them and goes to those that know it."""
+    given = _parse(settings)
+    of_method = {name: _of_method(name) for name in methods}
+    shared = {space: {o.name: o for o in describe.namespace(space)} for space in NAMESPACES}
+    known = [f"method.{key}" for options in of_method.values() for key in options]
+    known += [f"{space}.{key}" for space, options in shared.items() for key in options]
+    for space, key in given:
+        if f"{space}.{key}" not in known:
+            raise _unknown(space, key, known, methods)
+    return {
+        name: {
+            "method": _complete("method", options, given),
+            **{space: _complete(space, fields, given) for space, fields in shared.items()},
+        }
+        for name, options in of_method.items()
+    }
+
+
+def typed(text: str, annotation: str) -> Value:
+    """The value `text` stands for under an annotation such as `int | None` or `Literal['a', 'b']`.
+
+    Raises:
+        ValueError: it stands for none; the message says what is expected.
+    """
+    atoms = [*_atoms(ast.parse(annotation, mode="eval").body)]
+    # a text fits everything, so it comes last
+    for atom in sorted(atoms, key=lambda a: a == "str"):
+        try:
+            return _read(text, atom)
+        except ValueError:
+            continue
+    raise ValueError(f"expected {' or '.join(_say(atom) for atom in atoms)}")
+
+
+def _parse(settings: Sequence[str]) -> Given:
+    given: Given = {}
+    spaces = ("method", *NAMESPACES)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        space, dot, key = name.strip().partition(".")
+        if not equals or not dot or not key:
+            raise UsageError(
+                f"--set {setting}: not of the form namespace.key=value",
+                f"namespaces: {', '.join(spaces)}",
+                "Write for example --set method.rank=8.",
+            )
+        if space not in spaces:
+            raise UsageError(
+                f"--set {setting}: unknown namespace '{space}'",
+                f"namespaces: {', '.join(spaces)}",
+                did_you_mean(space, spaces) or "`bench show METHOD` lists every option.",
+            )
+        if (space, key) in given:
+            raise UsageError(
+                f"--set {space}.{key} is given twice",
+                f"as '{given[space, key]}' and as '{value.strip()}'",
+                "Keep one. A list of values is several commands.",
+            )
+        given[space, key] = value.strip()
+    return given
+
+
+def _of_method(name: str) -> Options:
+    description = describe.describe("methods", name)
+    if description.error:
+        raise EnvironmentProblem(
+            f"the options of method '{name}' cannot be read",
+            description.error,
+            "Mend that file, or leave the method out.",
+        )
+    return {option.name: option for option in description.options}
+
+
+def _unknown(space: str, key: str, known: Sequence[str], methods: Sequence[str]) -> UsageError:
+    of_space = [name for name in dict.fromkeys(known) if name.startswith(f"{space}.")]
+    owner = f"method {' or '.join(methods)}" if space == "method" else space
+    listed = f"options of {owner}: {', '.join(of_space)}" if of_space else f"{owner} has no options"
+    # the same key elsewhere (method.eps for optim.eps) is nearer than another key of a like spelling
+    elsewhere = [name for name in known if name.partition(".")[2] == key]
+    hint = f"Did you mean '{elsewhere[0]}'?" if elsewhere else did_you_mean(f"{space}.{key}", known)
+    return UsageError(
+        f"unknown option '{space}.{key}'", listed, f"{hint} `bench show {methods[0]}` describes them.".strip()
+    )
+
+
+def _complete(space: str, options: Options, given: Given) -> dict[str, Value]:
+    return {key: _value(f"{space}.{key}", option, given.get((space, key))) for key, option in options.items()}
+
+
+def _value(name: str, option: Option, text: str | None) -> Value:
+    if text is None:
+        if option.required:
+            raise UsageError(f"{name} has no default", option.doc, f"Give it: --set {name}=…")
+        return _default(option)
+    try:
+        return typed(text, option.annotation)
+    except ValueError as error:
+        default = "" if option.required else f", default {show(option.default)}"
+        known = f"{name}: {option.annotation}{default}. {option.doc}".strip()
+        raise UsageError(f"--set {name}={text}: {error}", known, "Give a value of that type.") from error
+
+
+def _default(option: Option) -> Value:
+    """`16` as the default of a float is 16.0, so that giving the default changes no identity."""
+    default: Any = option.default
+    whole = isinstance(default, int) and not isinstance(default, bool)
+    atoms = [*_atoms(ast.parse(option.annotation, mode="eval").body)]
+    return float(default) if whole and "float" in atoms and "int" not in atoms else default
+
+
+def show(value: object) -> str:
+    """A value as `--set` takes it."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _atoms(node: ast.expr) -> Iterator[str | tuple[object]]:
+    """Alternatives of an annotation: names of types, and one-tuples that hold a literal."""
+    if isinstance(node, ast.BinOp):
+        yield from (*_atoms(node.left), *_atoms(node.right))
+    elif isinstance(node, ast.Subscript):
+        outer = ast.unparse(node.value).rpartition(".")[2]
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if outer == "Literal":
+            yield from ((ast.literal_eval(item),) for item in inner)
+        elif outer in ("Union", "Optional"):
+            yield from (atom for item in inner for atom in _atoms(item))
+            yield from ("None",) if outer == "Optional" else ()
+        else:
+            yield ast.unparse(node)
+    else:
+        yield ast.unparse(node)
+
+
+def _read(text: str, atom: str | tuple[object]) -> Value:
+    """`text` as one alternative; ValueError where it is none."""
+    if isinstance(atom, tuple):
+        if text != str(atom[0]) and text.lower() != show(atom[0]):
+            raise ValueError
+        return atom[0]  # type: ignore[return-value]
+    if atom == "float":
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if atom == "int":
+        return int(text)
+    if atom == "str":
+        return text
+    words: dict[str, Value] = {"None": {"none": None}, "bool": _TRUTH}.get(atom, {})  # type: ignore[assignment]
+    if text.lower() not in words:
+        raise ValueError
+    return words[text.lower()]
+
+
+def _say(atom: str | tuple[object]) -> str:
+    return show(atom[0]) if isinstance(atom, tuple) else _WORDS.get(atom, f"{atom} (not settable here)")

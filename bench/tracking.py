@@ -1,0 +1,84 @@
+"""Weights & Biases as a mirror of the record: written after it, from it alone, never read by the suite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.record import Record
+
+PROJECT = "lowrank-bench"
+
+
+def mirror(record: Record, folder: Path) -> dict[str, Any]:
+    """Send a finished run to W&B; without a key, write an offline run into `folder`.
+
+    Returns:
+        The record's `tracking` entry. A failure is in its `error`, and printed; it never fails the run.
+    """
+    kept: dict[str, Any] = {"kind": "wandb", "mode": _mode(), "id": record["run_id"], "error": None, "directory": None}
+    try:
+        kept["directory"] = _send(record, folder, kept["mode"])
+    except Exception as error:  # whatever a mirror does, the record stands
+        kept["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+        import sys
+
+        sys.stderr.write(f"warning: W&B did not take {record['run_id']}: {kept['error']}\n")
+    return kept
+
+
+def _mode() -> str:
+    """`WANDB_MODE` if it is set; else online with a key, offline without one."""
+    chosen = os.environ.get("WANDB_MODE")
+    if chosen in ("online", "offline"):
+        return chosen
+    import wandb
+
+    return "online" if os.environ.get("WANDB_API_KEY") or wandb.api.api_key else "offline"
+
+
+def _send(record: Record, folder: Path, mode: str) -> str | None:
+    import wandb
+
+    spec, primary = record["spec"], record["metrics"]["primary"]
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        id=record["run_id"],
+        name=f"{spec['method']} {spec['task']} seed {spec['seed']}",
+        group=record["group_id"],
+        job_type=spec["method"],
+        tags=[spec["method"], spec["task"], spec["backbone"], record["source"]["kind"]],
+        config={**spec, "lr": record["lr"], "source": record["source"]},
+        mode=mode,  # type: ignore[arg-type]
+        dir=str(folder),
+        resume="allow",
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+    )
+    run.define_metric("train/loss", step_metric="step", summary="min", goal="minimize")
+    goal = "maximize" if primary["higher_is_better"] else "minimize"
+    run.define_metric("primary", goal=goal, summary="max" if goal == "maximize" else "min")
+    for point in record["curve"]:
+        run.log({"step": point["step"], "train/loss": point["loss"]})
+    run.log({"primary": primary["value"]})
+    run.summary.update(_summary(record))
+    if record["ranks"]:
+        columns = list(record["ranks"][0])
+        rows = [[str(v) if isinstance(v, list) else v for v in r.values()] for r in record["ranks"]]
+        run.log({"ranks": wandb.Table(columns=columns, data=rows)})
+    directory = Path(run.dir).parent.name
+    run.finish()
+    return directory if mode == "offline" else None
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    """Scores, counts, costs and mean ranks, by flat names."""
+    flat: dict[str, Any] = {"state": record["state"]}
+    for split, scores in record["metrics"]["all"].items():
+        flat |= {f"{split}/{name}": value for name, value in scores.items()}
+    flat |= {f"params/{k}": v for k, v in record["params"].items()}
+    flat |= {f"cost/{k}": v for k, v in record["cost"].items()}
+    if record["ranks"]:
+        for name in ("nominal", "stable", "effective", "energy90", "norm"):
+            flat[f"rank/{name}"] = sum(r[name] for r in record["ranks"]) / len(record["ranks"])
+    return flat

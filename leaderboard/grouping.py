@@ -1,0 +1,136 @@
+"""What may be compared with what: the table, the column and the row that a run belongs to, and their names."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from bench.record import Record
+from bench.spec import NOT_IDENTITY
+
+_COMPARED = {"task", "seed", "holdout", "backbone", "max_steps", "epochs", "batch_size", "train_samples", "precision"}
+"""Fields of a specification that are no setting of a row: its table, its columns or its seeds carry them."""
+_PREFIX = {"method_options": "method.", "task_options": "task.", "backbone_options": "backbone."}
+
+Source = tuple[str, str, str]
+"""Suite, kind of source, revision."""
+
+
+class TableKey(NamedTuple):
+    """What all rows of a table have in common, in words; `weights` is the hash of the pretrained weights."""
+
+    suite: str
+    backbone: str
+    source: str
+    budget: str
+    weights: str
+
+
+class ColumnKey(NamedTuple):
+    """A task on one version of its data: scores of different versions are never in one column."""
+
+    task: str
+    version: int
+    data_hash: str
+
+
+RowKey = tuple[str, tuple[tuple[str, str], ...]]
+"""Method and all its settings, as `(name, value)`."""
+
+
+def table_key(run: Record, sources: Mapping[Source, str]) -> TableKey:
+    """The table of a run, given `source_names` of all runs."""
+    backbone = run["backbone"]
+    name = f"{backbone['name']} ({backbone['parameters'] / 1e6:.1f} M)"
+    return TableKey(source(run)[0], name, sources[source(run)], _budget(run["spec"]), backbone["weights_hash"])
+
+
+def column_key(run: Record) -> ColumnKey:
+    """The column of a run within its table."""
+    return ColumnKey(run["spec"]["task"], run["task"]["version"], run["source"]["data_hash"])
+
+
+def row_key(run: Record) -> RowKey:
+    """The row of a run within its table: the specification without what table, column and seed say.
+
+    A learning rate that was selected is the same setting whatever was chosen.
+    """
+    spec = {name: value for name, value in run["spec"].items() if name not in NOT_IDENTITY | _COMPARED}
+    flat = {"lr": "selected"} if spec["lr"] is None else {}
+    for name, value in spec.items():
+        if isinstance(value, dict):
+            flat |= {_PREFIX.get(name, f"{name}.") + key: _text(item) for key, item in value.items()}
+        else:
+            flat.setdefault(name, _text(value))
+    return flat.pop("method"), tuple(sorted(flat.items()))
+
+
+def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
+    """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
+    settings = {key: dict(key[1]) for key in keys}
+    found: dict[RowKey, str] = {}
+    for key, mine in settings.items():
+        same = [other for other_key, other in settings.items() if other_key[0] == key[0]]
+        told = [
+            f"{name.removeprefix('method.')}={value}"
+            for name, value in mine.items()
+            if any(other.get(name) != value for other in same)
+        ]
+        found[key] = f"{key[0]} ({', '.join(told)})" if told else key[0]
+    return found
+
+
+def source(run: Record) -> Source:
+    """Where a run's data came from."""
+    return run["spec"]["task"].partition("/")[0], run["source"]["kind"], run["source"]["revision"]
+
+
+def source_names(runs: Iterable[Record]) -> dict[Source, str]:
+    """Every source in words, equal for those that may share a table.
+
+    Directories may, as long as no task has other data in another of them: the name of a folder says little, and each
+    task of a suite may have a folder of its own.
+    """
+    content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        content[source(run)][run["spec"]["task"]].add(column_key(run))
+    shared: list[list[Source]] = []
+    for one in sorted(content):
+        fits = (group for group in shared if all(_may_share(content, one, other) for other in group))
+        group = next(fits, None)
+        if group is None:
+            shared.append([one])
+        else:
+            group.append(one)
+    return {one: f"{one[1]} data ({', '.join(s[2] for s in group)})" for group in shared for one in group}
+
+
+def number(value: float) -> str:
+    """A setting as people type it, with all its digits: `1e-3`, `1.5e-4`, `0.5`, `2`."""
+    decimal = Decimal(repr(value)).normalize()
+    return f"{decimal:f}" if value == 0 or 0.05 <= abs(value) < 1e6 else f"{decimal:e}"
+
+
+def _may_share(content: Mapping[Source, Mapping[str, set[ColumnKey]]], one: Source, other: Source) -> bool:
+    both = content[one].keys() & content[other].keys()
+    same_data = all(content[one][task] == content[other][task] for task in both)
+    return one[1] == "directory" and one[:2] == other[:2] and same_data
+
+
+def _budget(spec: Mapping[str, Any]) -> str:
+    parts = [f"{spec['max_steps']} steps"] if spec["max_steps"] is not None else []
+    parts += [f"{number(spec['epochs'])} epochs"] if spec["epochs"] is not None else []
+    parts += [f"batch {spec['batch_size']}"]
+    parts += [f"{spec['train_samples']} training examples"] if spec["train_samples"] is not None else []
+    parts += [spec["precision"]] if spec["precision"] != "32-true" else []
+    return ", ".join(parts)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return number(value) if isinstance(value, float) else str(value)

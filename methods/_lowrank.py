@@ -1,0 +1,140 @@
+"""What low-rank methods share: a linear layer with a factored update, and the choice of layers that get one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import UsageError
+from bench.method import Method
+from bench.spectra import Delta
+
+
+class FactoredLinear(nn.Module):
+    """A frozen linear layer W (m, n) plus ΔW = scale · F_L·…·F_1.
+
+    Attributes:
+        factors: F_1 (·, n), …, F_L (m, ·), in the order they meet the input.
+    """
+
+    def __init__(self, base: nn.Linear, factors: Sequence[Tensor], *, scale: float = 1.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.factors = nn.ParameterList([nn.Parameter(f.to(base.weight)) for f in factors])
+        self.scale, self.dropout, self.merged = scale, dropout, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, n) → (…, m)."""
+        out = self.base(x)
+        if self.merged:
+            return out
+        update = F.dropout(x, self.dropout, self.training)
+        for factor in self.factors:
+            update = F.linear(update, factor)
+        return out + update * self.scale
+
+    def delta(self) -> Delta:
+        """ΔW as factors, the scale on the last one."""
+        last, *others = (f.detach() for f in reversed(self.factors))
+        nominal = min(min(f.shape) for f in self.factors)
+        return Delta(factors=(last * self.scale, *others), nominal=nominal)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add ΔW to the weight; the forward then costs what the plain layer costs. Merging twice adds once."""
+        if not self.merged:
+            self.base.weight += self.delta().dense()
+            self.merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take ΔW out of the weight again, up to rounding."""
+        if self.merged:
+            self.base.weight -= self.delta().dense()
+            self.merged = False
+
+
+QUERY_VALUE = r"(query|value|q_proj|v_proj|q_lin|v_lin)$"
+ATTENTION = r"(query|key|value|[qkv]_proj|[qkvo](ut)?_(lin|proj)|attention\.output\.dense|attn\.(qkv|proj))$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankConfig:
+    """Options of every low-rank method."""
+
+    target: str = "qv"
+    """Layers that are adapted: qv, attention, all-linear, or a regular expression searched in their names."""
+    rank: int = 8
+    """Width of the update, the rank it may use."""
+    dropout: float = 0.0
+    """Dropout rate on the update's input."""
+
+
+C = TypeVar("C", bound=LowRankConfig)
+
+
+class LowRank(Method[C]):
+    """Freezes the backbone and gives each target layer a `FactoredLinear` that `make` builds."""
+
+    def layers(self) -> Iterator[tuple[str, FactoredLinear]]:
+        """The adapted layers by name, in the order of the network."""
+        for name, module in self.backbone.named_modules():
+            if isinstance(module, FactoredLinear):
+                yield name, module
+
+    def deltas(self) -> Iterator[tuple[str, Delta]]:
+        """ΔW of every adapted layer."""
+        return ((name, layer.delta()) for name, layer in self.layers())
+
+    def merge(self) -> None:
+        """Fold every update into its weight."""
+        for _, layer in self.layers():
+            layer.merge()
+
+    def unmerge(self) -> None:
+        """Take every update out again."""
+        for _, layer in self.layers():
+            layer.unmerge()
+
+
+def targets(backbone: nn.Module, target: str) -> list[tuple[str, nn.Linear]]:
+    """Linear layers that `target` names; embeddings, pooler and head are never among them.
+
+    Raises:
+        UsageError: the expression is broken, or no linear layer matches it; the error lists some names.
+    """
+    pattern = {"qv": QUERY_VALUE, "attention": ATTENTION, "all-linear": ""}.get(target, target)
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"method.target='{target}' is no regular expression", str(error), "Mend it.") from error
+    linear = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and "pooler" not in n]
+    found = [(n, m) for n, m in linear if wanted.search(n)]
+    if not found:
+        names = sorted({re.sub(r"\d+", "#", n) for n, _ in linear})
+        raise UsageError(
+            f"method.target='{target}' matches no linear layer of this backbone",
+            f"its linear layers: {', '.join(names)}",
+            "Use qv, attention, all-linear, or a regular expression that matches some of these.",
+        )
+    return found
+
+
+def replace(backbone: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put `layer` where `name` was."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, layer)
+
+
+def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """A random matrix (rows, columns), float64, with orthonormal columns (or rows, if there are fewer of them)."""
+    tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
+    q, r = torch.linalg.qr(tall)
+    q = q * torch.sign(torch.diagonal(r))  # uniform over the orthogonal group (Mezzadri 2007)
+    return q if rows >= columns else q.mT

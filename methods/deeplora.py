@@ -1,0 +1,146 @@
+"""Deep LoRA: the update is a product of three or more orthogonal-start factors, optionally compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import UsageError
+from bench.method import Batch
+from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal, replace, targets
+
+
+class DeepLoRA(LowRank["DeepLoRA.Config"]):
+    """ΔW = W_L·…·W_1, each factor orthogonal times ε (Yaras, Wang, Balzano, Qu 2024, arXiv 2406.04112).
+
+    `form=full`: W_1 (w, n), W_2 … W_{L−1} (w, w), W_L (m, w), with w = rank, or max(m, n) for `rank=none`.
+    `form=compressed`: ΔW = Left·W̃_L·…·W̃_1·Rightᵀ with W̃_l = ε·I (r, r); Left (m, r) and Right (n, r) are
+    orthonormal and come from the gradient of one evaluation-mode batch; they learn at γ times the learning rate.
+    The overparametrised product finds updates of low rank by itself: see the rank used beside the nominal one.
+    Trains: the factors and the head. Parameters: full Σ w·(m + n) + (L−2)·w², compressed Σ r·(m + n) + L·r²
+    (L·r² for γ=0), plus head.
+    """
+
+    learning_rate: ClassVar[float] = 1e-3
+    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(LowRankConfig):
+        """Defaults of the paper, but for Adam's epsilon and the learning rate: see docs/results.md."""
+
+        rank: int | None = 8
+        """Width w of the factors (full form; none: max(m, n)), or r = 2k of the compressed form."""
+        form: Literal["full", "compressed"] = "full"
+        """The factors as they are, or projected on the subspace in which they move."""
+        depth: int = 3
+        """Number of factors L, at least 2."""
+        init_scale: float = 1e-3
+        """ε: every factor starts as an orthogonal matrix times ε."""
+        gamma: float = 1e-2
+        """Learning rate of Left and Right relative to the inner factors' (compressed form); 0 freezes them."""
+
+        def __post_init__(self) -> None:
+            """Refuse what the equations do not define."""
+            if self.depth < 2:
+                raise UsageError(f"method.depth={self.depth}: Deep LoRA needs at least two factors", "", "Use 2 or more.")
+            if self.form == "compressed" and (self.rank is None or self.rank % 2):
+                raise UsageError(
+                    f"method.rank={self.rank}: the compressed form needs an even rank",
+                    "r = 2k, k directions of the gradient for either side",
+                    "Use an even rank, or method.form=full.",
+                )
+
+    def adapt(self, batch: Batch) -> None:
+        """Freeze the backbone and adapt the target layers; the compressed form looks at one gradient first."""
+        self.backbone.requires_grad_(False)
+        generator = torch.Generator().manual_seed(self.seed)
+        found = targets(self.backbone, self.config.target)
+        if self.config.form == "full":
+            layers = {name: self._factors(base, generator) for name, base in found}
+        else:
+            layers = self._compress(found, batch, generator)
+        for name, base in found:
+            replace(self.backbone, name, FactoredLinear(base, layers[name], dropout=self.config.dropout))
+        for factor in self._outer():
+            factor.requires_grad_(self.config.gamma > 0)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Left and Right at γ times the learning rate, the rest at the learning rate."""
+        outer = self._outer()
+        slow = {id(p) for p in outer}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in slow]
+        groups: list[dict[str, Any]] = [{"params": rest}]
+        return [*groups, {"params": outer, "lr_scale": self.config.gamma}] if outer and self.config.gamma else groups
+
+    def _outer(self) -> list[nn.Parameter]:
+        """Left and Right of every layer; none in the full form."""
+        if self.config.form == "full":
+            return []
+        return [factor for _, layer in self.layers() for factor in (layer.factors[0], layer.factors[-1])]
+
+    def _factors(self, base: nn.Linear, generator: torch.Generator) -> list[Tensor]:
+        (m, n), depth = base.weight.shape, self.config.depth
+        width = self.config.rank or max(m, n)
+        shapes = [(width, n), *[(width, width)] * (depth - 2), (m, width)]
+        return [orthogonal(*shape, generator) * self.config.init_scale for shape in shapes]
+
+    def _compress(
+        self, found: list[tuple[str, nn.Linear]], batch: Batch, generator: torch.Generator
+    ) -> dict[str, list[Tensor]]:
+        """Factors Right ᵀ, ε·I × L, Left of every layer, from the gradient of `batch` in evaluation mode."""
+        rank = self.config.rank or 0
+        inner = [torch.eye(rank, dtype=torch.float64) * self.config.init_scale for _ in range(self.config.depth)]
+        factors: dict[str, list[Tensor]] = {}
+
+        def keep(name: str, gradient: Tensor) -> None:
+            start = orthogonal(*gradient.shape, generator)  # ΔW(0)/ε^L, dropped after this layer
+            left, right = outer_factors(gradient.detach().double().cpu(), start, rank // 2)
+            factors[name] = [right.mT.contiguous(), *(f.clone() for f in inner), left]
+
+        self._with_gradients(found, batch, keep)
+        return factors
+
+    def _with_gradients(self, found: list[tuple[str, nn.Linear]], batch: Batch, use: Any) -> None:
+        """Call `use(name, ∂loss/∂W)` for each layer, which is ∂loss/∂ΔW; one layer's gradient is held at a time."""
+        handles: list[Any] = []
+        for name, base in found:
+            base.weight.requires_grad_(True)
+
+            def hook(weight: Tensor, name: str = name) -> None:
+                gradient, weight.grad = weight.grad, None
+                use(name, gradient)
+
+            handles.append(base.weight.register_post_accumulate_grad_hook(hook))
+        was_training = self.training
+        self.eval()
+        self.loss(batch).backward()
+        self.train(was_training)
+        for handle in handles:
+            handle.remove()
+        self.zero_grad(set_to_none=True)
+        self.backbone.requires_grad_(False)
+
+
+def outer_factors(gradient: Tensor, start: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Left (m, 2k) and Right (n, 2k), orthonormal, from ∂loss/∂ΔW (m, n) and ΔW(0)/ε^L (m, n).
+
+    With G ≈ U_k S_k V_kᵀ: Right = orth([V_k, startᵀ U_k]) and Left = start·Right for m ≥ n, and transposed else
+    (arXiv 2406.04112, section 4). All in float64.
+
+    Raises:
+        UsageError: 2k exceeds the smaller side.
+    """
+    m, n = gradient.shape
+    if 2 * k > min(m, n):
+        raise UsageError(
+            f"method.rank={2 * k} exceeds a layer of shape {m}×{n}", "the compressed form needs r ≤ min(m, n)", "Lower it."
+        )
+    if m < n:
+        right, left = outer_factors(gradient.mT, start.mT, k)
+        return left, right
+    u, _, vt = torch.linalg.svd(gradient, full_matrices=False)
+    right = torch.linalg.qr(torch.cat([vt[:k].mT, start.mT @ u[:, :k]], dim=1)).Q
+    return start @ right, right

@@ -1,0 +1,41 @@
+"""Full fine-tuning: every parameter of the backbone trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from bench.method import Batch, Method
+from bench.spectra import Delta
+
+
+class Full(Method["Full.Config"]):
+    """The reference every other method is held against.
+
+    Trains: everything. Parameters: all of backbone and head.
+    ΔW = W(t) − W(0) of every linear layer, its rank limited by its shape alone.
+    """
+
+    learning_rate: ClassVar[float] = 1e-4
+    learning_rates: ClassVar[tuple[float, ...]] = (5e-5, 1e-4, 3e-4)
+    saves_adapter: ClassVar[bool] = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """No options."""
+
+    def adapt(self, batch: Batch) -> None:
+        """Keep the linear layers' weights as they were, on the CPU, to measure ΔW at the end."""
+        self._start: dict[str, Tensor] = {n: m.weight.detach().cpu().clone() for n, m in self._linear()}
+
+    def deltas(self) -> Iterator[tuple[str, Delta]]:
+        """W(t) − W(0) of every linear layer."""
+        for name, module in self._linear():
+            difference = module.weight.detach().cpu() - self._start[name]
+            yield name, Delta(factors=(difference,), nominal=min(difference.shape))
+
+    def _linear(self) -> Iterator[tuple[str, nn.Linear]]:
+        return ((n, m) for n, m in self.backbone.named_modules() if isinstance(m, nn.Linear))

@@ -1,0 +1,134 @@
+"""GLUE from the Hugging Face hub at a pinned revision: the local cache first, then the network if it answers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bench.errors import EnvironmentProblem
+from tasks._folder import full_set
+from tasks._readers import Records, read_parquet, read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REPOSITORY = "nyu-mll/glue"
+REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+PATIENCE_S = 4.0
+"""Time in which the hub must answer, name look-up included."""
+
+
+class NoHub(EnvironmentProblem):
+    """The hub cannot be had; `what` is the reason in a few words."""
+
+
+def read_hub(cell: str, splits: Sequence[str], columns: Sequence[str]) -> dict[str, list[Records]]:
+    """Records per split, the splits named as the hub names them (`validation`).
+
+    Raises:
+        NoHub: not in the cache, and no network or no answer.
+        DataProblem: the hub's files are not what was expected.
+    """
+    cached = _hub_files(cell, splits)
+    if cached:
+        return {split: [read_parquet(file, columns) for file in files] for split, files in cached.items()}
+    tables = _prepared(cell, splits) or _download(cell)
+    name = f"{REPOSITORY}@{REVISION[:7]}"
+    return {split: [read_table(tables[split], columns, file=f"{name} {cell}/{split}")] for split in splits}
+
+
+# the cache: both forms in which `datasets` and `huggingface_hub` keep this very revision
+
+
+def _cache_folder(kind: str) -> Path:
+    """`HF_DATASETS_CACHE` or `HF_HUB_CACHE` as their libraries resolve them, without the seconds to import those."""
+    if named := os.environ.get(f"HF_{kind.upper()}_CACHE"):
+        return Path(os.path.expandvars(named)).expanduser()
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.path.expandvars(os.environ.get("HF_HOME") or default)).expanduser() / kind
+
+
+def _hub_files(cell: str, splits: Sequence[str]) -> dict[str, list[Path]]:
+    """Parquet files per split in the hub's cache; empty if one is not there."""
+    name = f"datasets--{REPOSITORY.replace('/', '--')}"
+    folder = _cache_folder("hub") / name / "snapshots" / REVISION / cell
+    files = {split: sorted(folder.glob(f"{split}-*-of-*.parquet")) for split in splits}
+    return files if all(map(full_set, files.values())) else {}
+
+
+def _prepared(cell: str, splits: Sequence[str]) -> dict[str, pa.Table]:
+    """Tables per split that an earlier `load_dataset` left; empty if one is not there."""
+    for name in (REPOSITORY.replace("/", "___"), "glue"):
+        for folder in (_cache_folder("datasets") / name / cell).glob(f"*/{REVISION}"):
+            files = {split: _arrow_files(folder, split) for split in splits}
+            if all(map(full_set, files.values())):
+                return {split: _read_arrow(shards) for split, shards in files.items()}
+    return {}
+
+
+def _arrow_files(folder: Path, split: str) -> list[Path]:
+    return sorted([*folder.glob(f"glue-{split}.arrow"), *folder.glob(f"glue-{split}-*-of-*.arrow")])
+
+
+def _read_arrow(files: Sequence[Path]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(file))).read_all() for file in files])
+
+
+# the network
+
+
+def _download(cell: str) -> dict[str, pa.Table]:
+    if _failures:
+        raise NoHub(_failures[0])
+    if reason := unreachable():
+        raise NoHub(f"no network: {reason}")
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(REPOSITORY, cell, revision=REVISION)
+        return {str(split): data.with_format("arrow")[:] for split, data in dict(loaded).items()}
+    except Exception as error:  # the hub's libraries raise dozens of kinds, none of them ours to mend
+        first = (str(error).strip() or "no message").splitlines()[0]
+        _failures.append(f"the hub failed: {type(error).__name__}: {first}")
+        raise NoHub(_failures[0]) from error
+
+
+_failures: list[str] = []
+"""Why a download failed in this process: the libraries retry for long, so that eight more tasks do not ask again."""
+
+
+@cache
+def unreachable() -> str:
+    """Why the hub cannot be reached, or an empty string; asked once per process, answered within `PATIENCE_S`."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
+            return f"{name} is set"
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    host = urlsplit(endpoint).hostname or endpoint
+    answer: list[str] = []
+    # a name look-up knows no time limit, so it runs in a thread that may be left behind
+    thread = threading.Thread(target=lambda: answer.append(_ask(endpoint)), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    reason = answer[0] if answer else f"no answer within {PATIENCE_S:g} s"
+    return f"{host}: {reason}" if reason else ""
+
+
+def _ask(endpoint: str) -> str:
+    try:
+        url = f"{endpoint}/api/datasets/{REPOSITORY}/revision/{REVISION}"
+        with urllib.request.urlopen(url, timeout=PATIENCE_S):
+            return ""
+    except urllib.error.URLError as error:
+        return str(getattr(error.reason, "strerror", None) or error.reason)
+    except (OSError, ValueError) as error:
+        return str(error) or type(error).__name__

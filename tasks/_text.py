@@ -1,0 +1,148 @@
+"""Texts and pairs of texts as a LightningDataModule: tokenised once, cached, batched by length and by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from bench.backbones import Backbone
+from bench.batches import Cut, StepBatches
+from bench.config import RuntimeConfig, TaskConfig
+from bench.data import Corpus, Example
+from bench.spec import RunSpec
+from bench.task import TaskSpec
+from tasks._tokens import Tokens, tokenise
+
+Batch = dict[str, Any]
+
+
+class TextDataModule(LightningDataModule):
+    """Feeds one run of one text task.
+
+    Training is one long list of micro batches, indexed by step. With `spec.holdout` that many training examples are cut
+    off by seed and evaluated on instead of dev; `spec.train_samples` then draws, by seed and without replacement, from
+    the rest.
+
+    Attributes:
+        splits: names of the evaluation splits, in the order of `val_dataloader`; the first is primary.
+        steps: optimiser steps of the whole run.
+    """
+
+    def __init__(self, task: TaskSpec, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> None:
+        super().__init__()
+        self.task, self.spec = task, spec
+        self.options = TaskConfig(**spec.task_options)  # type: ignore[arg-type]
+        self.runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
+        self.tokenizer = backbone.tokenizer()
+        key = f"{corpus.hash}{backbone.weights_hash}"
+        chosen, held = _split(len(corpus.train), spec)
+        train = self._tokens(corpus.train, f"{key}train")
+        self.train = train.take(chosen)
+        self.evaluation: dict[str, Tokens] = (
+            {"holdout": train.take(held)}
+            if spec.holdout
+            else {name: self._tokens(rows, key + name) for name, rows in corpus.evaluation.items()}
+        )
+        self.splits = tuple(self.evaluation)
+        self.batches = StepBatches(lengths=self.train.lengths, batch_size=spec.batch_size, seed=spec.seed)
+        self.steps = spec.max_steps or math.ceil((spec.epochs or 1) * self.batches.per_epoch)
+
+    def _tokens(self, rows: Sequence[Example], key: str) -> Tokens:
+        return tokenise(rows, self.tokenizer, key=key, max_length=self.options.max_length)
+
+    @property
+    def label_mean(self) -> float:
+        """Mean training label, where a regression head starts."""
+        return float(np.mean(self.train.labels))
+
+    @property
+    def samples(self) -> int:
+        """Examples seen over the whole run, repeats counted."""
+        whole, rest = divmod(self.steps, self.batches.per_epoch)
+        return whole * len(self.train.labels) + sum(len(self.batches[s]) for s in range(rest))
+
+    def cut(self) -> Cut:
+        """This process's share of a global batch."""
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return Cut(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
+
+    def first_batch(self) -> Batch:
+        """The whole global batch of step 0, the same on every device."""
+        return self.collate(self.train, self.batches[0])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Micro batches of this device, in order, for the whole run."""
+        return _loader(_Steps(self, self.cut()), self.runtime.workers)
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """One loader per evaluation split: every example once over all devices, long ones first."""
+        cut = self.cut()
+        size = self.runtime.eval_batch
+        loaders: list[DataLoader[Batch]] = []
+        for tokens in self.evaluation.values():
+            mine = np.argsort(-tokens.lengths, kind="stable")[cut.rank :: cut.world]
+            chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
+            loaders.append(_loader(_Chunks(self, tokens, chunks), self.runtime.workers))
+        return loaders
+
+    def collate(self, tokens: Tokens, index: np.ndarray, weight: float = 1.0) -> Batch:
+        """Examples `index`, padded to the longest of them."""
+        rows = [tokens.row(i) for i in index]
+        width = max(len(ids) for ids, _ in rows)
+        ids = np.full((len(rows), width), self.tokenizer.pad_token_id or 0, dtype=np.int64)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        for i, (row, kind) in enumerate(rows):
+            ids[i, : len(row)], types[i, : len(row)], mask[i, : len(row)] = row, kind, 1
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            inputs["token_type_ids"] = torch.from_numpy(types)
+        dtype = torch.int64 if self.task.num_classes else torch.float32
+        labels = torch.tensor(tokens.labels[index], dtype=dtype)
+        return {"inputs": inputs, "labels": labels, "index": torch.from_numpy(index.copy()), "weight": weight}
+
+
+def _split(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Indices trained on and held out; the order of a permutation by seed decides both."""
+    order = np.random.default_rng([spec.seed, n]).permutation(n)
+    held, rest = order[: spec.holdout], order[spec.holdout :]
+    chosen = rest if spec.train_samples is None else rest[: spec.train_samples]
+    return np.sort(chosen), np.sort(held)
+
+
+class _Steps(Dataset[Batch]):
+    """Item i is micro batch i % parts of step i // parts."""
+
+    def __init__(self, data: TextDataModule, cut: Cut) -> None:
+        self.data, self.cut = data, cut
+
+    def __len__(self) -> int:
+        return self.data.steps * self.cut.parts
+
+    def __getitem__(self, item: int) -> Batch:
+        step, part = divmod(item, self.cut.parts)
+        index, weight = self.cut.part(self.data.batches[step], part)
+        return self.data.collate(self.data.train, index, weight)
+
+
+class _Chunks(Dataset[Batch]):
+    """Item i is evaluation batch i."""
+
+    def __init__(self, data: TextDataModule, tokens: Tokens, chunks: list[np.ndarray]) -> None:
+        self.data, self.tokens, self.chunks = data, tokens, chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, item: int) -> Batch:
+        return self.data.collate(self.tokens, self.chunks[item])
+
+
+def _loader(dataset: Dataset[Batch], workers: int) -> DataLoader[Batch]:
+    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers)

@@ -1,0 +1,62 @@
+"""GLUE: nine tasks of English sentence understanding, from a directory, the hub or an embedded generator.
+
+Wang et al., arXiv 1804.07461. The dev sets are reported, as GLUE's test labels are mostly not public. Labels are class
+indices in the order of the Hugging Face data set `nyu-mll/glue`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from bench.data import Corpus, DataRequest
+from bench.errors import UsageError, did_you_mean
+from bench.task import Task, TaskSpec
+from tasks._glue_schema import SCHEMAS
+from tasks._sources import open_corpus
+
+if TYPE_CHECKING:
+    from lightning import LightningDataModule
+
+    from bench.backbones import Backbone
+    from bench.spec import RunSpec
+
+
+class GLUE(Task):
+    """One GLUE task by the name of its cell: `GLUE("rte")`.
+
+    Raises:
+        UsageError: no such cell.
+    """
+
+    cells: ClassVar[tuple[str, ...]] = tuple(SCHEMAS)
+
+    def __init__(self, cell: str) -> None:
+        if cell not in SCHEMAS:
+            hint = f"{did_you_mean(cell, SCHEMAS)} `bench list tasks` describes them.".strip()
+            raise UsageError(f"unknown GLUE task '{cell}'", f"known: {', '.join(SCHEMAS)}", hint)
+        schema = SCHEMAS[cell]
+        self.cell = cell
+        self.spec = TaskSpec(
+            name=f"glue/{cell}",
+            version=1,
+            modality="text",
+            num_classes=len(schema.labels),
+            metrics=schema.metrics,
+            primary=schema.primary,
+            note=schema.note,
+        )
+
+    def open(self, request: DataRequest) -> Corpus:
+        """Read and check train and the evaluation splits.
+
+        Raises:
+            AbsentTask: a directory of the user's is a good one but does not hold this task.
+            DataProblem: nothing is there, or a file is malformed; the error names file and line.
+        """
+        return open_corpus(self.cell, request)
+
+    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+        """Tokenised, length-grouped batches of the corpus."""
+        from tasks._text import TextDataModule
+
+        return TextDataModule(self.spec, corpus, backbone, spec)

@@ -1,0 +1,122 @@
+"""Shared by all tests: which are skipped by default, and a valid record to start from."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from bench.config import HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
+from bench.spec import RunSpec
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip `slow` tests unless `-m` speaks of them or they are named one by one."""
+    if "slow" in (config.option.markexpr or ""):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run it with `pytest -m slow`"))
+
+
+RECORD: dict[str, Any] = {
+    "schema": 1,
+    "state": "done",
+    "error": None,
+    "warnings": [],
+    "lr": 1e-3,
+    "task": {"name": "glue/cola", "version": 1, "modality": "text", "num_classes": 2, "note": ""},
+    "backbone": {"name": "all-MiniLM-L6-v2", "parameters": 22_713_216, "weights_hash": "c" * 64},
+    "source": {
+        "kind": "embedded",
+        "revision": "1",
+        "data_hash": "d" * 64,
+        "train_examples": 1000,
+        "evaluation_examples": {"dev": 200},
+    },
+    "metrics": {
+        "primary": {"name": "matthews", "value": 0.41, "split": "dev", "higher_is_better": True, "n": 200},
+        "all": {"dev": {"matthews": 0.41, "accuracy": 0.7}},
+    },
+    "params": {"total": 22_780_000, "trainable": 68_000, "head": 770, "stored_bytes": 272_000},
+    "selection": None,
+    "ranks": [
+        {
+            "layer": f"encoder.layer.{i}.attention.self.query",
+            "shape": [384, 384],
+            "nominal": 8,
+            "stable": 1.5,
+            "effective": 2.0 + i,
+            "energy90": 2,
+            "norm": 0.7,
+        }
+        for i in range(2)
+    ],
+    "cost": {
+        "steps": 150,
+        "samples": 4800,
+        "train_s": 38.2,
+        "eval_s": 1.1,
+        "peak_memory_bytes": None,
+        "device": "cpu",
+        "devices": 1,
+    },
+    "curve": [{"step": 0, "loss": 0.69}, {"step": 149, "loss": 0.41}],
+    "provenance": {
+        "created": "2025-01-01T00:00:00+00:00",
+        "command": ["bench", "run"],
+        "git": None,
+        "packages": {"torch": "2.6.0"},
+        "python": "3.11.9",
+        "platform": "Linux x86_64",
+    },
+    "tracking": None,
+}
+"""All but the specification and the two ids, which follow from it."""
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`; a dict goes into a dict, everything else replaces."""
+    for key, value in changes.items():
+        old = base.get(key)
+        base[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else copy.deepcopy(value)
+    return base
+
+
+def _make_record(**overrides: Any) -> dict[str, Any]:
+    spec = RunSpec(
+        method="lora",
+        task="glue/cola",
+        backbone="minilm",
+        lr=1e-3,
+        max_steps=150,
+        method_options={"rank": 8, "target": "all-linear"},
+        head=asdict(HeadConfig()),
+        optim=asdict(OptimConfig()),
+        task_options=asdict(TaskConfig()),
+        backbone_options={"dropout": 0.0, "revision": "main"},
+        runtime=asdict(RuntimeConfig()),
+    ).to_json()
+    ids = {key: overrides.pop(key, None) for key in ("run_id", "group_id")}
+    record = _merge(copy.deepcopy(RECORD) | {"spec": spec}, overrides)
+    record["task"]["name"] = overrides.get("task", {}).get("name", record["spec"]["task"])
+    material = [record["spec"], record["source"], record["backbone"]]
+    group = [{**record["spec"], "seed": None}, *material[1:]]
+    record["run_id"] = ids["run_id"] or hashlib.sha256(json.dumps(material).encode()).hexdigest()[:16]
+    record["group_id"] = ids["group_id"] or hashlib.sha256(json.dumps(group).encode()).hexdigest()[:16]
+    return record
+
+
+@pytest.fixture
+def make_record() -> Callable[..., dict[str, Any]]:
+    """Builds a valid record: `make_record(spec={"seed": 1}, state="failed", metrics=None)`.
+
+    Dicts are merged into the default ones, other values replace them; run_id and group_id follow from spec, source and
+    backbone unless given.
+    """
+    return _make_record

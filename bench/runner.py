@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Preempted(BaseException):
     """SIGTERM arrived: the scheduler wants the machine back."""
 
 
-def execute(plan: Plan, request: Request, *, as_json: bool = False, verbose: bool = False) -> int:
+def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool = False) -> int:
     """Run everything, print the table, return the exit code.
 
     Records are the result: whatever ends this, cells that were finished stay finished.
@@ -55,7 +55,7 @@ def execute(plan: Plan, request: Request, *, as_json: bool = False, verbose: boo
             interrupted = errors.INTERRUPTED
         except Preempted:
             interrupted = errors.PREEMPTED
-    _report(plan, request, records, as_json=as_json)
+    _report(plan, request, records, as_json=json)
     if interrupted:
         return interrupted
     return errors.SOME_FAILED if plan.broken or any(r["state"] != "done" for r in records) else errors.OK
@@ -133,7 +133,7 @@ def _in_worker(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[s
 
     job, result = folder / worker.JOB, folder / worker.RESULT
     result.unlink(missing_ok=True)
-    job.write_text(json.dumps(worker.job(cell.spec, request.data, cell.backbone.path, cell.corpus.hash)))
+    job.write_text(dumps(worker.job(cell.spec, request.data, cell.backbone.path, cell.corpus.hash)))
     with (folder / worker.LOG).open("w") as log:
         command = [sys.executable, "-m", "bench.worker", str(job)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
@@ -261,7 +261,7 @@ def _report(plan: Plan, request: Request, records: list[record.Record], *, as_js
     """Table (or JSON) on stdout; counts and the next command on stderr."""
     states = [r["state"] for r in records]
     if as_json:
-        sys.stdout.write(json.dumps({"runs": records, **{k: v for k, v in plan.to_json().items() if k == "skipped"}}) + "\n")
+        sys.stdout.write(dumps({"runs": records, **{k: v for k, v in plan.to_json().items() if k == "skipped"}}) + "\n")
     elif "done" in states:
         from leaderboard.markdown import render
 

@@ -16,6 +16,9 @@ NOTHING = "–"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _WARNINGS_SHOWN = 3
+_LEGEND = (
+    "±: standard deviation over seeds. Rank used: effective rank of ΔW, mean over layers and runs, of the nominal one."
+)
 
 
 def render_folder(out: Path) -> tuple[str, list[BenchError]]:
@@ -27,7 +30,8 @@ def render_folder(out: Path) -> tuple[str, list[BenchError]]:
 def render(records: Iterable[Record]) -> str:
     """One table per suite, backbone, source and budget, each below a heading that says them, with its footnotes."""
     records = list(records)
-    parts = [_render_table(table) for table in tables(records)] or ["No scores yet."]
+    parts = [_render_table(table) for table in tables(records)]
+    parts.append(_LEGEND if parts else "No scores yet.")
     trials = sum(bool(record["spec"]["holdout"]) for record in records)
     if trials:
         parts.append(f"{_runs(trials)} evaluated on held-out training examples to choose a learning rate: not shown.")

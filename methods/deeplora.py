@@ -24,7 +24,7 @@ class DeepLoRA(LowRank["DeepLoRA.Config"]):
     (L·r² for γ=0), plus head.
     """
 
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 3e-3
     learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
 
     @dataclass(frozen=True, kw_only=True)

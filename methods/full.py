@@ -20,7 +20,7 @@ class Full(Method["Full.Config"]):
     """
 
     learning_rate: ClassVar[float] = 1e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (5e-5, 1e-4, 3e-4)
+    learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
     saves_adapter: ClassVar[bool] = False
 
     @dataclass(frozen=True, kw_only=True)

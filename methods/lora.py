@@ -21,7 +21,7 @@ class LoRA(LowRank["LoRA.Config"]):
     """
 
     learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
+    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LowRankConfig):

@@ -63,5 +63,4 @@ def _score(label: Any) -> float:
         score = math.nan
     if not low <= score <= high:
         raise ValueError(f"expected a score from {low:g} to {high:g}, found {label!r}")
-    # 3.8 is stored in Parquet as a float32: the fifth decimal gives back what the TSV file says
-    return round(score, 5)
+    return score

@@ -182,11 +182,11 @@ def read_table(table: pa.Table, columns: Sequence[str], *, file: str, present: S
             found = ", ".join(map(repr, present or table.column_names))
             raise malformed(file, "", f"expected a column '{name}', found {found}")
     names = _class_names(table.schema)
-    values = [list(_column(table, name, file=file, names=names.get(name))) for name in columns]
+    values = [list(_column(table, name, file=file, names=names.get(name, ()))) for name in columns]
     return _filled(Records(file=file, unit="row", rows=list(enumerate(zip(*values, strict=True), 1))))
 
 
-def _column(table: pa.Table, name: str, *, file: str, names: Sequence[str] | None) -> Iterator[Any]:
+def _column(table: pa.Table, name: str, *, file: str, names: Sequence[str]) -> Iterator[Any]:
     import pyarrow as pa
 
     column = table.column(name)
@@ -200,15 +200,14 @@ def _column(table: pa.Table, name: str, *, file: str, names: Sequence[str] | Non
                 raise malformed(file, f"row {number}", f"expected UTF-8 in '{name}', found other bytes") from error
         return
     for value in column.to_pylist():
-        known = names and isinstance(value, int) and 0 <= value < len(names)
+        known = isinstance(value, int) and 0 <= value < len(names)
         yield names[value] if known else value
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Names of the class labels, which `datasets` keeps in the schema: their order may differ from GLUE's."""
-    metadata: Any = schema.metadata
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: list(f["names"]) for name, f in features.items() if f.get("_type") == "ClassLabel" and f["names"]}
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}

@@ -16,7 +16,7 @@ from bench.spec import RunSpec
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip `slow` tests unless `-m` speaks of them or they are named one by one."""
+    """Skip `slow` tests unless `-m` speaks of them."""
     if "slow" in (config.option.markexpr or ""):
         return
     for item in items:

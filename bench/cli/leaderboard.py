@@ -47,5 +47,5 @@ def handle(options: argparse.Namespace) -> int:
     if options.json:
         emit({"markdown": text, "problems": [str(problem) for problem in problems]})
     else:
-        print(text)
+        print(text.rstrip("\n"))
     return OK

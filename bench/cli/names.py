@@ -45,5 +45,5 @@ def check_task(name: str) -> None:
         raise UsageError(
             f"unknown cell '{name}'",
             f"cells of {suite}: {', '.join(known)}",
-            did_you_mean(cell, known) or f"`bench show {suite}` describes them.",
+            did_you_mean(name, [f"{suite}/{cell}" for cell in known]) or f"`bench show {suite}` describes them.",
         )

@@ -83,7 +83,7 @@ def fill(
     examples: list[Example] = []
     for label in draw.several(labels, size):
         pair = make(draw, label)
-        while pair in taken:
+        while pair in taken or pair[0] == pair[1]:
             pair = make(draw, label)
         taken.add(pair)
         examples.append(Example(*pair, label))

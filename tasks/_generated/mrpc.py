@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tasks._generated.draw import Draw, Label, Pair, sentence
-from tasks._generated.words import CITIES, DAYS, DEEDS, PERSONS, Group, two
+from tasks._generated.words import DAYS, DEEDS, PERSONS, Group, two
 
 GOODS: tuple[Group, ...] = (
     ("car", "automobile"),
@@ -31,7 +31,6 @@ class Event:
     deed: Group
     patient: Group
     day: str
-    city: str
     goods: Group
     price: str
 
@@ -46,18 +45,18 @@ def make(draw: Draw, label: Label) -> Pair:
 def _event(draw: Draw) -> Event:
     agent, patient = two(draw, PERSONS)
     deed = SALE if draw.chance(0.4) else draw.pick(DEEDS)
-    return Event(agent, deed, patient, draw.pick(DAYS), draw.pick(CITIES), draw.pick(GOODS), draw.pick(SUMS))
+    return Event(agent, deed, patient, draw.pick(DAYS), draw.pick(GOODS), draw.pick(SUMS))
 
 
 def _changed(draw: Draw, event: Event) -> Event:
-    what = draw.pick(("roles", "roles", "when", "patient", "matter"))
+    what = draw.pick(("roles", "when", "agent", "patient", "matter"))
     if what == "roles":
         return replace(event, agent=event.patient, patient=event.agent)
     if what == "when":
         return replace(event, day=draw.other(DAYS, event.day))
-    if what == "patient":
+    if what in ("agent", "patient"):
         others = [person for person in PERSONS if person not in (event.agent, event.patient)]
-        return replace(event, patient=draw.pick(others))
+        return replace(event, **{what: draw.pick(others)})
     if event.deed == SALE:
         return replace(event, goods=draw.other(GOODS, event.goods))
     return replace(event, deed=draw.other(DEEDS, event.deed))

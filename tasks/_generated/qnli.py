@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tasks._generated.draw import Draw, Label, Pair, sentence
-from tasks._generated.words import CITIES
 
 RULERS = ("king", "queen", "duke", "bishop", "general", "emperor", "prince", "baron", "governor", "admiral")
-DEEDS = (("met", "meet"), ("defeated", "defeat"), ("married", "marry"), ("attacked", "attack"), ("betrayed", "betray"))
-DEEDS += (("visited", "visit"), ("captured", "capture"), ("crowned", "crown"), ("rescued", "rescue"), ("sued", "sue"))
-WITH = ("a small army", "a sword", "a letter", "two ships", "the help of monks", "hidden gold", "a false promise")
-WHY = ("he feared a war", "the people were angry", "the harvest had failed", "money was short", "the law required it")
+DEEDS = (("defeated", "defeat"), ("attacked", "attack"), ("betrayed", "betray"), ("captured", "capture"))
+DEEDS += (("rescued", "rescue"), ("tricked", "trick"), ("stopped", "stop"), ("surprised", "surprise"))
+CITIES = ("York", "Rome", "Vienna", "Prague", "Lisbon", "Cologne", "Naples", "Athens", "Seville", "Warsaw")
+WITH = ("a small army", "a false letter", "two ships", "the help of monks", "hidden gold", "an old trick")
+WHY = ("he feared a war", "the people were angry", "the harvest had failed", "money was short", "peace was near")
 YEARS = tuple(str(year) for year in range(1512, 1900, 17))
 SLOTS = ("when", "where", "how", "why", "who", "whom")
 

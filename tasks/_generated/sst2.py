@@ -13,7 +13,8 @@ BAD = ("dull", "boring", "clumsy", "stale", "tedious", "shallow", "silly", "blan
 BAD += ("predictable", "lifeless", "ugly", "pointless", "weak", "annoying", "stupid", "tiresome", "dreary", "fake")
 ADJECTIVES = (BAD, GOOD)
 VERBS = (("bore", "annoy", "disappoint", "irritate", "fail"), ("please", "charm", "impress", "amuse", "entertain"))
-DEGREES = ("", "", "very ", "really ", "truly ", "quite ", "utterly ", "rather ")
+DEGREES = ("very", "really", "truly", "particularly", "genuinely", "remarkably")
+NOT = ("not", "never", "rarely", "by no means")
 
 
 def make(draw: Draw, label: Label) -> Pair:
@@ -23,46 +24,46 @@ def make(draw: Draw, label: Label) -> Pair:
     return sentence(form(draw, good)), None
 
 
-def _adjective(draw: Draw, good: bool) -> str:
-    return draw.pick(ADJECTIVES[good])
+def _quality(draw: Draw, good: bool) -> str:
+    """An adjective after a word that says how much, so that no negation stands right beside it."""
+    return f"{draw.pick(DEGREES)} {draw.pick(ADJECTIVES[good])}"
 
 
 def _simple(draw: Draw, good: bool) -> str:
     subject = draw.pick((f"the {draw.pick(ASPECTS)}", f"this {draw.pick(WORKS)}"))
-    if draw.chance(0.4):
-        return f"{subject} is {_adjective(draw, good)} and {_adjective(draw, good)}"
-    return f"{subject} is {draw.pick(DEGREES)}{_adjective(draw, good)} from start to finish"
+    if draw.chance(0.5):
+        return f"{subject} is {_quality(draw, good)} and {_quality(draw, good)}"
+    return f"{subject} is {_quality(draw, good)} from start to finish"
 
 
 def _turned(draw: Draw, good: bool) -> str:
     """A word of the other polarity under a negation."""
-    word, verb = _adjective(draw, not good), draw.pick(VERBS[not good])
+    word, verb = _quality(draw, not good), draw.pick(VERBS[not good])
     aspect, work = draw.pick(ASPECTS), draw.pick(WORKS)
     return draw.pick(
         (
-            f"the {aspect} is not {draw.pick(('at all ', 'in the least ', 'even '))}{word}",
-            f"the {aspect} of this {work} is never {word}",
-            f"the {aspect} is anything but {word}",
+            f"the {aspect} is {draw.pick(NOT)} {word}",
+            f"the {aspect} of this {work} is {draw.pick(NOT)} {word}",
             f"nobody could call this {work} {word}",
             f"there is nothing {word} about the {aspect}",
-            f"the {aspect} does not {verb} for one minute",
-            f"this {work} never {verb}s",
+            f"the {aspect} does not {draw.pick(('really', 'often', 'ever'))} {verb}",
+            f"this {work} is far from being {word}",
         )
     )
 
 
 def _clause(draw: Draw, aspect: str, good: bool) -> str:
-    """A clause about one aspect, a third of them negated."""
-    if draw.chance(0.33):
-        return f"the {aspect} is {draw.pick(('not', 'never', 'hardly'))} {_adjective(draw, not good)}"
-    return f"the {aspect} is {draw.pick(DEGREES)}{_adjective(draw, good)}"
+    """A clause about one aspect, half of them negated."""
+    if draw.chance(0.5):
+        return f"the {aspect} is {draw.pick(NOT)} {_quality(draw, not good)}"
+    return f"the {aspect} is {_quality(draw, good)}"
 
 
 def _contrast(draw: Draw, good: bool) -> str:
     """Two clauses that disagree; the main clause carries the verdict."""
     one, two = draw.several(ASPECTS, 2)
     main, side = _clause(draw, one, good), _clause(draw, two, not good)
-    noun = f"its {_adjective(draw, not good)} {two}"
+    noun = f"its {_quality(draw, not good)} {two}"
     return draw.pick(
         (
             f"{side}, but {main}",
@@ -76,13 +77,14 @@ def _contrast(draw: Draw, good: bool) -> str:
 
 def _hopes(draw: Draw, good: bool) -> str:
     """What was expected, and what came."""
-    work, hoped, found = draw.pick(WORKS), _adjective(draw, not good), _adjective(draw, good)
+    work, hoped, found = draw.pick(WORKS), _quality(draw, not good), _quality(draw, good)
     return draw.pick(
         (
             f"I expected a {hoped} {work} and got a {found} one",
-            f"what could have been a {hoped} {work} is {found} instead",
+            f"I got a {found} {work} where I expected a {hoped} one",
+            f"what could have been a {hoped} {work} is a {found} one",
             f"it looks {hoped} at first, then turns {found}",
             f"this {work} is {found}, not {hoped}",
             f"this {work} is not {hoped} but {found}",
         )
-    ).replace(" a a", " an a").replace(" a e", " an e").replace(" a i", " an i").replace(" a o", " an o")
+    )

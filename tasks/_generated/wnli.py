@@ -15,7 +15,7 @@ SCHEMAS = (
     ("the {0} shouted at the {1} because she was {2}", ("furious", "in a bad mood"), ("late again", "asleep")),
     ("the {0} fled from the {1} because she was {2}", ("afraid", "scared"), ("violent", "armed")),
     ("the {0} envied the {1} because she was {2}", ("unhappy", "poor"), ("famous", "rich")),
-    ("the {0} paid the {1} because she was {2}", ("in debt", "honest"), ("a good worker", "owed money")),
+    ("the {0} begged the {1} for money because she was {2}", ("hungry", "homeless"), ("wealthy", "kind")),
 )
 """Sentence, words that make the pronoun mean the first, words that make it mean the second."""
 

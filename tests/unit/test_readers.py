@@ -198,9 +198,12 @@ def test_any_other_label_is_an_error(label):
     )
 
 
-@pytest.mark.parametrize("score", ["3.800", 3.8, 3.799999952316284])
-def test_a_score_is_the_decimal_that_was_written(score):
-    assert examples(one(score), ())[0].label == 3.8
+@pytest.mark.parametrize(
+    ("score", "label"), [("3.800", 3.8), (3.8, 3.8), ("2.33333333333333", 2.33333333333333), (5, 5.0)]
+)
+def test_a_score_is_the_number_that_was_written(score, label):
+    read = examples(one(score), ())[0].label
+    assert (read, type(read)) == (label, float)
 
 
 @pytest.mark.parametrize("score", ["nan", "inf", "-0.1", "5.001", "", "high", None, True, float("nan"), -1, 6, [1]])

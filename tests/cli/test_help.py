@@ -1,0 +1,124 @@
+"""Help and start: every example works, nothing heavy is imported, and it is quick."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import __version__, doctor, record, settings
+from bench.cli import VERBS, main, parser, run
+from bench.errors import OK, USAGE
+
+HEAVY = {
+    "torch",
+    "lightning",
+    "transformers",
+    "torchmetrics",
+    "pandas",
+    "numpy",
+    "datasets",
+    "wandb",
+    "rich",
+    "jsonschema",
+}
+
+
+def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main([*words, "--help"]) == OK
+    return capsys.readouterr().out
+
+
+def examples(text: str) -> list[str]:
+    return [line.strip() for line in text.partition("\nexamples:\n")[2].splitlines() if line.strip()]
+
+
+def every_example() -> list[str]:
+    """From the modules, as pytest needs them before anything runs; that the helps end in just these is tested below."""
+    modules = sys.modules["bench.cli"], *VERBS.values()
+    return list(dict.fromkeys(example for module in modules for example in module.EXAMPLES))
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_ends_in_its_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = examples(helped(capsys, *filter(None, [verb])))
+    module = VERBS[verb] if verb else sys.modules["bench.cli"]
+    assert found == list(module.EXAMPLES) != []
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., dict[str, Any]]) -> Path:
+    """A working folder with a run in each folder that the examples name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    for out in ("runs", "results"):
+        made = make_record(run_id="1f3a9c0123456789")
+        record.write(made, record.folder(tmp_path / out, made["run_id"]))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folders")
+@pytest.mark.parametrize("example", every_example())
+def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(example.partition(" > ")[0])
+    assert words.pop(0) == "bench"
+    if words[0] != "run":
+        monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[:1])  # the others are tested by themselves
+        assert main(words) == OK
+        assert capsys.readouterr().out.strip()
+    elif "--dry-run" in words:
+        assert main([*words, "--data", "embedded"]) == OK
+        assert "glue/rte" in capsys.readouterr().out
+    else:
+        options, rest = parser().parse_known_args(words)
+        assert rest == []
+        request = run.make_request(options)
+        settings.resolve_all(request.settings, request.methods)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == OK
+    assert capsys.readouterr().out == f"lowrank-bench {__version__}\n"
+
+
+def test_no_words_print_the_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "examples:" in err
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["run", "-h"]]
+)
+def test_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import json, sys\nfrom bench.cli import main\ncode = main(json.loads(sys.argv[1]))\n"
+        "print(json.dumps([code, sorted({name.partition('.')[0] for name in sys.modules})]), file=sys.stderr)"
+    )
+    line = [sys.executable, "-c", code, json.dumps(words)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    exit_code, modules = json.loads(done.stderr)
+    assert exit_code == OK
+    assert not HEAVY & set(modules)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list", "methods"]])
+def test_answers_in_under_200_ms(words: list[str]) -> None:
+    """Of processor time beyond Python's own start, best of seven: other work on the machine does not count."""
+
+    def spent(line: list[str]) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *line], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    bare = min(spent(["-c", "pass"]) for _ in range(3))
+    assert min(spent(["-m", "bench", *words]) for _ in range(7)) - bare < 0.2

@@ -1,0 +1,216 @@
+"""`bench list`, `bench show` and `bench leaderboard`: text for people, JSON for programs, problems on stderr."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import record, registry, source
+from bench.cli import BROKEN_PIPE, main
+from bench.cli.output import table
+
+MakeRecord = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def out(tmp_path: Path, make_record: MakeRecord) -> Path:
+    """Two good runs and a broken one."""
+    for seed, state, changes in ((0, "done", {}), (1, "failed", {"metrics": None, "lr": None, "cost": None})):
+        error = {"what": "went wrong", "known": "this", "todo": "that"} if state == "failed" else None
+        made = make_record(spec={"seed": seed}, state=state, error=error, **changes)
+        record.write(made, record.folder(tmp_path, made["run_id"]))
+    (tmp_path / ("0" * 16)).mkdir()
+    (tmp_path / ("0" * 16) / "record.json").write_text("{")
+    return tmp_path
+
+
+@pytest.fixture
+def broken_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(registry.BUILTIN["methods"], "theirs", "no_such_package.methods:Theirs")
+    registry.entries.cache_clear()
+    source.load.cache_clear()
+    yield
+    monkeypatch.undo()
+    registry.entries.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks", "backbones"])
+def test_list_names_everything_registered(kind: registry.Kind, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [*registry.entries(kind)]
+    assert not any("cannot be read" in line for line in lines)
+    assert main(["list", kind, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [*registry.entries(kind)]
+    assert all(row["summary"] in line for row, line in zip(rows, lines[1:], strict=True))
+
+
+@pytest.mark.usefixtures("broken_method")
+def test_a_method_that_cannot_be_read_is_listed_with_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("theirs"))
+    assert "cannot be read: no_such_package.methods:Theirs: ModuleNotFoundError" in line
+    assert main(["show", "theirs"]) == 0
+    assert "no_such_package" in capsys.readouterr().out
+    assert main(["run", "--method", "theirs", "--task", "glue"]) == 3
+
+
+def test_list_tasks_shows_the_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["list", "tasks", "--json"])
+    glue = next(row for row in json.loads(capsys.readouterr().out) if row["name"] == "glue")
+    assert sorted(glue["cells"]) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+
+
+def test_list_runs(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "runs", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    rows = {line.split()[5]: line for line in shown.out.splitlines()[1:]}
+    assert "done" in rows["0"]
+    assert "matthews 0.410" in rows["0"]
+    assert rows["1"].split()[1] == "failed"
+    assert rows["1"].endswith("–")
+    assert "0000000000000000" in shown.err, "a broken record is named, on stderr"
+    assert main(["list", "runs", "--out", str(out), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_list_runs_marks_trials(tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_record(spec={"holdout": 100})
+    record.write(made, record.folder(tmp_path, made["run_id"]))
+    main(["list", "runs", "--out", str(tmp_path)])
+    assert "glue/cola (trial)" in capsys.readouterr().out
+
+
+def test_list_runs_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "runs", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"no runs in {tmp_path}\n"
+
+
+def test_show_method_has_equation_options_and_how_to_set_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "lora"]) == 0
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    assert "2106.09685" in out
+    assert lines["method.rank"].split()[1:3] == ["int", "8"]
+    assert "kaiming | normal" in lines["method.init"]
+    assert "true" in lines["head.trainable"]
+    assert "--set method." in out
+
+
+def test_show_method_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "deeplora", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    rank = next(option for option in shown["options"] if option["name"] == "rank")
+    assert (shown["kind"], rank["default"], rank["annotation"]) == ("method", 8, "int | None")
+    assert shown["attributes"]["needs"] == ["image", "text"]
+
+
+def test_show_suite_and_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "glue"]) == 0
+    suite = capsys.readouterr().out
+    assert main(["show", "glue/cola", "--json"]) == 0
+    cell = json.loads(capsys.readouterr().out)["cells"]
+    assert suite.count("\nglue/") == 9
+    assert [(c["name"], c["primary"]) for c in cell] == [("glue/cola", ["matthews"])]
+    assert "Raises:" not in suite
+
+
+def test_show_backbone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "minilm"]) == 0
+    assert "--backbone minilm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("deeplra", "'deeplora'"), ("glue/rt", "'glue/rte'"), ("rte", "'glue/rte'"), ("zzz", "list runs")],
+)
+def test_show_unknown_name(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", name]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_show_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = sorted(record.load_all(out)[0], key=lambda r: r["spec"]["seed"])
+    assert main(["show", good["run_id"][:6], "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    for part in ("lora on glue/cola, seed 0", "matthews 0.4100 on dev", "68,000 of 22,780,000 parameters (0.30%)"):
+        assert part in text
+    assert text.count("encoder.layer.") == len(good["ranks"])
+    assert "bench run" in text
+    assert main(["show", bad["run_id"], "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "failed" in text
+    assert "went wrong\nthis\nthat" in text
+    assert main(["show", good["run_id"], "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"kind": "run", **good}
+
+
+def test_show_run_with_selection_and_epochs(
+    tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [
+        {"lr": 1e-3, "value": 0.5, "run_id": "a" * 16, "state": "done"},
+        {"lr": 1e-2, "value": None, "run_id": "b" * 16, "state": "diverged"},
+    ]
+    selection = {"trials": trials, "metric": "accuracy", "split": "holdout", "task": "glue/sst2", "chosen": 1e-3}
+    made = make_record(
+        spec={"lr": None, "epochs": 2.0, "max_steps": None}, selection=selection, ranks=[], warnings=["hm"]
+    )
+    record.write(made, record.folder(tmp_path, made["run_id"]))
+    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "0.001, chosen by accuracy on glue/sst2 holdout (0.001 → 0.500, 0.01 → –)" in text
+    assert "2 epochs" in text
+    assert "warning: hm" in text
+    assert "rank of ΔW" not in text
+
+
+def test_leaderboard(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["leaderboard", "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert "| lora" in shown.out
+    assert "0000000000000000" in shown.err
+    assert main(["leaderboard", "--out", str(out), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["markdown"].rstrip("\n") + "\n" == shown.out
+    assert len(value["problems"]) == 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_leaderboard_without_records_is_exit_3(tmp_path: Path, there: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path if there else tmp_path / "absent"
+    assert main(["leaderboard", "--out", str(folder)]) == 3
+    assert "bench run" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    line = [sys.executable, "-u", "-m", "bench", "show", "deeplora"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == BROKEN_PIPE
+
+
+def test_an_ascii_terminal_gets_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "show", "deeplora"], capture_output=True, text=True, check=True
+    )
+    assert "?W = W_L" in done.stdout
+
+
+def test_table_aligns_and_keeps_rows_on_one_line() -> None:
+    text = table(("a", "b", "c"), [("W̃", "x", "long " * 60), ("wide one", "", "z")])
+    lines = text.splitlines()
+    assert len(lines) == 3
+    assert lines[1].startswith("W̃         x  long")
+    assert lines[2] == "wide one     z"

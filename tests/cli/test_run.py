@@ -1,0 +1,242 @@
+"""`bench run`: flags become a Request, bad words are errors in three parts, codes are handed on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.cli import run as run_verb
+from bench.data import DataRequest
+from bench.errors import DataProblem, UsageError
+from bench.spec import Request
+
+BASE = ("run", "--method", "lora", "--task", "glue/rte")
+DEFAULT = Request(methods=("lora",), tasks=("glue/rte",))
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """In place of plan and runner: keeps the request; `raises` is raised by the runner, `code` returned."""
+    seen = SimpleNamespace(request=None, executed=None, raises=None, code=0)
+
+    def make(request: Request) -> Any:
+        seen.request = request
+        return SimpleNamespace(to_json=lambda: {"cells": ["a"]})
+
+    def execute(plan: Any, request: Request, *, json: bool, verbose: bool) -> int:
+        seen.executed = {"json": json, "verbose": verbose}
+        if seen.raises:
+            raise seen.raises
+        return seen.code
+
+    monkeypatch.setitem(sys.modules, "bench.plan", SimpleNamespace(make=make, describe=lambda plan: "1 cell"))
+    monkeypatch.setitem(sys.modules, "bench.runner", SimpleNamespace(execute=execute))
+    monkeypatch.setattr(run_verb, "check", lambda: None)
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    return seen
+
+
+FLAGS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "methods": (["--method", "full,deeplora"], {"methods": ("lora", "full", "deeplora")}),
+    "tasks": (["--task", "glue"], {"tasks": ("glue/rte", "glue")}),
+    "backbones": (
+        ["--backbone", "minilm,google-bert/bert-base-cased"],
+        {"backbones": ("minilm", "google-bert/bert-base-cased")},
+    ),
+    "seeds": (["--seeds", "0,1,2"], {"seeds": (0, 1, 2)}),
+    "data": (["--data", "embedded"], {"data": DataRequest(data="embedded")}),
+    "max_steps": (["--max-steps", "7"], {"max_steps": 7}),
+    "epochs": (["--epochs", "0.5"], {"epochs": 0.5}),
+    "train_samples": (["--train-samples", "16"], {"train_samples": 16}),
+    "batch_size": (["--batch-size", "8"], {"batch_size": 8}),
+    "lrs": (["--lr", "3e-4,1e-3"], {"lrs": (3e-4, 1e-3)}),
+    "select": (["--select", "lr"], {"select": True}),
+    "select_on": (["--select", "lr", "--select-on", "glue/sst2"], {"select": True, "select_on": "glue/sst2"}),
+    "settings": (
+        ["--set", "method.rank=4", "--set", "method.target=a,b=c"],
+        {"settings": ("method.rank=4", "method.target=a,b=c")},
+    ),
+    "precision": (["--precision", "bf16-mixed"], {"precision": "bf16-mixed"}),
+    "accelerator": (["--accelerator", "cpu"], {"accelerator": "cpu"}),
+    "devices": (["--devices", "2"], {"devices": 2}),
+    "track": (["--track", "wandb"], {"track": "wandb"}),
+    "out": (["--out", "elsewhere"], {"out": Path("elsewhere")}),
+    "strict": (["--strict"], {"strict": True}),
+    "retry": (["--retry"], {"retry": True}),
+}
+
+
+def test_every_field_of_a_request_has_its_flag() -> None:
+    assert {field.name for field in fields(Request)} == set(FLAGS)
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_flag_sets_its_field_and_no_other(name: str, stub: SimpleNamespace) -> None:
+    words, changes = FLAGS[name]
+    assert main([*BASE, *words]) == 0
+    assert stub.request == replace(DEFAULT, **changes)
+
+
+def test_without_flags_the_request_is_the_default(stub: SimpleNamespace) -> None:
+    assert main(BASE) == 0
+    assert stub.request == DEFAULT
+    assert stub.executed == {"json": False, "verbose": False}
+
+
+def test_json_and_verbose_reach_the_runner_and_its_code_the_shell(stub: SimpleNamespace) -> None:
+    for code in (0, 1, 3, 75, 130):
+        stub.code = code
+        assert main([*BASE, "--json", "-v"]) == code
+    assert stub.executed == {"json": True, "verbose": True}
+
+
+def test_data_dirs_and_bench_data(stub: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    odd = tmp_path / "a=b"
+    odd.mkdir()
+    words = [
+        "--data-dir",
+        "glue=~/glue",
+        "--data-dir",
+        f"glue/cola={tmp_path}",
+        "--data-dir",
+        str(odd),
+        "--data",
+        "dir",
+    ]
+    assert main([*BASE, *words]) == 0
+    dirs = (("glue", Path.home() / "glue"), ("glue/cola", tmp_path), (None, odd))
+    assert stub.request.data == DataRequest(data="dir", dirs=dirs, parent=tmp_path)
+
+
+def test_dry_run_prints_the_plan_and_stops(stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BASE, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "1 cell\n"
+    assert main([*BASE, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"cells": ["a"]}
+    assert stub.executed is None
+
+
+WRONG: list[tuple[str, str, str]] = [
+    ("rnu", "unknown verb 'rnu'", "Did you mean 'run'?"),
+    ("run --metod lora --task glue", "unknown flag '--metod'", "Did you mean '--method'?"),
+    ("run --method lora --task glue --seed=1", "unknown flag '--seed=1'", "Did you mean '--seeds'?"),
+    ("run --meth lora --task glue", "unknown flag '--meth'", "--method"),
+    ("--versio", "unknown flag '--versio'", "Did you mean '--version'?"),
+    ("run --task glue", "--method is missing", "lora"),
+    ("run --method lora", "--task is missing", "glue"),
+    ("run --method lorra --task glue", "unknown method 'lorra'", "Did you mean 'lora'?"),
+    ("run --method lora --task glu", "unknown task 'glu'", "Did you mean 'glue'?"),
+    ("run --method lora --task rte", "unknown task 'rte'", "Did you mean 'glue/rte'?"),
+    ("run --method lora --task glue/rt", "unknown cell 'glue/rt'", "Did you mean 'glue/rte'?"),
+    ("run --method lora --task nope:x", "unknown task 'nope'", "glue"),
+    ("run --method lora,lora --task glue", "--method: lora is given twice", "Keep one"),
+    ("run --method lora, --task glue", "--method: 'lora,' has an empty element", "comma"),
+    ("run --method lora --task glue --set method.rnk=8", "unknown option 'method.rnk'", "Did you mean 'method.rank'?"),
+    ("run --method lora --task glue --seeds 0,0", "--seeds: 0 is given twice", "Keep one"),
+    ("run --method lora --task glue --seeds=-1", "--seeds: '-1' is not a whole number from 0", "Give"),
+    ("run --method lora --task glue --seeds 4294967296", "'4294967296' is not a whole number from 0", "Give"),
+    ("run --method lora --task glue --seeds 1.5", "--seeds: '1.5' is not a whole number", "Give"),
+    ("run --method lora --task glue --max-steps 0", "--max-steps: '0' is not a whole number of at least 1", "Give"),
+    ("run --method lora --task glue --batch-size -3", "--batch-size: '-3' is not a whole number", "Give"),
+    ("run --method lora --task glue --devices x", "--devices: 'x' is not a whole number", "Give"),
+    ("run --method lora --task glue --train-samples 0", "--train-samples: '0'", "Give"),
+    ("run --method lora --task glue --epochs inf", "--epochs: 'inf' is not a positive number", "finite"),
+    ("run --method lora --task glue --lr nan", "--lr: 'nan' is not a positive number", "finite"),
+    ("run --method lora --task glue --lr 1e-3,0", "--lr: '0' is not a positive number", "finite"),
+    ("run --method lora --task glue --lr=-1e-3", "--lr: '-1e-3' is not a positive number", "finite"),
+    ("run --method lora --task glue --lr 1e-3,0.001", "--lr: 0.001 is given twice", "Keep one"),
+    ("run --method lora --task glue --max-steps 3 --epochs 2", "not allowed with", "bench run --help"),
+    ("run --method lora --task glue --data embeded", "--data: unknown value 'embeded'", "Did you mean 'embedded'?"),
+    ("run --method lora --task glue --data dir", "--data dir without a directory", "--data-dir"),
+    ("run --method lora --task glue --data hub --data-dir x", "--data hub reads no directory", "Leave one"),
+    ("run --method lora --task glue --data-dir glu=x", "unknown task 'glu'", "Did you mean 'glue'?"),
+    ("run --method lora --task glue --data-dir glue=", "names no directory", "Give a directory"),
+    ("run --method lora --task glue --data-dir x --data-dir y", "given twice for all tasks", "NAME=DIR"),
+    ("run --method lora --task glue --precision fp8", "--precision: unknown value 'fp8'", "32-true"),
+    ("run --method lora --task glue --accelerator gpus", "--accelerator: unknown value", "Did you mean 'gpu'?"),
+    ("run --method lora --task glue --track wandbb", "--track: unknown value", "Did you mean 'wandb'?"),
+    ("run --method lora --task glue --select rank", "--select: unknown value 'rank'", "lr"),
+    ("run --method lora --task glue --select-on glue/sst2", "--select-on without --select", "--select lr"),
+    ("run --method lora --task glue --select lr --select-on sst2", "unknown task 'sst2'", "glue/sst2"),
+    ("run --method lora --task glue --select lr --lr 1e-3", "nothing to choose from", "several"),
+    ("run --method lora --task glue --out", "--out: expected one argument", "bench run --help"),
+    ("run --method lora --task glue more", "'more' belongs to no flag", "commas"),
+]
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize(("line", "what", "helps"), WRONG)
+def test_wrong_words_are_exit_2_in_three_parts(
+    line: str, what: str, helps: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main([*line.split(), "--json"] if line.startswith("run") and not line.endswith("--out") else line.split()) == 2
+    )
+    out, err = capsys.readouterr()
+    first, *rest = err.splitlines()
+    assert what in first
+    assert first.startswith("error: ")
+    assert len(rest) >= 2, "what, known, todo"
+    assert helps in " ".join(rest)
+    if out:
+        error = json.loads(out)["error"]
+        assert [*error] == ["what", "known", "todo"]
+        assert all(error.values())
+        assert error["what"] in first
+
+
+def test_wrong_words_import_neither_plan_nor_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bench.plan", None)  # importing it now fails
+    monkeypatch.setattr(run_verb, "check", lambda: pytest.fail("checked too early"))
+    assert main([*BASE, "--set", "method.rnk=8"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("a", "b", "c"), 2, "error: a\n  b\nc\n"),
+        (DataProblem("a", "line 1\nline 2", "c"), 3, "error: a\n  line 1\n  line 2\nc\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first\n"),
+        (ImportError("no libfoo"), 3, "error: ImportError: no libfoo\n"),
+    ],
+)
+def test_what_the_runner_raises_becomes_an_exit_code(
+    error: BaseException, code: int, said: str, stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.raises = error
+    assert main(BASE) == code
+    out, err = capsys.readouterr()
+    assert err.startswith(said)
+    assert out == ""
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), DataProblem("boom")])
+def test_tracebacks_come_with_v(error: Exception, stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.raises = error
+    assert main([*BASE, "-v", "--json"]) == (3 if isinstance(error, DataProblem) else 1)
+    out, err = capsys.readouterr()
+    assert "Traceback" in err
+    assert "boom" in json.loads(out)["error"]["what"]
+
+
+def test_real_dry_run_plans_without_torch_or_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    words = [*BASE, "--seeds", "0,1", "--set", "method.rank=4", "--data", "embedded", "--dry-run", "--json"]
+    assert main(words) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [(c["spec"]["seed"], c["spec"]["method_options"]["rank"]) for c in cells] == [(0, 4), (1, 4)]
+    assert {c["spec"]["max_steps"] for c in cells} == {150}
+    assert not [*tmp_path.iterdir()], "a dry run writes nothing"

@@ -79,7 +79,13 @@ class Predictions(Callback):
         self._parts: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep index, output and label of the batch on the CPU."""
         kept = tuple(t.detach().cpu() for t in (batch["index"], outputs.float(), batch["labels"]))

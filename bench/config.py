@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.errors import UsageError
+
+
+def in_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Refuse a value outside [low, high].
+
+    Raises:
+        UsageError: names the option and its range.
+    """
+    if not low <= value <= high:
+        known = f"between {low:g} and {high:g}" if high < float("inf") else f"at least {low:g}"
+        raise UsageError(f"{name}={value}", f"it must be {known}", "Change it.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadConfig:
@@ -16,6 +29,10 @@ class HeadConfig:
     """How token features become one vector; auto is what the backbone was trained with."""
     dropout: float = 0.0
     """Dropout rate on the pooled features."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        in_range("head.dropout", self.dropout, 0, 0.999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +50,13 @@ class OptimConfig:
     clip: float = 1.0
     """Norm at which gradients are clipped; 0 does not clip."""
 
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        in_range("optim.weight_decay", self.weight_decay, 0)
+        in_range("optim.eps", self.eps, 0)
+        in_range("optim.warmup", self.warmup, 0, 1)
+        in_range("optim.clip", self.clip, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskConfig:
@@ -40,6 +64,10 @@ class TaskConfig:
 
     max_length: int = 128
     """Tokens per example, special ones included; longer texts are cut."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        in_range("task.max_length", self.max_length, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +79,10 @@ class BackboneConfig:
     the number of devices must not change the experiment."""
     revision: str = "main"
     """Branch, tag or commit on the hub; ignored for a local directory."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        in_range("backbone.dropout", self.dropout, 0, 0.999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +97,12 @@ class RuntimeConfig:
     """Which weights a run keeps: what a parameter-efficient method trained, also a full fine-tune's, or nothing."""
     workers: int = 0
     """Loader processes; the data is in memory, so 0 is nearly always fastest."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        in_range("runtime.micro_batch", self.micro_batch, 0)
+        in_range("runtime.eval_batch", self.eval_batch, 1)
+        in_range("runtime.workers", self.workers, 0)
 
 
 NAMESPACES: dict[str, type] = {

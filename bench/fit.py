@@ -185,7 +185,9 @@ def _device(trainer: Trainer) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's advice on loaders and loggers is for people who write them."""
-    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")]
+    loggers = [
+        logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

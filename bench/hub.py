@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
+import urllib.error
+import urllib.request
 from functools import cache
 from urllib.parse import urlsplit
 
-LIMIT_S = 4.0
-"""Longest wait for an answer; name resolution hangs longer than any socket timeout, hence the thread."""
+PATIENCE_S = 4.0
+"""Time in which the hub must answer, name look-up included."""
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 @cache
-def reachable() -> bool:
-    """True if the hub's host (`HF_ENDPOINT`) accepts a connection; False at once in the hub's offline mode."""
-    if any(os.environ.get(name, "").upper() in {"1", "TRUE", "YES", "ON"} for name in OFFLINE):
-        return False
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-    target = urlsplit(proxy) if proxy else endpoint
-    port = target.port or (443 if target.scheme == "https" else 80)
-    answered = threading.Event()
-
-    def knock() -> None:
-        try:
-            socket.create_connection((target.hostname or "", port), timeout=LIMIT_S).close()
-        except OSError:
-            return
-        answered.set()
-
-    thread = threading.Thread(target=knock, daemon=True)
+def unreachable() -> str:
+    """Why the hub (`HF_ENDPOINT`) cannot be reached, or an empty string; asked once per process."""
+    for name in OFFLINE:
+        if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
+            return f"{name} is set"
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    host = urlsplit(endpoint).hostname or endpoint
+    answer: list[str] = []
+    # a name look-up knows no time limit, so it runs in a thread that may be left behind
+    thread = threading.Thread(target=lambda: answer.append(ask(endpoint)), daemon=True)
     thread.start()
-    thread.join(LIMIT_S)
-    return answered.is_set()
+    thread.join(PATIENCE_S)
+    reason = answer[0] if answer else f"no answer within {PATIENCE_S:g} s"
+    return f"{host}: {reason}" if reason else ""
 
 
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+def ask(endpoint: str) -> str:
+    """Empty if the host answers, with whatever status short of its own failure; else why not."""
+    try:
+        with urllib.request.urlopen(endpoint, timeout=PATIENCE_S):
+            return ""
+    except urllib.error.HTTPError as error:
+        return "" if error.code < 500 else f"HTTP status {error.code}"
+    except urllib.error.URLError as error:
+        return str(getattr(error.reason, "strerror", None) or error.reason)
+    except (OSError, ValueError) as error:
+        return str(error) or type(error).__name__

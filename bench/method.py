@@ -41,7 +41,15 @@ class Method(LightningModule, Generic[C]):
     saves_adapter: ClassVar[bool] = True
 
     def __init__(
-        self, backbone: nn.Module, task: TaskSpec, config: C, *, head: HeadConfig, optim: OptimConfig, lr: float, seed: int
+        self,
+        backbone: nn.Module,
+        task: TaskSpec,
+        config: C,
+        *,
+        head: HeadConfig,
+        optim: OptimConfig,
+        lr: float,
+        seed: int,
     ) -> None:
         """Build the head.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from bench import registry
 from bench.backbones import Backbone, open_backbone
-from bench.config import BackboneConfig
+from bench.config import NAMESPACES, BackboneConfig
 from bench.data import Corpus
 from bench.describe import describe as describe_entry
 from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
@@ -94,10 +94,14 @@ def make(request: Request) -> Plan:
         EnvironmentProblem: nothing of it can run, or, with `strict`, some of it cannot.
     """
     options = resolve_all(request.settings, request.methods)
+    for namespace, kind in NAMESPACES.items():
+        kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
     skipped: list[Skip] = []
     tasks = _open_all(expand(request.tasks), lambda task: task.open(request.data), skipped)
     backbones = _open_backbones(request, options, skipped)
-    selectors = _open_all(expand((request.select_on,)) if request.select_on else [], lambda t: t.open(request.data), skipped)
+    selectors = _open_all(
+        expand((request.select_on,)) if request.select_on else [], lambda t: t.open(request.data), skipped
+    )
     if request.select_on and not selectors:
         raise _nothing(skipped)
     cells: list[Cell] = []

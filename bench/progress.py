@@ -22,7 +22,9 @@ class Progress:
         """Begin."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End."""
 
     def say(self, line: str) -> None:
@@ -67,7 +69,9 @@ class RichProgress(Progress):
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Take the bars away; the lines stay."""
         self.bars.stop()
 
@@ -101,8 +105,8 @@ def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
     rate = f" lr {record['lr']:g}" if record["lr"] is not None else ""
     head = f"{trial}{spec.method} {spec.task} seed {spec.seed}{rate}"
     if record["state"] != "done":
-        error = record["error"] or {}
-        return f"{head:<40} {record['state'].upper()}: {error.get('what', 'see its record')}. {error.get('todo', '')}".rstrip()
+        error = record["error"] or {"what": "see its record", "todo": ""}
+        return f"{head:<40} {record['state'].upper()}: {error['what']}. {error['todo']}".rstrip()
     primary, params, cost = record["metrics"]["primary"], record["params"], record["cost"]
     parts = [
         f"{head:<40} {primary['name']} {primary['value']:.3f}",

@@ -13,7 +13,6 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -149,12 +148,14 @@ def state_of(out: Path, run_id: str) -> State | None:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a record (draft 2020-12)."""
+    from importlib import resources  # here and below, not at module top: most commands check no record
+
     return json.loads(resources.files("bench").joinpath("record.schema.json").read_text(encoding="utf-8"))
 
 
 @cache
 def _validator() -> Any:
-    from jsonschema import Draft202012Validator  # not at module top: commands that read no record start faster
+    from jsonschema import Draft202012Validator
 
     return Draft202012Validator(schema())
 

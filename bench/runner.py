@@ -6,18 +6,18 @@ import platform
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
-from bench import errors, record
-from bench.errors import BenchError
+from bench import errors, failure, record
+from bench.errors import BenchError, EnvironmentProblem
 from bench.plan import Cell, Plan, notes
 from bench.progress import Progress, make_progress
 from bench.spec import Request
@@ -39,7 +39,11 @@ def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool =
     """Run everything, print the table, return the exit code.
 
     Records are the result: whatever ends this, cells that were finished stay finished.
+
+    Raises:
+        EnvironmentProblem: the folder of records cannot be made.
     """
+    _make_folder(request.out)
     progress = make_progress(total=len(plan.cells) + len(plan.trials))
     records: list[record.Record] = []
     interrupted = 0
@@ -59,6 +63,13 @@ def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool =
     if interrupted:
         return interrupted
     return errors.SOME_FAILED if plan.broken or any(r["state"] != "done" for r in records) else errors.OK
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(f"--out {out} cannot be made", str(error), "Give another folder.") from error
 
 
 def _once(cell: Cell, request: Request, out: Path, progress: Progress, verbose: bool) -> record.Record:
@@ -84,26 +95,25 @@ def _existing(folder: Path) -> record.Record | None:
 
 def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) -> record.Record:
     """Train one cell; whatever happens is a state in its record."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = _blank(cell)
+    made, log = _blank(cell), folder / failure.LOG
     record.write(made, folder)
-    state, error, stop = "failed", None, None
+    log.unlink(missing_ok=True)  # of an earlier attempt
+    state: record.State = "done"
+    error, stop = None, None
     try:
         cell, made["selection"] = _chosen(cell, request.out / SELECTION)
-        made |= _train(cell, request, folder, tell)
-        state = "done"
-    except BenchError as problem:
-        state = "diverged" if isinstance(problem, errors.Diverged) else "failed"
-        error = {"what": problem.what, "known": problem.known, "todo": problem.todo}
-    except (KeyboardInterrupt, SystemExit) as end:  # Lightning turns Ctrl-C inside fit into SystemExit
-        state, stop = "cancelled", KeyboardInterrupt() if isinstance(end, SystemExit) else end
+        whole = {**made, **_train(cell, request, folder, tell), "state": state}
+        record.validate(loads(dumps(whole)), folder / record.FILE)  # what cannot be written is this cell's failure
+        made = whole
     except Preempted as end:
         state, stop = "preempted", end
-    except Exception as problem:
-        state = "oom" if _out_of_memory(problem) else "failed"
-        error = _unexpected(problem, folder)
-        if verbose:
-            traceback.print_exc()
+    except (Exception, KeyboardInterrupt, SystemExit) as end:
+        if _is_interrupt(end):
+            state, stop = "cancelled", KeyboardInterrupt()
+        else:
+            state, error = failure.explain(end, folder)
+            if verbose and log.is_file():
+                sys.stderr.write(log.read_text())
     made |= {"state": state, "error": error}
     record.write(made, folder)
     if stop is not None:
@@ -114,39 +124,22 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     return made
 
 
+def _is_interrupt(end: BaseException) -> bool:
+    """Ctrl-C, which Lightning turns into SystemExit inside fit; any other SystemExit is a method's own mistake."""
+    return isinstance(end, KeyboardInterrupt) or (
+        isinstance(end, SystemExit) and isinstance(end.__context__, KeyboardInterrupt)
+    )
+
+
 def _train(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[str, Any]:
     """In this process on one device; in one of its own on several, for Lightning's launcher repeats the command."""
     if cell.spec.devices > 1:
-        return _in_worker(cell, request, folder, tell)
+        from bench import worker
+
+        return worker.run(worker.job(cell, request.data), folder, tell)
     from bench.fit import fit
 
     return fit(cell.spec, cell.task, cell.corpus, cell.backbone, directory=folder, tell=tell)
-
-
-def _in_worker(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Start `bench.worker`, pass on its steps, take its result.
-
-    Raises:
-        BenchError: what the worker raised.
-    """
-    from bench import worker
-
-    job, result = folder / worker.JOB, folder / worker.RESULT
-    result.unlink(missing_ok=True)
-    job.write_text(dumps(worker.job(cell.spec, request.data, cell.backbone.path, cell.corpus.hash)))
-    with (folder / worker.LOG).open("w") as log:
-        command = [sys.executable, "-m", "bench.worker", str(job)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
-        try:
-            for line in process.stdout or ():
-                if line.startswith(worker.STEP):
-                    step, loss = line.removeprefix(worker.STEP).split()
-                    tell(int(step), float(loss))
-            process.wait()
-        finally:
-            worker.end(process)
-    job.unlink()
-    return worker.take(result, folder / worker.LOG)
 
 
 def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
@@ -169,7 +162,9 @@ def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
             best = max(best, (merit, trial.spec.lr), key=lambda b: b[0]) if best else (merit, trial.spec.lr)
     if best is None:
         raise BenchError(
-            "no trial of the learning rate ended", f"{[t['state'] for t in tried]}", "See the records in selection/; --retry."
+            "no trial of the learning rate ended",
+            f"{[t['state'] for t in tried]}",
+            "See the records in selection/; --retry.",
         )
     selection = {
         "trials": tried,
@@ -225,6 +220,7 @@ def _blank(cell: Cell) -> record.Record:
     }
 
 
+@cache
 def _git() -> str | None:
     """Commit of this suite's own checkout, `+` if it has changes; None where it is installed without one."""
     here = Path(__file__).parent
@@ -235,20 +231,6 @@ def _git() -> str | None:
         return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _out_of_memory(problem: Exception) -> bool:
-    import torch
-
-    return isinstance(problem, torch.OutOfMemoryError | MemoryError)
-
-
-def _unexpected(problem: Exception, folder: Path) -> dict[str, str]:
-    """Three parts for an error nobody foresaw; the traceback goes to the run's log."""
-    log = folder / "error.log"
-    log.write_text(traceback.format_exc())
-    what = f"{type(problem).__name__}: {(str(problem).splitlines() or [''])[0]}"
-    return {"what": what, "known": f"traceback in {log.name} of the run's folder", "todo": "Mend it and use --retry."}
 
 
 def _mirror(made: record.Record, folder: Path) -> dict[str, Any]:

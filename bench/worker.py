@@ -7,80 +7,137 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench import errors
+from bench import failure
 from bench.data import DataRequest
 from bench.errors import BenchError
 from bench.spec import RunSpec
 
-JOB, RESULT, LOG = "job.json", "result.json", "worker.log"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.plan import Cell
+
+JOB, RESULT, ERROR, LOG = "job.json", "result.json", "failure.json", "worker.log"
 STEP = "step "
 """Lines of standard output that begin so carry a step and its loss."""
 
 
-def job(spec: RunSpec, data: DataRequest, backbone: Path, data_hash: str) -> dict[str, Any]:
+def job(cell: Cell, data: DataRequest) -> dict[str, Any]:
     """What the process must know, as JSON values."""
-    request = {**asdict(data), "dirs": [[name, str(folder)] for name, folder in data.dirs]}
-    request["parent"] = str(data.parent) if data.parent else None
-    return {"spec": spec.to_json(), "data": request, "backbone": str(backbone), "data_hash": data_hash}
+    dirs = [[name, str(folder)] for name, folder in data.dirs]
+    request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
+    backbone = {**asdict(cell.backbone), "path": str(cell.backbone.path)}
+    return {"spec": cell.spec.to_json(), "data": request, "backbone": backbone, "data_hash": cell.corpus.hash}
 
 
-def take(result: Path, log: Path) -> dict[str, Any]:
-    """What the process left.
+def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> dict[str, Any]:
+    """Start the process, pass on its steps, take its result; whatever ends this, no process of it is left.
 
     Raises:
-        BenchError: what it raised, or that it ended without a word.
+        BenchError: it ended without a word.
+        Reported: it failed.
     """
-    if not result.is_file():
-        last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
-        raise BenchError("the run's process ended without a result", f"{log.name}: {''.join(last)}", "See its log.")
-    found = json.loads(result.read_text())
-    result.unlink()
-    if "error" in found:
-        kind = errors.Diverged if found["diverged"] else BenchError
-        raise kind(*found["error"])
-    return found
+    for name in (RESULT, ERROR):
+        (folder / name).unlink(missing_ok=True)
+    (folder / JOB).write_text(json.dumps(asked))
+    with (folder / LOG).open("w") as log:
+        # a folder `tasks` where the user stands must not hide ours: `-m` alone would look there first
+        process = subprocess.Popen(
+            command(folder / JOB),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+        try:
+            # the other devices' processes hold the pipe too: where the first one died, they may hang for ever
+            threading.Thread(target=lambda: (process.wait(), end(process)), daemon=True).start()
+            for line in process.stdout or ():
+                if line.startswith(STEP):
+                    step, loss = line.removeprefix(STEP).split()
+                    tell(int(step), float(loss))
+        finally:
+            end(process)
+    (folder / JOB).unlink()
+    return take(folder, process.returncode)
+
+
+def command(path: Path) -> list[str]:
+    """The words that start a worker."""
+    return [sys.executable, "-m", "bench.worker", str(path)]
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Stop it and the processes it started, if it still runs."""
-    if process.poll() is None:
+    """Stop it and every process it started; they share its group."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
-def main(path: Path) -> None:
-    """Run the job; the first device writes the result or the error beside it."""
-    from bench.backbones import open_backbone
-    from bench.config import BackboneConfig
+def take(folder: Path, code: int) -> dict[str, Any]:
+    """What the process left.
+
+    Raises:
+        BenchError: nothing.
+        Reported: a failure.
+    """
+    result, error, log = folder / RESULT, folder / ERROR, folder / LOG
+    if error.is_file():
+        state, three = json.loads(error.read_text())
+        error.unlink()
+        raise failure.Reported(state, three)
+    if not result.is_file():
+        last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        known = f"exit code {code}; the end of {log.name} in the run's folder: {''.join(last) or '(empty)'}"
+        raise BenchError("the run's process ended without a result", known, "Mend it and use --retry.")
+    found = json.loads(result.read_text())
+    result.unlink()
+    return found
+
+
+def main(path: Path) -> int:
+    """Run the job; the first device writes the result, the first that fails writes why."""
+    folder = path.parent
+    try:
+        result = _fit(json.loads(path.read_text()), folder)
+    except Exception as problem:
+        with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later ones only lost touch with the first
+            json.dump(failure.explain(problem, folder), file)
+        return 1
+    if _first():
+        temporary = folder / f"{RESULT}.tmp"
+        temporary.write_text(json.dumps(result))
+        temporary.replace(folder / RESULT)
+    return 0
+
+
+def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Open what the plan opened, and train."""
+    from bench.backbones import Backbone
     from bench.fit import fit
     from bench.plan import expand
 
-    asked = json.loads(path.read_text())
-    spec = RunSpec.from_json(asked["spec"])
-    data = asked["data"]
+    spec, data = RunSpec.from_json(asked["spec"]), asked["data"]
     parent = Path(data["parent"]) if data["parent"] else None
     request = DataRequest(data=data["data"], dirs=tuple((n, Path(d)) for n, d in data["dirs"]), parent=parent)
-    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
-    try:
-        [(_, task)] = expand([spec.task])
-        corpus = task.open(request)
-        if corpus.hash != asked["data_hash"]:
-            raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
-        config = BackboneConfig(**spec.backbone_options)  # type: ignore[arg-type]
-        name = spec.backbone if spec.backbone == "minilm" else asked["backbone"]
-        tell = _tell if first else lambda step, loss: None
-        result = fit(spec, task, corpus, open_backbone(name, config), directory=path.parent, tell=tell)
-    except BenchError as error:
-        three = [error.what, error.known, error.todo]
-        result = {"error": three, "diverged": isinstance(error, errors.Diverged)}
-    if first:
-        temporary = path.parent / f"{RESULT}.tmp"
-        temporary.write_text(json.dumps(result, allow_nan=False))
-        temporary.replace(path.parent / RESULT)
+    [(_, task)] = expand([spec.task])
+    corpus = task.open(request)
+    if corpus.hash != asked["data_hash"]:
+        raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
+    opened: dict[str, Any] = {**asked["backbone"], "path": Path(asked["backbone"]["path"])}
+    tell = _tell if _first() else lambda step, loss: None
+    return fit(spec, task, corpus, Backbone(**opened), directory=folder, tell=tell)
+
+
+def _first() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def _tell(step: int, loss: float) -> None:
@@ -89,4 +146,4 @@ def _tell(step: int, loss: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Method
 from bench.spectra import Delta
@@ -74,6 +75,11 @@ class LowRankConfig:
     """Width of the update, the rank it may use."""
     dropout: float = 0.0
     """Dropout rate on the update's input."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        in_range("method.rank", 1 if self.rank is None else self.rank, 1)  # Deep LoRA knows rank=none
+        in_range("method.dropout", self.dropout, 0, 0.999)
 
 
 C = TypeVar("C", bound=LowRankConfig)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal, replace, targets
@@ -44,8 +45,10 @@ class DeepLoRA(LowRank["DeepLoRA.Config"]):
 
         def __post_init__(self) -> None:
             """Refuse what the equations do not define."""
-            if self.depth < 2:
-                raise UsageError(f"method.depth={self.depth}: Deep LoRA needs at least two factors", "", "Use 2 or more.")
+            super(DeepLoRA.Config, self).__post_init__()
+            in_range("method.depth", self.depth, 2)
+            in_range("method.init_scale", self.init_scale, 0)
+            in_range("method.gamma", self.gamma, 0)
             if self.form == "compressed" and (self.rank is None or self.rank % 2):
                 raise UsageError(
                     f"method.rank={self.rank}: the compressed form needs an even rank",
@@ -136,7 +139,9 @@ def outer_factors(gradient: Tensor, start: Tensor, k: int) -> tuple[Tensor, Tens
     m, n = gradient.shape
     if 2 * k > min(m, n):
         raise UsageError(
-            f"method.rank={2 * k} exceeds a layer of shape {m}×{n}", "the compressed form needs r ≤ min(m, n)", "Lower it."
+            f"method.rank={2 * k} exceeds a layer of shape {m}×{n}",
+            "the compressed form needs r ≤ min(m, n)",
+            "Lower it.",
         )
     if m < n:
         right, left = outer_factors(gradient.mT, start.mT, k)

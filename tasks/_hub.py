@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from bench.errors import EnvironmentProblem
+from bench.hub import unreachable
 from tasks._folder import full_set
 from tasks._readers import Records, read_parquet, read_table
 
@@ -21,8 +17,6 @@ if TYPE_CHECKING:
 
 REPOSITORY = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-PATIENCE_S = 4.0
-"""Time in which the hub must answer, name look-up included."""
 
 
 class NoHub(EnvironmentProblem):
@@ -104,31 +98,3 @@ def _download(cell: str) -> dict[str, pa.Table]:
 
 _failures: list[str] = []
 """Why a download failed in this process: the libraries retry for long, so that eight more tasks do not ask again."""
-
-
-@cache
-def unreachable() -> str:
-    """Why the hub cannot be reached, or an empty string; asked once per process, answered within `PATIENCE_S`."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
-            return f"{name} is set"
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    host = urlsplit(endpoint).hostname or endpoint
-    answer: list[str] = []
-    # a name look-up knows no time limit, so it runs in a thread that may be left behind
-    thread = threading.Thread(target=lambda: answer.append(_ask(endpoint)), daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    reason = answer[0] if answer else f"no answer within {PATIENCE_S:g} s"
-    return f"{host}: {reason}" if reason else ""
-
-
-def _ask(endpoint: str) -> str:
-    try:
-        url = f"{endpoint}/api/datasets/{REPOSITORY}/revision/{REVISION}"
-        with urllib.request.urlopen(url, timeout=PATIENCE_S):
-            return ""
-    except urllib.error.URLError as error:
-        return str(getattr(error.reason, "strerror", None) or error.reason)
-    except (OSError, ValueError) as error:
-        return str(error) or type(error).__name__

@@ -29,7 +29,8 @@ def open_corpus(cell: str, request: DataRequest) -> Corpus:
     if request.data in ("auto", "dir") and (folder := find_folder(cell, request)):
         return _from_folder(cell, folder)
     if request.data == "dir":
-        raise DataProblem(f"no directory with data for {SUITE}/{cell}", "--data dir was asked, and none is named", HOW)
+        known = "--data dir was asked; neither --data-dir nor BENCH_DATA names one that holds it"
+        raise DataProblem(f"no directory with data for {SUITE}/{cell}", known, HOW)
     if request.data == "embedded":
         return _embedded(cell)
     lost = request.parent is not None and not request.parent.is_dir()

@@ -104,7 +104,9 @@ def _save(tokens: Tokens, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
             pass
-        save_file({n: np.ascontiguousarray(getattr(tokens, n)) for n in ("ids", "types", "offsets", "labels")}, temporary.name)
+        save_file(
+            {n: np.ascontiguousarray(getattr(tokens, n)) for n in ("ids", "types", "offsets", "labels")}, temporary.name
+        )
         os.replace(temporary.name, file)  # noqa: PTH105 - the name is a string
     except OSError:
         return

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +122,36 @@ def make_record() -> Callable[..., dict[str, Any]]:
     backbone unless given.
     """
     return _make_record
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that `--backbone` takes: a random BERT of 2 layers and width 32 whose tokenizer knows letters only."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("backbone") / "tiny-bert"
+    folder.mkdir()
+    signs = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *(f"##{s}" for s in string.ascii_lowercase)]
+    (folder / "words.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab=str(folder / "words.txt"), vocab_file=str(folder / "words.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests share no cache with the user and never wait for a network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHT_FILES = ("*.safetensors",)
-TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
+TEXT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +100,9 @@ def from_folder(name: str, folder: Path) -> Backbone:
     """
     if not (folder / "config.json").is_file():
         raise EnvironmentProblem(
-            f"backbone '{name}' has no config.json", f"looked in {folder}", "Give a folder that save_pretrained wrote, or a hub id."
+            f"backbone '{name}' has no config.json",
+            f"looked in {folder}",
+            "Give a folder that save_pretrained wrote, or a hub id.",
         )
     if not list(folder.glob("*.safetensors")):
         raise EnvironmentProblem(
@@ -121,7 +131,9 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
             with safe_open(file, framework="numpy") as weights:  # type: ignore[no-untyped-call]
                 shapes |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise EnvironmentProblem(f"{file.name} is no safetensors file", f"{file}: {error}", "Fetch it again.") from error
+            raise EnvironmentProblem(
+                f"{file.name} is no safetensors file", f"{file}: {error}", "Fetch it again."
+            ) from error
     return shapes
 
 

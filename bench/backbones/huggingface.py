@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.backbones import TEXT_FILES, WEIGHT_FILES, Backbone, from_folder
 from bench.config import BackboneConfig
 from bench.errors import EnvironmentProblem
-from bench.hub import reachable
+from bench.hub import unreachable
 
 
 class HuggingFace:
@@ -42,8 +42,9 @@ class HuggingFace:
         except HFValidationError as error:
             raise _not_there(name, str(error)) from error
         except LocalEntryNotFoundError as error:
-            if not reachable():
-                raise _not_there(name, "it is no local folder, not in the hub's cache, and the hub does not answer") from error
+            if reason := unreachable():
+                known = f"it is no local folder and not in the hub's cache; {reason}"
+                raise _not_there(name, known) from error
         try:
             return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
         except (HfHubHTTPError, OSError) as error:
@@ -52,5 +53,7 @@ class HuggingFace:
 
 def _not_there(name: str, known: str) -> EnvironmentProblem:
     return EnvironmentProblem(
-        f"backbone '{name}' is not there", known, "Give a local folder, a hub id, or the embedded one: --backbone minilm."
+        f"backbone '{name}' is not there",
+        known,
+        "Give a local folder, a hub id, or the embedded one: --backbone minilm.",
     )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from bench import __version__
-from bench.cli import doctor, leaderboard, listing, output, run, show
+from bench.cli import output
 from bench.cli.parser import Parser
 from bench.errors import INTERRUPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.guard import check_packages
 
-VERBS = {
-    "run": run,
-    "list": listing,
-    "show": show,
-    "leaderboard": leaderboard,
-    "doctor": doctor,
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("bench.cli.run", "train methods on tasks and record what came out"),
+    "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
+    "show": ("bench.cli.show", "show a method with its options, a task, a backbone or a run"),
+    "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
+    "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),
 }
+"""Verb → its module, imported when the verb is called, and its line in `bench --help`. A module has `EXAMPLES`,
+`parser()` and `handle(options)`."""
 BROKEN_PIPE = 141
 """What a shell reports of a program that SIGPIPE ends: the reader (`bench list runs | head`) has gone."""
 EXAMPLES = (
@@ -65,8 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unexpected(error, words)
 
 
-def parser() -> Parser:
-    """The parser of all verbs."""
+def verb_module(verb: str) -> Any:
+    """The module of a verb.
+
+    Raises:
+        UsageError: there is no such verb.
+    """
+    if verb not in VERBS:
+        hint = did_you_mean(verb, VERBS)
+        todo = f"{hint} `bench --help` describes them.".strip()
+        raise UsageError(f"unknown verb '{verb}'", f"verbs: {', '.join(VERBS)}", todo)
+    return importlib.import_module(VERBS[verb][0])
+
+
+def _top() -> Parser:
+    """The parser of a command without verb: its help lists them."""
     top = Parser(
         prog="bench",
         description="How good is a low-rank training method, how few parameters does it need, and what rank does it "
@@ -74,30 +91,27 @@ def parser() -> Parser:
         examples=EXAMPLES,
     )
     top.add_argument("--version", action="version", version=f"lowrank-bench {__version__}")
-    verbs = top.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
-    for module in VERBS.values():
-        module.add(verbs)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB")
+    for verb, (_, line) in VERBS.items():
+        verbs.add_parser(verb, help=line)
     return top
 
 
 def _dispatch(words: list[str]) -> int:
-    top = parser()
     if not words:
-        top.print_help(sys.stderr)
+        _top().print_help(sys.stderr)
         return USAGE
-    if not words[0].startswith("-") and words[0] not in VERBS:
-        hint = did_you_mean(words[0], VERBS)
-        raise UsageError(
-            f"unknown verb '{words[0]}'", f"verbs: {', '.join(VERBS)}", f"{hint} `bench --help` describes them.".strip()
-        )
+    flag_first = words[0].startswith("-")
+    module = None if flag_first else verb_module(words[0])
+    parser: Parser = module.parser() if module else _top()
     try:
-        options, rest = top.parse_known_args(words)
+        options, rest = parser.parse_known_args(words if flag_first else words[1:])
     except SystemExit as stop:  # --help and --version have printed what was asked for
         return int(stop.code or 0)
-    if rest or not hasattr(options, "parser"):
-        getattr(options, "parser", top).unknown(rest or words)
+    if rest or module is None:
+        parser.unknown(rest or words)
     check_packages()
-    return options.handle(options)
+    return module.handle(options)
 
 
 def _unexpected(error: Exception, words: Sequence[str]) -> int:

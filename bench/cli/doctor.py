@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from bench.cli.output import emit, table
-from bench.cli.parser import common
+from bench.cli.parser import Parser, common
 from bench.errors import ENVIRONMENT, OK
 
 EXAMPLES = ("bench doctor", "bench doctor --json")
 
 
-def add(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser(
-        "doctor",
-        help="check packages, devices, data and the embedded model",
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench doctor",
         description="Check packages, devices, data and the embedded model. Exit code 3 if something is broken.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    parser.set_defaults(handle=handle, parser=parser)
+    return made
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -5,29 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from bench.cli.output import emit
-from bench.cli.parser import common
+from bench.cli.parser import Parser, common
 from bench.errors import OK, EnvironmentProblem
 
 EXAMPLES = ("bench leaderboard", "bench leaderboard --out results > results.md")
 
 
-def add(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser(
-        "leaderboard",
-        help="print the table of all runs in a folder",
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench leaderboard",
         description="Print a Markdown table of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
         "parameters and the rank really used. Rows of different data are never ranked together.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
-    )
-    parser.set_defaults(handle=handle, parser=parser)
+    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")
+    return made
 
 
 def handle(options: argparse.Namespace) -> int:

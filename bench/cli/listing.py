@@ -10,7 +10,7 @@ from typing import Any
 from bench import registry
 from bench.cli import names
 from bench.cli.output import emit, table
-from bench.cli.parser import choice, common
+from bench.cli.parser import Parser, choice, common
 from bench.describe import Description, describe
 from bench.errors import OK
 
@@ -23,18 +23,17 @@ EXAMPLES = (
 )
 
 
-def add(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser(
-        "list",
-        help="list methods, tasks, backbones or runs",
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench list",
         description="List methods, tasks, backbones, or the runs of a folder.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    parser.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    parser.set_defaults(handle=handle, parser=parser)
+    made.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
+    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    return made
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from bench import registry, settings
 from bench.cli import names
 from bench.cli.output import emit
-from bench.cli.parser import choice, common, count, distinct, listed, positive, seed
+from bench.cli.parser import Parser, choice, common, count, distinct, listed, positive, seed
 from bench.data import DataRequest
 from bench.errors import OK, UsageError
 from bench.guard import check
@@ -27,21 +27,20 @@ EXAMPLES = (
 )
 
 
-def add(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser(
-        "run",
-        help="train methods on tasks and record what came out",
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench run",
         description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
         "record of each. The same command again goes on where it stopped: what is done is skipped.",
         parents=[common()],
         examples=EXAMPLES,
         usage="bench run --method M[,M…] --task T[,T…] [flags]",
     )
-    _what(parser.add_argument_group("what is run"))
-    _budget(parser.add_argument_group("budget and learning rate"))
-    _how(parser.add_argument_group("how and where"))
-    parser.set_defaults(handle=handle, parser=parser)
+    _what(made.add_argument_group("what is run"))
+    _budget(made.add_argument_group("budget and learning rate"))
+    _how(made.add_argument_group("how and where"))
+    return made
 
 
 def _what(group: Any) -> None:

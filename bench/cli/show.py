@@ -11,7 +11,7 @@ from typing import Any
 from bench import registry
 from bench.cli import names
 from bench.cli.output import emit, table
-from bench.cli.parser import common
+from bench.cli.parser import Parser, common
 from bench.cli.show_run import text as run_text
 from bench.config import NAMESPACES
 from bench.describe import Description, Option, describe, namespace
@@ -28,18 +28,17 @@ EXAMPLES = (
 )
 
 
-def add(verbs: Any) -> None:
-    """Add the verb."""
-    parser = verbs.add_parser(
-        "show",
-        help="show a method with its options, a task, a backbone or a run",
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench show",
         description="Show a method with its options, a task, a backbone, or a run by the beginning of its id.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    parser.add_argument("name", metavar="NAME|RUN", help="a name from `bench list`, or the beginning of a run id")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    parser.set_defaults(handle=handle, parser=parser)
+    made.add_argument("name", metavar="NAME|RUN", help="a name from `bench list`, or the beginning of a run id")
+    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    return made
 
 
 def handle(options: argparse.Namespace) -> int:

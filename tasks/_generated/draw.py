@@ -65,7 +65,12 @@ def a(noun: str) -> str:
 
 
 def fill(
-    draw: Draw, make: Callable[[Draw, Label], Pair], *, shares: Sequence[tuple[Label, float]], size: int, taken: set[Pair]
+    draw: Draw,
+    make: Callable[[Draw, Label], Pair],
+    *,
+    shares: Sequence[tuple[Label, float]],
+    size: int,
+    taken: set[Pair],
 ) -> list[Example]:
     """`size` new examples with exactly the given label shares, in random order.
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from tasks._generated.draw import Draw, Label, Pair, sentence
 from tasks._generated.logic import CONTRADICTION, ENTAILMENT, NEUTRAL, QUANTIFIERS, Quantifier, Relation, judge
 
-PHRASES: dict[Quantifier, str] = {"all": "all the {}", "some": "some {}", "no": "none of the {}", "not all": "not all {}"}
+PHRASES: dict[Quantifier, str] = {
+    "all": "all the {}",
+    "some": "some {}",
+    "no": "none of the {}",
+    "not all": "not all {}",
+}
 
 
 @dataclass(frozen=True)

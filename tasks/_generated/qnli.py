@@ -9,32 +9,30 @@ DEEDS = (("defeated", "defeat"), ("attacked", "attack"), ("betrayed", "betray"),
 DEEDS += (("rescued", "rescue"), ("tricked", "trick"), ("stopped", "stop"), ("surprised", "surprise"))
 CITIES = ("York", "Rome", "Vienna", "Prague", "Lisbon", "Cologne", "Naples", "Athens", "Seville", "Warsaw")
 WITH = ("a small army", "a false letter", "two ships", "the help of monks", "hidden gold", "an old trick")
-WHY = ("he feared a war", "the people were angry", "the harvest had failed", "money was short", "peace was near")
+WHY = ("a war was feared", "the people were angry", "the harvest had failed", "money was short", "peace was near")
 YEARS = tuple(str(year) for year in range(1512, 1900, 17))
-SLOTS = ("when", "where", "how", "why", "who", "whom")
+ADJUNCTS: tuple[str, ...] = ("when", "where", "how", "why")
+SLOTS: tuple[str, ...] = (*ADJUNCTS, "who", "whom")
 
 
 def make(draw: Draw, label: Label) -> Pair:
     """A question and a sentence that answers it (0) or does not (1)."""
     agent, patient, stranger = draw.several(RULERS, 3)
     past, stem = draw.pick(DEEDS)
-    asked = draw.pick(SLOTS)
-    told = draw.several(("when", "where", "how", "why"), 2)
-    if asked in ("when", "where", "how", "why") and asked not in told:
+    asked, told = draw.pick(SLOTS), draw.several(ADJUNCTS, 2)
+    if asked in ADJUNCTS and asked not in told:
         told[0] = asked
     who, whom = agent, patient
     if label:
         fault = draw.pick(("slot", "roles", "stranger") if asked in told else ("roles", "stranger"))
         if fault == "slot":
-            told[told.index(asked)] = draw.pick([s for s in ("when", "where", "how", "why") if s not in told])
+            told[told.index(asked)] = draw.pick([slot for slot in ADJUNCTS if slot not in told])
         elif fault == "roles":
             who, whom = patient, agent
-        elif asked == "who":
+        elif asked == "who" or (asked != "whom" and draw.chance(0.5)):
             whom = stranger
-        elif asked == "whom":
-            who = stranger
         else:
-            who, whom = draw.pick(((stranger, patient), (agent, stranger)))
+            who = stranger
     return _question(asked, who, whom, past, stem), sentence(_statement(draw, agent, patient, past, told))
 
 

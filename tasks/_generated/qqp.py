@@ -15,7 +15,18 @@ INTENTS: tuple[tuple[str, ...], ...] = (
     ("What do I need for {}?", "Which equipment does {} require?", "What gear should I buy for {}?"),
 )
 TOPICS = ("chess", "yoga", "skiing", "fishing", "sailing", "boxing", "tennis", "golf", "surfing", "climbing", "archery")
-TOPICS += ("diving", "hockey", "cycling", "running", "painting", "cooking", "gardening", "juggling", "fencing", "rowing")
+TOPICS += (
+    "diving",
+    "hockey",
+    "cycling",
+    "running",
+    "painting",
+    "cooking",
+    "gardening",
+    "juggling",
+    "fencing",
+    "rowing",
+)
 TURNS: tuple[tuple[str, ...], ...] = (
     ("How do I get from {0} to {1}?", "What is the fastest way to reach {1} from {0}?"),
     ("Is {0} better than {1}?", "Is {1} worse than {0}?", "Does {0} have advantages over {1}?"),

@@ -8,7 +8,18 @@ ASPECTS = ("plot", "acting", "script", "score", "dialogue", "pacing", "ending", 
 ASPECTS += ("story", "cast", "opening", "romance", "mystery", "editing")
 WORKS = ("film", "movie", "comedy", "drama", "thriller", "sequel", "documentary", "remake")
 GOOD = ("brilliant", "charming", "clever", "funny", "moving", "gripping", "fresh", "elegant", "delightful", "superb")
-GOOD += ("witty", "warm", "thrilling", "original", "impressive", "enjoyable", "beautiful", "honest", "touching", "smart")
+GOOD += (
+    "witty",
+    "warm",
+    "thrilling",
+    "original",
+    "impressive",
+    "enjoyable",
+    "beautiful",
+    "honest",
+    "touching",
+    "smart",
+)
 BAD = ("dull", "boring", "clumsy", "stale", "tedious", "shallow", "silly", "bland", "messy", "awful")
 BAD += ("predictable", "lifeless", "ugly", "pointless", "weak", "annoying", "stupid", "tiresome", "dreary", "fake")
 ADJECTIVES = (BAD, GOOD)

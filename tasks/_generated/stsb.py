@@ -6,30 +6,42 @@ from tasks._generated.draw import Draw, Label, Pair, a, sentence
 from tasks._generated.words import Group
 
 SUBJECTS: tuple[tuple[Group, ...], ...] = (
-    (("man", "guy"), ("boy", "lad")),
-    (("woman", "lady"), ("girl",)),
-    (("cook", "chef"), ("waiter",)),
-    (("worker", "laborer"), ("carpenter",)),
+    (("man", "guy"), ("boy", "lad"), ("grandfather",)),
+    (("woman", "lady"), ("girl",), ("grandmother",)),
+    (("cook", "chef"), ("waiter",), ("baker",)),
+    (("worker", "laborer"), ("carpenter",), ("plumber",)),
+    (("soldier",), ("policeman", "officer")),
+    (("dancer",), ("singer", "vocalist"), ("musician",)),
+    (("doctor", "physician"), ("nurse",), ("dentist",)),
 )
 ACTIONS: tuple[tuple[Group, ...], ...] = (
-    (("cleaning",), ("washing", "rinsing")),
-    (("cutting", "chopping"), ("peeling",)),
-    (("lifting", "raising"), ("carrying",)),
-    (("buying", "purchasing"), ("selling",)),
-    (("drawing", "sketching"), ("painting",)),
+    (("cleaning",), ("washing", "rinsing"), ("drying",)),
+    (("cutting", "slicing"), ("chopping",), ("peeling",)),
+    (("lifting", "raising"), ("carrying",), ("moving",)),
+    (("buying", "purchasing"), ("selling",), ("ordering",)),
+    (("drawing", "sketching"), ("painting",), ("photographing",)),
+    (("holding",), ("grabbing", "seizing"), ("dropping",)),
+    (("smelling", "sniffing"), ("tasting",)),
+    (("hiding",), ("burying",)),
 )
 OBJECTS: tuple[tuple[Group, ...], ...] = (
-    (("potato",), ("onion",), ("carrot",)),
-    (("apple",), ("orange",), ("lemon",)),
-    (("fish",), ("crab",)),
+    (("potato",), ("onion",), ("carrot",), ("radish",)),
+    (("apple",), ("orange",), ("lemon",), ("peach",)),
+    (("fish",), ("crab",), ("shrimp", "prawn")),
     (("pumpkin",), ("melon",)),
-    (("log",), ("branch",)),
+    (("log",), ("branch", "bough"), ("plank", "board")),
+    (("loaf of bread",), ("cake",), ("cookie", "biscuit")),
+    (("rose",), ("tulip",), ("daisy",)),
+    (("rope", "cord"), ("chain",), ("cable",)),
 )
 PLACES: tuple[tuple[Group, ...], ...] = (
-    (("in the street", "on the road"), ("in the square",)),
-    (("in the garden", "in the yard"), ("in the park",)),
-    (("in the kitchen",), ("in the dining room",)),
-    (("on the beach", "by the sea"), ("by the river",)),
+    (("in the street", "on the road"), ("in the square",), ("in the alley",)),
+    (("in the garden", "in the yard"), ("in the park",), ("in the orchard",)),
+    (("in the kitchen",), ("in the dining room",), ("in the bedroom",)),
+    (("on the beach", "by the sea"), ("by the river",), ("by the lake",)),
+    (("in the store", "in the shop"), ("at the market",)),
+    (("in the forest", "in the woods"), ("in the jungle",)),
+    (("on the ship", "on the boat"), ("in the harbor",)),
 )
 SLOTS = ((SUBJECTS, 1.0), (ACTIONS, 1.5), (OBJECTS, 1.5), (PLACES, 1.0))
 SAME, NEAR, FAR = 1.0, 0.5, 0.0
@@ -38,15 +50,15 @@ SAME, NEAR, FAR = 1.0, 0.5, 0.0
 
 def make(draw: Draw, label: Label) -> Pair:
     """Two captions whose shared weights, add up to `label`."""
-    first, second, score = [], [], -1.0
-    while score != label:
+    levels = [SAME] * len(SLOTS)
+    while _score(levels) != label:
         levels = [draw.pick((SAME, NEAR, FAR)) for _ in SLOTS]
-        score = sum(weight * level for (_, weight), level in zip(SLOTS, levels, strict=True))
-    for (kinds, _), level in zip(SLOTS, levels, strict=True):
-        one, two = _slot(draw, kinds, level)
-        first.append(one)
-        second.append(two)
-    return _caption(draw, first), _caption(draw, second)
+    pairs = [_slot(draw, kinds, level) for (kinds, _), level in zip(SLOTS, levels, strict=True)]
+    return _caption(draw, [one for one, _ in pairs]), _caption(draw, [two for _, two in pairs])
+
+
+def _score(levels: list[float]) -> float:
+    return sum(weight * level for (_, weight), level in zip(SLOTS, levels, strict=True))
 
 
 def _slot(draw: Draw, kinds: tuple[tuple[Group, ...], ...], level: float) -> tuple[str, str]:

@@ -42,7 +42,7 @@ DEEDS: tuple[Group, ...] = (
     ("tricked", "fooled"),
     ("questioned", "interrogated"),
     ("attacked", "assaulted"),
-    ("supported", "backed"),
+    ("paid", "compensated"),
     ("followed", "trailed"),
 )
 """What one person did to another; the past form is also the participle."""

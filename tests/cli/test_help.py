@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench import __version__, doctor, record, settings
-from bench.cli import VERBS, main, parser, run
+from bench.cli import VERBS, main, run, verb_module
 from bench.errors import OK, USAGE
 
 HEAVY = {
@@ -42,14 +42,14 @@ def examples(text: str) -> list[str]:
 
 def every_example() -> list[str]:
     """From the modules, as pytest needs them before anything runs; that the helps end in just these is tested below."""
-    modules = sys.modules["bench.cli"], *VERBS.values()
+    modules = sys.modules["bench.cli"], *map(verb_module, VERBS)
     return list(dict.fromkeys(example for module in modules for example in module.EXAMPLES))
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_ends_in_its_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = examples(helped(capsys, *filter(None, [verb])))
-    module = VERBS[verb] if verb else sys.modules["bench.cli"]
+    module = verb_module(verb) if verb else sys.modules["bench.cli"]
     assert found == list(module.EXAMPLES) != []
 
 
@@ -77,7 +77,7 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert main([*words, "--data", "embedded"]) == OK
         assert "glue/rte" in capsys.readouterr().out
     else:
-        options, rest = parser().parse_known_args(words)
+        options, rest = run.parser().parse_known_args(words[1:])
         assert rest == []
         request = run.make_request(options)
         settings.resolve_all(request.settings, request.methods)

@@ -190,8 +190,10 @@ def test_leaderboard_without_records_is_exit_3(tmp_path: Path, there: bool, caps
     assert "bench run" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    line = [sys.executable, "-u", "-m", "bench", "show", "deeplora"]
+@pytest.mark.parametrize("words", [["show", "deeplora"], ["list", "backbones"]])
+def test_a_reader_that_leaves_early_is_no_error(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # a short text then stays in the buffer until the end
+    line = [sys.executable, "-m", "bench", *words]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stderr

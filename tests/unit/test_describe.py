@@ -33,6 +33,7 @@ class Shared:
 class Parent:
     needs = frozenset({"text"})
     learning_rate = 0.5
+    saves_adapter = True
     cells = ("a",)
 
     @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class Mine(Parent):
     """The equation."""
 
     cells = tuple(TABLE)
+    saves_adapter = bool(TABLE)
     learning_rate: ClassVar[float] = -1e-3
 
     @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench import hub
 from bench.data import DataRequest
 from bench.errors import DataProblem
 from tasks import _hub
@@ -167,7 +168,7 @@ def cached(folder: Path, ending: str) -> None:
     ],
 )
 def test_the_pinned_revision_is_taken_from_the_cache_without_asking_the_hub(monkeypatch, tmp_path, place, ending):
-    monkeypatch.setattr(_hub, "_ask", lambda endpoint: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "ask", lambda endpoint: pytest.fail("the hub was asked"))
     cached(tmp_path / "hf" / place, ending)
     for data in ("auto", "hub"):
         corpus = GLUE("mnli").open(DataRequest(data=data))
@@ -189,7 +190,7 @@ def test_another_revision_in_the_cache_is_not_taken(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 def test_offline_mode_is_respected(monkeypatch, name):
     monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(_hub, "_ask", lambda endpoint: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "ask", lambda endpoint: pytest.fail("the hub was asked"))
     corpus = GLUE("rte").open(DataRequest())
     assert corpus.source == "embedded"
     assert corpus.notes == (f"no network: {name} is set; using the embedded GLUE; --data-dir DIR for the real corpora",)
@@ -219,7 +220,7 @@ def test_a_hub_that_never_answers_costs_seconds_once(monkeypatch):
 
 def test_a_name_lookup_that_hangs_is_left_behind(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(_hub, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(hub, "PATIENCE_S", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kw: release.wait(20) and [])
     start = time.monotonic()
     corpus = GLUE("rte").open(DataRequest())

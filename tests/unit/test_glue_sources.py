@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +111,7 @@ def test_the_layout_of_the_download_script(tmp_path, cell):
         ("qnli", ["entailment", "not_entailment"], [0, 1]),
         ("mnli", ["contradiction", "entailment", "neutral"], [2, 0, 1]),
         ("wnli", ["0", "1"], [0, 1]),
+        ("wnli", ["not_entailment", "entailment"], [0, 1]),
         ("stsb", ["5.000", "0.25"], [5.0, 0.25]),
     ],
 )
@@ -117,6 +120,17 @@ def test_labels_become_hugging_face_indices(tmp_path, cell, written, read):
     assert [[row.label for row in rows] for rows in (corpus.train, *corpus.evaluation.values())] == [read] * (
         3 if cell == "mnli" else 2
     )
+
+
+def test_reading_tsv_imports_nothing_heavy(tmp_path):
+    write(tmp_path / "RTE", "rte")
+    script = (
+        "import sys; from pathlib import Path; from bench.data import DataRequest; from tasks.glue import GLUE;"
+        "GLUE('rte').open(DataRequest(dirs=((None, Path(sys.argv[1])),)));"
+        "print([m for m in ('torch', 'datasets', 'pyarrow', 'numpy', 'huggingface_hub') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # which folder

@@ -166,8 +166,9 @@ def test_bad_parquet_names_file_and_row(tmp_path):
     pq.write_table(pa.table({"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())}), file)
     problem(lambda: read_parquet(file, COLUMNS), str(file), "at least one example")
     broken = pa.array([b"ok", b"\xff"]).view(pa.string())
-    pq.write_table(pa.table({"sentence": broken, "label": [0, 1]}), file)
-    problem(lambda: read_parquet(file, COLUMNS), str(file), "row 2", "UTF-8")
+    for column in (broken, broken.cast(pa.large_string()), broken.dictionary_encode()):
+        pq.write_table(pa.table({"sentence": column, "label": [0, 1]}), file)
+        problem(lambda: read_parquet(file, COLUMNS), str(file), "row 2", "UTF-8")
 
 
 def test_class_names_in_the_schema_win_over_the_order_of_the_numbers():

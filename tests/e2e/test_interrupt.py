@@ -1,0 +1,127 @@
+"""Ctrl-C, SIGTERM and `kill -9`: finished cells stay, no record is broken, the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import record
+from bench.progress import Progress
+
+Bench = Callable[..., Any]
+CELLS = ("--method", "linear,lora,full", "--task", "glue/cola")
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """`signalled(SIGINT, 3)` sends this process a signal at its third training step, counted over all cells."""
+
+    def arm(number: int, when: int) -> None:
+        steps: list[float] = []
+
+        def step(self: Progress, step: int, loss: float) -> None:
+            steps.append(loss)
+            if len(steps) == when:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(Progress, "step", step)
+
+    return arm
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "state"), [(signal.SIGINT, 130, "cancelled"), (signal.SIGTERM, 75, "preempted")]
+)
+def test_a_signal_stops_the_command_and_the_same_one_goes_on(
+    bench: Bench, signalled: Any, fitted: list[Any], files: Any, number: int, code: int, state: str
+) -> None:
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    signalled(number, 3)  # the first step of the second cell
+    outcome = bench(*CELLS)
+    assert outcome.code == code
+    assert [method for method, _ in fitted] == ["linear", "lora"], "nothing is begun after it"
+    by_method = {made["spec"]["method"]: made for made in outcome.records}
+    assert {method: made["state"] for method, made in by_method.items()} == {"linear": "done", "lora": state}
+    assert by_method["lora"]["metrics"] is None
+    assert "1 done" in outcome.err and "2 not run" in outcome.err and "goes on" in outcome.err
+    assert "linear" in outcome.out, "what is done is shown"
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+    fitted.clear()
+    done = outcome.folder / by_method["linear"]["run_id"]
+    before = files(done)
+    again = bench(*CELLS)
+    assert again.code == 0
+    assert [method for method, _ in fitted] == ["lora", "full"]
+    assert {made["state"] for made in again.records} == {"done"}
+    assert files(done) == before
+
+
+def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_path: Path) -> None:
+    words = ("--method", "linear", "--task", "glue/stsb", "--select", "lr")
+    signalled(signal.SIGINT, 3)
+    outcome = bench(*words)
+    assert (outcome.code, outcome.out.strip(), outcome.records) == (130, "", [])
+    trials, problems = record.load_all(tmp_path / "runs" / "selection")
+    assert not problems
+    assert sorted(made["state"] for made in trials) == ["cancelled", "done"]
+    assert bench(*words).code == 0
+    assert len(fitted) == 5, "two of the first command, two trials and the cell of the second"
+
+
+def test_ctrl_c_while_planning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench.plan as planning
+
+    def make(request: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr(planning, "make", make)
+    outcome = bench(*CELLS)
+    assert (outcome.code, outcome.err) == (130, "interrupted\n")
+
+
+SEEDS = ",".join(map(str, range(9)))
+NINE = ("--method", "linear", "--task", "glue/cola", "--seeds", SEEDS)
+
+
+def test_kill_9_breaks_no_record_and_the_same_command_goes_on(
+    bench: Bench, fitted: list[Any], files: Any, glue: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    small = "--max-steps 60 --batch-size 8 --set task.max_length=24 --accelerator cpu".split()
+    words = ["run", "--backbone", str(tiny_bert), *small, "--data-dir", str(glue), "--out", str(out), *NINE]
+    process = subprocess.Popen([sys.executable, "-P", "-m", "bench", *words], stderr=subprocess.DEVNULL)
+    try:
+        while _count(out, "done") < 2:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    records, problems = record.load_all(out)
+    assert not problems, "every record is whole"
+    done = [made["run_id"] for made in records if made["state"] == "done"]
+    assert 2 <= len(done) < 9
+    assert {made["state"] for made in records} <= {"done", "running"}
+
+    before = {run_id: files(out / run_id) for run_id in done}
+    again = bench(*NINE, budget=("--max-steps", "60"))
+    assert again.code == 0
+    assert len(fitted) == 9 - len(done)
+    assert [made["state"] for made in again.records] == ["done"] * 9
+    assert {run_id: files(out / run_id) for run_id in done} == before
+
+
+def _count(out: Path, state: str) -> int:
+    records, problems = record.load_all(out)
+    assert not problems, "no reader ever sees half a record"
+    return sum(made["state"] == state for made in records)

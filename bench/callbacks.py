@@ -89,7 +89,7 @@ class Predictions(Callback):
     ) -> None:
         """Keep index, output and label of the batch on the CPU."""
         kept = tuple(t.detach().cpu() for t in (batch["index"], outputs.float(), batch["labels"]))
-        self._parts.setdefault(dataloader_idx, []).append(kept)  # type: ignore[arg-type]
+        self._parts.setdefault(dataloader_idx, []).append(kept)
 
     def gathered(self, split: int, world: int) -> tuple[Tensor, Tensor]:
         """Outputs (N, …) and labels (N,) of a split, on every device.

@@ -126,13 +126,12 @@ def _data() -> Iterator[Finding]:
 
 
 def _hub() -> Iterator[Finding]:
-    from bench.hub import reachable
+    from bench.hub import unreachable
 
-    answers = reachable()
-    text = (
-        "answers" if answers else "does not answer; local folders, its cache and the embedded data and model still work"
-    )
-    yield Finding("hub", "ok" if answers else "note", text)
+    if reason := unreachable():
+        yield Finding("hub", "note", f"{reason}; local folders, its cache, the embedded data and model still work")
+    else:
+        yield Finding("hub", "ok", "answers")
 
 
 def _wandb() -> Iterator[Finding]:

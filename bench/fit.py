@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,13 @@ def fit(
     }
 
 
-def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method[Any]]:
+def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method]:
     """The DataModule and the adapted method, the same on every device and at every call."""
     seed_everything(spec.seed, workers=True, verbose=False)
     data: Any = task.datamodule(corpus, backbone, spec)
     head = HeadConfig(**spec.head)  # type: ignore[arg-type]
     network = backbone.load(head=head, config=BackboneConfig(**spec.backbone_options))  # type: ignore[arg-type]
-    kind: type[Method[Any]] = registry.load("methods", spec.method)
+    kind: type[Method] = registry.load("methods", spec.method)
     method = kind(
         network,
         task.spec,
@@ -183,7 +183,7 @@ def _device(trainer: Trainer) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Lightning's advice on loaders and loggers is for people who write them."""
     loggers = [
         logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
@@ -193,7 +193,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics)\..*")
             warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step).*")
             yield
     finally:

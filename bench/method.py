@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,12 @@ from bench.config import HeadConfig, OptimConfig
 from bench.spectra.delta import Delta
 from bench.task import TaskSpec
 
-C = TypeVar("C")
 Batch = dict[str, Any]
 """`inputs` (tensors of the backbone's forward), `labels` (B,), `index` (B,), and in training `weight`: what the batch's
 mean loss is multiplied with, so that micro batches and devices add up to the mean over the global batch."""
 
 
-class Method(LightningModule, Generic[C]):
+class Method(LightningModule):
     """Adapts `backbone`, trains on one task. A subclass implements `adapt` and, where it has them, the other hooks.
 
     Attributes:
@@ -44,7 +43,7 @@ class Method(LightningModule, Generic[C]):
         self,
         backbone: nn.Module,
         task: TaskSpec,
-        config: C,
+        config: Any,
         *,
         head: HeadConfig,
         optim: OptimConfig,

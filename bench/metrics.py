@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torchmetrics
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from bench.task import TaskSpec
 
 
 def collection(task: TaskSpec) -> MetricCollection:
     """The task's metrics: class predictions and labels (N,), or scores and labels (N,) for regression."""
-    classes = task.num_classes
-    kind: dict[str, Any] = {"task": "binary"} if classes == 2 else {"task": "multiclass", "num_classes": classes}
-    make = {
-        "accuracy": lambda: torchmetrics.Accuracy(**(kind if classes == 2 else {**kind, "average": "micro"})),
-        "f1": lambda: torchmetrics.F1Score(**(kind if classes == 2 else {**kind, "average": "macro"})),
+    binary = task.num_classes == 2
+    kind: dict[str, Any] = {"task": "binary"} if binary else {"task": "multiclass", "num_classes": task.num_classes}
+    micro: dict[str, Any] = kind if binary else {**kind, "average": "micro"}
+    macro: dict[str, Any] = kind if binary else {**kind, "average": "macro"}
+    make: dict[str, Callable[[], Metric]] = {
+        "accuracy": lambda: torchmetrics.Accuracy(**micro),
+        "f1": lambda: torchmetrics.F1Score(**macro),
         "matthews": lambda: torchmetrics.MatthewsCorrCoef(**kind),
         "pearson": torchmetrics.PearsonCorrCoef,
         "spearman": torchmetrics.SpearmanCorrCoef,

@@ -57,7 +57,7 @@ def validate(record: Mapping[str, Any], path: Path) -> None:
         )
     for field in _not_finite(record):
         raise _invalid(path, field, "not a finite number")
-    from jsonschema.exceptions import best_match  # pyright: ignore[reportUnknownVariableType]
+    from jsonschema.exceptions import best_match
 
     error = cast(Any, best_match(_validator().iter_errors(record)))
     if error is not None:

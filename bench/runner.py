@@ -6,7 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -259,7 +259,7 @@ def _report(plan: Plan, request: Request, records: list[record.Record], *, as_js
 
 
 @contextmanager
-def _sigterm() -> Iterator[None]:
+def _sigterm() -> Generator[None]:
     """SIGTERM becomes `Preempted`, so that the record can say so. Only the main thread may set handlers."""
 
     def handler(number: int, frame: object) -> None:

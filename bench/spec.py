@@ -115,7 +115,8 @@ class RunSpec:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunSpec:
         """The RunSpec that `to_json` wrote."""
-        return cls(**{**data, "select": tuple(data["select"])})
+        fields: dict[str, Any] = {**data, "select": tuple(data["select"])}
+        return cls(**fields)
 
 
 def _digest(value: Mapping[str, Any]) -> str:

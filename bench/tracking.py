@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ def mirror(record: Record, folder: Path) -> dict[str, Any]:
     Returns:
         The record's `tracking` entry. A failure is in its `error`, and printed; it never fails the run.
     """
-    kept: dict[str, Any] = {"kind": "wandb", "mode": _mode(), "id": record["run_id"], "error": None, "directory": None}
+    kept: dict[str, Any] = {
+        "kind": "wandb",
+        "mode": "offline",
+        "id": record["run_id"],
+        "error": None,
+        "directory": None,
+    }
     try:
+        kept["mode"] = _mode()
         kept["directory"] = _send(record, folder, kept["mode"])
     except Exception as error:  # whatever a mirror does, the record stands
         kept["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-        import sys
-
         sys.stderr.write(f"warning: W&B did not take {record['run_id']}: {kept['error']}\n")
     return kept
 
@@ -41,7 +47,7 @@ def _mode() -> str:
 def _send(record: Record, folder: Path, mode: str) -> str | None:
     import wandb
 
-    spec, primary = record["spec"], record["metrics"]["primary"]
+    spec = record["spec"]
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         id=record["run_id"],
@@ -55,20 +61,28 @@ def _send(record: Record, folder: Path, mode: str) -> str | None:
         resume="allow",
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
     )
-    run.define_metric("train/loss", step_metric="step", summary="min", goal="minimize")
-    goal = "maximize" if primary["higher_is_better"] else "minimize"
-    run.define_metric("primary", goal=goal, summary="max" if goal == "maximize" else "min")
+    try:
+        _log(run, record)
+        return Path(run.dir).parent.name if mode == "offline" else None
+    finally:
+        run.finish()  # the next run would otherwise be logged into this one
+
+
+def _log(run: Any, record: Record) -> None:
+    """Loss curve, score, summary and the table of ranks."""
+    primary = record["metrics"]["primary"]
+    run.define_metric("train/loss", step_metric="step", summary="min")
+    run.define_metric("primary", summary="max" if primary["higher_is_better"] else "min")
     for point in record["curve"]:
         run.log({"step": point["step"], "train/loss": point["loss"]})
     run.log({"primary": primary["value"]})
     run.summary.update(_summary(record))
     if record["ranks"]:
+        import wandb
+
         columns = list(record["ranks"][0])
-        rows = [[str(v) if isinstance(v, list) else v for v in r.values()] for r in record["ranks"]]
+        rows: list[Any] = [[str(v) if isinstance(v, list) else v for v in r.values()] for r in record["ranks"]]
         run.log({"ranks": wandb.Table(columns=columns, data=rows)})
-    directory = Path(run.dir).parent.name
-    run.finish()
-    return directory if mode == "offline" else None
 
 
 def _summary(record: Record) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -71,21 +70,15 @@ class LowRankConfig:
 
     target: str = "qv"
     """Layers that are adapted: qv, attention, all-linear, or a regular expression searched in their names."""
-    rank: int = 8
-    """Width of the update, the rank it may use."""
     dropout: float = 0.0
     """Dropout rate on the update's input."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        in_range("method.rank", 1 if self.rank is None else self.rank, 1)  # Deep LoRA knows rank=none
         in_range("method.dropout", self.dropout, 0, 0.999)
 
 
-C = TypeVar("C", bound=LowRankConfig)
-
-
-class LowRank(Method[C]):
+class LowRank(Method):
     """Freezes the backbone and gives each target layer a `FactoredLinear` that `make` builds."""
 
     def layers(self) -> Iterator[tuple[str, FactoredLinear]]:
@@ -138,8 +131,9 @@ def replace(backbone: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(backbone.get_submodule(parent), leaf, layer)
 
 
-def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """A random matrix (rows, columns), float64, with orthonormal columns (or rows, if there are fewer of them)."""
+    rows, columns = shape
     tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(tall)
     q = q * torch.sign(torch.diagonal(r))  # uniform over the orthogonal group (Mezzadri 2007)

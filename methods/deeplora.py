@@ -14,7 +14,7 @@ from bench.method import Batch
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal, replace, targets
 
 
-class DeepLoRA(LowRank["DeepLoRA.Config"]):
+class DeepLoRA(LowRank):
     """ΔW = W_L·…·W_1, each factor orthogonal times ε (Yaras, Wang, Balzano, Qu 2024, arXiv 2406.04112).
 
     `form=full`: W_1 (w, n), W_2 … W_{L−1} (w, w), W_L (m, w), with w = rank, or max(m, n) for `rank=none`.
@@ -45,7 +45,8 @@ class DeepLoRA(LowRank["DeepLoRA.Config"]):
 
         def __post_init__(self) -> None:
             """Refuse what the equations do not define."""
-            super(DeepLoRA.Config, self).__post_init__()
+            super().__post_init__()
+            in_range("method.rank", 1 if self.rank is None else self.rank, 1)
             in_range("method.depth", self.depth, 2)
             in_range("method.init_scale", self.init_scale, 0)
             in_range("method.gamma", self.gamma, 0)
@@ -55,6 +56,8 @@ class DeepLoRA(LowRank["DeepLoRA.Config"]):
                     "r = 2k, k directions of the gradient for either side",
                     "Use an even rank, or method.form=full.",
                 )
+
+    config: Config
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers; the compressed form looks at one gradient first."""
@@ -88,7 +91,7 @@ class DeepLoRA(LowRank["DeepLoRA.Config"]):
         (m, n), depth = base.weight.shape, self.config.depth
         width = self.config.rank or max(m, n)
         shapes = [(width, n), *[(width, width)] * (depth - 2), (m, width)]
-        return [orthogonal(*shape, generator) * self.config.init_scale for shape in shapes]
+        return [orthogonal(shape, generator) * self.config.init_scale for shape in shapes]
 
     def _compress(
         self, found: list[tuple[str, nn.Linear]], batch: Batch, generator: torch.Generator
@@ -99,7 +102,7 @@ class DeepLoRA(LowRank["DeepLoRA.Config"]):
         factors: dict[str, list[Tensor]] = {}
 
         def keep(name: str, gradient: Tensor) -> None:
-            start = orthogonal(*gradient.shape, generator)  # ΔW(0)/ε^L, dropped after this layer
+            start = orthogonal(gradient.shape, generator)  # ΔW(0)/ε^L, dropped after this layer
             left, right = outer_factors(gradient.detach().double().cpu(), start, rank // 2)
             factors[name] = [right.mT.contiguous(), *(f.clone() for f in inner), left]
 

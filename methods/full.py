@@ -12,7 +12,7 @@ from bench.method import Batch, Method
 from bench.spectra import Delta
 
 
-class Full(Method["Full.Config"]):
+class Full(Method):
     """The reference every other method is held against.
 
     Trains: everything. Parameters: all of backbone and head.
@@ -26,6 +26,8 @@ class Full(Method["Full.Config"]):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """No options."""
+
+    config: Config
 
     def adapt(self, batch: Batch) -> None:
         """Keep the linear layers' weights as they were, on the CPU, to measure ΔW at the end."""

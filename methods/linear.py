@@ -8,7 +8,7 @@ from typing import ClassVar
 from bench.method import Batch, Method
 
 
-class Linear(Method["Linear.Config"]):
+class Linear(Method):
     """What the pretrained features are worth without any adaptation: the floor of every comparison.
 
     Trains: the head. Parameters: head.
@@ -20,6 +20,8 @@ class Linear(Method["Linear.Config"]):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """No options."""
+
+    config: Config
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone."""

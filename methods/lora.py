@@ -9,11 +9,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from bench.config import in_range
 from bench.method import Batch
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, replace, targets
 
 
-class LoRA(LowRank["LoRA.Config"]):
+class LoRA(LowRank):
     """W + (α/r)·B·A (Hu et al. 2021, arXiv 2106.09685).
 
     A (r, n) starts Kaiming-uniform with a=√5, B (m, r) at zero, so the network starts where the backbone is.
@@ -27,12 +28,21 @@ class LoRA(LowRank["LoRA.Config"]):
     class Config(LowRankConfig):
         """Defaults of the paper's RoBERTa setting."""
 
+        rank: int = 8
+        """r, the inner width of BA."""
         alpha: float = 16.0
         """Numerator of the scale α/r."""
         init: Literal["kaiming", "normal"] = "kaiming"
         """Start of A: kaiming as in the LoRA paper, or N(0, 1) as the Deep LoRA paper's baseline."""
         scaling: Literal["standard", "none"] = "standard"
         """Scale of BA: standard is α/r; none is 1, as the Deep LoRA paper's baseline."""
+
+        def __post_init__(self) -> None:
+            """Check ranges."""
+            super().__post_init__()
+            in_range("method.rank", self.rank, 1)
+
+    config: Config
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers."""

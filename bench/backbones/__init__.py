@@ -128,7 +128,7 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(file, framework="numpy") as weights:  # type: ignore[no-untyped-call]
+            with safe_open(file, framework="numpy") as weights:
                 shapes |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise EnvironmentProblem(

@@ -48,7 +48,7 @@ def _width(text: str) -> int:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, frozenset | set):
-        return sorted(map(str, value))  # pyright: ignore[reportUnknownArgumentType]
+        return sorted(map(str, value))
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return str(value)

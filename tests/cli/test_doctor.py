@@ -20,7 +20,7 @@ def only(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Finding]:
 
 
 def test_this_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(hub, "unreachable", lambda: "no network")
     monkeypatch.delenv("BENCH_DATA", raising=False)
     code = main(["doctor", "--json"])
     shown = json.loads(capsys.readouterr().out)

@@ -82,7 +82,7 @@ class Run:
     result: dict[str, Any]
     losses: list[float]
     data: Any
-    method: Method[Any]
+    method: Method
     start: dict[str, Tensor]
     directory: Path
 
@@ -114,7 +114,7 @@ class Lab:
         }
         return RunSpec(method=method, backbone=self.backbone.name, **fields | changes)
 
-    def build(self, spec: RunSpec) -> tuple[Any, Method[Any]]:
+    def build(self, spec: RunSpec) -> tuple[Any, Method]:
         """DataModule and adapted method, untrained."""
         task = self.tasks[spec.task]
         return training.build(spec, task, task.corpus, self.backbone)
@@ -124,7 +124,7 @@ class Lab:
         task, directory, losses, kept = self.tasks[spec.task], self.folder(), [], {}
         original = training.build
 
-        def build(*args: Any) -> tuple[Any, Method[Any]]:
+        def build(*args: Any) -> tuple[Any, Method]:
             kept["data"], kept["method"] = original(*args)
             kept["start"] = {n: p.detach().clone() for n, p in kept["method"].named_parameters()}
             return kept["data"], kept["method"]

@@ -52,7 +52,7 @@ def trained(lab: Any) -> Callable[[str, dict[str, Any]], Any]:
 
 
 @torch.no_grad()
-def logits(method: Method[Any], batch: dict[str, Any]) -> Tensor:
+def logits(method: Method, batch: dict[str, Any]) -> Tensor:
     method.eval()
     return method(batch["inputs"])
 
@@ -64,7 +64,7 @@ def everything(data: Any) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def shake(method: Method[Any]) -> None:
+def shake(method: Method) -> None:
     """Move all that trains far from its start, so that a wrong sign or scale shows."""
     generator = torch.Generator().manual_seed(7)
     for parameter in method.parameters():

@@ -191,7 +191,7 @@ def test_no_trial_ends(bench: Bench) -> None:
         ("--method lora,linear --set method.target=(", "no regular expression"),
         ("--method deeplora,linear --set method.form=compressed --set method.rank=3", "even rank"),
         ("--method deeplora,linear --set method.form=compressed --set method.rank=34", "exceeds a layer of shape 32×32"),
-        ("--method deeplora,linear --set method.depth=1", "at least two factors"),
+        ("--method deeplora,linear --set method.depth=1", "method.depth=1"),
     ],
 )
 def test_an_option_that_does_not_fit_the_backbone(bench: Bench, words: str, what: str) -> None:

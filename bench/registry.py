@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
+import sys
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import UsageError, did_you_mean
@@ -31,10 +32,33 @@ BUILTIN: dict[Kind, dict[str, str]] = {
 @cache
 def entries(kind: Kind) -> dict[str, str]:
     """Name → `module:Class`: the built-in ones, then those of installed packages (`lowrank_bench.<kind>`)."""
-    found = dict(BUILTIN[kind])
-    for point in importlib.metadata.entry_points(group=f"lowrank_bench.{kind}"):
-        found.setdefault(point.name, point.value)
+    return {**_installed(f"lowrank_bench.{kind}"), **BUILTIN[kind]}
+
+
+def _installed(group: str) -> dict[str, str]:
+    """Entry points of a group, read from the packages' own files.
+
+    `importlib.metadata` gives the same and takes 80 ms for it: more than all else that `bench list` does.
+    """
+    found: dict[str, str] = {}
+    for folder in dict.fromkeys(sys.path):
+        for file in sorted(Path(folder or ".").glob("*-info/entry_points.txt")):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if f"[{group}]" in text:
+                found = {**_section(text, group), **found}  # the first on the path wins, as in imports
     return found
+
+
+def _section(text: str, group: str) -> dict[str, str]:
+    from configparser import ConfigParser, Error
+
+    parser = ConfigParser(delimiters=("=",), interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment]
+    try:
+        parser.read_string(text)
+    except Error:  # not a package of ours to mend; its names are then unknown
+        return {}
+    return {name: value.partition("[")[0].strip() for name, value in parser.items(group)}
 
 
 def where(kind: Kind, name: str) -> str:

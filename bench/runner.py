@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import signal
 import subprocess
@@ -139,6 +140,7 @@ def _train(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[str, 
         return worker.run(worker.job(cell, request.data), folder, tell)
     from bench.fit import fit
 
+    gc.collect()  # trainers and modules refer to each other: without it hundreds of cells fill the memory
     return fit(cell.spec, cell.task, cell.corpus, cell.backbone, directory=folder, tell=tell)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bench.record import Record
 
@@ -39,9 +41,20 @@ def _mode() -> str:
     chosen = os.environ.get("WANDB_MODE")
     if chosen in ("online", "offline"):
         return chosen
+    return "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
+
+
+def _logged_in() -> bool:
+    """Whether `wandb login` left a key, which it does in netrc; wandb's own way to ask warns or prompts."""
     import wandb
 
-    return "online" if os.environ.get("WANDB_API_KEY") or wandb.api.api_key else "offline"
+    host = urlsplit(str(wandb.setup().settings.base_url)).netloc
+    named = os.environ.get("NETRC")
+    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    try:
+        return any(netrc(file).authenticators(host) for file in files if file.is_file())
+    except (OSError, NetrcParseError):
+        return False
 
 
 def _send(record: Record, folder: Path, mode: str) -> str | None:

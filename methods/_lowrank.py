@@ -60,8 +60,9 @@ class FactoredLinear(nn.Module):
             self.merged = False
 
 
-QUERY_VALUE = r"(query|value|q_proj|v_proj|q_lin|v_lin)$"
-ATTENTION = r"(query|key|value|[qkv]_proj|[qkvo](ut)?_(lin|proj)|attention\.output\.dense|attn\.(qkv|proj))$"
+QUERY_VALUE = r"\b(query|value|q|v)(_proj|_lin)?$"
+ATTENTION = r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|proj))$"
+"""What transformers and timm call the projections of self-attention."""
 
 
 @dataclass(frozen=True, kw_only=True)

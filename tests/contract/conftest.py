@@ -24,7 +24,12 @@ from bench.spec import RunSpec
 from bench.task import Task, TaskSpec
 
 CLASSES = TaskSpec(
-    name="toy/classes", version=1, modality="text", num_classes=2, metrics=("matthews", "accuracy"), primary=("accuracy",)
+    name="toy/classes",
+    version=1,
+    modality="text",
+    num_classes=2,
+    metrics=("matthews", "accuracy"),
+    primary=("accuracy",),
 )
 SCORES = TaskSpec(
     name="toy/scores", version=1, modality="text", num_classes=0, metrics=("pearson",), primary=("pearson",)
@@ -32,7 +37,7 @@ SCORES = TaskSpec(
 
 
 def examples(n: int, *, seed: int, scores: bool) -> list[Example]:
-    """Texts of letters. The class: are more than half of them from a to m; the score: their share, 0 to 5, in a pair."""
+    """Texts of letters; the class says whether most of them come before n. Or pairs, scored by that share, 0 to 5."""
     draw = random.Random(seed)
     found: list[Example] = []
     for _ in range(n):
@@ -96,7 +101,7 @@ class Lab:
     tasks: dict[str, Toy] = field(default_factory=lambda: {s.name: toy(s) for s in (CLASSES, SCORES)})
 
     def spec(self, method: str, **changes: Any) -> RunSpec:
-        """The method's defaults, 20 steps of 16; `options`, `head`, `optim`, `runtime`, `backbone` change single options."""
+        """A method's defaults, 20 steps of 16. `options`, `head`, `optim`, `runtime`, `backbone` change single options."""
         kind = registry.load("methods", method)
         given = {name: changes.pop(name, {}) for name in ("options", "head", "optim", "backbone", "runtime")}
         fields: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Deep LoRA against its theory: orthogonal starts, the outer factors of the compressed form, and that form's error bound."""
+"""Deep LoRA against its theory: orthogonal starts, the outer factors of the compressed form, and its error bound."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_compressed_factorisation_tracks_the_full_one(decay: float) -> None:
     assert errors == pytest.approx(bound, rel=1e-6), "and the bound is met with equality"
 
     # negative controls: between random outer factors, or with one column turned away, the bound breaks
-    left, right = outer
+    _, right = outer
     some = rotation(D, 200)[:, : 2 * RANK]
     one_off = torch.cat([right[:, 1:], some[:, :1] - right @ (right.mT @ some[:, :1])], dim=1)
     one_off[:, -1] /= one_off[:, -1].norm()
@@ -285,7 +285,7 @@ def test_an_update_that_stays_at_its_start_is_said_so(lab: Any) -> None:
     assert all(r["norm"] < 1e-3 for r in still.result["ranks"])
 
 
-@pytest.mark.parametrize("options", [{}, COMPRESSED, {"target": "all-linear"}], ids=["full", "compressed", "all-linear"])
+@pytest.mark.parametrize("options", [{}, COMPRESSED, {"target": "all-linear"}], ids=["full", "compressed", "all"])
 def test_deeplora_leaves_its_start_within_fifty_steps(lab: Any, options: dict[str, Any]) -> None:
     run = lab.run(lab.spec("deeplora", options=options, max_steps=50))
     assert len(run.result["ranks"]) == (12 if "target" in options else 4)

@@ -157,7 +157,7 @@ def test_kaiming_start_is_pefts_in_distribution(lab: Any) -> None:
 def test_options_follow_the_formula(lab: Any, init: str, scaling: str, scale: float) -> None:
     """ΔW = BA, unscaled, with A ~ N(0, 1): the Deep LoRA paper's baseline; else α/r = 20/4."""
     options = {"rank": 4, "alpha": 20.0, "init": init, "scaling": scaling}
-    data, method = lab.build(lab.spec("lora", options=options))
+    _, method = lab.build(lab.spec("lora", options=options))
     a = torch.cat([layer.factors[0].detach().flatten() for _, layer in method.layers()])
     want = 1.0 if init == "normal" else 1 / np.sqrt(3 * 32)
     assert float(a.std()) == pytest.approx(want, rel=0.1)

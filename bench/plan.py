@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 from bench import registry
 from bench.backbones import Backbone, open_backbone
@@ -17,6 +17,7 @@ from bench.settings import resolve_all
 from bench.spec import Option, Request, RunSpec
 from bench.task import Task
 
+Opened = tuple[Task, Corpus]
 DEFAULT_STEPS = 150
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 """`--select` decides on a tenth of train, on 1000 examples at most."""
@@ -109,8 +110,8 @@ def make(request: Request) -> Plan:
         if task.spec.modality != backbone.modality or not _fits(method, task):
             skipped.append(_misfit(method, backbone, task))
             continue
-        decides = selectors[0] if selectors else (task, corpus)
-        cells += _cells(request, method, options[method], backbone, (task, corpus), seed, decides)
+        base = _spec(request, method, options[method], backbone, (task, corpus), seed)
+        cells += _cells(request, base, (task, corpus), backbone, selectors[0] if selectors else (task, corpus))
     if not cells:
         raise _nothing(skipped)
     if request.strict and skipped:
@@ -138,13 +139,8 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
     return list(found.items())
 
 
-T = TypeVar("T")
-
-
-def _open_all(
-    tasks: Sequence[tuple[str, Task]], read: Callable[[Task], Corpus], skipped: list[Skip]
-) -> list[tuple[Task, Corpus]]:
-    opened: list[tuple[Task, Corpus]] = []
+def _open_all(tasks: Sequence[tuple[str, Task]], read: Callable[[Task], Corpus], skipped: list[Skip]) -> list[Opened]:
+    opened: list[Opened] = []
     for name, task in tasks:
         try:
             opened.append((task, read(task)))
@@ -166,18 +162,25 @@ def _open_backbones(
     return opened
 
 
-def _cells(
-    request: Request,
-    method: str,
-    options: dict[str, dict[str, Option]],
-    backbone: Backbone,
-    opened: tuple[Task, Corpus],
-    seed: int,
-    decides: tuple[Task, Corpus],
-) -> list[Cell]:
-    """One cell per learning rate, or one whose learning rate its trials choose."""
-    attributes = describe_entry("methods", method).attributes
-    base = RunSpec(
+def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, decides: Opened) -> list[Cell]:
+    """One cell per learning rate, or one whose learning rate its trials on `decides` choose."""
+    attributes = describe_entry("methods", base.method).attributes
+    given: dict[str, Any] = {"task": opened[0], "corpus": opened[1], "backbone": backbone}
+    if not request.select:
+        rates = request.lrs or (float(attributes.get("learning_rate", 1e-3)),)
+        return [Cell(spec=base.with_(lr=rate), **given) for rate in rates]
+    rates = request.lrs or tuple(float(rate) for rate in attributes.get("learning_rates", (3e-4, 1e-3, 3e-3)))
+    task, corpus = decides
+    trial = base.with_(task=task.spec.name, seed=SELECT_SEED, track="off", holdout=_holdout(corpus))
+    trials = [Cell(spec=trial.with_(lr=r), task=task, corpus=corpus, backbone=backbone) for r in rates]
+    return [Cell(spec=base.with_(select=rates, select_on=task.spec.name), **given, trials=tuple(trials))]
+
+
+def _spec(
+    request: Request, method: str, options: dict[str, dict[str, Option]], backbone: Backbone, opened: Opened, seed: int
+) -> RunSpec:
+    """The specification of a run, but for its learning rate."""
+    return RunSpec(
         method=method,
         task=opened[0].spec.name,
         backbone=backbone.name,
@@ -198,24 +201,13 @@ def _cells(
         track=request.track,
         out=str(request.out),
     )
-    make_cell = lambda spec, data, trials=(): Cell(  # noqa: E731
-        spec=spec, task=data[0], corpus=data[1], backbone=backbone, trials=trials
-    )
-    if not request.select:
-        rates = request.lrs or (float(attributes.get("learning_rate", 1e-3)),)
-        return [make_cell(base.with_(lr=rate), opened) for rate in rates]
-    rates = request.lrs or tuple(float(rate) for rate in attributes.get("learning_rates", (3e-4, 1e-3, 3e-3)))
-    task, corpus = decides
-    trial = base.with_(task=task.spec.name, seed=SELECT_SEED, track="off", holdout=_holdout(corpus))
-    trials = tuple(make_cell(trial.with_(lr=rate), decides) for rate in rates)
-    return [make_cell(base.with_(select=rates, select_on=task.spec.name), opened, trials)]
 
 
 def _holdout(corpus: Corpus) -> int:
     return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(corpus.train))))
 
 
-def _samples(request: Request, opened: tuple[Task, Corpus]) -> int | None:
+def _samples(request: Request, opened: Opened) -> int | None:
     wanted, there = request.train_samples, len(opened[1].train)
     if wanted is not None and wanted > there:
         raise UsageError(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bench.record import Record
 
@@ -41,20 +39,16 @@ def _mode() -> str:
     chosen = os.environ.get("WANDB_MODE")
     if chosen in ("online", "offline"):
         return chosen
-    return "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
-
-
-def _logged_in() -> bool:
-    """Whether `wandb login` left a key, which it does in netrc; wandb's own way to ask warns or prompts."""
+    if os.environ.get("WANDB_API_KEY"):
+        return "online"
     import wandb
 
-    host = urlsplit(str(wandb.setup().settings.base_url)).netloc
-    named = os.environ.get("NETRC")
-    files = [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
+    wandb.setup(settings=wandb.Settings(silent=True))
     try:
-        return any(netrc(file).authenticators(host) for file in files if file.is_file())
-    except (OSError, NetrcParseError):
-        return False
+        found = wandb.login(prompt=False, verify=False)
+    except TypeError:  # releases that know no `prompt`
+        found = wandb.api.api_key
+    return "online" if found else "offline"
 
 
 def _send(record: Record, folder: Path, mode: str) -> str | None:

@@ -101,7 +101,7 @@ class Lab:
     tasks: dict[str, Toy] = field(default_factory=lambda: {s.name: toy(s) for s in (CLASSES, SCORES)})
 
     def spec(self, method: str, **changes: Any) -> RunSpec:
-        """A method's defaults, 20 steps of 16. `options`, `head`, `optim`, `runtime`, `backbone` change single options."""
+        """A method's defaults, 20 steps of 16; `options`, `head`, `optim`, `backbone`, `runtime` change some."""
         kind = registry.load("methods", method)
         given = {name: changes.pop(name, {}) for name in ("options", "head", "optim", "backbone", "runtime")}
         fields: dict[str, Any] = {

@@ -40,17 +40,16 @@ def product(factors: list[Tensor]) -> Tensor:
 
 def angle(inside: Tensor, span: Tensor) -> float:
     """Largest principal angle between `inside` and the subspace that holds it."""
-    return float(np.max(subspace_angles(inside.detach().double().numpy(), span.detach().double().numpy())))
+    return float(np.max(subspace_angles(inside.detach().numpy(), span.detach().numpy())))
 
 
 def top(gradient: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    u, _, vt = np.linalg.svd(gradient.detach().double().numpy(), full_matrices=False)
-    return torch.from_numpy(u[:, :k]), torch.from_numpy(vt[:k].T.copy())
+    u, _, vt = torch.linalg.svd(gradient.double(), full_matrices=False)
+    return u[:, :k], vt[:k].mT
 
 
 def orthonormal(matrix: Tensor, tolerance: float = 1e-10) -> bool:
-    gram = matrix.mT @ matrix
-    return bool((gram - torch.eye(len(gram), dtype=gram.dtype)).abs().max() < tolerance)
+    return bool((matrix.mT @ matrix - torch.eye(matrix.shape[1])).abs().max() < tolerance)
 
 
 # the bound of the compressed form
@@ -138,10 +137,8 @@ def test_outer_factors_of_a_full_rank_gradient(m: int, n: int, k: int) -> None:
     u, v = top(gradient, k)
     for inside, span in [(v, right), (start.mT @ u, right)] if m >= n else [(u, left), (start @ v, left)]:
         assert angle(inside, span) < 1e-6
-    if m >= n:
-        assert torch.allclose(left, start @ right, atol=1e-12)
-    else:
-        assert torch.allclose(right, start.mT @ left, atol=1e-12)
+    one, other = (left, start @ right) if m >= n else (right, start.mT @ left)
+    assert torch.allclose(one, other, rtol=0, atol=1e-12)
     if m == n:
         assert angle(u, left) < 1e-6 and angle(v, right) < 1e-6, "the gradient's top k directions pass"
 
@@ -269,10 +266,13 @@ def test_outer_factors_learn_at_gamma_times_the_rate(lab: Any, gamma: float) -> 
     assert trained == len(layers) * (5 * 4**2 + (2 * 4 * WIDTH if gamma else 0))
 
 
-@pytest.mark.parametrize("options", [{"depth": 1}, {**COMPRESSED, "rank": 3}, {**COMPRESSED, "rank": None}])
+UNDEFINED = [{"depth": 1}, {"rank": 0}, {"rank": -1}, {**COMPRESSED, "rank": 3}, {**COMPRESSED, "rank": None}]
+
+
+@pytest.mark.parametrize("options", UNDEFINED)
 def test_what_the_equations_do_not_define_is_refused(lab: Any, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        lab.spec("deeplora", options=options)
+        lab.build(lab.spec("deeplora", options=options))
 
 
 # leaving the start

@@ -6,6 +6,7 @@ tokenizer, a pooling, a head and a schedule written out here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from bench.backbones import open_backbone
-from bench.config import BackboneConfig
+from bench.config import BackboneConfig, OptimConfig
 from bench.data import DataRequest, Example
+from bench.errors import UsageError
+from bench.method import schedule
 from tasks.glue import GLUE
 
 STEPS, LR, EPS, DECAY = 20, 2e-3, 1e-7, 0.02
@@ -139,6 +142,17 @@ def test_warm_up_decay_and_clipping_are_those_of_a_bare_loop(lab: Any) -> None:
     assert_same(run, reference, losses, merged=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
+def test_the_schedule_is_the_documented_one(kind: Any) -> None:
+    total, warm = 50, 3  # .06 of 50
+    factor = schedule(OptimConfig(schedule=kind), total)
+    assert [factor(step) for step in range(warm)] == pytest.approx([1 / 3, 2 / 3, 1])
+    for step in range(warm, total):
+        done = (step - warm) / (total - warm)
+        want = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[kind]
+        assert factor(step) == pytest.approx(want)
+
+
 def test_kaiming_start_is_pefts_in_distribution(lab: Any) -> None:
     """Uniform on ±1/√n, as peft's own A; B is zero in both."""
     reference = Reference(lab.backbone.path, peft_config(32, 16.0), torch.float32)
@@ -171,6 +185,28 @@ def test_options_follow_the_formula(lab: Any, init: str, scaling: str, scale: fl
         assert torch.allclose(layer.delta().dense(), update, rtol=1e-5, atol=1e-5)
         plain = F.linear(x, layer.base.weight, layer.base.bias)
         assert torch.allclose(layer(x), plain + x @ update.T, rtol=1e-5, atol=1e-4)
+
+
+IGNORED = pytest.mark.xfail(
+    strict=True, reason="from_pretrained leaves the backbone in evaluation mode and so does the run"
+)
+
+
+@pytest.mark.parametrize("place", ["head", "options", pytest.param("backbone", marks=IGNORED)])
+def test_dropout_acts_in_training_alone(lab: Any, place: str) -> None:
+    plain, noisy = (lab.spec("lora", max_steps=3, **{place: {"dropout": rate}}) for rate in (0.0, 0.5))
+    one, other = lab.run(plain), lab.run(noisy)
+    assert one.losses != other.losses
+    other.method.load_state_dict(one.method.state_dict())
+    inputs = one.data.first_batch()["inputs"]
+    with torch.no_grad():
+        assert torch.equal(other.method.eval()(inputs), one.method.eval()(inputs))
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_a_rank_below_one_is_refused(lab: Any, rank: int) -> None:
+    with pytest.raises(UsageError):
+        lab.build(lab.spec("lora", options={"rank": rank}))
 
 
 def test_dropout_acts_on_the_updates_input_in_training_only(lab: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from torch import Tensor
 from transformers import AutoModel
 
 from bench import registry
-from bench.config import OptimConfig
 from bench.errors import UsageError
 from bench.fit import FILE
-from bench.method import Method, schedule
+from bench.method import Method
 from bench.spec import RunSpec
 
 METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
@@ -264,15 +262,10 @@ def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, An
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
 
 
-@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
-def test_the_schedule_is_the_documented_one(kind: Any) -> None:
-    total, warm = 50, 3  # .06 of 50
-    factor = schedule(OptimConfig(schedule=kind), total)
-    assert [factor(step) for step in range(warm)] == pytest.approx([1 / 3, 2 / 3, 1])
-    for step in range(warm, total):
-        done = (step - warm) / (total - warm)
-        want = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}[kind]
-        assert factor(step) == pytest.approx(want)
+@pytest.mark.xfail(strict=True, reason="linear under a frozen head has nothing to train and fails inside autograd")
+def test_nothing_to_train_is_refused(lab: Any) -> None:
+    with pytest.raises(UsageError):
+        lab.run(lab.spec("linear", head={"trainable": False}, max_steps=1))
 
 
 @pytest.mark.parametrize("options", [{"target": "no-such-layer"}, {"target": "("}])

@@ -128,9 +128,9 @@ def bench(tiny_bert: Path, glue: Path, tmp_path: Path) -> Bench:
         backbone: str = str(tiny_bert),
         budget: Sequence[str] = ("--max-steps", "2"),
     ) -> Outcome:
-        directory = () if data is None else ("--data-dir", str(data))
+        where = ("--out", str(out)) if data is None else ("--out", str(out), "--data-dir", str(data))
         small = ("--batch-size", "8", "--set", "task.max_length=24", "--accelerator", "cpu")
-        return _command("run", "--backbone", backbone, *budget, *small, *directory, "--out", str(out), *more, folder=out)
+        return _command("run", "--backbone", backbone, *budget, *small, *where, *more, folder=out)
 
     return call
 

@@ -97,7 +97,7 @@ def test_kill_9_breaks_no_record_and_the_same_command_goes_on(
     bench: Bench, fitted: list[Any], files: Any, glue: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "runs"
-    small = "--max-steps 40 --batch-size 8 --set task.max_length=24 --accelerator cpu".split()
+    small = ["--max-steps", "40", "--batch-size", "8", "--set", "task.max_length=24", "--accelerator", "cpu"]
     words = ["run", "--backbone", str(tiny_bert), *small, "--data-dir", str(glue), "--out", str(out), *NINE]
     process = subprocess.Popen([sys.executable, "-P", "-m", "bench", *words], stderr=subprocess.DEVNULL)
     try:

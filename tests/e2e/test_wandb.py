@@ -17,50 +17,120 @@ import pytest
 wandb = pytest.importorskip("wandb")
 
 Bench = Callable[..., Any]
-ONE = ("--method", "lora", "--task", "glue/cola", "--track", "wandb")
+TWO = ("--method", "lora,linear", "--task", "glue/cola", "--track", "wandb")
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bool]]:
-    """W&B's server, which takes no call; tells whether anyone tried."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
-        yield lambda: bool(select.select([listening], [], [], 0.2)[0])
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], bool]]:
+    """Whether anyone, W&B's own processes included, has knocked at W&B's server."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        yield lambda: bool(select.select([server], [], [], 0.2)[0])
     wandb.teardown()
 
 
 def test_offline_without_a_key(
-    bench: Bench, server: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    bench: Bench, asked: Callable[[], bool], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    outcome = bench(*ONE)
+    outcome = bench(*TWO, "--json")
     wandb.teardown()
     assert outcome.code == 0
-    assert not server(), "nobody asked the network"
-    noise = capfd.readouterr()
-    assert (noise.out, noise.err) == ("", ""), "nothing past Python's streams"
-    assert "wandb" not in (outcome.out + outcome.err).lower()
-    assert not [path for path in tmp_path.iterdir() if path.name == "wandb"], "nothing where the user stands"
+    assert not asked(), "no network where there is no key"
+    assert capfd.readouterr() == ("", ""), "W&B's processes say nothing"
+    assert json.loads(outcome.out)["runs"] == outcome.records, "nothing but the result on stdout"
+    assert "wandb" not in outcome.err.lower()
+    assert not (tmp_path / "wandb").exists(), "nothing is left where the user stands"
+    for made in outcome.records:
+        assert made["state"] == "done"
+        tracking = made["tracking"]
+        assert {**tracking, "directory": None} == {
+            "kind": "wandb", "mode": "offline", "id": made["run_id"], "error": None, "directory": None,
+        }  # fmt: skip
+        folder = outcome.folder / made["run_id"] / "wandb" / tracking["directory"]
+        raw = (folder / f"run-{made['run_id']}.wandb").read_bytes()
+        assert made["group_id"].encode() in raw
+        assert b"lowrank-bench" in raw
+    _check_summaries(outcome)
 
-    made = outcome.only()
-    tracking = made["tracking"]
-    assert (tracking["kind"], tracking["mode"], tracking["error"]) == ("wandb", "offline", None)
-    assert tracking["id"] == made["run_id"]
-    folder = outcome.folder / made["run_id"] / "wandb" / tracking["directory"]
-    [log] = folder.glob("*.wandb")
-    assert log.name == f"run-{made['run_id']}.wandb"
-    raw = log.read_bytes()
-    for word in (made["group_id"], made["run_id"], "lowrank-bench", "maximize"):
-        assert word.encode() in raw or word == "maximize"
-    _check_summary(made, folder)
+
+def _check_summaries(outcome: Any) -> None:
+    """What W&B's own reader finds in its files, against the records."""
+    for made in outcome.records:
+        found = _inspect(outcome.folder / made["run_id"] / "wandb" / made["tracking"]["directory"])
+        assert found["run_id"] == made["run_id"]
+        assert found["project"] == "lowrank-bench"
+        assert set(found["tags"]) == {made["spec"]["method"], "glue/cola", "tiny-bert", "directory"}
+        assert found["config"]["lr"] == made["lr"]
+        summary, primary = found["summary"], made["metrics"]["primary"]
+        assert summary["primary"] == {"max": pytest.approx(primary["value"])}
+        assert summary["dev/matthews"] == pytest.approx(primary["value"])
+        assert summary["params/trainable"] == made["params"]["trainable"]
+        assert summary["train/loss"]["min"] == pytest.approx(min(point["loss"] for point in made["curve"]))
+        ranks = made["ranks"]
+        assert ("rank/effective" in summary) == bool(ranks)
+        if ranks:
+            mean = sum(rank["effective"] for rank in ranks) / len(ranks)
+            assert summary["rank/effective"] == pytest.approx(mean)
+            assert summary["ranks"]["nrows"] == len(ranks)
 
 
-def _check_summary(made: dict[str, Any], folder: Path) -> None:
-    """What W&B's own reader finds in its file."""
-    program = Path(sys.executable).with_name("wandb")
-    command = [str(program), "leet", "inspect", "--summary", "--json", str(folder)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which(program) else None
-    if found is None or found.returncode:
-        pytest.skip(f"this wandb has no `leet inspect`: {found.stderr.strip()[:200] if found else 'no program'}")
-    print(found.stdout)
-    value = json.loads(found.stdout)
-    assert value
+def _inspect(folder: Path) -> dict[str, Any]:
+    program = shutil.which("wandb", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("the program wandb is not beside Python; the files themselves were checked")
+    words = [program, "leet", "inspect", "--summary", "--json", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"this wandb cannot inspect a run, the files themselves were checked: {done.stderr.strip()[:100]}")
+    return json.loads(done.stdout)
+
+
+def _refuse(*args: Any, **options: Any) -> Any:
+    raise RuntimeError("no room left\nin the cloud")
+
+
+def test_a_failure_is_a_warning_and_stays_in_the_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "init", _refuse)
+    outcome = bench(*TWO)
+    assert outcome.code == 0
+    assert outcome.err.count("warning: W&B") == 2
+    assert "RuntimeError: no room left" in outcome.err
+    for made in outcome.records:
+        assert (made["state"], made["tracking"]["error"]) == ("done", "RuntimeError: no room left")
+        assert made["metrics"]
+
+
+def test_a_wandb_that_cannot_be_imported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    outcome = bench(*TWO)
+    assert outcome.code == 0
+    assert {made["state"] for made in outcome.records} == {"done"}
+    assert all("wandb" in made["tracking"]["error"] for made in outcome.records)
+
+
+def test_a_failure_half_way_leaves_no_run_open(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[FakeRun] = []
+
+    class FakeRun:
+        dir = "somewhere/files"
+        finished = False
+
+        def __init__(self) -> None:
+            opened.append(self)
+
+        define_metric = staticmethod(_refuse)
+
+        def finish(self) -> None:
+            self.finished = True
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", lambda **options: FakeRun())
+    assert bench(*TWO).code == 0
+    assert [run.finished for run in opened] == [True, True], "else the next run is logged into this one"
+
+
+def test_off_by_default(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **options: pytest.fail("W&B is asked for, never assumed"))
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    outcome = bench("--method", "linear", "--task", "glue/cola")
+    assert outcome.only()["tracking"] is None

@@ -1,4 +1,4 @@
-"""Global batches: each example once per epoch, a function of seed and step; and how they are cut without changing them."""
+"""Global batches: each example once per epoch, a function of seed and step; cutting them changes nothing."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_reference_table(sigma: list[float], want: tuple[float, float], dtype: t
     """Stable and effective rank of two spectra, given as spectra (in any order) and as rotated matrices."""
     spectrum = torch.tensor(sigma, dtype=dtype)
     n = len(sigma)
-    u, v = np.linalg.qr(random(n + 3, n))[0], np.linalg.qr(random(n + 1, n, seed=1))[0]
+    u, v = (np.linalg.qr(random(rows, n).numpy())[0] for rows in (n + 3, n + 1))
     matrix = torch.from_numpy(u @ np.diag(sigma) @ v.T).to(dtype)
     for given in (spectrum, spectrum.flip(0)):
         assert float(stable_rank(given, singular_values=True)) == pytest.approx(want[0], abs=1e-9)

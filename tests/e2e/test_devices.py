@@ -1,0 +1,235 @@
+"""`--devices 2`: equal to one process, and a process of its own whose every end is the right state."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import failure, worker
+from bench.progress import Progress
+
+Bench = Callable[..., Any]
+TWO = ("--task", "glue/cola", "--devices", "2")
+
+
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> None:
+    """49 examples in batches of 8 leave one for the last step, and 33 dev examples are odd: nothing is even."""
+    words = ("--method", method, "--task", "glue/cola", "--train-samples", "49")
+    (tmp_path / "tasks").mkdir()  # a folder of the user's where the command is called must not hide ours
+    (tmp_path / "tasks" / "__init__.py").write_text("raise ImportError('the wrong tasks')")
+    one = bench(*words, budget=("--epochs", "1"), out=tmp_path / "one").only()
+    outcome = bench(*words, "--devices", "2", budget=("--epochs", "1"), out=Path("two"))
+    assert outcome.code == 0, outcome.err
+    two = outcome.only()
+    assert (one["cost"]["devices"], two["cost"]["devices"]) == (1, 2)
+    assert two["run_id"] == one["run_id"]
+    assert [point["step"] for point in two["curve"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [p["loss"] for p in two["curve"]] == pytest.approx([p["loss"] for p in one["curve"]], abs=1e-6)
+    assert two["metrics"] == one["metrics"]
+    assert two["metrics"]["primary"]["n"] == 33
+    assert (two["params"], two["source"]) == (one["params"], one["source"])
+    norms = [[rank["norm"] for rank in made["ranks"]] for made in (one, two)]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+    left = {path.name for path in (outcome.folder / two["run_id"]).iterdir()}
+    assert left == {"record.json", "worker.log"} | ({"adapter.safetensors"} if method == "lora" else set())
+
+
+# the process itself, in the place of which stands a small one
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """`stand_in(source)` is started for a worker; it writes process ids into the file that this returns."""
+
+    def use(source: str) -> Path:
+        pids = tmp_path / "pids"
+        script = tmp_path / "stand_in.py"
+        start = f"import json, os, subprocess, sys, time\npids = open({str(pids)!r}, 'w')\n"
+        script.write_text(start + textwrap.dedent(source))
+        monkeypatch.setattr(worker, "command", lambda path: [sys.executable, str(script), str(path)])
+        return pids
+
+    return use
+
+
+HANGS = """
+    other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])  # holds our standard output
+    print(os.getpid(), other.pid, file=pids, flush=True)
+    print('step 1 0.5', flush=True)
+"""
+
+
+def gone(pids: Path) -> bool:
+    """Whether the processes have ended, or do so within seconds."""
+    left = [int(pid) for pid in pids.read_text().split()]
+    assert len(left) == 2
+    end = time.monotonic() + 20
+    while left and time.monotonic() < end:
+        left = [pid for pid in left if _runs(pid)]
+        time.sleep(0.05)
+    return not left
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")  # a dead child of a dead parent may wait for somebody to take notice
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "state"), [(signal.SIGINT, 130, "cancelled"), (signal.SIGTERM, 75, "preempted")]
+)
+def test_a_signal_leaves_no_process_behind(
+    bench: Bench, stand_in: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int, state: str
+) -> None:
+    pids = stand_in(HANGS + "    time.sleep(600)\n")
+    monkeypatch.setattr(Progress, "step", lambda self, step, loss: os.kill(os.getpid(), number))
+    outcome = bench("--method", "lora", *TWO)
+    assert (outcome.code, outcome.only()["state"]) == (code, state)
+    assert gone(pids)
+
+
+def test_a_first_process_that_dies_takes_the_others_with_it(bench: Bench, stand_in: Any) -> None:
+    pids = stand_in(HANGS + "    print('the last words', file=sys.stderr)\n    sys.exit(3)\n")
+    outcome = bench("--method", "lora", *TWO)
+    assert outcome.code == 1
+    error = outcome.only()["error"]
+    assert outcome.only()["state"] == "failed"
+    assert "without a result" in error["what"]
+    assert "exit code 3" in error["known"] and "the last words" in error["known"]
+    assert gone(pids)
+
+
+def test_steps_are_passed_on(bench: Bench, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, float]] = []
+    monkeypatch.setattr(Progress, "step", lambda self, step, loss: seen.append((step, loss)))
+    stand_in("print('noise'); print('step 1 0.5'); print('step 2 0.25')")
+    assert bench("--method", "lora", *TWO).code == 1
+    assert seen == [(1, 0.5), (2, 0.25)]
+
+
+# what the process does, here
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker runs in this process, up to where the other devices would be started."""
+
+    def run(asked: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any]:
+        (folder / worker.JOB).write_text(json.dumps(asked))
+        return worker.take(folder, worker.main(folder / worker.JOB))
+
+    monkeypatch.setattr(worker, "run", run)
+
+
+def _cuda_memory() -> BaseException:
+    import torch
+
+    return torch.OutOfMemoryError("CUDA out of memory")
+
+
+def _diverged() -> BaseException:
+    from bench.errors import Diverged
+
+    return Diverged("the loss became nan", "at step 2", "Lower --lr.")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("error", "state", "what", "log"),
+    [
+        (_cuda_memory, "oom", "OutOfMemoryError: CUDA out of memory", True),
+        (MemoryError, "oom", "MemoryError", True),
+        (_diverged, "diverged", "the loss became nan", False),
+        (lambda: RuntimeError("boom"), "failed", "RuntimeError: boom", True),
+    ],
+    ids=["gpu memory", "memory", "diverged", "defect"],
+)
+def test_an_error_in_the_worker_arrives_as_its_state(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException], state: str, what: str, log: bool
+) -> None:
+    import methods.lora
+
+    def adapt(self: Any, batch: Any) -> None:
+        raise error()
+
+    monkeypatch.setattr(methods.lora.LoRA, "adapt", adapt)
+    outcome = bench("--method", "lora", *TWO)
+    assert outcome.code == 1
+    made = outcome.only()
+    assert (made["state"], made["error"]["what"]) == (state, what)
+    assert made["error"]["known"] and made["error"]["todo"]
+    folder = outcome.folder / made["run_id"]
+    assert (folder / failure.LOG).exists() == log
+    assert not (folder / worker.ERROR).exists()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("source", ["named", "parent", "embedded"])
+def test_the_worker_opens_what_the_plan_opened(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, glue: Path, tiny_bert: Path, tmp_path: Path, source: str
+) -> None:
+    import bench.fit as fitting
+
+    seen: list[tuple[Any, ...]] = []
+    real = fitting.fit
+
+    def fit(spec: Any, task: Any, corpus: Any, backbone: Any, **options: Any) -> Any:
+        seen.append((spec, task.spec, corpus.hash, corpus.source, backbone))
+        return real(spec.with_(devices=1), task, corpus, backbone, **options)
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    (tmp_path / "minilm").symlink_to(tiny_bert)  # a folder with the name of a registered backbone
+    words = {
+        "named": ("--data-dir", f"glue={glue}"),
+        "parent": (),
+        "embedded": ("--data", "embedded"),
+    }[source]
+    task = "glue/wnli" if source == "embedded" else "glue/cola"
+    if source == "parent":
+        monkeypatch.setenv("BENCH_DATA", str(glue.parent))
+    small = ("--method", "linear", "--task", task, *words)
+    for devices in ("1", "2"):
+        outcome = bench(*small, "--devices", devices, data=None, backbone="./minilm", out=tmp_path / devices)
+        assert outcome.code == 0, outcome.err
+    first, second = seen
+    assert first[0].with_(devices=2, out=str(tmp_path / "2")) == second[0]
+    assert first[1:] == second[1:]
+
+
+RANK_ONE_FAILS = """
+    import torch
+    from pathlib import Path
+    from bench import worker
+    from bench.callbacks import LossCurve
+    real = LossCurve.on_train_batch_end
+    def fails(self, trainer, *rest):
+        if trainer.global_rank == 1 and trainer.global_step == 2:
+            raise torch.OutOfMemoryError('CUDA out of memory on the second device')
+        real(self, trainer, *rest)
+    LossCurve.on_train_batch_end = fails
+    sys.exit(worker.main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_the_second_device_alone_runs_out_of_memory(bench: Bench, stand_in: Any) -> None:
+    stand_in(RANK_ONE_FAILS)
+    outcome = bench("--method", "lora", *TWO, budget=("--max-steps", "4"))
+    assert outcome.code == 1
+    made = outcome.only()
+    assert made["state"] == "oom", made["error"]
+    assert "second device" in made["error"]["what"]

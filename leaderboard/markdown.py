@@ -17,7 +17,8 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _WARNINGS_SHOWN = 3
 _LEGEND = (
-    "±: standard deviation over seeds. Rank used: effective rank of ΔW, mean over layers and runs, of the nominal one."
+    "±: standard deviation over seeds. Rank used: effective rank of ΔW, of the nominal one. ‖ΔW‖₂: its spectral norm. "
+    "Both are means over layers and runs."
 )
 
 
@@ -70,13 +71,13 @@ def _render_table(table: Table) -> str:
     devices = sorted({device for row in table.rows for device in row.devices})
     clock = notes.mark(f"train time: mean of a run; devices differ: {', '.join(devices)}") if len(devices) > 1 else ""
     header = ["rank"] * ranked + ["method", *tasks] + [f"average ({len(tasks)} tasks)"] * several
-    header += ["trained", "rank used", "seeds", "lr", f"train time{clock}"]
+    header += ["trained", "rank used", "‖ΔW‖₂", "seeds", "lr", f"train time{clock}"]
     body = [
         [str(row.rank or NOTHING)] * ranked
         + [escape(row.label) + notes.mark(_row_note(row, table.columns))]
         + [_score(cell) for cell in row.cells]
         + [_average(row)] * several
-        + [_trained(row), _rank_used(row), _seeds(row), _lr(row), _duration(row.train_s)]
+        + [_trained(row), _rank_used(row), _norm(row), _seeds(row), _lr(row), _duration(row.train_s)]
         for row in table.rows
     ]
     lines = [f"### {escape(table.heading)}", "", *_grid(header, body, left=int(ranked))]
@@ -153,6 +154,10 @@ def _rank_used(row: Row) -> str:
         return NOTHING
     effective, nominal = row.rank_used
     return f"{effective:.1f} / {nominal:.{0 if nominal == round(nominal) else 1}f}"
+
+
+def _norm(row: Row) -> str:
+    return NOTHING if row.norm is None else f"{row.norm:.2g}"
 
 
 def _seeds(row: Row) -> str:

@@ -63,6 +63,7 @@ class Row:
         trainable: trained parameters, mean over runs.
         share: trained share of all parameters, 0 to 1, mean over runs.
         rank_used: mean effective and mean nominal rank of ΔW over layers and runs; None without a ΔW.
+        norm: mean spectral norm of ΔW over layers and runs; None without a ΔW.
         lrs: learning rates really used, ascending.
         selected: whether they were chosen by validation.
         train_s: seconds of training, mean over runs.
@@ -80,6 +81,7 @@ class Row:
     trainable: float | None
     share: float | None
     rank_used: tuple[float, float] | None
+    norm: float | None
     lrs: tuple[float, ...]
     selected: bool
     train_s: float | None
@@ -149,6 +151,7 @@ def _row(label: str, group: list[Record], keys: list[ColumnKey], columns: tuple[
         trainable=_mean(done, lambda r: r["params"]["trainable"]),
         share=_mean(done, lambda r: r["params"]["trainable"] / max(1, r["params"]["total"])),
         rank_used=(_over_layers(ranked, "effective"), _over_layers(ranked, "nominal")) if ranked else None,
+        norm=_over_layers(ranked, "norm") if ranked else None,
         lrs=tuple(sorted({run["lr"] for run in done})),
         selected=group[0]["spec"]["lr"] is None,
         train_s=_mean(done, lambda r: r["cost"]["train_s"]),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_DEV = "dev set; the test labels are not public"
-_DEV_ONLY = "dev set"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +30,7 @@ class Schema:
     labels: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy",)
     primary: tuple[str, ...] = ("accuracy",)
-    note: str = _DEV
+    note: str = ""
     header: tuple[str, ...] | None = None
     evaluation: tuple[str, ...] = ("dev",)
     short_rows: bool = False
@@ -66,7 +64,6 @@ SCHEMAS: Mapping[str, Schema] = {
         labels=("not_equivalent", "equivalent"),
         metrics=("accuracy", "f1"),
         primary=("accuracy", "f1"),
-        note=_DEV_ONLY,
     ),
     "stsb": Schema(
         folder="STS-B",
@@ -75,7 +72,6 @@ SCHEMAS: Mapping[str, Schema] = {
         labels=(),
         metrics=("pearson", "spearman"),
         primary=("pearson", "spearman"),
-        note=_DEV_ONLY,
     ),
     "qqp": Schema(
         folder="QQP",
@@ -91,7 +87,7 @@ SCHEMAS: Mapping[str, Schema] = {
         tsv=("sentence1", "sentence2", "gold_label"),
         hub=("premise", "hypothesis", "label"),
         labels=("entailment", "neutral", "contradiction"),
-        note="dev set, primary on the matched half; the test labels are not public",
+        note="primary: the matched half",
         evaluation=("dev_matched", "dev_mismatched"),
     ),
     "qnli": Schema(
@@ -103,6 +99,6 @@ SCHEMAS: Mapping[str, Schema] = {
         tsv=_PAIR,
         hub=_PAIR,
         labels=("not_entailment", "entailment"),
-        note="dev set, which repeats train's sentences with the opposite label: few methods beat the majority class",
+        note="the original's dev repeats train's sentences with the opposite label: few methods beat the majority class",
     ),
 }

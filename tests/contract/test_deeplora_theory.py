@@ -111,7 +111,7 @@ def test_compressed_factorisation_tracks_the_full_one(decay: float) -> None:
     assert (errors <= (D - 2 * RANK) * EPSILON ** (2 * DEPTH) + 1e-12).all()
     assert errors == pytest.approx(bound, rel=1e-6), "and the bound is met with equality"
 
-    # negative controls: between random outer factors, or with one column turned away, the bound breaks
+    # negative controls: the bound breaks between random outer factors, and with one column turned away
     _, right = outer
     some = rotation(D, 200)[:, : 2 * RANK]
     one_off = torch.cat([right[:, 1:], some[:, :1] - right @ (right.mT @ some[:, :1])], dim=1)
@@ -285,10 +285,10 @@ def test_an_update_that_stays_at_its_start_is_said_so(lab: Any) -> None:
     assert all(r["norm"] < 1e-3 for r in still.result["ranks"])
 
 
-@pytest.mark.parametrize("options", [{}, COMPRESSED, {"target": "all-linear"}], ids=["full", "compressed", "all"])
+@pytest.mark.parametrize("options", [{}, COMPRESSED], ids=["full", "compressed"])
 def test_deeplora_leaves_its_start_within_fifty_steps(lab: Any, options: dict[str, Any]) -> None:
     run = lab.run(lab.spec("deeplora", options=options, max_steps=50))
-    assert len(run.result["ranks"]) == (12 if "target" in options else 4)
+    assert len(run.result["ranks"]) == 4
     assert min(r["norm"] for r in run.result["ranks"]) >= 1e-3
     assert run.result["warnings"] == []
 

@@ -258,13 +258,14 @@ def test_without_any_average_rows_go_by_tasks_then_name(run):
 
 def test_parameters_ranks_and_times(run):
     lora = [run("lora", "cola", s, 0.5, params={"trainable": 68_340, "total": 22_780_000}) for s in range(2)]
-    lora[1]["ranks"] = [{**layer, "effective": 3.5} for layer in lora[1]["ranks"]]
+    lora[1]["ranks"] = [{**layer, "effective": 3.5, "norm": 0.1} for layer in lora[1]["ranks"]]
     linear = run("linear", "cola", 0, 0.5, params={"trainable": 770}, ranks=[], cost={"train_s": 200.0})
     [table] = parse(render([*lora, linear]))
     found = columns(table)
     assert found["method"] == ["linear", "lora"]
     assert found["trained"] == ["770 (0.0034 %)", "0.07 M (0.3 %)"]
     assert found["rank used"] == ["–", "3.0 / 8"]  # mean of (2 + 3)/2 and 3.5
+    assert found["‖ΔW‖₂"] == ["–", "0.4"]  # mean of .7 and .1
     assert found["train time"] == ["3.3 min", "38 s"]
     assert found["seeds"] == ["1", "2"]
 

@@ -22,6 +22,7 @@ from bench.batches import Cut
 from bench.callbacks import LossCurve, Predictions
 from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
 from bench.data import Corpus
+from bench.errors import UsageError
 from bench.method import Method
 from bench.spec import RunSpec
 from bench.task import Task
@@ -115,7 +116,11 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
     if not task.spec.num_classes:
         method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
     method.adapt(data.first_batch())
-    return data, method
+    if not any(p.requires_grad for p in method.parameters()):
+        raise UsageError(
+            f"{spec.method} has nothing to train here", "head.trainable=false freezes the head", "Let the head train."
+        )
+    return data, method.train()  # transformers hands out networks in evaluation mode, and Lightning keeps modes
 
 
 def _trainer(spec: RunSpec, steps: int, parts: int, clip: float, callbacks: list[Any]) -> Trainer:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from bench.task import TaskSpec
+
+CORRELATIONS = ("matthews", "pearson", "spearman")
 
 
 def collection(task: TaskSpec) -> MetricCollection:
@@ -36,16 +39,22 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
         outputs: logits (N, classes), or scores (N,) for regression.
         labels: (N,).
 
-    A correlation of constant predictions is undefined; it counts as 0, as GLUE's scorers are used in practice.
+    A correlation with predictions or labels that are all alike is undefined and counts as 0, as in scikit-learn's
+    `matthews_corrcoef`; torchmetrics gives NaN or, for Matthews, a small number that depends on the label balance.
     """
-    predictions = outputs.double() if task.num_classes == 0 else outputs.argmax(-1)
-    targets = labels.double() if task.num_classes == 0 else labels
-    if task.num_classes == 0 and float(predictions.std()) == 0.0:
-        return dict.fromkeys(task.metrics, 0.0)
+    regression = task.num_classes == 0
+    predictions = outputs.double() if regression else outputs.argmax(-1)
+    targets = labels.double() if regression else labels
     metrics = collection(task)
-    if task.num_classes == 0:
-        metrics = metrics.set_dtype(targets.dtype)
-    return {name: float(value) for name, value in metrics(predictions, targets).items()}
+    found = metrics.set_dtype(torch.float64)(predictions, targets) if regression else metrics(predictions, targets)
+    values = {name: float(value) for name, value in found.items()}
+    if _alike(predictions) or _alike(targets):
+        values |= {name: 0.0 for name in CORRELATIONS if name in values}
+    return values
+
+
+def _alike(values: Tensor) -> bool:
+    return bool((values == values[0]).all())
 
 
 def primary(task: TaskSpec, values: dict[str, float]) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
     """How one GLUE task is stored and scored.
@@ -99,6 +98,6 @@ SCHEMAS: Mapping[str, Schema] = {
         tsv=_PAIR,
         hub=_PAIR,
         labels=("not_entailment", "entailment"),
-        note="the original's dev repeats train's sentences with the opposite label: few methods beat the majority class",
+        note="in the original, dev repeats sentences of train with the opposite label: few methods beat the majority",
     ),
 }

@@ -1,4 +1,4 @@
-"""Backbones: what they pool, what they refuse, and that `qv` finds query and value whatever an architecture calls them."""
+"""Backbones: what they pool and refuse, and that `qv` finds query and value whatever they are called."""
 
 from __future__ import annotations
 

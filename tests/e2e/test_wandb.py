@@ -129,6 +129,27 @@ def test_a_failure_half_way_leaves_no_run_open(bench: Bench, monkeypatch: pytest
     assert [run.finished for run in opened] == [True, True], "else the next run is logged into this one"
 
 
+@pytest.mark.parametrize(
+    ("key", "chosen", "mode"),
+    [("a" * 40, "", "online"), ("a" * 40, "offline", "offline"), ("", "online", "online"), ("", "", "offline")],
+)
+def test_online_with_a_key_and_as_wandb_mode_says(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, key: str, chosen: str, mode: str
+) -> None:
+    seen: list[str] = []
+
+    def init(**options: Any) -> Any:
+        seen.append(options["mode"])
+        _refuse()
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_MODE", chosen)
+    outcome = bench("--method", "linear", "--task", "glue/cola", "--track", "wandb")
+    assert seen == [mode]
+    assert outcome.only()["tracking"]["mode"] == mode
+
+
 def test_off_by_default(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb, "init", lambda **options: pytest.fail("W&B is asked for, never assumed"))
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)

@@ -187,12 +187,7 @@ def test_options_follow_the_formula(lab: Any, init: str, scaling: str, scale: fl
         assert torch.allclose(layer(x), plain + x @ update.T, rtol=1e-5, atol=1e-4)
 
 
-IGNORED = pytest.mark.xfail(
-    strict=True, reason="from_pretrained leaves the backbone in evaluation mode and so does the run"
-)
-
-
-@pytest.mark.parametrize("place", ["head", "options", pytest.param("backbone", marks=IGNORED)])
+@pytest.mark.parametrize("place", ["head", "options", "backbone"])
 def test_dropout_acts_in_training_alone(lab: Any, place: str) -> None:
     plain, noisy = (lab.spec("lora", max_steps=3, **{place: {"dropout": rate}}) for rate in (0.0, 0.5))
     one, other = lab.run(plain), lab.run(noisy)

@@ -120,6 +120,8 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
     assert "Parameters:" in (registry.load("methods", name).__doc__ or ""), "the docstring gives the count as a formula"
     if name not in FORMULAS:
         pytest.skip(f"FORMULAS has no entry for {name}")
+    if name == "linear" and not head:
+        pytest.skip("nothing left to train; test_nothing_to_train_is_refused")
     _, method = lab.build(lab.spec(name, options=options, head={"trainable": head}))
     backbone = AutoModel.from_pretrained(lab.backbone.path).num_parameters()
     adapter = FORMULAS[name](method.config, backbone)
@@ -262,9 +264,8 @@ def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, An
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
 
 
-@pytest.mark.xfail(strict=True, reason="linear under a frozen head has nothing to train and fails inside autograd")
 def test_nothing_to_train_is_refused(lab: Any) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="nothing to train"):
         lab.run(lab.spec("linear", head={"trainable": False}, max_steps=1))
 
 

@@ -264,7 +264,7 @@ def describe(plan: Plan) -> str:
 
 
 def headline(plan: Plan) -> str:
-    """`9 cells · deeplora · minilm (22.7 M) · 150 steps of 32 · data: embedded`."""
+    """`9 cells · deeplora · minilm (22.7 M) · 150 steps of 16 · data: embedded`."""
     cells, first = plan.cells, plan.cells[0].spec
     methods = ", ".join(dict.fromkeys(c.spec.method for c in cells))
     names = ", ".join(dict.fromkeys(f"{c.backbone.name} ({c.backbone.parameters / 1e6:.1f} M)" for c in cells))

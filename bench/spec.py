@@ -40,7 +40,7 @@ class Request:
     max_steps: int | None = None
     epochs: float | None = None
     train_samples: int | None = None
-    batch_size: int = 32
+    batch_size: int = 16
     lrs: tuple[float, ...] = ()
     select: bool = False
     select_on: str | None = None
@@ -76,7 +76,7 @@ class RunSpec:
     holdout: int = 0
     max_steps: int | None = None
     epochs: float | None = None
-    batch_size: int = 32
+    batch_size: int = 16
     train_samples: int | None = None
     precision: Precision = "32-true"
     method_options: Mapping[str, Option] = field(default_factory=dict)

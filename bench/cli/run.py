@@ -85,7 +85,7 @@ def _budget(group: Any) -> None:
     length.add_argument("--epochs", metavar="X", type=positive, help="passes over train, instead of --max-steps")
     group.add_argument("--train-samples", metavar="N", type=count, help="train on N examples, drawn by seed")
     group.add_argument(
-        "--batch-size", metavar="N", type=count, default=32, help="examples per step over all devices (default: 32)"
+        "--batch-size", metavar="N", type=count, default=16, help="examples per step over all devices (default: 16)"
     )
     group.add_argument(
         "--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)"

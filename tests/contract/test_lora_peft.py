@@ -155,8 +155,8 @@ def test_the_schedule_is_the_documented_one(kind: Any) -> None:
 
 def test_kaiming_start_is_pefts_in_distribution(lab: Any) -> None:
     """Uniform on ±1/√n, as peft's own A; B is zero in both."""
-    reference = Reference(lab.backbone.path, peft_config(32, 16.0), torch.float32)
-    _, method = lab.build(lab.spec("lora", options={"rank": 32}))
+    reference = Reference(lab.backbone.path, peft_config(16, 16.0), torch.float32)
+    _, method = lab.build(lab.spec("lora", options={"rank": 16}))
     ours = torch.stack([layer.factors[0].detach() for _, layer in method.layers()])
     theirs = torch.stack([reference.layer(n).lora_A["default"].weight.detach() for n, _ in method.layers()])
     for a in (ours, theirs):

@@ -58,7 +58,7 @@ def _sentence(draw: random.Random) -> str:
 def _row(folder: str, number: int, draw: random.Random) -> Sequence[object]:
     first, second, label = _sentence(draw), _sentence(draw), number % 2
     return {
-        "CoLA": ("src", label, "" if label else "*", first if label else " ".join(reversed(first.split()))),
+        "CoLA": ("src", label, "" if label else "*", first if label else " ".join(sorted(first.split()))),
         "SST-2": (f'{first} is {("bad", "good")[label]} "', label),
         "MRPC": (label, number, number, first, first + " now" if label else second),
         "STS-B": (number, "g", "f", "2012", number, "s", "s", first, second, f"{draw.uniform(0, 5):.3f}"),

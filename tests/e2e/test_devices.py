@@ -23,8 +23,11 @@ TWO = ("--task", "glue/cola", "--devices", "2")
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> None:
-    """49 examples in batches of 8 leave one for the last step, and 33 dev examples are odd: nothing is even."""
-    words = ("--method", method, "--task", "glue/cola", "--train-samples", "49")
+    """33 examples in batches of 8 leave one for the last step, and 21 dev examples are odd: nothing is even.
+
+    A correlation of scores moves with every single prediction; a few small steps leave all classes alike.
+    """
+    words = ("--method", method, "--task", "glue/stsb", "--train-samples", "33")
     (tmp_path / "tasks").mkdir()  # a folder of the user's where the command is called must not hide ours
     (tmp_path / "tasks" / "__init__.py").write_text("raise ImportError('the wrong tasks')")
     one = bench(*words, budget=("--epochs", "1"), out=tmp_path / "one").only()
@@ -33,10 +36,12 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
     two = outcome.only()
     assert (one["cost"]["devices"], two["cost"]["devices"]) == (1, 2)
     assert two["run_id"] == one["run_id"]
-    assert [point["step"] for point in two["curve"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [point["step"] for point in two["curve"]] == [1, 2, 3, 4, 5]
     assert [p["loss"] for p in two["curve"]] == pytest.approx([p["loss"] for p in one["curve"]], abs=1e-6)
-    assert two["metrics"] == one["metrics"]
-    assert two["metrics"]["primary"]["n"] == 33
+    scores = one["metrics"]["all"]["dev"]
+    assert abs(scores["pearson"]) > 0.01
+    assert two["metrics"]["all"]["dev"] == pytest.approx(scores, abs=1e-6)
+    assert one["metrics"]["primary"]["n"] == two["metrics"]["primary"]["n"] == 21
     assert (two["params"], two["source"]) == (one["params"], one["source"])
     norms = [[rank["norm"] for rank in made["ranks"]] for made in (one, two)]
     assert norms[1] == pytest.approx(norms[0], rel=1e-3)

@@ -147,7 +147,7 @@ def test_the_order_of_records_changes_nothing(grid, run):
         {"backbone": {"weights_hash": "e" * 64}},
         {"spec": {"max_steps": 300}},
         {"spec": {"max_steps": None, "epochs": 3}},
-        {"spec": {"batch_size": 16}},
+        {"spec": {"batch_size": 32}},
         {"spec": {"train_samples": 16}},
         {"spec": {"precision": "bf16-mixed"}},
     ],
@@ -168,7 +168,7 @@ def test_the_heading_says_what_was_compared(run):
         "all-MiniLM-L6-v2 (22.7 M)",
         "embedded data (1)",
         "150 steps",
-        "batch 32",
+        "batch 16",
         "16 training examples",
         "dev",
     ]

@@ -37,7 +37,7 @@ OTHER: dict[str, Any] = {
     "holdout": 10,
     "max_steps": 151,
     "epochs": 1.0,
-    "batch_size": 16,
+    "batch_size": 32,
     "train_samples": 16,
     "precision": "64-true",
     "method_options": {"rank": 4, "target": "qv"},

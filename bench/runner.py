@@ -48,13 +48,15 @@ def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool =
     progress = make_progress(total=len(plan.cells) + len(plan.trials))
     records: list[record.Record] = []
     interrupted = 0
-    with progress, _sigterm():
+    with progress, _sigterm() as check:
         for line in notes(plan):
             progress.say(line)
         try:
             for trial in plan.trials:
+                check()
                 _once(trial, request, request.out / SELECTION, progress, verbose)
             for cell in plan.cells:
+                check()
                 records.append(_once(cell, request, request.out, progress, verbose))
         except KeyboardInterrupt:
             interrupted = errors.INTERRUPTED
@@ -106,11 +108,10 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
         whole = {**made, **_train(cell, request, folder, tell), "state": state}
         record.validate(loads(dumps(whole)), folder / record.FILE)  # what cannot be written is this cell's failure
         made = whole
-    except Preempted as end:
-        state, stop = "preempted", end
-    except (Exception, KeyboardInterrupt, SystemExit) as end:
-        if _is_interrupt(end):
-            state, stop = "cancelled", KeyboardInterrupt()
+    except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
+        stop = _stop(end)
+        if stop:
+            state = "preempted" if isinstance(stop, Preempted) else "cancelled"
         else:
             state, error = failure.explain(end, folder)
             if verbose and log.is_file():
@@ -125,11 +126,13 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     return made
 
 
-def _is_interrupt(end: BaseException) -> bool:
-    """Ctrl-C, which Lightning turns into SystemExit inside fit; any other SystemExit is a method's own mistake."""
-    return isinstance(end, KeyboardInterrupt) or (
-        isinstance(end, SystemExit) and isinstance(end.__context__, KeyboardInterrupt)
-    )
+def _stop(end: BaseException) -> BaseException | None:
+    """What is to stop the whole command: Ctrl-C or SIGTERM, which Lightning may turn into SystemExit; else None."""
+    if isinstance(end, SystemExit):
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+        return Preempted() if isinstance(end, SIGTERMException) else end.__context__ and _stop(end.__context__)
+    return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
 def _train(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -261,19 +264,29 @@ def _report(plan: Plan, request: Request, records: list[record.Record], *, as_js
 
 
 @contextmanager
-def _sigterm() -> Generator[None]:
-    """SIGTERM becomes `Preempted`, so that the record can say so. Only the main thread may set handlers."""
+def _sigterm() -> Generator[Callable[[], None]]:
+    """SIGTERM becomes `Preempted`, so that the record can say so. Only the main thread may set handlers.
+
+    Yields a function that raises it again: Python drops what a handler raises while an object is being finalised.
+    """
+    arrived = False
 
     def handler(number: int, frame: object) -> None:
+        nonlocal arrived
+        arrived = True
         raise Preempted
+
+    def check() -> None:
+        if arrived:
+            raise Preempted
 
     try:
         before = signal.signal(signal.SIGTERM, handler)
     except ValueError:
-        yield
+        yield check
         return
     try:
-        yield
+        yield check
     finally:
         signal.signal(signal.SIGTERM, before)
 

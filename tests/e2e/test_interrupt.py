@@ -65,6 +65,26 @@ def test_a_signal_stops_the_command_and_the_same_one_goes_on(
     assert files(done) == before
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("hook", "state"), [("step", "preempted"), ("finished", "done")])
+def test_a_sigterm_that_python_drops_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fitted: list[Any], hook: str, state: str
+) -> None:
+    class Object:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # what a handler raises while an object is finalised goes nowhere
+
+    def drop(*args: Any, **options: Any) -> None:
+        Object()
+
+    monkeypatch.setattr(Progress, hook, drop)
+    outcome = bench(*CELLS)
+    assert outcome.code == 75
+    assert [made["state"] for made in outcome.records] == [state]
+    assert len(fitted) == 1
+
+
 def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_path: Path) -> None:
     words = ("--method", "linear", "--task", "glue/stsb", "--select", "lr")
     signalled(signal.SIGINT, 3)

@@ -52,8 +52,6 @@ def orthonormal(matrix: Tensor, tolerance: float = 1e-10) -> bool:
     return bool((matrix.mT @ matrix - torch.eye(matrix.shape[1])).abs().max() < tolerance)
 
 
-# the bound of the compressed form
-
 D, RANK, DEPTH, EPSILON, ETA, STEPS = 30, 3, 3, 0.5, 0.05, 500
 
 
@@ -119,9 +117,6 @@ def test_compressed_factorisation_tracks_the_full_one(decay: float) -> None:
     for wrong in (some, one_off):
         assert orthonormal(wrong)
         assert (squared_errors(full, (product(start) @ wrong, wrong), target, decay) > bound * (1 + 1e-9) + 1e-12).any()
-
-
-# the outer factors
 
 
 @pytest.mark.parametrize(("m", "n"), [(384, 1536), (1536, 384), (64, 64)])
@@ -192,9 +187,6 @@ def test_a_gradient_of_rank_k_gives_the_row_space_of_the_stack() -> None:
 def test_a_rank_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match="exceeds"):
         outer_factors(torch.ones(6, 40), torch.ones(6, 40), 4)
-
-
-# the method
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
@@ -273,9 +265,6 @@ UNDEFINED = [{"depth": 1}, {"rank": 0}, {"rank": -1}, {**COMPRESSED, "rank": 3},
 def test_what_the_equations_do_not_define_is_refused(lab: Any, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         lab.build(lab.spec("deeplora", options=options))
-
-
-# leaving the start
 
 
 def test_an_update_that_stays_at_its_start_is_said_so(lab: Any) -> None:

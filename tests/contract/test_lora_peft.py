@@ -192,6 +192,7 @@ def test_dropout_acts_in_training_alone(lab: Any, place: str) -> None:
     plain, noisy = (lab.spec("lora", max_steps=3, **{place: {"dropout": rate}}) for rate in (0.0, 0.5))
     one, other = lab.run(plain), lab.run(noisy)
     assert one.losses != other.losses
+    assert lab.run(noisy).losses == other.losses, "the seed decides the masks"
     other.method.load_state_dict(one.method.state_dict())
     inputs = one.data.first_batch()["inputs"]
     with torch.no_grad():

@@ -92,6 +92,13 @@ class LowRank(Method):
         """ΔW of every adapted layer."""
         return ((name, layer.delta()) for name, layer in self.layers())
 
+    def export(self) -> dict[str, Tensor]:
+        """What was trained, and the factors that were not: ΔW needs them all."""
+        factors = {
+            f"backbone.{n}.factors.{i}": f.detach() for n, layer in self.layers() for i, f in enumerate(layer.factors)
+        }
+        return {**factors, **super().export()}
+
     def merge(self) -> None:
         """Fold every update into its weight."""
         for _, layer in self.layers():

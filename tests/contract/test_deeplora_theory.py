@@ -267,6 +267,18 @@ def test_what_the_equations_do_not_define_is_refused(lab: Any, options: dict[str
         lab.build(lab.spec("deeplora", options=options))
 
 
+def test_frozen_outer_factors_are_part_of_the_export(lab: Any) -> None:
+    """ΔW cannot be had without them, whatever they were started from."""
+    options = {"form": "compressed", "rank": 4, "gamma": 0.0}
+    _, method = lab.build(lab.spec("deeplora", options=options))
+    exported = method.export()
+    _, other = lab.build(lab.spec("deeplora", options=options, seed=5))
+    assert set(exported) == {n for n, _ in method.named_parameters() if ".factors." in n or n.startswith("head.")}
+    other.load_state_dict({**other.state_dict(), **exported})
+    for (_, ours), (_, theirs) in zip(method.deltas(), other.deltas(), strict=True):
+        assert torch.equal(ours.dense(), theirs.dense())
+
+
 def test_an_update_that_stays_at_its_start_is_said_so(lab: Any) -> None:
     still = lab.run(lab.spec("deeplora", lr=1e-6, max_steps=5))
     (warning,) = still.result["warnings"]

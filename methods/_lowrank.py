@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.config import in_range
 from bench.errors import UsageError
-from bench.method import Method
+from bench.method import Batch, Method
 from bench.spectra import Delta
 
 
@@ -80,7 +82,67 @@ class LowRankConfig:
 
 
 class LowRank(Method):
-    """Freezes the backbone and gives each target layer a `FactoredLinear` that `make` builds."""
+    """Freezes the backbone and gives each target layer the `FactoredLinear` that `layer` builds."""
+
+    @abstractmethod
+    def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+        """The adapted layer that takes the place of `base` (m, n).
+
+        Args:
+            name: of the layer in the backbone.
+            base: the frozen layer.
+            rank: what `ranks` gave this layer.
+            generator: source of all randomness, seeded once for all layers.
+        """
+
+    def adapt(self, batch: Batch) -> None:
+        """Freeze the backbone and adapt the target layers, in the order of the network."""
+        self.backbone.requires_grad_(False)
+        generator = torch.Generator().manual_seed(self.seed)
+        found = targets(self.backbone, self.config.target)
+        ranks = self.ranks(found, batch)
+        self.prepare(found, ranks, batch, generator)
+        for name, base in found:
+            replace(self.backbone, name, self.layer(name, base, ranks[name], generator))
+
+    def ranks(self, found: Sequence[tuple[str, nn.Linear]], batch: Batch) -> dict[str, int | None]:
+        """Rank of every target layer by name: `method.rank` for each."""
+        return {name: self.config.rank for name, _ in found}
+
+    def prepare(
+        self,
+        found: Sequence[tuple[str, nn.Linear]],
+        ranks: dict[str, int | None],
+        batch: Batch,
+        generator: torch.Generator,
+    ) -> None:
+        """What a method needs of all layers before it builds the first."""
+
+    def with_gradients(
+        self, found: Sequence[tuple[str, nn.Linear]], batch: Batch, use: Callable[[str, Tensor], None]
+    ) -> None:
+        """Call `use(name, ∂loss/∂W)` for each layer, on `batch` in evaluation mode; ∂loss/∂W is also ∂loss/∂ΔW.
+
+        The backward pass decides the order. One layer's gradient is held at a time.
+        """
+        handles: list[Any] = []
+        for name, base in found:
+            base.weight.requires_grad_(True)
+
+            def hook(weight: Tensor, name: str = name) -> None:
+                gradient, weight.grad = weight.grad, None
+                assert gradient is not None
+                use(name, gradient.detach())
+
+            handles.append(base.weight.register_post_accumulate_grad_hook(hook))
+        was_training = self.training
+        self.eval()
+        self.loss(batch).backward()
+        self.train(was_training)
+        for handle in handles:
+            handle.remove()
+        self.zero_grad(set_to_none=True)
+        self.backbone.requires_grad_(False)
 
     def layers(self) -> Iterator[tuple[str, FactoredLinear]]:
         """The adapted layers by name, in the order of the network."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch
-from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal, replace, targets
+from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal
 
 
 class DeepLoRA(LowRank):
@@ -61,17 +62,14 @@ class DeepLoRA(LowRank):
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers; the compressed form looks at one gradient first."""
-        self.backbone.requires_grad_(False)
-        generator = torch.Generator().manual_seed(self.seed)
-        found = targets(self.backbone, self.config.target)
-        if self.config.form == "full":
-            layers = {name: self._factors(base, generator) for name, base in found}
-        else:
-            layers = self._compress(found, batch, generator)
-        for name, base in found:
-            replace(self.backbone, name, FactoredLinear(base, layers[name], dropout=self.config.dropout))
+        super().adapt(batch)
         for factor in self._outer():
             factor.requires_grad_(self.config.gamma > 0)
+
+    def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+        """The layer with its L factors, or the L + 2 of the compressed form, beside it."""
+        made = self._compressed.pop(name) if self.config.form == "compressed" else self._factors(base, rank, generator)
+        return FactoredLinear(base, made, dropout=self.config.dropout)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Left and Right at γ times the learning rate, the rest at the learning rate."""
@@ -87,47 +85,33 @@ class DeepLoRA(LowRank):
             return []
         return [factor for _, layer in self.layers() for factor in (layer.factors[0], layer.factors[-1])]
 
-    def _factors(self, base: nn.Linear, generator: torch.Generator) -> list[Tensor]:
+    def _factors(self, base: nn.Linear, rank: int | None, generator: torch.Generator) -> list[Tensor]:
         (m, n), depth = base.weight.shape, self.config.depth
-        width = self.config.rank or max(m, n)
+        width = rank or max(m, n)
         shapes = [(width, n), *[(width, width)] * (depth - 2), (m, width)]
         return [orthogonal(shape, generator) * self.config.init_scale for shape in shapes]
 
-    def _compress(
-        self, found: list[tuple[str, nn.Linear]], batch: Batch, generator: torch.Generator
-    ) -> dict[str, list[Tensor]]:
-        """Factors Right ᵀ, ε·I × L, Left of every layer, from the gradient of `batch` in evaluation mode."""
-        rank = self.config.rank or 0
-        inner = [torch.eye(rank, dtype=torch.float64) * self.config.init_scale for _ in range(self.config.depth)]
-        factors: dict[str, list[Tensor]] = {}
+    def prepare(
+        self,
+        found: Sequence[tuple[str, nn.Linear]],
+        ranks: dict[str, int | None],
+        batch: Batch,
+        generator: torch.Generator,
+    ) -> None:
+        """Compressed form: factors Rightᵀ, ε·I × L, Left of every layer, from the gradient of `batch`."""
+        self._compressed: dict[str, list[Tensor]] = {}
+        if self.config.form == "full":
+            return
 
         def keep(name: str, gradient: Tensor) -> None:
+            rank = ranks[name] or 0
             start = orthogonal(gradient.shape, generator)  # ΔW(0)/ε^L, dropped after this layer
-            left, right = outer_factors(gradient.detach().double().cpu(), start, rank // 2)
-            factors[name] = [right.mT.contiguous(), *(f.clone() for f in inner), left]
+            left, right = outer_factors(gradient.double().cpu(), start, rank // 2)
+            inner = torch.eye(rank, dtype=torch.float64) * self.config.init_scale
+            middle = [inner.clone() for _ in range(self.config.depth)]
+            self._compressed[name] = [right.mT.contiguous(), *middle, left]
 
-        self._with_gradients(found, batch, keep)
-        return factors
-
-    def _with_gradients(self, found: list[tuple[str, nn.Linear]], batch: Batch, use: Any) -> None:
-        """Call `use(name, ∂loss/∂W)` for each layer, which is ∂loss/∂ΔW; one layer's gradient is held at a time."""
-        handles: list[Any] = []
-        for name, base in found:
-            base.weight.requires_grad_(True)
-
-            def hook(weight: Tensor, name: str = name) -> None:
-                gradient, weight.grad = weight.grad, None
-                use(name, gradient)
-
-            handles.append(base.weight.register_post_accumulate_grad_hook(hook))
-        was_training = self.training
-        self.eval()
-        self.loss(batch).backward()
-        self.train(was_training)
-        for handle in handles:
-            handle.remove()
-        self.zero_grad(set_to_none=True)
-        self.backbone.requires_grad_(False)
+        self.with_gradients(found, batch, keep)
 
 
 def outer_factors(gradient: Tensor, start: Tensor, k: int) -> tuple[Tensor, Tensor]:

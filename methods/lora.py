@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config import in_range
-from bench.method import Batch
-from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, replace, targets
+from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
 
 
 class LoRA(LowRank):
@@ -44,17 +43,13 @@ class LoRA(LowRank):
 
     config: Config
 
-    def adapt(self, batch: Batch) -> None:
-        """Freeze the backbone and adapt the target layers."""
-        self.backbone.requires_grad_(False)
-        generator = torch.Generator().manual_seed(self.seed)
-        scale = self.config.alpha / self.config.rank if self.config.scaling == "standard" else 1.0
-        for name, base in targets(self.backbone, self.config.target):
-            layer = FactoredLinear(base, self._factors(base, generator), scale=scale, dropout=self.config.dropout)
-            replace(self.backbone, name, layer)
+    def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+        """The layer with B·A beside it."""
+        assert rank is not None
+        scale = self.config.alpha / rank if self.config.scaling == "standard" else 1.0
+        return FactoredLinear(base, self._factors(base, rank, generator), scale=scale, dropout=self.config.dropout)
 
-    def _factors(self, base: nn.Linear, generator: torch.Generator) -> list[Tensor]:
-        rank = self.config.rank
+    def _factors(self, base: nn.Linear, rank: int, generator: torch.Generator) -> list[Tensor]:
         if self.config.init == "kaiming":
             # Kaiming-uniform with a=√5: U(−1/√n, 1/√n)
             a = (torch.rand(rank, base.in_features, generator=generator) * 2 - 1) / math.sqrt(base.in_features)

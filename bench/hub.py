@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers: asked once, within seconds, so that having no network costs no waiting."""
+"""Whether a server answers: asked once, within seconds, so that having no network costs no waiting."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from functools import cache
 from urllib.parse import urlsplit
 
 PATIENCE_S = 4.0
-"""Time in which the hub must answer, name look-up included."""
+"""Time in which a server must answer, name look-up included."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-@cache
 def unreachable() -> str:
-    """Why the hub (`HF_ENDPOINT`) cannot be reached, or an empty string; asked once per process."""
+    """Why the Hugging Face hub (`HF_ENDPOINT`) cannot be reached, or an empty string."""
     for name in OFFLINE:
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{name} is set"
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    return silence((os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"))
+
+
+@cache
+def silence(endpoint: str) -> str:
+    """Why a server cannot be reached, or an empty string; asked once per process."""
     host = urlsplit(endpoint).hostname or endpoint
     answer: list[str] = []
     # a name look-up knows no time limit, so it runs in a thread that may be left behind

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench import registry
 from bench.backbones import Backbone, open_backbone
+from bench.batches import Cut
 from bench.config import NAMESPACES, BackboneConfig
 from bench.data import Corpus
 from bench.describe import describe as describe_entry
@@ -97,6 +98,8 @@ def make(request: Request) -> Plan:
     options = resolve_all(request.settings, request.methods)
     for namespace, kind in NAMESPACES.items():
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
+    micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
+    Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
     skipped: list[Skip] = []
     tasks = _open_all(expand(request.tasks), lambda task: task.open(request.data), skipped)
     backbones = _open_backbones(request, options, skipped)
@@ -106,12 +109,13 @@ def make(request: Request) -> Plan:
     if request.select_on and not selectors:
         raise _nothing(skipped)
     cells: list[Cell] = []
-    for method, backbone, (task, corpus), seed in product(request.methods, backbones, tasks, request.seeds):
-        if task.spec.modality != backbone.modality or not _fits(method, task):
-            skipped.append(_misfit(method, backbone, task))
+    for method, backbone, opened in product(request.methods, backbones, tasks):
+        if misfit := _misfit(request, method, backbone, opened):
+            skipped.append(Skip(name=f"{method} × {opened[0].spec.name}", error=misfit))
             continue
-        base = _spec(request, method, options[method], backbone, (task, corpus), seed)
-        cells += _cells(request, base, (task, corpus), backbone, selectors[0] if selectors else (task, corpus))
+        for seed in request.seeds:
+            base = _spec(request, method, options[method], backbone, opened, seed)
+            cells += _cells(request, base, opened, backbone, selectors[0] if selectors else opened)
     if not cells:
         raise _nothing(skipped)
     if request.strict and skipped:
@@ -188,7 +192,7 @@ def _spec(
         max_steps=request.max_steps or (None if request.epochs else DEFAULT_STEPS),
         epochs=request.epochs,
         batch_size=request.batch_size,
-        train_samples=_samples(request, opened),
+        train_samples=request.train_samples,
         precision=request.precision,
         method_options=options["method"],
         head=options["head"],
@@ -207,38 +211,39 @@ def _holdout(corpus: Corpus) -> int:
     return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(corpus.train))))
 
 
-def _samples(request: Request, opened: Opened) -> int | None:
-    wanted, there = request.train_samples, len(opened[1].train)
-    if wanted is not None and wanted > there:
-        raise UsageError(
-            f"--train-samples {wanted}: {opened[0].spec.name} has {there} training examples",
+def _misfit(request: Request, method: str, backbone: Backbone, opened: Opened) -> BenchError | None:
+    """Why a method, a backbone and a task do not go together; None if they do."""
+    task, there = opened[0].spec, len(opened[1].train)
+    needs = describe_entry("methods", method).attributes.get("needs")
+    if task.modality != backbone.modality or (needs and task.modality not in needs):
+        return BenchError(
+            f"{method} on {task.name} with {backbone.name} does not fit",
+            f"the task is {task.modality}, the backbone reads {backbone.modality}",
+            f"`bench show {method}` says what it works on.",
+        )
+    if request.train_samples is not None and request.train_samples > there:
+        return UsageError(
+            f"--train-samples {request.train_samples}: {task.name} has {there} training examples",
             "samples are drawn without replacement",
             "Ask for fewer, or leave the option away to train on all.",
         )
-    return wanted
+    return None
 
 
-def _fits(method: str, task: Task) -> bool:
-    needs = describe_entry("methods", method).attributes.get("needs")
-    return not needs or task.spec.modality in needs
-
-
-def _misfit(method: str, backbone: Backbone, task: Task) -> Skip:
-    error = BenchError(
-        f"{method} on {task.spec.name} with {backbone.name} does not fit",
-        f"the task is {task.spec.modality}, the backbone reads {backbone.modality}",
-        f"`bench show {method}` says what it works on.",
-    )
-    return Skip(name=f"{method} × {task.spec.name}", error=error)
-
-
-def _nothing(skipped: Sequence[Skip], what: str = "nothing of this can run") -> EnvironmentProblem:
-    """One error for all: the common one where it is common, else each by name."""
+def _nothing(skipped: Sequence[Skip], what: str = "nothing of this can run") -> BenchError:
+    """One error for all: the common one where it is common, else one line for each, with the names it concerns."""
+    names: dict[str, list[str]] = {}
+    known: dict[str, str] = {}
+    for skip in skipped:
+        names.setdefault(skip.error.what, []).append(skip.name)
+        known.setdefault(skip.error.what, skip.error.known)
     first = skipped[0].error
-    if len({(s.error.what, s.error.known) for s in skipped}) == 1:
-        return EnvironmentProblem(first.what, first.known, first.todo)
-    known = "\n".join(f"{s.name}: {s.error.what} ({s.error.known})" for s in skipped)
-    return EnvironmentProblem(what, known, first.todo)
+    kind = UsageError if all(isinstance(skip.error, UsageError) for skip in skipped) else EnvironmentProblem
+    if len(names) == 1:
+        same = len({skip.error.known for skip in skipped}) == 1
+        return kind(first.what, first.known if same else f"asked for {', '.join(names[first.what])}", first.todo)
+    lines = [f"{', '.join(who)}: {reason} ({known[reason]})" for reason, who in names.items()]
+    return kind(what, "\n".join(lines), first.todo)
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _once(cell: Cell, request: Request, out: Path, progress: Progress, verbose: 
     there = _existing(folder)
     if there and there["state"] in FINISHED and not (request.retry and there["state"] != "done"):
         progress.finished(cell.spec, there, before=True)
-        return there
+        return _track(cell, there, folder)
     progress.begin(cell.spec)
     made = _run(cell, request, folder, progress.step, verbose)
     progress.finished(cell.spec, made)
@@ -120,9 +120,18 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     record.write(made, folder)
     if stop is not None:
         raise stop
-    if cell.spec.track != "off" and state == "done":
-        made["tracking"] = _mirror(made, folder)
-        record.write(made, folder)
+    return _track(cell, made, folder)
+
+
+def _track(cell: Cell, made: record.Record, folder: Path) -> record.Record:
+    """Mirror a finished run where that is asked and has not been done."""
+    there = made["tracking"]
+    if cell.spec.track == "off" or made["state"] != "done" or (there and not there["error"]):
+        return made
+    from bench.tracking import mirror
+
+    made = {**made, "tracking": mirror(made, folder)}
+    record.write(made, folder)
     return made
 
 
@@ -204,7 +213,7 @@ def _blank(cell: Cell) -> record.Record:
             "kind": corpus.source,
             "revision": corpus.revision,
             "data_hash": corpus.hash,
-            "train_examples": spec.train_samples or len(corpus.train) - spec.holdout,
+            "train_examples": min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
             "evaluation_examples": sizes,
         },
         "metrics": None,
@@ -236,12 +245,6 @@ def _git() -> str | None:
         return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _mirror(made: record.Record, folder: Path) -> dict[str, Any]:
-    from bench.tracking import mirror
-
-    return mirror(made, folder)
 
 
 def _report(plan: Plan, request: Request, records: list[record.Record], *, as_json: bool) -> None:

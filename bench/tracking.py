@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.hub import silence
 from bench.record import Record
 
 PROJECT = "lowrank-bench"
@@ -35,12 +36,22 @@ def mirror(record: Record, folder: Path) -> dict[str, Any]:
 
 
 def _mode() -> str:
-    """`WANDB_MODE` if it is set; else online with a key, offline without one."""
+    """`WANDB_MODE` if it is set; else online with a key and a server that answers, offline without."""
     chosen = os.environ.get("WANDB_MODE")
     if chosen in ("online", "offline"):
         return chosen
+    if not _key():
+        return "offline"
+    # W&B itself would wait a minute and a half, for every run
+    if reason := silence(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"):
+        sys.stderr.write(f"warning: {reason}; the W&B run is offline, `wandb sync` sends it later\n")
+        return "offline"
+    return "online"
+
+
+def _key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
-        return "online"
+        return True
     import wandb
 
     wandb.setup(settings=wandb.Settings(silent=True))
@@ -48,7 +59,7 @@ def _mode() -> str:
         found = wandb.login(prompt=False, verify=False)
     except TypeError:  # releases that know no `prompt`
         found = wandb.api.api_key
-    return "online" if found else "offline"
+    return bool(found)
 
 
 def _send(record: Record, folder: Path, mode: str) -> str | None:

@@ -125,12 +125,12 @@ def test_a_backbone_that_is_not_there(name, kind, text, monkeypatch, tmp_path):
     from bench import hub
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub.unreachable.cache_clear()
+    hub.silence.cache_clear()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=text) as caught:
         open_backbone(name, BackboneConfig())
     assert caught.value.todo
-    hub.unreachable.cache_clear()
+    hub.silence.cache_clear()
 
 
 def test_pickled_weights_are_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,10 @@ def test_a_data_directory_that_is_not_there(bench: Bench, tmp_path: Path) -> Non
     outcome = bench("--method", "lora", "--task", "glue", data=tmp_path / "nowhere")
     assert outcome.code == 3
     assert f"data directory {tmp_path / 'nowhere'} does not exist" in outcome.err
-    assert "--data-dir" in three_parts(outcome)[2]
+    said = three_parts(outcome)
+    assert "--data-dir" in said[2]
+    assert outcome.err.count("nowhere does not exist") == 1
+    assert "glue/cola" in said[1] and "glue/wnli" in said[1]
 
 
 BROKEN: list[tuple[str, str, Callable[[str], str], str, str]] = [
@@ -207,11 +209,24 @@ def test_an_option_that_does_not_fit_the_backbone(bench: Bench, words: str, what
     assert not (outcome.folder / bad["run_id"] / "error.log").exists(), "foreseen, so no traceback"
 
 
-def test_a_batch_that_micro_batches_do_not_divide(bench: Bench) -> None:
-    outcome = bench("--method", "linear", "--task", "glue/cola", "--set", "runtime.micro_batch=3")
-    assert outcome.code in (1, 2)
-    assert "--batch-size 8 cannot be cut into equal parts" in outcome.err
-    assert "3 per micro batch" in outcome.err + json.dumps(outcome.records)
+@pytest.mark.parametrize(
+    ("words", "parts"), [("--set runtime.micro_batch=3", "3 per micro"), ("--devices 3", "3 devices")]
+)
+def test_a_batch_that_cannot_be_cut(bench: Bench, fitted: list[Any], words: str, parts: str) -> None:
+    outcome = bench("--method", "linear", "--task", "glue/cola", *words.split())
+    assert outcome.code == 2
+    said = three_parts(outcome)
+    assert "--batch-size 8 cannot be cut into equal parts" in said[0]
+    assert parts in said[1]
+    assert not outcome.folder.exists() and not fitted
+
+
+def test_samples_that_one_task_lacks_leave_the_others(bench: Bench) -> None:
+    outcome = bench("--method", "linear", "--task", "glue/cola,glue/stsb", "--train-samples", "50")
+    assert outcome.code == 1
+    assert outcome.states() == {("linear", "glue/cola"): "done"}
+    assert outcome.only()["source"]["train_examples"] == 50
+    assert "glue/stsb has 40 training examples" in outcome.err
 
 
 def test_a_defect_of_a_method_and_retry(

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from bench import tracking
+
 wandb = pytest.importorskip("wandb")
 
 Bench = Callable[..., Any]
@@ -89,6 +91,14 @@ def _refuse(*args: Any, **options: Any) -> Any:
     raise RuntimeError("no room left\nin the cloud")
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of every `wandb.init`, all of which fail."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(wandb, "init", lambda **options: (found.append(options), _refuse()))
+    return found
+
+
 def test_a_failure_is_a_warning_and_stays_in_the_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb, "init", _refuse)
     outcome = bench(*TWO)
@@ -134,20 +144,39 @@ def test_a_failure_half_way_leaves_no_run_open(bench: Bench, monkeypatch: pytest
     [("a" * 40, "", "online"), ("a" * 40, "offline", "offline"), ("", "online", "online"), ("", "", "offline")],
 )
 def test_online_with_a_key_and_as_wandb_mode_says(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, key: str, chosen: str, mode: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: list[dict[str, Any]], key: str, chosen: str, mode: str
 ) -> None:
-    seen: list[str] = []
-
-    def init(**options: Any) -> Any:
-        seen.append(options["mode"])
-        _refuse()
-
-    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(tracking, "silence", lambda endpoint: "")
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("WANDB_MODE", chosen)
     outcome = bench("--method", "linear", "--task", "glue/cola", "--track", "wandb")
-    assert seen == [mode]
+    assert [options["mode"] for options in seen] == [mode]
     assert outcome.only()["tracking"]["mode"] == mode
+
+
+def test_a_key_and_a_server_that_is_not_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: list[dict[str, Any]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    outcome = bench("--method", "linear", "--task", "glue/cola", "--track", "wandb")
+    assert [options["mode"] for options in seen] == ["offline"]
+    assert "warning: 127.0.0.1: Connection refused; the W&B run is offline" in outcome.err
+
+
+def test_a_run_that_is_done_already_is_mirrored_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: list[dict[str, Any]], fitted: list[Any]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ("--method", "linear", "--task", "glue/cola")
+    bench(*words)
+    assert not seen
+    for times in (1, 2):  # the refusal is in the record, so it is tried again
+        assert bench(*words, "--track", "wandb").only()["tracking"]["error"] == "RuntimeError: no room left"
+        assert len(seen) == times
+    assert len(fitted) == 1
 
 
 def test_off_by_default(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

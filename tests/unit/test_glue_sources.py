@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import hub
 from bench.data import DataRequest
 from bench.errors import AbsentTask, DataProblem, UsageError
 from tasks._glue_schema import SCHEMAS
@@ -65,15 +66,13 @@ def opened(cell: str, *dirs: Path | tuple[str, Path], **kw):
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch, tmp_path_factory):
-    from tasks import _hub
-
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
     for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    _hub.unreachable.cache_clear()
+    hub.silence.cache_clear()
     yield
-    _hub.unreachable.cache_clear()
+    hub.silence.cache_clear()
 
 
 # the tasks

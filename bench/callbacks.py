@@ -1,12 +1,16 @@
-"""Lightning callbacks of a run: the loss curve, which also stops a diverging run, and the predictions."""
+"""Lightning callbacks of a run: the loss curve, which also stops a diverging run, predictions, and checkpoints."""
 
 from __future__ import annotations
 
 import math
+import os
+import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning import LightningModule, Trainer
@@ -36,12 +40,21 @@ class LossCurve(Callback):
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
+        """Start the clock, or let it go on from where an interrupted run stopped it."""
+        self._began = time.perf_counter() - self.train_s
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
         self.train_s = time.perf_counter() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an interrupted run needs: points, steps and seconds so far."""
+        return {"points": self.points, "step": self._step, "train_s": time.perf_counter() - self._began}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.points = [(step, loss) for step, loss in state_dict["points"]]
+        self._step, self.train_s = state_dict["step"], state_dict["train_s"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,3 +120,78 @@ class Predictions(Callback):
             raise Diverged("the trained network's outputs are not finite", "", "Lower --lr, or raise precision.")
         order = index.argsort()
         return outputs[order], labels[order]
+
+
+class Checkpoint(Callback):
+    """Writes, between two optimiser steps, everything that decides the next one; a later process goes on from there.
+
+    Lightning keeps weights, optimiser, schedule and progress; this adds the random generators of every device, and the
+    data's position (`datamodule.done`, micro batches taken).
+
+    Attributes:
+        resumed: steps after which the run was taken up again.
+    """
+
+    def __init__(self, file: Path, *, parts: int, every_s: float | None) -> None:
+        """Args: the file, micro batches per step, and seconds between two writes (None: never)."""
+        self.file, self.parts, self.every_s = file, parts, every_s
+        self.resumed: list[int] = []
+        self._random: list[dict[str, Any]] = []
+        self._written = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generators by device, and where the run was interrupted before."""
+        return {"random": self._random, "resumed": self.resumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave; the generators are set when training begins."""
+        self._random, self.resumed = state_dict["random"], list(state_dict["resumed"])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Before the first batch, set the generators of an interrupted run; before later ones, write if it is time."""
+        if self._random:
+            _set_random(self._random[trainer.global_rank])
+            self._random = []
+            self.resumed.append(trainer.global_step)
+        elif batch_idx and batch_idx % self.parts == 0 and self._due(trainer):
+            self._write(trainer, batch_idx)
+
+    def _due(self, trainer: Trainer) -> bool:
+        if self.every_s is None:
+            return False
+        due = time.monotonic() - self._written >= self.every_s
+        return due if trainer.world_size == 1 else trainer.strategy.broadcast(due)  # all devices write, or none
+
+    def _write(self, trainer: Trainer, batch_idx: int) -> None:
+        trainer.datamodule.done = batch_idx  # type: ignore[attr-defined]
+        self._random = [_random()]
+        if trainer.world_size > 1:
+            everyone: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(everyone, self._random[0])
+            self._random = everyone
+        temporary = self.file.with_suffix(".ckpt.tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.file)  # noqa: PTH105 - the name that says it is atomic
+        self._random = []
+        self._written = time.monotonic()
+
+
+def _random() -> dict[str, Any]:
+    """State of every global generator, as values that load without pickle."""
+    numpy = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},  # type: ignore[index]
+    }
+
+
+def _set_random(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    random.setstate(states["python"])
+    inner = states["numpy"]["state"]
+    np.random.set_state({**states["numpy"], "state": {**inner, "key": np.array(inner["key"], dtype=np.uint32)}})

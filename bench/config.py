@@ -97,12 +97,15 @@ class RuntimeConfig:
     """Which weights a run keeps: what a parameter-efficient method trained, also a full fine-tune's, or nothing."""
     workers: int = 0
     """Loader processes; the data is in memory, so 0 is nearly always fastest."""
+    checkpoint_s: float | None = 60.0
+    """Seconds between two checkpoints, from which the same command goes on after an interruption; none writes none."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         in_range("runtime.micro_batch", self.micro_batch, 0)
         in_range("runtime.eval_batch", self.eval_batch, 1)
         in_range("runtime.workers", self.workers, 0)
+        in_range("runtime.checkpoint_s", self.checkpoint_s or 0, 0)
 
 
 NAMESPACES: dict[str, type] = {

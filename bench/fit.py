@@ -16,10 +16,10 @@ import torch
 from lightning import Trainer, seed_everything
 from safetensors.torch import save_file
 
-from bench import memory, metrics, registry
+from bench import checkpoint, memory, metrics, registry
 from bench.backbones import Backbone
 from bench.batches import Cut
-from bench.callbacks import LossCurve, Predictions
+from bench.callbacks import Checkpoint, LossCurve, Predictions
 from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
 from bench.data import Corpus
 from bench.errors import UsageError
@@ -44,7 +44,7 @@ def fit(
     directory: Path,
     tell: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Result:
-    """Train and evaluate one run.
+    """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
     Args:
         spec: what to run; its `lr` is set.
@@ -64,8 +64,10 @@ def fit(
         runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
         cut = Cut(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
         curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
-        trainer = _trainer(spec, data.steps, cut.parts, method.optim.clip, [curve, predictions])
-        trainer.fit(method, datamodule=data)
+        file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
+        keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
+        trainer = _trainer(spec, data.steps, cut.parts, method.optim.clip, [curve, predictions, keeper])
+        trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
         scores = _scores(data, task, predictions, trainer.world_size)
@@ -91,6 +93,7 @@ def fit(
             "peak_memory_bytes": memory.peak(),
             "device": _device(trainer),
             "devices": trainer.world_size,
+            "resumed_at": keeper.resumed,
         },
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
         "warnings": _barely(ranks),

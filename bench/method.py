@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -67,6 +66,7 @@ class Method(LightningModule):
         self.head_config, self.optim, self.lr = head, optim, lr
         self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
         self.head.requires_grad_(head.trainable)
+        self.strict_loading = False  # checkpoints hold what trains; the rest is built again
 
     # what a method implements
 
@@ -127,10 +127,15 @@ class Method(LightningModule):
             for g in self.param_groups()
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=self.optim.eps, weight_decay=self.optim.weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
-        factor = schedule(self.optim, total)
+        # not `estimated_stepping_batches`: it opens the loader before a checkpoint can say where to begin
+        factor = schedule(self.optim, self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen: an interrupted run builds it again from backbone and seed."""
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n not in frozen}
 
     def parameter_counts(self) -> dict[str, int]:
         """`total` (backbone, adapter, head), `trainable` (head included), `head` (trained parameters of the head)."""
@@ -141,22 +146,22 @@ class Method(LightningModule):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class schedule:  # noqa: N801 - a function with state
-    """Factor on the learning rate at an optimiser step: linear warm-up, then linear, cosine or no decay to zero."""
+def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
+    """Factor on the learning rate at step 0, 1, …, total − 1: linear warm-up, then linear, cosine or no decay to zero.
 
-    optim: OptimConfig
-    total: int
+    A plain function: of any other callable LambdaLR would put the attributes into a checkpoint.
+    """
+    warmup = max(1, round(optim.warmup * total)) if optim.warmup > 0 else 0
 
-    def __call__(self, step: int) -> float:
-        """The factor for step 0, 1, …, total − 1."""
-        warmup = max(1, round(self.optim.warmup * self.total)) if self.optim.warmup > 0 else 0
+    def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        left = (self.total - step) / max(1, self.total - warmup)
-        if self.optim.schedule == "linear":
+        left = (total - step) / max(1, total - warmup)
+        if optim.schedule == "linear":
             return max(0.0, left)
-        return 0.5 * (1 - math.cos(math.pi * max(0.0, left))) if self.optim.schedule == "cosine" else 1.0
+        return 0.5 * (1 - math.cos(math.pi * max(0.0, left))) if optim.schedule == "cosine" else 1.0
+
+    return factor
 
 
 def _make_head(width: int, outputs: int, seed: int) -> nn.Linear:

@@ -17,7 +17,7 @@ from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
-from bench import errors, failure, record
+from bench import checkpoint, errors, failure, record
 from bench.errors import BenchError, EnvironmentProblem
 from bench.plan import Cell, Plan, notes
 from bench.progress import Progress, make_progress
@@ -120,6 +120,7 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     record.write(made, folder)
     if stop is not None:
         raise stop
+    checkpoint.drop(folder)
     return _track(cell, made, folder)
 
 

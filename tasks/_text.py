@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bench.backbones import Backbone
 from bench.batches import Cut, StepBatches
@@ -32,7 +32,10 @@ class TextDataModule(LightningDataModule):
     Attributes:
         splits: names of the evaluation splits, in the order of `val_dataloader`; the first is primary.
         steps: optimiser steps of the whole run.
+        done: micro batches that training has taken, told by whoever writes a checkpoint.
     """
+
+    done = 0
 
     def __init__(self, task: TaskSpec, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> None:
         super().__init__()
@@ -78,8 +81,8 @@ class TextDataModule(LightningDataModule):
         return self.collate(self.train, self.batches[0])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Micro batches of this device, in order, for the whole run."""
-        return _loader(_Steps(self, self.cut()), self.runtime.workers)
+        """Micro batches of this device, in order, for the whole run, or for what is left of an interrupted one."""
+        return _Resumable(self, _Steps(self, self.cut()))
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader per evaluation split: every example once over all devices, long ones first."""
@@ -129,6 +132,35 @@ class _Steps(Dataset[Batch]):
         step, part = divmod(item, self.cut.parts)
         index, weight = self.cut.part(self.data.batches[step], part)
         return self.data.collate(self.data.train, index, weight)
+
+
+class _From(Sampler[int]):
+    """`start`, …, `total` − 1; its length is the whole run's, by which Lightning counts."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.start = total, 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.total))
+
+    def __len__(self) -> int:
+        return self.total
+
+
+class _Resumable(DataLoader[Batch]):
+    """The training loader, whose position Lightning keeps in a checkpoint: micro batches taken, as the run says."""
+
+    def __init__(self, data: TextDataModule, steps: _Steps) -> None:
+        self.data, self.position = data, _From(len(steps))
+        super().__init__(steps, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
+
+    def state_dict(self) -> dict[str, int]:
+        """The loader itself may have read ahead."""
+        return {"done": self.data.done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin there."""
+        self.position.start = state_dict["done"]
 
 
 class _Chunks(Dataset[Batch]):

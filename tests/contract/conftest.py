@@ -124,9 +124,9 @@ class Lab:
         task = self.tasks[spec.task]
         return training.build(spec, task, task.corpus, self.backbone)
 
-    def run(self, spec: RunSpec) -> Run:
-        """Train and evaluate as `bench run` does."""
-        task, directory, losses, kept = self.tasks[spec.task], self.folder(), [], {}
+    def run(self, spec: RunSpec, directory: Path | None = None, tell: Callable[[int], None] = lambda step: None) -> Run:
+        """Train and evaluate as `bench run` does; `tell` hears every step."""
+        task, directory, losses, kept = self.tasks[spec.task], directory or self.folder(), [], {}
         original = training.build
 
         def build(*args: Any) -> tuple[Any, Method]:
@@ -142,7 +142,7 @@ class Lab:
                 task.corpus,
                 self.backbone,
                 directory=directory,
-                tell=lambda step, loss: losses.append(loss),
+                tell=lambda step, loss: (losses.append(loss), tell(step)),
             )
         return Run(result=result, losses=losses, directory=directory, **kept)
 

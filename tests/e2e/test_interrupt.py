@@ -141,6 +141,70 @@ def test_kill_9_breaks_no_record_and_the_same_command_goes_on(
     assert {run_id: files(out / run_id) for run_id in done} == before
 
 
+ONE = ("--method", "lora", "--task", "glue/cola", "--set", "runtime.checkpoint_s=0")
+
+
+def test_a_killed_run_goes_on_from_its_last_step(bench: Bench, glue: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    small = ["--max-steps", "120", "--batch-size", "8", "--set", "task.max_length=24", "--accelerator", "cpu"]
+    words = ["run", "--backbone", str(tiny_bert), *small, "--data-dir", str(glue), "--out", str(out), *ONE]
+    process = subprocess.Popen([sys.executable, "-P", "-m", "bench", *words], stderr=subprocess.DEVNULL)
+    try:
+        while not [*out.glob("*/checkpoint-1x1.ckpt")]:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    made = bench(*ONE, budget=("--max-steps", "120")).only()
+    assert made["state"] == "done"
+    [step] = made["cost"]["resumed_at"]
+    assert 1 <= step < 120
+    assert [point["step"] for point in made["curve"]] == [*range(1, 121)], "no step is missing or twice"
+    assert not [*out.glob("*/checkpoint*")], "what has ended needs none"
+
+
+def test_a_run_that_fails_leaves_no_checkpoint(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(self: Progress, step: int, loss: float) -> None:
+        if step == 3:
+            assert [*Path("runs").glob("*/checkpoint-1x1.ckpt")]
+            raise RuntimeError("boom")
+
+    monkeypatch.setattr(Progress, "step", step)
+    outcome = bench(*ONE, budget=("--max-steps", "4"))
+    assert outcome.only()["error"]["what"] == "RuntimeError: boom"
+    assert not [*outcome.folder.glob("*/checkpoint*")], "the second attempt begins anew"
+
+
+def test_a_worker_ends_with_the_command_that_started_it() -> None:
+    """After `kill -9` of the command nobody else would end it, and it would hold the device."""
+    worker = "from bench.worker import end_with_parent; import time; end_with_parent(); time.sleep(60)"
+    command = (
+        f"import os, subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {worker!r}]); "
+        "print(p.pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    pid = int(process.stdout.readline())
+    time.sleep(1)
+    os.kill(pid, 0)  # it is there
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while _alive(pid):
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")  # an orphan that nobody waits for stays as a zombie
+    return not status.is_file() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
 def _count(out: Path, state: str) -> int:
     records, problems = record.load_all(out)
     assert not problems, "no reader ever sees half a record"

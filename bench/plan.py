@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from bench import registry
@@ -14,7 +15,8 @@ from bench.config import NAMESPACES, BackboneConfig
 from bench.data import Corpus
 from bench.describe import describe as describe_entry
 from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
-from bench.settings import resolve_all
+from bench.exchange import open_folder
+from bench.settings import named, resolve_all
 from bench.spec import Option, Request, RunSpec
 from bench.task import Task
 
@@ -100,6 +102,7 @@ def make(request: Request) -> Plan:
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
     micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
     Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
+    starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
     skipped: list[Skip] = []
     tasks = _open_all(expand(request.tasks), lambda task: task.open(request.data), skipped)
     backbones = _open_backbones(request, options, skipped)
@@ -114,7 +117,7 @@ def make(request: Request) -> Plan:
             skipped.append(Skip(name=f"{method} × {opened[0].spec.name}", error=misfit))
             continue
         for seed in request.seeds:
-            base = _spec(request, method, options[method], backbone, opened, seed)
+            base = _spec(request, method, options[method], backbone, opened, seed).with_(start=starts[method])
             cells += _cells(request, base, opened, backbone, selectors[0] if selectors else opened)
     if not cells:
         raise _nothing(skipped)
@@ -205,6 +208,33 @@ def _spec(
         track=request.track,
         out=str(request.out),
     )
+
+
+def _start(request: Request, method: str, options: dict[str, Option]) -> str | None:
+    """Folder that the option `start` names; in its place comes the hash of its content, with the options it decides.
+
+    Raises:
+        EnvironmentProblem: there is no adapter in it.
+        UsageError: the method cannot start from it, or another value was given for an option that it decides.
+    """
+    if not options.get("start"):
+        return None
+    folder = open_folder(Path(str(options["start"])).expanduser())
+    kind: type[Any] = registry.load("methods", method)
+    decided: dict[str, Option] = kind.from_peft(folder)
+    asked = named(request.settings)
+    for key, value in decided.items():
+        if key == "target" and key in asked:  # which layers an expression names, only the network can tell
+            continue
+        if key in asked and options[key] != value:
+            raise UsageError(
+                f"--set method.{key}={options[key]} contradicts the adapter to start from",
+                f"{folder.path} has {key} {value}",
+                "Leave the option out.",
+            )
+        options[key] = value
+    options["start"] = f"sha256:{folder.hash}"
+    return str(folder.path)
 
 
 def _holdout(corpus: Corpus) -> int:

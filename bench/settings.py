@@ -53,6 +53,11 @@ def resolve_all(settings: Sequence[str], methods: Sequence[str]) -> dict[str, di
     }
 
 
+def named(settings: Sequence[str]) -> set[str]:
+    """Options of the method that `settings` name, whatever their values."""
+    return {key for space, key in _parse(settings) if space == "method"}
+
+
 def typed(text: str, annotation: str) -> Value:
     """The value `text` stands for under an annotation such as `int | None` or `Literal['a', 'b']`.
 

@@ -17,7 +17,7 @@ PROTOCOL = 1
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Option = str | int | float | bool | None
 
-NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out"})
+NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
 
 
@@ -63,6 +63,7 @@ class RunSpec:
         select: candidate learning rates.
         select_on: cell whose held-out train split decides between them.
         holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
+        start: folder of the adapter to start from; its content's hash is the method's option `start`.
         method_options, head, optim, task_options, backbone_options, runtime: the namespaces of `--set`.
     """
 
@@ -89,6 +90,7 @@ class RunSpec:
     devices: int = 1
     track: Literal["off", "wandb"] = "off"
     out: str = "runs"
+    start: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bench.config import in_range
+from bench.exchange import PeftFolder
+from bench.method import Batch, Peft
+from methods import _peft
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
 
 
@@ -35,6 +40,8 @@ class LoRA(LowRank):
         """Start of A: kaiming as in the LoRA paper, or N(0, 1) as the Deep LoRA paper's baseline."""
         scaling: Literal["standard", "none"] = "standard"
         """Scale of BA: standard is α/r; none is 1, as the Deep LoRA paper's baseline."""
+        start: str | None = None
+        """Folder of a LoRA adapter of peft to start from; rank, alpha and target are then the adapter's."""
 
         def __post_init__(self) -> None:
             """Check ranges."""
@@ -43,9 +50,23 @@ class LoRA(LowRank):
 
     config: Config
 
+    def prepare(
+        self,
+        found: Sequence[tuple[str, nn.Linear]],
+        ranks: dict[str, int | None],
+        batch: Batch,
+        generator: torch.Generator,
+    ) -> None:
+        """Read the adapter to start from, if there is one."""
+        start, names = self.config.start, [name for name, _ in found]
+        self._start = _peft.start(Path(start), names) if start else {}
+
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·A beside it."""
         assert rank is not None
+        if name in self._start:
+            factors, scale = self._start[name]
+            return FactoredLinear(base, factors, scale=scale, dropout=self.config.dropout)
         scale = self.config.alpha / rank if self.config.scaling == "standard" else 1.0
         return FactoredLinear(base, self._factors(base, rank, generator), scale=scale, dropout=self.config.dropout)
 
@@ -56,3 +77,13 @@ class LoRA(LowRank):
         else:
             a = torch.randn(rank, base.in_features, generator=generator)
         return [a, torch.zeros(base.out_features, rank)]
+
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """Peft's LoRA, with the same A and B."""
+        return _peft.lora(tensors, lambda rank: config.alpha if config.scaling == "standard" else rank)
+
+    @classmethod
+    def from_peft(cls, folder: PeftFolder) -> dict[str, Any]:
+        """Rank, alpha and target of a LoRA adapter of peft."""
+        return _peft.options(folder)

@@ -181,7 +181,7 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"cost.resumed_at"}
+OPTIONAL = {"backbone.pooling", "cost.resumed_at", "spec.start"}
 """Fields that older records lack."""
 FIELDS = list(paths(record.schema()))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, TENSORS, HEAD, NOTE = "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "bench.json"
-"""peft's two files, and ours beside them: the head's `weight` (outputs, D) and `bias` (outputs,); what both belong to."""
+"""peft's two files, and ours beside them: the head's `weight` (outputs, D) and `bias` (outputs,); their origin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

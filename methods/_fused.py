@@ -16,13 +16,13 @@ class SplitLinear(nn.Module):
 
     def __init__(self, fused: nn.Linear) -> None:
         super().__init__()
-        width = fused.out_features // 3
+        width, bias = fused.out_features // 3, dict(fused.named_parameters()).get("bias")
         for i, part in enumerate(("query", "key", "value")):
-            layer = nn.Linear(fused.in_features, width, bias=fused.bias is not None, device="meta")
+            layer = nn.Linear(fused.in_features, width, bias=bias is not None, device="meta")
             rows = slice(i * width, (i + 1) * width)
             layer.weight = nn.Parameter(fused.weight.detach()[rows].clone())
-            if fused.bias is not None:
-                layer.bias = nn.Parameter(fused.bias.detach()[rows].clone())
+            if bias is not None:
+                layer.bias = nn.Parameter(bias.detach()[rows].clone())
             self.add_module(part, layer)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,21 +23,11 @@ WRAPPER = "model."
 """Our backbones hold the network that peft adapts as their attribute `model`."""
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of peft's `init_lora_weights` that leave the frozen weight as it is."""
-BEYOND = [
-    "use_dora",
-    "lora_bias",
-    "modules_to_save",
-    "trainable_token_indices",
-    "target_parameters",
-    "layer_replication",
-    "use_qalora",
-    "alora_invocation_tokens",
-    "use_bdlora",
-    "arrow_config",
-    "kasa_config",
-    "velora_config",
-    "monteclora_config",
-]
+BEYOND = (
+    *("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters"),
+    *("layer_replication", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config"),
+    *("kasa_config", "velora_config", "monteclora_config"),
+)
 """Options of peft's LoRA that make more of it than W + scale·B·A."""
 
 
@@ -112,20 +102,17 @@ def start(path: Path, names: Sequence[str]) -> dict[str, tuple[list[Tensor], flo
     parts, tensors = _parts(folder.shapes), load_file(folder.path / TENSORS)
     wanted = {name.removeprefix(WRAPPER): name for name in names}
     if wanted.keys() != parts.keys():
-        only = [sorted(one.keys() - other.keys()) for one, other in ((parts, wanted), (wanted, parts))]
-        known = [f"{len(o)} only in {where} ({', '.join(o[:2])} …)" for o, where in zip(only, ("it", "target")) if o]
+        more, less = sorted(parts.keys() - wanted.keys()), sorted(wanted.keys() - parts.keys())
         raise UsageError(
             "method.start adapts other layers than method.target names",
-            "; ".join(known),
+            f"only the adapter has {more[:2] or 'none'}, only the target names {less[:2] or 'none'}",
             "Give a method.target that matches the adapter's layers, on the backbone it was trained on.",
         )
-    return {
-        wanted[name]: (
-            [tensors[pair["A"]], tensors[pair["B"]]],
-            _scale(folder.config, name, folder.shapes[pair["A"]][0]),
-        )
-        for name, pair in parts.items()
-    }
+    made: dict[str, tuple[list[Tensor], float]] = {}
+    for name, pair in parts.items():
+        a, b = tensors[pair["A"]], tensors[pair["B"]]
+        made[wanted[name]] = [a, b], _scale(folder.config, name, len(a))
+    return made
 
 
 def _factors(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:

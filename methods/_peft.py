@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.exchange import TENSORS, PeftFolder, open_folder
@@ -63,7 +63,7 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float]) -> Peft:
 
 
 def options(folder: PeftFolder) -> dict[str, Any]:
-    """Our LoRA's rank, alpha and target that a LoRA adapter of peft stands for.
+    """Our LoRA's rank, alpha, scaling and target that a LoRA adapter of peft stands for.
 
     Raises:
         UsageError: it is more than, or other than, W + scale·B·A on linear layers.
@@ -87,20 +87,25 @@ def options(folder: PeftFolder) -> dict[str, Any]:
     names = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in _parts(folder.shapes)}
     if config.get("use_rslora"):
         alpha *= math.sqrt(rank)
-    return {"rank": rank, "alpha": alpha, "target": rf"^({WRAPPER})?({'|'.join(sorted(names))})$"}
+    return {
+        "rank": rank,
+        "alpha": alpha,
+        "scaling": "standard",
+        "target": rf"^({WRAPPER})?({'|'.join(sorted(names))})$",
+    }
 
 
-def start(path: Path, names: Sequence[str]) -> dict[str, tuple[list[Tensor], float]]:
-    """Factors A, B and scale for the layers `names` of a backbone, from an adapter directory.
+def start(path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[int], float]) -> dict[str, list[Tensor]]:
+    """Factors A and B by layer, from an adapter directory; `scale` gives ours by rank, and B takes the difference.
 
     Raises:
         EnvironmentProblem: the directory cannot be read.
-        UsageError: it adapts other layers.
+        UsageError: it adapts other layers than those found.
     """
     folder = open_folder(path)
     options(folder)
     parts, tensors = _parts(folder.shapes), load_file(folder.path / TENSORS)
-    wanted = {name.removeprefix(WRAPPER): name for name in names}
+    wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in found}
     if wanted.keys() != parts.keys():
         more, less = sorted(parts.keys() - wanted.keys()), sorted(wanted.keys() - parts.keys())
         raise UsageError(
@@ -108,10 +113,17 @@ def start(path: Path, names: Sequence[str]) -> dict[str, tuple[list[Tensor], flo
             f"only the adapter has {more[:2] or 'none'}, only the target names {less[:2] or 'none'}",
             "Give a method.target that matches the adapter's layers, on the backbone it was trained on.",
         )
-    made: dict[str, tuple[list[Tensor], float]] = {}
-    for name, pair in parts.items():
+    made: dict[str, list[Tensor]] = {}
+    for bare, pair in parts.items():
         a, b = tensors[pair["A"]], tensors[pair["B"]]
-        made[wanted[name]] = [a, b], _scale(folder.config, name, len(a))
+        name, layer = wanted[bare]
+        if (b.shape[0], a.shape[1]) != layer.weight.shape:
+            raise UsageError(
+                f"method.start does not fit {name}",
+                f"its ΔW is {b.shape[0]}×{a.shape[1]}, the layer {layer.out_features}×{layer.in_features}",
+                "Use the backbone it was trained on.",
+            )
+        made[name] = [a, b * (_scale(folder.config, bare, len(a)) / scale(len(a)))]
     return made
 
 

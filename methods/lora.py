@@ -48,6 +48,10 @@ class LoRA(LowRank):
             super().__post_init__()
             in_range("method.rank", self.rank, 1)
 
+        def scale(self, rank: int) -> float:
+            """Factor on BA of a layer of that rank."""
+            return self.alpha / rank if self.scaling == "standard" else 1.0
+
     config: Config
 
     def prepare(
@@ -58,17 +62,15 @@ class LoRA(LowRank):
         generator: torch.Generator,
     ) -> None:
         """Read the adapter to start from, if there is one."""
-        start, names = self.config.start, [name for name, _ in found]
-        self._start = _peft.start(Path(start), names) if start else {}
+        start = self.config.start
+        self._start = _peft.start(Path(start), found, self.config.scale) if start else {}
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·A beside it."""
         assert rank is not None
-        if name in self._start:
-            factors, scale = self._start[name]
-            return FactoredLinear(base, factors, scale=scale, dropout=self.config.dropout)
-        scale = self.config.alpha / rank if self.config.scaling == "standard" else 1.0
-        return FactoredLinear(base, self._factors(base, rank, generator), scale=scale, dropout=self.config.dropout)
+        factors = self._start.get(name) or self._factors(base, rank, generator)
+        scale = self.config.scale(len(factors[0]))
+        return FactoredLinear(base, factors, scale=scale, dropout=self.config.dropout)
 
     def _factors(self, base: nn.Linear, rank: int, generator: torch.Generator) -> list[Tensor]:
         if self.config.init == "kaiming":

@@ -53,7 +53,8 @@ def bare_scores(backbone: Path, adapter: Path, texts: list[tuple[str, ...]]) -> 
 def test_an_exported_run_scores_the_same_in_peft(
     bench: Bench, command: Any, glue: Path, lively_bert: Path, tmp_path: Path, task: str, method: str
 ) -> None:
-    more = ("--set", "method.init_scale=0.5") if method == "deeplora" else ()
+    words = ["--lr", "0.01", "--max-steps", "40", "--set", "method.target=all-linear"]
+    words += ["--set", "method.init_scale=0.5"] if method == "deeplora" else []
     lively = {"backbone": str(lively_bert), "budget": ()}
     done = bench(
         "--method",
@@ -70,8 +71,8 @@ def test_an_exported_run_scores_the_same_in_peft(
         **lively,
     )
     made = done.only()
-    words = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
-    assert command("export", made["run_id"][:8], *words, folder=tmp_path).code == 0
+    where = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
+    assert command("export", made["run_id"][:8], *where, folder=tmp_path).code == 0
     texts, labels = dev(glue, task)
     outputs = bare_scores(lively_bert, tmp_path / "adapter", texts)
     guess = outputs[:, 0].tolist() if task == "stsb" else outputs.argmax(-1).tolist()

@@ -25,6 +25,8 @@ from bench.exchange import CONFIG, HEAD, TENSORS, open_folder, write_folder
 from bench.fit import FILE
 from bench.metrics import evaluate
 from bench.task import TaskSpec
+from methods._fused import split
+from methods._lowrank import targets
 
 COMPRESSED = {"form": "compressed", "rank": 4, "init_scale": 0.5}
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -177,6 +179,20 @@ def test_query_and_value_of_a_fused_projection(tmp_path: Path) -> None:
                 assert change[rows].abs().max() > 0.1
     method.merge()
     assert torch.allclose(method.backbone(images), want, rtol=0, atol=1e-9)
+
+
+def test_modernberts_fused_projection() -> None:
+    from transformers import ModernBertConfig, ModernBertModel
+
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
+    network = ModernBertModel(ModernBertConfig(**small, intermediate_size=32, pad_token_id=0)).double().eval()
+    ids = torch.randint(1, 50, (2, 7))
+    want = network(ids).last_hidden_state
+    split(network)
+    assert torch.allclose(network(ids).last_hidden_state, want, rtol=0, atol=1e-12)
+    names = [name.rpartition(".")[2] for name, _ in targets(network, "qv")]
+    assert names == ["query", "value"] * 2
 
 
 def test_a_fused_projection_can_be_adapted_whole(tmp_path: Path) -> None:

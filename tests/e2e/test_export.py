@@ -56,20 +56,7 @@ def test_an_exported_run_scores_the_same_in_peft(
     words = ["--lr", "0.01", "--max-steps", "40", "--set", "method.target=all-linear"]
     words += ["--set", "method.init_scale=0.5"] if method == "deeplora" else []
     lively = {"backbone": str(lively_bert), "budget": ()}
-    done = bench(
-        "--method",
-        method,
-        "--task",
-        f"glue/{task}",
-        "--lr",
-        "0.01",
-        "--max-steps",
-        "40",
-        "--set",
-        "method.target=all-linear",
-        *more,
-        **lively,
-    )
+    done = bench("--method", method, "--task", f"glue/{task}", *words, **lively)
     made = done.only()
     where = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
     assert command("export", made["run_id"][:8], *where, folder=tmp_path).code == 0

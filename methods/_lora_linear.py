@@ -21,8 +21,8 @@ class LoRALinear(FactoredLinear):
 
     Attributes:
         start_a, start_b: A₀ (r, n) and B₀ (m, r), frozen; None without `offset`.
-        magnitude: m (m,), the trained row norms; None without `dora`.
-        plain: W (m, n) while `base` is merged with a magnitude: W' alone does not tell it where m is 0.
+        magnitude: μ (m,), the trained row norms; None without `dora`.
+        plain: W (m, n) while `base` is merged with a magnitude: W' alone does not tell it where μ is 0.
     """
 
     start_a: Tensor | None

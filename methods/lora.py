@@ -19,13 +19,13 @@ class LoRA(LowRank):
     """W + s·B·A with s = α/r (Hu et al. 2021, arXiv 2106.09685).
 
     A (r, n) starts Kaiming-uniform with a=√5, B (m, r) at zero, so the network starts where the backbone is. Options:
-    rsLoRA, `scaling=rank-stabilized`: s = α/√r (Kalajdzievski 2023, arXiv 2312.03732, theorem 3.2).
+    rsLoRA, `scaling=rank-stabilized`: s = α/√r (Kalajdzievski 2023, arXiv 2312.03732).
     PiSSA, `init=pissa`: with W ≈ U_r·S_r·V_rᵀ, B₀ = U_r·√(S_r/s), A₀ = √(S_r/s)·V_rᵀ and the frozen residual
-    W − s·B₀·A₀ (Meng et al. 2024, arXiv 2404.02948, eq. 2–4); ΔW = s·(B·A − B₀·A₀), of rank up to 2r.
-    DoRA, `dora=true`: W' = g ⊙ V by rows, V = W + s·B·A, g = m/‖V‖, where m starts at ‖W‖ and the norm is a constant
+    W − s·B₀·A₀ (Meng et al. 2024, arXiv 2404.02948, section 3); ΔW = s·(B·A − B₀·A₀), of rank up to 2r.
+    DoRA, `dora=true`: W' = g ⊙ V by rows, V = W + s·B·A, g = μ/‖V‖, where μ (m,) starts at ‖W‖ and the norm is constant
     in the backward pass (Liu et al. 2024, arXiv 2402.09353, eq. 5 and section 4.3); ΔW = W' − W, of any rank.
     LoRA+, `lr_ratio`: B learns at that multiple of the learning rate (Hayou et al. 2024, arXiv 2402.12354).
-    Trains: A, B, with DoRA m, and the head. Parameters: Σ over target layers r·(m + n), with DoRA + m, plus head.
+    Trains: A, B, with DoRA μ, and the head. Parameters: Σ over target layers r·(m + n), with DoRA + m, plus head.
     """
 
     learning_rate: ClassVar[float] = 1e-3

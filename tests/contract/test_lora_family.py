@@ -70,7 +70,7 @@ def plain_weights(lab: Any) -> dict[str, Tensor]:
 
 
 def reference(lab: Any, variant: str, target: str = "qv", dtype: torch.dtype = torch.float64, **more: Any) -> Reference:
-    """peft's network; the residual of its PiSSA comes from a float32 SVD, so it is made again with numpy's in float64."""
+    """peft's network; the residual of its PiSSA comes from a float32 SVD, so it is made again by numpy in float64."""
     config = peft_config(RANK, ALPHA, TARGETS[target], **FAMILY[variant][1], **more)
     made = Reference(lab.backbone.path, config, dtype)
     if "pissa" in variant:

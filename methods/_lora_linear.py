@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,7 +53,8 @@ class LoRALinear(FactoredLinear):
         if self.magnitude is not None:
             gain = self.magnitude / _norms(self._direction())
             update = gain * update + (gain - 1) * (self._residual(dropped) if dropping else out)
-        return out + update if self.base.bias is None else out + update + self.base.bias
+        bias = cast(Tensor | None, self.base.bias)  # torch declares it as never None
+        return out + update if bias is None else out + update + bias
 
     def delta(self) -> Delta:
         """ΔW from the pretrained W: as factors, dense with a magnitude."""

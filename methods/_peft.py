@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -16,57 +17,81 @@ from bench.errors import UsageError
 from bench.exchange import TENSORS, PeftFolder, open_folder
 from bench.method import Peft
 
-FACTOR = re.compile(r"backbone\.(.+)\.factors\.(\d+)")
-FUSED = re.compile(r"(.+qkv)\.(query|key|value)")
-PART = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
+T = TypeVar("T")
+TENSOR = re.compile(r"backbone\.(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
+PARTS = ("query", "key", "value")
+FUSED = re.compile(rf"(.+qkv)\.({'|'.join(PARTS)})")
+PREFIX = "base_model.model."
+PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
 WRAPPER = "model."
 """Our backbones hold the network that peft adapts as their attribute `model`."""
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of peft's `init_lora_weights` that leave the frozen weight as it is."""
 BEYOND = (
-    *("use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters"),
-    *("layer_replication", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config"),
-    *("kasa_config", "velora_config", "monteclora_config"),
+    *("lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"),
+    *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config"),
+    "monteclora_config",
 )
-"""Options of peft's LoRA that make more of it than W + scale·B·A."""
+"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a linear layer."""
 
 
-def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float]) -> Peft:
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A (r, n), B (m, r), peft's α, and DoRA's magnitude (m,)."""
+
+    a: Tensor
+    b: Tensor
+    alpha: float
+    magnitude: Tensor | None = None
+
+
+def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora: bool = False) -> Peft:
     """A LoRA adapter of the factors F_1 … F_L of every layer: A = F_1 (r, n), B = F_L·…·F_2 (m, r).
+
+    PiSSA's B·A − B₀·A₀ becomes [B, −B₀]·[A; A₀]. Where the rank grows by a factor, α grows so that the scale stays.
 
     Args:
         tensors: what `Method.export` gave.
-        alpha: α of a layer of rank r, so that α/r is the scale of its ΔW.
+        alpha: α of a layer of rank r.
+        rslora: whether the scale is α/√r, not α/r.
+
+    Raises:
+        UsageError: DoRA on parts of a fused projection.
     """
-    layers = {name: (f[0], _product(f[1:]), alpha(len(f[0]))) for name, f in _factors(tensors).items()}
-    layers = _fuse(layers)
-    ranks = {name: len(a) for name, (a, _, _) in layers.items()}
-    alphas = {name: alpha for name, (_, _, alpha) in layers.items()}
-    rank, scale = max(ranks.values()), max(alphas.values())
+    growth = 0.5 if rslora else 1.0
+    layers = {name: _layer(parts, alpha, growth) for name, parts in _parts(tensors, TENSOR).items()}
+    layers = _fuse({name.removeprefix(WRAPPER): layer for name, layer in layers.items()}, growth)
+    rank = max(len(layer.a) for layer in layers.values())
+    most = max(layer.alpha for layer in layers.values())
+    found: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        found |= {f"{PREFIX}{name}.lora_A.weight": layer.a, f"{PREFIX}{name}.lora_B.weight": layer.b}
+        if layer.magnitude is not None:
+            found[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude
     config = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": None,
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": _whole(scale),
-        "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
-        "alpha_pattern": {name: _whole(a) for name, a in alphas.items() if a != scale},
+        "lora_alpha": _whole(most),
+        "rank_pattern": {name: len(layer.a) for name, layer in layers.items() if len(layer.a) != rank},
+        "alpha_pattern": {name: _whole(layer.alpha) for name, layer in layers.items() if layer.alpha != most},
         "target_modules": sorted(layers),
         "lora_dropout": 0.0,
         "bias": "none",
         "init_lora_weights": True,
+        "use_rslora": rslora,
+        "use_dora": any(layer.magnitude is not None for layer in layers.values()),
     }
-    prefix = "base_model.model."
-    pairs = {f"{prefix}{name}.lora_A.weight": a for name, (a, _, _) in layers.items()}
-    return config, pairs | {f"{prefix}{name}.lora_B.weight": b for name, (_, b, _) in layers.items()}
+    return config, found
 
 
 def options(folder: PeftFolder) -> dict[str, Any]:
-    """Our LoRA's rank, alpha, scaling and target that a LoRA adapter of peft stands for.
+    """The options of our LoRA that a LoRA adapter of peft stands for.
 
     Raises:
-        UsageError: it is more than, or other than, W + scale·B·A on linear layers.
+        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers.
     """
     config = folder.config
     beyond = [f"{key}={config[key]}" for key in BEYOND if config.get(key)]
@@ -81,22 +106,23 @@ def options(folder: PeftFolder) -> dict[str, Any]:
         raise UsageError(
             f"method.start={folder.path}: not a plain LoRA adapter",
             f"it has {', '.join(beyond) or 'no tensors'}",
-            "Start from an adapter whose update is scale·B·A on linear layers.",
+            "Start from an adapter of linear layers that leaves the frozen weights as they are.",
         )
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    names = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in _parts(folder.shapes)}
-    if config.get("use_rslora"):
-        alpha *= math.sqrt(rank)
+    names = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in _parts(folder.shapes, PART)}
     return {
-        "rank": rank,
-        "alpha": alpha,
-        "scaling": "standard",
+        "rank": int(config["r"]),
+        "alpha": float(config["lora_alpha"]),
+        "scaling": "rank-stabilized" if config.get("use_rslora") else "standard",
+        "dora": bool(config.get("use_dora")),
+        "init": "kaiming",
         "target": rf"^({WRAPPER})?({'|'.join(sorted(names))})$",
     }
 
 
-def start(path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[int], float]) -> dict[str, list[Tensor]]:
-    """Factors A and B by layer, from an adapter directory; `scale` gives ours by rank, and B takes the difference.
+def start(
+    path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[int], float]
+) -> dict[str, tuple[list[Tensor], Tensor | None]]:
+    """Factors A and B, and the magnitude, by layer; `scale` gives our factor on BA by rank, and B takes the difference.
 
     Raises:
         EnvironmentProblem: the directory cannot be read.
@@ -104,18 +130,18 @@ def start(path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[i
     """
     folder = open_folder(path)
     options(folder)
-    parts, tensors = _parts(folder.shapes), load_file(folder.path / TENSORS)
+    layers = _parts(load_file(folder.path / TENSORS), PART)
     wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in found}
-    if wanted.keys() != parts.keys():
-        more, less = sorted(parts.keys() - wanted.keys()), sorted(wanted.keys() - parts.keys())
+    if wanted.keys() != layers.keys():
+        more, less = sorted(layers.keys() - wanted.keys()), sorted(wanted.keys() - layers.keys())
         raise UsageError(
             "method.start adapts other layers than method.target names",
             f"only the adapter has {more[:2] or 'none'}, only the target names {less[:2] or 'none'}",
             "Give a method.target that matches the adapter's layers, on the backbone it was trained on.",
         )
-    made: dict[str, list[Tensor]] = {}
-    for bare, pair in parts.items():
-        a, b = tensors[pair["A"]], tensors[pair["B"]]
+    made: dict[str, tuple[list[Tensor], Tensor | None]] = {}
+    for bare, parts in layers.items():
+        a, b = parts["A.weight"], parts["B.weight"]
         name, layer = wanted[bare]
         if (b.shape[0], a.shape[1]) != layer.weight.shape:
             raise UsageError(
@@ -123,63 +149,59 @@ def start(path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[i
                 f"its ΔW is {b.shape[0]}×{a.shape[1]}, the layer {layer.out_features}×{layer.in_features}",
                 "Use the backbone it was trained on.",
             )
-        made[name] = [a, b * (_scale(folder.config, bare, len(a)) / scale(len(a)))]
+        theirs = _scale(folder.config, bare, len(a))
+        made[name] = [a, b * (theirs / scale(len(a)))], parts.get("magnitude_vector")
     return made
 
 
-def _factors(tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-    """Factors by the name that a layer has in the bare network, in the order they meet the input."""
-    found: dict[str, dict[int, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if match := FACTOR.fullmatch(key):
-            found.setdefault(match[1].removeprefix(WRAPPER), {})[int(match[2])] = tensor
-    return {name: [factors[i] for i in sorted(factors)] for name, factors in found.items()}
+def _parts(tensors: Mapping[str, T], pattern: re.Pattern[str]) -> dict[str, dict[str, T]]:
+    """Values by layer and, in it, by part, as the two groups of the pattern name them; other keys are left out."""
+    found: dict[str, dict[str, T]] = {}
+    for key, value in tensors.items():
+        if match := pattern.fullmatch(key):
+            found.setdefault(match[1], {})[match[2]] = value
+    return found
 
 
-def _product(factors: Sequence[Tensor]) -> Tensor:
-    product = factors[0]
-    for factor in factors[1:]:
-        product = factor @ product
-    return product
+def _layer(parts: Mapping[str, Tensor], alpha: Callable[[int], float], growth: float) -> Layer:
+    """One layer from its exported tensors."""
+    factors = [parts[f"factors.{i}"] for i in range(sum(name.startswith("factors.") for name in parts))]
+    a, b = factors[0], factors[1]
+    for factor in factors[2:]:
+        b = factor @ b
+    scale = alpha(len(a))
+    if "start_a" in parts:
+        a, b = torch.cat([a, parts["start_a"]]), torch.cat([b, -parts["start_b"]], 1)
+        scale *= 2**growth
+    return Layer(a=a, b=b, alpha=scale, magnitude=parts.get("magnitude"))
 
 
-def _fuse(layers: Mapping[str, tuple[Tensor, Tensor, float]]) -> dict[str, tuple[Tensor, Tensor, float]]:
+def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
     """Parts of one linear layer `qkv` become one LoRA of the sum of their ranks, zero on the rows of no part.
 
-    With A = [A_q; A_v] (2r, n) and B = [[B_q, 0], [0, 0], [0, B_v]] (3d, 2r) the rank doubles, and so must α.
+    With A = [A_q; A_v] (2r, n) and B = [[B_q, 0], [0, 0], [0, B_v]] (3d, 2r) the rank doubles, and α with it.
     """
-    made: dict[str, tuple[Tensor, Tensor, float]] = {}
-    groups: dict[str, dict[str, tuple[Tensor, Tensor, float]]] = {}
-    for name, layer in layers.items():
-        match = FUSED.fullmatch(name)
-        if match:
-            groups.setdefault(match[1], {})[match[2]] = layer
-        else:
-            made[name] = layer
+    groups = _parts(layers, FUSED)
+    made = {name: layer for name, layer in layers.items() if not FUSED.fullmatch(name)}
     for name, parts in groups.items():
-        first, _, alpha = next(iter(parts.values()))
-        scale, rank = alpha / len(first), sum(len(a) for a, _, _ in parts.values())
-        width = next(b.shape[0] for _, b, _ in parts.values())
-        b = first.new_zeros(3 * width, rank)
-        column = 0
-        for row, part in enumerate(("query", "key", "value")):
-            if part in parts:
-                a_i, b_i, alpha_i = parts[part]
-                share = (alpha_i / len(a_i)) / scale  # 1 where both have one rank
-                b[row * width : (row + 1) * width, column : column + len(a_i)] = b_i * share
-                column += len(a_i)
-        ordered = [parts[part][0] for part in ("query", "key", "value") if part in parts]
-        made[name] = (torch.cat(ordered), b, alpha * (rank / len(first)))
+        first = next(iter(parts.values()))
+        if first.magnitude is not None:
+            raise UsageError(
+                "DoRA on query and value of a fused projection has no equivalent in peft",
+                f"{name} would need a magnitude of the keys' rows too, which were not adapted",
+                "Use method.dora=false, or method.target=qkv$ to adapt the projection as a whole.",
+            )
+        width, rank = len(first.b), sum(len(part.a) for part in parts.values())
+        b = first.b.new_zeros(3 * width, rank)
+        column, ordered = 0, [(i, parts[part]) for i, part in enumerate(PARTS) if part in parts]
+        for row, part in ordered:
+            own = len(part.a)
+            ratio = part.alpha / own**growth / (first.alpha / len(first.a) ** growth)  # 1 for parts of one rank
+            b[row * width : (row + 1) * width, column : column + own] = part.b * ratio
+            column += own
+        a = torch.cat([part.a for _, part in ordered])
+        made[name] = Layer(a=a, b=b, alpha=first.alpha * (rank / len(first.a)) ** growth)
     return made
-
-
-def _parts(shapes: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Keys of A and B by the name of their layer in the bare network."""
-    found: dict[str, dict[str, str]] = {}
-    for key in shapes:
-        if match := PART.fullmatch(key):
-            found.setdefault(match[1], {})[match[2]] = key
-    return found
 
 
 def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:

@@ -33,9 +33,22 @@ EXACT: list[tuple[str, dict[str, Any]]] = [
     ("lora", {}),
     ("lora", {"rank": 3, "alpha": 1.0, "target": "all-linear"}),
     ("lora", {"scaling": "none", "rank": 5, "init": "normal"}),
+    ("lora", {"scaling": "rank-stabilized", "rank": 6, "lr_ratio": 4.0}),
 ]
-"""Same tensors, same operations: equal bits. A Deep LoRA's product is multiplied in another order."""
-CASES = [*EXACT, ("deeplora", {}), ("deeplora", {"depth": 5, "rank": 3, "init_scale": 0.5}), ("deeplora", COMPRESSED)]
+"""Same tensors, same operations: equal bits. The others multiply in another order."""
+FAMILY: list[tuple[str, dict[str, Any]]] = [
+    ("lora", {"dora": True, "rank": 3}),
+    ("lora", {"init": "pissa", "rank": 3}),
+    ("lora", {"init": "pissa", "dora": True, "scaling": "rank-stabilized", "rank": 2}),
+    ("lora", {"init": "pissa", "scaling": "none", "rank": 2}),
+]
+CASES = [
+    *EXACT,
+    *FAMILY,
+    ("deeplora", {}),
+    ("deeplora", {"depth": 5, "rank": 3, "init_scale": 0.5}),
+    ("deeplora", COMPRESSED),
+]
 NAMES = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in CASES]
 
 
@@ -157,16 +170,22 @@ def vision_lora(**options: Any) -> Any:
 
 
 @torch.no_grad()
-def test_query_and_value_of_a_fused_projection(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "rank", "alpha"),
+    [({}, 4, 12), ({"scaling": "rank-stabilized"}, 4, 6 * 2**0.5), ({"init": "pissa"}, 8, 24)],
+)
+def test_query_and_value_of_a_fused_projection(
+    tmp_path: Path, options: dict[str, Any], rank: int, alpha: float
+) -> None:
     images = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    method, plain = vision_lora(rank=2, alpha=6.0), Vision().eval()
+    method, plain = vision_lora(rank=2, alpha=6.0, **options), Vision().eval()
     weights = {n: m for n, m in plain.named_modules() if n.endswith("qkv")}
     assert [n for n, _ in method.layers()] == [f"{n}.{p}" for n in weights for p in ("query", "value")]
     assert method.parameter_counts()["total"] == sum(p.numel() for p in plain.parameters()) + 4 * 2 * 48 + 2 * 25
     want = method.backbone(images)
     write_folder(tmp_path / "adapter", *method.peft(method.config, method.export()), {}, {})
     config = json.loads((tmp_path / "adapter" / CONFIG).read_text())
-    assert (config["r"], config["lora_alpha"]) == (4, 12)
+    assert (config["r"], config["lora_alpha"]) == (rank, pytest.approx(alpha))
     theirs = PeftModel.from_pretrained(plain.model, str(tmp_path / "adapter")).eval()
     assert torch.allclose(theirs(images), want, rtol=0, atol=1e-9)
     for name, fused in theirs.base_model.model.named_modules():
@@ -179,6 +198,12 @@ def test_query_and_value_of_a_fused_projection(tmp_path: Path) -> None:
                 assert change[rows].abs().max() > 0.1
     method.merge()
     assert torch.allclose(method.backbone(images), want, rtol=0, atol=1e-9)
+
+
+def test_dora_on_parts_of_a_fused_projection_is_refused() -> None:
+    method = vision_lora(rank=2, dora=True)
+    with pytest.raises(UsageError, match="fused projection"):
+        method.peft(method.config, method.export())
 
 
 def test_modernberts_fused_projection() -> None:
@@ -222,6 +247,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "patterns": {"rank_pattern": {"layer.0.attention.self.query": 2}, "alpha_pattern": {"value": 5}},
     "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True, "use_rslora": True, "rank_pattern": {"value": 2}},
     "wide": {"target_modules": r"encoder\.layer\..*(query|dense)"},
 }
 
@@ -241,8 +267,9 @@ def test_an_adapter_of_peft_is_a_start(lab: Any, theirs: Any, form: str) -> None
         assert not torch.allclose(fresh.eval().backbone(**inputs), want, atol=1e-2)
 
 
-def test_there_and_back_keeps_every_bit(lab: Any, theirs: Any, tmp_path: Path) -> None:
-    _, folder = theirs()
+@pytest.mark.parametrize("form", ["plain", "rslora", "dora"])
+def test_there_and_back_keeps_every_bit(lab: Any, theirs: Any, tmp_path: Path, form: str) -> None:
+    _, folder = theirs(**FORMS[form])
     kind = registry.load("methods", "lora")
     config = kind.Config(**kind.from_peft(open_folder(folder)), start=str(folder))
     _, method = lab.build(lab.spec("lora", options=vars(config)))
@@ -250,6 +277,7 @@ def test_there_and_back_keeps_every_bit(lab: Any, theirs: Any, tmp_path: Path) -
     first, second = (load_file(where / TENSORS) for where in (folder, tmp_path / "back"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
+    assert all(not key.endswith("magnitude_vector") for key in first) == (form != "dora")
     ours, original = (json.loads((where / CONFIG).read_text()) for where in (tmp_path / "back", folder))
     assert (ours["r"], ours["lora_alpha"]) == (original["r"], original["lora_alpha"])
 
@@ -257,7 +285,7 @@ def test_there_and_back_keeps_every_bit(lab: Any, theirs: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"use_dora": True}, "use_dora"),
+        ({"lora_bias": True}, "lora_bias"),
         ({"bias": "all"}, "bias=all"),
         ({"modules_to_save": ["pooler"]}, "modules_to_save"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),

@@ -18,6 +18,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "linear": "methods.linear:Linear",
         "lora": "methods.lora:LoRA",
         "deeplora": "methods.deeplora:DeepLoRA",
+        "adapter": "methods.adapter:Adapter",
+        "adapterdrop": "methods.adapterdrop:AdapterDrop",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",

@@ -18,6 +18,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "linear": "methods.linear:Linear",
         "lora": "methods.lora:LoRA",
         "deeplora": "methods.deeplora:DeepLoRA",
+        "adalora": "methods.adalora:AdaLoRA",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",

@@ -181,7 +181,7 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"cost.resumed_at"}
+OPTIONAL = {"cost.resumed_at", "report"}
 """Fields that older records lack."""
 FIELDS = list(paths(record.schema()))
 

@@ -196,6 +196,26 @@ def test_micro_batches_allocate_once_per_step(lab: Any, masks: Course) -> None:
     assert [sum(map(sum, step.values())) for step in courses[0]] == [48, 36, 32, 32, 32, 32, 32, 32]
 
 
+def test_scores_survive_an_interruption_while_the_budget_falls(lab: Any, masks: Course) -> None:
+    spec = lab.spec("adalora", options={"tinit": 0, "tfinal": 0}, max_steps=10, runtime={"checkpoint_s": 0})
+    whole, wanted = lab.run(spec), [*masks]
+    masks.clear()
+
+    def stop(step: int) -> None:
+        if step == 5:
+            raise InterruptedError
+
+    folder = lab.folder()
+    with pytest.raises(InterruptedError):
+        lab.run(spec, folder, stop)
+    del masks[4:]  # the last checkpoint is that of step 4
+    again = lab.run(spec, folder)
+    assert again.result["cost"]["resumed_at"] == [4]
+    assert masks == wanted and len({str(step) for step in wanted[4:]}) > 1
+    state = again.method.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in whole.method.state_dict().items())
+
+
 def test_a_gradient_that_overflowed_changes_no_score() -> None:
     weight = nn.Parameter(torch.tensor([2.0, -3.0]))
     importance = Importance(weight.detach())

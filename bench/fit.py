@@ -97,7 +97,7 @@ def fit(
         },
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
         "warnings": _barely(ranks),
-        "report": method.report(),
+        **({"report": report} if (report := method.report()) else {}),
     }
 
 

@@ -181,7 +181,7 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"backbone.pooling", "cost.resumed_at", "spec.start", "sweep"}
+OPTIONAL = {"backbone.pooling", "cost.resumed_at", "spec.start", "sweep", "report"}
 """Fields that older records, or those of some methods, lack."""
 FIELDS = list(paths(record.schema()))
 

@@ -129,9 +129,7 @@ def _of(kind: registry.Kind, name: str) -> Options:
     return {option.name: option for option in description.options}
 
 
-def _unknown(
-    space: str, key: str, known: Sequence[str], methods: Sequence[str], tasks: Sequence[str]
-) -> UsageError:
+def _unknown(space: str, key: str, known: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> UsageError:
     of_space = [name for name in dict.fromkeys(known) if name.startswith(f"{space}.")]
     owner = f"method {' or '.join(methods)}" if space == "method" else space
     listed = f"options of {owner}: {', '.join(of_space)}" if of_space else f"{owner} has no options"

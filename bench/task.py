@@ -47,7 +47,7 @@ class TaskSpec:
 
 
 class Task(ABC):
-    """A named data set: a cell of a suite (`GLUE("rte")`), a task of its own (`Digits("")`) or of a file (`Table(FILE)`).
+    """A named data set: a cell of a suite (`GLUE("rte")`), one of its own (`Digits("")`) or of a file (`Table(FILE)`).
 
     Modules that define tasks stay free of torch, so that a wrong file is named before anything heavy is imported;
     `datamodule` imports what it needs.

@@ -130,7 +130,8 @@ def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     spec, data = RunSpec.from_json(asked["spec"]), asked["data"]
     parent = Path(data["parent"]) if data["parent"] else None
     dirs = tuple((name, Path(folder)) for name, folder in data["dirs"])
-    request = DataRequest(**{**data, "dirs": dirs, "parent": parent})
+    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent}
+    request = DataRequest(**given)
     [(_, task)] = expand([asked["task"]])
     corpus = task.open(request)
     if corpus.hash != asked["data_hash"]:

@@ -90,8 +90,8 @@ def source(run: Record) -> Source:
 def source_names(runs: Iterable[Record]) -> dict[Source, str]:
     """Every source in words, equal for those that may share a table.
 
-    Directories and files may, as long as no task has other data in another of them: the name of a folder says little, and each
-    task of a suite may have a folder of its own.
+    Directories and files may, as long as no task has other data in another of them: the name of a folder says little,
+    and each task of a suite may have a folder of its own.
     """
     content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:

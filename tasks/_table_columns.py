@@ -48,7 +48,9 @@ def choose(file: Path, header: Sequence[str], text: str | None, text_pair: str |
     for option, name in (("text", text), ("text_pair", text_pair), ("label", label)):
         if name is not None and name not in header:
             hint = did_you_mean(name, header)
-            raise UsageError(f"task.{option}={name}: {file.name} has no such column", listed(header), hint or "Name one.")
+            raise UsageError(
+                f"task.{option}={name}: {file.name} has no such column", listed(header), hint or "Name one."
+            )
     guessed: list[str] = []
     free = [name for name in header if name not in (text, text_pair, label)]
     if text is None:

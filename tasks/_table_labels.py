@@ -124,12 +124,12 @@ def _scale(numbers: Sequence[float]) -> Meaning:
 def split(labels: Sequence[str], share: float, *, seed: int, stratify: bool) -> tuple[list[int], list[int]]:
     """Indices to train on and to validate on, each ascending.
 
-    `round(share·n)` examples are drawn for validation. Stratified, each class gives its share of them, rounded down, and
-    the classes with the largest remainders give one more; but every class keeps an example to train on.
+    `round(share·n)` examples are drawn for validation. Stratified, each class gives its share of them, rounded down,
+    and the classes with the largest remainders give one more; but every class keeps an example to train on.
     """
     import numpy as np
 
-    order = np.random.default_rng([seed, len(labels)]).permutation(len(labels)).tolist()
+    order: list[int] = np.random.default_rng([seed, len(labels)]).permutation(len(labels)).tolist()
     groups: dict[str, list[int]] = {}
     for index in order:
         groups.setdefault(labels[index] if stratify else "", []).append(index)

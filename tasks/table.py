@@ -110,7 +110,9 @@ class Table(Task):
 
         return TextDataModule(self.spec, corpus, backbone, spec)
 
-    def _drawn(self, rows: list[Labelled], kind: Kind, share: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    def _drawn(
+        self, rows: list[Labelled], kind: Kind, share: float, seed: int
+    ) -> tuple[list[Labelled], list[Labelled]]:
         labels = [row.label for row in rows]
         train, held = split(labels, share, seed=seed, stratify=kind == "classification")
         if not train or not held:

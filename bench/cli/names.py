@@ -1,4 +1,4 @@
-"""Names of tasks: a task, a suite (`glue`), a cell of a suite (`glue/rte`), or a task with an argument (`table:FILE`)."""
+"""Names of tasks: a task, a suite (`glue`), a cell of it (`glue/rte`), or a task with an argument (`table:FILE`)."""
 
 from __future__ import annotations
 

@@ -181,8 +181,8 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"cost.resumed_at"}
-"""Fields that older records lack."""
+OPTIONAL = {"cost.resumed_at", "source.reading"}
+"""Fields that older records lack, or that only some data has."""
 FIELDS = list(paths(record.schema()))
 
 

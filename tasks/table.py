@@ -96,10 +96,10 @@ class Table(Task):
         kind = infer(Counter(row.label for row in train)) if config.kind == "auto" else config.kind
         if kind == "regression":
             train = sources[0].keep(train, lambda label: number(label) is not None, "the label is no number")
-        held: list[Labelled] = []
+        meaning, held = self._learn(train, kind, columns), list[Labelled]()
         if share is not None:
-            train, held = self._drawn(train, kind, share, config.split_seed)
-        meaning = self._learn(train, kind, columns)
+            train, held = _drawn(train, kind, share, config.split_seed)
+            meaning = self._learn(train, kind, columns)  # a scale is that of what is trained on
         for source in sources[1:]:
             held = source.keep(source.read(columns), meaning.knows, "the label is not one of train's")
         return self._corpus(config, sources, columns, meaning, train, held)
@@ -109,16 +109,6 @@ class Table(Task):
         from tasks._text import TextDataModule
 
         return TextDataModule(self.spec, corpus, backbone, spec)
-
-    def _drawn(
-        self, rows: list[Labelled], kind: Kind, share: float, seed: int
-    ) -> tuple[list[Labelled], list[Labelled]]:
-        labels = [row.label for row in rows]
-        train, held = split(labels, share, seed=seed, stratify=kind == "classification")
-        if not train or not held:
-            known = f"{len(rows)} rows, share {share:g}; every class keeps a row to train on"
-            raise unusable(self.file, "too few rows to validate on", known, "Give more, or --set task.validation=FILE.")
-        return [rows[i] for i in train], [rows[i] for i in held]
 
     def _learn(self, train: list[Labelled], kind: Kind, columns: Columns) -> Meaning:
         try:
@@ -170,6 +160,11 @@ def _file(text: str, flag: str) -> Path:
         known = f"read are {', '.join(SUFFIXES)}"
         raise UsageError(f"{text!r} is not the name of a table", known, f"Write {flag}, with one of these endings.")
     return file
+
+
+def _drawn(rows: list[Labelled], kind: Kind, share: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    train, held = split([row.label for row in rows], share, seed=seed, stratify=kind == "classification")
+    return [rows[i] for i in train], [rows[i] for i in held]
 
 
 def _spec(name: str, version: str, meaning: Meaning) -> TaskSpec:

@@ -16,6 +16,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     "methods": {
         "full": "methods.full:Full",
         "linear": "methods.linear:Linear",
+        "bitfit": "methods.bitfit:BitFit",
         "lora": "methods.lora:LoRA",
         "deeplora": "methods.deeplora:DeepLoRA",
     },

@@ -85,14 +85,14 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def take(folder: Path, code: int) -> dict[str, Any]:
-    """What the process left.
+    """What the process left. A result stands: another device that fails after it has only lost touch with the first.
 
     Raises:
         BenchError: nothing.
         Reported: a failure.
     """
     result, error, log = folder / RESULT, folder / ERROR, folder / LOG
-    if error.is_file():
+    if error.is_file() and not result.is_file():
         state, three = json.loads(error.read_text())
         error.unlink()
         raise failure.Reported(state, three)
@@ -102,6 +102,7 @@ def take(folder: Path, code: int) -> dict[str, Any]:
         raise BenchError("the run's process ended without a result", known, "Mend it and use --retry.")
     found = json.loads(result.read_text())
     result.unlink()
+    error.unlink(missing_ok=True)
     return found
 
 

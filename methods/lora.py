@@ -1,23 +1,31 @@
-"""LoRA: a frozen weight plus the product of two thin matrices."""
+"""LoRA: a frozen weight plus the product of two thin matrices; rsLoRA, DoRA, PiSSA and LoRA+ are options of it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bench.config import in_range
+from bench.errors import UsageError
+from methods._lora_linear import STARTS, LoRALinear, principal
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
 
 
 class LoRA(LowRank):
-    """W + (α/r)·B·A (Hu et al. 2021, arXiv 2106.09685).
+    """W + s·B·A with s = α/r (Hu et al. 2021, arXiv 2106.09685).
 
-    A (r, n) starts Kaiming-uniform with a=√5, B (m, r) at zero, so the network starts where the backbone is.
-    Trains: A, B and the head. Parameters: Σ over target layers r·(m + n), plus head.
+    A (r, n) starts Kaiming-uniform with a=√5, B (m, r) at zero, so the network starts where the backbone is. Options:
+    rsLoRA, `scaling=rank-stabilized`: s = α/√r (Kalajdzievski 2023, arXiv 2312.03732).
+    PiSSA, `init=pissa`: with W ≈ U_r·S_r·V_rᵀ, B₀ = U_r·√(S_r/s), A₀ = √(S_r/s)·V_rᵀ and the frozen residual
+    W − s·B₀·A₀ (Meng et al. 2024, arXiv 2404.02948, section 3); ΔW = s·(B·A − B₀·A₀), of rank up to 2r.
+    DoRA, `dora=true`: W' = g ⊙ V by rows, V = W + s·B·A, g = μ/‖V‖, where μ (m,) starts at ‖W‖ and the norm is constant
+    in the backward pass (Liu et al. 2024, arXiv 2402.09353, eq. 5 and section 4.3); ΔW = W' − W, of any rank.
+    LoRA+, `lr_ratio`: B learns at that multiple of the learning rate (Hayou et al. 2024, arXiv 2402.12354).
+    Trains: A, B, with DoRA μ, and the head. Parameters: Σ over target layers r·(m + n), with DoRA + m, plus head.
     """
 
     learning_rate: ClassVar[float] = 1e-3
@@ -31,23 +39,52 @@ class LoRA(LowRank):
         """r, the inner width of BA."""
         alpha: float = 16.0
         """Numerator of the scale α/r."""
-        init: Literal["kaiming", "normal"] = "kaiming"
-        """Start of A: kaiming as in the LoRA paper, or N(0, 1) as the Deep LoRA paper's baseline."""
-        scaling: Literal["standard", "none"] = "standard"
-        """Scale of BA: standard is α/r; none is 1, as the Deep LoRA paper's baseline."""
+        init: Literal["kaiming", "normal", "pissa"] = "kaiming"
+        """Start of A: kaiming as in the LoRA paper, N(0, 1) as the Deep LoRA paper's baseline, or with B, pissa, the
+        weight's r principal singular directions."""
+        scaling: Literal["standard", "rank-stabilized", "none"] = "standard"
+        """Scale of BA: standard is α/r, rank-stabilized rsLoRA's α/√r, none 1, as the Deep LoRA paper's baseline."""
+        dora: bool = False
+        """Train the length of every row of the weight apart from its direction, which BA changes."""
+        lr_ratio: float = 1.0
+        """Learning rate of B relative to A's; LoRA+ recommends more than 1."""
 
         def __post_init__(self) -> None:
             """Check ranges."""
             super().__post_init__()
             in_range("method.rank", self.rank, 1)
+            for name in ("alpha", "lr_ratio"):
+                value = getattr(self, name)
+                if not value > 0:
+                    raise UsageError(f"method.{name}={value:g}", "at 0 or below B·A cannot learn", "Give more than 0.")
 
     config: Config
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·A beside it."""
         assert rank is not None
-        scale = self.config.alpha / rank if self.config.scaling == "standard" else 1.0
-        return FactoredLinear(base, self._factors(base, rank, generator), scale=scale, dropout=self.config.dropout)
+        scale = {"standard": self.config.alpha / rank, "rank-stabilized": self.config.alpha / math.sqrt(rank)}.get(
+            self.config.scaling, 1.0
+        )
+        pissa, dora, dropout = self.config.init == "pissa", self.config.dora, self.config.dropout
+        factors = principal(name, base, rank, scale) if pissa else self._factors(base, rank, generator)
+        if pissa or dora:
+            return LoRALinear(base, factors, scale=scale, dropout=dropout, offset=pissa, dora=dora)
+        return FactoredLinear(base, factors, scale=scale, dropout=dropout)
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """B at `lr_ratio` times the learning rate, the rest at the learning rate."""
+        if self.config.lr_ratio == 1:
+            return super().param_groups()
+        b = [layer.factors[1] for _, layer in self.layers()]
+        fast = {id(p) for p in b}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in fast]
+        return [{"params": rest}, {"params": b, "lr_scale": self.config.lr_ratio}]
+
+    def export(self) -> dict[str, Tensor]:
+        """What was trained, and PiSSA's A₀ and B₀, without which ΔW and the residual are not known."""
+        start = {f"backbone.{n}.{key}": t for n, layer in self.layers() for key, t in layer.named_buffers()}
+        return {**{n: t for n, t in start.items() if n.endswith(STARTS)}, **super().export()}
 
     def _factors(self, base: nn.Linear, rank: int, generator: torch.Generator) -> list[Tensor]:
         if self.config.init == "kaiming":

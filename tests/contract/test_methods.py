@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bench.spec import RunSpec
 METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
 COMPRESSED = {"form": "compressed", "rank": 4}
 CASES = [(name, {}) for name in METHODS] + [("deeplora", COMPRESSED), ("lora", {"target": "all-linear", "rank": 3})]
+CASES += [("lora", {"dora": True, "lr_ratio": 4.0}), ("lora", {"init": "pissa", "rank": 3})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" if options else name for name, options in CASES]
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 MERGING = [(n, o) for n, o in CASES if hasattr(registry.load("methods", n), "merge")]
@@ -33,6 +35,8 @@ WIDTH, INNER, LAYERS = 32, 64, 2
 QV = [(WIDTH, WIDTH)] * 2 * LAYERS
 ALL_LINEAR = [*[(WIDTH, WIDTH)] * 4, (INNER, WIDTH), (WIDTH, INNER)] * LAYERS
 HEAD = 2 * WIDTH + 2
+BESIDE = re.compile(r"\.start_[ab]$")
+"""Frozen tensors that an export holds beside what trains: PiSSA's start, from which its ΔW counts."""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,8 @@ def _factors(config: Any, inner: int) -> int:
 FORMULAS: dict[str, Callable[[Any, int], int]] = {
     "full": lambda config, backbone: backbone,
     "linear": lambda config, backbone: 0,
-    "lora": lambda config, backbone: _factors(config, 0),
+    "lora": lambda config, backbone: _factors(config, 0) + (sum(m for m, _ in QV) if config.dora else 0),
+    "bitfit": lambda config, backbone: LAYERS * (4 * WIDTH + INNER + WIDTH + 2 * WIDTH) + 2 * WIDTH,
     "deeplora": lambda config, backbone: _factors(config, config.depth - (2 if config.form == "full" else 0)),
 }
 """What a method trains beside the head, as its docstring has it, from its options and the size of the backbone."""
@@ -126,7 +131,7 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
     backbone = AutoModel.from_pretrained(lab.backbone.path).num_parameters()
     adapter = FORMULAS[name](method.config, backbone)
     assert method.parameter_counts() == {
-        "total": HEAD + (backbone if name == "full" else backbone + adapter),
+        "total": HEAD + (backbone if name in ("full", "bitfit") else backbone + adapter),
         "trainable": adapter + HEAD * head,
         "head": HEAD * head,
     }
@@ -135,7 +140,9 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
 @each
 def test_stored_bytes_are_those_of_what_trains(trained: Trained, name: str, options: dict[str, Any]) -> None:
     run = trained(name, options)
-    assert run.result["params"]["stored_bytes"] == 4 * run.result["params"]["trainable"]
+    beside = sum(t.numel() for n, t in run.method.export().items() if BESIDE.search(n))
+    assert (beside > 0) == (options.get("init") == "pissa")
+    assert run.result["params"]["stored_bytes"] == 4 * (run.result["params"]["trainable"] + beside)
     assert (run.directory / FILE).stat().st_size > run.result["params"]["stored_bytes"]
 
 
@@ -238,7 +245,7 @@ def test_export_is_what_trains_and_loads_back(
 ) -> None:
     run = trained(name, options)
     declared = {n for n, p in run.method.named_parameters() if p.requires_grad}
-    assert set(run.method.export()) == declared
+    assert {n for n in run.method.export() if not BESIDE.search(n)} == declared
     save_file({n: t.contiguous() for n, t in run.method.export().items()}, tmp_path / "again.safetensors")
     for file in (run.directory / FILE, tmp_path / "again.safetensors"):
         _, fresh = lab.build(lab.spec(name, options=options, seed=11))  # nothing comes from the seed

@@ -49,6 +49,24 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
     assert left == {"record.json", "worker.log"} | ({"adapter.safetensors"} if method == "lora" else set())
 
 
+@pytest.mark.slow
+def test_two_devices_go_on_from_a_checkpoint(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With dropout, so that the random generators of both devices must have been kept."""
+    words = ("--method", "lora", "--task", "glue/stsb", "--devices", "2", "--set", "method.dropout=0.1")
+    words = (*words, "--set", "backbone.dropout=0.1", "--set", "runtime.checkpoint_s=0")
+    whole = bench(*words, budget=("--epochs", "1"), out=Path("whole")).only()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Progress, "step", lambda self, step, loss: os.kill(os.getpid(), signal.SIGINT) if step == 3 else None
+        )
+        assert bench(*words, budget=("--epochs", "1"), out=Path("parts")).code == 130
+    parts = bench(*words, budget=("--epochs", "1"), out=Path("parts")).only()
+    [resumed] = parts["cost"]["resumed_at"]
+    assert resumed in (2, 3, 4)
+    assert parts["curve"][resumed:] == whole["curve"][resumed:]
+    assert (parts["metrics"], parts["ranks"]) == (whole["metrics"], whole["ranks"])
+
+
 # the process itself, in the place of which stands a small one
 
 
@@ -124,6 +142,13 @@ def test_steps_are_passed_on(bench: Bench, stand_in: Any, monkeypatch: pytest.Mo
     stand_in("print('noise'); print('step 1 0.5'); print('step 2 0.25')")
     assert bench("--method", "lora", *TWO).code == 1
     assert seen == [(1, 0.5), (2, 0.25)]
+
+
+def test_a_result_stands_whatever_befalls_another_device_after_it(tmp_path: Path) -> None:
+    (tmp_path / worker.RESULT).write_text('{"lr": 0.5}')
+    (tmp_path / worker.ERROR).write_text('["failed", {"what": "connection closed by peer", "known": "", "todo": ""}]')
+    assert worker.take(tmp_path, 0) == {"lr": 0.5}
+    assert not (tmp_path / worker.ERROR).exists()
 
 
 # what the process does, here

@@ -13,22 +13,17 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from bench.config import TaskConfig, in_range
 from bench.data import Corpus, DataRequest, Example
 from bench.errors import UsageError
-from bench.task import Task, TaskSpec
+from bench.task import TaskSpec
 from tasks._table_columns import Columns, check, choose
 from tasks._table_labels import Kind, Meaning, infer, learn, number, split
 from tasks._table_read import Labelled, Source
 from tasks._table_rows import SUFFIXES, unusable
-
-if TYPE_CHECKING:
-    from lightning import LightningDataModule
-
-    from bench.backbones import Backbone
-    from bench.spec import RunSpec
+from tasks.text import TextTask
 
 SHOWN = 8
 """Classes that the line on what was found names."""
@@ -61,7 +56,7 @@ class TableConfig(TaskConfig):
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a file", "Change it.")
 
 
-class Table(Task):
+class Table(TextTask):
     """Each file is a task of its own, named after it: `Table("data/train.csv")` is `table/train`.
 
     Raises:
@@ -103,12 +98,6 @@ class Table(Task):
         for source in sources[1:]:
             held = source.keep(source.read(columns), meaning.knows, "the label is not one of train's")
         return self._corpus(config, sources, columns, meaning, train, held)
-
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
-        """Tokenised, length-grouped batches of the corpus."""
-        from tasks._text import TextDataModule
-
-        return TextDataModule(self.spec, corpus, backbone, spec)
 
     def _learn(self, train: list[Labelled], kind: Kind, columns: Columns) -> Meaning:
         try:

@@ -30,6 +30,7 @@ class Method(LightningModule):
         learning_rates: three candidates of `--select lr` where `--lr` names none.
         needs: modalities it works on.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
+        skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
 
     Config: ClassVar[type]
@@ -37,6 +38,7 @@ class Method(LightningModule):
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
     saves_adapter: ClassVar[bool] = True
+    skips_parameters: bool = False
 
     def __init__(
         self,
@@ -97,6 +99,14 @@ class Method(LightningModule):
     def export(self) -> dict[str, Tensor]:
         """What was trained, by name: the adapter and the head, without the frozen backbone."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def sweep(self) -> Iterator[dict[str, Any]]:
+        """Settings to evaluate the trained network under besides, such as `{"n": 2}`; each holds until the next."""
+        return iter(())
+
+    def warnings(self) -> list[str]:
+        """Lines that the reader of a score must see."""
+        return []
 
     # what all methods share
 

@@ -20,6 +20,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "lora": "methods.lora:LoRA",
         "deeplora": "methods.deeplora:DeepLoRA",
         "adalora": "methods.adalora:AdaLoRA",
+        "adapter": "methods.adapter:Adapter",
+        "adapterdrop": "methods.adapterdrop:AdapterDrop",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from bench.config import HeadConfig, OptimConfig
+from bench.config import AllocationConfig, HeadConfig, OptimConfig
 from bench.spectra.delta import Delta
 from bench.task import TaskSpec
 
@@ -29,6 +29,7 @@ class Method(LightningModule):
         learning_rate: default of `--lr`.
         learning_rates: three candidates of `--select lr` where `--lr` names none.
         needs: modalities it works on.
+        allocates: whether it has a rank per layer that `allocation` can share out.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
     """
 
@@ -36,6 +37,7 @@ class Method(LightningModule):
     learning_rate: ClassVar[float] = 1e-3
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
 
     def __init__(
@@ -48,6 +50,7 @@ class Method(LightningModule):
         optim: OptimConfig,
         lr: float,
         seed: int,
+        allocation: AllocationConfig | None = None,
     ) -> None:
         """Build the head.
 
@@ -59,10 +62,11 @@ class Method(LightningModule):
             optim: options of AdamW and its schedule.
             lr: learning rate.
             seed: seeds the head, so that every method starts from the same one, and what the method adds.
+            allocation: how rank is shared out, by a method that allocates; None: uniformly.
         """
         super().__init__()
         self.backbone, self.task, self.config = backbone, task, config
-        self.seed = seed
+        self.seed, self.allocation = seed, allocation or AllocationConfig()
         self.head_config, self.optim, self.lr = head, optim, lr
         self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
         self.head.requires_grad_(head.trainable)
@@ -89,6 +93,10 @@ class Method(LightningModule):
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         """ΔW of every adapted layer, by name; none for a method without one."""
         return iter(())
+
+    def warnings(self) -> list[str]:
+        """Lines for the record that the reader of a score must see."""
+        return []
 
     def export(self) -> dict[str, Tensor]:
         """What was trained, by name: the adapter and the head, without the frozen backbone."""

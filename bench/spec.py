@@ -19,6 +19,9 @@ Option = str | int | float | bool | None
 
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
+LATER = {"allocation": ("policy", "uniform")}
+"""Namespaces that older specifications lack, each with the option and value at which all is as it was without them:
+then they do not enter `run_id` either, and what was run before is not run again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class RunSpec:
         select: candidate learning rates.
         select_on: cell whose held-out train split decides between them.
         holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
-        method_options, head, optim, task_options, backbone_options, runtime: the namespaces of `--set`.
+        method_options, head, optim, task_options, backbone_options, allocation, runtime: the namespaces of `--set`.
     """
 
     method: str
@@ -84,6 +87,7 @@ class RunSpec:
     optim: Mapping[str, Option] = field(default_factory=dict)
     task_options: Mapping[str, Option] = field(default_factory=dict)
     backbone_options: Mapping[str, Option] = field(default_factory=dict)
+    allocation: Mapping[str, Option] = field(default_factory=dict)
     runtime: Mapping[str, Option] = field(default_factory=dict)
     accelerator: str = "auto"
     devices: int = 1
@@ -92,7 +96,7 @@ class RunSpec:
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in NOT_IDENTITY}
+        return deciding(asdict(self))
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """16 hex digits that name this run: the specification, the protocol, the bytes of data and weights."""
@@ -117,6 +121,12 @@ class RunSpec:
         """The RunSpec that `to_json` wrote."""
         fields: dict[str, Any] = {**data, "select": tuple(data["select"])}
         return cls(**fields)
+
+
+def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those fields of a specification that decide the result."""
+    silent = {name for name, (key, plain) in LATER.items() if (fields.get(name) or {}).get(key, plain) == plain}
+    return {name: value for name, value in fields.items() if name not in NOT_IDENTITY | silent}
 
 
 def _digest(value: Mapping[str, Any]) -> str:

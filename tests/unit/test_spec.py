@@ -24,6 +24,7 @@ BASE = RunSpec(
     optim={"eps": 1e-8},
     task_options={"max_length": 128},
     backbone_options={"revision": "main"},
+    allocation={"policy": "uniform"},
     runtime={"micro_batch": 0},
 )
 OTHER: dict[str, Any] = {
@@ -45,6 +46,7 @@ OTHER: dict[str, Any] = {
     "optim": {"eps": 1e-6},
     "task_options": {"max_length": 64},
     "backbone_options": {"revision": "v2"},
+    "allocation": {"policy": "depth"},
     "runtime": {"micro_batch": 4},
     "accelerator": "cpu",
     "devices": 2,
@@ -78,6 +80,14 @@ def test_all_changes_give_ids_of_their_own() -> None:
 def test_an_option_more_is_another_run(space: str) -> None:
     assert BASE.with_(**{space: {**getattr(BASE, space), "more": None}}).run_id("d", "w") != BASE.run_id("d", "w")
     assert BASE.with_(**{space: {}}).run_id("d", "w") != BASE.run_id("d", "w")
+
+
+@pytest.mark.parametrize("plain", [{}, {"policy": "uniform"}, {"policy": "uniform", "slope": 0.5, "more": None}])
+def test_a_namespace_that_came_later_enters_only_where_it_changes_something(plain: dict[str, Any]) -> None:
+    assert BASE.with_(allocation=plain).run_id("d", "w") == BASE.run_id("d", "w")
+    one, other = ({"policy": "depth", "slope": slope} for slope in (0.5, 1.0))
+    ids = {BASE.with_(allocation=given).run_id("d", "w") for given in (plain, one, other)}
+    assert len(ids) == 3
 
 
 def test_the_order_of_options_does_not_matter() -> None:

@@ -105,12 +105,14 @@ def test_data_weights_and_protocol_enter(name: str, monkeypatch: pytest.MonkeyPa
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in ids)
 
 
-def test_the_id_is_the_hash_of_canonical_json() -> None:
+@pytest.mark.parametrize(("changes", "silent"), [({}, {"allocation"}), ({"allocation": {"policy": "depth"}}, set())])
+def test_the_id_is_the_hash_of_canonical_json(changes: dict[str, Any], silent: set[str]) -> None:
     """The same in every process and on every machine."""
-    fields = {k: v for k, v in BASE.to_json().items() if k not in NOT_IDENTITY}
+    spec = BASE.with_(**changes)
+    fields = {k: v for k, v in spec.to_json().items() if k not in NOT_IDENTITY | silent}
     material = {**fields, "protocol": bench.spec.PROTOCOL, "data": "d", "weights": "w"}
     text = json.dumps(material, sort_keys=True, separators=(",", ":"))
-    assert BASE.run_id("d", "w") == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert spec.run_id("d", "w") == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("name", [None, *FIELDS])

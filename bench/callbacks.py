@@ -91,6 +91,10 @@ class Predictions(Callback):
     def __init__(self) -> None:
         self._parts: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the evaluation before this one."""
+        self._parts = {}
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,

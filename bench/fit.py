@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ BARELY = 1e-3
 FILE = "adapter.safetensors"
 
 Result = dict[str, Any]
-"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr."""
+"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr, sweep."""
 
 
 def fit(
@@ -66,12 +66,13 @@ def fit(
         curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
         file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
         keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
-        trainer = _trainer(spec, data.steps, cut.parts, method.optim.clip, [curve, predictions, keeper])
+        trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, keeper])
         trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
         scores = _scores(data, task, predictions, trainer.world_size)
         eval_s = time.perf_counter() - began
+        sweep = list(_sweep(trainer, method, data, task, predictions))
     method = method.cpu()
     ranks = [{"layer": name, **delta.ranks()} for name, delta in method.deltas()]
     exported = method.export()
@@ -96,7 +97,8 @@ def fit(
             "resumed_at": keeper.resumed,
         },
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
-        "warnings": [*method.warnings(), *_barely(ranks)],
+        "warnings": [*_barely(ranks), *method.warnings()],
+        **({"sweep": sweep} if sweep else {}),
     }
 
 
@@ -127,16 +129,17 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
     return data, method.train()  # transformers hands out networks in evaluation mode, and Lightning keeps modes
 
 
-def _trainer(spec: RunSpec, steps: int, parts: int, clip: float, callbacks: list[Any]) -> Trainer:
+def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any]) -> Trainer:
+    several = "ddp_find_unused_parameters_true" if method.skips_parameters else "ddp"
     return Trainer(
         accelerator=spec.accelerator,
         devices=spec.devices,
-        strategy="ddp" if spec.devices > 1 else "auto",
+        strategy=several if spec.devices > 1 else "auto",
         precision=spec.precision,
         max_steps=steps,
         max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs
         accumulate_grad_batches=parts,
-        gradient_clip_val=clip or None,
+        gradient_clip_val=method.optim.clip or None,
         check_val_every_n_epoch=10**9,  # evaluation comes once, after the last step
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -167,6 +170,16 @@ def _scores(data: Any, task: Task, predictions: Predictions, world: int) -> dict
         },
         "all": every,
     }
+
+
+def _sweep(
+    trainer: Trainer, method: Method, data: Any, task: Task, predictions: Predictions
+) -> Iterator[dict[str, Any]]:
+    """Scores under every setting of `Method.sweep`, each as `{**setting, "primary": …, "metrics": {split: …}}`."""
+    for setting in method.sweep():
+        trainer.validate(method, datamodule=data, verbose=False)
+        scores = _scores(data, task, predictions, trainer.world_size)
+        yield {**setting, "primary": scores["primary"]["value"], "metrics": scores["all"]}
 
 
 def _save(tensors: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig, *, small: bool) -> None:

@@ -31,6 +31,7 @@ class Method(LightningModule):
         needs: modalities it works on.
         allocates: whether it has a rank per layer that `allocation` can share out.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
+        skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
 
     Config: ClassVar[type]
@@ -39,6 +40,7 @@ class Method(LightningModule):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
     allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
+    skips_parameters: bool = False
 
     def __init__(
         self,
@@ -94,13 +96,17 @@ class Method(LightningModule):
         """ΔW of every adapted layer, by name; none for a method without one."""
         return iter(())
 
-    def warnings(self) -> list[str]:
-        """Lines for the record that the reader of a score must see."""
-        return []
-
     def export(self) -> dict[str, Tensor]:
         """What was trained, by name: the adapter and the head, without the frozen backbone."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def sweep(self) -> Iterator[dict[str, Any]]:
+        """Settings to evaluate the trained network under besides, such as `{"n": 2}`; each holds until the next."""
+        return iter(())
+
+    def warnings(self) -> list[str]:
+        """Lines that the reader of a score must see."""
+        return []
 
     # what all methods share
 

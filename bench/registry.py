@@ -19,6 +19,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "bitfit": "methods.bitfit:BitFit",
         "lora": "methods.lora:LoRA",
         "deeplora": "methods.deeplora:DeepLoRA",
+        "adapter": "methods.adapter:Adapter",
+        "adapterdrop": "methods.adapterdrop:AdapterDrop",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",

@@ -6,22 +6,17 @@ indices in the order of the Hugging Face data set `nyu-mll/glue`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from bench.data import Corpus, DataRequest
 from bench.errors import UsageError, did_you_mean
-from bench.task import Task, TaskSpec
+from bench.task import TaskSpec
 from tasks._glue_schema import SCHEMAS
 from tasks._sources import open_corpus
-
-if TYPE_CHECKING:
-    from lightning import LightningDataModule
-
-    from bench.backbones import Backbone
-    from bench.spec import RunSpec
+from tasks.text import TextTask
 
 
-class GLUE(Task):
+class GLUE(TextTask):
     """One GLUE task by the name of its cell: `GLUE("rte")`.
 
     Raises:
@@ -54,9 +49,3 @@ class GLUE(Task):
             DataProblem: nothing is there, or a file is malformed; the error names file and line.
         """
         return open_corpus(self.cell, request)
-
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
-        """Tokenised, length-grouped batches of the corpus."""
-        from tasks._text import TextDataModule
-
-        return TextDataModule(self.spec, corpus, backbone, spec)

@@ -34,6 +34,8 @@ def _results(record: dict[str, Any]) -> str:
         rows.append(("score", value))
         for split, values in metrics["all"].items():
             rows.append((f"  {split}", ", ".join(f"{name} {value:.4f}" for name, value in values.items())))
+    if sweep := record.get("sweep"):
+        rows.append(("  by n dropped", ", ".join(f"{point['n']}: {point['primary']:.4f}" for point in sweep)))
     if params := record["params"]:
         share = f"{params['trainable'] / params['total']:.2%}" if params["total"] else "–"
         rows.append(("trained", f"{params['trainable']:,} of {params['total']:,} parameters ({share})"))

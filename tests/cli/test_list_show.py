@@ -216,3 +216,14 @@ def test_table_aligns_and_keeps_rows_on_one_line() -> None:
     assert len(lines) == 3
     assert lines[1].startswith("W̃         x  long")
     assert lines[2] == "wide one     z"
+
+
+def test_show_run_prints_the_curve_over_dropped_adapters(
+    tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = [{"n": n, "primary": 0.5 - n / 8, "metrics": {"dev": {"matthews": 0.0}}} for n in (1, 2)]
+    made = make_record(spec={"method": "adapterdrop"}, sweep=points)
+    record.write(made, record.folder(tmp_path, made["run_id"]))
+    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "by n dropped" in line]
+    assert line.split("by n dropped")[1].strip() == "1: 0.3750, 2: 0.2500"

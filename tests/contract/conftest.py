@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 
 import bench.fit as training
@@ -21,7 +20,8 @@ from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConf
 from bench.data import Corpus, DataRequest, Example
 from bench.method import Method
 from bench.spec import RunSpec
-from bench.task import Task, TaskSpec
+from bench.task import TaskSpec
+from tasks.text import TextTask
 
 CLASSES = TaskSpec(
     name="toy/classes",
@@ -53,7 +53,7 @@ def examples(n: int, *, seed: int, scores: bool) -> list[Example]:
     return found
 
 
-class Toy(Task):
+class Toy(TextTask):
     """A task that is already in memory."""
 
     def __init__(self, spec: TaskSpec, corpus: Corpus) -> None:
@@ -61,11 +61,6 @@ class Toy(Task):
 
     def open(self, request: DataRequest) -> Corpus:
         return self.corpus
-
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
-        from tasks._text import TextDataModule
-
-        return TextDataModule(self.spec, corpus, backbone, spec)
 
 
 def toy(spec: TaskSpec, *, train: int = 34, dev: int = 48) -> Toy:

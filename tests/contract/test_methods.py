@@ -25,6 +25,7 @@ METHODS = sorted(name for name in registry.entries("methods") if "text" in regis
 COMPRESSED = {"form": "compressed", "rank": 4}
 CASES = [(name, {}) for name in METHODS] + [("deeplora", COMPRESSED), ("lora", {"target": "all-linear", "rank": 3})]
 CASES += [("lora", {"dora": True, "lr_ratio": 4.0}), ("lora", {"init": "pissa", "rank": 3})]
+CASES += [("adapter", {"bottleneck": 5, "activation": "gelu"}), ("adapterdrop", {"n": 1})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" if options else name for name, options in CASES]
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 MERGING = [(n, o) for n, o in CASES if hasattr(registry.load("methods", n), "merge")]
@@ -95,7 +96,7 @@ def test_the_head_is_the_same_for_every_method(lab: Any, name: str, options: dic
 
 @each
 def test_only_what_is_declared_trains(lab: Any, name: str, options: dict[str, Any]) -> None:
-    run = lab.run(lab.spec(name, options=options, max_steps=3))
+    run = lab.run(lab.spec(name, options=options, max_steps=8))  # a step may leave some out
     now = dict(run.method.named_parameters())
     declared = {n for n, p in now.items() if p.requires_grad}
     changed = {n for n, p in now.items() if not torch.equal(p, run.start[n])}
@@ -109,12 +110,19 @@ def _factors(config: Any, inner: int) -> int:
     return sum(config.rank * (m + n) + inner * config.rank**2 for m, n in shapes)
 
 
+def _adapters(config: Any, blocks: int) -> int:
+    b = config.bottleneck or WIDTH // 16
+    return blocks * (2 * WIDTH * b + b + WIDTH)
+
+
 FORMULAS: dict[str, Callable[[Any, int], int]] = {
     "full": lambda config, backbone: backbone,
     "linear": lambda config, backbone: 0,
     "lora": lambda config, backbone: _factors(config, 0) + (sum(m for m, _ in QV) if config.dora else 0),
     "bitfit": lambda config, backbone: LAYERS * (4 * WIDTH + INNER + WIDTH + 2 * WIDTH) + 2 * WIDTH,
     "deeplora": lambda config, backbone: _factors(config, config.depth - (2 if config.form == "full" else 0)),
+    "adapter": lambda config, backbone: _adapters(config, LAYERS),
+    "adapterdrop": lambda config, backbone: _adapters(config, LAYERS - (config.n or 0)),
 }
 """What a method trains beside the head, as its docstring has it, from its options and the size of the backbone."""
 

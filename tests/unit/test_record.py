@@ -181,8 +181,8 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"cost.resumed_at", "spec.allocation"}
-"""Fields that older records lack."""
+OPTIONAL = {"cost.resumed_at", "spec.allocation", "sweep"}
+"""Fields that older records, or those of some methods, lack."""
 FIELDS = list(paths(record.schema()))
 
 
@@ -191,7 +191,8 @@ def test_every_field_is_needed_and_named_where_it_is_missing(make_record, field)
     selection = {"trials": [{"lr": 1e-3, "value": 0.5, "run_id": None, "state": "done"}]}
     selection |= {"metric": "accuracy", "split": "holdout", "task": "glue/sst2", "chosen": 1e-3}
     tracking = {"kind": "wandb", "mode": "offline", "id": "x", "error": None, "directory": None}
-    one = make_record(selection=selection, tracking=tracking)
+    sweep = [{"n": 0, "primary": 0.41, "metrics": {"dev": {"matthews": 0.41}}}]
+    one = make_record(selection=selection, tracking=tracking, sweep=sweep)
     record.validate(one, Path("x"))
     *parents, last = field.replace("[]", "").split(".")
     inside = one | {"state": "failed", "error": {"what": "", "known": "", "todo": ""}} if parents == ["error"] else one

@@ -20,7 +20,7 @@ from bench import checkpoint, memory, metrics, registry
 from bench.backbones import Backbone
 from bench.batches import Cut
 from bench.callbacks import Checkpoint, LossCurve, Predictions
-from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
+from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
 from bench.data import Corpus
 from bench.errors import UsageError
 from bench.method import Method
@@ -120,6 +120,7 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
         optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
         lr=spec.lr or 0.0,
         seed=spec.seed,
+        allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
     )
     if not task.spec.num_classes:
         method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone

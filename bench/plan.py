@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bench import registry
 from bench.backbones import Backbone, open_backbone
 from bench.batches import Cut
-from bench.config import NAMESPACES, BackboneConfig
+from bench.config import NAMESPACES, AllocationConfig, BackboneConfig
 from bench.data import Corpus, DataRequest
 from bench.describe import describe as describe_entry
 from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
@@ -119,6 +119,7 @@ def make(request: Request) -> Plan:
     for namespace, kind in NAMESPACES.items():
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
     request = replace(request, data=replace(request.data, **options[request.methods[0]]["data"]))
+    _share_out(options)
     micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
     Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
     starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
@@ -141,6 +142,25 @@ def make(request: Request) -> Plan:
     if request.strict and skipped:
         raise _nothing(skipped, "--strict: not all of what was asked can run")
     return Plan(cells=tuple({cell.run_id: cell for cell in cells}.values()), skipped=tuple(skipped))
+
+
+def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
+    """Let those methods keep a given `allocation` that have a rank per layer; the others run as they always do.
+
+    Raises:
+        UsageError: none has one.
+    """
+    first = next(iter(options.values()))["allocation"]
+    without = [name for name in options if not describe_entry("methods", name).attributes.get("allocates")]
+    if first["policy"] != AllocationConfig().policy and len(without) == len(options):
+        able = [n for n in registry.entries("methods") if describe_entry("methods", n).attributes.get("allocates")]
+        raise UsageError(
+            f"allocation.policy={first['policy']}: {', '.join(without)} has no rank to share out between layers",
+            f"methods that have: {', '.join(sorted(able))}",
+            "Leave it out, or choose one of these.",
+        )
+    for name in without:
+        options[name]["allocation"] = asdict(AllocationConfig())
 
 
 def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
@@ -223,6 +243,7 @@ def _spec(
         optim=options["optim"],
         task_options=_task_options(opened),
         backbone_options=options["backbone"],
+        allocation=options["allocation"],
         runtime=options["runtime"],
         accelerator=request.accelerator,
         devices=request.devices,

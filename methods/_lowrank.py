@@ -16,8 +16,8 @@ from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch, Method
 from bench.spectra import Delta
-from methods._fused import split
 from methods._allocation import gradient_rank, share_out
+from methods._fused import split
 
 
 class FactoredLinear(nn.Module):

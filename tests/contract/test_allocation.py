@@ -27,6 +27,7 @@ BLOCKS = 5
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("lora", {}),
     "dora": ("lora", {"dora": True}),
+    "adalora": ("adalora", {}),
     "deeplora": ("deeplora", {}),
     "deeplora-4": ("deeplora", {"depth": 4, "rank": 5}),
     "compressed": ("deeplora", {"form": "compressed"}),
@@ -315,6 +316,7 @@ def test_options_that_say_nothing_are_refused(given: dict[str, Any], said: str) 
         ("lora", {}, {"minimum": 9}, "allocation.minimum=9 exceeds method.rank=8"),
         ("deeplora", {"form": "compressed"}, {"minimum": 9}, "allocation.minimum=9 exceeds"),
         ("deeplora", {"rank": None}, {}, "method.rank=none"),
+        ("adalora", {"init_rank": 12}, {}, "method.init_rank=12"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(

@@ -118,8 +118,8 @@ def make(request: Request) -> Plan:
     options = resolve_all(request.settings, request.methods, request.families)
     for namespace, kind in NAMESPACES.items():
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
-    request = replace(request, data=replace(request.data, **options[request.methods[0]]["data"]))
     _share_out(options)
+    request = replace(request, data=replace(request.data, **options[request.methods[0]]["data"]))
     micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
     Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
     starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
@@ -148,7 +148,7 @@ def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
     """Let those methods keep a given `allocation` that have a rank per layer; the others run as they always do.
 
     Raises:
-        UsageError: none has one.
+        UsageError: none has one, or an adapter to start from decides it.
     """
     first = next(iter(options.values()))["allocation"]
     without = [name for name in options if not describe_entry("methods", name).attributes.get("allocates")]
@@ -159,6 +159,13 @@ def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
             f"methods that have: {', '.join(sorted(able))}",
             "Leave it out, or choose one of these.",
         )
+    for name, given in options.items():
+        if first["policy"] != AllocationConfig().policy and name not in without and given["method"].get("start"):
+            raise UsageError(
+                f"allocation.policy={first['policy']} with method.start",
+                f"every layer of {name} has the rank that the adapter gives it",
+                "Leave one of the two out.",
+            )
     for name in without:
         options[name]["allocation"] = asdict(AllocationConfig())
 

@@ -70,7 +70,7 @@ def share_out(
         step: ranks are multiples of it.
 
     Raises:
-        UsageError: `uniform` is None, or the least ranks cost more than the budget.
+        UsageError: `uniform` is None, rank costs nothing, or the least ranks cost more than the budget.
     """
     if uniform is None:
         raise UsageError(
@@ -79,6 +79,12 @@ def share_out(
             "Give method.rank, or leave the policy out.",
         )
     costs = [partial(cost, m, n) for m, n in shapes.values()]
+    if any(cost(uniform + step) <= cost(uniform) for cost in costs):
+        raise UsageError(
+            f"allocation.policy={config.policy}: how much trains does not depend on the rank that is shared out",
+            "another option gives every layer the same, as method.init_rank does",
+            "Leave that option out, or the policy.",
+        )
     most = [min(shape) for shape in shapes.values()]
     weights = shares(config, [*shapes], measured)
     ranks = allocate(weights, costs, most, uniform=uniform, minimum=config.minimum, step=step)

@@ -126,26 +126,9 @@ class AdaLoRA(LowRank):
         """The budget that remains is the sum of the layers' ranks."""
         self._target = sum(rank or 0 for rank in ranks.values())
 
-    def ranks(self, found: Any, batch: Batch) -> dict[str, int | None]:
-        """Where the budget will end on average; by `allocation` the initial ranks differ too.
-
-        Raises:
-            UsageError: a policy is given beside one initial rank for all layers.
-        """
-        if self.config.init_rank and self.allocation.policy != "uniform":
-            raise UsageError(
-                f"allocation.policy={self.allocation.policy} with method.init_rank={self.config.init_rank}",
-                "every layer then starts with the same rank, and AdaLoRA alone decides what it keeps",
-                "Leave one of the two out.",
-            )
-        return super().ranks(found, batch)
-
     def cost(self, m: int, n: int, rank: int) -> int:
-        """Of the initial rank."""
-        return self._initial(rank) * (m + n + 1)
-
-    def _initial(self, rank: int) -> int:
-        return self.config.init_rank or math.ceil(1.5 * rank)
+        """Of the triplets that a layer starts with."""
+        return (self.config.init_rank or math.ceil(1.5 * rank)) * (m + n + 1)
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·(E ⊙ A) beside it, at its initial rank."""

@@ -30,6 +30,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "adalora": ("adalora", {}),
     "deeplora": ("deeplora", {}),
     "deeplora-4": ("deeplora", {"depth": 4, "rank": 5}),
+    "adalora": ("adalora", {}),
     "compressed": ("deeplora", {"form": "compressed"}),
     "compressed-frozen": ("deeplora", {"form": "compressed", "gamma": 0.0}),
 }
@@ -316,7 +317,7 @@ def test_options_that_say_nothing_are_refused(given: dict[str, Any], said: str) 
         ("lora", {}, {"minimum": 9}, "allocation.minimum=9 exceeds method.rank=8"),
         ("deeplora", {"form": "compressed"}, {"minimum": 9}, "allocation.minimum=9 exceeds"),
         ("deeplora", {"rank": None}, {}, "method.rank=none"),
-        ("adalora", {"init_rank": 12}, {}, "method.init_rank=12"),
+        ("adalora", {"init_rank": 12}, {}, "method.init_rank"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(
@@ -340,6 +341,11 @@ def test_a_plan_gives_the_policy_to_those_that_have_ranks() -> None:
         assert shared[name].spec.allocation == {"policy": "depth", "slope": 0.5, "measure": "effective", "minimum": 1}
     assert cells(("lora",), "allocation.policy=uniform")["lora"].run_id == plain["lora"].run_id
     assert [*plain["lora"].spec.allocation] == [field.name for field in fields(AllocationConfig)]
+
+
+def test_an_adapter_to_start_from_decides_the_ranks_itself(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"allocation\.policy=depth with method\.start"):
+        cells(("lora", "full"), "allocation.policy=depth", f"method.start={tmp_path}")
 
 
 @pytest.mark.parametrize("methods", [("full",), ("linear", "bitfit")])

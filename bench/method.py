@@ -30,6 +30,7 @@ class Method(LightningModule):
         learning_rates: three candidates of `--select lr` where `--lr` names none.
         needs: modalities it works on.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
+        cache_bytes: what it kept per device, while training, to compute it only once.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
 
@@ -39,6 +40,7 @@ class Method(LightningModule):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
+    cache_bytes: int = 0
 
     def __init__(
         self,

@@ -181,7 +181,7 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"cost.resumed_at", "sweep"}
+OPTIONAL = {"cost.resumed_at", "cost.cache_bytes", "sweep"}
 """Fields that older records, or those of some methods, lack."""
 FIELDS = list(paths(record.schema()))
 

@@ -1,0 +1,119 @@
+"""Training time of AdapterDrop against n, with and without its prefix cache: `python -m bench.speed.adapterdrop`.
+
+All variants train in this process, one after the other in an order that is drawn anew in each of several rounds, so
+that what else the machine does falls on all alike. A ratio compares two runs of the same round. Nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.cli.output import table
+from bench.cli.run import make_request
+from bench.cli.run import parser as run_parser
+from bench.errors import BenchError
+from bench.plan import Cell, describe, make
+from bench.spec import Option
+
+EPOCHS = 2
+BASE = "n=0"
+
+
+class Seconds(NamedTuple):
+    """Of one run: its last epoch, and what the first took longer (warming up, and filling the cache)."""
+
+    epoch: float
+    extra: float
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Hears every step; `run` reads the times of the epochs' ends from it."""
+
+    at: dict[int, float]
+
+    def __call__(self, step: int, loss: float) -> None:
+        self.at[step] = time.perf_counter()
+
+
+def variants(blocks: int) -> dict[str, Mapping[str, Option]]:
+    """Options by name: n = 0, and every larger n without and with the cache."""
+    found: dict[str, Mapping[str, Option]] = {BASE: {"n": 0, "cache": False}}
+    for n in range(1, blocks):
+        found |= {f"n={n}": {"n": n, "cache": False}, f"n={n} cached": {"n": n, "cache": True}}
+    return found
+
+
+def run(cell: Cell, options: Mapping[str, Option]) -> Seconds:
+    """Train one variant."""
+    from bench.fit import fit  # imports torch
+
+    merged = {**cell.spec.method_options, **options, "sweep": False}
+    spec = cell.spec.with_(method_options=merged, runtime={**cell.spec.runtime, "save": "none", "checkpoint_s": None})
+    clock = Clock({})
+    with tempfile.TemporaryDirectory() as folder:
+        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder), tell=clock)["cost"]
+    last = clock.at[cost["steps"]] - clock.at[cost["steps"] // EPOCHS]
+    return Seconds(last, cost["train_s"] - EPOCHS * last)
+
+
+def measure(cell: Cell, blocks: int, rounds: int) -> dict[str, list[Seconds]]:
+    """Every variant once per round; a run before the first warms up."""
+    options = variants(blocks)
+    run(cell, options[BASE])
+    found: dict[str, list[Seconds]] = {name: [] for name in options}
+    for number in range(rounds):
+        for name in random.Random(number).sample([*options], len(options)):
+            found[name].append(run(cell, options[name]))
+            sys.stderr.write(f"round {number + 1} of {rounds}  {name:<11} {found[name][-1].epoch:.2f} s per epoch\n")
+    return found
+
+
+def report(found: Mapping[str, Sequence[Seconds]]) -> str:
+    """A row per variant: median seconds, and the ratio to n = 0, its median and its range over the rounds."""
+    rows: list[tuple[str, ...]] = []
+    for name, seconds in found.items():
+        ratios = [one.epoch / base.epoch for one, base in zip(seconds, found[BASE], strict=True)]
+        rows.append(
+            (
+                name,
+                f"{statistics.median(s.epoch for s in seconds):.2f}",
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})",
+                f"{statistics.median(s.extra for s in seconds):+.2f}",
+            )
+        )
+    return table(("variant", "s per epoch", f"ratio to {BASE}", "first epoch, s more"), rows)
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure and print; options that are not named here are those of `bench run`."""
+    parser = argparse.ArgumentParser(prog="python -m bench.speed.adapterdrop", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each variant (default: 3)")
+    parser.add_argument("--blocks", type=int, default=6, metavar="L", help="blocks of the backbone (default: 6)")
+    options, rest = parser.parse_known_args(words)
+    given = ["--method", "adapterdrop", "--task", "glue/rte", "--train-samples", "128", "--epochs", str(EPOCHS)]
+    try:
+        plan = make(make_request(run_parser().parse_args([*given, *rest])))
+        first = plan.cells[0]
+        corpus = first.corpus
+        few = {name: rows[:1] for name, rows in corpus.evaluation.items()}  # evaluation is not what is timed
+        sys.stderr.write(describe(plan) + "\n")
+        cell = replace(first, corpus=replace(corpus, evaluation=few))
+        print(report(measure(cell, options.blocks, options.rounds)))
+    except BenchError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,13 +7,14 @@ that what else the machine does falls on all alike. A ratio compares two runs of
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,16 +36,6 @@ class Seconds(NamedTuple):
     extra: float
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Hears every step; `run` reads the times of the epochs' ends from it."""
-
-    at: dict[int, float]
-
-    def __call__(self, step: int, loss: float) -> None:
-        self.at[step] = time.perf_counter()
-
-
 def variants(blocks: int) -> dict[str, Mapping[str, Option]]:
     """Options by name: n = 0, and every larger n without and with the cache."""
     found: dict[str, Mapping[str, Option]] = {BASE: {"n": 0, "cache": False}}
@@ -59,16 +50,21 @@ def run(cell: Cell, options: Mapping[str, Option]) -> Seconds:
 
     merged = {**cell.spec.method_options, **options, "sweep": False}
     spec = cell.spec.with_(method_options=merged, runtime={**cell.spec.runtime, "save": "none", "checkpoint_s": None})
-    clock = Clock({})
+    at: dict[int, float] = {}
+
+    def tell(step: int, loss: float) -> None:
+        at[step] = time.perf_counter()
+
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder), tell=clock)["cost"]
-    last = clock.at[cost["steps"]] - clock.at[cost["steps"] // EPOCHS]
+        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder), tell=tell)["cost"]
+    last = at[cost["steps"]] - at[cost["steps"] // EPOCHS]
     return Seconds(last, cost["train_s"] - EPOCHS * last)
 
 
-def measure(cell: Cell, blocks: int, rounds: int) -> dict[str, list[Seconds]]:
+def measure(cell: Cell, rounds: int) -> dict[str, list[Seconds]]:
     """Every variant once per round; a run before the first warms up."""
-    options = variants(blocks)
+    config = json.loads((cell.backbone.path / "config.json").read_text())
+    options = variants(config.get("num_hidden_layers") or config["n_layers"])
     run(cell, options[BASE])
     found: dict[str, list[Seconds]] = {name: [] for name in options}
     for number in range(rounds):
@@ -98,7 +94,6 @@ def main(words: Sequence[str]) -> int:
     """Measure and print; options that are not named here are those of `bench run`."""
     parser = argparse.ArgumentParser(prog="python -m bench.speed.adapterdrop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each variant (default: 3)")
-    parser.add_argument("--blocks", type=int, default=6, metavar="L", help="blocks of the backbone (default: 6)")
     options, rest = parser.parse_known_args(words)
     given = ["--method", "adapterdrop", "--task", "glue/rte", "--train-samples", "128", "--epochs", str(EPOCHS)]
     try:
@@ -108,7 +103,7 @@ def main(words: Sequence[str]) -> int:
         few = {name: rows[:1] for name, rows in corpus.evaluation.items()}  # evaluation is not what is timed
         sys.stderr.write(describe(plan) + "\n")
         cell = replace(first, corpus=replace(corpus, evaluation=few))
-        print(report(measure(cell, options.blocks, options.rounds)))
+        print(report(measure(cell, options.rounds)))
     except BenchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

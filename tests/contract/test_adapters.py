@@ -458,8 +458,11 @@ def test_the_cache_changes_no_weight_and_computes_once(deep: Any, computed: list
     assert counts[1] >= 102
 
 
-def test_the_cache_changes_no_weight_in_single_precision(deep: Any) -> None:
-    assert same(deep.run(cached(deep, 2)), deep.run(cached(deep, 2, cache=False)), 1e-6)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_cache_changes_no_weight_in_single_precision(deep: Any, dropout: float) -> None:
+    one, other = (deep.run(cached(deep, 2, cache=cache, options={"dropout": dropout})) for cache in (True, False))
+    assert one.result["cost"]["cache_bytes"] > 0
+    assert same(one, other, 1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 3])

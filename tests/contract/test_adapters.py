@@ -549,3 +549,19 @@ def test_every_network_may_replay_its_first_blocks(name: str, n: int) -> None:
     for got in (again, after):
         ours, theirs = (o if isinstance(o, Tensor) else o.last_hidden_state for o in (got, want))
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_rows_are_computed_in_batches_that_depend_on_the_data_alone(deep: Any) -> None:
+    """Padding and neighbours may decide a row's last digits, and an interrupted run computes its rows again."""
+    lists: list[list[dict[str, Any]]] = []
+    for seed, done, batch_size in ((0, 0, 16), (5, 7, 8)):
+        data, _ = deep.build(deep.spec("adapterdrop", seed=seed, batch_size=batch_size))
+        data.done = done
+        lists.append([*data.once(size=10)])
+    assert [len(batch["index"]) for batch in lists[0]] == [10, 10, 10, 4]
+    for one, other in zip(*lists, strict=True):
+        assert torch.equal(one["index"], other["index"])
+        assert torch.equal(one["inputs"]["input_ids"], other["inputs"]["input_ids"])
+    assert sorted(i for batch in lists[0] for i in batch["index"].tolist()) == [*range(34)]
+    lengths = [n for batch in lists[0] for n in batch["inputs"]["attention_mask"].sum(1).tolist()]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1]

@@ -99,10 +99,10 @@ def main(words: Sequence[str]) -> int:
     try:
         plan = make(make_request(run_parser().parse_args([*given, *rest])))
         first = plan.cells[0]
-        corpus = first.corpus
-        few = {name: rows[:1] for name, rows in corpus.evaluation.items()}  # evaluation is not what is timed
+        few = {name: rows[:1] for name, rows in first.corpus.evaluation.items()}  # evaluation is not what is timed
+        corpus = replace(first.corpus, evaluation=few)
         sys.stderr.write(describe(plan) + "\n")
-        cell = replace(first, corpus=replace(corpus, evaluation=few))
+        cell = replace(first, opened=first.opened._replace(corpus=corpus))
         print(report(measure(cell, options.rounds)))
     except BenchError as error:
         sys.stderr.write(f"{error}\n")

@@ -93,6 +93,7 @@ def fit(
             "train_s": round(curve.train_s, 3),
             "eval_s": round(eval_s, 3),
             "peak_memory_bytes": memory.peak(),
+            "cache_bytes": method.cache_bytes,
             "device": _device(trainer),
             "devices": trainer.world_size,
             "resumed_at": keeper.resumed,

@@ -35,6 +35,7 @@ class Method(LightningModule):
         needs: modalities it works on.
         allocates: whether it has a rank per layer that `allocation` can share out.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
+        cache_bytes: what it kept per device, while training, to compute it only once.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
 
@@ -45,6 +46,7 @@ class Method(LightningModule):
     allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
+    cache_bytes: int = 0
 
     def __init__(
         self,

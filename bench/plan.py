@@ -204,6 +204,7 @@ def _spec(
         devices=request.devices,
         track=request.track,
         out=str(request.out),
+        penalty=options["penalty"] if options["penalty"]["nuclear"] else {},
     )
 
 

@@ -19,6 +19,8 @@ Option = str | int | float | bool | None
 
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
+LATER = frozenset({"penalty"})
+"""Fields that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class RunSpec:
         select_on: cell whose held-out train split decides between them.
         holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
         method_options, head, optim, task_options, backbone_options, runtime: the namespaces of `--set`.
+        penalty: the namespace of that name; empty where nothing is penalised.
     """
 
     method: str
@@ -89,10 +92,12 @@ class RunSpec:
     devices: int = 1
     track: Literal["off", "wandb"] = "off"
     out: str = "runs"
+    penalty: Mapping[str, Option] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in NOT_IDENTITY}
+        fields = {name: value for name, value in asdict(self).items() if name not in NOT_IDENTITY}
+        return {name: value for name, value in fields.items() if value or name not in LATER}
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """16 hex digits that name this run: the specification, the protocol, the bytes of data and weights."""

@@ -16,7 +16,7 @@ from torch import Tensor
 import bench.fit as training
 from bench import registry
 from bench.backbones import Backbone, from_folder
-from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
+from bench.config import BackboneConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
 from bench.data import Corpus, DataRequest, Example
 from bench.method import Method
 from bench.spec import RunSpec
@@ -96,9 +96,9 @@ class Lab:
     tasks: dict[str, Toy] = field(default_factory=lambda: {s.name: toy(s) for s in (CLASSES, SCORES)})
 
     def spec(self, method: str, **changes: Any) -> RunSpec:
-        """A method's defaults, 20 steps of 16; `options`, `head`, `optim`, `backbone`, `runtime` change some."""
+        """A method's defaults, 20 steps of 16; `options`, `head`, `optim`, `penalty`, … change some."""
         kind = registry.load("methods", method)
-        given = {name: changes.pop(name, {}) for name in ("options", "head", "optim", "backbone", "runtime")}
+        given = {name: changes.pop(name, {}) for name in ("options", "head", "optim", "penalty", "backbone", "runtime")}
         fields: dict[str, Any] = {
             "task": CLASSES.name,
             "lr": kind.learning_rate,
@@ -108,6 +108,7 @@ class Lab:
             "method_options": asdict(kind.Config(**given["options"])),
             "head": asdict(HeadConfig(**given["head"])),
             "optim": asdict(OptimConfig(**given["optim"])),
+            "penalty": asdict(PenaltyConfig(**given["penalty"])) if given["penalty"] else {},
             "task_options": asdict(TaskConfig()),
             "backbone_options": asdict(BackboneConfig(**given["backbone"])),
             "runtime": asdict(RuntimeConfig(**given["runtime"])),

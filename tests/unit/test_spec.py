@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import bench.spec
-from bench.spec import NOT_IDENTITY, RunSpec
+from bench.spec import LATER, NOT_IDENTITY, RunSpec
 
 BASE = RunSpec(
     method="lora",
@@ -50,6 +50,7 @@ OTHER: dict[str, Any] = {
     "devices": 2,
     "track": "wandb",
     "out": "elsewhere",
+    "penalty": {"nuclear": 1e-3},
 }
 FIELDS = [f.name for f in dataclasses.fields(RunSpec)]
 
@@ -97,10 +98,16 @@ def test_data_weights_and_protocol_enter(name: str, monkeypatch: pytest.MonkeyPa
 
 def test_the_id_is_the_hash_of_canonical_json() -> None:
     """The same in every process and on every machine."""
-    fields = {k: v for k, v in BASE.to_json().items() if k not in NOT_IDENTITY}
+    fields = {k: v for k, v in BASE.to_json().items() if k not in NOT_IDENTITY | LATER}
     material = {**fields, "protocol": bench.spec.PROTOCOL, "data": "d", "weights": "w"}
     text = json.dumps(material, sort_keys=True, separators=(",", ":"))
     assert BASE.run_id("d", "w") == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_fields_that_came_later_leave_old_ids_as_they_were() -> None:
+    """An older record lacks them."""
+    older = RunSpec.from_json({k: v for k, v in BASE.to_json().items() if k not in LATER})
+    assert older.run_id("d", "w") == BASE.run_id("d", "w") == "b44804f10444488f"
 
 
 @pytest.mark.parametrize("name", [None, *FIELDS])

@@ -78,7 +78,8 @@ def fit(
     ranks = [{"layer": name, **delta.ranks()} for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
-        _save(exported, directory, runtime, small=method.saves_adapter)
+        head = {f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}  # a frozen one too
+        _save({**head, **exported}, directory, runtime, small=method.saves_adapter)
     return {
         "lr": spec.lr,
         "metrics": scores,
@@ -111,10 +112,11 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
     head = HeadConfig(**spec.head)  # type: ignore[arg-type]
     network = backbone.load(head=head, config=BackboneConfig(**spec.backbone_options))  # type: ignore[arg-type]
     kind: type[Method] = registry.load("methods", spec.method)
+    start = {"start": spec.start} if spec.start else {}
     method = kind(
         network,
         task.spec,
-        kind.Config(**spec.method_options),
+        kind.Config(**{**spec.method_options, **start}),
         head=head,
         optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
         lr=spec.lr or 0.0,

@@ -13,12 +13,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from bench.config import HeadConfig, OptimConfig
+from bench.errors import UsageError
+from bench.exchange import PeftFolder
 from bench.spectra.delta import Delta
 from bench.task import TaskSpec
 
 Batch = dict[str, Any]
 """`inputs` (tensors of the backbone's forward), `labels` (B,), `index` (B,), and in training `weight`: what the batch's
 mean loss is multiplied with, so that micro batches and devices add up to the mean over the global batch."""
+Peft = tuple[dict[str, Any], dict[str, Tensor]]
+"""An adapter of `peft`: what its adapter_config.json and its adapter_model.safetensors hold."""
 
 
 class Method(LightningModule):
@@ -113,6 +117,30 @@ class Method(LightningModule):
     def warnings(self) -> list[str]:
         """Lines that the reader of a score must see."""
         return []
+
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """The adapter of `peft` that computes the same, from a run's options and what it exported.
+
+        Raises:
+            UsageError: peft has none.
+        """
+        raise UsageError(
+            f"{cls.__name__} has no equivalent in peft",
+            "`bench export --peft` writes runs of methods whose ΔW peft can compute, such as lora and deeplora",
+            "Use the run's own adapter.safetensors.",
+        )
+
+    @classmethod
+    def from_peft(cls, folder: PeftFolder) -> dict[str, Any]:
+        """Options that an adapter of `peft`, which the option `start` names, stands for; the plan asks for them.
+
+        Raises:
+            UsageError: the method cannot start from it.
+        """
+        raise UsageError(
+            f"{cls.__name__} starts from no adapter of peft", f"method.start={folder.path}", "Leave method.start out."
+        )
 
     # what all methods share
 

@@ -19,12 +19,13 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "bitfit": "methods.bitfit:BitFit",
         "lora": "methods.lora:LoRA",
         "deeplora": "methods.deeplora:DeepLoRA",
-        "adalora": "methods.adalora:AdaLoRA",
         "adapter": "methods.adapter:Adapter",
         "adapterdrop": "methods.adapterdrop:AdapterDrop",
+        "adalora": "methods.adalora:AdaLoRA",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",
+        "table": "tasks.table:Table",
     },
     "backbones": {
         "minilm": "bench.backbones.minilm:MiniLM",
@@ -63,6 +64,11 @@ def _section(text: str, group: str) -> dict[str, str]:
     except Error:  # not a package of ours to mend; its names are then unknown
         return {}
     return {name: value.partition("[")[0].strip() for name, value in parser.items(group)}
+
+
+def family(task: str) -> str:
+    """The registered name in `glue`, `glue/rte`, `table:FILE`."""
+    return task.partition(":")[0].partition("/")[0]
 
 
 def where(kind: Kind, name: str) -> str:

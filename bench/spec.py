@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data import DataRequest
+from bench.registry import family
 
 PROTOCOL = 1
 """Raised whenever the same specification would give other results."""
@@ -17,7 +18,7 @@ PROTOCOL = 1
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Option = str | int | float | bool | None
 
-NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out"})
+NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
 LATER = frozenset({"penalty"})
 """Fields that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
@@ -55,6 +56,12 @@ class Request:
     strict: bool = False
     retry: bool = False
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Registered names of all tasks that are asked for."""
+        names = [*self.tasks, *([self.select_on] if self.select_on else [])]
+        return tuple(dict.fromkeys(map(family, names)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
@@ -65,7 +72,9 @@ class RunSpec:
         select: candidate learning rates.
         select_on: cell whose held-out train split decides between them.
         holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
-        method_options, head, optim, task_options, backbone_options, runtime: the namespaces of `--set`.
+        start: folder of the adapter to start from; its content's hash is the method's option `start`.
+        task_options: options of the task, without those that only say what the examples are (`Corpus.reading`).
+        method_options, head, optim, backbone_options, runtime: the other namespaces of `--set`.
         penalty: the namespace of that name; empty where nothing is penalised.
     """
 
@@ -92,6 +101,7 @@ class RunSpec:
     devices: int = 1
     track: Literal["off", "wandb"] = "off"
     out: str = "runs"
+    start: str | None = None
     penalty: Mapping[str, Option] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:

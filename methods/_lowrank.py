@@ -16,6 +16,7 @@ from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch, Method
 from bench.spectra import Delta
+from methods._fused import split
 
 
 class FactoredLinear(nn.Module):
@@ -101,6 +102,8 @@ class LowRank(Method):
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers, in the order of the network."""
+        if self.config.target == "qv":
+            split(self.backbone)
         self.backbone.requires_grad_(False)
         generator = torch.Generator().manual_seed(self.seed)
         found = targets(self.backbone, self.config.target)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bench.config import in_range
 from bench.errors import UsageError
-from bench.method import Batch
+from bench.method import Batch, Peft
+from methods import _peft
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal
 
 
@@ -112,6 +113,11 @@ class DeepLoRA(LowRank):
             self._compressed[name] = [right.mT.contiguous(), *middle, left]
 
         self.with_gradients(found, batch, keep)
+
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """The product as a LoRA of scale 1: A is the first factor, B the product of the others."""
+        return _peft.lora(tensors, float)
 
 
 def outer_factors(gradient: Tensor, start: Tensor, k: int) -> tuple[Tensor, Tensor]:

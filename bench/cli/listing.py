@@ -48,7 +48,7 @@ def handle(options: argparse.Namespace) -> int:
         rows = [(d.name, str(d.attributes.get("learning_rate", "")), _summary(d)) for d in found]
         print(table(("method", "lr", "what it does"), rows))
     elif kind == "tasks":
-        rows = [(d.name, ", ".join(names.cells(d.name)) or "–", _summary(d)) for d in found]
+        rows = [(names.written(d.name), ", ".join(names.cells(d.name)) or "–", _summary(d)) for d in found]
         print(table(("task", "cells", "what it is"), rows))
     else:
         print(table(("backbone", "what it is"), [(d.name, _summary(d)) for d in found]))

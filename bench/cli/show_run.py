@@ -95,6 +95,7 @@ def _specification(record: dict[str, Any]) -> str:
     rows = [
         ("backbone", f"{record['backbone']['name']} ({record['backbone']['parameters']:,} parameters)"),
         ("data", f"{source['kind']} {source['revision']}, {source['train_examples']:,} training examples"),
+        *_reading(source.get("reading")),
         ("budget", f"{length}, global batch {spec['batch_size']}, {spec['precision']}"),
         ("learning rate", "–" if record["lr"] is None else f"{record['lr']:g}{_chosen(record)}"),
     ]
@@ -102,6 +103,26 @@ def _specification(record: dict[str, Any]) -> str:
         if options := spec.get(place):
             rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in options.items())))
     return table(("specification", ""), rows)
+
+
+def _reading(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """How a user's own data was read: its columns, its labels, what was left out, the hash of its files."""
+    if not reading:
+        return []
+    columns = [
+        f"{part.replace('_', ' ')} {reading[part]!r}" for part in ("text", "text_pair", "label") if reading[part]
+    ]
+    scale = reading["scale"]
+    labels = ", ".join(f"{name!r} → {index}" for index, name in enumerate(reading["labels"]))
+    rows = [
+        ("  columns", ", ".join(columns)),
+        (f"  {reading['kind']}", labels or f"mean {scale['mean']:g}, deviation {scale['deviation']:g}"),
+    ]
+    for file in reading["files"]:
+        left_out = "".join(f", {count} × {reason} left out" for reason, count in file["left_out"].items())
+        rows.append((f"  {file['name']}", f"sha256 {file['sha256']}{left_out}"))
+    seed = "" if reading["split_seed"] is None else f", split seed {reading['split_seed']}"
+    return [*rows, ("  validation", f"{reading['sizes']['validation']:,} rows, {reading['validation']}{seed}")]
 
 
 def _chosen(record: dict[str, Any]) -> str:

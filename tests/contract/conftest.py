@@ -144,21 +144,6 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def lively_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT with matrices eight times as large: as it is, its features hardly depend on the text."""
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("lively") / "lively-bert"
-    model = AutoModel.from_pretrained(tiny_bert)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8 if parameter.ndim > 1 else 1)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def lab(lively_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """A small BERT and two toy tasks: `toy/classes` (single texts) and `toy/scores` (pairs, regression)."""
     return Lab(backbone=from_folder("lively-bert", lively_bert), folder=lambda: tmp_path_factory.mktemp("run"))

@@ -121,9 +121,9 @@ FORMULAS: dict[str, Callable[[Any, int], int]] = {
     "lora": lambda config, backbone: _factors(config, 0) + (sum(m for m, _ in QV) if config.dora else 0),
     "bitfit": lambda config, backbone: LAYERS * (4 * WIDTH + INNER + WIDTH + 2 * WIDTH) + 2 * WIDTH,
     "deeplora": lambda config, backbone: _factors(config, config.depth - (2 if config.form == "full" else 0)),
-    "adalora": lambda config, backbone: sum((config.init_rank or 12) * (m + n + 1) for m, n in QV),
     "adapter": lambda config, backbone: _adapters(config, LAYERS),
     "adapterdrop": lambda config, backbone: _adapters(config, LAYERS - (config.n or 0)),
+    "adalora": lambda config, backbone: sum((config.init_rank or 12) * (m + n + 1) for m, n in QV),
 }
 """What a method trains beside the head, as its docstring has it, from its options and the size of the backbone."""
 

@@ -21,10 +21,9 @@ Bench = Callable[..., Any]
 TWO = ("--task", "glue/cola", "--devices", "2")
 
 
-SLOW = (pytest.param(name, marks=pytest.mark.slow) for name in ("full", "adalora"))
-
-
-@pytest.mark.parametrize("method", ["lora", "adapterdrop", *SLOW])
+@pytest.mark.parametrize(
+    "method", ["lora", "adapterdrop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "adalora"))]
+)
 def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> None:
     """33 examples in batches of 8 leave one for the last step, and 21 dev examples are odd: nothing is even.
 

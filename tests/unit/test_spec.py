@@ -50,6 +50,7 @@ OTHER: dict[str, Any] = {
     "devices": 2,
     "track": "wandb",
     "out": "elsewhere",
+    "start": "adapter",
     "penalty": {"nuclear": 1e-3},
 }
 FIELDS = [f.name for f in dataclasses.fields(RunSpec)]
@@ -59,7 +60,7 @@ def test_every_field_has_another_value_here() -> None:
     assert list(OTHER) == FIELDS
     assert all(OTHER[name] != getattr(BASE, name) for name in FIELDS)
     assert set(FIELDS) > NOT_IDENTITY
-    assert sorted(NOT_IDENTITY) == ["accelerator", "devices", "out", "runtime", "track"]
+    assert sorted(NOT_IDENTITY) == ["accelerator", "devices", "out", "runtime", "start", "track"]
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -1,4 +1,4 @@
-"""Options outside the method's own: head, optimiser, task, backbone, runtime, as `--set namespace.key=value`."""
+"""Options outside the method's own: head, optimiser, penalty, task, …, as `--set namespace.key=value`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,35 @@ class OptimConfig:
         in_range("optim.eps", self.eps, 0)
         in_range("optim.warmup", self.warmup, 0, 1)
         in_range("optim.clip", self.clip, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PenaltyConfig:
+    """What is added to the loss to keep rank low."""
+
+    nuclear: float = 0.0
+    """λ, weight of the sum of nuclear norms over all adapted layers; 0 adds nothing and costs nothing."""
+    form: Literal["exact", "factor", "frobenius"] = "exact"
+    """Σσ itself, or a bound of it for a product U·V of two factors: factor is Σ‖u_i‖‖v_i‖ over the columns of U and the
+    rows of V, frobenius (‖U‖² + ‖V‖²)/2. LoRA's scale counts as part of U."""
+    of: Literal["delta", "weight"] = "delta"
+    """Whose nuclear norm: that of ΔW, or of the whole weight W(0) + ΔW (exact only)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would do nothing, and forms that W does not have."""
+        in_range("penalty.nuclear", self.nuclear, 0)
+        if not self.nuclear and (self.form, self.of) != ("exact", "delta"):
+            raise UsageError(
+                f"penalty.form={self.form}, penalty.of={self.of}: nothing is penalised",
+                "penalty.nuclear is 0",
+                "Give it a weight: --set penalty.nuclear=1e-3.",
+            )
+        if self.of == "weight" and self.form != "exact":
+            raise UsageError(
+                f"penalty.form={self.form} does not go with penalty.of=weight",
+                "a pretrained weight is no product of two factors",
+                "Use penalty.form=exact, or penalty.of=delta.",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +182,7 @@ class RuntimeConfig:
 NAMESPACES: dict[str, type] = {
     "head": HeadConfig,
     "optim": OptimConfig,
+    "penalty": PenaltyConfig,
     "task": TaskConfig,
     "data": DataConfig,
     "backbone": BackboneConfig,

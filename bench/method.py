@@ -34,6 +34,7 @@ class Method(LightningModule):
         learning_rates: three candidates of `--select lr` where `--lr` names none.
         needs: modalities it works on.
         allocates: whether it has a rank per layer that `allocation` can share out.
+        penalties: what the run adds to the loss whatever the method, each once per global batch.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
         cache_bytes: what it kept per device, while training, to compute it only once.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
@@ -78,6 +79,7 @@ class Method(LightningModule):
         self.head_config, self.optim, self.lr = head, optim, lr
         self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
         self.head.requires_grad_(head.trainable)
+        self.penalties: list[Callable[[], Tensor]] = []
         self.strict_loading = False  # checkpoints hold what trains; the rest is built again
 
     # what a method implements
@@ -91,7 +93,7 @@ class Method(LightningModule):
         """
 
     def penalty(self) -> Tensor | None:
-        """A scalar added to the loss."""
+        """A scalar added to the loss of every global batch."""
         return None
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -100,6 +102,10 @@ class Method(LightningModule):
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         """ΔW of every adapted layer, by name; none for a method without one."""
+        return iter(())
+
+    def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
+        """W(0) and ΔW of every layer of `deltas`, ΔW with its history, for penalties."""
         return iter(())
 
     def report(self) -> dict[str, Any]:
@@ -161,8 +167,13 @@ class Method(LightningModule):
         """The loss of a micro batch, weighted so that the global batch's gradient is that of its mean."""
         loss = self.loss(batch) * batch["weight"]
         self.step_loss = loss.detach()
-        penalty = self.penalty()
-        return loss if penalty is None else loss + penalty
+        parts = self.trainer.accumulate_grad_batches
+        if batch_idx % parts:
+            return loss
+        with torch.autocast(self.device.type, enabled=False):  # decompositions have no 16-bit form
+            found = [self.penalty(), *(penalty() for penalty in self.penalties)]
+        # with the first part of a global batch and for all of them, whose mean is taken, as that over devices is
+        return sum((parts * penalty for penalty in found if penalty is not None), loss)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Outputs of an evaluation batch; `bench.callbacks.Predictions` gathers them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,24 +150,25 @@ def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
     Raises:
         UsageError: none has one, or an adapter to start from decides it.
     """
-    first = next(iter(options.values()))["allocation"]
-    without = [name for name in options if not describe_entry("methods", name).attributes.get("allocates")]
-    if first["policy"] != AllocationConfig().policy and len(without) == len(options):
-        able = [n for n in registry.entries("methods") if describe_entry("methods", n).attributes.get("allocates")]
+    policy = next(iter(options.values()))["allocation"]["policy"]
+    shares = policy != AllocationConfig().policy
+    able = {name for name in options if describe_entry("methods", name).attributes.get("allocates")}
+    if shares and not able:
+        every = [n for n in registry.entries("methods") if describe_entry("methods", n).attributes.get("allocates")]
         raise UsageError(
-            f"allocation.policy={first['policy']}: {', '.join(without)} has no rank to share out between layers",
-            f"methods that have: {', '.join(sorted(able))}",
+            f"allocation.policy={policy}: {', '.join(options)} has no rank to share out between layers",
+            f"methods that have: {', '.join(sorted(every))}",
             "Leave it out, or choose one of these.",
         )
     for name, given in options.items():
-        if first["policy"] != AllocationConfig().policy and name not in without and given["method"].get("start"):
+        if shares and name in able and given["method"].get("start"):
             raise UsageError(
-                f"allocation.policy={first['policy']} with method.start",
+                f"allocation.policy={policy} with method.start",
                 f"every layer of {name} has the rank that the adapter gives it",
                 "Leave one of the two out.",
             )
-    for name in without:
-        options[name]["allocation"] = asdict(AllocationConfig())
+        if not (shares and name in able):
+            given["allocation"] = {}
 
 
 def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
@@ -256,6 +257,7 @@ def _spec(
         devices=request.devices,
         track=request.track,
         out=str(request.out),
+        penalty=options["penalty"] if options["penalty"]["nuclear"] else {},
     )
 
 

@@ -20,9 +20,8 @@ Option = str | int | float | bool | None
 
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
-LATER = {"allocation": ("policy", "uniform")}
-"""Namespaces that older specifications lack, each with the option and value at which all is as it was without them:
-then they do not enter `run_id` either, and what was run before is not run again."""
+LATER = frozenset({"allocation", "penalty"})
+"""Namespaces that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,8 @@ class RunSpec:
         holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
         start: folder of the adapter to start from; its content's hash is the method's option `start`.
         task_options: options of the task, without those that only say what the examples are (`Corpus.reading`).
-        method_options, head, optim, backbone_options, allocation, runtime: the other namespaces of `--set`.
+        method_options, head, optim, backbone_options, runtime: the other namespaces of `--set`.
+        allocation, penalty: namespaces too; empty where rank is uniform, and where nothing is penalised.
     """
 
     method: str
@@ -103,6 +103,7 @@ class RunSpec:
     track: Literal["off", "wandb"] = "off"
     out: str = "runs"
     start: str | None = None
+    penalty: Mapping[str, Option] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""
@@ -135,8 +136,7 @@ class RunSpec:
 
 def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Those fields of a specification that decide the result."""
-    silent = {name for name, (key, plain) in LATER.items() if (fields.get(name) or {}).get(key, plain) == plain}
-    return {name: value for name, value in fields.items() if name not in NOT_IDENTITY | silent}
+    return {name: value for name, value in fields.items() if name not in NOT_IDENTITY and (value or name not in LATER)}
 
 
 def _digest(value: Mapping[str, Any]) -> str:

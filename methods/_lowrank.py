@@ -44,8 +44,12 @@ class FactoredLinear(nn.Module):
         return out + update * self.scale
 
     def delta(self) -> Delta:
-        """ΔW as factors, the scale on the last one."""
-        last, *others = (f.detach() for f in reversed(self.factors))
+        """ΔW as it is."""
+        return self.update().detach()
+
+    def update(self) -> Delta:
+        """ΔW with its history, as factors, the scale on the last one."""
+        last, *others = reversed(self.factors)
         nominal = min(min(f.shape) for f in self.factors)
         return Delta(factors=(last * self.scale, *others), nominal=nominal)
 
@@ -183,6 +187,10 @@ class LowRank(Method):
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         """ΔW of every adapted layer."""
         return ((name, layer.delta()) for name, layer in self.layers())
+
+    def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
+        """The frozen weight and ΔW, with its history, of every adapted layer."""
+        return ((name, layer.base.weight, layer.update()) for name, layer in self.layers())
 
     def export(self) -> dict[str, Tensor]:
         """What was trained, and the factors that were not: ΔW needs them all."""

@@ -43,9 +43,9 @@ class SVDLinear(FactoredLinear):
         a, e, b = self.factors
         return out + F.linear(F.linear(F.dropout(x, self.dropout, self.training), a * e), b) * self.scale
 
-    def delta(self) -> Delta:
+    def update(self) -> Delta:
         """B·(E ⊙ A), the scale on B; its nominal rank is the number of triplets with E ≠ 0, which may be 0."""
-        a, e, b = (f.detach() for f in self.factors)
+        a, e, b = self.factors
         return Delta(factors=(b * self.scale, e * a), nominal=int(e.count_nonzero()))
 
     def grams(self) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.cli.output import table
 
-_PLACES = ("method_options", "head", "optim", "task_options", "backbone_options", "allocation", "runtime")
+_PLACES = ("method_options", "head", "optim", "penalty", "task_options", "backbone_options", "allocation", "runtime")
 
 
 def text(record: dict[str, Any]) -> str:
@@ -102,8 +102,8 @@ def _specification(record: dict[str, Any]) -> str:
         ("learning rate", "–" if record["lr"] is None else f"{record['lr']:g}{_chosen(record)}"),
     ]
     for place in _PLACES:
-        if spec.get(place):
-            rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in spec[place].items())))
+        if options := spec.get(place):
+            rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in options.items())))
     return table(("specification", ""), rows)
 
 

@@ -16,7 +16,15 @@ from torch import Tensor
 import bench.fit as training
 from bench import registry
 from bench.backbones import Backbone, from_folder
-from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
+from bench.config import (
+    AllocationConfig,
+    BackboneConfig,
+    HeadConfig,
+    OptimConfig,
+    PenaltyConfig,
+    RuntimeConfig,
+    TaskConfig,
+)
 from bench.data import Corpus, DataRequest, Example
 from bench.method import Method
 from bench.spec import RunSpec
@@ -98,7 +106,7 @@ class Lab:
     def spec(self, method: str, **changes: Any) -> RunSpec:
         """A method's defaults, 20 steps of 16; `options`, `head` and the other namespaces change some."""
         kind = registry.load("methods", method)
-        spaces = ("options", "head", "optim", "backbone", "allocation", "runtime")
+        spaces = ("options", "head", "optim", "penalty", "backbone", "allocation", "runtime")
         given = {name: changes.pop(name, {}) for name in spaces}
         fields: dict[str, Any] = {
             "task": CLASSES.name,
@@ -109,9 +117,10 @@ class Lab:
             "method_options": asdict(kind.Config(**given["options"])),
             "head": asdict(HeadConfig(**given["head"])),
             "optim": asdict(OptimConfig(**given["optim"])),
+            "penalty": asdict(PenaltyConfig(**given["penalty"])) if given["penalty"] else {},
             "task_options": asdict(TaskConfig()),
             "backbone_options": asdict(BackboneConfig(**given["backbone"])),
-            "allocation": asdict(AllocationConfig(**given["allocation"])),
+            "allocation": asdict(AllocationConfig(**given["allocation"])) if given["allocation"] else {},
             "runtime": asdict(RuntimeConfig(**given["runtime"])),
         }
         return RunSpec(method=method, backbone=self.backbone.name, **fields | changes)

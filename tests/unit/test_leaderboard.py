@@ -220,8 +220,8 @@ def test_where_it_ran_makes_no_row(run, field):
     assert row.cells[0].n == 2
 
 
-def test_runs_from_before_a_namespace_share_the_row_of_its_plain_value(run):
-    older, plain = run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={"allocation": {"policy": "uniform"}})
+def test_runs_from_before_a_namespace_share_the_row_of_those_that_leave_it_empty(run):
+    older, plain = run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={"allocation": {}})
     del older["spec"]["allocation"]
     [row] = rows([older, plain])
     assert row.cells[0].n == 2 and row.label == "lora"

@@ -69,7 +69,7 @@ class Table(TextTask):
     def __init__(self, argument: str) -> None:
         self.file = _file(argument, "--task table:FILE")
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.file.stem).strip("-.")
-        self.name = f"table/{stem[:60] or 'table'}"
+        self.name = f"table/{stem[:50] or 'table'}"
 
     def open(self, request: DataRequest) -> Corpus:
         """Read and check every row, settle what the labels are, split.

@@ -188,7 +188,7 @@ def test_a_bad_row_is_exit_3_alone_exit_1_beside_others_and_none_when_left_out(
     assert f"cannot run table:{bad}: malformed data" in beside.err
     left_out = bench(*LINEAR, *task(bad), "--set", "data.on_bad=skip", data=None, out=tmp_path / "skip")
     assert left_out.code == 0
-    assert f"bad.csv: 1 row left out: 1 × the label is missing (first: line {lines + 1})" in left_out.err
+    assert f"bad.csv: 1 of 42 rows left out: 1 × the label is missing (first: line {lines + 1})" in left_out.err
     [file] = left_out.only()["source"]["reading"]["files"]
     assert file["left_out"] == {"the label is missing": 1}
 

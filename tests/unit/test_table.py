@@ -278,8 +278,8 @@ def test_kind_can_be_forced(tmp_path: Path) -> None:
     [
         (["a"] * 9, {}, "all labels are alike: 'a'"),
         (["1.5"] * 9, {}, "all labels are alike"),
-        ([f"id{i}" for i in range(9)], {}, "9 classes in 9 rows"),
-        (["a", "b"], {}, "2 classes in 2 rows"),
+        ([f"id{i}" for i in range(9)], {}, "9 different labels in 9 rows"),
+        (["a", "b"], {}, "2 different labels in 2 rows"),
         (["1.5", "2.5"], {}, "all labels are alike"),
         (["1e300", "-1e300", "1.5"] * 9, {}, "too large"),
     ],
@@ -316,6 +316,12 @@ def test_every_class_keeps_a_row_to_train_on() -> None:
         assert held
 
 
+def test_the_smallest_table(tmp_path: Path) -> None:
+    _, corpus = opened(write(tmp_path / "mine.csv", [("a", 0), ("b", 1), ("c", 0), ("d", 1)]))
+    assert (len(corpus.train), len(corpus.evaluation["validation"])) == (3, 1)
+    assert {row.label for row in corpus.train} == {0, 1}
+
+
 def test_without_strata_the_share_is_exact_and_the_seed_draws() -> None:
     labels = [str(i) for i in range(101)]
     one, other = (split(labels, 0.25, seed=seed, stratify=False)[1] for seed in (0, 1))
@@ -336,6 +342,12 @@ def test_a_file_to_validate_on(tmp_path: Path) -> None:
     write(dev, rows(12), ("txt", "label"))
     problem = refused(train, validation=str(dev))
     assert "'text'" in problem.what and "dev.jsonl" in problem.known
+
+
+def test_validating_on_train_itself_is_said(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.csv", rows())
+    assert "no score of it counts" in opened(file, validation=str(file))[1].notes[-1]
+    assert len(opened(file)[1].notes) == 1
 
 
 @pytest.mark.parametrize("value", ["0", "1", "-0.5", "20"])
@@ -443,7 +455,8 @@ def test_a_bad_row_is_named_with_its_line_or_left_out(
     assert {f"good,\n{i}" for i in range(20)} <= set(texts), "every good row is still there"
     assert set(texts) - {f"good,\n{i}" for i in range(20)} <= {"plain"}
     [note] = corpus.notes[1:]
-    assert note.startswith(f"mine.csv: {count} row") and f"first: line {2 + 2 * before}" in note
+    total = len(everything(corpus)) + count
+    assert note.startswith(f"mine.csv: {count} of {total} rows left out: ") and f"first: line {2 + 2 * before})" in note
     assert sum(corpus.reading["files"][0]["left_out"].values()) == count
 
 
@@ -453,7 +466,7 @@ def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
     _, corpus = opened(file, on_bad="skip")
     left_out = {"the text is empty": 2, "the label is missing": 1, "wrong number of fields": 1}
     assert corpus.reading["files"][0]["left_out"] == left_out
-    assert "4 rows left out: 2 × the text is empty (first: line 22), 1 ×" in corpus.notes[1]
+    assert "4 of 24 rows left out: 2 × the text is empty (first: line 22), 1 ×" in corpus.notes[1]
     assert len(everything(corpus)) == 20
     assert "3 more" in refused(file).known
 
@@ -524,7 +537,7 @@ def test_a_class_seen_only_in_validation(tmp_path: Path) -> None:
     assert "the label is not one of train's ('new')" in problem.what and f"{dev}, line {begin}" in problem.known
     _, corpus = opened(train, validation=str(dev), on_bad="skip")
     assert len(corpus.evaluation["validation"]) == 12
-    assert "dev.tsv: 1 row left out" in corpus.notes[1]
+    assert "dev.tsv: 1 of 13 rows left out" in corpus.notes[1]
     assert [file["left_out"] for file in corpus.reading["files"]] == [{}, {"the label is not one of train's": 1}]
 
 

@@ -17,7 +17,8 @@ from bench.errors import DataProblem
 
 LONGEST = 1 << 20
 """Characters of the longest field; a quote that nobody closes swallows no more than that."""
-BATCH = 4096
+BATCH = 1024
+"""Rows of Parquet in memory at a time."""
 BOM = b"\xef\xbb\xbf"
 UTF8 = "bytes that are not UTF-8"
 QUOTES = "a quote that is not closed, or text behind a closing one"

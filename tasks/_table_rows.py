@@ -194,8 +194,8 @@ def _parquet_columns(file: Path) -> Sequence[str]:
     try:
         with pq.ParquetFile(file) as parquet:
             return parquet.schema_arrow.names
-    except (pa.ArrowException, OSError) as error:
-        raise unusable(file, "no Parquet file", str(error).splitlines()[0]) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise unusable(file, "no Parquet file", str(error).partition("\n")[0]) from error
 
 
 def _parquet_rows(file: Path, names: Sequence[str]) -> Rows:
@@ -210,8 +210,8 @@ def _parquet_rows(file: Path, names: Sequence[str]) -> Rows:
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield Row(number, values)
-    except (pa.ArrowException, OSError) as error:
-        raise unusable(file, f"broken Parquet behind row {number}", str(error).splitlines()[0]) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise unusable(file, f"broken Parquet behind row {number}", str(error).partition("\n")[0]) from error
 
 
 def _values(column: Any) -> list[Any]:

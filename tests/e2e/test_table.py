@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+import bench.fit as fitting
+from bench import plan, worker
+from bench.errors import BenchError
+from bench.spec import Request
+
 Bench = Callable[..., Any]
 LINEAR = ("--method", "linear")
 
@@ -92,6 +97,18 @@ def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     assert drawn.only()["source"]["data_hash"] != one["source"]["data_hash"]
 
 
+def test_two_files_of_one_name_are_two_columns(bench: Bench, tmp_path: Path) -> None:
+    for i, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "mine.csv", 41 + i)
+    outcome = bench(*LINEAR, "--task", f"table:{tmp_path}/a/mine.csv,table:{tmp_path}/b/mine.csv", data=None)
+    one, other = sorted(outcome.records, key=lambda made: made["source"]["train_examples"])
+    header = next(line for line in outcome.out.splitlines() if line.startswith("| method"))
+    assert header.count("mine") == 2
+    assert all(made["source"]["data_hash"][:7] in header for made in (one, other))
+    assert "(2 tasks)" in header
+
+
 def test_select_holds_out_of_train_and_few_shot_draws_from_it(bench: Bench, tmp_path: Path) -> None:
     words = ("--select", "lr", "--lr", "1e-3,1e-1", "--train-samples", "16")
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), *words, data=None)
@@ -112,6 +129,29 @@ def test_a_table_beside_glue_and_choosing_for_it(bench: Bench, tmp_path: Path) -
     assert {json.dumps(made["spec"]["task_options"]) for made in outcome.records} == {'{"max_length": 24}'}
 
 
+def test_a_process_of_its_own_opens_the_same_files(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dev").mkdir()
+    write(tmp_path / "mine.csv"), write(tmp_path / "dev" / "dev.tsv", 13)
+    with (tmp_path / "mine.csv").open("a") as stream:
+        stream.write("no label,\n")
+    settings = ("task.validation=dev/dev.tsv", "data.on_bad=skip", "task.max_length=24")
+    asked = Request(methods=("linear",), tasks=("table:mine.csv",), backbones=(str(tiny_bert),), settings=settings)
+    [cell] = plan.make(asked).cells
+    seen: list[Any] = []
+    monkeypatch.setattr(fitting, "fit", lambda *given, **more: seen.append(given))
+    worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
+    [(spec, task, corpus, backbone)] = seen
+    assert (spec, task.spec, backbone) == (cell.spec, cell.task.spec, cell.backbone)
+    assert (corpus.hash, corpus.reading) == (cell.corpus.hash, cell.corpus.reading)
+    (tmp_path / "mine.csv").write_text("text,label\n" + "a,x\nb,y\n" * 20)
+    with pytest.raises(BenchError, match="the data changed"):
+        worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
+
+
+@pytest.mark.slow
 def test_two_devices_equal_one(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "dev.tsv", 13)
     monkeypatch.chdir(tmp_path)  # both files by relative paths, the second among the options

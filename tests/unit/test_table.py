@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -31,7 +32,8 @@ from bench import metrics
 from bench.data import Corpus, DataRequest
 from bench.errors import DataProblem, UsageError
 from tasks._table_labels import canonical, infer, split
-from tasks._table_rows import Bad, format_of
+from tasks._table_rows import Bad, Row, format_of
+from tasks.glue import GLUE
 from tasks.table import Table
 
 NASTY = (
@@ -112,6 +114,41 @@ def test_numbers_are_the_physical_lines_that_records_begin_at(tmp_path: Path, mo
         quotes += line.count(b'"')
     assert [row.number for row in found] == begins[1:]
     assert begins[-1] > len(rows()) + 5, "records of several lines"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_what_csv_writes_is_what_is_read(tmp_path: Path, end: str, quoting: Any) -> None:
+    draw, file = random.Random(0), tmp_path / "mine.csv"
+    for _ in range(200):
+        data = [["".join(draw.choices('a",\n\t é漢\u2028', k=draw.randint(0, 6))) for _ in "ab"] for _ in range(5)]
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator=end, quoting=quoting).writerows([("a", "b"), *data])
+        assert [row.values for row in format_of(file).rows(file, ["a", "b"]) if isinstance(row, Row)] == data
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("cell", "folder", "columns"),
+    [
+        ("sst2", "SST-2", {}),
+        ("rte", "RTE", {}),
+        ("stsb", "STS-B", {}),
+        ("mrpc", "MRPC", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}),
+    ],
+)
+def test_glues_own_files_give_glues_examples(cell: str, folder: str, columns: dict[str, str]) -> None:
+    parent = Path(os.environ.get("BENCH_DATA") or "absent")
+    if not (parent / "glue").is_dir():
+        pytest.skip("BENCH_DATA names no folder that holds glue/")
+    files = {split: parent / "glue" / folder / f"{split}.tsv" for split in ("train", "dev")}
+    _, mine = opened(files["train"], validation=str(files["dev"]), quotes=False, **columns)
+    glue = GLUE(cell).open(DataRequest(parent=parent))
+    scale = mine.reading["scale"] or {"mean": 0, "deviation": 1}
+    for ours, theirs in ((mine.train, glue.train), (mine.evaluation["validation"], glue.evaluation["dev"])):
+        assert [row[:2] for row in ours] == [row[:2] for row in theirs]
+        back = [row.label * scale["deviation"] + scale["mean"] for row in ours]
+        assert back == pytest.approx([row.label for row in theirs], abs=1e-9)
 
 
 def test_what_is_no_quote_is_kept_and_quotes_may_be_off(tmp_path: Path) -> None:
@@ -400,6 +437,8 @@ def test_other_suffixes_are_named_with_those_that_are_read(name: str) -> None:
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "no.parquet").write_bytes(b"PAR1 no")
+    header = write(tmp_path / "bad.parquet", rows()).read_bytes().replace(b"label", b"\xff" * 5)
+    (tmp_path / "bad.parquet").write_bytes(header)
     (tmp_path / "empty.csv").touch()
     (tmp_path / "empty.jsonl").touch()
     write(tmp_path / "header.csv", [])
@@ -407,6 +446,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         ("absent.csv", "no such file"),
         ("folder.csv", "cannot be read"),
         ("no.parquet", "no Parquet file"),
+        ("bad.parquet", "Parquet"),
         ("empty.csv", "looks like the text"),
         ("empty.jsonl", "looks like the text"),
         ("header.csv", "no row of it can be used"),

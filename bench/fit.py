@@ -20,7 +20,7 @@ from bench import checkpoint, memory, metrics, registry
 from bench.backbones import Backbone
 from bench.batches import Cut
 from bench.callbacks import Checkpoint, LossCurve, Predictions
-from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
+from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
 from bench.data import Corpus
 from bench.errors import UsageError
 from bench.method import Method
@@ -32,7 +32,7 @@ BARELY = 1e-3
 FILE = "adapter.safetensors"
 
 Result = dict[str, Any]
-"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr, sweep."""
+"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr, sweep, report."""
 
 
 def fit(
@@ -77,7 +77,8 @@ def fit(
     ranks = [{"layer": name, **delta.ranks()} for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
-        _save(exported, directory, runtime, small=method.saves_adapter)
+        head = {f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}  # a frozen one too
+        _save({**head, **exported}, directory, runtime, small=method.saves_adapter)
     return {
         "lr": spec.lr,
         "metrics": scores,
@@ -99,6 +100,7 @@ def fit(
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
         "warnings": [*_barely(ranks), *method.warnings()],
         **({"sweep": sweep} if sweep else {}),
+        **({"report": report} if (report := method.report()) else {}),
     }
 
 
@@ -109,14 +111,16 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
     head = HeadConfig(**spec.head)  # type: ignore[arg-type]
     network = backbone.load(head=head, config=BackboneConfig(**spec.backbone_options))  # type: ignore[arg-type]
     kind: type[Method] = registry.load("methods", spec.method)
+    start = {"start": spec.start} if spec.start else {}
     method = kind(
         network,
         task.spec,
-        kind.Config(**spec.method_options),
+        kind.Config(**{**spec.method_options, **start}),
         head=head,
         optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
         lr=spec.lr or 0.0,
         seed=spec.seed,
+        allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
     )
     if not task.spec.num_classes:
         method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
@@ -191,7 +195,7 @@ def _save(tensors: dict[str, torch.Tensor], directory: Path, runtime: RuntimeCon
 
 
 def _barely(ranks: list[dict[str, Any]]) -> list[str]:
-    still = [r for r in ranks if r["norm"] < BARELY]
+    still = [r for r in ranks if r["norm"] < BARELY and r["nominal"]]  # a method may take a layer's rank away
     if not still:
         return []
     least = min(r["norm"] for r in still)

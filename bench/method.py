@@ -12,13 +12,17 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from bench.config import HeadConfig, OptimConfig
+from bench.config import AllocationConfig, HeadConfig, OptimConfig
+from bench.errors import UsageError
+from bench.exchange import PeftFolder
 from bench.spectra.delta import Delta
 from bench.task import TaskSpec
 
 Batch = dict[str, Any]
 """`inputs` (tensors of the backbone's forward), `labels` (B,), `index` (B,), and in training `weight`: what the batch's
 mean loss is multiplied with, so that micro batches and devices add up to the mean over the global batch."""
+Peft = tuple[dict[str, Any], dict[str, Tensor]]
+"""An adapter of `peft`: what its adapter_config.json and its adapter_model.safetensors hold."""
 
 
 class Method(LightningModule):
@@ -29,6 +33,7 @@ class Method(LightningModule):
         learning_rate: default of `--lr`.
         learning_rates: three candidates of `--select lr` where `--lr` names none.
         needs: modalities it works on.
+        allocates: whether it has a rank per layer that `allocation` can share out.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
@@ -37,6 +42,7 @@ class Method(LightningModule):
     learning_rate: ClassVar[float] = 1e-3
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
 
@@ -50,6 +56,7 @@ class Method(LightningModule):
         optim: OptimConfig,
         lr: float,
         seed: int,
+        allocation: AllocationConfig | None = None,
     ) -> None:
         """Build the head.
 
@@ -61,10 +68,11 @@ class Method(LightningModule):
             optim: options of AdamW and its schedule.
             lr: learning rate.
             seed: seeds the head, so that every method starts from the same one, and what the method adds.
+            allocation: how rank is shared out, by a method that allocates; None: uniformly.
         """
         super().__init__()
         self.backbone, self.task, self.config = backbone, task, config
-        self.seed = seed
+        self.seed, self.allocation = seed, allocation or AllocationConfig()
         self.head_config, self.optim, self.lr = head, optim, lr
         self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
         self.head.requires_grad_(head.trainable)
@@ -92,6 +100,10 @@ class Method(LightningModule):
         """ΔW of every adapted layer, by name; none for a method without one."""
         return iter(())
 
+    def report(self) -> dict[str, Any]:
+        """What else the record should tell of this run, as JSON values by name; lists of like objects are tables."""
+        return {}
+
     def export(self) -> dict[str, Tensor]:
         """What was trained, by name: the adapter and the head, without the frozen backbone."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
@@ -103,6 +115,30 @@ class Method(LightningModule):
     def warnings(self) -> list[str]:
         """Lines that the reader of a score must see."""
         return []
+
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """The adapter of `peft` that computes the same, from a run's options and what it exported.
+
+        Raises:
+            UsageError: peft has none.
+        """
+        raise UsageError(
+            f"{cls.__name__} has no equivalent in peft",
+            "`bench export --peft` writes runs of methods whose ΔW peft can compute, such as lora and deeplora",
+            "Use the run's own adapter.safetensors.",
+        )
+
+    @classmethod
+    def from_peft(cls, folder: PeftFolder) -> dict[str, Any]:
+        """Options that an adapter of `peft`, which the option `start` names, stands for; the plan asks for them.
+
+        Raises:
+            UsageError: the method cannot start from it.
+        """
+        raise UsageError(
+            f"{cls.__name__} starts from no adapter of peft", f"method.start={folder.path}", "Leave method.start out."
+        )
 
     # what all methods share
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+from bench import registry
 from bench.backbones import Backbone
 from bench.batches import Cut
-from bench.config import NAMESPACES
+from bench.config import NAMESPACES, AllocationConfig
 from bench.data import Corpus
 from bench.describe import describe as describe_entry
 from bench.errors import BenchError, EnvironmentProblem, UsageError
+from bench.exchange import open_folder
 from bench.opening import Opened, Skip, open_backbones, open_tasks
-from bench.settings import resolve_all
+from bench.settings import named, resolve_all
 from bench.spec import Option, Request, RunSpec
 from bench.task import Task
 
@@ -97,9 +100,11 @@ def make(request: Request) -> Plan:
     options = resolve_all(request.settings, request.methods, request.families)
     for namespace, kind in NAMESPACES.items():
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
+    _share_out(options)
     request = replace(request, data=replace(request.data, **options[request.methods[0]]["data"]))
     micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
     Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
+    starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
     skipped: list[Skip] = []
     tasks = open_tasks(request, request.tasks, skipped)
     backbones = open_backbones(request.backbones, options[request.methods[0]]["backbone"], skipped)
@@ -112,13 +117,39 @@ def make(request: Request) -> Plan:
             skipped.append(Skip(name=f"{method} × {opened.task.spec.name}", error=misfit))
             continue
         for seed in request.seeds:
-            base = _spec(request, method, options[method], backbone, opened, seed)
+            base = _spec(request, method, options[method], backbone, opened, seed).with_(start=starts[method])
             cells += _cells(request, base, opened, backbone, selectors[0] if selectors else opened)
     if not cells:
         raise _nothing(skipped)
     if request.strict and skipped:
         raise _nothing(skipped, "--strict: not all of what was asked can run")
     return Plan(cells=tuple({cell.run_id: cell for cell in cells}.values()), skipped=tuple(skipped))
+
+
+def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
+    """Let those methods keep a given `allocation` that have a rank per layer; the others run as they always do.
+
+    Raises:
+        UsageError: none has one, or an adapter to start from decides it.
+    """
+    first = next(iter(options.values()))["allocation"]
+    without = [name for name in options if not describe_entry("methods", name).attributes.get("allocates")]
+    if first["policy"] != AllocationConfig().policy and len(without) == len(options):
+        able = [n for n in registry.entries("methods") if describe_entry("methods", n).attributes.get("allocates")]
+        raise UsageError(
+            f"allocation.policy={first['policy']}: {', '.join(without)} has no rank to share out between layers",
+            f"methods that have: {', '.join(sorted(able))}",
+            "Leave it out, or choose one of these.",
+        )
+    for name, given in options.items():
+        if first["policy"] != AllocationConfig().policy and name not in without and given["method"].get("start"):
+            raise UsageError(
+                f"allocation.policy={first['policy']} with method.start",
+                f"every layer of {name} has the rank that the adapter gives it",
+                "Leave one of the two out.",
+            )
+    for name in without:
+        options[name]["allocation"] = asdict(AllocationConfig())
 
 
 def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, decides: Opened) -> list[Cell]:
@@ -155,12 +186,40 @@ def _spec(
         optim=options["optim"],
         task_options=opened.task_options,
         backbone_options=options["backbone"],
+        allocation=options["allocation"],
         runtime=options["runtime"],
         accelerator=request.accelerator,
         devices=request.devices,
         track=request.track,
         out=str(request.out),
     )
+
+
+def _start(request: Request, method: str, options: dict[str, Option]) -> str | None:
+    """Folder that the option `start` names; in its place comes the hash of its content, with the options it decides.
+
+    Raises:
+        EnvironmentProblem: there is no adapter in it.
+        UsageError: the method cannot start from it, or another value was given for an option that it decides.
+    """
+    if not options.get("start"):
+        return None
+    folder = open_folder(Path(str(options["start"])).expanduser())
+    kind: type[Any] = registry.load("methods", method)
+    decided: dict[str, Option] = kind.from_peft(folder)
+    asked = named(request.settings)
+    for key, value in decided.items():
+        if key == "target" and key in asked:  # which layers an expression names, only the network can tell
+            continue
+        if key in asked and options[key] != value:
+            raise UsageError(
+                f"--set method.{key}={options[key]} contradicts the adapter to start from",
+                f"{folder.path} has {key} {value}",
+                "Leave the option out.",
+            )
+        options[key] = value
+    options["start"] = f"sha256:{folder.hash}"
+    return str(folder.path)
 
 
 def _holdout(corpus: Corpus) -> int:

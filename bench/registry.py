@@ -21,6 +21,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "deeplora": "methods.deeplora:DeepLoRA",
         "adapter": "methods.adapter:Adapter",
         "adapterdrop": "methods.adapterdrop:AdapterDrop",
+        "adalora": "methods.adalora:AdaLoRA",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",

@@ -209,6 +209,7 @@ def _blank(cell: Cell) -> record.Record:
             "name": cell.backbone.name,
             "parameters": cell.backbone.parameters,
             "weights_hash": cell.backbone.weights_hash,
+            "pooling": cell.backbone.pooling,
         },
         "source": {
             "kind": corpus.source,

@@ -63,6 +63,11 @@ def resolve_all(
     }
 
 
+def named(settings: Sequence[str]) -> set[str]:
+    """Options of the method that `settings` name, whatever their values."""
+    return {key for space, key in _parse(settings) if space == "method"}
+
+
 def resolve_tasks(settings: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, Value]]:
     """Options of each registered task, the shared ones too; a key goes to the tasks that know it.
 

@@ -18,8 +18,11 @@ PROTOCOL = 1
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Option = str | int | float | bool | None
 
-NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out"})
+NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
+LATER = {"allocation": ("policy", "uniform")}
+"""Namespaces that older specifications lack, each with the option and value at which all is as it was without them:
+then they do not enter `run_id` either, and what was run before is not run again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,9 @@ class RunSpec:
         select: candidate learning rates.
         select_on: cell whose held-out train split decides between them.
         holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
+        start: folder of the adapter to start from; its content's hash is the method's option `start`.
         task_options: options of the task, without those that only say what the examples are (`Corpus.reading`).
-        method_options, head, optim, backbone_options, runtime: the other namespaces of `--set`.
+        method_options, head, optim, backbone_options, allocation, runtime: the other namespaces of `--set`.
     """
 
     method: str
@@ -92,15 +96,17 @@ class RunSpec:
     optim: Mapping[str, Option] = field(default_factory=dict)
     task_options: Mapping[str, Option] = field(default_factory=dict)
     backbone_options: Mapping[str, Option] = field(default_factory=dict)
+    allocation: Mapping[str, Option] = field(default_factory=dict)
     runtime: Mapping[str, Option] = field(default_factory=dict)
     accelerator: str = "auto"
     devices: int = 1
     track: Literal["off", "wandb"] = "off"
     out: str = "runs"
+    start: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in NOT_IDENTITY}
+        return deciding(asdict(self))
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """16 hex digits that name this run: the specification, the protocol, the bytes of data and weights."""
@@ -125,6 +131,12 @@ class RunSpec:
         """The RunSpec that `to_json` wrote."""
         fields: dict[str, Any] = {**data, "select": tuple(data["select"])}
         return cls(**fields)
+
+
+def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those fields of a specification that decide the result."""
+    silent = {name for name, (key, plain) in LATER.items() if (fields.get(name) or {}).get(key, plain) == plain}
+    return {name: value for name, value in fields.items() if name not in NOT_IDENTITY | silent}
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bench.config import in_range
 from bench.errors import UsageError
-from bench.method import Batch
+from bench.method import Batch, Peft
+from methods import _peft
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal
 
 
@@ -62,9 +63,16 @@ class DeepLoRA(LowRank):
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers; the compressed form looks at one gradient first."""
+        self.rank_step = 2 if self.config.form == "compressed" else 1
         super().adapt(batch)
         for factor in self._outer():
             factor.requires_grad_(self.config.gamma > 0)
+
+    def cost(self, m: int, n: int, rank: int) -> int:
+        """Of the factors that train."""
+        if self.config.form == "full":
+            return rank * (m + n) + (self.config.depth - 2) * rank**2
+        return (rank * (m + n) if self.config.gamma > 0 else 0) + self.config.depth * rank**2
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with its L factors, or the L + 2 of the compressed form, beside it."""
@@ -112,6 +120,11 @@ class DeepLoRA(LowRank):
             self._compressed[name] = [right.mT.contiguous(), *middle, left]
 
         self.with_gradients(found, batch, keep)
+
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """The product as a LoRA of scale 1: A is the first factor, B the product of the others."""
+        return _peft.lora(tensors, float)
 
 
 def outer_factors(gradient: Tensor, start: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 
 from bench.config import in_range
 from bench.errors import UsageError
+from bench.exchange import PeftFolder
+from bench.method import Batch, Peft
+from methods import _peft
 from methods._lora_linear import STARTS, LoRALinear, principal
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
 
@@ -48,6 +53,8 @@ class LoRA(LowRank):
         """Train the length of every row of the weight apart from its direction, which BA changes."""
         lr_ratio: float = 1.0
         """Learning rate of B relative to A's; LoRA+ recommends more than 1."""
+        start: str | None = None
+        """Folder of a LoRA adapter of peft to start from, which then decides rank, alpha, target, scaling and dora."""
 
         def __post_init__(self) -> None:
             """Check ranges."""
@@ -58,19 +65,39 @@ class LoRA(LowRank):
                 if not value > 0:
                     raise UsageError(f"method.{name}={value:g}", "at 0 or below B·A cannot learn", "Give more than 0.")
 
+        def scale(self, rank: int) -> float:
+            """Factor on BA of a layer of that rank."""
+            return {"standard": self.alpha / rank, "rank-stabilized": self.alpha / math.sqrt(rank)}.get(
+                self.scaling, 1.0
+            )
+
     config: Config
+
+    def prepare(
+        self,
+        found: Sequence[tuple[str, nn.Linear]],
+        ranks: dict[str, int | None],
+        batch: Batch,
+        generator: torch.Generator,
+    ) -> None:
+        """Read the adapter to start from, if there is one."""
+        start = self.config.start
+        self._start = _peft.start(Path(start), found, self.config.scale) if start else {}
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·A beside it."""
         assert rank is not None
-        scale = {"standard": self.config.alpha / rank, "rank-stabilized": self.config.alpha / math.sqrt(rank)}.get(
-            self.config.scaling, 1.0
-        )
-        pissa, dora, dropout = self.config.init == "pissa", self.config.dora, self.config.dropout
-        factors = principal(name, base, rank, scale) if pissa else self._factors(base, rank, generator)
-        if pissa or dora:
-            return LoRALinear(base, factors, scale=scale, dropout=dropout, offset=pissa, dora=dora)
-        return FactoredLinear(base, factors, scale=scale, dropout=dropout)
+        factors, magnitude = self._start.get(name, ([], None))
+        scale = self.config.scale(len(factors[0]) if factors else rank)
+        pissa, dora, dropout = self.config.init == "pissa" and not factors, self.config.dora, self.config.dropout
+        if not factors:
+            factors = principal(name, base, rank, scale) if pissa else self._factors(base, rank, generator)
+        if not (pissa or dora):
+            return FactoredLinear(base, factors, scale=scale, dropout=dropout)
+        made = LoRALinear(base, factors, scale=scale, dropout=dropout, offset=pissa, dora=dora)
+        if made.magnitude is not None and magnitude is not None:
+            made.magnitude.data.copy_(magnitude)
+        return made
 
     def param_groups(self) -> list[dict[str, Any]]:
         """B at `lr_ratio` times the learning rate, the rest at the learning rate."""
@@ -93,3 +120,14 @@ class LoRA(LowRank):
         else:
             a = torch.randn(rank, base.in_features, generator=generator)
         return [a, torch.zeros(base.out_features, rank)]
+
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """Peft's LoRA or DoRA: the same A and B; of PiSSA with −B₀ and A₀ beside them, on the pretrained weight."""
+        stable = config.scaling == "rank-stabilized"
+        return _peft.lora(tensors, lambda rank: rank if config.scaling == "none" else config.alpha, rslora=stable)
+
+    @classmethod
+    def from_peft(cls, folder: PeftFolder) -> dict[str, Any]:
+        """The options that a LoRA adapter of peft stands for."""
+        return _peft.options(folder)

@@ -110,39 +110,40 @@ def from_folder(name: str, folder: Path) -> Backbone:
             f"{folder} holds: {', '.join(sorted(p.name for p in folder.iterdir()))[:300]}",
             "Convert it: AutoModel.from_pretrained(…).save_pretrained(DIR, safe_serialization=True).",
         )
-    shapes = _shapes(folder)
+    weights = {key: shape for file in sorted(folder.glob("*.safetensors")) for key, shape in shapes(file).items()}
     return Backbone(
         name=name,
         modality="text",
         path=folder,
-        pooling=_pooling(folder, shapes),
+        pooling=_pooling(folder, weights),
         weights_hash=_hash(folder.resolve()),
-        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        parameters=sum(math.prod(shape) for shape in weights.values()),
     )
 
 
-def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Names and shapes of the weights, from the files' headers alone."""
+def shapes(file: Path) -> dict[str, list[int]]:
+    """Names and shapes of the tensors in a safetensors file, from its header alone.
+
+    Raises:
+        EnvironmentProblem: it is none.
+    """
     from safetensors import SafetensorError, safe_open
 
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="numpy") as weights:
-                shapes |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise EnvironmentProblem(
-                f"{file.name} is no safetensors file", f"{file}: {error}", "Fetch it again."
-            ) from error
-    return shapes
+    try:
+        with safe_open(file, framework="numpy") as weights:
+            return {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise EnvironmentProblem(
+            f"{file.name} is no safetensors file", f"{file}: {error}", "Fetch it again."
+        ) from error
 
 
-def _pooling(folder: Path, shapes: dict[str, list[int]]) -> Literal["mean", "cls", "pooler"]:
+def _pooling(folder: Path, weights: dict[str, list[int]]) -> Literal["mean", "cls", "pooler"]:
     """What it was trained with: sentence-transformers say so; a pooler in the weights was trained; else the mean."""
     sentence = folder / "1_Pooling" / "config.json"
     if sentence.is_file():
         return "cls" if json.loads(sentence.read_text()).get("pooling_mode_cls_token") else "mean"
-    return "pooler" if any("pooler.dense.weight" in key for key in shapes) else "mean"
+    return "pooler" if any("pooler.dense.weight" in key for key in weights) else "mean"
 
 
 @cache

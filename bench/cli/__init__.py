@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
     "show": ("bench.cli.show", "show a method with its options, a task, a backbone or a run"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
+    "export": ("bench.cli.export", "write a run's adapter for other programs"),
     "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),
 }
 """Verb → its module, imported when the verb is called, and its line in `bench --help`. A module has `EXAMPLES`,

@@ -7,14 +7,15 @@ from typing import Any
 
 from bench.cli.output import table
 
-_PLACES = ("method_options", "head", "optim", "task_options", "backbone_options", "runtime")
+_PLACES = ("method_options", "head", "optim", "task_options", "backbone_options", "allocation", "runtime")
 
 
 def text(record: dict[str, Any]) -> str:
     """State, specification, scores, parameters, ranks, cost, warnings, and the command that made it."""
     spec = record["spec"]
     title = f"run {record['run_id']}  ·  {record['state']}  ·  {spec['method']} on {spec['task']}, seed {spec['seed']}"
-    sections = [title, _error(record), _results(record), _ranks(record), _specification(record), _provenance(record)]
+    results = (_results(record), _ranks(record), _report(record))
+    sections = [title, _error(record), *results, _specification(record), _provenance(record)]
     return "\n\n".join(filter(None, sections))
 
 
@@ -67,6 +68,27 @@ def _ranks(record: dict[str, Any]) -> str:
     return f"rank of ΔW\n{table(header, rows)}" if rows else ""
 
 
+def _report(record: dict[str, Any]) -> str:
+    """What the method tells: a list of like objects is a table, anything else a line."""
+    report: dict[str, Any] = record.get("report") or {}
+    tables = {name: value for name, value in report.items() if value and _is_table(value)}
+    lines = [(name, _plain(value)) for name, value in report.items() if name not in tables]
+    parts = [table(("report", ""), lines)] if lines else []
+    for name, rows in tables.items():
+        parts.append(f"{name}\n" + table(tuple(rows[0]), [tuple(_plain(v) for v in row.values()) for row in rows]))
+    return "\n\n".join(parts)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_plain(inner)}" for name, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _specification(record: dict[str, Any]) -> str:
     spec, source = record["spec"], record["source"]
     length = f"{spec['epochs']:g} epochs" if spec["epochs"] is not None else f"{spec['max_steps']} steps"
@@ -78,7 +100,7 @@ def _specification(record: dict[str, Any]) -> str:
         ("learning rate", "–" if record["lr"] is None else f"{record['lr']:g}{_chosen(record)}"),
     ]
     for place in _PLACES:
-        if spec[place]:
+        if spec.get(place):
             rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in spec[place].items())))
     return table(("specification", ""), rows)
 

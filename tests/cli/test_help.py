@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from bench import __version__, doctor, record, settings
 from bench.cli import VERBS, main, run, verb_module
@@ -55,12 +57,16 @@ def test_help_ends_in_its_examples(verb: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., dict[str, Any]]) -> Path:
-    """A working folder with a run in each folder that the examples name."""
+    """A working folder with a run in each folder that the examples name, its adapter beside the record."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for out in ("runs", "results"):
         made = make_record(run_id="1f3a9c0123456789")
-        record.write(made, record.folder(tmp_path / out, made["run_id"]))
+        folder = record.folder(tmp_path / out, made["run_id"])
+        record.write(made, folder)
+        factors = {f"backbone.model.query.factors.{i}": np.ones((8, 8), dtype=np.float32) for i in range(2)}
+        head = {"head.weight": np.ones((2, 8), dtype=np.float32), "head.bias": np.ones(2, dtype=np.float32)}
+        save_file(factors | head, folder / "adapter.safetensors")
     return tmp_path
 
 

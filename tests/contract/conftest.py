@@ -16,7 +16,7 @@ from torch import Tensor
 import bench.fit as training
 from bench import registry
 from bench.backbones import Backbone, from_folder
-from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
+from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
 from bench.data import Corpus, DataRequest, Example
 from bench.method import Method
 from bench.spec import RunSpec
@@ -96,9 +96,10 @@ class Lab:
     tasks: dict[str, Toy] = field(default_factory=lambda: {s.name: toy(s) for s in (CLASSES, SCORES)})
 
     def spec(self, method: str, **changes: Any) -> RunSpec:
-        """A method's defaults, 20 steps of 16; `options`, `head`, `optim`, `backbone`, `runtime` change some."""
+        """A method's defaults, 20 steps of 16; `options`, `head` and the other namespaces change some."""
         kind = registry.load("methods", method)
-        given = {name: changes.pop(name, {}) for name in ("options", "head", "optim", "backbone", "runtime")}
+        spaces = ("options", "head", "optim", "backbone", "allocation", "runtime")
+        given = {name: changes.pop(name, {}) for name in spaces}
         fields: dict[str, Any] = {
             "task": CLASSES.name,
             "lr": kind.learning_rate,
@@ -110,6 +111,7 @@ class Lab:
             "optim": asdict(OptimConfig(**given["optim"])),
             "task_options": asdict(TaskConfig()),
             "backbone_options": asdict(BackboneConfig(**given["backbone"])),
+            "allocation": asdict(AllocationConfig(**given["allocation"])),
             "runtime": asdict(RuntimeConfig(**given["runtime"])),
         }
         return RunSpec(method=method, backbone=self.backbone.name, **fields | changes)
@@ -140,21 +142,6 @@ class Lab:
                 tell=lambda step, loss: (losses.append(loss), tell(step)),
             )
         return Run(result=result, losses=losses, directory=directory, **kept)
-
-
-@pytest.fixture(scope="session")
-def lively_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT with matrices eight times as large: as it is, its features hardly depend on the text."""
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("lively") / "lively-bert"
-    model = AutoModel.from_pretrained(tiny_bert)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8 if parameter.ndim > 1 else 1)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

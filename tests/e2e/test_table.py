@@ -97,16 +97,18 @@ def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     assert drawn.only()["source"]["data_hash"] != one["source"]["data_hash"]
 
 
-def test_two_files_of_one_name_are_two_columns(bench: Bench, tmp_path: Path) -> None:
-    for i, name in enumerate("ab"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name / "mine.csv", 41 + i)
-    outcome = bench(*LINEAR, "--task", f"table:{tmp_path}/a/mine.csv,table:{tmp_path}/b/mine.csv", data=None)
-    one, other = sorted(outcome.records, key=lambda made: made["source"]["train_examples"])
+def test_files_share_a_table_and_two_of_one_name_are_two_columns(bench: Bench, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a/mine.csv", "b/mine.csv", "other.tsv")]
+    for i, file in enumerate(files):
+        file.parent.mkdir(exist_ok=True)
+        write(file, 41 + i)
+    outcome = bench(*LINEAR, "--task", ",".join(f"table:{file}" for file in files), data=None)
+    assert outcome.out.count("### table ·") == 1
+    one, other = [made for made in outcome.records if made["task"]["name"] == "table/mine"]
     header = next(line for line in outcome.out.splitlines() if line.startswith("| method"))
     assert header.count("mine") == 2
     assert all(made["source"]["data_hash"][:7] in header for made in (one, other))
-    assert "(2 tasks)" in header
+    assert "(3 tasks)" in header
 
 
 def test_select_holds_out_of_train_and_few_shot_draws_from_it(bench: Bench, tmp_path: Path) -> None:

@@ -21,15 +21,15 @@ HEAVY |= {"datasets", "pandas", "sklearn", "scipy", "matplotlib", "peft"}
 PROJECT = {"bench", "methods", "tasks", "leaderboard"}
 
 INTERFACES = {
-    "methods": "methods bench.method bench.config bench.errors bench.spectra bench.task",
+    "methods": "methods bench.method bench.config bench.errors bench.exchange bench.spectra bench.task",
     "tasks": "tasks bench.task bench.data bench.errors bench.config bench.spec bench.metrics bench.backbones "
     "bench.batches bench.hub",
     "leaderboard": "leaderboard bench.record bench.spec bench.errors",
 }
 """What of the project each package may import: a name stands for the module and all below it."""
 
-LIGHT_BENCH = ["__init__", "cli", "config", "data", "describe", "errors", "guard", "hub", "plan", "record", "registry"]
-LIGHT_BENCH += ["opening", "settings", "spec", "task"]
+LIGHT_BENCH = ["__init__", "cli", "config", "data", "describe", "errors", "exchange", "guard", "hub", "opening", "plan"]
+LIGHT_BENCH += ["record", "registry", "settings", "spec", "task"]
 """Modules (or packages) of `bench` that the command line imports before it knows that something will be trained."""
 
 

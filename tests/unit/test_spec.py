@@ -24,6 +24,7 @@ BASE = RunSpec(
     optim={"eps": 1e-8},
     task_options={"max_length": 128},
     backbone_options={"revision": "main"},
+    allocation={"policy": "uniform"},
     runtime={"micro_batch": 0},
 )
 OTHER: dict[str, Any] = {
@@ -45,11 +46,13 @@ OTHER: dict[str, Any] = {
     "optim": {"eps": 1e-6},
     "task_options": {"max_length": 64},
     "backbone_options": {"revision": "v2"},
+    "allocation": {"policy": "depth"},
     "runtime": {"micro_batch": 4},
     "accelerator": "cpu",
     "devices": 2,
     "track": "wandb",
     "out": "elsewhere",
+    "start": "adapter",
 }
 FIELDS = [f.name for f in dataclasses.fields(RunSpec)]
 
@@ -58,7 +61,7 @@ def test_every_field_has_another_value_here() -> None:
     assert list(OTHER) == FIELDS
     assert all(OTHER[name] != getattr(BASE, name) for name in FIELDS)
     assert set(FIELDS) > NOT_IDENTITY
-    assert sorted(NOT_IDENTITY) == ["accelerator", "devices", "out", "runtime", "track"]
+    assert sorted(NOT_IDENTITY) == ["accelerator", "devices", "out", "runtime", "start", "track"]
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -80,6 +83,14 @@ def test_an_option_more_is_another_run(space: str) -> None:
     assert BASE.with_(**{space: {}}).run_id("d", "w") != BASE.run_id("d", "w")
 
 
+@pytest.mark.parametrize("plain", [{}, {"policy": "uniform"}, {"policy": "uniform", "slope": 0.5, "more": None}])
+def test_a_namespace_that_came_later_enters_only_where_it_changes_something(plain: dict[str, Any]) -> None:
+    assert BASE.with_(allocation=plain).run_id("d", "w") == BASE.run_id("d", "w")
+    one, other = ({"policy": "depth", "slope": slope} for slope in (0.5, 1.0))
+    ids = {BASE.with_(allocation=given).run_id("d", "w") for given in (plain, one, other)}
+    assert len(ids) == 3
+
+
 def test_the_order_of_options_does_not_matter() -> None:
     turned = BASE.with_(method_options=dict(reversed(BASE.method_options.items())))
     assert turned.run_id("d", "w") == BASE.run_id("d", "w")
@@ -95,12 +106,14 @@ def test_data_weights_and_protocol_enter(name: str, monkeypatch: pytest.MonkeyPa
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in ids)
 
 
-def test_the_id_is_the_hash_of_canonical_json() -> None:
+@pytest.mark.parametrize(("changes", "silent"), [({}, {"allocation"}), ({"allocation": {"policy": "depth"}}, set())])
+def test_the_id_is_the_hash_of_canonical_json(changes: dict[str, Any], silent: set[str]) -> None:
     """The same in every process and on every machine."""
-    fields = {k: v for k, v in BASE.to_json().items() if k not in NOT_IDENTITY}
+    spec = BASE.with_(**changes)
+    fields = {k: v for k, v in spec.to_json().items() if k not in NOT_IDENTITY | silent}
     material = {**fields, "protocol": bench.spec.PROTOCOL, "data": "d", "weights": "w"}
     text = json.dumps(material, sort_keys=True, separators=(",", ":"))
-    assert BASE.run_id("d", "w") == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert spec.run_id("d", "w") == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("name", [None, *FIELDS])

@@ -1,0 +1,109 @@
+"""`bench export`: a run's adapter and head as other programs read them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import registry
+from bench.cli.output import emit
+from bench.cli.parser import Parser, common
+from bench.errors import OK, EnvironmentProblem, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft adapter --out results")
+
+
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench export",
+        description="Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
+        "adapter_model.safetensors), its head beside it (head.safetensors: weight (outputs, D) and bias (outputs,)),\n"
+        "and bench.json: the backbone, pooling and task that both belong to.",
+        parents=[common()],
+        examples=EXAMPLES,
+    )
+    made.add_argument("run", metavar="RUN", help="the beginning of a run id, or a run's folder")
+    made.add_argument("--peft", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
+    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    return made
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Find the run, translate its tensors, write the directory."""
+    from bench.record import FILE, find, read
+
+    given, out = Path(options.run).expanduser(), options.out.expanduser()
+    if (given / FILE).is_file():
+        record, out = read(given / FILE), given.resolve().parent
+    else:
+        record = find(out, options.run)
+    tensors = _tensors(record, out / record["run_id"])
+    from bench.exchange import write_folder
+
+    spec, folder = record["spec"], options.peft.expanduser()
+    kind: type[Any] = registry.load("methods", spec["method"])
+    config, adapter = kind.peft(kind.Config(**spec["method_options"]), tensors)
+    name = record["backbone"]["name"]
+    config["base_model_name_or_path"] = name if "/" in name else None
+    head = {key.removeprefix("head."): tensor for key, tensor in tensors.items() if key.startswith("head.")}
+    note = _note(record)
+    write_folder(folder, config, adapter, head, note)
+    if options.json:
+        emit({"directory": str(folder), "adapter_config": config, **note})
+    else:
+        print(f"{record['run_id']} written to {folder}: {config['peft_type']} for {name}, with its head")
+    return OK
+
+
+def _tensors(record: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+    """What the run saved.
+
+    Raises:
+        UsageError: the run has not ended well, or was told to save nothing.
+        EnvironmentProblem: what it saved cannot be read.
+    """
+    run_id, runtime = record["run_id"], record["spec"]["runtime"]
+    if record["state"] != "done":
+        raise UsageError(
+            f"run {run_id} has no adapter", f"its state is {record['state']}", "Run its command again, or with --retry."
+        )
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from bench.fit import FILE
+
+    file = folder / FILE
+    if not file.is_file():
+        raise UsageError(
+            f"run {run_id} has no adapter",
+            f"there is no {file}; runtime.save was {runtime.get('save')}",
+            "Run its command with another --out and --set runtime.save=all.",
+        )
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise EnvironmentProblem(f"{file} cannot be read", str(error), "Run its command again elsewhere.") from error
+    if not {"head.weight", "head.bias"} <= tensors.keys():
+        raise UsageError(f"{file} holds no head", "an earlier version left a frozen head out", "Run its command again.")
+    return tensors
+
+
+def _note(record: dict[str, Any]) -> dict[str, Any]:
+    """What the tensors belong to."""
+    spec, backbone = record["spec"], record["backbone"]
+    pooling = spec["head"]["pooling"]
+    return {
+        "run_id": record["run_id"],
+        "method": spec["method"],
+        "task": record["task"],
+        "backbone": backbone,
+        "pooling": backbone.get("pooling", pooling) if pooling == "auto" else pooling,
+        "max_length": spec["task_options"]["max_length"],
+        "precision": spec["precision"],
+        "metrics": record["metrics"]["all"],
+    }

@@ -1,0 +1,216 @@
+"""Low-rank updates as LoRA adapters of `peft`, and such adapters as a start for ours."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bench.errors import UsageError
+from bench.exchange import TENSORS, PeftFolder, open_folder
+from bench.method import Peft
+
+T = TypeVar("T")
+TENSOR = re.compile(r"backbone\.(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
+PARTS = ("query", "key", "value")
+FUSED = re.compile(rf"(.+qkv)\.({'|'.join(PARTS)})")
+PREFIX = "base_model.model."
+PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
+WRAPPER = "model."
+"""Our backbones hold the network that peft adapts as their attribute `model`."""
+PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+"""Values of peft's `init_lora_weights` that leave the frozen weight as it is."""
+BEYOND = (
+    *("lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"),
+    *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config"),
+    "monteclora_config",
+)
+"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a linear layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A (r, n), B (m, r), peft's α, and DoRA's magnitude (m,)."""
+
+    a: Tensor
+    b: Tensor
+    alpha: float
+    magnitude: Tensor | None = None
+
+
+def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora: bool = False) -> Peft:
+    """A LoRA adapter of the factors F_1 … F_L of every layer: A = F_1 (r, n), B = F_L·…·F_2 (m, r).
+
+    PiSSA's B·A − B₀·A₀ becomes [B, −B₀]·[A; A₀]. Where the rank grows by a factor, α grows so that the scale stays.
+
+    Args:
+        tensors: what `Method.export` gave.
+        alpha: α of a layer of rank r.
+        rslora: whether the scale is α/√r, not α/r.
+
+    Raises:
+        UsageError: DoRA on parts of a fused projection.
+    """
+    growth = 0.5 if rslora else 1.0
+    layers = {name: _layer(parts, alpha, growth) for name, parts in _parts(tensors, TENSOR).items()}
+    layers = _fuse({name.removeprefix(WRAPPER): layer for name, layer in layers.items()}, growth)
+    rank = max(len(layer.a) for layer in layers.values())
+    most = max(layer.alpha for layer in layers.values())
+    found: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        found |= {f"{PREFIX}{name}.lora_A.weight": layer.a, f"{PREFIX}{name}.lora_B.weight": layer.b}
+        if layer.magnitude is not None:
+            found[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": _whole(most),
+        "rank_pattern": {name: len(layer.a) for name, layer in layers.items() if len(layer.a) != rank},
+        "alpha_pattern": {name: _whole(layer.alpha) for name, layer in layers.items() if layer.alpha != most},
+        "target_modules": sorted(layers),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "init_lora_weights": True,
+        "use_rslora": rslora,
+        "use_dora": any(layer.magnitude is not None for layer in layers.values()),
+    }
+    return config, found
+
+
+def options(folder: PeftFolder) -> dict[str, Any]:
+    """The options of our LoRA that a LoRA adapter of peft stands for.
+
+    Raises:
+        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers.
+    """
+    config = folder.config
+    beyond = [f"{key}={config[key]}" for key in BEYOND if config.get(key)]
+    if config["peft_type"] != "LORA":
+        beyond = [f"peft_type={config['peft_type']}"]
+    if config.get("bias", "none") != "none":
+        beyond.append(f"bias={config['bias']}")
+    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+        beyond.append(f"init_lora_weights={config['init_lora_weights']}")
+    beyond += [key for key in folder.shapes if not PART.fullmatch(key)][:3]
+    if beyond or not folder.shapes:
+        raise UsageError(
+            f"method.start={folder.path}: not a plain LoRA adapter",
+            f"it has {', '.join(beyond) or 'no tensors'}",
+            "Start from an adapter of linear layers that leaves the frozen weights as they are.",
+        )
+    names = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in _parts(folder.shapes, PART)}
+    return {
+        "rank": int(config["r"]),
+        "alpha": float(config["lora_alpha"]),
+        "scaling": "rank-stabilized" if config.get("use_rslora") else "standard",
+        "dora": bool(config.get("use_dora")),
+        "init": "kaiming",
+        "target": rf"^({WRAPPER})?({'|'.join(sorted(names))})$",
+    }
+
+
+def start(
+    path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[int], float]
+) -> dict[str, tuple[list[Tensor], Tensor | None]]:
+    """Factors A and B, and the magnitude, by layer; `scale` gives our factor on BA by rank, and B takes the difference.
+
+    Raises:
+        EnvironmentProblem: the directory cannot be read.
+        UsageError: it adapts other layers than those found.
+    """
+    folder = open_folder(path)
+    options(folder)
+    layers = _parts(load_file(folder.path / TENSORS), PART)
+    wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in found}
+    if wanted.keys() != layers.keys():
+        more, less = sorted(layers.keys() - wanted.keys()), sorted(wanted.keys() - layers.keys())
+        raise UsageError(
+            "method.start adapts other layers than method.target names",
+            f"only the adapter has {more[:2] or 'none'}, only the target names {less[:2] or 'none'}",
+            "Give a method.target that matches the adapter's layers, on the backbone it was trained on.",
+        )
+    made: dict[str, tuple[list[Tensor], Tensor | None]] = {}
+    for bare, parts in layers.items():
+        a, b = parts["A.weight"], parts["B.weight"]
+        name, layer = wanted[bare]
+        if (b.shape[0], a.shape[1]) != layer.weight.shape:
+            raise UsageError(
+                f"method.start does not fit {name}",
+                f"its ΔW is {b.shape[0]}×{a.shape[1]}, the layer {layer.out_features}×{layer.in_features}",
+                "Use the backbone it was trained on.",
+            )
+        theirs = _scale(folder.config, bare, len(a))
+        made[name] = [a, b * (theirs / scale(len(a)))], parts.get("magnitude_vector")
+    return made
+
+
+def _parts(tensors: Mapping[str, T], pattern: re.Pattern[str]) -> dict[str, dict[str, T]]:
+    """Values by layer and, in it, by part, as the two groups of the pattern name them; other keys are left out."""
+    found: dict[str, dict[str, T]] = {}
+    for key, value in tensors.items():
+        if match := pattern.fullmatch(key):
+            found.setdefault(match[1], {})[match[2]] = value
+    return found
+
+
+def _layer(parts: Mapping[str, Tensor], alpha: Callable[[int], float], growth: float) -> Layer:
+    """One layer from its exported tensors."""
+    factors = [parts[f"factors.{i}"] for i in range(sum(name.startswith("factors.") for name in parts))]
+    a, b = factors[0], factors[1]
+    for factor in factors[2:]:
+        b = factor @ b
+    scale = alpha(len(a))
+    if "start_a" in parts:
+        a, b = torch.cat([a, parts["start_a"]]), torch.cat([b, -parts["start_b"]], 1)
+        scale *= 2**growth
+    return Layer(a=a, b=b, alpha=scale, magnitude=parts.get("magnitude"))
+
+
+def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
+    """Parts of one linear layer `qkv` become one LoRA of the sum of their ranks, zero on the rows of no part.
+
+    With A = [A_q; A_v] (2r, n) and B = [[B_q, 0], [0, 0], [0, B_v]] (3d, 2r) the rank doubles, and α with it.
+    """
+    groups = _parts(layers, FUSED)
+    made = {name: layer for name, layer in layers.items() if not FUSED.fullmatch(name)}
+    for name, parts in groups.items():
+        first = next(iter(parts.values()))
+        if first.magnitude is not None:
+            raise UsageError(
+                "DoRA on query and value of a fused projection has no equivalent in peft",
+                f"{name} would need a magnitude of the keys' rows too, which were not adapted",
+                "Use method.dora=false, or method.target=qkv$ to adapt the projection as a whole.",
+            )
+        width, rank = len(first.b), sum(len(part.a) for part in parts.values())
+        b = first.b.new_zeros(3 * width, rank)
+        column, ordered = 0, [(i, parts[part]) for i, part in enumerate(PARTS) if part in parts]
+        for row, part in ordered:
+            own = len(part.a)
+            ratio = part.alpha / own**growth / (first.alpha / len(first.a) ** growth)  # 1 for parts of one rank
+            b[row * width : (row + 1) * width, column : column + own] = part.b * ratio
+            column += own
+        a = torch.cat([part.a for _, part in ordered])
+        made[name] = Layer(a=a, b=b, alpha=first.alpha * (rank / len(first.a)) ** growth)
+    return made
+
+
+def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """α/r, or α/√r of rsLoRA, with the layer's own α where a pattern gives one."""
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", name)), config["lora_alpha"])
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _whole(value: float) -> float | int:
+    """peft writes α as a whole number where it is one."""
+    return int(value) if value == int(value) else value

@@ -1,0 +1,147 @@
+"""`bench export RUN --peft DIR` and back, as its user calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from transformers import AutoModel, AutoTokenizer
+
+from bench import record
+
+Bench = Callable[..., Any]
+METRICS: dict[str, Callable[[list[Any], list[Any]], float]] = {
+    "accuracy": accuracy_score,
+    "f1": f1_score,
+    "matthews": matthews_corrcoef,
+    "pearson": lambda truth, guess: pearsonr(guess, truth).statistic,
+    "spearman": lambda truth, guess: spearmanr(guess, truth).statistic,
+}
+
+
+def dev(glue: Path, task: str) -> tuple[list[tuple[str, ...]], list[Any]]:
+    """Texts and labels of a dev split, read from its file."""
+    folder, texts, label = {"cola": ("CoLA", (3,), 1), "stsb": ("STS-B", (7, 8), 9), "mrpc": ("MRPC", (3, 4), 0)}[task]
+    lines = (glue / folder / "dev.tsv").read_text(encoding="utf-8-sig").splitlines()[task != "cola" :]
+    rows = [line.split("\t") for line in lines]
+    kind = float if task == "stsb" else int
+    return [tuple(row[i] for i in texts) for row in rows], [kind(row[label]) for row in rows]
+
+
+@torch.no_grad()
+def bare_scores(backbone: Path, adapter: Path, texts: list[tuple[str, ...]]) -> torch.Tensor:
+    """Outputs (N, classes or 1) by transformers and peft alone."""
+    note, head = json.loads((adapter / "bench.json").read_text()), load_file(adapter / "head.safetensors")
+    assert note["pooling"] == "pooler"
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    model = PeftModel.from_pretrained(AutoModel.from_pretrained(backbone), str(adapter)).eval()
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    inputs = tokenizer(*columns, padding=True, truncation=True, max_length=note["max_length"], return_tensors="pt")
+    return model(**inputs).pooler_output @ head["weight"].T + head["bias"]
+
+
+@pytest.mark.parametrize("method", ["lora", "deeplora"])
+@pytest.mark.parametrize("task", ["cola", "mrpc", "stsb"])
+def test_an_exported_run_scores_the_same_in_peft(
+    bench: Bench, command: Any, glue: Path, lively_bert: Path, tmp_path: Path, task: str, method: str
+) -> None:
+    words = ["--lr", "0.01", "--max-steps", "40", "--set", "method.target=all-linear"]
+    words += ["--set", "method.init_scale=0.5"] if method == "deeplora" else []
+    lively = {"backbone": str(lively_bert), "budget": ()}
+    done = bench("--method", method, "--task", f"glue/{task}", *words, **lively)
+    made = done.only()
+    where = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
+    assert command("export", made["run_id"][:8], *where, folder=tmp_path).code == 0
+    texts, labels = dev(glue, task)
+    outputs = bare_scores(lively_bert, tmp_path / "adapter", texts)
+    guess = outputs[:, 0].tolist() if task == "stsb" else outputs.argmax(-1).tolist()
+    for name, value in made["metrics"]["all"]["dev"].items():
+        assert value == pytest.approx(METRICS[name](labels, guess), rel=2e-5, abs=1e-6), name
+    note = json.loads((tmp_path / "adapter" / "bench.json").read_text())
+    assert note["backbone"]["weights_hash"] == made["backbone"]["weights_hash"]
+    assert (note["task"]["name"], note["metrics"]) == (f"glue/{task}", made["metrics"]["all"])
+    if task != "stsb":
+        assert len(set(guess)) == 2, "all alike would be the same under any adapter"
+
+
+LORA = ("--method", "lora", "--task", "glue/cola", "--set", "method.rank=4")
+
+
+def test_an_exported_run_is_a_start(bench: Bench, command: Any, tmp_path: Path) -> None:
+    first = bench(*LORA, "--set", "method.alpha=2").only()
+    words = ("--peft", str(tmp_path / "a"), "--json")
+    value = json.loads(command("export", str(tmp_path / "runs" / first["run_id"]), *words, folder=tmp_path).out)
+    assert value["adapter_config"]["r"] == 4
+    start = (*LORA[:4], "--set")
+    second = bench(*start, f"method.start={tmp_path / 'a'}", out=tmp_path / "second").only()
+    options = second["spec"]["method_options"]
+    assert (options["rank"], options["alpha"], options["start"][:7]) == (4, 2.0, "sha256:")
+    assert second["spec"]["start"] == str(tmp_path / "a")
+    assert second["curve"] != first["curve"]
+    assert second["params"]["trainable"] == first["params"]["trainable"]
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = bench(*start, f"method.start={tmp_path / 'b'}", "--dry-run", "--json", out=tmp_path / "second")
+    assert json.loads(moved.out)["cells"][0]["run_id"] == second["run_id"], "content decides, not the path"
+    config = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
+    (tmp_path / "b" / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 3}))
+    other = bench(*start, f"method.start={tmp_path / 'b'}", "--dry-run", "--json", out=tmp_path / "second")
+    assert json.loads(other.out)["cells"][0]["run_id"] != second["run_id"]
+    against = bench(*LORA[:4], "--set", "method.rank=3", "--set", f"method.start={tmp_path / 'b'}")
+    assert against.code == 2
+    assert "has rank 4" in against.err
+
+
+def test_a_start_that_is_not_there_is_exit_3(bench: Bench, tmp_path: Path) -> None:
+    found = bench(*LORA, "--set", f"method.start={tmp_path / 'nowhere'}", "--dry-run")
+    assert found.code == 3
+    assert "no peft adapter directory" in found.err
+
+
+def test_what_cannot_be_exported(bench: Bench, command: Any, tmp_path: Path) -> None:
+    kept = bench(*LORA, "--set", "runtime.save=none").only()
+    full = bench("--method", "linear", "--task", "glue/cola", out=tmp_path / "linear").only()
+    runs, target = ("--out", str(tmp_path / "runs")), ("--peft", str(tmp_path / "adapter"))
+
+    def refused(*words: str, code: int = 2) -> str:
+        found = command("export", *words, folder=tmp_path)
+        assert found.code == code
+        assert len(found.err.strip().splitlines()) >= 3
+        assert not (tmp_path / "adapter").exists()
+        return found.err
+
+    assert "runtime.save was none" in refused(kept["run_id"], *target, *runs)
+    assert "no equivalent in peft" in refused(full["run_id"], *target, "--out", str(tmp_path / "linear"))
+    assert "no run" in refused("abc", *target, *runs)
+    assert "--peft" in refused(kept["run_id"], *runs)
+    tensors = tmp_path / "runs" / kept["run_id"] / "adapter.safetensors"
+    tensors.write_bytes(b"broken")
+    assert "cannot be read" in refused(kept["run_id"], *target, *runs, code=3)
+    tensors.unlink()
+    kept["state"], kept["error"] = "failed", {"what": "w", "known": "k", "todo": "t"}
+    kept["metrics"] = None
+    record.write(kept, tensors.parent)
+    assert "its state is failed" in refused(kept["run_id"], *target, *runs)
+
+
+def test_nothing_is_written_over(bench: Bench, command: Any, tmp_path: Path) -> None:
+    made = bench(*LORA).only()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    words = ("export", made["run_id"], "--out", str(tmp_path / "runs"), "--peft")
+    found = command(*words, str(tmp_path / "full"), folder=tmp_path)
+    assert found.code == 2
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    assert command(*words, str(tmp_path / "full" / "mine.txt" / "deeper"), folder=tmp_path).code == 3
+    (tmp_path / "empty").mkdir()
+    assert command(*words, str(tmp_path / "empty"), folder=tmp_path).code == 0
+    names = {"adapter_config.json", "adapter_model.safetensors", "head.safetensors", "bench.json"}
+    assert {p.name for p in (tmp_path / "empty").iterdir()} == names
+    assert not list(tmp_path.glob(".empty*"))

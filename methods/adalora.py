@@ -133,7 +133,7 @@ class AdaLoRA(LowRank):
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·(E ⊙ A) beside it, at its initial rank."""
         assert rank is not None
-        r = self._initial(rank)
+        r = self.config.init_rank or math.ceil(1.5 * rank)
         a = torch.randn(r, base.in_features, generator=generator) * 0.02
         b = torch.randn(base.out_features, r, generator=generator) * 0.02
         scale = self.config.alpha / (r + 1e-5)

@@ -27,7 +27,6 @@ BLOCKS = 5
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("lora", {}),
     "dora": ("lora", {"dora": True}),
-    "adalora": ("adalora", {}),
     "deeplora": ("deeplora", {}),
     "deeplora-4": ("deeplora", {"depth": 4, "rank": 5}),
     "adalora": ("adalora", {}),

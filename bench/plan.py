@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench import registry
-from bench.backbones import Backbone, open_backbone
+from bench.backbones import Backbone
 from bench.batches import Cut
-from bench.config import NAMESPACES, AllocationConfig, BackboneConfig
-from bench.data import Corpus, DataRequest
+from bench.config import NAMESPACES, AllocationConfig
+from bench.data import Corpus
 from bench.describe import describe as describe_entry
-from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.errors import BenchError, EnvironmentProblem, UsageError
 from bench.exchange import open_folder
-from bench.registry import family
-from bench.settings import named, resolve_all, resolve_tasks
+from bench.opening import Opened, Skip, open_backbones, open_tasks
+from bench.settings import named, resolve_all
 from bench.spec import Option, Request, RunSpec
 from bench.task import Task
 
@@ -26,15 +26,6 @@ HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 """`--select` decides on a tenth of train, on 1000 examples at most."""
 SELECT_SEED = 0
 """Trials have one seed, whatever `--seeds` says, so that adding seeds changes no choice."""
-
-
-class Opened(NamedTuple):
-    """A task with its data, and how to open it again: its name as asked (`table:FILE`) and the request."""
-
-    name: str
-    request: DataRequest
-    task: Task
-    corpus: Corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +60,6 @@ class Cell:
     def group_id(self) -> str:
         """The same without the seed."""
         return self.spec.group_id(self.corpus.hash, self.backbone.weights_hash)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skip:
-    """Something asked for that will not run. `absent`: the directory just does not hold it, which is no error."""
-
-    name: str
-    error: BenchError
-    absent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +106,9 @@ def make(request: Request) -> Plan:
     Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
     starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
     skipped: list[Skip] = []
-    tasks = _open_all(request, request.tasks, skipped)
-    backbones = _open_backbones(request, options, skipped)
-    selectors = _open_all(request, (request.select_on,) if request.select_on else (), skipped)
+    tasks = open_tasks(request, request.tasks, skipped)
+    backbones = open_backbones(request.backbones, options[request.methods[0]]["backbone"], skipped)
+    selectors = open_tasks(request, (request.select_on,) if request.select_on else (), skipped)
     if request.select_on and not selectors:
         raise _nothing(skipped)
     cells: list[Cell] = []
@@ -171,52 +153,6 @@ def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
             given["allocation"] = {}
 
 
-def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
-    """`glue` → its nine cells; `glue/rte`; `name:argument` for tasks that take one. Each once.
-
-    Raises:
-        UsageError: an unknown task or cell.
-    """
-    found: dict[str, Task] = {}
-    for name in names:
-        suite, colon, argument = name.partition(":")
-        suite, _, cell = (suite, "", argument) if colon else name.partition("/")
-        task: type[Any] = registry.load("tasks", suite)
-        cells: tuple[str, ...] = task.cells
-        if cell and cells and cell not in cells:
-            hint = did_you_mean(cell, cells)
-            raise UsageError(f"unknown task '{name}'", f"{suite} has: {', '.join(cells)}", hint)
-        for one in [cell] if cell or not cells else cells:
-            found[f"{suite}/{one}" if cells else name] = task(one)
-    return list(found.items())
-
-
-def _open_all(request: Request, names: Sequence[str], skipped: list[Skip]) -> list[Opened]:
-    options = resolve_tasks(request.settings, request.families)
-    opened: list[Opened] = []
-    for name, task in expand(names):
-        task.Config(**options[family(name)])  # checks ranges
-        asked = replace(request.data, options=options[family(name)])
-        try:
-            opened.append(Opened(name, asked, task, task.open(asked)))
-        except EnvironmentProblem as error:
-            skipped.append(Skip(name=name, error=error, absent=isinstance(error, AbsentTask)))
-    return opened
-
-
-def _open_backbones(
-    request: Request, options: dict[str, dict[str, dict[str, Option]]], skipped: list[Skip]
-) -> list[Backbone]:
-    config = BackboneConfig(**options[request.methods[0]]["backbone"])  # type: ignore[arg-type]
-    opened: list[Backbone] = []
-    for name in request.backbones:
-        try:
-            opened.append(open_backbone(name, config))
-        except EnvironmentProblem as error:
-            skipped.append(Skip(name=name, error=error))
-    return opened
-
-
 def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, decides: Opened) -> list[Cell]:
     """One cell per learning rate, or one whose learning rate its trials on `decides` choose."""
     attributes = describe_entry("methods", base.method).attributes
@@ -226,7 +162,7 @@ def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, 
         return [Cell(spec=base.with_(lr=rate), **given) for rate in rates]
     rates = request.lrs or tuple(float(rate) for rate in attributes.get("learning_rates", (3e-4, 1e-3, 3e-3)))
     name = decides.task.spec.name
-    trial = base.with_(task=name, task_options=_task_options(decides), seed=SELECT_SEED, track="off")
+    trial = base.with_(task=name, task_options=decides.task_options, seed=SELECT_SEED, track="off")
     trial = trial.with_(holdout=_holdout(decides.corpus))
     trials = [Cell(spec=trial.with_(lr=rate), opened=decides, backbone=backbone) for rate in rates]
     return [Cell(spec=base.with_(select=rates, select_on=name), **given, trials=tuple(trials))]
@@ -249,7 +185,7 @@ def _spec(
         method_options=options["method"],
         head=options["head"],
         optim=options["optim"],
-        task_options=_task_options(opened),
+        task_options=opened.task_options,
         backbone_options=options["backbone"],
         allocation=options["allocation"],
         runtime=options["runtime"],
@@ -286,11 +222,6 @@ def _start(request: Request, method: str, options: dict[str, Option]) -> str | N
         options[key] = value
     options["start"] = f"sha256:{folder.hash}"
     return str(folder.path)
-
-
-def _task_options(opened: Opened) -> dict[str, Option]:
-    """Options that the examples do not speak for: equal data is an equal run, however it was named."""
-    return {key: value for key, value in opened.request.options.items() if key not in opened.corpus.reading}
 
 
 def _holdout(corpus: Corpus) -> int:

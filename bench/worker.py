@@ -126,7 +126,7 @@ def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Open what the plan opened, and train."""
     from bench.backbones import Backbone
     from bench.fit import fit
-    from bench.plan import expand
+    from bench.opening import expand
 
     spec, data = RunSpec.from_json(asked["spec"]), asked["data"]
     parent = Path(data["parent"]) if data["parent"] else None

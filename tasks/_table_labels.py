@@ -104,7 +104,7 @@ def learn(labels: Sequence[str], kind: Kind) -> Meaning:
         return _scale([float(label) for label in labels])
     values = {label: number(label) for label in set(labels)}
     if 2 * len(values) > len(labels):
-        raise ValueError(f"{len(values)} classes in {len(labels)} rows")
+        raise ValueError(f"{len(values)} different labels in {len(labels)} rows are no classes")
     if any(value is None for value in values.values()):
         return Meaning(names=tuple(sorted(values)))
     return Meaning(names=tuple(sorted(values, key=lambda label: (values[label] or 0.0, label))))

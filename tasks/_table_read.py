@@ -27,6 +27,7 @@ class Source:
 
     Attributes:
         sha256: of its bytes.
+        total: rows read.
         rejects: by reason the number of rows, the first of them, and what was found there.
 
     Raises:
@@ -38,6 +39,7 @@ class Source:
         self.sha256 = _sha256(file)
         self.format = format_of(file, quotes=quotes)
         self.rejects: dict[str, tuple[int, int, str]] = {}
+        self.total = 0
 
     def header(self) -> Sequence[str]:
         """Names of the columns."""
@@ -52,6 +54,7 @@ class Source:
         rows: list[Labelled] = []
         same: dict[str, str] = {}  # one object for equal labels
         for row in self.format.rows(self.file, columns.names):
+            self.total += 1
             made = row if isinstance(row, Bad) else _labelled(row, pair=columns.text_pair is not None)
             if isinstance(made, Bad):
                 self._reject(made)
@@ -79,9 +82,9 @@ class Source:
         """One line where rows were left out, else none."""
         if not self.rejects:
             return []
-        unit, total = self.format.unit, sum(self.counts().values())
+        unit, bad = self.format.unit, sum(self.counts().values())
         parts = [f"{count} × {reason} (first: {unit} {first})" for reason, (count, first, _) in self.rejects.items()]
-        return [f"{self.file.name}: {total} row{'s' if total > 1 else ''} left out: {', '.join(parts)}"]
+        return [f"{self.file.name}: {bad} of {self.total} rows left out: {', '.join(parts)}"]
 
     def _reject(self, bad: Bad) -> None:
         count, first, detail = self.rejects.get(bad.reason, (0, bad.number, bad.detail))

@@ -17,7 +17,8 @@ from bench.errors import DataProblem
 
 LONGEST = 1 << 20
 """Characters of the longest field; a quote that nobody closes swallows no more than that."""
-BATCH = 4096
+BATCH = 1024
+"""Rows of Parquet in memory at a time."""
 BOM = b"\xef\xbb\xbf"
 UTF8 = "bytes that are not UTF-8"
 QUOTES = "a quote that is not closed, or text behind a closing one"
@@ -193,8 +194,8 @@ def _parquet_columns(file: Path) -> Sequence[str]:
     try:
         with pq.ParquetFile(file) as parquet:
             return parquet.schema_arrow.names
-    except (pa.ArrowException, OSError) as error:
-        raise unusable(file, "no Parquet file", str(error).splitlines()[0]) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise unusable(file, "no Parquet file", str(error).partition("\n")[0]) from error
 
 
 def _parquet_rows(file: Path, names: Sequence[str]) -> Rows:
@@ -209,8 +210,8 @@ def _parquet_rows(file: Path, names: Sequence[str]) -> Rows:
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield Row(number, values)
-    except (pa.ArrowException, OSError) as error:
-        raise unusable(file, f"broken Parquet behind row {number}", str(error).splitlines()[0]) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise unusable(file, f"broken Parquet behind row {number}", str(error).partition("\n")[0]) from error
 
 
 def _values(column: Any) -> list[Any]:

@@ -69,7 +69,7 @@ class Table(TextTask):
     def __init__(self, argument: str) -> None:
         self.file = _file(argument, "--task table:FILE")
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.file.stem).strip("-.")
-        self.name = f"table/{stem[:60] or 'table'}"
+        self.name = f"table/{stem[:50] or 'table'}"
 
     def open(self, request: DataRequest) -> Corpus:
         """Read and check every row, settle what the labels are, split.
@@ -94,7 +94,7 @@ class Table(TextTask):
         meaning, held = self._learn(train, kind, columns), list[Labelled]()
         if share is not None:
             train, held = _drawn(train, kind, share, config.split_seed)
-            meaning = self._learn(train, kind, columns)  # a scale is that of what is trained on
+            meaning = meaning if meaning.names else self._learn(train, kind, columns)  # a scale is that of train
         for source in sources[1:]:
             held = source.keep(source.read(columns), meaning.knows, "the label is not one of train's")
         return self._corpus(config, sources, columns, meaning, train, held)
@@ -120,6 +120,11 @@ class Table(TextTask):
         version = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         self.spec = _spec(self.name, version, meaning)
         drawn = len(sources) == 1
+        same = (
+            []
+            if drawn or hashes[0] != hashes[1]
+            else [f"{self.name}: validation is train itself: no score of it counts"]
+        )
         reading: dict[str, Any] = {
             **{name: getattr(columns, name) for name in ("text", "text_pair", "label")},
             "guessed": list(columns.guessed),
@@ -137,7 +142,7 @@ class Table(TextTask):
             evaluation={"validation": _examples(held, meaning)},
             source="file",
             revision=self.file.name,
-            notes=(_found(self.name, reading, config), *(n for s in sources for n in s.said())),
+            notes=(_found(self.name, reading, config), *(n for s in sources for n in s.said()), *same),
             reading=reading,
             version=version,
         )

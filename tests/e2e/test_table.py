@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+import bench.fit as fitting
+from bench import plan, worker
+from bench.errors import BenchError
+from bench.spec import Request
+
 Bench = Callable[..., Any]
 LINEAR = ("--method", "linear")
 
@@ -92,6 +97,20 @@ def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     assert drawn.only()["source"]["data_hash"] != one["source"]["data_hash"]
 
 
+def test_files_share_a_table_and_two_of_one_name_are_two_columns(bench: Bench, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a/mine.csv", "b/mine.csv", "other.tsv")]
+    for i, file in enumerate(files):
+        file.parent.mkdir(exist_ok=True)
+        write(file, 41 + i)
+    outcome = bench(*LINEAR, "--task", ",".join(f"table:{file}" for file in files), data=None)
+    assert outcome.out.count("### table ·") == 1
+    one, other = [made for made in outcome.records if made["task"]["name"] == "table/mine"]
+    header = next(line for line in outcome.out.splitlines() if line.startswith("| method"))
+    assert header.count("mine") == 2
+    assert all(made["source"]["data_hash"][:7] in header for made in (one, other))
+    assert "(3 tasks)" in header
+
+
 def test_select_holds_out_of_train_and_few_shot_draws_from_it(bench: Bench, tmp_path: Path) -> None:
     words = ("--select", "lr", "--lr", "1e-3,1e-1", "--train-samples", "16")
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), *words, data=None)
@@ -112,6 +131,29 @@ def test_a_table_beside_glue_and_choosing_for_it(bench: Bench, tmp_path: Path) -
     assert {json.dumps(made["spec"]["task_options"]) for made in outcome.records} == {'{"max_length": 24}'}
 
 
+def test_a_process_of_its_own_opens_the_same_files(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dev").mkdir()
+    write(tmp_path / "mine.csv"), write(tmp_path / "dev" / "dev.tsv", 13)
+    with (tmp_path / "mine.csv").open("a") as stream:
+        stream.write("no label,\n")
+    settings = ("task.validation=dev/dev.tsv", "data.on_bad=skip", "task.max_length=24")
+    asked = Request(methods=("linear",), tasks=("table:mine.csv",), backbones=(str(tiny_bert),), settings=settings)
+    [cell] = plan.make(asked).cells
+    seen: list[Any] = []
+    monkeypatch.setattr(fitting, "fit", lambda *given, **more: seen.append(given))
+    worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
+    [(spec, task, corpus, backbone)] = seen
+    assert (spec, task.spec, backbone) == (cell.spec, cell.task.spec, cell.backbone)
+    assert (corpus.hash, corpus.reading) == (cell.corpus.hash, cell.corpus.reading)
+    (tmp_path / "mine.csv").write_text("text,label\n" + "a,x\nb,y\n" * 20)
+    with pytest.raises(BenchError, match="the data changed"):
+        worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
+
+
+@pytest.mark.slow
 def test_two_devices_equal_one(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "dev.tsv", 13)
     monkeypatch.chdir(tmp_path)  # both files by relative paths, the second among the options
@@ -188,7 +230,7 @@ def test_a_bad_row_is_exit_3_alone_exit_1_beside_others_and_none_when_left_out(
     assert f"cannot run table:{bad}: malformed data" in beside.err
     left_out = bench(*LINEAR, *task(bad), "--set", "data.on_bad=skip", data=None, out=tmp_path / "skip")
     assert left_out.code == 0
-    assert f"bad.csv: 1 row left out: 1 × the label is missing (first: line {lines + 1})" in left_out.err
+    assert f"bad.csv: 1 of 42 rows left out: 1 × the label is missing (first: line {lines + 1})" in left_out.err
     [file] = left_out.only()["source"]["reading"]["files"]
     assert file["left_out"] == {"the label is missing": 1}
 

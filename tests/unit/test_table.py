@@ -9,8 +9,11 @@ import csv
 import hashlib
 import json
 import math
+import os
 import random
+import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +32,8 @@ from bench import metrics
 from bench.data import Corpus, DataRequest
 from bench.errors import DataProblem, UsageError
 from tasks._table_labels import canonical, infer, split
-from tasks._table_rows import Bad, format_of
+from tasks._table_rows import Bad, Row, format_of
+from tasks.glue import GLUE
 from tasks.table import Table
 
 NASTY = (
@@ -110,6 +114,41 @@ def test_numbers_are_the_physical_lines_that_records_begin_at(tmp_path: Path, mo
         quotes += line.count(b'"')
     assert [row.number for row in found] == begins[1:]
     assert begins[-1] > len(rows()) + 5, "records of several lines"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_what_csv_writes_is_what_is_read(tmp_path: Path, end: str, quoting: Any) -> None:
+    draw, file = random.Random(0), tmp_path / "mine.csv"
+    for _ in range(200):
+        data = [["".join(draw.choices('a",\n\t é漢\u2028', k=draw.randint(0, 6))) for _ in "ab"] for _ in range(5)]
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator=end, quoting=quoting).writerows([("a", "b"), *data])
+        assert [row.values for row in format_of(file).rows(file, ["a", "b"]) if isinstance(row, Row)] == data
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("cell", "folder", "columns"),
+    [
+        ("sst2", "SST-2", {}),
+        ("rte", "RTE", {}),
+        ("stsb", "STS-B", {}),
+        ("mrpc", "MRPC", {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}),
+    ],
+)
+def test_glues_own_files_give_glues_examples(cell: str, folder: str, columns: dict[str, str]) -> None:
+    parent = Path(os.environ.get("BENCH_DATA") or "absent")
+    if not (parent / "glue").is_dir():
+        pytest.skip("BENCH_DATA names no folder that holds glue/")
+    files = {split: parent / "glue" / folder / f"{split}.tsv" for split in ("train", "dev")}
+    _, mine = opened(files["train"], validation=str(files["dev"]), quotes=False, **columns)
+    glue = GLUE(cell).open(DataRequest(parent=parent))
+    scale = mine.reading["scale"] or {"mean": 0, "deviation": 1}
+    for ours, theirs in ((mine.train, glue.train), (mine.evaluation["validation"], glue.evaluation["dev"])):
+        assert [row[:2] for row in ours] == [row[:2] for row in theirs]
+        back = [row.label * scale["deviation"] + scale["mean"] for row in ours]
+        assert back == pytest.approx([row.label for row in theirs], abs=1e-9)
 
 
 def test_what_is_no_quote_is_kept_and_quotes_may_be_off(tmp_path: Path) -> None:
@@ -212,7 +251,7 @@ def test_columns_that_are_not_there(
         (["0.5", "1"], "regression"),
         (["1e-3", "-2", "7.25"], "regression"),
         (["1", "2", "x"], "classification"),
-        (["1_0", "2_0"], "classification"),
+        (["1_0.5", "2"], "classification"),
         (["inf", "1", "2"], "classification"),
     ],
 )
@@ -278,8 +317,8 @@ def test_kind_can_be_forced(tmp_path: Path) -> None:
     [
         (["a"] * 9, {}, "all labels are alike: 'a'"),
         (["1.5"] * 9, {}, "all labels are alike"),
-        ([f"id{i}" for i in range(9)], {}, "9 classes in 9 rows"),
-        (["a", "b"], {}, "2 classes in 2 rows"),
+        ([f"id{i}" for i in range(9)], {}, "9 different labels in 9 rows"),
+        (["a", "b"], {}, "2 different labels in 2 rows"),
         (["1.5", "2.5"], {}, "all labels are alike"),
         (["1e300", "-1e300", "1.5"] * 9, {}, "too large"),
     ],
@@ -310,10 +349,16 @@ def test_a_split_is_stratified_as_scikit_learns(share: float, seed: int) -> None
 
 def test_every_class_keeps_a_row_to_train_on() -> None:
     labels = [f"class {c}" for c, size in enumerate(SIZES) for _ in range(size)]
-    for share in (0.1, 0.5, 0.9, 0.99):
+    for share in (0.1, 0.5, 0.9, 0.99, 0.999):
         train, held = split(labels, share, seed=3, stratify=True)
         assert {labels[i] for i in train} == set(labels)
         assert held
+
+
+def test_the_smallest_table(tmp_path: Path) -> None:
+    _, corpus = opened(write(tmp_path / "mine.csv", [("a", 0), ("b", 1), ("c", 0), ("d", 1)]))
+    assert (len(corpus.train), len(corpus.evaluation["validation"])) == (3, 1)
+    assert {row.label for row in corpus.train} == {0, 1}
 
 
 def test_without_strata_the_share_is_exact_and_the_seed_draws() -> None:
@@ -336,6 +381,12 @@ def test_a_file_to_validate_on(tmp_path: Path) -> None:
     write(dev, rows(12), ("txt", "label"))
     problem = refused(train, validation=str(dev))
     assert "'text'" in problem.what and "dev.jsonl" in problem.known
+
+
+def test_validating_on_train_itself_is_said(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.csv", rows())
+    assert "no score of it counts" in opened(file, validation=str(file))[1].notes[-1]
+    assert len(opened(file)[1].notes) == 1
 
 
 @pytest.mark.parametrize("value", ["0", "1", "-0.5", "20"])
@@ -370,7 +421,7 @@ def test_hash_and_version_follow_content_and_not_the_place(tmp_path: Path) -> No
         ("..csv.csv", "csv"),
         ("données 漢.CSV", "donn-es"),
         ("漢.csv", "table"),
-        ("x" * 99 + ".csv", "x" * 60),
+        ("x" * 99 + ".csv", "x" * 50),
     ],
 )
 def test_names_are_made_of_letters_that_harm_nobody(tmp_path: Path, name: str, slug: str) -> None:
@@ -386,6 +437,8 @@ def test_other_suffixes_are_named_with_those_that_are_read(name: str) -> None:
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "no.parquet").write_bytes(b"PAR1 no")
+    header = write(tmp_path / "bad.parquet", rows()).read_bytes().replace(b"label", b"\xff" * 5)
+    (tmp_path / "bad.parquet").write_bytes(header)
     (tmp_path / "empty.csv").touch()
     (tmp_path / "empty.jsonl").touch()
     write(tmp_path / "header.csv", [])
@@ -393,6 +446,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         ("absent.csv", "no such file"),
         ("folder.csv", "cannot be read"),
         ("no.parquet", "no Parquet file"),
+        ("bad.parquet", "Parquet"),
         ("empty.csv", "looks like the text"),
         ("empty.jsonl", "looks like the text"),
         ("header.csv", "no row of it can be used"),
@@ -443,7 +497,8 @@ def test_a_bad_row_is_named_with_its_line_or_left_out(
     assert {f"good,\n{i}" for i in range(20)} <= set(texts), "every good row is still there"
     assert set(texts) - {f"good,\n{i}" for i in range(20)} <= {"plain"}
     [note] = corpus.notes[1:]
-    assert note.startswith(f"mine.csv: {count} row") and f"first: line {2 + 2 * before}" in note
+    total = len(everything(corpus)) + count
+    assert note.startswith(f"mine.csv: {count} of {total} rows left out: ") and f"first: line {2 + 2 * before})" in note
     assert sum(corpus.reading["files"][0]["left_out"].values()) == count
 
 
@@ -453,7 +508,7 @@ def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
     _, corpus = opened(file, on_bad="skip")
     left_out = {"the text is empty": 2, "the label is missing": 1, "wrong number of fields": 1}
     assert corpus.reading["files"][0]["left_out"] == left_out
-    assert "4 rows left out: 2 × the text is empty (first: line 22), 1 ×" in corpus.notes[1]
+    assert "4 of 24 rows left out: 2 × the text is empty (first: line 22), 1 ×" in corpus.notes[1]
     assert len(everything(corpus)) == 20
     assert "3 more" in refused(file).known
 
@@ -524,7 +579,7 @@ def test_a_class_seen_only_in_validation(tmp_path: Path) -> None:
     assert "the label is not one of train's ('new')" in problem.what and f"{dev}, line {begin}" in problem.known
     _, corpus = opened(train, validation=str(dev), on_bad="skip")
     assert len(corpus.evaluation["validation"]) == 12
-    assert "dev.tsv: 1 row left out" in corpus.notes[1]
+    assert "dev.tsv: 1 of 13 rows left out" in corpus.notes[1]
     assert [file["left_out"] for file in corpus.reading["files"]] == [{}, {"the label is not one of train's": 1}]
 
 
@@ -578,8 +633,6 @@ def test_a_class_that_validation_lacks_does_not_count() -> None:
 
 
 def test_opening_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
-    import subprocess
-
     code = (
         "import sys; from pathlib import Path; from bench.data import DataRequest; from tasks.table import Table\n"
         "for name in sys.argv[1:]: Table(name).open(DataRequest())\n"
@@ -588,3 +641,53 @@ def test_opening_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
     files = [write(tmp_path / f"mine{suffix}", rows()) for suffix in (".csv", ".jsonl", ".parquet")]
     out = subprocess.run([sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True, check=False)
     assert (out.stdout, out.stderr) == ("[]\n", "")
+
+
+# size
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_rows_are_read_one_at_a_time(tmp_path: Path, suffix: str) -> None:
+    data = [(f"{i} " * 80, i % 2) for i in range(10_000)]
+    file = write(tmp_path / f"mine{suffix}", data)
+    kind = format_of(file)
+    next(kind.rows(file, ["text"]))  # imports
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in kind.rows(file, ["text", "label"])) == len(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < sum(len(text) for text, _ in data) / 2
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from transformers import AutoTokenizer
+from bench.data import DataRequest
+from tasks._tokens import tokenise
+from tasks.table import Table
+
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+tokenizer(["warm up"] * 100)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+corpus = Table(sys.argv[2]).open(DataRequest())
+tokens = tokenise(corpus.train, tokenizer, key=corpus.hash, max_length=128)
+print(len(corpus.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_200_000_rows_are_read_and_tokenised_in_bounded_memory(tmp_path: Path, tiny_bert: Path, suffix: str) -> None:
+    draw = random.Random(0)
+    words = ("good", "bad", "odd", "film", "it", "was")
+    data = [(" ".join(draw.choices(words, k=draw.randint(4, 12))) + f', "{i}"\n', i % 3) for i in range(200_000)]
+    file = write(tmp_path / f"mine{suffix}", data)
+    out = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tiny_bert), str(file)], capture_output=True, text=True, check=True
+    )
+    train, kilobytes = map(int, out.stdout.split())
+    assert train == 180_000
+    assert kilobytes < 500_000

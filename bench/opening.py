@@ -1,0 +1,90 @@
+"""Tasks and backbones by name, opened; what cannot be is kept with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from bench import registry
+from bench.backbones import Backbone, open_backbone
+from bench.config import BackboneConfig
+from bench.data import Corpus, DataRequest
+from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.registry import family
+from bench.settings import resolve_tasks
+from bench.spec import Option, Request
+from bench.task import Task
+
+
+class Opened(NamedTuple):
+    """A task with its data, and how to open it again: its name as asked (`table:FILE`) and the request."""
+
+    name: str
+    request: DataRequest
+    task: Task
+    corpus: Corpus
+
+    @property
+    def task_options(self) -> dict[str, Option]:
+        """Options that the examples do not speak for: equal data is an equal run, however it was named."""
+        return {key: value for key, value in self.request.options.items() if key not in self.corpus.reading}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Something asked for that will not run. `absent`: the directory just does not hold it, which is no error."""
+
+    name: str
+    error: BenchError
+    absent: bool = False
+
+
+def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
+    """`glue` → its nine cells; `glue/rte`; `name:argument` for tasks that take one. Each once.
+
+    Raises:
+        UsageError: an unknown task or cell.
+    """
+    found: dict[str, Task] = {}
+    for name in names:
+        suite, colon, argument = name.partition(":")
+        suite, _, cell = (suite, "", argument) if colon else name.partition("/")
+        task: type[Any] = registry.load("tasks", suite)
+        cells: tuple[str, ...] = task.cells
+        if cell and cells and cell not in cells:
+            hint = did_you_mean(cell, cells)
+            raise UsageError(f"unknown task '{name}'", f"{suite} has: {', '.join(cells)}", hint)
+        for one in [cell] if cell or not cells else cells:
+            found[f"{suite}/{one}" if cells else name] = task(one)
+    return list(found.items())
+
+
+def open_tasks(request: Request, names: Sequence[str], skipped: list[Skip]) -> list[Opened]:
+    """The cells of `names`, each read with its own options; those that cannot be go to `skipped`.
+
+    Raises:
+        UsageError: an unknown task or cell, or an option that does not fit the data.
+    """
+    options = resolve_tasks(request.settings, request.families)
+    opened: list[Opened] = []
+    for name, task in expand(names):
+        task.Config(**options[family(name)])  # checks ranges
+        asked = replace(request.data, options=options[family(name)])
+        try:
+            opened.append(Opened(name, asked, task, task.open(asked)))
+        except EnvironmentProblem as error:
+            skipped.append(Skip(name=name, error=error, absent=isinstance(error, AbsentTask)))
+    return opened
+
+
+def open_backbones(names: Sequence[str], options: dict[str, Option], skipped: list[Skip]) -> list[Backbone]:
+    """The backbones; those that cannot be found go to `skipped`."""
+    config = BackboneConfig(**options)  # type: ignore[arg-type]
+    opened: list[Backbone] = []
+    for name in names:
+        try:
+            opened.append(open_backbone(name, config))
+        except EnvironmentProblem as error:
+            skipped.append(Skip(name=name, error=error))
+    return opened

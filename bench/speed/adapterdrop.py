@@ -95,7 +95,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.speed.adapterdrop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each variant (default: 3)")
     options, rest = parser.parse_known_args(words)
-    given = ["--method", "adapterdrop", "--task", "glue/rte", "--train-samples", "128", "--epochs", str(EPOCHS)]
+    given = ["--method", "adapterdrop", "--task", "glue/rte", "--train-samples", "64", "--epochs", str(EPOCHS)]
     try:
         plan = make(make_request(run_parser().parse_args([*given, *rest])))
         first = plan.cells[0]

@@ -148,6 +148,7 @@ def test_adaloras_ranks_are_those_of_pefts_layers(lab: Any, tmp_path: Path) -> N
         tensors[f"{first}.{i}"] = torch.randn(shape, generator=more, dtype=torch.float64)
     kind = registry.load("methods", "adalora")
     write_folder(tmp_path / "adapter", *kind.peft(kind.Config(**spec.method_options), tensors), {}, {})
+    pattern = json.loads((tmp_path / "adapter" / CONFIG).read_text())["rank_pattern"]
     plain = AutoModel.from_pretrained(lab.backbone.path).double()
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).base_model.model
     ranks = {r["layer"]: r["nominal"] for r in run.result["ranks"]}
@@ -156,6 +157,7 @@ def test_adaloras_ranks_are_those_of_pefts_layers(lab: Any, tmp_path: Path) -> N
         a, e, b = (tensors[f"backbone.{name}.factors.{i}"].numpy() for i in range(3))
         layer = model.get_submodule(name.removeprefix("model."))
         assert layer.lora_E["default"].shape == ((6 if name in first else ranks[name]), 1)
+        assert pattern[f"{name.removeprefix('model.')}.lora_E"] == [*(e[:, 0] != 0), False, False][:6]
         want = 32.0 / (len(e) + 1e-5) * b @ (e * a)
         found = layer.get_delta_weight("default").detach().numpy()
         np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 if name in first else 1e-7)

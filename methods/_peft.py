@@ -1,4 +1,4 @@
-"""Low-rank updates as LoRA adapters of `peft`, and such adapters as a start for ours."""
+"""Low-rank updates as LoRA and AdaLoRA adapters of `peft`, and LoRA adapters of peft as a start for ours."""
 
 from __future__ import annotations
 
@@ -83,6 +83,43 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
         "init_lora_weights": True,
         "use_rslora": rslora,
         "use_dora": any(layer.magnitude is not None for layer in layers.values()),
+    }
+    return config, found
+
+
+def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
+    """An AdaLoRA adapter of A (r₀, n), E (r₀, 1) and B (m, r₀) of every layer, without the triplets whose E is 0.
+
+    peft starts every layer with the same rank and divides by it; where ours differ, E takes the difference. Parts of a
+    fused projection become a LoRA of B·diag(E) and A, since peft's AdaLoRA would tie their triplets to all rows.
+    """
+    layers = {n.removeprefix(WRAPPER): p for n, p in _parts(tensors, TENSOR).items()}
+    if any(FUSED.fullmatch(name) for name in layers):
+        diagonal = {key: t[:, 0].diag() if key.endswith("factors.1") else t for key, t in tensors.items()}
+        return lora(diagonal, lambda rank: alpha * rank / (rank + 1e-5))
+    rank = max(len(parts["factors.1"]) for parts in layers.values())
+    pattern: dict[str, list[bool]] = {}
+    found: dict[str, Tensor] = {}
+    for name, parts in layers.items():
+        a, e, b = (parts[f"factors.{i}"] for i in range(3))
+        kept = e[:, 0] != 0
+        pattern[f"{name}.lora_E"] = kept.tolist() + [False] * (rank - len(e))
+        e = e * ((rank + 1e-5) / (len(e) + 1e-5))
+        found |= {f"{PREFIX}{name}.lora_A": a[kept], f"{PREFIX}{name}.lora_B": b[:, kept]}
+        found[f"{PREFIX}{name}.lora_E"] = e[kept]
+    config = {
+        "peft_type": "ADALORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "init_r": rank,
+        "target_r": max(1, sum(map(sum, pattern.values())) // len(pattern)),
+        "lora_alpha": _whole(alpha),
+        "rank_pattern": pattern,
+        "target_modules": sorted(layers),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "total_step": 1,  # peft asks for a schedule; the choice of triplets is final
     }
     return config, found
 

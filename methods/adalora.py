@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from bench.config import in_range
 from bench.errors import UsageError
-from bench.method import Batch
+from bench.method import Batch, Peft
 from bench.spectra import Delta
+from methods import _peft
 from methods._budget import Importance, Schedule, keep, steps, triplet_scores
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
 
@@ -189,6 +190,11 @@ class AdaLoRA(LowRank):
     def report(self) -> dict[str, Any]:
         """The schedule, and the budget along it."""
         return {"budget": asdict(self.schedule), "course": self.schedule.course()}
+
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """Peft's AdaLoRA of the triplets that were kept."""
+        return _peft.adalora(tensors, config.alpha)
 
     def _svd(self) -> Iterator[SVDLinear]:
         return (layer for _, layer in self.layers() if isinstance(layer, SVDLinear))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -48,6 +49,8 @@ CASES = [
     ("deeplora", {}),
     ("deeplora", {"depth": 5, "rank": 3, "init_scale": 0.5}),
     ("deeplora", COMPRESSED),
+    ("adalora", {"rank": 3}),
+    ("adalora", {"rank": 1, "init_rank": 4, "tinit": 0, "tfinal": 0.2, "target": "all-linear", "alpha": 5.0}),
 ]
 NAMES = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in CASES]
 
@@ -134,6 +137,32 @@ def test_a_regression_with_a_frozen_head_too(lab: Any, tmp_path: Path, pooling: 
     assert load_file(adapter / HEAD)["bias"].abs() > 1, "it starts at the mean label, and stays"
 
 
+def test_adaloras_ranks_are_those_of_pefts_layers(lab: Any, tmp_path: Path) -> None:
+    """0 among them, and layers that began with different ranks."""
+    spec = lab.spec("adalora", options={"rank": 1, "init_rank": 4, "tinit": 0, "tfinal": 0.2}, max_steps=30)
+    run = lab.run(spec)
+    tensors = {n: t.double() for n, t in run.method.export().items()}
+    first = f"backbone.{run.result['ranks'][0]['layer']}.factors"
+    more = torch.Generator().manual_seed(0)
+    for i, shape in enumerate([(6, 32), (6, 1), (32, 6)]):
+        tensors[f"{first}.{i}"] = torch.randn(shape, generator=more, dtype=torch.float64)
+    kind = registry.load("methods", "adalora")
+    write_folder(tmp_path / "adapter", *kind.peft(kind.Config(**spec.method_options), tensors), {}, {})
+    pattern = json.loads((tmp_path / "adapter" / CONFIG).read_text())["rank_pattern"]
+    plain = AutoModel.from_pretrained(lab.backbone.path).double()
+    model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).base_model.model
+    ranks = {r["layer"]: r["nominal"] for r in run.result["ranks"]}
+    assert min(ranks.values()) == 0 < max(ranks.values())
+    for name in ranks:
+        a, e, b = (tensors[f"backbone.{name}.factors.{i}"].numpy() for i in range(3))
+        layer = model.get_submodule(name.removeprefix("model."))
+        assert layer.lora_E["default"].shape == ((6 if name in first else ranks[name]), 1)
+        assert pattern[f"{name.removeprefix('model.')}.lora_E"] == [*(e[:, 0] != 0), False, False][:6]
+        want = 32.0 / (len(e) + 1e-5) * b @ (e * a)
+        found = layer.get_delta_weight("default").detach().numpy()
+        np.testing.assert_allclose(found, want, rtol=0, atol=1e-5 if name in first else 1e-7)
+
+
 @pytest.mark.parametrize("name", ["full", "linear"])
 def test_what_peft_has_no_method_for_is_said(lab: Any, name: str) -> None:
     kind = registry.load("methods", name)
@@ -157,22 +186,28 @@ class Vision(nn.Module):
         return self.model(images)
 
 
-def vision_lora(**options: Any) -> Any:
-    kind = registry.load("methods", "lora")
+def vision_lora(name: str = "lora", **options: Any) -> Any:
+    kind = registry.load("methods", name)
     task = TaskSpec(name="t", version=1, modality="image", num_classes=2, metrics=("accuracy",), primary=("accuracy",))
     config = kind.Config(**options)
     method = kind(Vision(), task, config, head=HeadConfig(), optim=OptimConfig(), lr=1e-3, seed=0)
     method.adapt({})
     with torch.no_grad():
         for _, layer in method.layers():
-            layer.factors[1].normal_(std=0.3, generator=torch.Generator().manual_seed(1))
+            for factor in list(layer.factors)[name == "lora" :]:
+                factor.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
     return method.eval()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("options", "rank", "alpha"),
-    [({}, 4, 12), ({"scaling": "rank-stabilized"}, 4, 6 * 2**0.5), ({"init": "pissa"}, 8, 24)],
+    [
+        ({}, 4, 12),
+        ({"scaling": "rank-stabilized"}, 4, 6 * 2**0.5),
+        ({"init": "pissa"}, 8, 24),
+        ({"name": "adalora", "init_rank": 2}, 4, 12 / (1 + 5e-6)),
+    ],
 )
 def test_query_and_value_of_a_fused_projection(
     tmp_path: Path, options: dict[str, Any], rank: int, alpha: float
@@ -181,7 +216,9 @@ def test_query_and_value_of_a_fused_projection(
     method, plain = vision_lora(rank=2, alpha=6.0, **options), Vision().eval()
     weights = {n: m for n, m in plain.named_modules() if n.endswith("qkv")}
     assert [n for n, _ in method.layers()] == [f"{n}.{p}" for n in weights for p in ("query", "value")]
-    assert method.parameter_counts()["total"] == sum(p.numel() for p in plain.parameters()) + 4 * 2 * 48 + 2 * 25
+    triplets = 4 * 2 if "name" in options else 0
+    own = 4 * 2 * 48 + triplets + 2 * 25
+    assert method.parameter_counts()["total"] == sum(p.numel() for p in plain.parameters()) + own
     want = method.backbone(images)
     write_folder(tmp_path / "adapter", *method.peft(method.config, method.export()), {}, {})
     config = json.loads((tmp_path / "adapter" / CONFIG).read_text())

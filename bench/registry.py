@@ -30,6 +30,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "hf": "bench.backbones.huggingface:HuggingFace",
     },
 }
+FAMILIES: dict[Kind, dict[str, str]] = {"methods": {"peft:": "methods.bridge:Bridge"}}
+"""Beginning of names → the class that makes one of what follows: `peft:vera`."""
 
 
 @cache
@@ -69,13 +71,19 @@ def where(kind: Kind, name: str) -> str:
 
     Raises:
         UsageError: the name is not known; the error lists those that are and the nearest.
+        EnvironmentProblem: it is one of peft's tuners, and peft is not installed.
     """
     known = entries(kind)
+    if family := _family(kind, name):
+        from bench.tuners import tuner
+
+        tuner(name.removeprefix(family))
+        return FAMILIES[kind][family]
     if name not in known:
         hint = did_you_mean(name, known)
         raise UsageError(
             f"unknown {kind[:-1]} '{name}'",
-            f"known {kind}: {', '.join(sorted(known))}",
+            f"known {kind}: {', '.join([*sorted(known), *(f'{family}…' for family in FAMILIES.get(kind, ()))])}",
             f"{hint} `bench list {kind}` describes them.".strip(),
         )
     return known[name]
@@ -84,4 +92,15 @@ def where(kind: Kind, name: str) -> str:
 def load(kind: Kind, name: str) -> Any:
     """The class itself; imports its module."""
     module, _, attribute = where(kind, name).partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(module), attribute)
+    family = _family(kind, name)
+    return found.of(name.removeprefix(family)) if family else found
+
+
+def known(kind: Kind, name: str) -> bool:
+    """Whether the name is registered, or one of a family, whose own names `where` knows."""
+    return name in entries(kind) or bool(_family(kind, name))
+
+
+def _family(kind: Kind, name: str) -> str:
+    return next((family for family in FAMILIES.get(kind, ()) if name.startswith(family)), "")

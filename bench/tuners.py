@@ -56,11 +56,8 @@ def names() -> dict[str, tuple[str, str, str]]:
     try:
         home = locate("peft").parent / "tuners"
     except ImportError as error:
-        raise EnvironmentProblem(
-            "peft is not installed",
-            "methods named peft:TUNER run its tuners",
-            'Run: pip install "lowrank-bench[peft]".',
-        ) from error
+        todo = 'Run: pip install "lowrank-bench[peft]".'
+        raise EnvironmentProblem("peft is not installed", "methods named peft:TUNER are its tuners", todo) from error
     found: dict[str, tuple[str, str, str]] = {}
     for file in sorted(home.glob("*/__init__.py")):
         if "register_peft_method(" not in (text := file.read_text(encoding="utf-8")):
@@ -124,13 +121,12 @@ def _fields(owner: Class) -> dict[str, Option]:
         if one.module.name == "peft.config":
             continue
         for statement in one.node.body:
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                if option := _option(one.module, statement.target.id, statement):
-                    found[option.name] = option
+            if isinstance(statement, ast.AnnAssign) and (option := _option(one.module, statement)):
+                found[option.name] = option
     return {name: option for name, option in found.items() if name not in OURS}
 
 
-def _option(module: Module, name: str, statement: ast.AnnAssign) -> Option | None:
+def _option(module: Module, statement: ast.AnnAssign) -> Option | None:
     """One field; None where its default or its type is no single value."""
     annotation, value = written_out(module, statement.annotation), statement.value
     settable = [a for a in atoms(ast.parse(annotation, mode="eval").body) if not isinstance(a, str) or a in SINGLE]
@@ -146,7 +142,7 @@ def _option(module: Module, name: str, statement: ast.AnnAssign) -> Option | Non
         return None
     if not isinstance(default, str | int | float | bool | None):
         return None
-    return Option(name, annotation, default, _help(module, given.get("metadata")))
+    return Option(ast.unparse(statement.target), annotation, default, _help(module, given.get("metadata")))
 
 
 def _help(module: Module, metadata: ast.expr | None) -> str:

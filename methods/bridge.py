@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from bench.method import Batch, Method
+from bench.method import Batch, Method, Peft
 from bench.spectra import Delta
 from bench.tuners import PREFIX, tuner
 from methods._lowrank import targets
@@ -29,7 +29,7 @@ BARE = "base_model.model."
 class Adapted:
     """A layer of peft's. `base` is the layer it took the place of, whose weight merging changes."""
 
-    tuned: nn.Module
+    tuned: Any
     base: nn.Module
 
 
@@ -58,8 +58,7 @@ class Bridge(Method):
         Raises:
             UsageError: peft refuses these options on this network.
         """
-        import peft
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+        from peft import get_peft_model
 
         self.backbone.requires_grad_(False)
         network: Any = self.backbone.model
@@ -70,9 +69,8 @@ class Bridge(Method):
             warnings.simplefilter("ignore")
             torch.manual_seed(self.seed)
             try:
-                kind = PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(self.tuner.upper())]
-                self.backbone.model = peft.get_peft_model(network, kind(target_modules=chosen, **options))
-            except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, AssertionError) as error:
+                self.backbone.model = get_peft_model(network, self._classes()[0](target_modules=chosen, **options))
+            except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, ArithmeticError) as error:
                 raise UsageError(
                     f"peft cannot make {PREFIX}{self.tuner} of these options",
                     " ".join(str(error).split())[:300] or type(error).__name__,
@@ -80,9 +78,10 @@ class Bridge(Method):
                 ) from error
         added: dict[int, str] = {}
         for name, tensor in self.state_dict(keep_vars=True).items():
-            if id(tensor) not in kept or tensor.requires_grad:
-                added.setdefault(id(tensor), name)  # layers share tensors under several names
+            if id(tensor) not in kept or tensor.requires_grad:  # layers share tensors: the shortest name is the owner's
+                added[id(tensor)] = min(added.get(id(tensor), name), name, key=len)
         self._names = frozenset(added.values())
+        self._plain: dict[str, dict[str, Tensor]] = {}
 
     def _chosen(self, network: nn.Module) -> list[str]:
         """Names of the layers that `target` means; an expression may also name layers that are not linear."""
@@ -96,11 +95,25 @@ class Bridge(Method):
                 pass  # `targets` says what is wrong with it
         return [name for name, _ in targets(network, target)]
 
+    @classmethod
+    def _classes(cls) -> tuple[Any, Any]:
+        """The configuration and the model class of the tuner."""
+        from peft import PeftType
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+        kind = PeftType(cls.tuner.upper())
+        return PEFT_TYPE_TO_CONFIG_MAPPING[kind], PEFT_TYPE_TO_TUNER_MAPPING[kind]
+
+    @property
+    def _wrapper(self) -> Any:
+        """The `PeftModel` around the network."""
+        return self.backbone.model
+
     def layers(self) -> Iterator[tuple[str, Adapted]]:
         """The adapted layers by the names that they have without peft, in the order of the network."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        for name, module in self.backbone.model.named_modules():
+        for name, module in self._wrapper.named_modules():
             if isinstance(module, BaseTunerLayer):
                 yield f"model.{name.removeprefix(BARE)}", Adapted(module, module.get_base_layer())
 
@@ -109,38 +122,58 @@ class Bridge(Method):
         for name, layer in self.layers():
             if not isinstance(layer.base, nn.Linear):
                 continue
-            merged: Any = copy.deepcopy(layer.tuned).double()
+            weight = layer.base.weight.detach()
             try:
-                with warnings.catch_warnings(), torch.no_grad():
-                    warnings.simplefilter("ignore")
-                    before = layer.base.weight.double()
-                    merged.merge() if not merged.merged else merged.unmerge()
-                    difference = merged.get_base_layer().weight - before
+                difference = weight - self._plain[name]["weight"] if self._plain else _moved(layer.tuned, weight)
             except NotImplementedError:
                 return
-            if layer.tuned.merged:
-                difference = -difference
-            yield name, Delta(factors=(difference.detach(),), nominal=min(difference.shape))
+            yield name, Delta(factors=(difference.to(weight.dtype),), nominal=min(weight.shape))
 
     def merge(self) -> None:
-        """Fold every update into its weight, once."""
-        self._quietly(self.backbone.model.base_model.merge_adapter)
+        """Fold every update into its weight, once; the weights as they were are kept beside."""
+        if not self._plain:
+            self._plain = {n: {k: t.clone() for k, t in layer.base.state_dict().items()} for n, layer in self.layers()}
+            self._wrapper.base_model.merge_adapter()
 
     def unmerge(self) -> None:
-        """Take every update out again."""
-        self._quietly(self.backbone.model.base_model.unmerge_adapter)
-
-    @staticmethod
-    def _quietly(act: Any) -> None:
-        """What has been merged already is worth a warning to peft."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            act()
+        """Take every update out again, exactly: peft's own way back divides by gains and inverts rotations."""
+        if self._plain:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._wrapper.base_model.unmerge_adapter()
+            for name, layer in self.layers():
+                layer.base.load_state_dict(self._plain[name])
+            self._plain = {}
 
     def export(self) -> dict[str, Tensor]:
         """What was trained, and what peft keeps besides, such as frozen projections; each tensor once."""
         return {name: t for name, t in self.state_dict().items() if name in self._names}
 
+    @classmethod
+    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
+        """What peft's own save_pretrained would write."""
+        (kind, model), inside = cls._classes(), "backbone.model."
+        found = {n.removeprefix(inside).replace(".default", ""): t for n, t in tensors.items() if n.startswith(inside)}
+        place = re.compile(rf"{re.escape(BARE)}(.+?)\.{re.escape(model.prefix)}")
+        layers = sorted({match[1] for name in found if (match := place.match(name))})
+        if not layers:
+            raise UsageError(
+                f"an adapter of {PREFIX}{cls.tuner} does not say which layers it is for",
+                f"its tensors: {', '.join(sorted(found))}",
+                "Train it with the option that saves its indices, where it has one.",
+            )
+        options = {key: value for key, value in vars(config).items() if key != "target"}
+        given = kind(target_modules=layers, inference_mode=True, **options).to_dict()
+        return {key: sorted(v) if isinstance(v, set) else v for key, v in given.items()}, found
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what `export` gives, under one name."""
         checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n in self._names}
+
+
+@torch.no_grad()
+def _moved(tuned: nn.Module, weight: Tensor) -> Tensor:
+    """W' − W (m, n), float64, of one layer that is not merged."""
+    merged: Any = copy.deepcopy(tuned).double()
+    merged.merge()
+    return merged.get_base_layer().weight - weight.double()

@@ -71,6 +71,14 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """How the user's own data are read; GLUE is read whole or not at all."""
+
+    on_bad: Literal["error", "skip"] = "error"
+    """A row that cannot be used is an error that names it, or is left out and counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
     """The pretrained network."""
 
@@ -112,7 +120,8 @@ NAMESPACES: dict[str, type] = {
     "head": HeadConfig,
     "optim": OptimConfig,
     "task": TaskConfig,
+    "data": DataConfig,
     "backbone": BackboneConfig,
     "runtime": RuntimeConfig,
 }
-"""Namespaces of `--set` besides `method`, whose options are the method's own `Config`."""
+"""Namespaces of `--set` besides `method`, whose options are the method's own `Config`; a task may add to `task`."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-SourceKind = Literal["directory", "hub", "embedded"]
+SourceKind = Literal["directory", "hub", "embedded", "file"]
 
 
 class Example(NamedTuple):
@@ -29,11 +29,15 @@ class DataRequest:
         data: `auto` takes the first source that answers, in the order directory, hub, embedded.
         dirs: `(name, directory)` from `--data-dir`; name is a task or suite (`glue`, `glue/cola`), or None for all.
         parent: the folder of `BENCH_DATA`, a parent that holds a folder per suite, or None.
+        options: the task's options, `--set task.key=value`, each with its default filled in.
+        on_bad: whether a row that cannot be used is an error or left out.
     """
 
     data: Literal["auto", "dir", "hub", "embedded"] = "auto"
     dirs: tuple[tuple[str | None, Path], ...] = ()
     parent: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    on_bad: Literal["error", "skip"] = "error"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +48,13 @@ class Corpus:
         train: training examples.
         evaluation: evaluation splits by name (`dev`; `dev_matched` and `dev_mismatched` for MNLI); the first one
             carries the primary metric.
-        source: which of the three sources answered.
-        revision: what pins it: the hub revision, the generator's version, or the folder's name (never its path).
+        source: which of the sources answered.
+        revision: what pins it: the hub revision, the generator's version, or the folder's or file's name (never its
+            path).
         notes: lines the user must see, such as 'no network; fell back to embedded'.
+        reading: how it was read, for the record. Options of the task that are named here say nothing but what the
+            examples are; `hash` speaks for them, so they are no part of a RunSpec.
+        version: hash of the files, where a changed file is other data even if no example changed.
     """
 
     train: Sequence[Example]
@@ -54,11 +62,13 @@ class Corpus:
     source: SourceKind
     revision: str
     notes: tuple[str, ...] = field(default=())
+    reading: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    version: str = ""
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over source and every example in order: equal content from one kind of source, equal hash."""
-        digest = hashlib.sha256(self.source.encode())
+        """sha256 over source, version and every example in order: equal content of one kind of source, equal hash."""
+        digest = hashlib.sha256((self.source + self.version).encode())
         for name, rows in (("train", self.train), *self.evaluation.items()):
             digest.update(f"\x00{name}\x00{len(rows)}\x00".encode())
             for row in rows:

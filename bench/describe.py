@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from bench.config import NAMESPACES
-from bench.registry import FAMILIES, Kind, entries, where
+from bench.registry import PREFIXES, Kind, entries, where
 from bench.source import Class, Value, assignment, evaluate, load, written_out
 
 
@@ -59,9 +59,9 @@ def describe(kind: Kind, name: str) -> Description:
     return replace(found, summary=theirs.summary, options=theirs.options)
 
 
-def families(kind: Kind) -> list[Description]:
-    """One for every family of names, such as `peft:TUNER`."""
-    return [_read(f"{family}TUNER", target) for family, target in FAMILIES.get(kind, {}).items()]
+def prefixed(kind: Kind) -> list[Description]:
+    """One for every prefix of names, such as `peft:TUNER`."""
+    return [_read(f"{prefix}TUNER", target) for prefix, target in PREFIXES.get(kind, {}).items()]
 
 
 def _read(name: str, target: str) -> Description:

@@ -32,7 +32,7 @@ BARELY = 1e-3
 FILE = "adapter.safetensors"
 
 Result = dict[str, Any]
-"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr, sweep."""
+"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr, sweep, report."""
 
 
 def fit(
@@ -100,6 +100,7 @@ def fit(
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
         "warnings": [*_barely(ranks), *method.warnings()],
         **({"sweep": sweep} if sweep else {}),
+        **({"report": report} if (report := method.report()) else {}),
     }
 
 
@@ -193,7 +194,7 @@ def _save(tensors: dict[str, torch.Tensor], directory: Path, runtime: RuntimeCon
 
 
 def _barely(ranks: list[dict[str, Any]]) -> list[str]:
-    still = [r for r in ranks if r["norm"] < BARELY]
+    still = [r for r in ranks if r["norm"] < BARELY and r["nominal"]]  # a method may take a layer's rank away
     if not still:
         return []
     least = min(r["norm"] for r in still)

@@ -96,6 +96,10 @@ class Method(LightningModule):
         """ΔW of every adapted layer, by name; none for a method without one."""
         return iter(())
 
+    def report(self) -> dict[str, Any]:
+        """What else the record should tell of this run, as JSON values by name; lists of like objects are tables."""
+        return {}
+
     def export(self) -> dict[str, Tensor]:
         """What was trained, by name: the adapter and the head, without the frozen backbone."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}

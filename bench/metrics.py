@@ -24,6 +24,7 @@ def collection(task: TaskSpec) -> MetricCollection:
     make: dict[str, Callable[[], Metric]] = {
         "accuracy": lambda: torchmetrics.Accuracy(**micro),
         "f1": lambda: torchmetrics.F1Score(**macro),
+        "macro_f1": lambda: torchmetrics.F1Score(task="multiclass", num_classes=task.num_classes, average="macro"),
         "matthews": lambda: torchmetrics.MatthewsCorrCoef(**kind),
         "pearson": torchmetrics.PearsonCorrCoef,
         "spearman": torchmetrics.SpearmanCorrCoef,

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import registry
 from bench.backbones import Backbone, open_backbone
 from bench.batches import Cut
 from bench.config import NAMESPACES, BackboneConfig
-from bench.data import Corpus
+from bench.data import Corpus, DataRequest
 from bench.describe import describe as describe_entry
 from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.exchange import open_folder
-from bench.settings import named, resolve_all
+from bench.registry import family
+from bench.settings import named, resolve_all, resolve_tasks
 from bench.spec import Option, Request, RunSpec
 from bench.task import Task
 
-Opened = tuple[Task, Corpus]
 DEFAULT_STEPS = 150
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 """`--select` decides on a tenth of train, on 1000 examples at most."""
 SELECT_SEED = 0
 """Trials have one seed, whatever `--seeds` says, so that adding seeds changes no choice."""
+
+
+class Opened(NamedTuple):
+    """A task with its data, and how to open it again: its name as asked (`table:FILE`) and the request."""
+
+    name: str
+    request: DataRequest
+    task: Task
+    corpus: Corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +46,19 @@ class Cell:
     """
 
     spec: RunSpec
-    task: Task
-    corpus: Corpus
+    opened: Opened
     backbone: Backbone
     trials: tuple[Cell, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """The task, opened."""
+        return self.opened.task
+
+    @property
+    def corpus(self) -> Corpus:
+        """Its data."""
+        return self.opened.corpus
 
     @property
     def run_id(self) -> str:
@@ -97,24 +115,23 @@ def make(request: Request) -> Plan:
         UsageError: an unknown name, key or value.
         EnvironmentProblem: nothing of it can run, or, with `strict`, some of it cannot.
     """
-    options = resolve_all(request.settings, request.methods)
+    options = resolve_all(request.settings, request.methods, request.families)
     for namespace, kind in NAMESPACES.items():
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
+    request = replace(request, data=replace(request.data, **options[request.methods[0]]["data"]))
     micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
     Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
     starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
     skipped: list[Skip] = []
-    tasks = _open_all(expand(request.tasks), lambda task: task.open(request.data), skipped)
+    tasks = _open_all(request, request.tasks, skipped)
     backbones = _open_backbones(request, options, skipped)
-    selectors = _open_all(
-        expand((request.select_on,)) if request.select_on else [], lambda t: t.open(request.data), skipped
-    )
+    selectors = _open_all(request, (request.select_on,) if request.select_on else (), skipped)
     if request.select_on and not selectors:
         raise _nothing(skipped)
     cells: list[Cell] = []
     for method, backbone, opened in product(request.methods, backbones, tasks):
         if misfit := _misfit(request, method, backbone, opened):
-            skipped.append(Skip(name=f"{method} × {opened[0].spec.name}", error=misfit))
+            skipped.append(Skip(name=f"{method} × {opened.task.spec.name}", error=misfit))
             continue
         for seed in request.seeds:
             base = _spec(request, method, options[method], backbone, opened, seed).with_(start=starts[method])
@@ -134,23 +151,26 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
     """
     found: dict[str, Task] = {}
     for name in names:
-        family, colon, argument = name.partition(":")
-        family, _, cell = (family, "", argument) if colon else name.partition("/")
-        task: type[Any] = registry.load("tasks", family)
+        suite, colon, argument = name.partition(":")
+        suite, _, cell = (suite, "", argument) if colon else name.partition("/")
+        task: type[Any] = registry.load("tasks", suite)
         cells: tuple[str, ...] = task.cells
         if cell and cells and cell not in cells:
             hint = did_you_mean(cell, cells)
-            raise UsageError(f"unknown task '{name}'", f"{family} has: {', '.join(cells)}", hint)
+            raise UsageError(f"unknown task '{name}'", f"{suite} has: {', '.join(cells)}", hint)
         for one in [cell] if cell or not cells else cells:
-            found[f"{family}/{one}" if cells else name] = task(one)
+            found[f"{suite}/{one}" if cells else name] = task(one)
     return list(found.items())
 
 
-def _open_all(tasks: Sequence[tuple[str, Task]], read: Callable[[Task], Corpus], skipped: list[Skip]) -> list[Opened]:
+def _open_all(request: Request, names: Sequence[str], skipped: list[Skip]) -> list[Opened]:
+    options = resolve_tasks(request.settings, request.families)
     opened: list[Opened] = []
-    for name, task in tasks:
+    for name, task in expand(names):
+        task.Config(**options[family(name)])  # checks ranges
+        asked = replace(request.data, options=options[family(name)])
         try:
-            opened.append((task, read(task)))
+            opened.append(Opened(name, asked, task, task.open(asked)))
         except EnvironmentProblem as error:
             skipped.append(Skip(name=name, error=error, absent=isinstance(error, AbsentTask)))
     return opened
@@ -172,15 +192,16 @@ def _open_backbones(
 def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, decides: Opened) -> list[Cell]:
     """One cell per learning rate, or one whose learning rate its trials on `decides` choose."""
     attributes = describe_entry("methods", base.method).attributes
-    given: dict[str, Any] = {"task": opened[0], "corpus": opened[1], "backbone": backbone}
+    given: dict[str, Any] = {"opened": opened, "backbone": backbone}
     if not request.select:
         rates = request.lrs or (float(attributes.get("learning_rate", 1e-3)),)
         return [Cell(spec=base.with_(lr=rate), **given) for rate in rates]
     rates = request.lrs or tuple(float(rate) for rate in attributes.get("learning_rates", (3e-4, 1e-3, 3e-3)))
-    task, corpus = decides
-    trial = base.with_(task=task.spec.name, seed=SELECT_SEED, track="off", holdout=_holdout(corpus))
-    trials = [Cell(spec=trial.with_(lr=r), task=task, corpus=corpus, backbone=backbone) for r in rates]
-    return [Cell(spec=base.with_(select=rates, select_on=task.spec.name), **given, trials=tuple(trials))]
+    name = decides.task.spec.name
+    trial = base.with_(task=name, task_options=_task_options(decides), seed=SELECT_SEED, track="off")
+    trial = trial.with_(holdout=_holdout(decides.corpus))
+    trials = [Cell(spec=trial.with_(lr=rate), opened=decides, backbone=backbone) for rate in rates]
+    return [Cell(spec=base.with_(select=rates, select_on=name), **given, trials=tuple(trials))]
 
 
 def _spec(
@@ -189,7 +210,7 @@ def _spec(
     """The specification of a run, but for its learning rate."""
     return RunSpec(
         method=method,
-        task=opened[0].spec.name,
+        task=opened.task.spec.name,
         backbone=backbone.name,
         seed=seed,
         max_steps=request.max_steps or (None if request.epochs else DEFAULT_STEPS),
@@ -200,7 +221,7 @@ def _spec(
         method_options=options["method"],
         head=options["head"],
         optim=options["optim"],
-        task_options=options["task"],
+        task_options=_task_options(opened),
         backbone_options=options["backbone"],
         runtime=options["runtime"],
         accelerator=request.accelerator,
@@ -237,13 +258,18 @@ def _start(request: Request, method: str, options: dict[str, Option]) -> str | N
     return str(folder.path)
 
 
+def _task_options(opened: Opened) -> dict[str, Option]:
+    """Options that the examples do not speak for: equal data is an equal run, however it was named."""
+    return {key: value for key, value in opened.request.options.items() if key not in opened.corpus.reading}
+
+
 def _holdout(corpus: Corpus) -> int:
     return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(corpus.train))))
 
 
 def _misfit(request: Request, method: str, backbone: Backbone, opened: Opened) -> BenchError | None:
     """Why a method, a backbone and a task do not go together; None if they do."""
-    task, there = opened[0].spec, len(opened[1].train)
+    task, there = opened.task.spec, len(opened.corpus.train)
     needs = describe_entry("methods", method).attributes.get("needs")
     if task.modality != backbone.modality or (needs and task.modality not in needs):
         return BenchError(
@@ -280,7 +306,8 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
     return {
         "run_id": cell.run_id,
         "group_id": cell.group_id,
-        "source": {"kind": cell.corpus.source, "revision": cell.corpus.revision, "data_hash": cell.corpus.hash},
+        "source": {"kind": cell.corpus.source, "revision": cell.corpus.revision, "data_hash": cell.corpus.hash}
+        | ({"reading": dict(cell.corpus.reading)} if cell.corpus.reading else {}),
         "spec": cell.spec.to_json(),
         "trials": [trial.spec.lr for trial in cell.trials],
     }

@@ -21,16 +21,18 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "deeplora": "methods.deeplora:DeepLoRA",
         "adapter": "methods.adapter:Adapter",
         "adapterdrop": "methods.adapterdrop:AdapterDrop",
+        "adalora": "methods.adalora:AdaLoRA",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",
+        "table": "tasks.table:Table",
     },
     "backbones": {
         "minilm": "bench.backbones.minilm:MiniLM",
         "hf": "bench.backbones.huggingface:HuggingFace",
     },
 }
-FAMILIES: dict[Kind, dict[str, str]] = {"methods": {"peft:": "methods.bridge:Bridge"}}
+PREFIXES: dict[Kind, dict[str, str]] = {"methods": {"peft:": "methods.bridge:Bridge"}}
 """Beginning of names → the class that makes one of what follows: `peft:vera`."""
 
 
@@ -66,6 +68,11 @@ def _section(text: str, group: str) -> dict[str, str]:
     return {name: value.partition("[")[0].strip() for name, value in parser.items(group)}
 
 
+def family(task: str) -> str:
+    """The registered name in `glue`, `glue/rte`, `table:FILE`."""
+    return task.partition(":")[0].partition("/")[0]
+
+
 def where(kind: Kind, name: str) -> str:
     """`module:Class` of a name.
 
@@ -74,16 +81,16 @@ def where(kind: Kind, name: str) -> str:
         EnvironmentProblem: it is one of peft's tuners, and peft is not installed.
     """
     known = entries(kind)
-    if family := _family(kind, name):
+    if prefix := _prefix(kind, name):
         from bench.tuners import tuner
 
-        tuner(name.removeprefix(family))
-        return FAMILIES[kind][family]
+        tuner(name.removeprefix(prefix))
+        return PREFIXES[kind][prefix]
     if name not in known:
         hint = did_you_mean(name, known)
         raise UsageError(
             f"unknown {kind[:-1]} '{name}'",
-            f"known {kind}: {', '.join([*sorted(known), *(f'{family}…' for family in FAMILIES.get(kind, ()))])}",
+            f"known {kind}: {', '.join([*sorted(known), *(f'{prefix}…' for prefix in PREFIXES.get(kind, ()))])}",
             f"{hint} `bench list {kind}` describes them.".strip(),
         )
     return known[name]
@@ -93,14 +100,14 @@ def load(kind: Kind, name: str) -> Any:
     """The class itself; imports its module."""
     module, _, attribute = where(kind, name).partition(":")
     found = getattr(importlib.import_module(module), attribute)
-    family = _family(kind, name)
-    return found.of(name.removeprefix(family)) if family else found
+    prefix = _prefix(kind, name)
+    return found.of(name.removeprefix(prefix)) if prefix else found
 
 
 def known(kind: Kind, name: str) -> bool:
-    """Whether the name is registered, or one of a family, whose own names `where` knows."""
-    return name in entries(kind) or bool(_family(kind, name))
+    """Whether the name is registered, or begins with a prefix, whose own names `where` knows."""
+    return name in entries(kind) or bool(_prefix(kind, name))
 
 
-def _family(kind: Kind, name: str) -> str:
-    return next((family for family in FAMILIES.get(kind, ()) if name.startswith(family)), "")
+def _prefix(kind: Kind, name: str) -> str:
+    return next((prefix for prefix in PREFIXES.get(kind, ()) if name.startswith(prefix)), "")

@@ -105,7 +105,7 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     error, stop = None, None
     try:
         cell, made["selection"] = _chosen(cell, request.out / SELECTION)
-        whole = {**made, **_train(cell, request, folder, tell), "state": state}
+        whole = {**made, **_train(cell, folder, tell), "state": state}
         record.validate(loads(dumps(whole)), folder / record.FILE)  # what cannot be written is this cell's failure
         made = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
@@ -145,12 +145,12 @@ def _stop(end: BaseException) -> BaseException | None:
     return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
-def _train(cell: Cell, request: Request, folder: Path, tell: Tell) -> dict[str, Any]:
+def _train(cell: Cell, folder: Path, tell: Tell) -> dict[str, Any]:
     """In this process on one device; in one of its own on several, for Lightning's launcher repeats the command."""
     if cell.spec.devices > 1:
         from bench import worker
 
-        return worker.run(worker.job(cell, request.data), folder, tell)
+        return worker.run(worker.job(cell), folder, tell)
     from bench.fit import fit
 
     gc.collect()  # trainers and modules refer to each other: without it hundreds of cells fill the memory
@@ -217,6 +217,7 @@ def _blank(cell: Cell) -> record.Record:
             "data_hash": corpus.hash,
             "train_examples": min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
             "evaluation_examples": sizes,
+            **({"reading": dict(corpus.reading)} if corpus.reading else {}),
         },
         "metrics": None,
         "params": None,

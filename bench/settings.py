@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench import describe
+from bench import describe, registry
 from bench.config import NAMESPACES
 from bench.describe import Option
 from bench.errors import EnvironmentProblem, UsageError, did_you_mean
@@ -34,16 +34,26 @@ def resolve(settings: Sequence[str], method: str) -> dict[str, dict[str, Value]]
     return resolve_all(settings, [method])[method]
 
 
-def resolve_all(settings: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, dict[str, Value]]]:
-    """`resolve` for several methods: a key of `method` must be known to one of them and goes to those that know it."""
+def resolve_all(
+    settings: Sequence[str], methods: Sequence[str], tasks: Sequence[str] = ()
+) -> dict[str, dict[str, dict[str, Value]]]:
+    """`resolve` for several methods: a key of `method` must be known to one of them and goes to those that know it.
+
+    Args:
+        settings: as in `resolve`.
+        methods: registered names.
+        tasks: registered names whose own options may be given too; `resolve_tasks` gives them.
+    """
     given = _parse(settings)
-    of_method = {name: _of_method(name) for name in methods}
+    of_method = {name: _of("methods", name) for name in methods}
+    of_task = {name: _of("tasks", name) for name in tasks}
     shared = {space: {o.name: o for o in describe.namespace(space)} for space in NAMESPACES}
     known = [f"method.{key}" for options in of_method.values() for key in options]
     known += [f"{space}.{key}" for space, options in shared.items() for key in options]
+    known += [f"task.{key}" for options in of_task.values() for key in options]
     for space, key in given:
         if f"{space}.{key}" not in known:
-            raise _unknown(space, key, known, methods)
+            raise _unknown(space, key, known, methods, tasks)
     return {
         name: {
             "method": _complete("method", options, given),
@@ -56,6 +66,17 @@ def resolve_all(settings: Sequence[str], methods: Sequence[str]) -> dict[str, di
 def named(settings: Sequence[str]) -> set[str]:
     """Options of the method that `settings` name, whatever their values."""
     return {key for space, key in _parse(settings) if space == "method"}
+
+
+def resolve_tasks(settings: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, Value]]:
+    """Options of each registered task, the shared ones too; a key goes to the tasks that know it.
+
+    Raises:
+        UsageError: a value of another type.
+        EnvironmentProblem: the task's source cannot be read.
+    """
+    given = _parse(settings)
+    return {name: _complete("task", _of("tasks", name), given) for name in tasks}
 
 
 def typed(text: str, annotation: str) -> Value:
@@ -102,27 +123,34 @@ def _parse(settings: Sequence[str]) -> Given:
     return given
 
 
-def _of_method(name: str) -> Options:
-    description = describe.describe("methods", name)
+def _of(kind: registry.Kind, name: str) -> Options:
+    description = describe.describe(kind, name)
     if description.error:
         raise EnvironmentProblem(
-            f"the options of method '{name}' cannot be read",
+            f"the options of {kind[:-1]} '{name}' cannot be read",
             description.error,
-            "Mend that file, or leave the method out.",
+            f"Mend that file, or leave the {kind[:-1]} out.",
         )
     return {option.name: option for option in description.options}
 
 
-def _unknown(space: str, key: str, known: Sequence[str], methods: Sequence[str]) -> UsageError:
+def _unknown(space: str, key: str, known: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> UsageError:
     of_space = [name for name in dict.fromkeys(known) if name.startswith(f"{space}.")]
     owner = f"method {' or '.join(methods)}" if space == "method" else space
     listed = f"options of {owner}: {', '.join(of_space)}" if of_space else f"{owner} has no options"
     # the same key elsewhere (method.eps for optim.eps) is nearer than another key of a like spelling
     elsewhere = [name for name in known if name.partition(".")[2] == key]
     hint = f"Did you mean '{elsewhere[0]}'?" if elsewhere else did_you_mean(f"{space}.{key}", known)
-    return UsageError(
-        f"unknown option '{space}.{key}'", listed, f"{hint} `bench show {methods[0]}` describes them.".strip()
-    )
+    where = methods[0]
+    if space == "task" and tasks:
+        where = tasks[0]
+        others = [name for name in registry.entries("tasks") if key in _names(name)]
+        hint = f"It is an option of {', '.join(others)}." if others else hint
+    return UsageError(f"unknown option '{space}.{key}'", listed, f"{hint} `bench show {where}` describes them.".strip())
+
+
+def _names(task: str) -> list[str]:
+    return [option.name for option in describe.describe("tasks", task).options]
 
 
 def _complete(space: str, options: Options, given: Given) -> dict[str, Value]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data import DataRequest
+from bench.registry import family
 
 PROTOCOL = 1
 """Raised whenever the same specification would give other results."""
@@ -53,6 +54,12 @@ class Request:
     strict: bool = False
     retry: bool = False
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Registered names of all tasks that are asked for."""
+        names = [*self.tasks, *([self.select_on] if self.select_on else [])]
+        return tuple(dict.fromkeys(map(family, names)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
@@ -64,7 +71,8 @@ class RunSpec:
         select_on: cell whose held-out train split decides between them.
         holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
         start: folder of the adapter to start from; its content's hash is the method's option `start`.
-        method_options, head, optim, task_options, backbone_options, runtime: the namespaces of `--set`.
+        task_options: options of the task, without those that only say what the examples are (`Corpus.reading`).
+        method_options, head, optim, backbone_options, runtime: the other namespaces of `--set`.
     """
 
     method: str

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from bench.config import TaskConfig
 from bench.data import Corpus, DataRequest
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class TaskSpec:
 
     Attributes:
         name: cell name, such as `glue/rte`.
-        version: raised whenever the same data would give another score.
+        version: raised whenever the same data would give another score; of a user's own data the hash.
         modality: what the backbone must read.
         num_classes: number of classes; 0 is regression.
         metrics: names from `bench.metrics`, computed on every evaluation split.
@@ -31,7 +32,7 @@ class TaskSpec:
     """
 
     name: str
-    version: int
+    version: int | str
     modality: Literal["text", "image"]
     num_classes: int
     metrics: tuple[str, ...]
@@ -46,7 +47,7 @@ class TaskSpec:
 
 
 class Task(ABC):
-    """A named data set: one cell of a suite (`GLUE("rte")`), or a task of its own (`Digits("")`).
+    """A named data set: a cell of a suite (`GLUE("rte")`), one of its own (`Digits("")`) or of a file (`Table(FILE)`).
 
     Modules that define tasks stay free of torch, so that a wrong file is named before anything heavy is imported;
     `datamodule` imports what it needs.
@@ -54,7 +55,12 @@ class Task(ABC):
 
     cells: ClassVar[tuple[str, ...]] = ()
     """Cells of a suite; empty for a task of its own."""
+    argument: ClassVar[str] = ""
+    """What stands behind the colon where the task is named so (`FILE` in `table:FILE`); empty where it takes none."""
+    Config: ClassVar[type] = TaskConfig
+    """Options, `--set task.key=value`: the shared ones, or a dataclass that adds to them."""
     spec: TaskSpec
+    """Known at once, or, where the data decide (number of classes), once `open` has read them."""
 
     @abstractmethod
     def open(self, request: DataRequest) -> Corpus:

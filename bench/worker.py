@@ -29,12 +29,14 @@ STEP = "step "
 """Lines of standard output that begin so carry a step and its loss."""
 
 
-def job(cell: Cell, data: DataRequest) -> dict[str, Any]:
+def job(cell: Cell) -> dict[str, Any]:
     """What the process must know, as JSON values."""
+    data = cell.opened.request
     dirs = [[name, str(folder)] for name, folder in data.dirs]
     request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
     backbone = {**asdict(cell.backbone), "path": str(cell.backbone.path)}
-    return {"spec": cell.spec.to_json(), "data": request, "backbone": backbone, "data_hash": cell.corpus.hash}
+    known = {"spec": cell.spec.to_json(), "task": cell.opened.name, "data_hash": cell.corpus.hash}
+    return {**known, "data": request, "backbone": backbone}
 
 
 def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> dict[str, Any]:
@@ -128,8 +130,10 @@ def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     spec, data = RunSpec.from_json(asked["spec"]), asked["data"]
     parent = Path(data["parent"]) if data["parent"] else None
-    request = DataRequest(data=data["data"], dirs=tuple((n, Path(d)) for n, d in data["dirs"]), parent=parent)
-    [(_, task)] = expand([spec.task])
+    dirs = tuple((name, Path(folder)) for name, folder in data["dirs"])
+    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent}
+    request = DataRequest(**given)
+    [(_, task)] = expand([asked["task"]])
     corpus = task.open(request)
     if corpus.hash != asked["data_hash"]:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")

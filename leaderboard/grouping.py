@@ -32,7 +32,7 @@ class ColumnKey(NamedTuple):
     """A task on one version of its data: scores of different versions are never in one column."""
 
     task: str
-    version: int
+    version: str
     data_hash: str
 
 
@@ -49,7 +49,7 @@ def table_key(run: Record, sources: Mapping[Source, str]) -> TableKey:
 
 def column_key(run: Record) -> ColumnKey:
     """The column of a run within its table."""
-    return ColumnKey(run["spec"]["task"], run["task"]["version"], run["source"]["data_hash"])
+    return ColumnKey(run["spec"]["task"], str(run["task"]["version"]), run["source"]["data_hash"])
 
 
 def row_key(run: Record) -> RowKey:
@@ -90,8 +90,8 @@ def source(run: Record) -> Source:
 def source_names(runs: Iterable[Record]) -> dict[Source, str]:
     """Every source in words, equal for those that may share a table.
 
-    Directories may, as long as no task has other data in another of them: the name of a folder says little, and each
-    task of a suite may have a folder of its own.
+    Directories and files may, as long as no task has other data in another of them: the name of a folder says little,
+    and each task of a suite may have a folder of its own.
     """
     content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
@@ -116,7 +116,7 @@ def number(value: float) -> str:
 def _may_share(content: Mapping[Source, Mapping[str, set[ColumnKey]]], one: Source, other: Source) -> bool:
     both = content[one].keys() & content[other].keys()
     same_data = all(content[one][task] == content[other][task] for task in both)
-    return one[1] == "directory" and one[:2] == other[:2] and same_data
+    return one[1] in ("directory", "file") and one[:2] == other[:2] and same_data
 
 
 def _budget(spec: Mapping[str, Any]) -> str:

@@ -207,7 +207,7 @@ def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column
         metric=primary["name"] if primary else "",
         split=primary["split"] if primary else "",
         higher_is_better=primary["higher_is_better"] if primary else None,
-        data=f"v{key.version} {key.data_hash[:7]}" if twice else "",
+        data=f"v{key.version[:7]} {key.data_hash[:7]}" if twice else "",
         note=own[0]["task"]["note"],
     )
 

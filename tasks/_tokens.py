@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +82,24 @@ def cache_folder() -> Path:
 
 
 def _encode(rows: Sequence[Example], tokenizer: Any, max_length: int) -> Tokens:
-    ids: list[list[int]] = []
-    types: list[list[int]] = []
+    ids: list[np.ndarray] = []  # an array per call: lists of Python's integers take ten times the memory
+    types: list[np.ndarray] = []
+    lengths = [0]
     pairs = bool(rows) and rows[0].text_pair is not None
     for i in range(0, len(rows), CHUNK):
         part = rows[i : i + CHUNK]
         second = [row.text_pair or "" for row in part] if pairs else None
         out = tokenizer([row.text for row in part], second, truncation=True, max_length=max_length)
-        ids += out["input_ids"]
-        types += out.get("token_type_ids") or [[0] * len(row) for row in out["input_ids"]]
+        lengths += map(len, out["input_ids"])
+        ids.append(np.fromiter(chain.from_iterable(out["input_ids"]), dtype=np.int32))
+        kinds = out.get("token_type_ids")
+        types.append(
+            np.fromiter(chain.from_iterable(kinds), dtype=np.int8) if kinds else np.zeros_like(ids[-1], np.int8)
+        )
     return Tokens(
-        ids=np.concatenate([np.asarray(row, dtype=np.int32) for row in ids]),
-        types=np.concatenate([np.asarray(row, dtype=np.int8) for row in types]),
-        offsets=np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64),
+        ids=np.concatenate(ids),
+        types=np.concatenate(types),
+        offsets=np.cumsum(lengths, dtype=np.int64),
         labels=np.asarray([row.label for row in rows], dtype=np.float64),
     )
 

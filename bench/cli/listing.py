@@ -11,7 +11,7 @@ from bench import registry
 from bench.cli import names
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.describe import Description, describe, families
+from bench.describe import Description, describe, prefixed
 from bench.errors import OK
 
 KINDS = ("methods", "tasks", "backbones", "runs")
@@ -41,14 +41,14 @@ def handle(options: argparse.Namespace) -> int:
     kind = options.kind
     if kind == "runs":
         return _runs(options.out.expanduser(), as_json=options.json)
-    found = [*(describe(kind, name) for name in registry.entries(kind)), *families(kind)]
+    found = [*(describe(kind, name) for name in registry.entries(kind)), *prefixed(kind)]
     if options.json:
         emit([_row_json(kind, description) for description in found])
     elif kind == "methods":
         rows = [(d.name, str(d.attributes.get("learning_rate", "")), _summary(d)) for d in found]
         print(table(("method", "lr", "what it does"), rows))
     elif kind == "tasks":
-        rows = [(d.name, ", ".join(names.cells(d.name)) or "–", _summary(d)) for d in found]
+        rows = [(names.written(d.name), ", ".join(names.cells(d.name)) or "–", _summary(d)) for d in found]
         print(table(("task", "cells", "what it is"), rows))
     else:
         print(table(("backbone", "what it is"), [(d.name, _summary(d)) for d in found]))

@@ -1,4 +1,4 @@
-"""Names of tasks: a task, a suite (`glue`), a cell of a suite (`glue/rte`), or a task with an argument (`own:DIR`)."""
+"""Names of tasks: a task, a suite (`glue`), a cell of it (`glue/rte`), or a task with an argument (`table:FILE`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def cells(suite: str) -> tuple[str, ...]:
     """Cells of a suite without its name (`rte`); empty for a task of its own, and where the source cannot be read."""
     found = describe("tasks", suite).attributes.get("cells", ())
     return tuple(str(cell).removeprefix(f"{suite}/") for cell in found)
+
+
+def written(task: str) -> str:
+    """A registered task as `--task` takes it: `glue`, `table:FILE`."""
+    argument = describe("tasks", task).attributes.get("argument")
+    return f"{task}:{argument}" if argument else task
 
 
 def all_cells() -> list[str]:

@@ -24,6 +24,7 @@ EXAMPLES = (
     "bench run --method deeplora --task glue/stsb --train-samples 16 --max-steps 300 --set head.trainable=false",
     "bench run --method full --task glue/mrpc --backbone google-bert/bert-base-cased --epochs 3 --precision bf16-mixed",
     "bench run --method lora --task glue --dry-run",
+    "bench run --method lora --task table:train.csv --set task.text=review --set task.label=stars",
 )
 
 
@@ -46,7 +47,11 @@ def parser() -> Parser:
 def _what(group: Any) -> None:
     group.add_argument("--method", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
     group.add_argument(
-        "--task", metavar="T[,T…]", action="extend", type=listed(), help="task, suite (glue) or cell (glue/rte)"
+        "--task",
+        metavar="T[,T…]",
+        action="extend",
+        type=listed(),
+        help="task, suite (glue), cell (glue/rte) or your own table:FILE",
     )
     group.add_argument(
         "--backbone",
@@ -133,7 +138,7 @@ def _how(group: Any) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Check what is cheap, plan, and run."""
     request = make_request(options)
-    settings.resolve_all(request.settings, request.methods)
+    settings.resolve_all(request.settings, request.methods, request.families)
     check()
 
     from bench.plan import describe, make  # opens data and backbones

@@ -46,7 +46,7 @@ def handle(options: argparse.Namespace) -> int:
     name: str = options.name
     shown: list[tuple[dict[str, Any], str]] = []
     shown += [_method(name)] if registry.known("methods", name) else []
-    if name.partition("/")[0] in registry.entries("tasks"):
+    if registry.family(name) in registry.entries("tasks"):
         names.check_task(name)
         shown.append(_task(name))
     shown += [_backbone(name)] if name in registry.entries("backbones") else []
@@ -80,8 +80,10 @@ def _method(name: str) -> tuple[dict[str, Any], str]:
 
 
 def _task(name: str) -> tuple[dict[str, Any], str]:
-    suite, _, cell = name.partition("/")
+    suite, cell = registry.family(name), name.partition("/")[2]
     found = describe("tasks", suite)
+    if found.attributes.get("argument"):
+        return {"kind": "task", **_json(found)}, f"{_head(found)}\n\n{_own(found)}"
     specs, error = _specs(suite, [cell] if cell else names.cells(suite))
     rows = [
         (
@@ -100,6 +102,16 @@ def _task(name: str) -> tuple[dict[str, Any], str]:
     run = f"bench run --method lora --task {name}"
     value = {"kind": "task", **_json(found), "cells": specs, "error": found.error or error or None}
     return value, f"{_head(found)}\n\n{body}\n\nrun it with: {run}"
+
+
+def _own(found: Description) -> str:
+    """Options of a task that says what its cells are only once it is opened, and how to run it."""
+    text = names.written(found.name)
+    shared = {option.name for option in namespace("task")}
+    own = [(f"task.{option.name}", option) for option in found.options if option.name not in shared]
+    own += [(f"data.{option.name}", option) for option in namespace("data")]
+    run = f"bench run --method lora --task {text}"
+    return f"options of the task\n{_options_table(own)}\n\nrun it with: {run}"
 
 
 def _specs(suite: str, cells: Sequence[str]) -> tuple[list[TaskSpec], str]:

@@ -14,7 +14,8 @@ def text(record: dict[str, Any]) -> str:
     """State, specification, scores, parameters, ranks, cost, warnings, and the command that made it."""
     spec = record["spec"]
     title = f"run {record['run_id']}  ·  {record['state']}  ·  {spec['method']} on {spec['task']}, seed {spec['seed']}"
-    sections = [title, _error(record), _results(record), _ranks(record), _specification(record), _provenance(record)]
+    results = (_results(record), _ranks(record), _report(record))
+    sections = [title, _error(record), *results, _specification(record), _provenance(record)]
     return "\n\n".join(filter(None, sections))
 
 
@@ -67,12 +68,34 @@ def _ranks(record: dict[str, Any]) -> str:
     return f"rank of ΔW\n{table(header, rows)}" if rows else ""
 
 
+def _report(record: dict[str, Any]) -> str:
+    """What the method tells: a list of like objects is a table, anything else a line."""
+    report: dict[str, Any] = record.get("report") or {}
+    tables = {name: value for name, value in report.items() if value and _is_table(value)}
+    lines = [(name, _plain(value)) for name, value in report.items() if name not in tables]
+    parts = [table(("report", ""), lines)] if lines else []
+    for name, rows in tables.items():
+        parts.append(f"{name}\n" + table(tuple(rows[0]), [tuple(_plain(v) for v in row.values()) for row in rows]))
+    return "\n\n".join(parts)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_plain(inner)}" for name, inner in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _specification(record: dict[str, Any]) -> str:
     spec, source = record["spec"], record["source"]
     length = f"{spec['epochs']:g} epochs" if spec["epochs"] is not None else f"{spec['max_steps']} steps"
     rows = [
         ("backbone", f"{record['backbone']['name']} ({record['backbone']['parameters']:,} parameters)"),
         ("data", f"{source['kind']} {source['revision']}, {source['train_examples']:,} training examples"),
+        *_reading(source.get("reading")),
         ("budget", f"{length}, global batch {spec['batch_size']}, {spec['precision']}"),
         ("learning rate", "–" if record["lr"] is None else f"{record['lr']:g}{_chosen(record)}"),
     ]
@@ -80,6 +103,26 @@ def _specification(record: dict[str, Any]) -> str:
         if spec[place]:
             rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in spec[place].items())))
     return table(("specification", ""), rows)
+
+
+def _reading(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """How a user's own data was read: its columns, its labels, what was left out, the hash of its files."""
+    if not reading:
+        return []
+    columns = [
+        f"{part.replace('_', ' ')} {reading[part]!r}" for part in ("text", "text_pair", "label") if reading[part]
+    ]
+    scale = reading["scale"]
+    labels = ", ".join(f"{name!r} → {index}" for index, name in enumerate(reading["labels"]))
+    rows = [
+        ("  columns", ", ".join(columns)),
+        (f"  {reading['kind']}", labels or f"mean {scale['mean']:g}, deviation {scale['deviation']:g}"),
+    ]
+    for file in reading["files"]:
+        left_out = "".join(f", {count} × {reason} left out" for reason, count in file["left_out"].items())
+        rows.append((f"  {file['name']}", f"sha256 {file['sha256']}{left_out}"))
+    seed = "" if reading["split_seed"] is None else f", split seed {reading['split_seed']}"
+    return [*rows, ("  validation", f"{reading['sizes']['validation']:,} rows, {reading['validation']}{seed}")]
 
 
 def _chosen(record: dict[str, Any]) -> str:

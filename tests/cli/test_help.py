@@ -30,6 +30,7 @@ HEAVY = {
     "wandb",
     "rich",
     "jsonschema",
+    "peft",
 }
 
 
@@ -86,7 +87,7 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
         options, rest = run.parser().parse_known_args(words[1:])
         assert rest == []
         request = run.make_request(options)
-        settings.resolve_all(request.settings, request.methods)
+        settings.resolve_all(request.settings, request.methods, request.families)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +103,8 @@ def test_no_words_print_the_help_on_stderr(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["run", "-h"]]
+    "words",
+    [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["show", "peft:vera"], ["run", "-h"]],
 )
 def test_imports_nothing_heavy(words: list[str]) -> None:
     code = (

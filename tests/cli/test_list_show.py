@@ -44,7 +44,9 @@ def broken_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_list_names_everything_registered(kind: registry.Kind, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == [*registry.entries(kind)]
+    names = [line.split()[0] for line in lines[1:]]
+    assert [registry.family(name) for name in names] == [*registry.entries(kind)]
+    assert kind != "tasks" or "table:FILE" in names
     assert not any("cannot be read" in line for line in lines)
     assert main(["list", kind, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -170,6 +172,32 @@ def test_show_run_with_selection_and_epochs(
     assert "2 epochs" in text
     assert "warning: hm" in text
     assert "rank of ΔW" not in text
+
+
+def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which layers kept rank, and the budget's course."""
+    report = {
+        "budget": {"initial": 24, "target": 16},
+        "course": [{"step": 3, "budget": 20}, {"step": 5, "budget": 16}],
+        "share": 0.25,
+        "none": [],
+    }
+    made = make_record(report=report)
+    for layer, nominal in zip(made["ranks"], (16, 0), strict=True):
+        layer["nominal"] = nominal
+    record.write(made, record.folder(tmp_path, made["run_id"]))
+    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    words = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        ["budget", "initial=24,", "target=16"],
+        ["step", "budget"],
+        ["3", "20"],
+        ["5", "16"],
+        ["share", "0.25"],
+    ):
+        assert line in words
+    kept = {line[0]: line[2] for line in words if line and line[0].startswith("encoder.layer.")}
+    assert list(kept.values()) == ["16", "0"]
 
 
 def test_leaderboard(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,7 @@ FORMULAS: dict[str, Callable[[Any, int], int]] = {
     "deeplora": lambda config, backbone: _factors(config, config.depth - (2 if config.form == "full" else 0)),
     "adapter": lambda config, backbone: _adapters(config, LAYERS),
     "adapterdrop": lambda config, backbone: _adapters(config, LAYERS - (config.n or 0)),
+    "adalora": lambda config, backbone: sum((config.init_rank or 12) * (m + n + 1) for m, n in QV),
 }
 """What a method trains beside the head, as its docstring has it, from its options and the size of the backbone."""
 

@@ -21,13 +21,16 @@ Bench = Callable[..., Any]
 TWO = ("--task", "glue/cola", "--devices", "2")
 
 
-@pytest.mark.parametrize("method", ["lora", "adapterdrop", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["lora", "adapterdrop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "adalora"))]
+)
 def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> None:
     """33 examples in batches of 8 leave one for the last step, and 21 dev examples are odd: nothing is even.
 
     A correlation of scores moves with every single prediction; a few small steps leave all classes alike.
     """
     words = ("--method", method, "--task", "glue/stsb", "--train-samples", "33")
+    words += ("--precision", "64-true") if method == "adalora" else ()  # near-ties of its scores flip in float32
     (tmp_path / "tasks").mkdir()  # a folder of the user's where the command is called must not hide ours
     (tmp_path / "tasks" / "__init__.py").write_text("raise ImportError('the wrong tasks')")
     one = bench(*words, budget=("--epochs", "1"), out=tmp_path / "one").only()

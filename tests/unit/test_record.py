@@ -181,8 +181,8 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"backbone.pooling", "cost.resumed_at", "spec.start", "sweep"}
-"""Fields that older records, or those of some methods, lack."""
+OPTIONAL = {"backbone.pooling", "cost.resumed_at", "spec.start", "sweep", "report", "source.reading"}
+"""Fields that older records, or those of some methods or data, lack."""
 FIELDS = list(paths(record.schema()))
 
 

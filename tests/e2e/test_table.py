@@ -1,0 +1,203 @@
+"""`bench run --task table:FILE`: from the user's file to a record, with every word that may be wrong on the way."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+Bench = Callable[..., Any]
+LINEAR = ("--method", "linear")
+
+
+def write(file: Path, n: int = 41, *, regression: bool = False) -> Path:
+    """Texts of letters whose label is how they begin; some hold quotes, line breaks and letters beyond ASCII."""
+    rows = [
+        (f'{"ab"[i % 2]}{"é"[: i % 3]} "quoted", {i}\nand on', i / 7 if regression else "xy"[i % 2]) for i in range(n)
+    ]
+    if file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    elif file.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"text": [row[0] for row in rows], "label": [row[1] for row in rows]}), file)
+    else:
+        with file.open("w", newline="", encoding="utf-8-sig") as stream:
+            csv.writer(stream, delimiter="\t" if file.suffix == ".tsv" else ",").writerows([("text", "label"), *rows])
+    return file
+
+
+def task(file: Path) -> tuple[str, str]:
+    return ("--task", f"table:{file}")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_run_of_every_format(bench: Bench, command: Any, tmp_path: Path, suffix: str) -> None:
+    outcome = bench("--method", "lora", *task(write(tmp_path / f"mine{suffix}")), data=None)
+    assert outcome.code == 0, outcome.err
+    assert "table/mine: classification (task.kind=auto), 2 classes: 'x', 'y'" in outcome.err
+    made = outcome.only()
+    assert (made["task"]["name"], made["spec"]["task"], made["source"]["kind"]) == ("table/mine", "table/mine", "file")
+    assert made["source"]["train_examples"] == 37
+    assert made["source"]["evaluation_examples"] == {"validation": 4} == {"validation": made["metrics"]["primary"]["n"]}
+    assert made["metrics"]["primary"]["name"] == "macro_f1"
+    assert set(made["metrics"]["all"]["validation"]) == {"macro_f1", "accuracy"}
+    assert made["source"]["reading"]["labels"] == ["x", "y"]
+    assert made["spec"]["task_options"] == {"max_length": 24}
+    head = load_file(outcome.folder / made["run_id"] / "adapter.safetensors")["head.weight"]
+    assert head.shape[0] == 2
+    shown = command("show", made["run_id"], "--out", str(outcome.folder), folder=outcome.folder).out
+    assert "'x' → 0, 'y' → 1" in shown and made["task"]["version"] in shown
+    assert "mine macro_f1 ↑" in outcome.out
+
+
+def test_a_scale_is_learned(bench: Bench, tmp_path: Path) -> None:
+    outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv", regression=True)), data=None)
+    made = outcome.only()
+    assert "table/mine: regression" in outcome.err
+    assert (made["metrics"]["primary"]["name"], made["task"]["num_classes"]) == ("pearson", 0)
+    assert 0.5 < made["curve"][0]["loss"] < 2, "squared error in deviations"
+
+
+def test_one_run_wherever_the_file_lies_and_another_when_it_changes(
+    bench: Bench, fitted: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "mine.csv")
+    first = bench(*LINEAR, *task(file), data=None).only()
+    (tmp_path / "moved").mkdir()
+    file = file.rename(tmp_path / "moved" / "mine.csv")
+    monkeypatch.chdir(tmp_path / "moved")
+    named = ("--set", "task.text=text", "--set", "task.validation=0.1")
+    assert bench(*LINEAR, *task(Path("mine.csv")), *named, data=None).only()["run_id"] == first["run_id"]
+    assert len(fitted) == 1, "it is done"
+    file.write_bytes(file.read_bytes().replace(b"and on", b"and off", 1))
+    both = bench(*LINEAR, *task(file), data=None).records
+    assert len({made["run_id"] for made in both}) == len({made["task"]["version"] for made in both}) == 2
+    assert len(fitted) == 2
+
+
+def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
+    outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), "--seeds", "0,1", data=None)
+    one, other = outcome.records
+    assert one["source"] == other["source"]
+    assert one["group_id"] == other["group_id"]
+    assert one["curve"] != other["curve"]
+    drawn = bench(*LINEAR, *task(tmp_path / "mine.csv"), "--set", "task.split_seed=1", data=None, out=tmp_path / "o")
+    assert drawn.only()["source"]["data_hash"] != one["source"]["data_hash"]
+
+
+def test_select_holds_out_of_train_and_few_shot_draws_from_it(bench: Bench, tmp_path: Path) -> None:
+    words = ("--select", "lr", "--lr", "1e-3,1e-1", "--train-samples", "16")
+    outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), *words, data=None)
+    made = outcome.only()
+    assert [trial["state"] for trial in made["selection"]["trials"]] == ["done", "done"]
+    assert (made["selection"]["task"], made["selection"]["split"]) == ("table/mine", "holdout")
+    assert made["source"]["train_examples"] == 16
+    assert made["source"]["reading"]["sizes"] == {"train": 37, "validation": 4}
+
+
+def test_a_table_beside_glue_and_choosing_for_it(bench: Bench, tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.csv")
+    words = ("--task", f"glue/cola,table:{file}", "--set", "task.text=text", "--select", "lr")
+    outcome = bench(*LINEAR, *words, "--select-on", f"table:{file}", "--lr", "1e-3,1e-2")
+    assert outcome.code == 0, outcome.err
+    assert {made["selection"]["task"] for made in outcome.records} == {"table/mine"}
+    assert {made["spec"]["task"] for made in outcome.records} == {"glue/cola", "table/mine"}
+    assert {json.dumps(made["spec"]["task_options"]) for made in outcome.records} == {'{"max_length": 24}'}
+
+
+def test_two_devices_equal_one(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "dev.tsv", 13)
+    monkeypatch.chdir(tmp_path)  # both files by relative paths, the second among the options
+    words = ("--method", "lora", *task(write(Path("mine.csv"))), "--set", "task.validation=dev.tsv")
+    one = bench(*words, data=None, out=tmp_path / "one").only()
+    outcome = bench(*words, "--devices", "2", data=None, out=tmp_path / "two")
+    assert outcome.code == 0, outcome.err
+    two = outcome.only()
+    assert two["run_id"] == one["run_id"] and two["cost"]["devices"] == 2
+    assert [p["loss"] for p in two["curve"]] == pytest.approx([p["loss"] for p in one["curve"]], abs=1e-6)
+    assert two["metrics"]["primary"]["n"] == 13
+
+
+# what is wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("--task table:FILE.txt", 2, ("'FILE.txt' is not the name of a table", ".parquet")),
+        ("--task table", 2, ("'' is not the name of a table", "Write --task table:")),
+        ("--task tabel:FILE", 2, ("unknown task 'tabel'", "Did you mean 'table'?")),
+        (
+            "--task table:FILE --set task.txt=x",
+            2,
+            ("unknown option 'task.txt'", "Did you mean 'task.text'?", "show table"),
+        ),
+        (
+            "--task glue/cola --set task.text=x",
+            2,
+            ("unknown option 'task.text'", "an option of table", "task.max_length"),
+        ),
+        ("--task table:FILE --set task.text=x", 2, ("no such column", "'text', 'label'")),
+        ("--task table:FILE --set task.kind=ranking", 2, ("task.kind", "classification", "of that type")),
+        ("--task table:FILE --set task.validation=2", 2, ("task.validation=2", "between 0 and 1")),
+        ("--task table:FILE --set task.split_seed=-1", 2, ("task.split_seed=-1", "at least 0")),
+        ("--task table:FILE --set data.on_bad=ignore", 2, ("data.on_bad", "error", "skip")),
+        ("--task table:FILE --set data.onbad=skip", 2, ("unknown option 'data.onbad'", "Did you mean 'data.on_bad'?")),
+        ("--task table:FILE --set task.validation=gone.csv", 3, ("gone.csv: no such file",)),
+        ("--task table:gone.csv", 3, ("gone.csv: no such file",)),
+        ("--task table:FILE --train-samples 38", 2, ("table/mine has 37 training examples",)),
+    ],
+)
+def test_wrong_words(
+    bench: Bench, fitted: list[Any], tmp_path: Path, words: str, code: int, said: tuple[str, ...]
+) -> None:
+    file = write(tmp_path / "mine.csv")
+    outcome = bench(*LINEAR, *words.replace("FILE", str(file)).split())
+    assert outcome.code == code
+    assert outcome.err.startswith("error: ")
+    assert not [part for part in said if part.replace("FILE", str(file)) not in outcome.err], outcome.err
+    assert not fitted and not outcome.folder.exists()
+
+
+def test_a_bad_row_is_exit_3_alone_exit_1_beside_others_and_none_when_left_out(
+    bench: Bench, fitted: list[Any], tmp_path: Path
+) -> None:
+    bad, good = write(tmp_path / "bad.csv"), write(tmp_path / "good.csv")
+    lines = bad.read_bytes().count(b"\n")
+    with bad.open("ab") as stream:
+        stream.write(b"no label,\n")
+    alone = bench(*LINEAR, *task(bad), data=None)
+    assert alone.code == 3
+    for part in (
+        "error: malformed data in bad.csv: the label is missing",
+        f"{bad}, line {lines + 1}",
+        "data.on_bad=skip",
+    ):
+        assert part in alone.err
+    assert not fitted
+    beside = bench(*LINEAR, "--task", f"table:{bad},table:{good}", data=None)
+    assert beside.code == 1
+    assert beside.states() == {("linear", "table/good"): "done"}
+    assert f"cannot run table:{bad}: malformed data" in beside.err
+    left_out = bench(*LINEAR, *task(bad), "--set", "data.on_bad=skip", data=None, out=tmp_path / "skip")
+    assert left_out.code == 0
+    assert f"bad.csv: 1 row left out: 1 × the label is missing (first: line {lines + 1})" in left_out.err
+    [file] = left_out.only()["source"]["reading"]["files"]
+    assert file["left_out"] == {"the label is missing": 1}
+
+
+def test_dry_run_says_kind_classes_and_sizes(bench: Bench, fitted: list[Any], tmp_path: Path) -> None:
+    words = (*LINEAR, *task(write(tmp_path / "mine.csv")), "--dry-run")
+    plan = bench(*words, data=None)
+    assert plan.code == 0 and not fitted
+    for part in ("classification", "2 classes: 'x', 'y'", "37 rows to train, 4 to validate (share 0.1, split seed 0)"):
+        assert part in plan.out
+    [cell] = json.loads(bench(*words, "--json", data=None).out)["cells"]
+    assert cell["source"]["reading"]["sizes"] == {"train": 37, "validation": 4}

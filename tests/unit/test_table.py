@@ -1,0 +1,590 @@
+"""A table of the user's own: what is read from what pandas wrote, what is settled, how it is split, what is bad.
+
+The splits and the scores are held against scikit-learn's.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.model_selection import train_test_split
+
+from bench import metrics
+from bench.data import Corpus, DataRequest
+from bench.errors import DataProblem, UsageError
+from tasks._table_labels import canonical, infer, split
+from tasks._table_rows import Bad, format_of
+from tasks.table import Table
+
+NASTY = (
+    "plain",
+    'she said "so", twice',
+    "two\nlines",
+    "three\r\n\nlines, with a comma",
+    "é ü 漢字 🙂",
+    "a\ttab and \u2028 a line separator",
+    " spaces kept ",
+    '"',
+    "5' 2\" tall",
+)
+SIZES = (120, 60, 9, 2, 1)
+
+
+def rows(n: int = 40) -> list[tuple[str, str]]:
+    return [(f"{NASTY[i % len(NASTY)]} {i}", ("good", "bad", "so-so")[i % 3]) for i in range(n)]
+
+
+def write(file: Path, data: Sequence[Sequence[Any]], header: Sequence[str] = ("text", "label"), **more: Any) -> Path:
+    """A table in the format of its suffix, by the writer that users use."""
+    frame = pd.DataFrame(data, columns=list(header))
+    if file.suffix in (".csv", ".tsv"):
+        frame.to_csv(file, index=False, sep="," if file.suffix == ".csv" else "\t", **more)
+    elif file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in data))
+    else:
+        frame.to_parquet(file, index=False)
+    return file
+
+
+def opened(file: Path, *, on_bad: Any = "error", **options: Any) -> tuple[Table, Corpus]:
+    task = Table(str(file))
+    return task, task.open(DataRequest(options=options, on_bad=on_bad))
+
+
+def everything(corpus: Corpus) -> list[Any]:
+    """All examples, whichever part they are in."""
+    return [*corpus.train, *corpus.evaluation["validation"]]
+
+
+def refused(file: Path, *, on_bad: Any = "error", **options: Any) -> DataProblem:
+    with pytest.raises(DataProblem) as caught:
+        opened(file, on_bad=on_bad, **options)
+    assert caught.value.known and caught.value.todo
+    return caught.value
+
+
+# reading
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_format_gives_what_was_written(tmp_path: Path, suffix: str) -> None:
+    data = rows()
+    task, corpus = opened(write(tmp_path / f"mine{suffix}", data))
+    names = corpus.reading["labels"]
+    assert names == sorted({label for _, label in data})
+    assert sorted((row.text, names[row.label]) for row in everything(corpus)) == sorted(data)
+    assert all(type(row.label) is int and row.text_pair is None for row in everything(corpus))
+    assert (task.spec.name, task.spec.num_classes, corpus.source) == ("table/mine", 3, "file")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"encoding": "utf-8-sig"}, {"lineterminator": "\r\n"}, {"quoting": csv.QUOTE_ALL}],
+    ids=["plain", "bom", "crlf", "all quoted"],
+)
+def test_numbers_are_the_physical_lines_that_records_begin_at(tmp_path: Path, more: dict[str, Any]) -> None:
+    file = write(tmp_path / "mine.csv", rows(), **more)
+    found = [*format_of(file).rows(file, ["label", "text"])]
+    assert [row.values for row in found] == [[label, text] for text, label in rows()]
+    # a record is the shortest run of whole lines in which quotes are balanced
+    lines, begins, quotes = file.read_bytes().split(b"\n"), [], 0
+    for number, line in enumerate(lines, 1):
+        if quotes % 2 == 0 and line.strip():
+            begins.append(number)
+        quotes += line.count(b'"')
+    assert [row.number for row in found] == begins[1:]
+    assert begins[-1] > len(rows()) + 5, "records of several lines"
+
+
+def test_what_is_no_quote_is_kept_and_quotes_may_be_off(tmp_path: Path) -> None:
+    file = tmp_path / "mine.tsv"
+    file.write_text('text\tlabel\n"so" it goes" \t0\n' + "a\t0\nb\t1\n" * 5 + '5" pipe\t1\n')
+    assert "a quote" in refused(file).what
+    texts = [row.text for row in everything(opened(file, quotes=False)[1])]
+    assert '"so" it goes" ' in texts and '5" pipe' in texts
+
+
+def test_blank_lines_are_no_rows_and_column_names_lose_their_spaces(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("\ufeffid, text , label\n\n" + "1,a,x\n2,b,y\n\n" * 6 + "\n", encoding="utf-8")
+    _, corpus = opened(file)
+    assert Counter(row.text for row in everything(corpus)) == {"a": 6, "b": 6}
+
+
+def test_a_pair_of_texts(tmp_path: Path) -> None:
+    data = [(f"q{i}", f"a{i}", i % 2) for i in range(20)]
+    _, corpus = opened(write(tmp_path / "mine.jsonl", data, ("premise", "hypothesis", "label")))
+    assert sorted((row.text, row.text_pair) for row in everything(corpus)) == sorted(row[:2] for row in data)
+
+
+def test_parquet_by_batches_and_dictionaries(tmp_path: Path) -> None:
+    texts = [f"{NASTY[i % len(NASTY)]} {i}" for i in range(9000)]
+    labels = pa.array([f"class {i % 3}" for i in range(9000)]).dictionary_encode()
+    pq.write_table(pa.table({"text": pa.array(texts, pa.large_string()), "label": labels}), tmp_path / "mine.parquet")
+    found = [*format_of(tmp_path / "mine.parquet").rows(tmp_path / "mine.parquet", ["text", "label"])]
+    assert [row.number for row in found] == list(range(1, 9001))
+    assert [tuple(row.values) for row in found] == [(text, f"class {i % 3}") for i, text in enumerate(texts)]
+
+
+# columns
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "pair", "label"),
+    [
+        ("id,text,label", "text", None, "label"),
+        ("Label,Sentence", "Sentence", None, "Label"),
+        ("sentence2,sentence1,score,sentence", "sentence1", "sentence2", "score"),
+        ("question,answer,label", "question", "answer", "label"),
+        ("title,review,stars,text", "text", None, "stars"),
+    ],
+)
+def test_columns_are_guessed_by_name(tmp_path: Path, header: str, text: str, pair: str | None, label: str) -> None:
+    names = header.split(",")
+    data = [
+        [str(i % 2) if name.lower() in ("label", "score", "stars") else f"{name} {i}" for name in names]
+        for i in range(20)
+    ]
+    _, corpus = opened(write(tmp_path / "mine.csv", data, names))
+    reading = corpus.reading
+    assert (reading["text"], reading["text_pair"], reading["label"]) == (text, pair, label)
+    assert set(reading["guessed"]) == {"text", "label"} | ({"text_pair"} if pair else set())
+    assert f"text {text!r} (guessed)" in corpus.notes[0]
+    assert all(row.text.startswith(f"{text} ") for row in corpus.train)
+
+
+def test_columns_that_are_given_are_taken(tmp_path: Path) -> None:
+    data = [(f"t{i}", f"s{i}", f"u{i}", i % 2, i % 3) for i in range(30)]
+    file = write(tmp_path / "mine.csv", data, ("text", "sentence1", "sentence2", "label", "other"))
+    _, corpus = opened(file, text="sentence2", label="other")
+    assert corpus.reading["guessed"] == [] and corpus.reading["labels"] == ["0", "1", "2"]
+    assert {(row.text[0], row.text_pair) for row in corpus.train} == {("u", None)}
+    _, pairs = opened(file, text="text", text_pair="sentence1")
+    assert {(row.text[0], (row.text_pair or "-")[0]) for row in pairs.train} == {("t", "s")}
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "error", "said"),
+    [
+        ("a,b", {}, DataProblem, ("looks like the text", "'a', 'b'", "task.text=")),
+        ("text,b", {}, DataProblem, ("looks like the label", "'text', 'b'", "task.label=")),
+        ("text,text,label", {}, DataProblem, ("'text' is there twice", "'text', 'text', 'label'", "Rename")),
+        ("text,label", {"text": "txt"}, UsageError, ("task.text=txt", "'text', 'label'", "Did you mean 'text'?")),
+        ("text,label", {"label": "text", "text": "text"}, UsageError, ("named twice", "'text', 'text'", "others")),
+    ],
+)
+def test_columns_that_are_not_there(
+    tmp_path: Path, header: str, options: dict[str, Any], error: type[Exception], said: tuple[str, ...]
+) -> None:
+    (tmp_path / "mine.csv").write_text(header + "\nx,0\ny,1\n")
+    with pytest.raises(error) as caught:
+        opened(tmp_path / "mine.csv", **options)
+    assert all(part in str(caught.value) for part in said)
+
+
+# labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["a", "b"], "classification"),
+        (["0", "1"], "classification"),
+        (["0.0", "1.0", "2"], "classification"),
+        ([str(i) for i in range(20)], "classification"),
+        ([str(i) for i in range(21)], "regression"),
+        (["0.5", "1"], "regression"),
+        (["1e-3", "-2", "7.25"], "regression"),
+        (["1", "2", "x"], "classification"),
+        (["1_0", "2_0"], "classification"),
+        (["inf", "1", "2"], "classification"),
+    ],
+)
+def test_kind_is_found_from_the_labels(labels: list[str], kind: str) -> None:
+    assert infer(Counter(canonical(label) for label in labels)) == kind
+
+
+def test_a_stray_word_does_not_make_numbers_names() -> None:
+    numbers = {f"{i / 7:.3f}": 1 for i in range(1, 100)}
+    assert infer(numbers | {"n/a": 5}) == "regression"
+    assert infer(numbers | {"n/a": 50}) == "classification"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (1, "1"), (1.0, "1"), ("1.0", "1"), (" x ", "x"), (True, "true"), (False, "false"), (0.5, "0.5"), (-3, "-3"),
+        ("None", "None"), ("v1.0", "v1.0"),
+    ],
+)  # fmt: skip
+def test_labels_of_every_type_become_text(raw: Any, text: str) -> None:
+    assert canonical(raw) == text
+
+
+@pytest.mark.parametrize("raw", [None, "", "  ", math.nan, "NaN", "nan", b"x", [1], {}, "\ud800"])
+def test_labels_that_are_none(raw: Any) -> None:
+    with pytest.raises(ValueError, match="label"):
+        canonical(raw)
+
+
+def test_classes_are_ordered_by_value_or_by_name(tmp_path: Path) -> None:
+    numbers = [(f"t{i}", (10, 9, -1)[i % 3]) for i in range(30)]
+    assert opened(write(tmp_path / "a.csv", numbers))[1].reading["labels"] == ["-1", "9", "10"]
+    names = [(f"t{i}", ("10", "9", "b")[i % 3]) for i in range(30)]
+    assert opened(write(tmp_path / "b.csv", names))[1].reading["labels"] == ["10", "9", "b"]
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1, 1e9])
+def test_numbers_are_learned_in_deviations_from_trains_mean(tmp_path: Path, factor: float) -> None:
+    values = [factor * (math.sin(i) + 3) for i in range(50)]
+    file = write(tmp_path / "mine.csv", [(f"t{i}", repr(value)) for i, value in enumerate(values)])
+    task, corpus = opened(file)
+    assert (task.spec.num_classes, task.spec.metrics, task.spec.primary) == (0, ("pearson", "spearman"), ("pearson",))
+    labels = [row.label for row in corpus.train]
+    assert (np.mean(labels), np.std(labels)) == pytest.approx((0, 1), abs=1e-9)
+    scale = corpus.reading["scale"]
+    back = {row.text: row.label * scale["deviation"] + scale["mean"] for row in everything(corpus)}
+    assert [back[f"t{i}"] for i in range(50)] == pytest.approx(values, rel=1e-9)
+    assert f"regression (task.kind=auto), mean {scale['mean']:.4g}" in corpus.notes[0]
+
+
+def test_kind_can_be_forced(tmp_path: Path) -> None:
+    few = write(tmp_path / "few.csv", [(f"t{i}", i % 5) for i in range(50)])
+    assert opened(few)[0].spec.num_classes == 5
+    assert opened(few, kind="regression")[0].spec.num_classes == 0
+    many = write(tmp_path / "many.csv", [(f"t{i}", i % 25) for i in range(75)])
+    assert opened(many)[0].spec.num_classes == 0
+    assert opened(many, kind="classification")[0].spec.num_classes == 25
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (["a"] * 9, {}, "all labels are alike: 'a'"),
+        (["1.5"] * 9, {}, "all labels are alike"),
+        ([f"id{i}" for i in range(9)], {}, "9 classes in 9 rows"),
+        (["a", "b"], {}, "2 classes in 2 rows"),
+        (["1.5", "2.5"], {}, "all labels are alike"),
+        (["1e300", "-1e300", "1.5"] * 9, {}, "too large"),
+    ],
+)
+def test_labels_that_say_nothing(tmp_path: Path, labels: list[str], options: dict[str, Any], said: str) -> None:
+    file = write(tmp_path / "mine.csv", [(f"t{i}", label) for i, label in enumerate(labels)])
+    assert said in refused(file, **options).what
+
+
+# splits
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_split_is_stratified_as_scikit_learns(share: float, seed: int) -> None:
+    labels = [f"class {c}" for c, size in enumerate(SIZES[:3]) for _ in range(size)]
+    random.Random(seed).shuffle(labels)
+    train, held = split(labels, share, seed=seed, stratify=True)
+    assert sorted(train + held) == list(range(len(labels)))
+    assert held == sorted(held) and train == sorted(train)
+    theirs = train_test_split(labels, test_size=round(share * len(labels)), stratify=labels, random_state=seed)[1]
+    assert len(held) == len(theirs)
+    ours, want = Counter(labels[i] for i in held), Counter(theirs)
+    # theirs breaks ties by chance
+    assert all(abs(ours[name] - want[name]) <= 1 for name in set(labels))
+    assert all(abs(ours[name] - share * count) < 1 for name, count in Counter(labels).items())
+
+
+def test_every_class_keeps_a_row_to_train_on() -> None:
+    labels = [f"class {c}" for c, size in enumerate(SIZES) for _ in range(size)]
+    for share in (0.1, 0.5, 0.9, 0.99):
+        train, held = split(labels, share, seed=3, stratify=True)
+        assert {labels[i] for i in train} == set(labels)
+        assert held
+
+
+def test_without_strata_the_share_is_exact_and_the_seed_draws() -> None:
+    labels = [str(i) for i in range(101)]
+    one, other = (split(labels, 0.25, seed=seed, stratify=False)[1] for seed in (0, 1))
+    assert len(one) == len(other) == 25
+    assert one != other == split(labels, 0.25, seed=1, stratify=False)[1]
+    assert max(one) > 60, "not the first ones"
+
+
+def test_a_file_to_validate_on(tmp_path: Path) -> None:
+    train, dev = write(tmp_path / "train.csv", rows(30)), write(tmp_path / "dev.jsonl", rows(12))
+    task, corpus = opened(train, validation=str(dev))
+    assert [row.text for row in corpus.train] == [text for text, _ in rows(30)]
+    assert [row.text for row in corpus.evaluation["validation"]] == [text for text, _ in rows(12)]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (train, dev)]
+    assert [file["sha256"] for file in corpus.reading["files"]] == hashes
+    assert task.spec.version == hashlib.sha256("".join(hashes).encode()).hexdigest()
+    assert (corpus.reading["validation"], corpus.reading["split_seed"]) == ("dev.jsonl", None)
+    write(dev, rows(12), ("txt", "label"))
+    problem = refused(train, validation=str(dev))
+    assert "'text'" in problem.what and "dev.jsonl" in problem.known
+
+
+@pytest.mark.parametrize("value", ["0", "1", "-0.5", "20"])
+def test_a_share_out_of_range(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UsageError, match=r"task\.validation"):
+        opened(write(tmp_path / "mine.csv", rows()), validation=value)
+
+
+# identity
+
+
+def test_hash_and_version_follow_content_and_not_the_place(tmp_path: Path) -> None:
+    first, copy = tmp_path / "mine.csv", tmp_path / "elsewhere" / "mine.csv"
+    copy.parent.mkdir()
+    write(first, rows())
+    copy.write_bytes(first.read_bytes())
+    (task, corpus), (other, same) = opened(first), opened(copy)
+    assert (corpus.hash, task.spec) == (same.hash, other.spec)
+    assert task.spec.version == hashlib.sha256(first.read_bytes()).hexdigest()
+    assert str(tmp_path) not in json.dumps(dict(corpus.reading))
+    assert opened(first, text="text", kind="classification", validation="0.10")[1].hash == corpus.hash
+    assert opened(first, split_seed=1)[1].hash != corpus.hash
+    assert opened(first, validation="0.2")[1].hash != corpus.hash
+    copy.write_bytes(first.read_bytes() + b"\n")  # no example differs
+    assert opened(copy)[1].hash != corpus.hash
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("a b.csv", "a-b"),
+        ("..csv.csv", "csv"),
+        ("données 漢.CSV", "donn-es"),
+        ("漢.csv", "table"),
+        ("x" * 99 + ".csv", "x" * 60),
+    ],
+)
+def test_names_are_made_of_letters_that_harm_nobody(tmp_path: Path, name: str, slug: str) -> None:
+    assert Table(str(tmp_path / name)).name == f"table/{slug}"
+
+
+@pytest.mark.parametrize("name", ["", "mine", "mine.txt", "mine.csv.gz", "mine.json", "folder/"])
+def test_other_suffixes_are_named_with_those_that_are_read(name: str) -> None:
+    with pytest.raises(UsageError, match=r"\.csv, \.tsv, \.jsonl, \.parquet"):
+        Table(name)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "empty.jsonl").touch()
+    write(tmp_path / "header.csv", [])
+    for name, said in (
+        ("absent.csv", "no such file"),
+        ("folder.csv", "cannot be read"),
+        ("no.parquet", "no Parquet file"),
+        ("empty.csv", "looks like the text"),
+        ("empty.jsonl", "looks like the text"),
+        ("header.csv", "no row of it can be used"),
+    ):
+        problem = refused(tmp_path / name)
+        assert said in problem.what
+        assert str(tmp_path / name) in problem.known
+    assert "no such file" in refused(write(tmp_path / "mine.csv", rows()), validation=str(tmp_path / "gone.tsv")).what
+
+
+# bad rows: an error that names file and line, or left out and counted
+
+GOOD = "".join(f'"good,\n{i}",{"xy"[i % 2]}\n' for i in range(20))
+"""Forty lines of twenty records."""
+BROKEN: list[tuple[str, bytes, str, int]] = [
+    ("missing label", b"bad,\n", "the label is missing", 1),
+    ("NaN", b"bad,NaN\n", "the label is NaN", 1),
+    ("too many fields", b"bad,x,y\n", "wrong number of fields (3, not 2)", 1),
+    ("too few fields", b"bad\n", "wrong number of fields (1, not 2)", 1),
+    ("empty text", b",x\n", "the text is empty", 1),
+    ("blank text", b'" \n ",x\n', "the text is empty", 1),
+    ("not UTF-8", b"caf\xe9,x\n", "bytes that are not UTF-8", 1),
+    ("not UTF-8 label", b"bad,\xff\n", "bytes that are not UTF-8", 1),
+    ("text behind a quote", b'"bad" x,x\n', "a quote that is not closed", 1),
+    ("unclosed quote", b'"bad,x\n', "a quote that is not closed", 1),
+    ("unclosed quote, then lines without", b'"bad,x\nplain,x\nplain,y\n', "a quote that is not closed", 1),
+    ("carriage return", b"ba\rd,x\n", "a carriage return", 1),
+    ("two of a kind", b"bad,\nworse,\n", "the label is missing", 2),
+]
+
+
+@pytest.mark.parametrize(("line", "said", "count"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_bad_row_is_named_with_its_line_or_left_out(
+    tmp_path: Path, line: bytes, said: str, count: int, place: str
+) -> None:
+    before = {"first": 0, "middle": 10, "last": 20}[place]
+    good = GOOD.encode().splitlines(keepends=True)
+    file = tmp_path / "mine.csv"
+    content = [b"\xef\xbb\xbftext,label\n", *good[: 2 * before], line, *good[2 * before :]]
+    file.write_bytes(b"".join(content))
+    problem = refused(file)
+    assert said in problem.what and problem.what.startswith("malformed data in mine.csv: ")
+    assert f"{file}, line {2 + 2 * before}" in problem.known
+    assert "data.on_bad=skip" in problem.todo
+    _, corpus = opened(file, on_bad="skip")
+    texts = Counter(row.text for row in everything(corpus))
+    assert {f"good,\n{i}" for i in range(20)} <= set(texts), "every good row is still there"
+    assert set(texts) - {f"good,\n{i}" for i in range(20)} <= {"plain"}
+    [note] = corpus.notes[1:]
+    assert note.startswith(f"mine.csv: {count} row") and f"first: line {2 + 2 * before}" in note
+    assert sum(corpus.reading["files"][0]["left_out"].values()) == count
+
+
+def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("text,label\n" + "a,x\nb,y\n" * 10 + ",x\nc,\nd,x,y\n,y\n")
+    _, corpus = opened(file, on_bad="skip")
+    left_out = {"the text is empty": 2, "the label is missing": 1, "wrong number of fields": 1}
+    assert corpus.reading["files"][0]["left_out"] == left_out
+    assert "4 rows left out: 2 × the text is empty (first: line 22), 1 ×" in corpus.notes[1]
+    assert len(everything(corpus)) == 20
+    assert "3 more" in refused(file).known
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"text": "a", "label": }', "not JSON"),
+        (b'{"text": "a"', "not JSON"),
+        (b'["a", "x"]', "not a JSON object (list)"),
+        (b'{"text": "a"}', "the label is missing"),
+        (b'{"text": "a", "label": null}', "the label is missing"),
+        (b'{"text": "a", "label": NaN}', "the label is NaN"),
+        (b'{"text": "a", "label": ["x"]}', "neither text nor number"),
+        (b'{"text": null, "label": "x"}', "the text is empty"),
+        (b'{"text": 7, "label": "x"}', "the text is no text (int)"),
+        (b'{"text": "\\ud83d", "label": "x"}', "not UTF-8"),
+        (b'{"text": "\xff", "label": "x"}', "not UTF-8"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_bad_line_of_json(tmp_path: Path, line: bytes, said: str) -> None:
+    file = write(tmp_path / "mine.jsonl", rows(20))
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([b"\xef\xbb\xbf", b"\n", *lines[:10], line + b"\n", *lines[10:]]))
+    problem = refused(file)
+    assert said in problem.what and f"{file}, line 12" in problem.known
+    assert len(everything(opened(file, on_bad="skip")[1])) == 20
+
+
+def test_a_bad_row_of_parquet(tmp_path: Path) -> None:
+    texts = [text.encode() for text, _ in rows(20)]
+    labels: list[str | None] = [label for _, label in rows(20)]
+    texts[6], labels[11] = b"caf\xe9", None
+    column = pa.Array.from_buffers(pa.string(), 20, pa.array(texts, pa.binary()).buffers())
+    pq.write_table(pa.table({"text": column, "label": labels}), tmp_path / "mine.parquet")
+    problem = refused(tmp_path / "mine.parquet")
+    assert "not UTF-8" in problem.what and f"{tmp_path / 'mine.parquet'}, row 7" in problem.known
+    _, corpus = opened(tmp_path / "mine.parquet", on_bad="skip")
+    assert corpus.reading["files"][0]["left_out"] == {"bytes that are not UTF-8": 1, "the label is missing": 1}
+    numbers = pa.table({"text": list(range(20)), "label": list("xy") * 10})
+    pq.write_table(numbers, tmp_path / "numbers.parquet")
+    assert "the text is no text (int)" in refused(tmp_path / "numbers.parquet").what
+
+
+def test_broken_parquet_behind_a_good_footer(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.parquet", [(f"{i} " * 99, i % 2) for i in range(5000)])
+    raw = bytearray(file.read_bytes())
+    raw[1000:3000] = b"\xff" * 2000
+    file.write_bytes(raw)
+    assert "Parquet" in refused(file).what
+
+
+def test_words_among_numbers(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.csv", [(f"t{i}", "n/a" if i == 7 else f"{i / 7:.3f}") for i in range(1, 40)])
+    problem = refused(file)
+    assert "the label is no number ('n/a')" in problem.what and f"{file}, line 8" in problem.known
+    task, corpus = opened(file, on_bad="skip")
+    assert task.spec.num_classes == 0
+    assert len(everything(corpus)) == 38
+
+
+def test_a_class_seen_only_in_validation(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", rows(30))
+    dev = write(tmp_path / "dev.tsv", [*rows(9), ("odd\none", "new"), *rows(3)])
+    begin = dev.read_bytes().split(b'"odd')[0].count(b"\n") + 1
+    problem = refused(train, validation=str(dev))
+    assert "the label is not one of train's ('new')" in problem.what and f"{dev}, line {begin}" in problem.known
+    _, corpus = opened(train, validation=str(dev), on_bad="skip")
+    assert len(corpus.evaluation["validation"]) == 12
+    assert "dev.tsv: 1 row left out" in corpus.notes[1]
+    assert [file["left_out"] for file in corpus.reading["files"]] == [{}, {"the label is not one of train's": 1}]
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("text,label\n,x\n,y\n")
+    problem = refused(tmp_path / "mine.csv", on_bad="skip")
+    assert "no row of it can be used" in problem.what and "2 × the text is empty" in problem.known
+
+
+def test_names_of_columns_in_other_bytes_or_broken_quotes(tmp_path: Path) -> None:
+    for header in (b"t\xe9xt,label\n", b'"text,label\n', "text,label\n".encode("utf-16")):
+        (tmp_path / "mine.csv").write_bytes(header + b"a,x\n")
+        for on_bad in ("error", "skip"):
+            problem = refused(tmp_path / "mine.csv", on_bad=on_bad)
+            assert "line 1" in problem.what and "names of the columns" in problem.known
+
+
+def test_a_quote_that_swallows_much_is_given_up(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text('text,label\n"bad,x\n' + "a long line without any quote,x\nanother one,y\n" * 60_000)
+    found = [*format_of(file).rows(file, ["text"])]
+    assert [row.number for row in found if isinstance(row, Bad)] == [2]
+    assert [row.number for row in found] == list(range(2, 120_003))
+
+
+# scores
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_of_classes_are_scikit_learns(tmp_path: Path, classes: int, seed: int) -> None:
+    file = write(tmp_path / "mine.csv", [(f"t{i}", f"class {i % classes}") for i in range(40)])
+    task, _ = opened(file)
+    draw = np.random.default_rng(seed)
+    truth, outputs = draw.integers(0, classes, 30), draw.normal(size=(30, classes))
+    outputs[:, 0] += 1  # as if one class were guessed too often
+    guess = outputs.argmax(1)
+    found = metrics.evaluate(task.spec, torch.tensor(outputs), torch.tensor(truth))
+    want = {"macro_f1": f1_score(truth, guess, average="macro"), "accuracy": accuracy_score(truth, guess)}
+    assert found == pytest.approx(want, abs=1e-6)
+    assert metrics.primary(task.spec, found) == pytest.approx(want["macro_f1"], abs=1e-6)
+
+
+def test_a_class_that_validation_lacks_does_not_count() -> None:
+    spec = metrics.TaskSpec(
+        name="t/t", version="v", modality="text", num_classes=4, metrics=("macro_f1",), primary=("macro_f1",)
+    )
+    truth, guess = np.array([0, 1, 1, 0, 2, 2]), np.array([0, 1, 0, 0, 2, 1])
+    found = metrics.evaluate(spec, torch.eye(4)[guess], torch.tensor(truth))
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, guess, average="macro"), abs=1e-6)
+
+
+def test_opening_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
+    import subprocess
+
+    code = (
+        "import sys; from pathlib import Path; from bench.data import DataRequest; from tasks.table import Table\n"
+        "for name in sys.argv[1:]: Table(name).open(DataRequest())\n"
+        "print(sorted({'torch', 'pandas', 'lightning', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    files = [write(tmp_path / f"mine{suffix}", rows()) for suffix in (".csv", ".jsonl", ".parquet")]
+    out = subprocess.run([sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True, check=False)
+    assert (out.stdout, out.stderr) == ("[]\n", "")

@@ -28,21 +28,8 @@ INTERFACES = {
 }
 """What of the project each package may import: a name stands for the module and all below it."""
 
-LIGHT_BENCH = [
-    "__init__",
-    "cli",
-    "config",
-    "data",
-    "describe",
-    "errors",
-    "exchange",
-    "guard",
-    "hub",
-    "plan",
-    "record",
-    "registry",
-]
-LIGHT_BENCH += ["registry", "settings", "spec", "task"]
+LIGHT_BENCH = ["__init__", "cli", "config", "data", "describe", "errors", "exchange", "guard", "hub", "plan", "record"]
+LIGHT_BENCH += ["registry", "settings", "spec", "task", "tuners"]
 """Modules (or packages) of `bench` that the command line imports before it knows that something will be trained."""
 
 

@@ -1,8 +1,8 @@
-"""Options outside the method's own: head, optimiser, task, backbone, runtime, as `--set namespace.key=value`."""
+"""Options outside the method's own: head, optimiser, penalty, task, …, as `--set namespace.key=value`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from bench.errors import UsageError
@@ -59,6 +59,35 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PenaltyConfig:
+    """What is added to the loss to keep rank low."""
+
+    nuclear: float = 0.0
+    """λ, weight of the sum of nuclear norms over all adapted layers; 0 adds nothing and costs nothing."""
+    form: Literal["exact", "factor", "frobenius"] = "exact"
+    """Σσ itself, or a bound of it for a product U·V of two factors: factor is Σ‖u_i‖‖v_i‖ over the columns of U and the
+    rows of V, frobenius (‖U‖² + ‖V‖²)/2. LoRA's scale counts as part of U."""
+    of: Literal["delta", "weight"] = "delta"
+    """Whose nuclear norm: that of ΔW, or of the whole weight W(0) + ΔW (exact only)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would do nothing, and forms that W does not have."""
+        in_range("penalty.nuclear", self.nuclear, 0)
+        if not self.nuclear and (self.form, self.of) != ("exact", "delta"):
+            raise UsageError(
+                f"penalty.form={self.form}, penalty.of={self.of}: nothing is penalised",
+                "penalty.nuclear is 0",
+                "Give it a weight: --set penalty.nuclear=1e-3.",
+            )
+        if self.of == "weight" and self.form != "exact":
+            raise UsageError(
+                f"penalty.form={self.form} does not go with penalty.of=weight",
+                "a pretrained weight is no product of two factors",
+                "Use penalty.form=exact, or penalty.of=delta.",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskConfig:
     """How examples become batches."""
 
@@ -94,6 +123,40 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationConfig:
+    """How a low-rank method shares its rank out between layers; the trained parameters stay those of `method.rank`."""
+
+    policy: Literal["uniform", "depth", "depth-reverse", "gradient"] = "uniform"
+    """Same rank everywhere; rank that grows, or falls, linearly with depth; or in proportion to the rank of each
+    layer's gradient on the first batch."""
+    slope: float = 0.5
+    """Depth: the first block's rank is 1 − slope times the middle one's, the last block's 1 + slope times; 0 to 1."""
+    measure: Literal["effective", "energy"] = "effective"
+    """Gradient: its effective rank, or the number of singular values that carry 90 % of its energy."""
+    minimum: int = 1
+    """Least rank of a layer."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that the policy uses what is given.
+
+        Raises:
+            UsageError: an option is set that the policy does not use: two names would stand for one experiment.
+        """
+        in_range("allocation.slope", self.slope, 0, 1)
+        in_range("allocation.minimum", self.minimum, 1)
+        users: dict[str, tuple[str, ...]] = {"slope": ("depth", "depth-reverse"), "measure": ("gradient",)}
+        users["minimum"] = (*users["slope"], *users["measure"])
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default and self.policy not in users[field.name]:
+                raise UsageError(
+                    f"allocation.{field.name}={value} changes nothing with allocation.policy={self.policy}",
+                    f"it belongs to the policies {', '.join(users[field.name])}",
+                    "Leave it out, or choose one of these.",
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
     """How a run is executed; nothing here changes its result or its identity."""
 
@@ -119,9 +182,11 @@ class RuntimeConfig:
 NAMESPACES: dict[str, type] = {
     "head": HeadConfig,
     "optim": OptimConfig,
+    "penalty": PenaltyConfig,
     "task": TaskConfig,
     "data": DataConfig,
     "backbone": BackboneConfig,
+    "allocation": AllocationConfig,
     "runtime": RuntimeConfig,
 }
 """Namespaces of `--set` besides `method`, whose options are the method's own `Config`; a task may add to `task`."""

@@ -20,10 +20,11 @@ from bench import checkpoint, memory, metrics, registry
 from bench.backbones import Backbone
 from bench.batches import Cut
 from bench.callbacks import Checkpoint, LossCurve, Predictions
-from bench.config import BackboneConfig, HeadConfig, OptimConfig, RuntimeConfig
+from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
 from bench.data import Corpus
 from bench.errors import UsageError
 from bench.method import Method
+from bench.penalty import nuclear
 from bench.spec import RunSpec
 from bench.task import Task
 
@@ -93,6 +94,7 @@ def fit(
             "train_s": round(curve.train_s, 3),
             "eval_s": round(eval_s, 3),
             "peak_memory_bytes": memory.peak(),
+            "cache_bytes": method.cache_bytes,
             "device": _device(trainer),
             "devices": trainer.world_size,
             "resumed_at": keeper.resumed,
@@ -120,10 +122,13 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
         optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
         lr=spec.lr or 0.0,
         seed=spec.seed,
+        allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
     )
     if not task.spec.num_classes:
         method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
     method.adapt(data.first_batch())
+    if spec.penalty:
+        method.penalties.append(nuclear(method, PenaltyConfig(**spec.penalty)))  # type: ignore[arg-type]
     if not any(p.requires_grad for p in method.parameters()):
         raise UsageError(
             f"{spec.method} has nothing to train here", "head.trainable=false freezes the head", "Let the head train."

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from bench.config import HeadConfig, OptimConfig
+from bench.config import AllocationConfig, HeadConfig, OptimConfig
 from bench.errors import UsageError
 from bench.exchange import PeftFolder
 from bench.spectra.delta import Delta
@@ -33,7 +33,10 @@ class Method(LightningModule):
         learning_rate: default of `--lr`.
         learning_rates: three candidates of `--select lr` where `--lr` names none.
         needs: modalities it works on.
+        allocates: whether it has a rank per layer that `allocation` can share out.
+        penalties: what the run adds to the loss whatever the method, each once per global batch.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
+        cache_bytes: what it kept per device, while training, to compute it only once.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
 
@@ -41,8 +44,10 @@ class Method(LightningModule):
     learning_rate: ClassVar[float] = 1e-3
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
+    cache_bytes: int = 0
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Method(LightningModule):
         optim: OptimConfig,
         lr: float,
         seed: int,
+        allocation: AllocationConfig | None = None,
     ) -> None:
         """Build the head.
 
@@ -65,13 +71,15 @@ class Method(LightningModule):
             optim: options of AdamW and its schedule.
             lr: learning rate.
             seed: seeds the head, so that every method starts from the same one, and what the method adds.
+            allocation: how rank is shared out, by a method that allocates; None: uniformly.
         """
         super().__init__()
         self.backbone, self.task, self.config = backbone, task, config
-        self.seed = seed
+        self.seed, self.allocation = seed, allocation or AllocationConfig()
         self.head_config, self.optim, self.lr = head, optim, lr
         self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
         self.head.requires_grad_(head.trainable)
+        self.penalties: list[Callable[[], Tensor]] = []
         self.strict_loading = False  # checkpoints hold what trains; the rest is built again
 
     # what a method implements
@@ -85,7 +93,7 @@ class Method(LightningModule):
         """
 
     def penalty(self) -> Tensor | None:
-        """A scalar added to the loss."""
+        """A scalar added to the loss of every global batch."""
         return None
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -94,6 +102,10 @@ class Method(LightningModule):
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         """ΔW of every adapted layer, by name; none for a method without one."""
+        return iter(())
+
+    def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
+        """W(0) and ΔW of every layer of `deltas`, ΔW with its history, for penalties."""
         return iter(())
 
     def report(self) -> dict[str, Any]:
@@ -155,8 +167,13 @@ class Method(LightningModule):
         """The loss of a micro batch, weighted so that the global batch's gradient is that of its mean."""
         loss = self.loss(batch) * batch["weight"]
         self.step_loss = loss.detach()
-        penalty = self.penalty()
-        return loss if penalty is None else loss + penalty
+        parts = self.trainer.accumulate_grad_batches
+        if batch_idx % parts:
+            return loss
+        with torch.autocast(self.device.type, enabled=False):  # decompositions have no 16-bit form
+            found = [self.penalty(), *(penalty() for penalty in self.penalties)]
+        # with the first part of a global batch and for all of them, whose mean is taken, as that over devices is
+        return sum((parts * penalty for penalty in found if penalty is not None), loss)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Outputs of an evaluation batch; `bench.callbacks.Predictions` gathers them."""

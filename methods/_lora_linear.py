@@ -56,11 +56,12 @@ class LoRALinear(FactoredLinear):
         bias = cast(Tensor | None, self.base.bias)  # torch declares it as never None
         return out + update if bias is None else out + update + bias
 
-    def delta(self) -> Delta:
-        """ΔW from the pretrained W: as factors, dense with a magnitude."""
+    def update(self) -> Delta:
+        """ΔW from the pretrained W, with its history: as factors, dense with a magnitude."""
         if self.magnitude is None:
             return self._low_rank()
-        direction, gain = self._direction(), self.magnitude.detach() / _norms(self._direction())
+        direction = self._weight() + self._low_rank().dense()
+        gain = self.magnitude / _norms(direction)
         return Delta(factors=(gain[:, None] * direction - self._weight(),), nominal=min(direction.shape))
 
     @torch.no_grad()
@@ -85,7 +86,7 @@ class LoRALinear(FactoredLinear):
 
     def _low_rank(self) -> Delta:
         """s·(B·A − B₀·A₀) as two factors."""
-        product = super().delta()
+        product = super().update()
         if self.start_a is None or self.start_b is None:
             return product
         b, a = product.factors
@@ -94,7 +95,7 @@ class LoRALinear(FactoredLinear):
 
     def _direction(self) -> Tensor:
         """V (m, n), a constant in the backward pass."""
-        return self._weight() + self._low_rank().dense()
+        return self._weight() + self._low_rank().detach().dense()
 
     def _residual(self, x: Tensor) -> Tensor:
         """The frozen path (W − s·B₀·A₀)·x, without bias."""

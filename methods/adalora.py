@@ -44,9 +44,9 @@ class SVDLinear(FactoredLinear):
         a, e, b = self.factors
         return out + F.linear(F.linear(F.dropout(x, self.dropout, self.training), a * e), b) * self.scale
 
-    def delta(self) -> Delta:
+    def update(self) -> Delta:
         """B·(E ⊙ A), the scale on B; its nominal rank is the number of triplets with E ≠ 0, which may be 0."""
-        a, e, b = (f.detach() for f in self.factors)
+        a, e, b = self.factors
         return Delta(factors=(b * self.scale, e * a), nominal=int(e.count_nonzero()))
 
     def grams(self) -> tuple[Tensor, Tensor]:
@@ -126,6 +126,10 @@ class AdaLoRA(LowRank):
     def prepare(self, found: Any, ranks: dict[str, int | None], batch: Batch, generator: torch.Generator) -> None:
         """The budget that remains is the sum of the layers' ranks."""
         self._target = sum(rank or 0 for rank in ranks.values())
+
+    def cost(self, m: int, n: int, rank: int) -> int:
+        """Of the triplets that a layer starts with."""
+        return (self.config.init_rank or math.ceil(1.5 * rank)) * (m + n + 1)
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·(E ⊙ A) beside it, at its initial rank."""

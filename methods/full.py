@@ -36,8 +36,14 @@ class Full(Method):
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         """W(t) − W(0) of every linear layer."""
         for name, module in self._linear():
-            difference = module.weight.detach().cpu() - self._start[name]
+            difference = module.weight.detach().cpu() - self._start[name].cpu()
             yield name, Delta(factors=(difference,), nominal=min(difference.shape))
+
+    def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
+        """W(0), from now on where the weight is, and W(t) − W(0)."""
+        for name, module in self._linear():
+            start = self._start[name] = self._start[name].to(module.weight)
+            yield name, start, Delta(factors=(module.weight - start,), nominal=min(start.shape))
 
     def _linear(self) -> Iterator[tuple[str, nn.Linear]]:
         return ((n, m) for n, m in self.backbone.named_modules() if isinstance(m, nn.Linear))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ class Delta:
     def shape(self) -> tuple[int, int]:
         """(m, n)."""
         return self.factors[0].shape[0], self.factors[-1].shape[1]
+
+    def detach(self) -> Delta:
+        """The same without its history."""
+        return replace(self, factors=tuple(factor.detach() for factor in self.factors))
 
     def dense(self) -> Tensor:
         """ΔW (m, n), in the factors' precision."""

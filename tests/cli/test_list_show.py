@@ -184,7 +184,7 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
         "share": 0.25,
         "none": [],
     }
-    made = make_record(report=report)
+    made = make_record(report=report, spec={"penalty": {"nuclear": 0.5, "form": "exact"}})
     for layer, nominal in zip(made["ranks"], (16, 0), strict=True):
         layer["nominal"] = nominal
     record.write(made, record.folder(tmp_path, made["run_id"]))
@@ -198,6 +198,7 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
         ["share", "0.25"],
     ):
         assert line in words
+    assert ["penalty", "nuclear=0.5,", "form=exact"] in words
     kept = {line[0]: line[2] for line in words if line and line[0].startswith("encoder.layer.")}
     assert list(kept.values()) == ["16", "0"]
 

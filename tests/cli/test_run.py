@@ -240,3 +240,12 @@ def test_real_dry_run_plans_without_torch_or_network(
     assert [(c["spec"]["seed"], c["spec"]["method_options"]["rank"]) for c in cells] == [(0, 4), (1, 4)]
     assert {c["spec"]["max_steps"] for c in cells} == {150}
     assert not [*tmp_path.iterdir()], "a dry run writes nothing"
+    assert main([*words, "--set", "penalty.nuclear=1e-3"]) == 0
+    penalised = json.loads(capsys.readouterr().out)["cells"]
+    assert [c["spec"]["penalty"] for c in cells] == [{}, {}]
+    assert {json.dumps(c["spec"]["penalty"]) for c in penalised} == {
+        json.dumps({"nuclear": 1e-3, "form": "exact", "of": "delta"})
+    }
+    assert not {c["run_id"] for c in cells} & {c["run_id"] for c in penalised}
+    assert main([*words, "--set", "penalty.form=factor"]) == 2
+    assert "penalty.nuclear" in capsys.readouterr().err

@@ -112,18 +112,6 @@ def test_options_follow_the_formula(lab: Any, init: str, scaling: str, scale: fl
         assert torch.allclose(layer(x), plain + x @ update.T, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("place", ["head", "options", "backbone"])
-def test_dropout_acts_in_training_alone(lab: Any, place: str) -> None:
-    plain, noisy = (lab.spec("lora", max_steps=3, **{place: {"dropout": rate}}) for rate in (0.0, 0.5))
-    one, other = lab.run(plain), lab.run(noisy)
-    assert one.losses != other.losses
-    assert lab.run(noisy).losses == other.losses, "the seed decides the masks"
-    other.method.load_state_dict(one.method.state_dict())
-    inputs = one.data.first_batch()["inputs"]
-    with torch.no_grad():
-        assert torch.equal(other.method.eval()(inputs), one.method.eval()(inputs))
-
-
 @pytest.mark.parametrize("rank", [0, -1])
 def test_a_rank_below_one_is_refused(lab: Any, rank: int) -> None:
     with pytest.raises(UsageError):

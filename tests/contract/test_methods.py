@@ -284,6 +284,25 @@ def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, An
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
 
 
+NO_ADAPTER = {"full", "linear", "bitfit"}
+"""Methods that insert nothing on which dropout could act."""
+DROPOUT = [(name, place) for name in METHODS for place in ("head", "backbone", "options")]
+
+
+@pytest.mark.parametrize(("name", "place"), [(n, p) for n, p in DROPOUT if p != "options" or n not in NO_ADAPTER])
+def test_dropout_acts_in_training_alone(lab: Any, name: str, place: str) -> None:
+    """On backbone, head and what the method inserts: the seed decides the masks, and evaluation has none."""
+    plain, noisy = (lab.spec(name, max_steps=3, **{place: {"dropout": rate}}) for rate in (0.0, 0.5))
+    one, other, again = (lab.run(spec) for spec in (plain, noisy, noisy))
+    trained = [n for n, p in one.method.named_parameters() if p.requires_grad]
+    ours, theirs, repeated = (run.method.state_dict() for run in (one, other, again))
+    differs = [n for n in trained if not torch.equal(ours[n], theirs[n])]
+    assert len(differs) > 1 or (differs and name == "linear")
+    assert other.losses == again.losses and all(torch.equal(theirs[n], repeated[n]) for n in trained)
+    other.method.load_state_dict(ours)
+    assert torch.equal(logits(other.method, everything(one.data)), logits(one.method, everything(one.data)))
+
+
 def test_nothing_to_train_is_refused(lab: Any) -> None:
     with pytest.raises(UsageError, match="nothing to train"):
         lab.run(lab.spec("linear", head={"trainable": False}, max_steps=1))

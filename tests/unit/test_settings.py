@@ -90,7 +90,7 @@ def test_wrong_type_names_the_expected_one(text: str, annotation: str, expected:
         (["method.eps=1"], "'method.eps'", "method.rank", "Did you mean 'optim.eps'?"),
         (["head.trainible=no"], "'head.trainible'", "head.pooling", "Did you mean 'head.trainable'?"),
         (["meth.rank=8"], "namespace 'meth'", "method, head", "Did you mean 'method'?"),
-        (["penalty.x=8"], "namespace 'penalty'", "method, head", "bench show"),
+        (["zzz.x=8"], "namespace 'zzz'", "method, head", "bench show"),
         (["rank=8"], "namespace.key=value", "method, head", "--set method.rank=8"),
         (["method.rank"], "namespace.key=value", "method", "--set"),
         (["method.=8"], "namespace.key=value", "method", "--set"),

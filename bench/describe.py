@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import zip_longest
 from typing import Any
 
 from bench.config import NAMESPACES
-from bench.registry import Kind, where
+from bench.registry import PREFIXES, Kind, entries, where
 from bench.source import Class, Value, assignment, evaluate, load, written_out
 
 
@@ -50,7 +50,21 @@ def describe(kind: Kind, name: str) -> Description:
     Raises:
         UsageError: the name is not registered.
     """
-    target = where(kind, name)
+    found = _read(name, where(kind, name))
+    if name in entries(kind):
+        return found
+    from bench.tuners import PREFIX, tuner
+
+    theirs = tuner(name.removeprefix(PREFIX))
+    return replace(found, summary=theirs.summary, options=theirs.options)
+
+
+def prefixed(kind: Kind) -> list[Description]:
+    """One for every prefix of names, such as `peft:TUNER`."""
+    return [_read(f"{prefix}TUNER", target) for prefix, target in PREFIXES.get(kind, {}).items()]
+
+
+def _read(name: str, target: str) -> Description:
     module_name, _, class_name = target.partition(":")
     summary = doc = ""
     try:

@@ -32,6 +32,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "hf": "bench.backbones.huggingface:HuggingFace",
     },
 }
+PREFIXES: dict[Kind, dict[str, str]] = {"methods": {"peft:": "methods.bridge:Bridge"}}
+"""Beginning of names → the class that makes one of what follows: `peft:vera`."""
 
 
 @cache
@@ -76,13 +78,19 @@ def where(kind: Kind, name: str) -> str:
 
     Raises:
         UsageError: the name is not known; the error lists those that are and the nearest.
+        EnvironmentProblem: it is one of peft's tuners, and peft is not installed.
     """
     known = entries(kind)
+    if prefix := _prefix(kind, name):
+        from bench.tuners import tuner
+
+        tuner(name.removeprefix(prefix))
+        return PREFIXES[kind][prefix]
     if name not in known:
         hint = did_you_mean(name, known)
         raise UsageError(
             f"unknown {kind[:-1]} '{name}'",
-            f"known {kind}: {', '.join(sorted(known))}",
+            f"known {kind}: {', '.join([*sorted(known), *(f'{prefix}…' for prefix in PREFIXES.get(kind, ()))])}",
             f"{hint} `bench list {kind}` describes them.".strip(),
         )
     return known[name]
@@ -91,4 +99,15 @@ def where(kind: Kind, name: str) -> str:
 def load(kind: Kind, name: str) -> Any:
     """The class itself; imports its module."""
     module, _, attribute = where(kind, name).partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(module), attribute)
+    prefix = _prefix(kind, name)
+    return found.of(name.removeprefix(prefix)) if prefix else found
+
+
+def known(kind: Kind, name: str) -> bool:
+    """Whether the name is registered, or begins with a prefix, whose own names `where` knows."""
+    return name in entries(kind) or bool(_prefix(kind, name))
+
+
+def _prefix(kind: Kind, name: str) -> str:
+    return next((prefix for prefix in PREFIXES.get(kind, ()) if name.startswith(prefix)), "")

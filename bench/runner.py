@@ -229,12 +229,17 @@ def _blank(cell: Cell) -> record.Record:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": ["bench", *sys.argv[1:]],
             "git": _git(),
-            "packages": {name: metadata.version(name) for name in PACKAGES},
+            "packages": {name: metadata.version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
         "tracking": None,
     }
+
+
+def _more_packages(method: str) -> tuple[str, ...]:
+    """Packages that decide the results of this method alone."""
+    return ("peft",) if method.startswith("peft:") else ()
 
 
 @cache

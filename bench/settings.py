@@ -85,14 +85,14 @@ def typed(text: str, annotation: str) -> Value:
     Raises:
         ValueError: it stands for none; the message says what is expected.
     """
-    atoms = [*_atoms(ast.parse(annotation, mode="eval").body)]
+    known = [*atoms(ast.parse(annotation, mode="eval").body)]
     # a text fits everything, so it comes last
-    for atom in sorted(atoms, key=lambda a: a == "str"):
+    for atom in sorted(known, key=lambda a: a == "str"):
         try:
             return _read(text, atom)
         except ValueError:
             continue
-    raise ValueError(f"expected {' or '.join(_say(atom) for atom in atoms)}")
+    raise ValueError(f"expected {' or '.join(_say(atom) for atom in known)}")
 
 
 def _parse(settings: Sequence[str]) -> Given:
@@ -174,8 +174,8 @@ def _default(option: Option) -> Value:
     """`16` as the default of a float is 16.0, so that giving the default changes no identity."""
     default: Any = option.default
     whole = isinstance(default, int) and not isinstance(default, bool)
-    atoms = [*_atoms(ast.parse(option.annotation, mode="eval").body)]
-    return float(default) if whole and "float" in atoms and "int" not in atoms else default
+    known = [*atoms(ast.parse(option.annotation, mode="eval").body)]
+    return float(default) if whole and "float" in known and "int" not in known else default
 
 
 def show(value: object) -> str:
@@ -185,17 +185,17 @@ def show(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _atoms(node: ast.expr) -> Iterator[str | tuple[object]]:
+def atoms(node: ast.expr) -> Iterator[str | tuple[object]]:
     """Alternatives of an annotation: names of types, and one-tuples that hold a literal."""
     if isinstance(node, ast.BinOp):
-        yield from (*_atoms(node.left), *_atoms(node.right))
+        yield from (*atoms(node.left), *atoms(node.right))
     elif isinstance(node, ast.Subscript):
         outer = ast.unparse(node.value).rpartition(".")[2]
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if outer == "Literal":
             yield from ((ast.literal_eval(item),) for item in inner)
         elif outer in ("Union", "Optional"):
-            yield from (atom for item in inner for atom in _atoms(item))
+            yield from (atom for item in inner for atom in atoms(item))
             yield from ("None",) if outer == "Optional" else ()
         else:
             yield ast.unparse(node)

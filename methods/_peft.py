@@ -1,20 +1,16 @@
-"""Low-rank updates as LoRA and AdaLoRA adapters of `peft`, and LoRA adapters of peft as a start for ours."""
+"""Low-rank updates as LoRA, DoRA and AdaLoRA adapters of `peft`."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.errors import UsageError
-from bench.exchange import TENSORS, PeftFolder, open_folder
 from bench.method import Peft
 
 T = TypeVar("T")
@@ -22,17 +18,8 @@ TENSOR = re.compile(r"backbone\.(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
 PARTS = ("query", "key", "value")
 FUSED = re.compile(rf"(.+qkv)\.({'|'.join(PARTS)})")
 PREFIX = "base_model.model."
-PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
 WRAPPER = "model."
 """Our backbones hold the network that peft adapts as their attribute `model`."""
-PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of peft's `init_lora_weights` that leave the frozen weight as it is."""
-BEYOND = (
-    *("lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"),
-    *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config"),
-    "monteclora_config",
-)
-"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a linear layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +46,7 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
         UsageError: DoRA on parts of a fused projection.
     """
     growth = 0.5 if rslora else 1.0
-    layers = {name: _layer(parts, alpha, growth) for name, parts in _parts(tensors, TENSOR).items()}
+    layers = {name: _layer(parts, alpha, growth) for name, parts in by_layer(tensors, TENSOR).items()}
     layers = _fuse({name.removeprefix(WRAPPER): layer for name, layer in layers.items()}, growth)
     rank = max(len(layer.a) for layer in layers.values())
     most = max(layer.alpha for layer in layers.values())
@@ -93,7 +80,7 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
     peft starts every layer with the same rank and divides by it; where ours differ, E takes the difference. Parts of a
     fused projection become a LoRA of B·diag(E) and A, since peft's AdaLoRA would tie their triplets to all rows.
     """
-    layers = {n.removeprefix(WRAPPER): p for n, p in _parts(tensors, TENSOR).items()}
+    layers = {n.removeprefix(WRAPPER): p for n, p in by_layer(tensors, TENSOR).items()}
     if any(FUSED.fullmatch(name) for name in layers):
         diagonal = {key: t[:, 0].diag() if key.endswith("factors.1") else t for key, t in tensors.items()}
         return lora(diagonal, lambda rank: alpha * rank / (rank + 1e-5))
@@ -124,74 +111,7 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
     return config, found
 
 
-def options(folder: PeftFolder) -> dict[str, Any]:
-    """The options of our LoRA that a LoRA adapter of peft stands for.
-
-    Raises:
-        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers.
-    """
-    config = folder.config
-    beyond = [f"{key}={config[key]}" for key in BEYOND if config.get(key)]
-    if config["peft_type"] != "LORA":
-        beyond = [f"peft_type={config['peft_type']}"]
-    if config.get("bias", "none") != "none":
-        beyond.append(f"bias={config['bias']}")
-    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
-        beyond.append(f"init_lora_weights={config['init_lora_weights']}")
-    beyond += [key for key in folder.shapes if not PART.fullmatch(key)][:3]
-    if beyond or not folder.shapes:
-        raise UsageError(
-            f"method.start={folder.path}: not a plain LoRA adapter",
-            f"it has {', '.join(beyond) or 'no tensors'}",
-            "Start from an adapter of linear layers that leaves the frozen weights as they are.",
-        )
-    names = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in _parts(folder.shapes, PART)}
-    return {
-        "rank": int(config["r"]),
-        "alpha": float(config["lora_alpha"]),
-        "scaling": "rank-stabilized" if config.get("use_rslora") else "standard",
-        "dora": bool(config.get("use_dora")),
-        "init": "kaiming",
-        "target": rf"^({WRAPPER})?({'|'.join(sorted(names))})$",
-    }
-
-
-def start(
-    path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[int], float]
-) -> dict[str, tuple[list[Tensor], Tensor | None]]:
-    """Factors A and B, and the magnitude, by layer; `scale` gives our factor on BA by rank, and B takes the difference.
-
-    Raises:
-        EnvironmentProblem: the directory cannot be read.
-        UsageError: it adapts other layers than those found.
-    """
-    folder = open_folder(path)
-    options(folder)
-    layers = _parts(load_file(folder.path / TENSORS), PART)
-    wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in found}
-    if wanted.keys() != layers.keys():
-        more, less = sorted(layers.keys() - wanted.keys()), sorted(wanted.keys() - layers.keys())
-        raise UsageError(
-            "method.start adapts other layers than method.target names",
-            f"only the adapter has {more[:2] or 'none'}, only the target names {less[:2] or 'none'}",
-            "Give a method.target that matches the adapter's layers, on the backbone it was trained on.",
-        )
-    made: dict[str, tuple[list[Tensor], Tensor | None]] = {}
-    for bare, parts in layers.items():
-        a, b = parts["A.weight"], parts["B.weight"]
-        name, layer = wanted[bare]
-        if (b.shape[0], a.shape[1]) != layer.weight.shape:
-            raise UsageError(
-                f"method.start does not fit {name}",
-                f"its ΔW is {b.shape[0]}×{a.shape[1]}, the layer {layer.out_features}×{layer.in_features}",
-                "Use the backbone it was trained on.",
-            )
-        theirs = _scale(folder.config, bare, len(a))
-        made[name] = [a, b * (theirs / scale(len(a)))], parts.get("magnitude_vector")
-    return made
-
-
-def _parts(tensors: Mapping[str, T], pattern: re.Pattern[str]) -> dict[str, dict[str, T]]:
+def by_layer(tensors: Mapping[str, T], pattern: re.Pattern[str]) -> dict[str, dict[str, T]]:
     """Values by layer and, in it, by part, as the two groups of the pattern name them; other keys are left out."""
     found: dict[str, dict[str, T]] = {}
     for key, value in tensors.items():
@@ -218,7 +138,7 @@ def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
 
     With A = [A_q; A_v] (2r, n) and B = [[B_q, 0], [0, 0], [0, B_v]] (3d, 2r) the rank doubles, and α with it.
     """
-    groups = _parts(layers, FUSED)
+    groups = by_layer(layers, FUSED)
     made = {name: layer for name, layer in layers.items() if not FUSED.fullmatch(name)}
     for name, parts in groups.items():
         first = next(iter(parts.values()))
@@ -239,13 +159,6 @@ def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
         a = torch.cat([part.a for _, part in ordered])
         made[name] = Layer(a=a, b=b, alpha=first.alpha * (rank / len(first.a)) ** growth)
     return made
-
-
-def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
-    """α/r, or α/√r of rsLoRA, with the layer's own α where a pattern gives one."""
-    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", name)), config["lora_alpha"])
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _whole(value: float) -> float | int:

@@ -15,7 +15,7 @@ from bench.config import in_range
 from bench.errors import UsageError
 from bench.exchange import PeftFolder
 from bench.method import Batch, Peft
-from methods import _peft
+from methods import _peft, _start
 from methods._lora_linear import STARTS, LoRALinear, principal
 from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
 
@@ -82,7 +82,7 @@ class LoRA(LowRank):
     ) -> None:
         """Read the adapter to start from, if there is one."""
         start = self.config.start
-        self._start = _peft.start(Path(start), found, self.config.scale) if start else {}
+        self._start = _start.start(Path(start), found, self.config.scale) if start else {}
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·A beside it."""
@@ -130,4 +130,4 @@ class LoRA(LowRank):
     @classmethod
     def from_peft(cls, folder: PeftFolder) -> dict[str, Any]:
         """The options that a LoRA adapter of peft stands for."""
-        return _peft.options(folder)
+        return _start.options(folder)

@@ -11,7 +11,7 @@ from bench import registry
 from bench.cli import names
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.describe import Description, describe
+from bench.describe import Description, describe, prefixed
 from bench.errors import OK
 
 KINDS = ("methods", "tasks", "backbones", "runs")
@@ -41,7 +41,7 @@ def handle(options: argparse.Namespace) -> int:
     kind = options.kind
     if kind == "runs":
         return _runs(options.out.expanduser(), as_json=options.json)
-    found = [describe(kind, name) for name in registry.entries(kind)]
+    found = [*(describe(kind, name) for name in registry.entries(kind)), *prefixed(kind)]
     if options.json:
         emit([_row_json(kind, description) for description in found])
     elif kind == "methods":

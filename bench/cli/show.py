@@ -45,7 +45,7 @@ def handle(options: argparse.Namespace) -> int:
     """Print every thing of that name, or else the run whose id begins so."""
     name: str = options.name
     shown: list[tuple[dict[str, Any], str]] = []
-    shown += [_method(name)] if name in registry.entries("methods") else []
+    shown += [_method(name)] if registry.known("methods", name) else []
     if registry.family(name) in registry.entries("tasks"):
         names.check_task(name)
         shown.append(_task(name))

@@ -30,6 +30,7 @@ HEAVY = {
     "wandb",
     "rich",
     "jsonschema",
+    "peft",
 }
 
 
@@ -102,7 +103,8 @@ def test_no_words_print_the_help_on_stderr(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["run", "-h"]]
+    "words",
+    [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["show", "peft:vera"], ["run", "-h"]],
 )
 def test_imports_nothing_heavy(words: list[str]) -> None:
     code = (

@@ -123,6 +123,21 @@ def test_a_run_scores_the_same_in_peft(lab: Any, tmp_path: Path, name: str, opti
     assert (unadapted - ours[batch["index"]]).abs().max() > 1e-3, "the adapter must matter"
 
 
+def test_layers_of_other_ranks_are_filled_up(lab: Any, tmp_path: Path) -> None:
+    """peft's AdaLoRA has one initial rank for all layers, and its scale is α over that."""
+    _, method = lab.build(lab.spec("adalora", options={"rank": 3, "alpha": 2.0}))
+    small, tensors = "backbone.model.encoder.layer.0.attention.self.query.factors", dict(method.export())
+    generator = torch.Generator().manual_seed(6)
+    tensors = {n: torch.randn(t.shape, generator=generator) * 0.2 if "factors" in n else t for n, t in tensors.items()}
+    for i, cut in enumerate((slice(0, 2), slice(0, 2), (slice(None), slice(0, 2)))):
+        tensors[f"{small}.{i}"] = tensors[f"{small}.{i}"][cut].contiguous()
+    write_folder(tmp_path / "adapter", *method.peft(method.config, tensors), {}, {})
+    model = PeftModel.from_pretrained(AutoModel.from_pretrained(lab.backbone.path), str(tmp_path / "adapter")).eval()
+    layer = model.base_model.model.encoder.layer[0].attention.self.query
+    a, e, b = (tensors[f"{small}.{i}"] for i in range(3))
+    assert torch.allclose(layer.get_delta_weight("default"), b @ (a * e) * 2.0 / (2 + 1e-5), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_regression_with_a_frozen_head_too(lab: Any, tmp_path: Path, pooling: str) -> None:
     spec = lab.spec("lora", task="toy/scores", head={"pooling": pooling, "trainable": False})

@@ -26,6 +26,7 @@ COMPRESSED = {"form": "compressed", "rank": 4}
 CASES = [(name, {}) for name in METHODS] + [("deeplora", COMPRESSED), ("lora", {"target": "all-linear", "rank": 3})]
 CASES += [("lora", {"dora": True, "lr_ratio": 4.0}), ("lora", {"init": "pissa", "rank": 3})]
 CASES += [("adapter", {"bottleneck": 5, "activation": "gelu"}), ("adapterdrop", {"n": 1})]
+CASES += [("peft:vera", {"r": 4}), ("peft:ia3", {"target": "all-linear"}), ("peft:oft", {"oft_block_size": 8})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" if options else name for name, options in CASES]
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 MERGING = [(n, o) for n, o in CASES if hasattr(registry.load("methods", n), "merge")]
@@ -36,8 +37,8 @@ WIDTH, INNER, LAYERS = 32, 64, 2
 QV = [(WIDTH, WIDTH)] * 2 * LAYERS
 ALL_LINEAR = [*[(WIDTH, WIDTH)] * 4, (INNER, WIDTH), (WIDTH, INNER)] * LAYERS
 HEAD = 2 * WIDTH + 2
-BESIDE = re.compile(r"\.start_[ab]$")
-"""Frozen tensors that an export holds beside what trains: PiSSA's start, from which its ΔW counts."""
+BESIDE = re.compile(r"\.start_[ab]$|\.vera_[AB]\.default$")
+"""Frozen tensors that an export holds beside what trains: PiSSA's start, from which ΔW counts; VeRA's projections."""
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,9 @@ FORMULAS: dict[str, Callable[[Any, int], int]] = {
     "linear": lambda config, backbone: 0,
     "lora": lambda config, backbone: _factors(config, 0) + (sum(m for m, _ in QV) if config.dora else 0),
     "bitfit": lambda config, backbone: LAYERS * (4 * WIDTH + INNER + WIDTH + 2 * WIDTH) + 2 * WIDTH,
+    "peft:vera": lambda config, backbone: sum(config.r + m for m, _ in QV),
+    "peft:ia3": lambda config, backbone: sum(n if (m, n) == (WIDTH, INNER) else m for m, n in ALL_LINEAR),
+    "peft:oft": lambda config, backbone: sum(n // 8 * 8 * 7 // 2 for _, n in QV),
     "deeplora": lambda config, backbone: _factors(config, config.depth - (2 if config.form == "full" else 0)),
     "adapter": lambda config, backbone: _adapters(config, LAYERS),
     "adapterdrop": lambda config, backbone: _adapters(config, LAYERS - (config.n or 0)),
@@ -150,7 +154,7 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
 def test_stored_bytes_are_those_of_what_trains(trained: Trained, name: str, options: dict[str, Any]) -> None:
     run = trained(name, options)
     beside = sum(t.numel() for n, t in run.method.export().items() if BESIDE.search(n))
-    assert (beside > 0) == (options.get("init") == "pissa")
+    assert (beside > 0) == (options.get("init") == "pissa" or name == "peft:vera")
     assert run.result["params"]["stored_bytes"] == 4 * (run.result["params"]["trainable"] + beside)
     assert (run.directory / FILE).stat().st_size > run.result["params"]["stored_bytes"]
 

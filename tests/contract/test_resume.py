@@ -19,8 +19,10 @@ from bench.checkpoint import path
 from bench.fit import FILE
 
 METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
+METHODS += ["peft:vera", "peft:oft"]
 STEPS, BEFORE = 8, 4
 """Three steps make an epoch: the run is interrupted in its second one, after step 4 and within step 5."""
+DROPOUTS = {"dropout", "vera_dropout", "module_dropout"}
 PROGRAM = """
 import importlib.util, json, sys
 from pathlib import Path
@@ -55,7 +57,7 @@ def spec_of(lab: Any, method: str, **runtime: Any) -> Any:
     return lab.spec(
         method,
         max_steps=STEPS,
-        options={"dropout": 0.1} if "dropout" in names else {},
+        options=dict.fromkeys(DROPOUTS & names, 0.1),
         head={"pooling": "auto", "dropout": 0.1},
         backbone={"dropout": 0.1},
         runtime={"save": "all", **runtime},

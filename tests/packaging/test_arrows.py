@@ -21,7 +21,7 @@ HEAVY |= {"datasets", "pandas", "sklearn", "scipy", "matplotlib", "peft"}
 PROJECT = {"bench", "methods", "tasks", "leaderboard"}
 
 INTERFACES = {
-    "methods": "methods bench.method bench.config bench.errors bench.exchange bench.spectra bench.task",
+    "methods": "methods bench.method bench.config bench.errors bench.exchange bench.spectra bench.task bench.tuners",
     "tasks": "tasks bench.task bench.data bench.errors bench.config bench.spec bench.metrics bench.backbones "
     "bench.batches bench.hub",
     "leaderboard": "leaderboard bench.record bench.spec bench.errors",
@@ -29,7 +29,7 @@ INTERFACES = {
 """What of the project each package may import: a name stands for the module and all below it."""
 
 LIGHT_BENCH = ["__init__", "cli", "config", "data", "describe", "errors", "exchange", "guard", "hub", "opening", "plan"]
-LIGHT_BENCH += ["record", "registry", "settings", "spec", "task"]
+LIGHT_BENCH += ["record", "registry", "settings", "spec", "task", "tuners"]
 """Modules (or packages) of `bench` that the command line imports before it knows that something will be trained."""
 
 
@@ -161,7 +161,8 @@ def test_registered_module_and_class_exist(kind: registry.Kind, name: str) -> No
 
 @pytest.mark.parametrize("kind", ["methods", "tasks"])
 def test_every_public_file_is_registered(kind: registry.Kind) -> None:
-    registered = {value.partition(":")[0] for value in registry.BUILTIN[kind].values()}
+    named = {**registry.BUILTIN[kind], **registry.PREFIXES.get(kind, {})}
+    registered = {value.partition(":")[0] for value in named.values()}
     bases = {"tasks.text"}  # what packages of others build on
     assert {f"{kind}.{path.stem}" for path in sources(f"{kind}/[!_]*.py")} - bases == registered
 

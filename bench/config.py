@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from bench.errors import UsageError
@@ -123,6 +123,40 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationConfig:
+    """How a low-rank method shares its rank out between layers; the trained parameters stay those of `method.rank`."""
+
+    policy: Literal["uniform", "depth", "depth-reverse", "gradient"] = "uniform"
+    """Same rank everywhere; rank that grows, or falls, linearly with depth; or in proportion to the rank of each
+    layer's gradient on the first batch."""
+    slope: float = 0.5
+    """Depth: the first block's rank is 1 − slope times the middle one's, the last block's 1 + slope times; 0 to 1."""
+    measure: Literal["effective", "energy"] = "effective"
+    """Gradient: its effective rank, or the number of singular values that carry 90 % of its energy."""
+    minimum: int = 1
+    """Least rank of a layer."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that the policy uses what is given.
+
+        Raises:
+            UsageError: an option is set that the policy does not use: two names would stand for one experiment.
+        """
+        in_range("allocation.slope", self.slope, 0, 1)
+        in_range("allocation.minimum", self.minimum, 1)
+        users: dict[str, tuple[str, ...]] = {"slope": ("depth", "depth-reverse"), "measure": ("gradient",)}
+        users["minimum"] = (*users["slope"], *users["measure"])
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default and self.policy not in users[field.name]:
+                raise UsageError(
+                    f"allocation.{field.name}={value} changes nothing with allocation.policy={self.policy}",
+                    f"it belongs to the policies {', '.join(users[field.name])}",
+                    "Leave it out, or choose one of these.",
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
     """How a run is executed; nothing here changes its result or its identity."""
 
@@ -152,6 +186,7 @@ NAMESPACES: dict[str, type] = {
     "task": TaskConfig,
     "data": DataConfig,
     "backbone": BackboneConfig,
+    "allocation": AllocationConfig,
     "runtime": RuntimeConfig,
 }
 """Namespaces of `--set` besides `method`, whose options are the method's own `Config`; a task may add to `task`."""

@@ -20,7 +20,7 @@ from bench import checkpoint, memory, metrics, registry
 from bench.backbones import Backbone
 from bench.batches import Cut
 from bench.callbacks import Checkpoint, LossCurve, Predictions
-from bench.config import BackboneConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
+from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
 from bench.data import Corpus
 from bench.errors import UsageError
 from bench.method import Method
@@ -94,6 +94,7 @@ def fit(
             "train_s": round(curve.train_s, 3),
             "eval_s": round(eval_s, 3),
             "peak_memory_bytes": memory.peak(),
+            "cache_bytes": method.cache_bytes,
             "device": _device(trainer),
             "devices": trainer.world_size,
             "resumed_at": keeper.resumed,
@@ -121,6 +122,7 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
         optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
         lr=spec.lr or 0.0,
         seed=spec.seed,
+        allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
     )
     if not task.spec.num_classes:
         method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone

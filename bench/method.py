@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from bench.config import HeadConfig, OptimConfig
+from bench.config import AllocationConfig, HeadConfig, OptimConfig
 from bench.errors import UsageError
 from bench.exchange import PeftFolder
 from bench.spectra.delta import Delta
@@ -33,8 +33,10 @@ class Method(LightningModule):
         learning_rate: default of `--lr`.
         learning_rates: three candidates of `--select lr` where `--lr` names none.
         needs: modalities it works on.
+        allocates: whether it has a rank per layer that `allocation` can share out.
         penalties: what the run adds to the loss whatever the method, each once per global batch.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
+        cache_bytes: what it kept per device, while training, to compute it only once.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
 
@@ -42,8 +44,10 @@ class Method(LightningModule):
     learning_rate: ClassVar[float] = 1e-3
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
+    cache_bytes: int = 0
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Method(LightningModule):
         optim: OptimConfig,
         lr: float,
         seed: int,
+        allocation: AllocationConfig | None = None,
     ) -> None:
         """Build the head.
 
@@ -66,10 +71,11 @@ class Method(LightningModule):
             optim: options of AdamW and its schedule.
             lr: learning rate.
             seed: seeds the head, so that every method starts from the same one, and what the method adds.
+            allocation: how rank is shared out, by a method that allocates; None: uniformly.
         """
         super().__init__()
         self.backbone, self.task, self.config = backbone, task, config
-        self.seed = seed
+        self.seed, self.allocation = seed, allocation or AllocationConfig()
         self.head_config, self.optim, self.lr = head, optim, lr
         self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
         self.head.requires_grad_(head.trainable)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bench import registry
 from bench.backbones import Backbone, open_backbone
 from bench.batches import Cut
-from bench.config import NAMESPACES, BackboneConfig
+from bench.config import NAMESPACES, AllocationConfig, BackboneConfig
 from bench.data import Corpus, DataRequest
 from bench.describe import describe as describe_entry
 from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
@@ -118,6 +118,7 @@ def make(request: Request) -> Plan:
     options = resolve_all(request.settings, request.methods, request.families)
     for namespace, kind in NAMESPACES.items():
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
+    _share_out(options)
     request = replace(request, data=replace(request.data, **options[request.methods[0]]["data"]))
     micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
     Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
@@ -141,6 +142,33 @@ def make(request: Request) -> Plan:
     if request.strict and skipped:
         raise _nothing(skipped, "--strict: not all of what was asked can run")
     return Plan(cells=tuple({cell.run_id: cell for cell in cells}.values()), skipped=tuple(skipped))
+
+
+def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
+    """Let those methods keep a given `allocation` that have a rank per layer; the others run as they always do.
+
+    Raises:
+        UsageError: none has one, or an adapter to start from decides it.
+    """
+    policy = next(iter(options.values()))["allocation"]["policy"]
+    shares = policy != AllocationConfig().policy
+    able = {name for name in options if describe_entry("methods", name).attributes.get("allocates")}
+    if shares and not able:
+        every = [n for n in registry.entries("methods") if describe_entry("methods", n).attributes.get("allocates")]
+        raise UsageError(
+            f"allocation.policy={policy}: {', '.join(options)} has no rank to share out between layers",
+            f"methods that have: {', '.join(sorted(every))}",
+            "Leave it out, or choose one of these.",
+        )
+    for name, given in options.items():
+        if shares and name in able and given["method"].get("start"):
+            raise UsageError(
+                f"allocation.policy={policy} with method.start",
+                f"every layer of {name} has the rank that the adapter gives it",
+                "Leave one of the two out.",
+            )
+        if not (shares and name in able):
+            given["allocation"] = {}
 
 
 def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
@@ -223,6 +251,7 @@ def _spec(
         optim=options["optim"],
         task_options=_task_options(opened),
         backbone_options=options["backbone"],
+        allocation=options["allocation"],
         runtime=options["runtime"],
         accelerator=request.accelerator,
         devices=request.devices,

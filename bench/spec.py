@@ -20,8 +20,8 @@ Option = str | int | float | bool | None
 
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
-LATER = frozenset({"penalty"})
-"""Fields that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
+LATER = frozenset({"allocation", "penalty"})
+"""Namespaces that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class RunSpec:
         start: folder of the adapter to start from; its content's hash is the method's option `start`.
         task_options: options of the task, without those that only say what the examples are (`Corpus.reading`).
         method_options, head, optim, backbone_options, runtime: the other namespaces of `--set`.
-        penalty: the namespace of that name; empty where nothing is penalised.
+        allocation, penalty: namespaces too; empty where rank is uniform, and where nothing is penalised.
     """
 
     method: str
@@ -96,6 +96,7 @@ class RunSpec:
     optim: Mapping[str, Option] = field(default_factory=dict)
     task_options: Mapping[str, Option] = field(default_factory=dict)
     backbone_options: Mapping[str, Option] = field(default_factory=dict)
+    allocation: Mapping[str, Option] = field(default_factory=dict)
     runtime: Mapping[str, Option] = field(default_factory=dict)
     accelerator: str = "auto"
     devices: int = 1
@@ -106,8 +107,7 @@ class RunSpec:
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""
-        fields = {name: value for name, value in asdict(self).items() if name not in NOT_IDENTITY}
-        return {name: value for name, value in fields.items() if value or name not in LATER}
+        return deciding(asdict(self))
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """16 hex digits that name this run: the specification, the protocol, the bytes of data and weights."""
@@ -132,6 +132,11 @@ class RunSpec:
         """The RunSpec that `to_json` wrote."""
         fields: dict[str, Any] = {**data, "select": tuple(data["select"])}
         return cls(**fields)
+
+
+def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those fields of a specification that decide the result."""
+    return {name: value for name, value in fields.items() if name not in NOT_IDENTITY and (value or name not in LATER)}
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from bench.record import Record
-from bench.spec import NOT_IDENTITY
+from bench.spec import deciding
 
 _COMPARED = {"task", "seed", "holdout", "backbone", "max_steps", "epochs", "batch_size", "train_samples", "precision"}
 """Fields of a specification that are no setting of a row: its table, its columns or its seeds carry them."""
@@ -57,7 +57,7 @@ def row_key(run: Record) -> RowKey:
 
     A learning rate that was selected is the same setting whatever was chosen.
     """
-    spec = {name: value for name, value in run["spec"].items() if name not in NOT_IDENTITY | _COMPARED}
+    spec = {name: value for name, value in deciding(run["spec"]).items() if name not in _COMPARED}
     flat = {"lr": "selected"} if spec["lr"] is None else {}
     for name, value in spec.items():
         if isinstance(value, dict):

@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch, Method
 from bench.spectra import Delta
+from methods._allocation import gradient_rank, share_out
 from methods._fused import split
 
 
@@ -89,6 +90,11 @@ class LowRankConfig:
 class LowRank(Method):
     """Freezes the backbone and gives each target layer the `FactoredLinear` that `layer` builds."""
 
+    allocates: ClassVar[bool] = True
+    rank_step: int = 1
+    """Ranks are multiples of it."""
+    _unspent = 0
+
     @abstractmethod
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The adapted layer that takes the place of `base` (m, n).
@@ -113,8 +119,29 @@ class LowRank(Method):
             replace(self.backbone, name, self.layer(name, base, ranks[name], generator))
 
     def ranks(self, found: Sequence[tuple[str, nn.Linear]], batch: Batch) -> dict[str, int | None]:
-        """Rank of every target layer by name: `method.rank` for each."""
-        return {name: self.config.rank for name, _ in found}
+        """Rank of every target layer by name: `method.rank` for each, or as many parameters shared by `allocation`.
+
+        Raises:
+            UsageError: there is no rank to share out, or the least ranks cost more than it.
+        """
+        config, rank = self.allocation, self.config.rank
+        if config.policy == "uniform":
+            return {name: rank for name, _ in found}
+        measured: dict[str, float] = {}
+        if config.policy == "gradient":
+            self.with_gradients(found, batch, lambda name, g: measured.update({name: gradient_rank(config, g)}))
+        shapes = {name: (base.out_features, base.in_features) for name, base in found}
+        given, self._unspent = share_out(config, shapes, measured, uniform=rank, cost=self.cost, step=self.rank_step)
+        return {**given}
+
+    def cost(self, m: int, n: int, rank: int) -> int:
+        """Trained parameters of an adapted layer (m, n) of that rank, up to what does not depend on it."""
+        return rank * (m + n)
+
+    def warnings(self) -> list[str]:
+        """That the allocation could not spend all that the uniform rank does."""
+        policy, rest = self.allocation.policy, self._unspent
+        return [f"allocation.policy={policy} trains {rest:,} parameters fewer than method.rank everywhere"] * (rest > 0)
 
     def prepare(
         self,

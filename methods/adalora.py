@@ -127,6 +127,10 @@ class AdaLoRA(LowRank):
         """The budget that remains is the sum of the layers' ranks."""
         self._target = sum(rank or 0 for rank in ranks.values())
 
+    def cost(self, m: int, n: int, rank: int) -> int:
+        """Of the triplets that a layer starts with."""
+        return (self.config.init_rank or math.ceil(1.5 * rank)) * (m + n + 1)
+
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·(E ⊙ A) beside it, at its initial rank."""
         assert rank is not None

@@ -13,6 +13,7 @@ from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch
 from methods._adapters import AdapterConfig, Adapters
+from methods._prefix import MIB, Prefix
 
 STREAM = 2010
 """Keeps the drawn n apart from what else is drawn from seed and step."""
@@ -21,10 +22,10 @@ STREAM = 2010
 class AdapterDrop(Adapters):
     """h ← h + Up(act(Down(h))) after the blocks from number n on, none before (Rücklé et al. 2021, arXiv 2010.11918).
 
-    Specialised (`method.n` given): blocks below n have no adapters. Robust (none): n ~ U{0, …, L−1} at every step, for
-    the whole batch, so that any n may be chosen afterwards. No gradient reaches the blocks below n. The record holds a
-    curve of the score over every n that the adapters allow. Trains: Down (b, D), Up (D, b) and their biases in each
-    adapted block, and the head.
+    Specialised (`method.n` given): blocks below n have no adapters, and their output is computed once per training
+    example. Robust (none): n ~ U{0, …, L−1} at every step, for the whole batch, so that any n may be chosen afterwards.
+    No gradient reaches the blocks below n. The record holds a curve of the score over every n that the adapters allow.
+    Trains: Down (b, D), Up (D, b) and their biases in each adapted block, and the head.
     Parameters: (L−n)·(2·D·b + b + D) for L blocks, with n = 0 in the robust form, plus head.
     """
 
@@ -40,10 +41,16 @@ class AdapterDrop(Adapters):
         sweep: bool = True
         """Evaluate for every number of dropped adapters, and keep the curve in the record."""
 
+        cache: bool = True
+        """With a fixed n, compute the frozen blocks once per training example instead of once per epoch."""
+        cache_mib: int = 2048
+        """Host memory per device that this may take; where it needs more, nothing is cached."""
+
         def __post_init__(self) -> None:
             """Check ranges."""
             super().__post_init__()
             in_range("method.n", self.n or 0, 0)
+            in_range("method.cache_mib", self.cache_mib, 0)
 
     config: Config
 
@@ -63,9 +70,29 @@ class AdapterDrop(Adapters):
         self.skips_parameters = self.config.n is None
         return n
 
+    def adapt(self, batch: Batch) -> None:
+        """Freeze the backbone and adapt its blocks."""
+        super().adapt(batch)
+        self.prefix = Prefix(self.backbone, self.blocks, self.config.n or 0)
+        self._refusal = ""
+
+    def on_train_start(self) -> None:
+        """Compute what the frozen blocks give."""
+        if self.config.n and self.config.cache:
+            self._refusal = self.prefix.fill(self, self.config.cache_mib * MIB)
+            self.cache_bytes = self.prefix.bytes
+
+    def on_train_end(self) -> None:
+        """Give its memory back."""
+        self.prefix.clear()
+
+    def warnings(self) -> list[str]:
+        """Why the frozen blocks were computed again in every epoch, where they were to be cached."""
+        return [f"the frozen blocks were not cached: {self._refusal}"] if self._refusal else []
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted loss, without the adapters that this step drops."""
-        with self.dropping(self.drawn(self.trainer.global_step)):
+        with self.dropping(self.drawn(self.trainer.global_step)), self.prefix.replaying(batch):
             return super().training_step(batch, batch_idx)
 
     def drawn(self, step: int) -> int:

@@ -63,9 +63,16 @@ class DeepLoRA(LowRank):
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers; the compressed form looks at one gradient first."""
+        self.rank_step = 2 if self.config.form == "compressed" else 1
         super().adapt(batch)
         for factor in self._outer():
             factor.requires_grad_(self.config.gamma > 0)
+
+    def cost(self, m: int, n: int, rank: int) -> int:
+        """Of the factors that train."""
+        if self.config.form == "full":
+            return rank * (m + n) + (self.config.depth - 2) * rank**2
+        return (rank * (m + n) if self.config.gamma > 0 else 0) + self.config.depth * rank**2
 
     def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with its L factors, or the L + 2 of the compressed form, beside it."""

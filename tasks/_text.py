@@ -80,6 +80,12 @@ class TextDataModule(LightningDataModule):
         """The whole global batch of step 0, the same on every device."""
         return self.collate(self.train, self.batches[0])
 
+    def once(self, size: int = 32) -> Iterator[Batch]:
+        """Every training example once, long ones first, in batches that depend on nothing but the data."""
+        order = np.argsort(-self.train.lengths, kind="stable")
+        for i in range(0, len(order), size):
+            yield self.collate(self.train, order[i : i + size])
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro batches of this device, in order, for the whole run, or for what is left of an interrupted one."""
         return _Resumable(self, _Steps(self, self.cut()))

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.cli.output import table
 
-_PLACES = ("method_options", "head", "optim", "penalty", "task_options", "backbone_options", "runtime")
+_PLACES = ("method_options", "head", "optim", "penalty", "task_options", "backbone_options", "allocation", "runtime")
 
 
 def text(record: dict[str, Any]) -> str:
@@ -47,6 +47,8 @@ def _results(record: dict[str, Any]) -> str:
         rows.append(("time", f"{cost['train_s']:.1f} s training, {cost['eval_s']:.1f} s evaluation"))
         memory = cost["peak_memory_bytes"]
         peak = "" if memory is None else f", peak memory {memory / 2**20:,.0f} MiB"
+        if kept := cost.get("cache_bytes"):
+            rows.append(("cached", f"{kept / 2**20:,.1f} MiB, computed once per example"))
         rows.append(("device", f"{cost['devices']} × {cost['device']}{peak}"))
     return table(("result", ""), rows) if rows else ""
 

@@ -16,7 +16,15 @@ from torch import Tensor
 import bench.fit as training
 from bench import registry
 from bench.backbones import Backbone, from_folder
-from bench.config import BackboneConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
+from bench.config import (
+    AllocationConfig,
+    BackboneConfig,
+    HeadConfig,
+    OptimConfig,
+    PenaltyConfig,
+    RuntimeConfig,
+    TaskConfig,
+)
 from bench.data import Corpus, DataRequest, Example
 from bench.method import Method
 from bench.spec import RunSpec
@@ -96,9 +104,10 @@ class Lab:
     tasks: dict[str, Toy] = field(default_factory=lambda: {s.name: toy(s) for s in (CLASSES, SCORES)})
 
     def spec(self, method: str, **changes: Any) -> RunSpec:
-        """A method's defaults, 20 steps of 16; `options`, `head`, `optim`, `penalty`, … change some."""
+        """A method's defaults, 20 steps of 16; `options`, `head` and the other namespaces change some."""
         kind = registry.load("methods", method)
-        given = {name: changes.pop(name, {}) for name in ("options", "head", "optim", "penalty", "backbone", "runtime")}
+        spaces = ("options", "head", "optim", "penalty", "backbone", "allocation", "runtime")
+        given = {name: changes.pop(name, {}) for name in spaces}
         fields: dict[str, Any] = {
             "task": CLASSES.name,
             "lr": kind.learning_rate,
@@ -111,6 +120,7 @@ class Lab:
             "penalty": asdict(PenaltyConfig(**given["penalty"])) if given["penalty"] else {},
             "task_options": asdict(TaskConfig()),
             "backbone_options": asdict(BackboneConfig(**given["backbone"])),
+            "allocation": asdict(AllocationConfig(**given["allocation"])) if given["allocation"] else {},
             "runtime": asdict(RuntimeConfig(**given["runtime"])),
         }
         return RunSpec(method=method, backbone=self.backbone.name, **fields | changes)

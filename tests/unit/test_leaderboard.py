@@ -220,6 +220,16 @@ def test_where_it_ran_makes_no_row(run, field):
     assert row.cells[0].n == 2
 
 
+def test_runs_from_before_a_namespace_share_the_row_of_those_that_leave_it_empty(run):
+    older, plain = run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={"allocation": {}})
+    del older["spec"]["allocation"]
+    [row] = rows([older, plain])
+    assert row.cells[0].n == 2 and row.label == "lora"
+    deep = run("lora", "cola", 0, 0.3, spec={"allocation": {"policy": "depth", "slope": 0.5}})
+    labels = {row.cells[0].mean: row.label for row in rows([older, plain, deep])}
+    assert set(labels.values()) == {"lora", "lora (allocation.policy=depth, allocation.slope=0.5)"}
+
+
 def test_a_learning_rate_chosen_per_task_is_one_row(run):
     spec = {"lr": None, "select": [1e-4, 3e-4]}
     some = [run("lora", "cola", 0, 0.1, spec=spec, lr=1e-4), run("lora", "rte", 0, 0.2, spec=spec, lr=3e-4)]

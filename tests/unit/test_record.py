@@ -181,7 +181,17 @@ def paths(schema, prefix=""):
         yield from paths(part.get("items", {}), f"{prefix}{name}[].")
 
 
-OPTIONAL = {"backbone.pooling", "cost.resumed_at", "spec.start", "sweep", "report", "source.reading", "spec.penalty"}
+OPTIONAL = {
+    "backbone.pooling",
+    "cost.resumed_at",
+    "cost.cache_bytes",
+    "spec.allocation",
+    "spec.penalty",
+    "spec.start",
+    "sweep",
+    "report",
+    "source.reading",
+}
 """Fields that older records, or those of some methods or data, lack."""
 FIELDS = list(paths(record.schema()))
 

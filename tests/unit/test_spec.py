@@ -45,6 +45,7 @@ OTHER: dict[str, Any] = {
     "optim": {"eps": 1e-6},
     "task_options": {"max_length": 64},
     "backbone_options": {"revision": "v2"},
+    "allocation": {"policy": "depth"},
     "runtime": {"micro_batch": 4},
     "accelerator": "cpu",
     "devices": 2,
@@ -82,6 +83,12 @@ def test_an_option_more_is_another_run(space: str) -> None:
     assert BASE.with_(**{space: {}}).run_id("d", "w") != BASE.run_id("d", "w")
 
 
+@pytest.mark.parametrize("space", sorted(LATER))
+def test_a_namespace_that_came_later_enters_only_where_it_holds_something(space: str) -> None:
+    ids = {BASE.with_(**{space: given}).run_id("d", "w") for given in ({}, {"more": 0.5}, {"more": 1.0})}
+    assert len(ids) == 3 and BASE.run_id("d", "w") in ids
+
+
 def test_the_order_of_options_does_not_matter() -> None:
     turned = BASE.with_(method_options=dict(reversed(BASE.method_options.items())))
     assert turned.run_id("d", "w") == BASE.run_id("d", "w")
@@ -97,12 +104,14 @@ def test_data_weights_and_protocol_enter(name: str, monkeypatch: pytest.MonkeyPa
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in ids)
 
 
-def test_the_id_is_the_hash_of_canonical_json() -> None:
+@pytest.mark.parametrize(("changes", "silent"), [({}, LATER), ({"allocation": {"policy": "depth"}}, {"penalty"})])
+def test_the_id_is_the_hash_of_canonical_json(changes: dict[str, Any], silent: set[str]) -> None:
     """The same in every process and on every machine."""
-    fields = {k: v for k, v in BASE.to_json().items() if k not in NOT_IDENTITY | LATER}
+    spec = BASE.with_(**changes)
+    fields = {k: v for k, v in spec.to_json().items() if k not in NOT_IDENTITY | silent}
     material = {**fields, "protocol": bench.spec.PROTOCOL, "data": "d", "weights": "w"}
     text = json.dumps(material, sort_keys=True, separators=(",", ":"))
-    assert BASE.run_id("d", "w") == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert spec.run_id("d", "w") == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_fields_that_came_later_leave_old_ids_as_they_were() -> None:

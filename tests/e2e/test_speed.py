@@ -1,0 +1,41 @@
+"""The timing scripts run and report every variant; what they measure is nobody's to assert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.speed import adapterdrop
+from bench.speed.adapterdrop import Seconds
+
+
+def test_adapterdrop_times_every_n_with_and_without_cache(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--backbone", str(tiny_bert), "--data", "embedded", "--train-samples", "20", "--accelerator", "cpu"]
+    runs: list[tuple[object, int]] = []
+    import bench.fit as fitting
+
+    real = fitting.fit
+
+    def fit(spec, *args, **options):
+        result = real(spec, *args, **options)
+        runs.append((spec.method_options["n"], result["cost"]["cache_bytes"]))
+        return result
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    assert adapterdrop.main([*words, "--rounds", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in shown] == ["variant", "n=0", "n=1", "n=1 cached"]
+    assert len(runs) == 1 + 2 * 3
+    assert sorted((n, kept > 0) for n, kept in runs[1:]) == [(0, False)] * 2 + [(1, False)] * 2 + [(1, True)] * 2
+    assert adapterdrop.main([*words, "--train-samples", "10000000"]) != 0
+    assert "training examples" in capsys.readouterr().err
+
+
+def test_a_ratio_compares_runs_of_one_round() -> None:
+    found = {"n=0": [Seconds(1.0, 0.0), Seconds(4.0, 0.0), Seconds(2.0, 0.0)]}
+    found["n=1"] = [Seconds(0.5, 1.0), Seconds(3.0, 2.0), Seconds(0.5, 4.0)]
+    row = adapterdrop.report(found).splitlines()[2]
+    assert row.split() == ["n=1", "0.50", "0.50", "(0.25", "…", "0.75)", "+2.00"]

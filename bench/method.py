@@ -133,7 +133,7 @@ class Method(LightningModule):
         """
         raise UsageError(
             f"{cls.__name__} has no equivalent in peft",
-            "`bench export --peft` writes runs of methods whose ΔW peft can compute, such as lora, adalora and deeplora",
+            "`bench export --peft` writes runs of methods whose ΔW peft can compute, such as lora and adalora",
             "Use the run's own adapter.safetensors.",
         )
 

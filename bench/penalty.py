@@ -27,8 +27,8 @@ def nuclear(method: Method, config: PenaltyConfig) -> Callable[[], Tensor]:
         counts = {len(delta.factors) for _, _, delta in method.updates()}
     if not counts:
         raise UsageError(
-            f"penalty.nuclear={config.nuclear:g}: {kind} has no ΔW",
-            "it changes no weight matrix of the backbone",
+            f"penalty.nuclear={config.nuclear:g}: {kind} offers no ΔW to penalise",
+            "it adds no update to a weight matrix, or computes it out of reach of the loss",
             "Take a method such as lora, adalora, deeplora or full, or leave the penalty away.",
         )
     if config.form != "exact" and counts != {2}:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bench.spec import RunSpec
+from leaderboard.markdown import trained
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -100,7 +101,7 @@ def make_progress(total: int) -> Progress:
 
 
 def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
-    """`deeplora glue/cola seed 0  matthews 0.41  0.08 M trained (0.3 %)  rank 8 → 2.3 used  38 s`."""
+    """`deeplora glue/cola seed 0  matthews 0.41  0.08 M (0.3 %) trained  rank 8 → 2.3 used  38 s`."""
     trial = "trial " if spec.holdout else ""
     rate = f" lr {record['lr']:g}" if record["lr"] is not None else ""
     head = f"{trial}{spec.method} {spec.task} seed {spec.seed}{rate}"
@@ -110,7 +111,7 @@ def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
     primary, params, cost = record["metrics"]["primary"], record["params"], record["cost"]
     parts = [
         f"{head:<40} {primary['name']} {primary['value']:.3f}",
-        f"{params['trainable'] / 1e6:.2f} M trained ({params['trainable'] / params['total']:.1%})",
+        f"{trained(params['trainable'], params['trainable'] / params['total'])} trained",
     ]
     if record["ranks"]:
         used = sum(r["effective"] for r in record["ranks"]) / len(record["ranks"])

@@ -135,11 +135,14 @@ def _average(row: Row) -> str:
 
 
 def _trained(row: Row) -> str:
-    if row.trainable is None or row.share is None:
-        return NOTHING
-    percent = 100 * row.share
+    return NOTHING if row.trainable is None or row.share is None else trained(row.trainable, row.share)
+
+
+def trained(parameters: float, share: float) -> str:
+    """`0.07 M (0.3 %)`: how many parameters, and their share of all."""
+    percent = 100 * share
     digits = f"{percent:.0f}" if percent >= 99.95 else f"{percent:.1f}" if percent >= 0.1 else f"{percent:.2g}"
-    return f"{_count(row.trainable)} ({digits} %)"
+    return f"{_count(parameters)} ({digits} %)"
 
 
 def _count(parameters: float) -> str:

@@ -163,7 +163,10 @@ class Bridge(Method):
                 "Train it with the option that saves its indices, where it has one.",
             )
         options = {key: value for key, value in vars(config).items() if key != "target"}
-        given = kind(target_modules=layers, inference_mode=True, **options).to_dict()
+        given = {
+            **kind(target_modules=layers, inference_mode=True, **options).to_dict(),
+            "peft_type": cls.tuner.upper(),
+        }
         return {key: sorted(v) if isinstance(v, set) else v for key, v in given.items()}, found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -131,4 +131,4 @@ def _sha256(file: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         kind = "no such file" if not file.exists() else f"cannot be read ({error.strerror or error})"
-        raise unusable(file, kind, todo="Give the path of a table.") from error
+        raise DataProblem(f"{file}: {kind}", f"looked from {Path.cwd()}", "Give the path of a table.") from error

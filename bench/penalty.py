@@ -28,7 +28,7 @@ def nuclear(method: Method, config: PenaltyConfig) -> Callable[[], Tensor]:
     if not counts:
         raise UsageError(
             f"penalty.nuclear={config.nuclear:g}: {kind} offers no ΔW to penalise",
-            "it adds no update to a weight matrix, or computes it out of reach of the loss",
+            "it changes no weight matrix, or computes its update out of reach of the loss",
             "Take a method such as lora, adalora, deeplora or full, or leave the penalty away.",
         )
     if config.form != "exact" and counts != {2}:

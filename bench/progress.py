@@ -116,6 +116,6 @@ def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
     if record["ranks"]:
         used = sum(r["effective"] for r in record["ranks"]) / len(record["ranks"])
         nominal = sum(r["nominal"] for r in record["ranks"]) / len(record["ranks"])
-        parts.append(f"rank {nominal:g} → {used:.1f} used")
+        parts.append(f"rank {nominal:.3g} → {used:.1f} used")
     parts.append("done before" if before else f"{cost['train_s'] + cost['eval_s']:.0f} s")
     return "  ".join([*parts, *(f"! {w}" for w in record["warnings"])])

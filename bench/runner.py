@@ -239,7 +239,9 @@ def _blank(cell: Cell) -> record.Record:
 
 def _more_packages(method: str) -> tuple[str, ...]:
     """Packages that decide the results of this method alone."""
-    return ("peft",) if method.startswith("peft:") else ()
+    from bench.tuners import PREFIX
+
+    return ("peft",) if method.startswith(PREFIX) else ()
 
 
 @cache

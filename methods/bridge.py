@@ -68,6 +68,7 @@ class Bridge(Method):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(self.seed)
+            # thirty tuners refuse options in as many ways: bad values and shapes, divisions by them, missing packages
             try:
                 self.backbone.model = get_peft_model(network, self._classes()[0](target_modules=chosen, **options))
             except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, ArithmeticError) as error:
@@ -125,7 +126,7 @@ class Bridge(Method):
             weight = layer.base.weight.detach()
             try:
                 difference = weight - self._plain[name]["weight"] if self._plain else _moved(layer.tuned, weight)
-            except NotImplementedError:
+            except NotImplementedError:  # peft's own merge of this tuner (lily) raises it: there is no W' to compare
                 return
             yield name, Delta(factors=(difference.to(weight.dtype),), nominal=min(weight.shape))
 

@@ -10,81 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
+from adapter_reference import NETWORKS, D, L, Tuples, deep_bert, dev_batch, plain, shake, weights
 from scipy.stats import chisquare
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    RobertaConfig,
-    RobertaModel,
 )
 
-from bench.backbones import from_folder
 from bench.errors import UsageError
 from methods._adapters import AdapterConfig, Adapters, find_blocks
-from methods._prefix import Prefix
-
-L, D = 4, 32
 
 
 @pytest.fixture(scope="module")
 def deep(tiny_bert: Path, make_lab: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A lab on a BERT of four blocks, with matrices large enough for features to depend on the text."""
-    folder = tmp_path_factory.mktemp("deep") / "deep-bert"
-    torch.manual_seed(5)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    sizes = {"hidden_size": D, "num_hidden_layers": L, "num_attention_heads": 2, "intermediate_size": 48}
-    model = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8 if parameter.ndim > 1 else 1)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return make_lab(backbone=from_folder("deep-bert", folder))
-
-
-@torch.no_grad()
-def shake(method: nn.Module) -> None:
-    """Move all that trains far from its start, so that a wrong sign or place shows."""
-    generator = torch.Generator().manual_seed(7)
-    for parameter in method.parameters():
-        if parameter.requires_grad:
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-
-
-def weights(state: dict[str, Tensor]) -> dict[int, list[Tensor]]:
-    """Down, its bias, Up, its bias of every adapted block, by their names in a state or an export."""
-    prefix, parts = "backbone.model.encoder.layer", ("down.weight", "down.bias", "up.weight", "up.bias")
-    there = [i for i in range(L) if f"{prefix}.{i}.adapter.up.bias" in state]
-    return {i: [state[f"{prefix}.{i}.adapter.{part}"].detach().clone() for part in parts] for i in there}
-
-
-def plain(
-    model: Any, inputs: dict[str, Tensor], adapters: dict[int, list[Tensor]], act: Callable[[Tensor], Tensor] = F.relu
-) -> Tensor:
-    """Pooled features of transformers' own blocks, one after the other, with these adapters in between."""
-    hidden = model.embeddings(input_ids=inputs["input_ids"], token_type_ids=inputs["token_type_ids"])
-    closed = (1 - inputs["attention_mask"][:, None, None, :].to(hidden.dtype)) * torch.finfo(hidden.dtype).min
-    for i, block in enumerate(model.encoder.layer):
-        out = block(hidden, closed)
-        hidden = out[0] if isinstance(out, tuple) else out
-        if i in adapters:
-            down, down_bias, up, up_bias = adapters[i]
-            hidden = hidden + act(hidden @ down.T + down_bias) @ up.T + up_bias
-    return model.pooler(hidden)
-
-
-def dev_batch(data: Any) -> dict[str, Any]:
-    tokens = data.evaluation["dev"]
-    return data.collate(tokens, np.arange(len(tokens.labels)))
+    """A lab on that BERT."""
+    return make_lab(backbone=deep_bert(tiny_bert, tmp_path_factory.mktemp("deep") / "deep-bert"))
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["identity adapters", "moved adapters"])
@@ -278,46 +221,6 @@ def test_the_sweep_is_what_zeroed_adapters_score(deep: Any, method: str, options
 # any stack of transformer blocks
 
 
-class Tuples(nn.Module):
-    """Blocks that give a tuple, as those of older transformers do."""
-
-    def __init__(self, blocks: int, kind: Callable[..., Any] = nn.ModuleList) -> None:
-        super().__init__()
-        self.width = D
-        self.layers = kind([self.Block() for _ in range(blocks)])
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.other = nn.Linear(D, 8), nn.Linear(8, D)
-
-        def forward(self, x: Tensor) -> tuple[Tensor, str]:
-            return torch.tanh(self.other(self.one(x))), "attention"
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x, word = layer(x)
-            assert word in ("attention", None)
-        return x
-
-
-def vit() -> nn.Module:
-    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": D, "depth": 3, "num_heads": 2, "num_classes": 0}
-    model = timm.create_model("vit_tiny_patch16_224", **sizes)
-    model.width = D
-    return model
-
-
-SIZES = {"vocab_size": 20, "num_attention_heads": 2, "num_hidden_layers": 3}
-NETWORKS: dict[str, Callable[[], Any]] = {
-    "bert": lambda: BertModel(BertConfig(hidden_size=D, intermediate_size=40, **SIZES)),
-    "roberta": lambda: RobertaModel(RobertaConfig(hidden_size=D, intermediate_size=40, **SIZES)),
-    "distilbert": lambda: DistilBertModel(DistilBertConfig(vocab_size=20, dim=D, n_layers=3, n_heads=2, hidden_dim=40)),
-    "vit": vit,
-    "tuples": lambda: Tuples(3),
-}
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_adapters_follow_the_blocks_of_every_network(name: str) -> None:
     """With Down at zero, an adapter adds act(0 + b)·Up: a known vector behind each of its blocks, and nowhere else."""
@@ -401,167 +304,3 @@ def test_dropout_acts_on_what_an_adapter_adds_in_training_alone(deep: Any) -> No
         kept = (moving - x).abs() > 1e-7
         assert 0.45 < float(kept.double().mean()) < 0.55
         assert torch.allclose((moving - x)[kept], 2 * (still - x)[kept], rtol=1e-4, atol=1e-5)
-
-
-# the frozen prefix, computed once per example
-
-
-def cached(lab: Any, n: int, *, cache: bool = True, **changes: Any) -> Any:
-    options = {"n": n, "cache": cache, "sweep": False, **changes.pop("options", {})}
-    return lab.spec("adapterdrop", options=options, **{"max_steps": 9, "lr": 1e-2, **changes})
-
-
-def same(one: Any, other: Any, tolerance: float) -> bool:
-    ours, theirs = one.method.state_dict(), other.method.state_dict()
-    return all(torch.allclose(ours[name], theirs[name], rtol=0, atol=tolerance) for name in theirs)
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples pass through the first block's attention, call by call, in training."""
-    seen: list[int] = []
-    from transformers.models.bert.modeling_bert import BertAttention
-
-    real = BertAttention.forward
-
-    def forward(self: Any, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self, "first", False):
-            seen.append(len(hidden))
-        return real(self, hidden, *args, **kwargs)
-
-    monkeypatch.setattr(BertAttention, "forward", forward)
-    adapt = Adapters.adapt
-
-    def marking(self: Any, batch: Any) -> None:
-        adapt(self, batch)
-        self.blocks[0].attention.first = True
-
-    monkeypatch.setattr(Adapters, "adapt", marking)
-    return seen
-
-
-@pytest.mark.parametrize("micro", [0, 8])
-@pytest.mark.parametrize("n", [1, L - 1])
-def test_the_cache_changes_no_weight_and_computes_once(deep: Any, computed: list[int], n: int, micro: int) -> None:
-    runs, counts = [], []
-    for cache in (True, False):
-        computed.clear()
-        spec = cached(deep, n, cache=cache, precision="64-true", runtime={"micro_batch": micro})
-        runs.append(deep.run(spec))
-        counts.append(sum(computed) - 48)  # the dev examples
-    assert same(*runs, 1e-9)
-    assert runs[0].losses == pytest.approx(runs[1].losses, rel=1e-9)
-    assert runs[0].result["metrics"] == runs[1].result["metrics"]
-    moved = runs[0].method.state_dict()[f"backbone.model.encoder.layer.{L - 1}.adapter.up.weight"]
-    assert moved.abs().max() > 1e-2
-    assert counts[0] == 34 + 32, "every example once, and the first 32 once more in training mode"
-    assert counts[1] >= 102
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_the_cache_changes_no_weight_in_single_precision(deep: Any, dropout: float) -> None:
-    one, other = (deep.run(cached(deep, 2, cache=cache, options={"dropout": dropout})) for cache in (True, False))
-    assert one.result["cost"]["cache_bytes"] > 0
-    assert same(one, other, 1e-6)
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_rows_are_what_the_plain_blocks_give_each_example_alone(deep: Any, monkeypatch: Any, n: int) -> None:
-    rows: dict[int, Tensor] = {}
-    clear = Prefix.clear
-    monkeypatch.setattr(Prefix, "clear", lambda self: (rows.update(self.rows), clear(self)))
-    run = deep.run(cached(deep, n, precision="64-true"))
-    model = AutoModel.from_pretrained(deep.backbone.path).double().eval()
-    model.encoder.layer, model.pooler = model.encoder.layer[:n], nn.Identity()
-    assert sorted(rows) == [*range(34)] and run.method.prefix.rows == {}
-    for index, row in rows.items():
-        alone = run.data.collate(run.data.train, np.array([index]))
-        with torch.no_grad():
-            assert torch.allclose(row, plain(model, alone["inputs"], {})[0], rtol=0, atol=1e-12)
-    numbers = sum(len(run.data.tokenizer(text)["input_ids"]) for text, *_ in deep.tasks["toy/classes"].corpus.train) * D
-    assert run.result["cost"]["cache_bytes"] == 8 * numbers
-
-
-def test_an_interrupted_cached_run_goes_on_bit_for_bit(deep: Any) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(step: int) -> None:
-        if step == 6:
-            raise Stop
-
-    whole, folder = deep.run(cached(deep, 2)), deep.folder()
-    spec = cached(deep, 2, runtime={"checkpoint_s": 0})
-    with pytest.raises(Stop):
-        deep.run(spec, folder, stop)
-    resumed = deep.run(spec, folder)
-    assert resumed.result["cost"]["resumed_at"] == [5]
-    assert resumed.result["cost"]["cache_bytes"] == whole.result["cost"]["cache_bytes"] > 0
-    assert resumed.losses == whole.losses[5:]
-    assert same(resumed, whole, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("n", "changes", "said"),
-    [
-        (2, {"backbone": {"dropout": 0.1}}, "backbone.dropout"),
-        (2, {"options": {"cache_mib": 0}}, "cache_mib"),
-        (2, {"max_steps": 3}, None),
-        (0, {}, None),
-    ],
-    ids=["dropout", "memory", "one epoch", "n=0"],
-)
-def test_where_it_is_not_right_or_pays_nothing_is_cached(
-    deep: Any, computed: list[int], n: int, changes: dict[str, Any], said: str | None
-) -> None:
-    run = deep.run(cached(deep, n, **changes))
-    assert run.result["cost"]["cache_bytes"] == 0
-    assert ([w for w in run.result["warnings"] if "not cached" in w] != []) == (said is not None)
-    assert said is None or said in run.result["warnings"][0]
-    plainly = deep.run(cached(deep, n, cache=False, **changes))
-    assert plainly.result["warnings"] == []
-    assert run.losses == plainly.losses and same(run, plainly, 0.0), "no random number was used up"
-
-
-@pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_may_replay_its_first_blocks(name: str, n: int) -> None:
-    torch.manual_seed(3)
-    network = NETWORKS[name]().eval()
-    tokens = torch.randint(5, 20, (2, 7))
-    inputs: Any = torch.randn(2, 3, 16, 16) if name == "vit" else torch.randn(2, 7, D) if name == "tuples" else tokens
-    key = {"vit": "x", "tuples": "x"}.get(name, "input_ids")
-    prefix = Prefix(network, find_blocks(network), n)
-    with torch.no_grad():
-        want = network(inputs)
-        hidden = prefix._run(network, {key: inputs})
-        prefix.rows = dict(enumerate(hidden))
-        calls = [0]
-        for block in find_blocks(network)[:n]:
-            next(m for m in block.modules() if isinstance(m, nn.Linear)).register_forward_hook(
-                lambda *_: calls.__setitem__(0, calls[0] + 1)
-            )
-        with prefix.replaying({"index": torch.arange(2)}):
-            again = network(inputs)
-        assert calls == [0], "nothing below is computed"
-        after = network(inputs)
-        assert calls[0] >= n, "and afterwards it is again"
-    for got in (again, after):
-        ours, theirs = (o if isinstance(o, Tensor) else o.last_hidden_state for o in (got, want))
-        assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
-
-
-def test_rows_are_computed_in_batches_that_depend_on_the_data_alone(deep: Any) -> None:
-    """Padding and neighbours may decide a row's last digits, and an interrupted run computes its rows again."""
-    lists: list[list[dict[str, Any]]] = []
-    for seed, done, batch_size in ((0, 0, 16), (5, 7, 8)):
-        data, _ = deep.build(deep.spec("adapterdrop", seed=seed, batch_size=batch_size))
-        data.done = done
-        lists.append([*data.once(size=10)])
-    assert [len(batch["index"]) for batch in lists[0]] == [10, 10, 10, 4]
-    for one, other in zip(*lists, strict=True):
-        assert torch.equal(one["index"], other["index"])
-        assert torch.equal(one["inputs"]["input_ids"], other["inputs"]["input_ids"])
-    assert sorted(i for batch in lists[0] for i in batch["index"].tolist()) == [*range(34)]
-    lengths = [n for batch in lists[0] for n in batch["inputs"]["attention_mask"].sum(1).tolist()]
-    assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1]

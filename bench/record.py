@@ -131,7 +131,8 @@ def find(out: Path, prefix: str) -> Record:
     ids = sorted(p.parent.name for p in out.glob(f"{prefix}*/{FILE}") if _ID.fullmatch(p.parent.name))
     if len(ids) != 1:
         known = f"it could be {', '.join(ids[:5])}" + (" …" if len(ids) > 5 else "") if ids else f"looked in {out}"
-        raise UsageError(f"{len(ids) or 'no'} run{'s' if ids else ''} in {out} begin with '{prefix}'", known, todo)
+        many = f"{len(ids)} runs in {out} begin" if ids else f"no run in {out} begins"
+        raise UsageError(f"{many} with '{prefix}'", known, todo)
     return read(folder(out, ids[0]) / FILE)
 
 

@@ -126,9 +126,9 @@ def _entries(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
     by_name: dict[str, list[Path]] = {}
     for name, directory in request.dirs:
         by_name.setdefault(normal(name or ""), []).append(directory)
-    order: list[tuple[str, Trust]] = [(normal(name), "task") for name in wanted.entries]
-    order += [(suite, "directory") for suite in wanted.suites]
-    order += [("", "directory")]
+    order: list[tuple[str, Trust]] = []
+    order.extend((normal(name), "task") for name in wanted.entries)
+    order.extend((suite, "directory") for suite in (*wanted.suites, ""))
     return [(directory, trust) for name, trust in order for directory in by_name.get(name, [])]
 
 

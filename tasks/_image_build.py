@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import PIL
 
+from bench.errors import DataProblem
 from tasks._image_cache import FACTS, LABELS, PIXELS, Appender, Store, stored
 from tasks._image_decode import Decoder, Mode, Unusable
 from tasks._image_files import Source
@@ -47,7 +48,7 @@ def prepare(sources: Sequence[Source], wish: Wish) -> Store:
     some were drawn), `left_out` (`Rejects`) of `total`, `mean` and `std` per channel of train in [0, 1], `formats`.
 
     Raises:
-        DataProblem: a source is broken as a whole.
+        DataProblem: a source is broken as a whole, or no picture can be used.
     """
     key = {
         "sources": [source.sha256 for source in sources],
@@ -68,7 +69,8 @@ def _build(folder: Path, sources: Sequence[Source], wish: Wish) -> None:
     found = [(source, entry) for source, listing in zip(sources, listings, strict=True) for entry in listing.entries]
     total = len(found) + len(rejects)
     classes = wish.classes or _classes([entry for _, entry in found])
-    found = [pair for pair in found if _known(pair[1], classes, rejects)]
+    reason = f"its class is not one of {'the task' if wish.classes else 'train'}'s"
+    found = [pair for pair in found if _known(pair[1], classes, reason, rejects)]
     whole = Counter(entry.split for _, entry in found)
     found = _fewer(found, wish)
     decoder, pixels = Decoder(size=wish.size, mode=wish.mode), Appender(folder / "rows")
@@ -83,6 +85,10 @@ def _build(folder: Path, sources: Sequence[Source], wish: Wish) -> None:
                 rejects.add(entry.name, error.reason, error.detail)
             else:
                 rows.append((position, entry))
+    if not rows:
+        place = " and ".join(source.place for source in sources)
+        rejects.check(place, "error")
+        raise DataProblem(f"no images in {place}", "it holds no class folder with an image", "Name the folder above.")
     about = {"classes": classes, "total": total, "found": whole, "left_out": rejects.to_json()}
     _finish(folder, pixels, rows, decoder, wish, about)
 
@@ -96,7 +102,8 @@ def _finish(
     about: dict[str, Any],
 ) -> None:
     classes: tuple[str, ...] = about["classes"]
-    shape = decoder.shape or (0, 0, 0)
+    assert decoder.shape
+    shape = decoder.shape
     splits, order = _order(rows, wish)
     pixels.write(folder / PIXELS, shape, order)
     numbers = {name: number for number, name in enumerate(classes)}
@@ -133,10 +140,10 @@ def _classes(entries: Sequence[Entry]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _known(entry: Entry, classes: tuple[str, ...], rejects: Rejects) -> bool:
+def _known(entry: Entry, classes: tuple[str, ...], reason: str, rejects: Rejects) -> bool:
     known = entry.label < len(classes) if isinstance(entry.label, int) else entry.label in classes
     if not known:
-        rejects.add(entry.name, "its class is not one of train's", str(entry.label))
+        rejects.add(entry.name, reason, str(entry.label))
     return known
 
 

@@ -114,10 +114,10 @@ class TaskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """How the user's own data are read; GLUE is read whole or not at all."""
+    """How data are read in which something is broken; GLUE is read whole or not at all."""
 
     on_bad: Literal["error", "skip"] = "error"
-    """A row that cannot be used is an error that names it, or is left out and counted."""
+    """A row or picture that cannot be used is an error that names it, or is left out and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,13 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     "tasks": {
         "glue": "tasks.glue:GLUE",
         "table": "tasks.table:Table",
+        "digits": "tasks.digits:Digits",
+        "mnist": "tasks.vision:MNIST",
+        "fashion-mnist": "tasks.vision:FashionMNIST",
+        "cifar10": "tasks.vision:CIFAR10",
+        "cifar100": "tasks.vision:CIFAR100",
+        "vtab": "tasks.vtab:VTAB",
+        "images": "tasks.images:Images",
     },
     "backbones": {
         "minilm": "bench.backbones.minilm:MiniLM",

@@ -37,7 +37,6 @@ def read_digits(config: ImageConfig, share: float, seed: int) -> tuple[Part, Par
     reading = {
         "size": config.size,
         "mode": "grey" if pixels.shape[-1] == 1 else "rgb",
-        "max_length": None,
         "classes": [str(name) for name in found.target_names],
         "left_out": {},
         "sizes": {"train": len(train), "test": len(test)},

@@ -8,10 +8,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.draws import uniform
+from tasks._arrays import Prepare
+
 DRAWS = {"none": 0, "flip": 1, "crop": 2, "flip-crop": 3, "trivial": 1}
 """Augmentation → uniform numbers in [0, 1) that it takes for each picture."""
 SHIFT = 8
 """Pictures are moved by at most the side over this: 4 of 32 pixels, as is usual on CIFAR (He et al. 1512.03385)."""
+
+
+def preparation(augmentation: str, mean: Sequence[float], std: Sequence[float], seed: int) -> Prepare:
+    """What makes a batch of stored pictures into what a network reads; in training (step ≥ 0) changed at random first.
+
+    Args:
+        augmentation: a key of `DRAWS`.
+        mean, std: per channel, in [0, 1].
+        seed: of the run.
+    """
+
+    def prepare(pixels: np.ndarray, index: np.ndarray, step: int) -> Tensor:
+        if step >= 0 and DRAWS[augmentation]:
+            pixels = augment(augmentation, pixels, uniform(seed, "augment", step, index, DRAWS[augmentation]))
+        return normalise(pixels, mean, std)
+
+    return prepare
 
 
 def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:

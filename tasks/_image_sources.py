@@ -179,7 +179,6 @@ def corpus(
         reading={
             "size": config.size,
             "mode": "grey" if facts["shape"][2] == 1 else "rgb",
-            "max_length": None,
             "classes": facts["classes"],
             "formats": facts["formats"],
             "files": [file for source in sources for file in source.files],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.config import TaskConfig, in_range
+from bench.config import in_range
 from bench.data import Corpus
 from bench.task import Task
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig(TaskConfig):
+class ImageConfig:
     """What pictures are made into."""
 
     size: int | None = None
@@ -31,7 +31,6 @@ class ImageConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        TaskConfig.__post_init__(self)  # `super()` does not find its way through slots
         in_range("task.size", self.size or 8, 1, 1024)
 
 
@@ -52,6 +51,10 @@ class ImageTask(Task):
 
     def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
         """Normalised, in training augmented, batches of the corpus."""
-        from tasks._image import ImageDataModule
+        from tasks._arrays import ArrayDataModule
+        from tasks._image import preparation
 
-        return ImageDataModule(self.spec, corpus, backbone, spec)
+        prepare = preparation(
+            str(spec.task_options["augment"]), corpus.reading["mean"], corpus.reading["std"], spec.seed
+        )
+        return ArrayDataModule(self.spec, corpus, spec, prepare)

@@ -88,6 +88,8 @@ def _is_table(value: Any) -> bool:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -118,9 +120,11 @@ def _backbone(backbone: dict[str, Any]) -> str:
 
 
 def _reading(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """How a user's own data was read: its columns, its labels, what was left out, the hash of its files."""
+    """How data was read; of a user's own table its columns, its labels, what was left out, the hash of its files."""
     if not reading:
         return []
+    if "text_pair" not in reading:
+        return [(f"  {name.replace('_', ' ')}", _plain(value)) for name, value in reading.items() if value]
     columns = [
         f"{part.replace('_', ' ')} {reading[part]!r}" for part in ("text", "text_pair", "label") if reading[part]
     ]

@@ -58,6 +58,14 @@ class OptimConfig:
         """Check ranges."""
         in_range("optim.weight_decay", self.weight_decay, 0)
         in_range("optim.momentum", self.momentum, 0, 0.9999)
+        for field, users in (("momentum", ("momentum", "muon")), ("eps", ("adamw", "adam", "muon"))):
+            value = getattr(self, field)
+            if value != type(self).__dataclass_fields__[field].default and self.name not in users:
+                raise UsageError(
+                    f"optim.{field}={value:g} changes nothing with optim.name={self.name}",
+                    f"it belongs to {', '.join(users)}",
+                    "Leave it out, or choose one of these.",
+                )
         in_range("optim.eps", self.eps, 0)
         in_range("optim.warmup", self.warmup, 0, 1)
         in_range("optim.clip", self.clip, 0)

@@ -95,7 +95,7 @@ def _specification(record: dict[str, Any]) -> str:
     spec, source = record["spec"], record["source"]
     length = f"{spec['epochs']:g} epochs" if spec["epochs"] is not None else f"{spec['max_steps']} steps"
     rows = [
-        ("backbone", f"{record['backbone']['name']} ({record['backbone']['parameters']:,} parameters)"),
+        ("backbone", _backbone(record["backbone"])),
         ("data", f"{source['kind']} {source['revision']}, {source['train_examples']:,} training examples"),
         *_reading(source.get("reading")),
         ("budget", f"{length}, global batch {spec['batch_size']}, {spec['precision']}"),
@@ -105,6 +105,16 @@ def _specification(record: dict[str, Any]) -> str:
         if options := spec.get(place):
             rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in options.items())))
     return table(("specification", ""), rows)
+
+
+def _backbone(backbone: dict[str, Any]) -> str:
+    """Name and size, and the runs that it comes from."""
+    size = backbone["parameters"]
+    text, parent = backbone["name"] + (f" ({size:,} parameters)" if size is not None else ""), backbone.get("parent")
+    while parent:
+        text += f" ← {parent['method']} on {parent['task']} from {parent['backbone']}"
+        parent = parent["parent"]
+    return text
 
 
 def _reading(reading: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -42,9 +42,7 @@ def likely(hits: Tensor, trials: Tensor, share: float) -> bool:
 )
 def test_shares_are_those_asked_for(rate: float, random_share: float, keep_share: float) -> None:
     ids = torch.from_numpy(np.random.default_rng(1).choice(ordinary_ids(SPECIAL, VOCABULARY), (400, 200)))
-    seen, selected = masked(
-        ids, torch.ones_like(ids), rate=rate, random_share=random_share, keep_share=keep_share
-    )
+    seen, selected = masked(ids, torch.ones_like(ids), rate=rate, random_share=random_share, keep_share=keep_share)
     same = seen == ids
     assert likely(selected, torch.ones_like(selected), rate)
     assert likely(selected & (seen == MASK), selected, 1 - random_share - keep_share)

@@ -37,8 +37,12 @@ class HeadConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig:
-    """AdamW and its schedule."""
+    """The optimiser and its schedule."""
 
+    name: Literal["adamw", "adam", "sgd", "momentum", "muon"] = "adamw"
+    """Which one; muon orthogonalises the updates of matrices and takes AdamW for the rest (torch 2.9 or later)."""
+    momentum: float = 0.9
+    """Of momentum and muon."""
     weight_decay: float = 0.0
     """Decoupled weight decay of every trained matrix."""
     eps: float = 1e-8
@@ -53,6 +57,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         in_range("optim.weight_decay", self.weight_decay, 0)
+        in_range("optim.momentum", self.momentum, 0, 0.9999)
         in_range("optim.eps", self.eps, 0)
         in_range("optim.warmup", self.warmup, 0, 1)
         in_range("optim.clip", self.clip, 0)
@@ -109,13 +114,13 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """The pretrained network."""
+    """Options of every backbone; one may add its own."""
 
     dropout: float = 0.0
     """Dropout rate inside the backbone. 0 by default: dropout masks depend on how a batch is split over devices, and
     the number of devices must not change the experiment."""
     revision: str = "main"
-    """Branch, tag or commit on the hub; ignored for a local directory."""
+    """Branch, tag or commit on the hub; it says nothing where the network does not come from there."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -189,4 +194,5 @@ NAMESPACES: dict[str, type] = {
     "allocation": AllocationConfig,
     "runtime": RuntimeConfig,
 }
-"""Namespaces of `--set` besides `method`, whose options are the method's own `Config`; a task may add to `task`."""
+"""Namespaces of `--set` besides `method`, whose options are the method's own `Config`. Tasks and backbones bring a
+`Config` of their own for `task` and `backbone`, which may be these."""

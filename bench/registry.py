@@ -32,8 +32,11 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "hf": "bench.backbones.huggingface:HuggingFace",
     },
 }
-PREFIXES: dict[Kind, dict[str, str]] = {"methods": {"peft:": "methods.bridge:Bridge"}}
-"""Beginning of names → the class that makes one of what follows: `peft:vera`."""
+PREFIXES: dict[Kind, dict[str, str]] = {
+    "methods": {"peft:": "methods.bridge:Bridge"},
+    "backbones": {"runs:": "bench.backbones.runs:Run"},
+}
+"""Beginning of names → the class of what follows, or that makes one: `peft:vera`, `runs:1f3a9c…`."""
 
 
 @cache
@@ -73,6 +76,11 @@ def family(task: str) -> str:
     return task.partition(":")[0].partition("/")[0]
 
 
+def opener(backbone: str) -> str:
+    """The registered name that opens a backbone: its own, its prefix (`runs:`), or `hf` for folders and hub ids."""
+    return _prefix("backbones", backbone) or (backbone if backbone in entries("backbones") else "hf")
+
+
 def where(kind: Kind, name: str) -> str:
     """`module:Class` of a name.
 
@@ -82,9 +90,10 @@ def where(kind: Kind, name: str) -> str:
     """
     known = entries(kind)
     if prefix := _prefix(kind, name):
-        from bench.tuners import tuner
+        if kind == "methods":
+            from bench.tuners import tuner
 
-        tuner(name.removeprefix(prefix))
+            tuner(name.removeprefix(prefix))
         return PREFIXES[kind][prefix]
     if name not in known:
         hint = did_you_mean(name, known)
@@ -101,7 +110,7 @@ def load(kind: Kind, name: str) -> Any:
     module, _, attribute = where(kind, name).partition(":")
     found = getattr(importlib.import_module(module), attribute)
     prefix = _prefix(kind, name)
-    return found.of(name.removeprefix(prefix)) if prefix else found
+    return found.of(name.removeprefix(prefix)) if prefix and kind == "methods" else found
 
 
 def known(kind: Kind, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -21,7 +21,9 @@ class Full(Method):
 
     learning_rate: ClassVar[float] = 1e-4
     learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
+    scratch_learning_rate: ClassVar[float] = 1e-3
     saves_adapter: ClassVar[bool] = False
+    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "asked"
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

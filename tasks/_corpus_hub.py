@@ -1,4 +1,4 @@
-"""A column of texts from the Hugging Face hub, streamed into one text file in the cache; a local folder serves as well."""
+"""A column of texts from the Hugging Face hub, or a local data set, streamed into one text file in the cache."""
 
 from __future__ import annotations
 

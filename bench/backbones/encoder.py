@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,6 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
+
+from bench.backbones import Backbone
+from bench.config import HeadConfig
+from bench.task import TaskSpec
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -91,6 +96,22 @@ class TextEncoder(nn.Module):
     def _run(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Any:
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         return self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+
+    def save(self, folder: Path, tokenizer: Any) -> None:
+        """Write model, tokenizer and pooling as transformers and sentence-transformers do."""
+        self.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if self.pooling != "pooler":
+            (folder / "1_Pooling").mkdir(exist_ok=True)
+            modes = {f"pooling_mode_{mode}": mode.startswith(self.pooling) for mode in ("cls_token", "mean_tokens")}
+            (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
+def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
+    """The network of a folder that `save_pretrained` wrote."""
+    assert backbone.path is not None
+    pooling = backbone.pooling if head.pooling == "auto" else head.pooling
+    return TextEncoder(backbone.path, pooling=pooling, dropout=backbone.options["dropout"])
 
 
 @cache

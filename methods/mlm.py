@@ -25,9 +25,9 @@ class MLM(Method):
     """Recover the 15 % of tokens that were selected (BERT, Devlin et al. 2018, arXiv 1810.04805).
 
     loss = mean over examples of the mean over the example's selected tokens of −log p(token | the masked text), with
-    p = softmax(W·LayerNorm(GELU(A·h + a)) + b) where W (V, E) are the word embeddings themselves. BERT takes the mean over all
-    tokens of a batch at once; a mean of means is the same for every device and micro batch without asking the others
-    for their counts. Selection is a function of seed, step and example; held-out masks never change.
+    p = softmax(W·LayerNorm(GELU(A·h + a)) + b) where W (V, E) are the word embeddings themselves. BERT takes the mean
+    over all tokens of a batch at once; a mean of means is the same for every device and micro batch without asking the
+    others for their counts. Selection is a function of seed, step and example; held-out masks never change.
     A linear probe on the detached pooled features learns the task's labels beside it, where it has some: from masked
     text, but it is scored on whole text. Nothing flows back from it.
     Trains: everything but a pooler, which hidden words say nothing of. Parameters: those of the backbone, D·E + 3·E + V

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,6 +25,14 @@ LONGEST = 1 << 16
 """Bytes of the longest passage."""
 BOM = b"\xef\xbb\xbf"
 TODO = "Name a folder of .txt or .md files, or one text file: --task corpus:PATH."
+
+
+class Digest(Protocol):
+    """A hash that is fed."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes."""
+        ...
 
 
 class Piece(NamedTuple):
@@ -77,7 +85,7 @@ def read(files: Sequence[Path], *, unit: Unit, on_bad: Literal["error", "skip"])
     """Where every passage of the files lies. No more than one passage is in memory.
 
     Raises:
-        DataProblem: a file cannot be read, a passage is not UTF-8 and bad ones are not to be left out, or there is none.
+        DataProblem: a file cannot be read, one is not UTF-8 and such are not to be left out, or there is none.
     """
     blocks: list[np.ndarray] = []
     rows: list[tuple[int, int, int, int]] = []
@@ -116,7 +124,7 @@ def _undecodable(file: Path, piece: Piece) -> DataProblem | None:
     return None
 
 
-def _pieces(file: Path, unit: Unit, digest: hashlib._Hash) -> Iterator[Piece]:
+def _pieces(file: Path, unit: Unit, digest: Digest) -> Iterator[Piece]:
     """The passages of one file; its bytes go to `digest`."""
     start, line, kept = 0, 1, list[bytes]()
     size = 0

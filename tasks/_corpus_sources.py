@@ -80,9 +80,8 @@ def hub(name: str, config: CorpusConfig, on_bad: OnBad) -> tuple[TaskSpec, Corpu
     fetched = [fetch(Wanted(hub=name, split=split, on_bad=on_bad, **options), cache_folder()) for split in splits]
     readings = [read((one.file,), unit=config.unit, on_bad=on_bad) for one in fetched]
     for one, reading, split in zip(fetched, readings, splits, strict=True):
-        reading.left_out = {split: n for n in reading.left_out.values()}
-        if one.left_out:
-            reading.left_out[f"{split}: rows without text"] = one.left_out
+        left_out = sum(reading.left_out.values()) + one.left_out
+        reading.left_out, reading.first_left_out = {split: left_out} if left_out else {}, ""  # no file of the user's
     names = [name.rstrip("/").rpartition("/")[2], *splits[1:]]
     spec, corpus = _unlabelled(config, readings, names, source="hub")
     return spec, replace(corpus, revision=fetched[0].revision)

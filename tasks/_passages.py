@@ -114,7 +114,7 @@ def held_out(keys: np.ndarray, share: float, *, seed: int, classes: np.ndarray |
 
 
 def _stir(keys: np.ndarray, seed: int) -> np.ndarray:
-    """Splitmix64 of key + seed: a permutation of 64-bit numbers (Steele, Lea & Flood 2014, doi 10.1145/2660193.2660195)."""
+    """SplitMix64 of key + seed, a permutation of 64-bit numbers (Steele et al. 2014, doi 10.1145/2660193.2660195)."""
     with np.errstate(over="ignore"):
         z = keys.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -80,7 +81,7 @@ def _header(sizes: dict[str, int]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _map(file: Path, data: int, entry: dict[str, list[int]], kind: str, dtype: str) -> np.ndarray:
+def _map(file: Path, data: int, entry: dict[str, Any], kind: str, dtype: str) -> np.ndarray:
     if entry["dtype"] != kind:
         raise ValueError(f"{file}: not as it was written")
     shape = tuple(entry["shape"])

@@ -3,8 +3,8 @@
 `corpus` alone is the embedded one: every docstring of Python's standard library, labelled by what it belongs to
 (module, class, function, method). `corpus:PATH` is a text file, or every .txt and .md below a folder;
 `--set task.hub=ID` a data set of the Hugging Face hub. Those have no labels. A passage is a paragraph, the text between
-two blank lines; the tokens of a passage beyond `task.max_length` are cut off. Files are read a passage at a time, and may be
-larger than memory. Held out is a tenth of the passages, drawn by their text, so that equal ones are on one side.
+two blank lines; its tokens beyond `task.max_length` are cut off. Files are read a passage at a time, and may be larger
+than memory. Held out is a tenth of the passages, drawn by their text, so that equal ones are on one side.
 """
 
 from __future__ import annotations

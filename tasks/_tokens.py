@@ -18,7 +18,7 @@ from tasks import _token_file
 
 CHUNK = 4096
 """Most texts per call of the tokenizer."""
-CHARACTERS = 1 << 20
+CHARACTERS = 1 << 18
 """Most characters per call, as long as that is more than one text: the tokenizer takes a hundred bytes for each."""
 
 

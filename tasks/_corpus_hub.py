@@ -55,22 +55,34 @@ def fetch(wanted: Wanted, cache: Path) -> Fetched:
     folder = Path(wanted.hub).expanduser()
     local = folder.is_dir()
     revision = folder.resolve().name if local else _commit(wanted)
-    identity = [asdict(wanted), _listing(folder) if local else revision]
+    asked = {name: value for name, value in asdict(wanted).items() if name != "revision"}  # a branch may move
+    identity = [asked, _listing(folder) if local else revision]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     here = cache / "hub"
     if kept := sorted(here.glob(f"{key}-*.txt")):
         return Fetched(kept[0], revision, int(kept[0].stem.partition("-")[2]))
     if not local and (reason := unreachable()):
         raise _lost(wanted, f"no network: {reason}")
-    try:
-        here.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=here, delete=False) as temporary:
-            left_out = sum(_write(temporary, text) for text in _texts(wanted, None if local else revision))
-        file = here / f"{key}-{left_out}.txt"
-        os.replace(temporary.name, file)  # noqa: PTH105 - the name is a string
-    except OSError as error:
-        raise _lost(wanted, f"{here}: {error.strerror or error}") from error
+    file, left_out = _stream(wanted, None if local else revision, here, key)
     return Fetched(file, revision, left_out)
+
+
+def _stream(wanted: Wanted, revision: str | None, folder: Path, key: str) -> tuple[Path, int]:
+    """The file, written whole or not at all, and the number of rows without text."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as temporary:
+            try:
+                left_out = sum(_write(temporary, text) for text in _texts(wanted, revision))
+                temporary.flush()
+                file = folder / f"{key}-{left_out}.txt"
+                os.replace(temporary.name, file)  # noqa: PTH105 - the name is a string
+            except BaseException:
+                Path(temporary.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise _lost(wanted, f"{folder}: {error.strerror or error}") from error
+    return file, left_out
 
 
 def _commit(wanted: Wanted) -> str:
@@ -104,7 +116,7 @@ def _texts(wanted: Wanted, revision: str | None) -> Iterator[str | None]:
                 todo = "Name another column, or leave such rows out with --set data.on_bad=skip."
                 raise DataProblem(f"{wanted}: a row without text", f"row {number}: {text!r:.80}", todo)
             yield text if isinstance(text, str) else None
-    except (DataProblem, OSError):
+    except DataProblem:
         raise
     except Exception as error:
         raise _lost(wanted, _first_line(error)) from error

@@ -28,6 +28,13 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "glue": "tasks.glue:GLUE",
         "table": "tasks.table:Table",
         "corpus": "tasks.corpus:TextCorpus",
+        "digits": "tasks.digits:Digits",
+        "mnist": "tasks.vision:MNIST",
+        "fashion-mnist": "tasks.vision:FashionMNIST",
+        "cifar10": "tasks.vision:CIFAR10",
+        "cifar100": "tasks.vision:CIFAR100",
+        "vtab": "tasks.vtab:VTAB",
+        "images": "tasks.images:Images",
     },
     "backbones": {
         "minilm": "bench.backbones.minilm:MiniLM",

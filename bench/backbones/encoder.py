@@ -14,13 +14,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from bench.backbones import Backbone
+from bench.backbones.dropout import CONFIG_RATES
 from bench.config import HeadConfig
 from bench.task import TaskSpec
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,26 +37,22 @@ class TokenIds:
     vocabulary: int
 
 
-class TextEncoder(nn.Module):
+class Pooled(nn.Module):
     """Tokens (B, T) → pooled features (B, D).
 
     Attributes:
+        model: of transformers.
         width: D.
         pooling: `mean` over the tokens that are not padding, `cls` the first token, `pooler` the model's own.
     """
 
-    def __init__(self, path: Path, *, pooling: Literal["mean", "cls", "pooler"], dropout: float) -> None:
+    def __init__(self, model: Any, pooling: Literal["mean", "cls", "pooler"], tokenizer: Path | None = None) -> None:
+        """Args: the network, how it is pooled, and the folder of its tokenizer, where what is masked must be known."""
         super().__init__()
-        self._path = path
-        config = AutoConfig.from_pretrained(path)
-        for name in DROPOUTS:
-            if hasattr(config, name):
-                setattr(config, name, dropout)
-        self.model = AutoModel.from_pretrained(path, config=config, use_safetensors=True).float()
-        self.pooling = pooling
-        if pooling != "pooler" and hasattr(self.model, "pooler"):
-            self.model.pooler = None  # not used, so neither counted nor trained
-        self.width = int(config.hidden_size)
+        self._tokenizer = tokenizer
+        self.model, self.pooling, self.width = model, pooling, int(model.config.hidden_size)
+        if pooling != "pooler" and hasattr(model, "pooler"):
+            model.pooler = None  # not used, so neither counted nor trained
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Ids and mask (B, T) → (B, D)."""
@@ -83,9 +78,11 @@ class TextEncoder(nn.Module):
         return self.model.get_input_embeddings()
 
     @cached_property
-    def tokens(self) -> TokenIds:
-        """Mask, special ids and size of the tokenizer's vocabulary."""
-        tokenizer = load_tokenizer(str(self._path))
+    def tokens(self) -> TokenIds | None:
+        """Mask, special ids and size of the tokenizer's vocabulary; None where no tokenizer is known."""
+        if self._tokenizer is None:
+            return None
+        tokenizer = load_tokenizer(str(self._tokenizer))
         return TokenIds(
             mask=tokenizer.mask_token_id,
             special=tuple(sorted(tokenizer.all_special_ids)),
@@ -105,6 +102,18 @@ class TextEncoder(nn.Module):
             (folder / "1_Pooling").mkdir(exist_ok=True)
             modes = {f"pooling_mode_{mode}": mode.startswith(self.pooling) for mode in ("cls_token", "mean_tokens")}
             (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
+class TextEncoder(Pooled):
+    """What lies in a folder that `save_pretrained` wrote."""
+
+    def __init__(self, path: Path, *, pooling: Literal["mean", "cls", "pooler"], dropout: float) -> None:
+        config = AutoConfig.from_pretrained(path)
+        for name in CONFIG_RATES:
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        model = AutoModel.from_pretrained(path, config=config, use_safetensors=True).float()
+        super().__init__(model, pooling, path)
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:

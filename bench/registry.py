@@ -22,10 +22,12 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "adapter": "methods.adapter:Adapter",
         "adapterdrop": "methods.adapterdrop:AdapterDrop",
         "adalora": "methods.adalora:AdaLoRA",
+        "mlm": "methods.mlm:MLM",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",
         "table": "tasks.table:Table",
+        "corpus": "tasks.corpus:TextCorpus",
         "digits": "tasks.digits:Digits",
         "mnist": "tasks.vision:MNIST",
         "fashion-mnist": "tasks.vision:FashionMNIST",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 class RandomBert(Pooled):
     """Tokens (B, T) → pooled features (B, D); matrices from N(0, .02²) as BERT's (arXiv 1810.04805)."""
 
-    def __init__(self, config: BertConfig, *, pooling: Literal["mean", "cls", "pooler"], seed: int) -> None:
+    def __init__(
+        self, config: BertConfig, *, pooling: Literal["mean", "cls", "pooler"], seed: int, tokenizer: Path | None = None
+    ) -> None:
         with seeded(seed, "bert"):
             model = BertModel(config)
-        super().__init__(model, pooling)
+        super().__init__(model, pooling, tokenizer)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -57,4 +60,5 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
         attention_probs_dropout_prob=config.dropout,
         pad_token_id=tokenizer.pad_token_id or 0,
     )
-    return RandomBert(settings, pooling=backbone.pooling if head.pooling == "auto" else head.pooling, seed=seed)
+    pooling = backbone.pooling if head.pooling == "auto" else head.pooling
+    return RandomBert(settings, pooling=pooling, seed=seed, tokenizer=backbone.path)

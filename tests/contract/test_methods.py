@@ -284,7 +284,7 @@ def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, An
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
 
 
-NO_ADAPTER = {"full", "linear", "bitfit"}
+NO_ADAPTER = {"full", "linear", "bitfit", "mlm"}
 """Methods that insert nothing on which dropout could act."""
 DROPOUT = [(name, place) for name in METHODS for place in ("head", "backbone", "options")]
 

@@ -118,6 +118,7 @@ def _adapters(config: Any, blocks: int) -> int:
 
 FORMULAS: dict[str, Callable[[Any, int], int]] = {
     "full": lambda config, backbone: backbone,
+    "dropout": lambda config, backbone: backbone + HEAD,
     "linear": lambda config, backbone: 0,
     "lora": lambda config, backbone: _factors(config, 0) + (sum(m for m, _ in QV) if config.dora else 0),
     "bitfit": lambda config, backbone: LAYERS * (4 * WIDTH + INNER + WIDTH + 2 * WIDTH) + 2 * WIDTH,
@@ -144,7 +145,7 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
     backbone = AutoModel.from_pretrained(lab.backbone.path).num_parameters()
     adapter = FORMULAS[name](method.config, backbone)
     assert method.parameter_counts() == {
-        "total": HEAD + (backbone if name in ("full", "bitfit") else backbone + adapter),
+        "total": HEAD + {"full": backbone, "bitfit": backbone, "dropout": adapter}.get(name, backbone + adapter),
         "trainable": adapter + HEAD * head,
         "head": HEAD * head,
     }
@@ -273,6 +274,7 @@ def test_export_is_what_trains_and_loads_back(
 @each
 def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, Any]) -> None:
     """34 examples in batches of 16: every third batch holds 2, so that two of its four parts are empty."""
+    options = options | ({"rate": 0.0} if name == "dropout" else {})  # how a batch is cut changes masks
     runs = [
         lab.run(lab.spec(name, options=options, max_steps=6, precision="64-true", runtime={"micro_batch": micro}))
         for micro in (0, 4)
@@ -286,7 +288,8 @@ def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, An
 
 NO_ADAPTER = {"full", "linear", "bitfit", "mlm"}
 """Methods that insert nothing on which dropout could act."""
-DROPOUT = [(name, place) for name in METHODS for place in ("head", "backbone", "options")]
+DROPOUT = [(name, place) for name in METHODS if name != "dropout" for place in ("head", "backbone", "options")]
+"""The method dropout sets every rate itself: test_dropout.py."""
 
 
 @pytest.mark.parametrize(("name", "place"), [(n, p) for n, p in DROPOUT if p != "options" or n not in NO_ADAPTER])

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.errors import UsageError
 from bench.exchange import TENSORS, PeftFolder, open_folder
+from methods._factored import Base, matrix
 from methods._peft import WRAPPER, by_layer
 
 PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
@@ -59,7 +60,7 @@ def options(folder: PeftFolder) -> dict[str, Any]:
 
 
 def start(
-    path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[int], float]
+    path: Path, found: Sequence[tuple[str, Base]], scale: Callable[[int], float]
 ) -> dict[str, tuple[list[Tensor], Tensor | None]]:
     """Factors A and B, and the magnitude, by layer; `scale` gives our factor on BA by rank, and B takes the difference.
 
@@ -80,12 +81,13 @@ def start(
         )
     made: dict[str, tuple[list[Tensor], Tensor | None]] = {}
     for bare, parts in layers.items():
-        a, b = parts["A.weight"], parts["B.weight"]
+        a, b = (parts[f"{part}.weight"].flatten(1) for part in "AB")
         name, layer = wanted[bare]
-        if (b.shape[0], a.shape[1]) != layer.weight.shape:
+        m, n = matrix(layer).shape
+        if (len(b), a.shape[1]) != (m, n):
             raise UsageError(
                 f"method.start does not fit {name}",
-                f"its ΔW is {b.shape[0]}×{a.shape[1]}, the layer {layer.out_features}×{layer.in_features}",
+                f"its ΔW is {len(b)}×{a.shape[1]}, the layer {m}×{n}",
                 "Use the backbone it was trained on.",
             )
         theirs = _scale(folder.config, bare, len(a))

@@ -66,7 +66,7 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
         "lora_alpha": _whole(most),
         "rank_pattern": {_exactly(name): len(layer.a) for name, layer in layers.items() if len(layer.a) != rank},
         "alpha_pattern": {_exactly(name): _whole(layer.alpha) for name, layer in layers.items() if layer.alpha != most},
-        "target_modules": _chosen(layers),
+        "target_modules": target_modules(layers),
         "lora_dropout": 0.0,
         "bias": "none",
         "init_lora_weights": True,
@@ -106,7 +106,7 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
         "target_r": max(1, sum(map(sum, pattern.values())) // len(pattern)),
         "lora_alpha": _whole(alpha),
         "rank_pattern": pattern,
-        "target_modules": _chosen(layers),
+        "target_modules": target_modules(layers),
         "lora_dropout": 0.0,
         "bias": "none",
         "total_step": 1,  # peft asks for a schedule; the choice of triplets is final
@@ -121,7 +121,7 @@ def _exactly(name: str) -> str:
     return name if "." in name else f"^{name}"
 
 
-def _chosen(names: Iterable[str]) -> list[str] | str:
+def target_modules(names: Iterable[str]) -> list[str] | str:
     """peft's `target_modules`: the names, or, since a name in a list also matches the end of others, an expression."""
     ordered = sorted(names)
     return ordered if all("." in name for name in ordered) else "|".join(map(re.escape, ordered))

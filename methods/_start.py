@@ -24,14 +24,14 @@ BEYOND = (
     *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config"),
     "monteclora_config",
 )
-"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a linear layer."""
+"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a layer."""
 
 
 def options(folder: PeftFolder) -> dict[str, Any]:
     """The options of our LoRA that a LoRA adapter of peft stands for.
 
     Raises:
-        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers.
+        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers and convolutions.
     """
     config = folder.config
     beyond = [f"{key}={config[key]}" for key in BEYOND if config.get(key)]
@@ -46,9 +46,11 @@ def options(folder: PeftFolder) -> dict[str, Any]:
         raise UsageError(
             f"method.start={folder.path}: not a plain LoRA adapter",
             f"it has {', '.join(beyond) or 'no tensors'}",
-            "Start from an adapter of linear layers that leaves the frozen weights as they are.",
+            "Start from an adapter that leaves the frozen weights as they are.",
         )
-    names = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in by_layer(folder.shapes, PART)}
+    # the number of a block stands for any; in convolutional networks numbers tell kinds apart too, as conv1 from conv2
+    number = r"\b\d+\b" if any(len(shape) == 4 for shape in folder.shapes.values()) else r"\d+"
+    names = {re.sub(number, r"\\d+", re.escape(name)) for name in by_layer(folder.shapes, PART)}
     return {
         "rank": int(config["r"]),
         "alpha": float(config["lora_alpha"]),

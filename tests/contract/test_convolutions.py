@@ -143,6 +143,24 @@ def test_the_first_factor_starts_uniform_by_the_fan_in() -> None:
     assert 0.98 / np.sqrt(120) < float(a.abs().max()) <= 1 / np.sqrt(120)
 
 
+def test_adalora_scores_and_holds_the_matrices() -> None:
+    """S = s(E) + mean s(A) + mean s(B) with s = Ī·U after one step, and Gram matrices of A (r, in·k·k) and B."""
+    method = adapted("adalora", Mixed(), target="dilated", rank=R)
+    shake(method)
+    method.loss(batch()).backward()
+    (_, layer), *_ = method.layers()
+    layer.observe(0.8, 0.9)
+    a, e, b = (f.detach().flatten(1).numpy() for f in layer.factors)
+    scored = []
+    for factor in layer.factors:
+        now = np.abs((factor * factor.grad).detach().flatten(1).numpy())
+        scored.append(0.2 * now * 0.1 * np.abs(now - 0.2 * now))
+    want = scored[1][:, 0] + scored[0].mean(1) + scored[2].mean(0)
+    assert np.allclose(layer.scores().numpy(), want, rtol=1e-9, atol=0) and want.min() > 0
+    distances = [np.linalg.norm(g - np.eye(6)) for g in (a @ a.T, b.T @ b)]
+    assert float(method.penalty().detach()) == pytest.approx(0.1 * np.mean(distances))
+
+
 # which layers
 
 
@@ -291,7 +309,9 @@ def theirs(model: nn.Module, names: str, **options: Any) -> Any:
     return get_peft_model(model, LoraConfig(r=R, lora_alpha=6, target_modules=names, **options)).double().eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"scaling": "rank-stabilized"}, {"dora": True}], ids=["lora", "rslora", "dora"])
+@pytest.mark.parametrize(
+    "options", [{}, {"scaling": "rank-stabilized"}, {"dora": True}], ids=["lora", "rslora", "dora"]
+)
 def test_a_step_is_pefts(options: dict[str, Any]) -> None:
     """Forward, and one step of AdamW, from the same A, B and magnitudes."""
     method = adapted("lora", resnet(), rank=R, alpha=6.0, **options)
@@ -358,4 +378,3 @@ def test_an_adapter_of_peft_is_a_start(tmp_path: Path, dora: bool) -> None:
     x = images(3)
     assert torch.allclose(method.backbone(x), reference(x), rtol=0, atol=1e-9)
     assert not torch.allclose(resnet()(x), reference(x), atol=1e-2)
-

@@ -97,10 +97,15 @@ def batch() -> dict[str, Any]:
     return {"inputs": {"x": x}, "labels": (x.sum(1) % 2)}
 
 
+def optimizer_of(made: Any) -> Optimizer:
+    """What the method makes of its groups, as `Method.configure_optimizers` asks for it."""
+    groups = [{**{k: v for k, v in g.items() if k != "lr_scale"}, "lr": made.lr} for g in made.param_groups()]
+    return made.make_optimizer(groups)
+
+
 def learn(made: Any, steps: int) -> tuple[Optimizer, list[float]]:
     """The method's optimiser after some steps on one batch, and the losses."""
-    groups = [{**{k: v for k, v in g.items() if k != "lr_scale"}, "lr": made.lr} for g in made.param_groups()]
-    optimizer: Optimizer = made.make_optimizer(groups)
+    optimizer = optimizer_of(made)
     losses: list[float] = []
     for _ in range(steps):
         optimizer.zero_grad()

@@ -150,7 +150,7 @@ def test_adalora_scores_and_holds_the_matrices() -> None:
     method.loss(batch()).backward()
     (_, layer), *_ = method.layers()
     layer.observe(0.8, 0.9)
-    a, e, b = (f.detach().flatten(1).numpy() for f in layer.factors)
+    a, _, b = (f.detach().flatten(1).numpy() for f in layer.factors)
     scored = []
     for factor in layer.factors:
         now = np.abs((factor * factor.grad).detach().flatten(1).numpy())

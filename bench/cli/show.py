@@ -137,10 +137,13 @@ def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
 
     if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
         known = [name for kind in registry.BUILTIN for name in registry.entries(kind)]
+        cells = names.all_cells()
+        meant = [cell for cell in cells if cell.endswith(f"/{prefix}")]  # `rte` for `glue/rte` is the likeliest slip
+        hint = did_you_mean(prefix, meant or [*known, *cells])
         raise UsageError(
             f"nothing is called '{prefix}', and it is not the beginning of a run id",
             f"names: {', '.join(known)}",
-            f"{did_you_mean(prefix, [*known, *names.all_cells()])} `bench list runs --out {out}` lists runs.".strip(),
+            f"{hint} `bench list runs --out {out}` lists runs.".strip(),
         )
     record = find(out, prefix)
     return {"kind": "run", **record}, run_text(record)

@@ -146,9 +146,16 @@ class Method(LightningModule):
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser that `optim.name` names, over groups that hold their learning rate."""
-        given = self.optim
+        optim = self.optim
+        embeddings = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)]
         return optimizers.make(
-            given.name, groups, lr=self.lr, eps=given.eps, weight_decay=given.weight_decay, momentum=given.momentum
+            optim.name,
+            groups,
+            lr=self.lr,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+            momentum=optim.momentum,
+            apart=[*embeddings, *self.head.parameters()],
         )
 
     def sweep(self) -> Iterator[dict[str, Any]]:

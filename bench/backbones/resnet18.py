@@ -12,9 +12,9 @@ from bench.config import BackboneConfig
 class ResNet18:
     """timm's ResNet18 (arXiv 1512.03385), width 64 to 512, with a stem for small images.
 
-    The stem decides the cost, since every stage works on what it leaves of the image. On 32×32, `imagenet` ends at
-    1×1 before the last stage; `cifar`, the usual one for such images, costs about four times as much as `small`,
-    which halves the image and keeps everything else.
+    The stem decides the cost, since every stage works on what it leaves of the image. On 32×32 `imagenet` leaves 1×1
+    to the last stage and `small` 2×2; `cifar`, the usual one for such images, leaves 4×4 and costs four times as much
+    as `small`.
     """
 
     @dataclass(frozen=True, slots=True, kw_only=True)

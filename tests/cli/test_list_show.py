@@ -129,7 +129,8 @@ def test_show_suite_and_cell(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "minilm"]) == 0
-    assert "--backbone minilm" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--backbone minilm" in shown and "backbone.dropout" in shown
 
 
 @pytest.mark.parametrize(

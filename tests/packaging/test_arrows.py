@@ -22,9 +22,9 @@ PROJECT = {"bench", "methods", "tasks", "leaderboard"}
 
 INTERFACES = {
     "methods": "methods bench.method bench.config bench.draws bench.errors bench.exchange bench.spectra bench.task "
-    "bench.tuners",
+    "bench.tuners bench.backbones",
     "tasks": "tasks bench.task bench.data bench.errors bench.config bench.spec bench.metrics bench.backbones "
-    "bench.batches bench.hub",
+    "bench.batches bench.draws bench.hub",
     "leaderboard": "leaderboard bench.record bench.spec bench.errors",
 }
 """What of the project each package may import: a name stands for the module and all below it."""

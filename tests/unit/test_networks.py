@@ -79,7 +79,9 @@ def test_an_mlp_keeps_the_size_of_what_goes_through_it():
     """He et al. 2015: with variance 2/fan_in ReLU layers neither shrink nor grow a signal, whatever their number."""
     network = build("mlp", (1, 28, 28), depth=9, width=512)
     for layer in network.layers:
-        assert float(layer.linear.weight.detach().std()) == pytest.approx((2 / layer.linear.in_features) ** 0.5, rel=0.02)
+        assert float(layer.linear.weight.detach().std()) == pytest.approx(
+            (2 / layer.linear.in_features) ** 0.5, rel=0.02
+        )
         assert not layer.linear.bias.any()
     assert 0.5 < network(images((1, 28, 28))).detach().square().mean() < 2
 

@@ -49,7 +49,7 @@ def embedded(config: CorpusConfig) -> Corpus:
         source="embedded",
         revision=_docstrings.revision(found),
         reading={
-            **{name: getattr(config, name) for name in OPTIONS},
+            **_options(config),
             "labels": list(_docstrings.KINDS),
             "sizes": {"train": len(train), "dev": len(dev)},
         },
@@ -113,7 +113,7 @@ def _unlabelled(
         labelled=False,
     )
     reading: dict[str, Any] = {
-        **{name: getattr(config, name) for name in OPTIONS},
+        **_options(config),
         "validation": f"{config.share:g}" if drawn else names[-1],
         "split_seed": config.split_seed if drawn else None,
         "texts": [
@@ -132,6 +132,11 @@ def _unlabelled(
         reading=reading,
         version=version,
     )
+
+
+def _options(config: CorpusConfig) -> dict[str, Any]:
+    """Options for the record; those of a hub that is not used are None."""
+    return {name: getattr(config, name) if config.hub or name in OPTIONS[:3] else None for name in OPTIONS}
 
 
 def _name(text: str) -> str:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from bench.errors import Diverged
@@ -46,6 +47,15 @@ class LossCurve(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
         self.train_s = time.perf_counter() - self._began
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluation on the way is no training."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the clock go on."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._began += time.perf_counter() - self._paused
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted run needs: points, steps and seconds so far."""
@@ -124,6 +134,32 @@ class Predictions(Callback):
             raise Diverged("the trained network's outputs are not finite", "", "Lower --lr, or raise precision.")
         order = index.argsort()
         return outputs[order], labels[order]
+
+
+class Evaluations(Callback):
+    """Scores of the evaluations during training, for methods that ask for some (`Method.evaluations`).
+
+    Attributes:
+        rows: `{"step", "metrics": {split: {name: value}}}`, in order.
+    """
+
+    def __init__(self, scores: Callable[[int], dict[str, dict[str, float]]]) -> None:
+        """Args: gives every metric of what was just evaluated, from the number of devices."""
+        self.scores = scores
+        self.rows: list[dict[str, Any]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score, if training goes on."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.rows.append({"step": trainer.global_step, "metrics": self.scores(trainer.world_size)})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Those so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.rows = state_dict["rows"]
 
 
 class Checkpoint(Callback):

@@ -37,8 +37,12 @@ class HeadConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig:
-    """AdamW and its schedule."""
+    """The optimiser and its schedule."""
 
+    name: Literal["adamw", "adam", "sgd", "momentum", "muon"] = "adamw"
+    """Which one; muon orthogonalises the updates of matrices and takes AdamW for the rest (torch 2.9 or later)."""
+    momentum: float = 0.9
+    """Of momentum and muon."""
     weight_decay: float = 0.0
     """Decoupled weight decay of every trained matrix."""
     eps: float = 1e-8
@@ -53,6 +57,15 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         in_range("optim.weight_decay", self.weight_decay, 0)
+        in_range("optim.momentum", self.momentum, 0, 0.9999)
+        for field, users in (("momentum", ("momentum", "muon")), ("eps", ("adamw", "adam", "muon"))):
+            value = getattr(self, field)
+            if value != type(self).__dataclass_fields__[field].default and self.name not in users:
+                raise UsageError(
+                    f"optim.{field}={value:g} changes nothing with optim.name={self.name}",
+                    f"it belongs to {', '.join(users)}",
+                    "Leave it out, or choose one of these.",
+                )
         in_range("optim.eps", self.eps, 0)
         in_range("optim.warmup", self.warmup, 0, 1)
         in_range("optim.clip", self.clip, 0)
@@ -101,21 +114,21 @@ class TaskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """How the user's own data are read; GLUE is read whole or not at all."""
+    """How data are read in which something is broken; GLUE is read whole or not at all."""
 
     on_bad: Literal["error", "skip"] = "error"
-    """A row that cannot be used is an error that names it, or is left out and counted."""
+    """A row or picture that cannot be used is an error that names it, or is left out and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """The pretrained network."""
+    """Options of every backbone; one may add its own."""
 
     dropout: float = 0.0
     """Dropout rate inside the backbone. 0 by default: dropout masks depend on how a batch is split over devices, and
     the number of devices must not change the experiment."""
     revision: str = "main"
-    """Branch, tag or commit on the hub; ignored for a local directory."""
+    """Branch, tag or commit on the hub; it says nothing where the network does not come from there."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -189,4 +202,5 @@ NAMESPACES: dict[str, type] = {
     "allocation": AllocationConfig,
     "runtime": RuntimeConfig,
 }
-"""Namespaces of `--set` besides `method`, whose options are the method's own `Config`; a task may add to `task`."""
+"""Namespaces of `--set` besides `method`, whose options are the method's own `Config`. Tasks and backbones bring a
+`Config` of their own for `task` and `backbone`, which may be these."""

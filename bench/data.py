@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SourceKind = Literal["directory", "hub", "embedded", "file"]
 
@@ -19,6 +22,48 @@ class Example(NamedTuple):
     text: str
     text_pair: str | None
     label: int | float
+
+
+class Rows(Protocol):
+    """Examples of a split: a list of `Example`, or something with as many rows that hashes itself."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+
+@runtime_checkable
+class Hashed(Protocol):
+    """Rows that know a digest of their content, for those that are too many to be written out."""
+
+    def digest(self) -> bytes:
+        """Equal content, equal digest."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Examples as arrays, which may be memory-mapped.
+
+    Attributes:
+        inputs: images (N, H, W, C) uint8, or vectors (N, n) float32.
+        targets: classes (N,) int64, or numbers (N, k) float32, where NaN is a number that was not observed.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def digest(self) -> bytes:
+        """sha256 over type, shape and bytes of both arrays."""
+        digest = hashlib.sha256()
+        for array in (self.inputs, self.targets):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            for start in range(0, len(array), 4096):  # a part at a time, or a memory-mapped array would be read whole
+                digest.update(array[start : start + 4096].tobytes())
+        return digest.digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +90,7 @@ class Corpus:
     """The labelled splits of one task from one source.
 
     Attributes:
-        train: training examples.
+        train: training examples; so are the evaluation splits.
         evaluation: evaluation splits by name (`dev`; `dev_matched` and `dev_mismatched` for MNLI); the first one
             carries the primary metric.
         source: which of the sources answered.
@@ -57,8 +102,8 @@ class Corpus:
         version: hash of the files, where a changed file is other data even if no example changed.
     """
 
-    train: Sequence[Example]
-    evaluation: Mapping[str, Sequence[Example]]
+    train: Rows
+    evaluation: Mapping[str, Rows]
     source: SourceKind
     revision: str
     notes: tuple[str, ...] = field(default=())
@@ -71,6 +116,10 @@ class Corpus:
         digest = hashlib.sha256((self.source + self.version).encode())
         for name, rows in (("train", self.train), *self.evaluation.items()):
             digest.update(f"\x00{name}\x00{len(rows)}\x00".encode())
-            for row in rows:
-                digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
+            for part in [rows.digest()] if isinstance(rows, Hashed) else _written(rows):
+                digest.update(part)
         return digest.hexdigest()
+
+
+def _written(rows: Any) -> Iterator[bytes]:
+    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() for row in rows)

@@ -12,6 +12,9 @@ from bench.config import NAMESPACES
 from bench.registry import PREFIXES, Kind, entries, where
 from bench.source import Class, Value, assignment, evaluate, load, written_out
 
+_FOLLOWS = {"peft:": "TUNER", "runs:": "RUN", "timm:": "NAME"}
+"""What stands behind a prefix, in lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -51,7 +54,7 @@ def describe(kind: Kind, name: str) -> Description:
         UsageError: the name is not registered.
     """
     found = _read(name, where(kind, name))
-    if name in entries(kind):
+    if kind != "methods" or name in entries(kind):
         return found
     from bench.tuners import PREFIX, tuner
 
@@ -61,7 +64,7 @@ def describe(kind: Kind, name: str) -> Description:
 
 def prefixed(kind: Kind) -> list[Description]:
     """One for every prefix of names, such as `peft:TUNER`."""
-    return [_read(f"{prefix}TUNER", target) for prefix, target in PREFIXES.get(kind, {}).items()]
+    return [_read(f"{prefix}{_FOLLOWS[prefix]}", target) for prefix, target in PREFIXES.get(kind, {}).items()]
 
 
 def _read(name: str, target: str) -> Description:

@@ -16,11 +16,11 @@ import torch
 from lightning import Trainer, seed_everything
 from safetensors.torch import save_file
 
-from bench import checkpoint, memory, metrics, registry
-from bench.backbones import Backbone
+from bench import checkpoint, memory, metrics, optimizers, registry
+from bench.backbones import Backbone, runs
 from bench.batches import Cut
-from bench.callbacks import Checkpoint, LossCurve, Predictions
-from bench.config import AllocationConfig, BackboneConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
+from bench.callbacks import Checkpoint, Evaluations, LossCurve, Predictions
+from bench.config import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
 from bench.data import Corpus
 from bench.errors import UsageError
 from bench.method import Method
@@ -33,7 +33,8 @@ BARELY = 1e-3
 FILE = "adapter.safetensors"
 
 Result = dict[str, Any]
-"""The parts of a record that training decides: metrics, params, ranks, cost, curve, warnings, lr, sweep, report."""
+"""The parts of a record that training decides: metrics, params, ranks, cost, curve, evaluations, warnings, lr, sweep,
+report, and `network`, the parameters of the backbone before it was adapted."""
 
 
 def fit(
@@ -61,25 +62,29 @@ def fit(
     """
     with _quiet():
         memory.reset()
-        data, method = build(spec, task, corpus, backbone)
+        data, method, network = build(spec, task, corpus, backbone)
         runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
         cut = Cut(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
         curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
+        scored = Evaluations(lambda world: _scores(data, method, predictions, world)["all"])
         file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
         keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
-        trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, keeper])
+        trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, scored, keeper])
         trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
-        scores = _scores(data, task, predictions, trainer.world_size)
+        scores = _scores(data, method, predictions, trainer.world_size)
         eval_s = time.perf_counter() - began
-        sweep = list(_sweep(trainer, method, data, task, predictions))
+        sweep = list(_sweep(trainer, method, data, predictions))
+        state_bytes = sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers)
     method = method.cpu()
     ranks = [{"layer": name, **delta.ranks()} for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
         head = {f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}  # a frozen one too
         _save({**head, **exported}, directory, runtime, small=method.saves_adapter)
+        if runtime.save in _KEEPS_BACKBONE[method.saves_backbone]:
+            runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
     return {
         "lr": spec.lr,
         "metrics": scores,
@@ -95,23 +100,27 @@ def fit(
             "eval_s": round(eval_s, 3),
             "peak_memory_bytes": memory.peak(),
             "cache_bytes": method.cache_bytes,
+            "optimizer_bytes": state_bytes,
             "device": _device(trainer),
             "devices": trainer.world_size,
             "resumed_at": keeper.resumed,
         },
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
         "warnings": [*_barely(ranks), *method.warnings()],
+        "network": network,
+        **({"evaluations": scored.rows} if scored.rows else {}),
         **({"sweep": sweep} if sweep else {}),
-        **({"report": report} if (report := method.report()) else {}),
+        **({"report": report} if (report := _report(method)) else {}),
     }
 
 
-def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method]:
-    """The DataModule and the adapted method, the same on every device and at every call."""
+def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method, int]:
+    """The DataModule, the adapted method and the backbone's parameters before that, the same at every call."""
     seed_everything(spec.seed, workers=True, verbose=False)
     data: Any = task.datamodule(corpus, backbone, spec)
     head = HeadConfig(**spec.head)  # type: ignore[arg-type]
-    network = backbone.load(head=head, config=BackboneConfig(**spec.backbone_options))  # type: ignore[arg-type]
+    network = backbone.load(task=task.spec, head=head, seed=spec.seed)
+    parameters = sum(p.numel() for p in network.parameters())
     kind: type[Method] = registry.load("methods", spec.method)
     start = {"start": spec.start} if spec.start else {}
     method = kind(
@@ -124,7 +133,7 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
         seed=spec.seed,
         allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
     )
-    if not task.spec.num_classes:
+    if not task.spec.num_classes and task.spec.targets == 1 and task.spec.labelled:
         method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
     method.adapt(data.first_batch())
     if spec.penalty:
@@ -133,7 +142,25 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
         raise UsageError(
             f"{spec.method} has nothing to train here", "head.trainable=false freezes the head", "Let the head train."
         )
-    return data, method.train()  # transformers hands out networks in evaluation mode, and Lightning keeps modes
+    # transformers hands out networks in evaluation mode, and Lightning keeps modes
+    return data, method.train(), parameters
+
+
+_KEEPS_BACKBONE: dict[str, tuple[str, ...]] = {"never": (), "asked": ("all",), "always": ("adapter", "all")}
+"""Values of `runtime.save` with which a method's trained network is kept."""
+
+
+def _report(method: Method) -> dict[str, Any]:
+    """What method and network tell."""
+    tells: Any = getattr(method.backbone, "report", None)
+    return {**(tells(method.head) if tells else {}), **method.report()}
+
+
+def _every(method: Method, steps: int, parts: int) -> dict[str, Any]:
+    """When Lightning evaluates: only after the end, or so that `evaluations` of them are spread over the run."""
+    if not method.evaluations:
+        return {"check_val_every_n_epoch": 10**9}
+    return {"val_check_interval": max(1, steps // method.evaluations) * parts, "check_val_every_n_epoch": None}
 
 
 def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any]) -> Trainer:
@@ -147,7 +174,7 @@ def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: l
         max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs
         accumulate_grad_batches=parts,
         gradient_clip_val=method.optim.clip or None,
-        check_val_every_n_epoch=10**9,  # evaluation comes once, after the last step
+        **_every(method, steps, parts),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=callbacks,
@@ -158,34 +185,36 @@ def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: l
     )
 
 
-def _scores(data: Any, task: Task, predictions: Predictions, world: int) -> dict[str, Any]:
+def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> dict[str, Any]:
     """Every metric on every split; the primary one on the first."""
+    task = method.task
+    own = method.primary
+    names, higher = (own, method.higher_is_better) if own else (task.primary, task.higher_is_better)
     every: dict[str, dict[str, float]] = {}
     sizes: list[int] = []
     for i, split in enumerate(data.splits):
         outputs, labels = predictions.gathered(i, world)
-        every[split] = metrics.evaluate(task.spec, outputs, labels)
+        every[split] = method.evaluate(outputs, labels)
         sizes.append(len(labels))
     first = data.splits[0]
     return {
         "primary": {
-            "name": task.spec.primary_name,
-            "value": metrics.primary(task.spec, every[first]),
+            "name": "+".join(names),
+            "value": metrics.mean([every[first][name] for name in names]),
             "split": first,
-            "higher_is_better": task.spec.higher_is_better,
+            "higher_is_better": higher,
+            **({"of": "method"} if own else {}),
             "n": sizes[0],
         },
         "all": every,
     }
 
 
-def _sweep(
-    trainer: Trainer, method: Method, data: Any, task: Task, predictions: Predictions
-) -> Iterator[dict[str, Any]]:
+def _sweep(trainer: Trainer, method: Method, data: Any, predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Scores under every setting of `Method.sweep`, each as `{**setting, "primary": …, "metrics": {split: …}}`."""
     for setting in method.sweep():
         trainer.validate(method, datamodule=data, verbose=False)
-        scores = _scores(data, task, predictions, trainer.world_size)
+        scores = _scores(data, method, predictions, trainer.world_size)
         yield {**setting, "primary": scores["primary"]["value"], "metrics": scores["all"]}
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from bench import metrics, optimizers
 from bench.config import AllocationConfig, HeadConfig, OptimConfig
 from bench.errors import UsageError
 from bench.exchange import PeftFolder
@@ -19,10 +21,12 @@ from bench.spectra.delta import Delta
 from bench.task import TaskSpec
 
 Batch = dict[str, Any]
-"""`inputs` (tensors of the backbone's forward), `labels` (B,), `index` (B,), and in training `weight`: what the batch's
-mean loss is multiplied with, so that micro batches and devices add up to the mean over the global batch."""
+"""`inputs` (tensors of the backbone's forward), `labels` (B,) or (B, k), `index` (B,), `step` (of the optimiser; −1 in
+evaluation), and `weight`: what the batch's mean loss is multiplied with, so that micro batches and devices add up to
+the mean over the global batch."""
 Peft = tuple[dict[str, Any], dict[str, Tensor]]
 """An adapter of `peft`: what its adapter_config.json and its adapter_model.safetensors hold."""
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Method(LightningModule):
@@ -32,7 +36,13 @@ class Method(LightningModule):
         Config: frozen, keyword-only dataclass of the method's options; attribute docs are their help.
         learning_rate: default of `--lr`.
         learning_rates: three candidates of `--select lr` where `--lr` names none.
+        scratch_learning_rate: default of `--lr` where nothing of the backbone was learned before; 0: `learning_rate`.
         needs: modalities it works on.
+        supervised: whether it needs labels.
+        primary: the metrics of `evaluate` whose mean is the primary one; empty: the task's.
+        higher_is_better: direction of `primary`, where it is the method's own.
+        saves_backbone: whether a run keeps its trained network, a backbone for others; `asked` with runtime.save=all.
+        evaluations: how many times dev is evaluated on the way, evenly spaced; the score is always that of the end.
         allocates: whether it has a rank per layer that `allocation` can share out.
         penalties: what the run adds to the loss whatever the method, each once per global batch.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
@@ -43,11 +53,17 @@ class Method(LightningModule):
     Config: ClassVar[type]
     learning_rate: ClassVar[float] = 1e-3
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-    needs: ClassVar[frozenset[str]] = frozenset({"text", "image"})
+    scratch_learning_rate: ClassVar[float] = 0.0
+    needs: ClassVar[frozenset[str]] = frozenset({"text", "image", "vector"})
+    supervised: ClassVar[bool] = True
+    primary: ClassVar[tuple[str, ...]] = ()
+    higher_is_better: ClassVar[bool] = True
+    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "never"
     allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
     cache_bytes: int = 0
+    evaluations: int = 0
 
     def __init__(
         self,
@@ -64,7 +80,8 @@ class Method(LightningModule):
         """Build the head.
 
         Args:
-            backbone: called with a batch's inputs it gives pooled features (B, D); `backbone.width` is D.
+            backbone: called with a batch's inputs it gives pooled features (B, D); `backbone.width` is D. One that has
+                `make_head` brings the layer after it.
             task: decides the width of the head and the loss.
             config: the method's options.
             head: options of the head.
@@ -77,8 +94,10 @@ class Method(LightningModule):
         self.backbone, self.task, self.config = backbone, task, config
         self.seed, self.allocation = seed, allocation or AllocationConfig()
         self.head_config, self.optim, self.lr = head, optim, lr
-        self.head = _make_head(int(backbone.width), max(1, task.num_classes), seed)  # type: ignore[arg-type]
-        self.head.requires_grad_(head.trainable)
+        generator = torch.Generator().manual_seed(seed)
+        make: Any = getattr(backbone, "make_head", None) or partial(_make_head, int(backbone.width))  # type: ignore[arg-type]
+        self.head: nn.Linear = make(task.num_classes or task.targets, generator)
+        self.head.requires_grad_(head.trainable and task.labelled)
         self.penalties: list[Callable[[], Tensor]] = []
         self.strict_loading = False  # checkpoints hold what trains; the rest is built again
 
@@ -116,6 +135,29 @@ class Method(LightningModule):
         """What was trained, by name: the adapter and the head, without the frozen backbone."""
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
+    def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+        """Every metric of an evaluation split.
+
+        Args:
+            outputs: of `validation_step`, (N, …), all examples in order, on the CPU.
+            labels: (N,) or (N, k).
+        """
+        return metrics.evaluate(self.task, outputs, labels)
+
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser that `optim.name` names, over groups that hold their learning rate."""
+        optim = self.optim
+        embeddings = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)]
+        return optimizers.make(
+            optim.name,
+            groups,
+            lr=self.lr,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+            momentum=optim.momentum,
+            apart=[*embeddings, *self.head.parameters()],
+        )
+
     def sweep(self) -> Iterator[dict[str, Any]]:
         """Settings to evaluate the trained network under besides, such as `{"n": 2}`; each holds until the next."""
         return iter(())
@@ -151,17 +193,38 @@ class Method(LightningModule):
     # what all methods share
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits (B, classes), or scores (B,) for regression."""
-        pooled = F.dropout(self.backbone(**inputs), self.head_config.dropout, self.training)
+        """Logits (B, classes), scores (B,) for regression, or (B, k) of k numbers each."""
+        return self.predict(F.dropout(self.backbone(**inputs), self.head_config.dropout, self.training))
+
+    def predict(self, pooled: Tensor) -> Tensor:
+        """What the head makes of pooled features (B, D)."""
         logits = self.head(pooled)
-        return logits if self.task.num_classes else logits.squeeze(-1)
+        return logits if self.task.num_classes or self.task.targets > 1 else logits.squeeze(-1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean over the batch: cross-entropy, or squared error for regression."""
-        logits = self(batch["inputs"])
+        """Mean over the batch of `criterion`."""
+        return self.criterion(self(batch["inputs"]), batch["labels"])
+
+    def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the batch: cross-entropy, or squared error for regression.
+
+        Of several numbers per example the squared error is summed over those that were observed: an example weighs as
+        much as it says, and the mean over examples is the same however the batch is cut.
+        """
         if self.task.num_classes:
-            return F.cross_entropy(logits, batch["labels"])
-        return F.mse_loss(logits, batch["labels"].to(logits.dtype))
+            return F.cross_entropy(outputs, labels)
+        labels = labels.to(outputs.dtype)
+        if self.task.targets == 1:
+            return F.mse_loss(outputs, labels)
+        return torch.where(labels.isnan(), 0, outputs - labels.nan_to_num()).square().sum(-1).mean()
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch, but frozen normalisations keep the statistics that they came with."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, BATCH_NORMS) and _frozen(module):
+                module.eval()
+        return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a micro batch, weighted so that the global batch's gradient is that of its mean."""
@@ -180,12 +243,12 @@ class Method(LightningModule):
         return self(batch["inputs"])
 
     def configure_optimizers(self) -> Any:
-        """AdamW over `param_groups`, with warm-up and decay per optimiser step."""
+        """`make_optimizer` over `param_groups`, with warm-up and decay per optimiser step."""
         groups = [
             {**{k: v for k, v in g.items() if k != "lr_scale"}, "lr": self.lr * g.get("lr_scale", 1.0)}
             for g in self.param_groups()
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=self.optim.eps, weight_decay=self.optim.weight_decay)
+        optimizer = self.make_optimizer(groups)
         # not `estimated_stepping_batches`: it opens the loader before a checkpoint can say where to begin
         factor = schedule(self.optim, self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -223,9 +286,13 @@ def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
     return factor
 
 
-def _make_head(width: int, outputs: int, seed: int) -> nn.Linear:
+def _frozen(module: nn.Module) -> bool:
+    """Whether its scale does not train: its statistics are then those that the scale was trained with."""
+    return module.weight is not None and not module.weight.requires_grad  # type: ignore[union-attr]
+
+
+def _make_head(width: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """N(0, .02²) weights as BERT's classifier, zero bias, from a generator of its own."""
-    generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(width, outputs)
     with torch.no_grad():
         head.weight.copy_(torch.randn(outputs, width, generator=generator) * 0.02)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ CORRELATIONS = ("matthews", "pearson", "spearman")
 
 
 def collection(task: TaskSpec) -> MetricCollection:
-    """The task's metrics: class predictions and labels (N,), or scores and labels (N,) for regression."""
+    """The task's metrics: class predictions and labels (N,), or scores and labels for regression."""
     binary = task.num_classes == 2
     kind: dict[str, Any] = {"task": "binary"} if binary else {"task": "multiclass", "num_classes": task.num_classes}
     micro: dict[str, Any] = kind if binary else {**kind, "average": "micro"}
@@ -28,6 +28,8 @@ def collection(task: TaskSpec) -> MetricCollection:
         "matthews": lambda: torchmetrics.MatthewsCorrCoef(**kind),
         "pearson": torchmetrics.PearsonCorrCoef,
         "spearman": torchmetrics.SpearmanCorrCoef,
+        "mse": torchmetrics.MeanSquaredError,
+        "relative_error": RelativeError,
     }
     return MetricCollection({name: make[name]() for name in task.metrics})
 
@@ -37,8 +39,8 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
 
     Args:
         task: names the metrics.
-        outputs: logits (N, classes), or scores (N,) for regression.
-        labels: (N,).
+        outputs: logits (N, classes), or scores (N,) or (N, k) for regression.
+        labels: (N,), or (N, k), where what is NaN was not observed and is left out.
 
     A correlation with predictions or labels that are all alike is undefined and counts as 0, as in scikit-learn's
     `matthews_corrcoef`; torchmetrics gives NaN or, for Matthews, a small number that depends on the label balance.
@@ -46,6 +48,8 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
     regression = task.num_classes == 0
     predictions = outputs.double() if regression else outputs.argmax(-1)
     targets = labels.double() if regression else labels
+    if targets.ndim > 1:
+        predictions, targets = (values[~targets.isnan()] for values in (predictions, targets))
     metrics = collection(task)
     found = metrics.set_dtype(torch.float64)(predictions, targets) if regression else metrics(predictions, targets)
     values = {name: float(value) for name, value in found.items()}
@@ -54,12 +58,34 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
     return values
 
 
+class RelativeError(Metric):
+    """‖ŷ − y‖₂ / ‖y‖₂ over all numbers: of a matrix, the relative error in the Frobenius norm."""
+
+    full_state_update = False
+    error: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("error", "total"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add some numbers."""
+        self.error += (preds - target).square().sum()
+        self.total += target.square().sum()
+
+    def compute(self) -> Tensor:
+        """Of all that was added; 0/0 counts as 0."""
+        return torch.where(self.total > 0, (self.error / self.total).sqrt(), self.error.sqrt())
+
+
 def _alike(values: Tensor) -> bool:
     return bool((values == values[0]).all())
 
 
-def primary(task: TaskSpec, values: dict[str, float]) -> float:
-    """Mean of the primary metrics."""
+def primary(task: TaskSpec, values: Mapping[str, float]) -> float:
+    """Mean of the task's primary metrics."""
     return mean([values[name] for name in task.primary])
 
 

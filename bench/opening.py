@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from bench import registry
 from bench.backbones import Backbone, open_backbone
-from bench.config import BackboneConfig
 from bench.data import Corpus, DataRequest
 from bench.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
-from bench.registry import family
-from bench.settings import resolve_tasks
+from bench.registry import family, opener
+from bench.settings import resolve_own
 from bench.spec import Option, Request
 from bench.task import Task
 
@@ -66,7 +65,7 @@ def open_tasks(request: Request, names: Sequence[str], skipped: list[Skip]) -> l
     Raises:
         UsageError: an unknown task or cell, or an option that does not fit the data.
     """
-    options = resolve_tasks(request.settings, request.families)
+    options = resolve_own("tasks", request.settings, request.families)
     opened: list[Opened] = []
     for name, task in expand(names):
         task.Config(**options[family(name)])  # checks ranges
@@ -78,13 +77,17 @@ def open_tasks(request: Request, names: Sequence[str], skipped: list[Skip]) -> l
     return opened
 
 
-def open_backbones(names: Sequence[str], options: dict[str, Option], skipped: list[Skip]) -> list[Backbone]:
-    """The backbones; those that cannot be found go to `skipped`."""
-    config = BackboneConfig(**options)  # type: ignore[arg-type]
+def open_backbones(request: Request, skipped: list[Skip]) -> list[Backbone]:
+    """The backbones, each with its own options; those that cannot be found go to `skipped`.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+    options = resolve_own("backbones", request.settings, request.openers)
     opened: list[Backbone] = []
-    for name in names:
+    for name in request.backbones:
         try:
-            opened.append(open_backbone(name, config))
+            opened.append(open_backbone(name, options[opener(name)], runs=request.out))
         except EnvironmentProblem as error:
             skipped.append(Skip(name=name, error=error))
     return opened

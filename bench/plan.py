@@ -97,7 +97,7 @@ def make(request: Request) -> Plan:
         UsageError: an unknown name, key or value.
         EnvironmentProblem: nothing of it can run, or, with `strict`, some of it cannot.
     """
-    options = resolve_all(request.settings, request.methods, request.families)
+    options = resolve_all(request.settings, request.methods, request.families, request.openers)
     for namespace, kind in NAMESPACES.items():
         kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
     _share_out(options)
@@ -107,7 +107,7 @@ def make(request: Request) -> Plan:
     starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
     skipped: list[Skip] = []
     tasks = open_tasks(request, request.tasks, skipped)
-    backbones = open_backbones(request.backbones, options[request.methods[0]]["backbone"], skipped)
+    backbones = open_backbones(request, skipped)
     selectors = open_tasks(request, (request.select_on,) if request.select_on else (), skipped)
     if request.select_on and not selectors:
         raise _nothing(skipped)
@@ -158,7 +158,8 @@ def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, 
     attributes = describe_entry("methods", base.method).attributes
     given: dict[str, Any] = {"opened": opened, "backbone": backbone}
     if not request.select:
-        rates = request.lrs or (float(attributes.get("learning_rate", 1e-3)),)
+        own = float(attributes.get("learning_rate", 1e-3))
+        rates = request.lrs or ((not backbone.pretrained and float(attributes["scratch_learning_rate"])) or own,)
         return [Cell(spec=base.with_(lr=rate), **given) for rate in rates]
     rates = request.lrs or tuple(float(rate) for rate in attributes.get("learning_rates", (3e-4, 1e-3, 3e-3)))
     name = decides.task.spec.name
@@ -186,7 +187,7 @@ def _spec(
         head=options["head"],
         optim=options["optim"],
         task_options=opened.task_options,
-        backbone_options=options["backbone"],
+        backbone_options=backbone.options,
         allocation=options["allocation"],
         runtime=options["runtime"],
         accelerator=request.accelerator,
@@ -231,12 +232,20 @@ def _holdout(corpus: Corpus) -> int:
 def _misfit(request: Request, method: str, backbone: Backbone, opened: Opened) -> BenchError | None:
     """Why a method, a backbone and a task do not go together; None if they do."""
     task, there = opened.task.spec, len(opened.corpus.train)
-    needs = describe_entry("methods", method).attributes.get("needs")
-    if task.modality != backbone.modality or (needs and task.modality not in needs):
+    attributes = describe_entry("methods", method).attributes
+    needs = attributes.get("needs")
+    if task.modality not in backbone.modalities or (needs and task.modality not in needs):
+        works = f", {method} works on {' and '.join(sorted(needs))}" if needs else ""
         return BenchError(
             f"{method} on {task.name} with {backbone.name} does not fit",
-            f"the task is {task.modality}, the backbone reads {backbone.modality}",
-            f"`bench show {method}` says what it works on.",
+            f"the task is {task.modality}, the backbone reads {' and '.join(backbone.modalities)}{works}",
+            f"`bench show {method}` says what it works on; `bench list backbones` what reads {task.modality}.",
+        )
+    if attributes.get("supervised", True) and not task.labelled:
+        return BenchError(
+            f"{method} on {task.name} does not fit",
+            "the task has no labels, and the method learns from labels",
+            "Take a method such as mlm.",
         )
     if request.train_samples is not None and request.train_samples > there:
         return UsageError(
@@ -290,11 +299,16 @@ def headline(plan: Plan) -> str:
     """`9 cells · deeplora · minilm (22.7 M) · 150 steps of 16 · data: embedded`."""
     cells, first = plan.cells, plan.cells[0].spec
     methods = ", ".join(dict.fromkeys(c.spec.method for c in cells))
-    names = ", ".join(dict.fromkeys(f"{c.backbone.name} ({c.backbone.parameters / 1e6:.1f} M)" for c in cells))
+    names = ", ".join(dict.fromkeys(_sized(c.backbone) for c in cells))
     budget = f"{first.max_steps} steps" if first.max_steps else f"{first.epochs:g} epochs"
     sources = ", ".join(dict.fromkeys(f"{c.corpus.source} ({c.corpus.revision})" for c in cells))
     count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
     return f"{count} · {methods} · {names} · {budget} of {first.batch_size} · data: {sources}"
+
+
+def _sized(backbone: Backbone) -> str:
+    """`minilm (22.7 M)`; a network that is still to be built has no size yet."""
+    return backbone.name if backbone.parameters is None else f"{backbone.name} ({backbone.parameters / 1e6:.1f} M)"
 
 
 def notes(plan: Plan) -> list[str]:

@@ -22,18 +22,41 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "adapter": "methods.adapter:Adapter",
         "adapterdrop": "methods.adapterdrop:AdapterDrop",
         "adalora": "methods.adalora:AdaLoRA",
+        "lowrank": "methods.lowrank:LowRankTraining",
+        "galore": "methods.galore:GaLore",
+        "apollo": "methods.apollo:APOLLO",
+        "dropout": "methods.dropout:Dropout",
+        "mlm": "methods.mlm:MLM",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",
         "table": "tasks.table:Table",
+        "corpus": "tasks.corpus:TextCorpus",
+        "synthetic": "tasks.synthetic:Synthetic",
+        "digits": "tasks.digits:Digits",
+        "mnist": "tasks.vision:MNIST",
+        "fashion-mnist": "tasks.vision:FashionMNIST",
+        "cifar10": "tasks.vision:CIFAR10",
+        "cifar100": "tasks.vision:CIFAR100",
+        "vtab": "tasks.vtab:VTAB",
+        "images": "tasks.images:Images",
     },
     "backbones": {
         "minilm": "bench.backbones.minilm:MiniLM",
         "hf": "bench.backbones.huggingface:HuggingFace",
+        "bert": "bench.backbones.bert:BERT",
+        "vit": "bench.backbones.vit:ViT",
+        "resnet18": "bench.backbones.resnet18:ResNet18",
+        "vgg11": "bench.backbones.vgg11:VGG11",
+        "mlp": "bench.backbones.mlp:MLP",
+        "dln": "bench.backbones.dln:DLN",
     },
 }
-PREFIXES: dict[Kind, dict[str, str]] = {"methods": {"peft:": "methods.bridge:Bridge"}}
-"""Beginning of names → the class that makes one of what follows: `peft:vera`."""
+PREFIXES: dict[Kind, dict[str, str]] = {
+    "methods": {"peft:": "methods.bridge:Bridge"},
+    "backbones": {"timm:": "bench.backbones.timm_model:Timm", "runs:": "bench.backbones.runs:Run"},
+}
+"""Beginning of names → the class of what follows, or that makes one: `peft:vera`, `runs:1f3a9c…`."""
 
 
 @cache
@@ -73,6 +96,11 @@ def family(task: str) -> str:
     return task.partition(":")[0].partition("/")[0]
 
 
+def opener(backbone: str) -> str:
+    """The registered name that opens a backbone: its own, its prefix (`runs:`), or `hf` for folders and hub ids."""
+    return _prefix("backbones", backbone) or (backbone if backbone in entries("backbones") else "hf")
+
+
 def where(kind: Kind, name: str) -> str:
     """`module:Class` of a name.
 
@@ -82,9 +110,10 @@ def where(kind: Kind, name: str) -> str:
     """
     known = entries(kind)
     if prefix := _prefix(kind, name):
-        from bench.tuners import tuner
+        if kind == "methods":
+            from bench.tuners import tuner
 
-        tuner(name.removeprefix(prefix))
+            tuner(name.removeprefix(prefix))
         return PREFIXES[kind][prefix]
     if name not in known:
         hint = did_you_mean(name, known)
@@ -101,7 +130,7 @@ def load(kind: Kind, name: str) -> Any:
     module, _, attribute = where(kind, name).partition(":")
     found = getattr(importlib.import_module(module), attribute)
     prefix = _prefix(kind, name)
-    return found.of(name.removeprefix(prefix)) if prefix else found
+    return found.of(name.removeprefix(prefix)) if prefix and kind == "methods" else found
 
 
 def known(kind: Kind, name: str) -> bool:

@@ -105,7 +105,10 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     error, stop = None, None
     try:
         cell, made["selection"] = _chosen(cell, request.out / SELECTION)
-        whole = {**made, **_train(cell, folder, tell), "state": state}
+        found = _train(cell, folder, tell)
+        network = found.pop("network")
+        made["backbone"]["parameters"] = made["backbone"]["parameters"] or network
+        whole = {**made, **found, "state": state}
         record.validate(loads(dumps(whole)), folder / record.FILE)  # what cannot be written is this cell's failure
         made = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
@@ -210,6 +213,7 @@ def _blank(cell: Cell) -> record.Record:
             "parameters": cell.backbone.parameters,
             "weights_hash": cell.backbone.weights_hash,
             "pooling": cell.backbone.pooling,
+            **({"parent": cell.backbone.parent} if cell.backbone.parent else {}),
         },
         "source": {
             "kind": corpus.source,

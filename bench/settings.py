@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from bench import describe, registry
 from bench.config import NAMESPACES
@@ -35,25 +35,26 @@ def resolve(settings: Sequence[str], method: str) -> dict[str, dict[str, Value]]
 
 
 def resolve_all(
-    settings: Sequence[str], methods: Sequence[str], tasks: Sequence[str] = ()
+    settings: Sequence[str], methods: Sequence[str], tasks: Sequence[str] = (), backbones: Sequence[str] = ()
 ) -> dict[str, dict[str, dict[str, Value]]]:
     """`resolve` for several methods: a key of `method` must be known to one of them and goes to those that know it.
 
     Args:
         settings: as in `resolve`.
         methods: registered names.
-        tasks: registered names whose own options may be given too; `resolve_tasks` gives them.
+        tasks: registered names; their options take the place of the shared `task`, and `resolve_own` gives them.
+        backbones: likewise for `backbone`.
     """
     given = _parse(settings)
     of_method = {name: _of("methods", name) for name in methods}
-    of_task = {name: _of("tasks", name) for name in tasks}
+    own = {"task": [_of("tasks", name) for name in tasks], "backbone": [_of("backbones", name) for name in backbones]}
     shared = {space: {o.name: o for o in describe.namespace(space)} for space in NAMESPACES}
     known = [f"method.{key}" for options in of_method.values() for key in options]
-    known += [f"{space}.{key}" for space, options in shared.items() for key in options]
-    known += [f"task.{key}" for options in of_task.values() for key in options]
+    known += [f"{space}.{key}" for space, options in shared.items() if not own.get(space) for key in options]
+    known += [f"{space}.{key}" for space, several in own.items() for options in several for key in options]
     for space, key in given:
         if f"{space}.{key}" not in known:
-            raise _unknown(space, key, known, methods, tasks)
+            raise _unknown(space, key, known, methods, {"task": tasks, "backbone": backbones}.get(space, ()))
     return {
         name: {
             "method": _complete("method", options, given),
@@ -68,15 +69,17 @@ def named(settings: Sequence[str]) -> set[str]:
     return {key for space, key in _parse(settings) if space == "method"}
 
 
-def resolve_tasks(settings: Sequence[str], tasks: Sequence[str]) -> dict[str, dict[str, Value]]:
-    """Options of each registered task, the shared ones too; a key goes to the tasks that know it.
+def resolve_own(
+    kind: Literal["tasks", "backbones"], settings: Sequence[str], names: Sequence[str]
+) -> dict[str, dict[str, Value]]:
+    """Options of each registered task or backbone; a key goes to those that know it.
 
     Raises:
         UsageError: a value of another type.
-        EnvironmentProblem: the task's source cannot be read.
+        EnvironmentProblem: the source cannot be read.
     """
     given = _parse(settings)
-    return {name: _complete("task", _of("tasks", name), given) for name in tasks}
+    return {name: _complete(kind[:-1], _of(kind, name), given) for name in names}
 
 
 def typed(text: str, annotation: str) -> Value:
@@ -134,7 +137,8 @@ def _of(kind: registry.Kind, name: str) -> Options:
     return {option.name: option for option in description.options}
 
 
-def _unknown(space: str, key: str, known: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> UsageError:
+def _unknown(space: str, key: str, known: Sequence[str], methods: Sequence[str], own: Sequence[str]) -> UsageError:
+    """Args: `own` are the tasks or backbones whose options the space holds."""
     of_space = [name for name in dict.fromkeys(known) if name.startswith(f"{space}.")]
     owner = f"method {' or '.join(methods)}" if space == "method" else space
     listed = f"options of {owner}: {', '.join(of_space)}" if of_space else f"{owner} has no options"
@@ -142,15 +146,16 @@ def _unknown(space: str, key: str, known: Sequence[str], methods: Sequence[str],
     elsewhere = [name for name in known if name.partition(".")[2] == key]
     hint = f"Did you mean '{elsewhere[0]}'?" if elsewhere else did_you_mean(f"{space}.{key}", known)
     where = methods[0]
-    if space == "task" and tasks:
-        where = tasks[0]
-        others = [name for name in registry.entries("tasks") if key in _names(name)]
+    if own:
+        kind: registry.Kind = "tasks" if space == "task" else "backbones"
+        where = own[0]
+        others = [name for name in registry.entries(kind) if key in _names(kind, name)]
         hint = f"It is an option of {', '.join(others)}." if others else hint
     return UsageError(f"unknown option '{space}.{key}'", listed, f"{hint} `bench show {where}` describes them.".strip())
 
 
-def _names(task: str) -> list[str]:
-    return [option.name for option in describe.describe("tasks", task).options]
+def _names(kind: registry.Kind, name: str) -> list[str]:
+    return [option.name for option in describe.describe(kind, name).options]
 
 
 def _complete(space: str, options: Options, given: Given) -> dict[str, Value]:

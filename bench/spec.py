@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data import DataRequest
-from bench.registry import family
+from bench.registry import family, opener
 
 PROTOCOL = 1
 """Raised whenever the same specification would give other results."""
@@ -22,6 +22,8 @@ NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
 LATER = frozenset({"allocation", "penalty"})
 """Namespaces that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
+LATER_OPTIONS: dict[str, dict[str, Option]] = {"optim": {"name": "adamw", "momentum": 0.9}}
+"""Options that came later, with the value at which a run does what it did before them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,11 @@ class Request:
     out: Path = Path("runs")
     strict: bool = False
     retry: bool = False
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """Registered names of the backbones that are asked for."""
+        return tuple(dict.fromkeys(map(opener, self.backbones)))
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -136,7 +143,13 @@ class RunSpec:
 
 def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Those fields of a specification that decide the result."""
-    return {name: value for name, value in fields.items() if name not in NOT_IDENTITY and (value or name not in LATER)}
+    found = {name: value for name, value in fields.items() if name not in NOT_IDENTITY and (value or name not in LATER)}
+    for space, before in LATER_OPTIONS.items():
+        found[space] = {key: value for key, value in found.get(space, {}).items() if before.get(key, _NEVER) != value}
+    return found
+
+
+_NEVER = object()
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -25,6 +25,9 @@ class TaskSpec:
         version: raised whenever the same data would give another score; of a user's own data the hash.
         modality: what the backbone must read.
         num_classes: number of classes; 0 is regression.
+        shape: of one input, channels first: (C, H, W) of an image, (n,) of a vector; empty for text.
+        targets: numbers that a regression predicts per example.
+        labelled: False where there is nothing to predict, only text or images to learn from.
         metrics: names from `bench.metrics`, computed on every evaluation split.
         primary: the metrics whose mean is the primary value, on the first evaluation split.
         higher_is_better: direction of the primary metric.
@@ -33,12 +36,15 @@ class TaskSpec:
 
     name: str
     version: int | str
-    modality: Literal["text", "image"]
+    modality: Literal["text", "image", "vector"]
     num_classes: int
     metrics: tuple[str, ...]
     primary: tuple[str, ...]
     higher_is_better: bool = True
     note: str = ""
+    shape: tuple[int, ...] = ()
+    targets: int = 1
+    labelled: bool = True
 
     @property
     def primary_name(self) -> str:

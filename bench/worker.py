@@ -34,9 +34,8 @@ def job(cell: Cell) -> dict[str, Any]:
     data = cell.opened.request
     dirs = [[name, str(folder)] for name, folder in data.dirs]
     request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
-    backbone = {**asdict(cell.backbone), "path": str(cell.backbone.path)}
     known = {"spec": cell.spec.to_json(), "task": cell.opened.name, "data_hash": cell.corpus.hash}
-    return {**known, "data": request, "backbone": backbone}
+    return {**known, "data": request, "backbone": cell.backbone.to_json()}
 
 
 def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> dict[str, Any]:
@@ -137,9 +136,8 @@ def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     corpus = task.open(request)
     if corpus.hash != asked["data_hash"]:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
-    opened: dict[str, Any] = {**asked["backbone"], "path": Path(asked["backbone"]["path"])}
     tell = _tell if _first() else lambda step, loss: None
-    return fit(spec, task, corpus, Backbone(**opened), directory=folder, tell=tell)
+    return fit(spec, task, corpus, Backbone.from_json(asked["backbone"]), directory=folder, tell=tell)
 
 
 def end_with_parent(every_s: float = 1.0) -> None:

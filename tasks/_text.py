@@ -1,109 +1,37 @@
-"""Texts and pairs of texts as a LightningDataModule: tokenised once, cached, batched by length and by step."""
+"""Texts and pairs of texts as batches: tokenised once, cached, grouped by length."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bench.backbones import Backbone
-from bench.batches import Cut, StepBatches
-from bench.config import RuntimeConfig, TaskConfig
-from bench.data import Corpus, Example
+from bench.config import TaskConfig
+from bench.data import Corpus
 from bench.spec import RunSpec
 from bench.task import TaskSpec
+from tasks._steps import Batch, StepDataModule
 from tasks._tokens import Tokens, tokenise
 
-Batch = dict[str, Any]
 
-
-class TextDataModule(LightningDataModule):
-    """Feeds one run of one text task.
-
-    Training is one long list of micro batches, indexed by step. With `spec.holdout` that many training examples are cut
-    off by seed and evaluated on instead of dev; `spec.train_samples` then draws, by seed and without replacement, from
-    the rest.
-
-    Attributes:
-        splits: names of the evaluation splits, in the order of `val_dataloader`; the first is primary.
-        steps: optimiser steps of the whole run.
-        done: micro batches that training has taken, told by whoever writes a checkpoint.
-    """
-
-    done = 0
+class TextDataModule(StepDataModule):
+    """Feeds one run of one text task."""
 
     def __init__(self, task: TaskSpec, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> None:
-        super().__init__()
-        self.task, self.spec = task, spec
         self.options = TaskConfig(**spec.task_options)  # type: ignore[arg-type]
-        self.runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
         self.tokenizer = backbone.tokenizer()
-        key = f"{corpus.hash}{backbone.weights_hash}"
-        chosen, held = _split(len(corpus.train), spec)
-        train = self._tokens(corpus.train, f"{key}train")
-        self.train = train.take(chosen)
-        self.evaluation: dict[str, Tokens] = (
-            {"holdout": train.take(held)}
-            if spec.holdout
-            else {name: self._tokens(rows, key + name) for name, rows in corpus.evaluation.items()}
-        )
-        self.splits = tuple(self.evaluation)
-        self.batches = StepBatches(lengths=self.train.lengths, batch_size=spec.batch_size, seed=spec.seed)
-        self.steps = spec.max_steps or math.ceil((spec.epochs or 1) * self.batches.per_epoch)
+        self._key = f"{corpus.hash}{backbone.weights_hash}"
+        super().__init__(task, corpus, spec)
 
-    def _tokens(self, rows: Sequence[Example], key: str) -> Tokens:
-        return tokenise(rows, self.tokenizer, key=key, max_length=self.options.max_length)
+    def load(self, rows: Any, name: str) -> Tokens:
+        """Tokenised examples."""
+        return tokenise(rows, self.tokenizer, key=self._key + name, max_length=self.options.max_length)
 
-    @property
-    def label_mean(self) -> float:
-        """Mean training label, where a regression head starts."""
-        return float(np.mean(self.train.labels))
-
-    @property
-    def samples(self) -> int:
-        """Examples seen over the whole run, repeats counted."""
-        whole, rest = divmod(self.steps, self.batches.per_epoch)
-        return whole * len(self.train.labels) + sum(len(self.batches[s]) for s in range(rest))
-
-    def cut(self) -> Cut:
-        """This process's share of a global batch."""
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Cut(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
-
-    def first_batch(self) -> Batch:
-        """The whole global batch of step 0, the same on every device."""
-        return self.collate(self.train, self.batches[0])
-
-    def once(self, size: int = 32) -> Iterator[Batch]:
-        """Every training example once, long ones first, in batches that depend on nothing but the data."""
-        order = np.argsort(-self.train.lengths, kind="stable")
-        for i in range(0, len(order), size):
-            yield self.collate(self.train, order[i : i + size])
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Micro batches of this device, in order, for the whole run, or for what is left of an interrupted one."""
-        return _Resumable(self, _Steps(self, self.cut()))
-
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader per evaluation split: every example once over all devices, long ones first."""
-        cut = self.cut()
-        size = self.runtime.eval_batch
-        loaders: list[DataLoader[Batch]] = []
-        for tokens in self.evaluation.values():
-            mine = np.argsort(-tokens.lengths, kind="stable")[cut.rank :: cut.world]
-            chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
-            loaders.append(_loader(_Chunks(self, tokens, chunks), self.runtime.workers))
-        return loaders
-
-    def collate(self, tokens: Tokens, index: np.ndarray, weight: float = 1.0) -> Batch:
+    def collate(self, split: Tokens, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
         """Examples `index`, padded to the longest of them."""
-        rows = [tokens.row(i) for i in index]
+        rows = [split.row(i) for i in index]
         width = max(len(ids) for ids, _ in rows)
         ids = np.full((len(rows), width), self.tokenizer.pad_token_id or 0, dtype=np.int64)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
@@ -113,74 +41,6 @@ class TextDataModule(LightningDataModule):
         if "token_type_ids" in self.tokenizer.model_input_names:
             inputs["token_type_ids"] = torch.from_numpy(types)
         dtype = torch.int64 if self.task.num_classes else torch.float32
-        labels = torch.tensor(tokens.labels[index], dtype=dtype)
-        return {"inputs": inputs, "labels": labels, "index": torch.from_numpy(index.copy()), "weight": weight}
-
-
-def _split(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Indices trained on and held out; the order of a permutation by seed decides both."""
-    order = np.random.default_rng([spec.seed, n]).permutation(n)
-    held, rest = order[: spec.holdout], order[spec.holdout :]
-    chosen = rest if spec.train_samples is None else rest[: spec.train_samples]
-    return np.sort(chosen), np.sort(held)
-
-
-class _Steps(Dataset[Batch]):
-    """Item i is micro batch i % parts of step i // parts."""
-
-    def __init__(self, data: TextDataModule, cut: Cut) -> None:
-        self.data, self.cut = data, cut
-
-    def __len__(self) -> int:
-        return self.data.steps * self.cut.parts
-
-    def __getitem__(self, item: int) -> Batch:
-        step, part = divmod(item, self.cut.parts)
-        index, weight = self.cut.part(self.data.batches[step], part)
-        return self.data.collate(self.data.train, index, weight)
-
-
-class _From(Sampler[int]):
-    """`start`, …, `total` − 1; its length is the whole run's, by which Lightning counts."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.start = total, 0
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.total))
-
-    def __len__(self) -> int:
-        return self.total
-
-
-class _Resumable(DataLoader[Batch]):
-    """The training loader, whose position Lightning keeps in a checkpoint: micro batches taken, as the run says."""
-
-    def __init__(self, data: TextDataModule, steps: _Steps) -> None:
-        self.data, self.position = data, _From(len(steps))
-        super().__init__(steps, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
-
-    def state_dict(self) -> dict[str, int]:
-        """The loader itself may have read ahead."""
-        return {"done": self.data.done}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin there."""
-        self.position.start = state_dict["done"]
-
-
-class _Chunks(Dataset[Batch]):
-    """Item i is evaluation batch i."""
-
-    def __init__(self, data: TextDataModule, tokens: Tokens, chunks: list[np.ndarray]) -> None:
-        self.data, self.tokens, self.chunks = data, tokens, chunks
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    def __getitem__(self, item: int) -> Batch:
-        return self.data.collate(self.tokens, self.chunks[item])
-
-
-def _loader(dataset: Dataset[Batch], workers: int) -> DataLoader[Batch]:
-    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers)
+        labels = torch.tensor(split.labels[index], dtype=dtype)
+        numbers = torch.from_numpy(index.copy())
+        return {"inputs": inputs, "labels": labels, "index": numbers, "weight": weight, "step": step}

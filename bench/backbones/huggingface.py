@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from bench.backbones import TEXT_FILES, WEIGHT_FILES, Backbone, from_folder
 from bench.config import BackboneConfig
@@ -17,6 +18,8 @@ class HuggingFace:
     by the mean. `--set backbone.revision=COMMIT` pins a hub id.
     """
 
+    Config: ClassVar[type] = BackboneConfig
+
     def open(self, name: str, config: BackboneConfig) -> Backbone:
         """Find it on disk, in the hub's cache, or on the hub.
 
@@ -25,12 +28,12 @@ class HuggingFace:
         """
         folder = Path(name).expanduser()
         if folder.is_dir():
-            return from_folder(folder.resolve().name, folder)
+            return from_folder(folder.resolve().name, folder, config)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise EnvironmentProblem(
                 f"there is no backbone directory '{name}'", f"looked from {Path.cwd()}", "Give a folder or a hub id."
             )
-        return from_folder(name, self._snapshot(name, config.revision))
+        return from_folder(name, self._snapshot(name, config.revision), config)
 
     def _snapshot(self, name: str, revision: str) -> Path:
         from huggingface_hub import snapshot_download

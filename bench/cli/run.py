@@ -138,7 +138,7 @@ def _how(group: Any) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Check what is cheap, plan, and run."""
     request = make_request(options)
-    settings.resolve_all(request.settings, request.methods, request.families)
+    settings.resolve_all(request.settings, request.methods, request.families, request.openers)
     check()
 
     from bench.plan import describe, make  # opens data and backbones

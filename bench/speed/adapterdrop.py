@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.cli.output import table
 from bench.cli.run import make_request
@@ -63,6 +63,7 @@ def run(cell: Cell, options: Mapping[str, Option]) -> Seconds:
 
 def measure(cell: Cell, rounds: int) -> dict[str, list[Seconds]]:
     """Every variant once per round; a run before the first warms up."""
+    assert cell.backbone.path is not None
     config = json.loads((cell.backbone.path / "config.json").read_text())
     options = variants(config.get("num_hidden_layers") or config["n_layers"])
     run(cell, options[BASE])
@@ -99,7 +100,8 @@ def main(words: Sequence[str]) -> int:
     try:
         plan = make(make_request(run_parser().parse_args([*given, *rest])))
         first = plan.cells[0]
-        few = {name: rows[:1] for name, rows in first.corpus.evaluation.items()}  # evaluation is not what is timed
+        splits: dict[str, Any] = {**first.corpus.evaluation}
+        few = {name: rows[:1] for name, rows in splits.items()}  # evaluation is not what is timed
         corpus = replace(first.corpus, evaluation=few)
         sys.stderr.write(describe(plan) + "\n")
         cell = replace(first, opened=first.opened._replace(corpus=corpus))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from bench import registry
 from bench.backbones import Backbone, from_folder
 from bench.config import (
     AllocationConfig,
-    BackboneConfig,
     HeadConfig,
     OptimConfig,
     PenaltyConfig,
@@ -119,7 +118,7 @@ class Lab:
             "optim": asdict(OptimConfig(**given["optim"])),
             "penalty": asdict(PenaltyConfig(**given["penalty"])) if given["penalty"] else {},
             "task_options": asdict(TaskConfig()),
-            "backbone_options": asdict(BackboneConfig(**given["backbone"])),
+            "backbone_options": {**self.backbone.options, **given["backbone"]},
             "allocation": asdict(AllocationConfig(**given["allocation"])) if given["allocation"] else {},
             "runtime": asdict(RuntimeConfig(**given["runtime"])),
         }
@@ -128,17 +127,21 @@ class Lab:
     def build(self, spec: RunSpec) -> tuple[Any, Method]:
         """DataModule and adapted method, untrained."""
         task = self.tasks[spec.task]
-        return training.build(spec, task, task.corpus, self.backbone)
+        return training.build(spec, task, task.corpus, self._backbone(spec))[:2]
+
+    def _backbone(self, spec: RunSpec) -> Backbone:
+        """The backbone with the specification's options."""
+        return replace(self.backbone, options=spec.backbone_options)
 
     def run(self, spec: RunSpec, directory: Path | None = None, tell: Callable[[int], None] = lambda step: None) -> Run:
         """Train and evaluate as `bench run` does; `tell` hears every step."""
         task, directory, losses, kept = self.tasks[spec.task], directory or self.folder(), [], {}
         original = training.build
 
-        def build(*args: Any) -> tuple[Any, Method]:
-            kept["data"], kept["method"] = original(*args)
+        def build(*args: Any) -> tuple[Any, Method, int]:
+            kept["data"], kept["method"], parameters = original(*args)
             kept["start"] = {n: p.detach().clone() for n, p in kept["method"].named_parameters()}
-            return kept["data"], kept["method"]
+            return kept["data"], kept["method"], parameters
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(training, "build", build)
@@ -146,7 +149,7 @@ class Lab:
                 spec,
                 task,
                 task.corpus,
-                self.backbone,
+                self._backbone(spec),
                 directory=directory,
                 tell=lambda step, loss: (losses.append(loss), tell(step)),
             )

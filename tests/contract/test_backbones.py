@@ -16,10 +16,12 @@ from safetensors.torch import load_file, save_file
 from bench.backbones import from_folder, open_backbone
 from bench.backbones.encoder import TextEncoder
 from bench.backbones.minilm import SHA256
-from bench.config import BackboneConfig, HeadConfig
+from bench.config import HeadConfig
 from bench.errors import EnvironmentProblem, UsageError
+from bench.task import TaskSpec
 from methods._lowrank import targets
 
+CLASSES = TaskSpec(name="t", version=1, modality="text", num_classes=2, metrics=("accuracy",), primary=("accuracy",))
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "Bert": SMALL,
@@ -41,7 +43,7 @@ def saved(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_loads_and_has_query_and_value(name, tmp_path):
     backbone = from_folder(name, saved(name, tmp_path))
-    encoder = backbone.load(head=HeadConfig(), config=BackboneConfig()).eval()
+    encoder = backbone.load(task=CLASSES, head=HeadConfig(), seed=0).eval()
     ids = torch.randint(1, 50, (3, 7))
     assert encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).shape == (3, encoder.width)
     assert len(targets(encoder, "qv")) == 2 * 2
@@ -73,7 +75,7 @@ def test_pooling_follows_what_the_weights_were_trained_with(tmp_path):
 
 def test_pooling_of_the_user_wins(tmp_path):
     backbone = from_folder("b", saved("Bert", tmp_path))
-    encoder = backbone.load(head=HeadConfig(pooling="cls"), config=BackboneConfig()).eval()
+    encoder = backbone.load(task=CLASSES, head=HeadConfig(pooling="cls"), seed=0).eval()
     ids = torch.randint(1, 50, (2, 5))
     first = encoder.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
     torch.testing.assert_close(encoder(ids, torch.ones_like(ids)), first)
@@ -96,12 +98,12 @@ def test_the_hash_is_of_the_bytes_not_of_the_path(tmp_path):
     save_file(weights, tmp_path / "b" / "model.safetensors", metadata={"format": "pt"})
     from bench import backbones
 
-    backbones._hash.cache_clear()
+    backbones.content_hash.cache_clear()
     assert from_folder("b", tmp_path / "b").weights_hash != first.weights_hash
 
 
 def test_minilm_is_the_published_one():
-    backbone = open_backbone("minilm", BackboneConfig())
+    backbone = open_backbone("minilm", {})
     assert hashlib.sha256((backbone.path / "model.safetensors").read_bytes()).hexdigest() == SHA256
     assert (backbone.pooling, backbone.parameters) == ("mean", 22_713_728)
 
@@ -109,7 +111,7 @@ def test_minilm_is_the_published_one():
 def test_minilm_with_other_bytes_is_refused(monkeypatch):
     monkeypatch.setattr("bench.backbones.minilm.SHA256", "0" * 64)
     with pytest.raises(EnvironmentProblem, match="not the published ones"):
-        open_backbone("minilm", BackboneConfig())
+        open_backbone("minilm", {})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_a_backbone_that_is_not_there(name, kind, text, monkeypatch, tmp_path):
     hub.silence.cache_clear()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=text) as caught:
-        open_backbone(name, BackboneConfig())
+        open_backbone(name, {})
     assert caught.value.todo
     hub.silence.cache_clear()
 

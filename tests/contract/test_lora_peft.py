@@ -28,7 +28,7 @@ from peft_reference import (
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from bench.backbones import open_backbone
-from bench.config import BackboneConfig, OptimConfig
+from bench.config import OptimConfig
 from bench.data import DataRequest
 from bench.errors import UsageError
 from bench.method import schedule
@@ -138,7 +138,7 @@ def test_minilm_equals_peft(make_lab: Callable[..., Any]) -> None:
     cola = GLUE("cola")
     corpus = cola.open(DataRequest(data="embedded"))
     cola.corpus = replace(corpus, evaluation={"dev": corpus.evaluation["dev"][:8]})  # type: ignore[attr-defined]
-    backbone = open_backbone("minilm", BackboneConfig())
+    backbone = open_backbone("minilm", {})
     lab = make_lab(backbone=backbone, tasks={"glue/cola": cola})
     run = lab.run(lab.spec("lora", task="glue/cola", optim=PLAIN, lr=LR, max_steps=steps, batch_size=8))
     reference = Reference(backbone.path, peft_config(8, 16.0), torch.float32)

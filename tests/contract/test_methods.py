@@ -79,7 +79,7 @@ def shake(method: Method) -> None:
 
 FROM_ELSEWHERE = {"lowrank"}
 """Methods that start from another network than the backbone; what they start from is in tests of their own."""
-WHOLE = {"full", "galore", "apollo", "lowrank"}
+WHOLE = {"full", "galore", "apollo", "lowrank", "dropout"}
 """Methods that train the whole network."""
 each_from_backbone = pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] not in FROM_ELSEWHERE])
 
@@ -132,6 +132,7 @@ def _products(config: Any, backbone: int) -> int:
 
 FORMULAS: dict[str, Callable[[Any, int], int]] = {
     **dict.fromkeys(["full", "galore", "apollo"], lambda config, backbone: backbone),
+    "dropout": lambda config, backbone: backbone + HEAD,
     "lowrank": _products,
     "linear": lambda config, backbone: 0,
     "lora": lambda config, backbone: _factors(config, 0) + (sum(m for m, _ in QV) if config.dora else 0),
@@ -288,6 +289,7 @@ def test_export_is_what_trains_and_loads_back(
 @each
 def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, Any]) -> None:
     """34 examples in batches of 16: every third batch holds 2, so that two of its four parts are empty."""
+    options = options | ({"rate": 0.0} if name == "dropout" else {})  # how a batch is cut changes masks
     runs = [
         lab.run(lab.spec(name, options=options, max_steps=6, precision="64-true", runtime={"micro_batch": micro}))
         for micro in (0, 4)
@@ -299,9 +301,10 @@ def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, An
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
 
 
-NO_ADAPTER = {*WHOLE, "linear", "bitfit"}
+NO_ADAPTER = {*WHOLE, "linear", "bitfit", "mlm"}
 """Methods that insert nothing on which dropout could act."""
-DROPOUT = [(name, place) for name in METHODS for place in ("head", "backbone", "options")]
+DROPOUT = [(name, place) for name in METHODS if name != "dropout" for place in ("head", "backbone", "options")]
+"""The method dropout sets every rate itself: test_dropout.py."""
 
 
 @pytest.mark.parametrize(("name", "place"), [(n, p) for n, p in DROPOUT if p != "options" or n not in NO_ADAPTER])

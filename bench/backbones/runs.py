@@ -1,0 +1,113 @@
+"""The backbone that an earlier run trained: `--backbone runs:RUN`, looked for in the folder of records (`--out`)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench import record, registry
+from bench.backbones import Backbone, content_hash, from_folder, shapes
+from bench.config import BackboneConfig, HeadConfig
+from bench.errors import EnvironmentProblem, UsageError
+from bench.task import TaskSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FOLDER = "backbone"
+"""In a run's folder: what `save` wrote, weights and all that is needed to build the network again."""
+NETWORK, WEIGHTS = "network.json", "model.safetensors"
+
+
+class Run:
+    """The trained network of a finished run that kept it: `mae`, `mlm` and `dropout` do, `full` with
+    `--set runtime.save=all`. A run id may be cut short. The record of what is trained from it names the chain.
+    """
+
+    Config: ClassVar[type] = BackboneConfig
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+
+    def open(self, name: str, config: BackboneConfig) -> Backbone:
+        """Find the run and hash its network.
+
+        Raises:
+            UsageError: no run, or several, of that name.
+            EnvironmentProblem: the run is not finished, or kept no network.
+        """
+        there = record.find(self.runs, name.partition(":")[2])
+        folder = record.folder(self.runs, there["run_id"]) / FOLDER
+        if there["state"] != "done" or not folder.is_dir():
+            raise EnvironmentProblem(
+                f"run {there['run_id']} has no trained backbone to give",
+                f"it is {there['state']}; {there['spec']['method']} with runtime.save={_saves(there)}",
+                "Take a finished run of mae, mlm or dropout, or run it again with --set runtime.save=all.",
+            )
+        spec = there["spec"]
+        chain = {"run_id": there["run_id"], "method": spec["method"], "task": spec["task"]}
+        chain |= {"backbone": there["backbone"]["name"], "parent": there["backbone"].get("parent")}
+        full = f"runs:{there['run_id']}"
+        if not (folder / NETWORK).is_file():
+            return from_folder(full, folder, config, parent=chain)
+        made = json.loads((folder / NETWORK).read_text())
+        changed = {} if config.dropout == 0 else {"dropout": config.dropout}
+        return Backbone(
+            name=full,
+            modalities=tuple(made["modalities"]),
+            loader="bench.backbones.runs:load",
+            path=folder,
+            weights_hash=content_hash(folder.resolve()),
+            parameters=sum(math.prod(shape) for shape in shapes(folder / WEIGHTS).values()),
+            options={**made["options"], **changed},
+            parent=chain,
+        )
+
+
+def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
+    """Build the network that the run trained, and give it its weights.
+
+    Raises:
+        UsageError: it was trained on inputs of another shape.
+    """
+    from safetensors.torch import load_file
+
+    assert backbone.path is not None
+    made = json.loads((backbone.path / NETWORK).read_text())
+    if tuple(made["shape"]) != task.shape:
+        raise UsageError(
+            f"{backbone.name} does not fit {task.name}",
+            f"it was trained on inputs {_size(made['shape'])}, these are {_size(task.shape)}",
+            "Give both tasks one size: --set task.size=N --set task.mode=grey|rgb.",
+        )
+    kind: type[Any] = registry.load("backbones", registry.opener(made["name"]))
+    options = {**backbone.options, **({"pretrained": False} if "pretrained" in backbone.options else {})}
+    network = kind().open(made["name"], kind.Config(**options)).load(task=task, head=head, seed=seed)
+    network.load_state_dict(load_file(backbone.path / WEIGHTS))
+    return network
+
+
+def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -> None:
+    """Write what `Run` opens: of a text encoder the layout of `save_pretrained`, else weights and how to build it."""
+    if "text" in backbone.modalities:
+        network.save(folder, backbone.tokenizer())  # type: ignore[operator]
+        return
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    save_file({n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, folder / WEIGHTS)
+    name = backbone.name
+    if backbone.parent and backbone.path:
+        name = json.loads((backbone.path / NETWORK).read_text())["name"]
+    made = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": dict(backbone.options)}
+    (folder / NETWORK).write_text(json.dumps(made, indent=1) + "\n")
+
+
+def _saves(there: record.Record) -> Any:
+    return there["spec"]["runtime"].get("save")
+
+
+def _size(shape: Any) -> str:
+    return "×".join(map(str, shape)) or "of text"

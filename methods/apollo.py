@@ -22,9 +22,9 @@ class APOLLO(Projected):
     AdamW 2·m·n.
     """
 
-    learning_rate: ClassVar[float] = 3e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (1e-4, 3e-4, 1e-3)
-    scratch_learning_rate: ClassVar[float] = 3e-3
+    learning_rate: ClassVar[float] = 4e-4
+    learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
+    scratch_learning_rate: ClassVar[float] = 1e-2
 
     @dataclass(frozen=True, kw_only=True)
     class Config(ProjectedConfig):

@@ -22,8 +22,8 @@ class GaLore(Projected):
     """
 
     learning_rate: ClassVar[float] = 4e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (1e-4, 4e-4, 1.2e-3)
-    scratch_learning_rate: ClassVar[float] = 4e-3
+    learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
+    scratch_learning_rate: ClassVar[float] = 1e-2
 
     @dataclass(frozen=True, kw_only=True)
     class Config(ProjectedConfig):

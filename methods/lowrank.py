@@ -27,8 +27,8 @@ class LowRankTraining(Method):
     ΔW = U·V − U(0)·V(0), of rank up to 2r.
     """
 
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
+    learning_rate: ClassVar[float] = 3e-3
+    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image", "vector"})
     saves_adapter: ClassVar[bool] = False
 

@@ -46,8 +46,14 @@ class Projected(Full):
         """Nothing is inserted, nothing frozen.
 
         Raises:
-            UsageError: no matrix is large enough to be projected.
+            UsageError: no matrix is large enough to be projected, or another optimiser is asked for.
         """
+        if self.optim.name != "adamw":
+            raise UsageError(
+                f"optim.name={self.optim.name} does not go with {type(self).__name__}",
+                "it brings an optimiser of its own, which is AdamW where nothing is projected",
+                "Leave optim.name out, or take --method full.",
+            )
         super().adapt(batch)
         sides = {name: min(weight.flatten(1).shape) for name, weight in self._matrices()}
         self._small = [name for name, side in sides.items() if side <= self.config.rank]

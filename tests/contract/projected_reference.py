@@ -84,10 +84,11 @@ class Network(nn.Module):
         return hidden.mean(1) + torch.tanh(self.tied(hidden)).mean((1, 2))[:, None]
 
 
-def method(kind: Any, *, lr: float = 1e-2, **options: Any) -> Any:
+def method(kind: Any, *, optim: OptimConfig | None = None, **options: Any) -> Any:
     """A method on `Network`, adapted."""
     torch.manual_seed(0)
-    made = kind(Network(), TASK, kind.Config(**options), head=HeadConfig(), optim=OptimConfig(), lr=lr, seed=3)
+    config, optim = kind.Config(**options), optim or OptimConfig()
+    made = kind(Network(), TASK, config, head=HeadConfig(), optim=optim, lr=1e-2, seed=3)
     made.adapt({})
     return made
 

@@ -30,6 +30,7 @@ from projected_reference import (
 )
 from torch import Tensor, nn
 
+from bench.config import OptimConfig
 from bench.errors import UsageError
 from bench.optimizers import state_bytes
 from methods import _projected_adam
@@ -181,3 +182,8 @@ def test_a_rank_that_projects_nothing_is_refused() -> None:
         method(GaLore, rank=24)
     assert "24" in refused.value.known
     assert Network.width == 24
+
+
+def test_another_optimiser_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"optim\.name=momentum does not go with GaLore"):
+        method(GaLore, optim=OptimConfig(name="momentum"))

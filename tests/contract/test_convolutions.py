@@ -360,6 +360,8 @@ def test_peft_computes_an_exported_adapter(tmp_path: Path, case: Any, allocation
     write_folder(tmp_path / "adapter", *method.peft(method.config, method.export()), {}, {})
     plain, x = resnet(), images(3)
     reference = PeftModel.from_pretrained(plain.model, str(tmp_path / "adapter")).eval()
+    changed = [n for n, m in reference.base_model.model.named_modules() if hasattr(m, "lora_A")]
+    assert changed == [n.removeprefix("model.") for n, _ in method.layers()], "these layers and no other"
     want = method.backbone(x)
     assert torch.allclose(reference(x), want, rtol=0, atol=1e-9)
     assert (want - resnet()(x)).abs().max() > 1e-3

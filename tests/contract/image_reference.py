@@ -17,6 +17,19 @@ TASK = TaskSpec(
     name="toy/images", version=1, modality="image", num_classes=3, metrics=("accuracy",), primary=("accuracy",)
 )
 
+R, ALPHA = 4, 6.0
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("lora", {"rank": R, "alpha": ALPHA}),
+    "rslora": ("lora", {"rank": R, "alpha": ALPHA, "scaling": "rank-stabilized"}),
+    "pissa": ("lora", {"rank": R, "alpha": ALPHA, "init": "pissa"}),
+    "dora": ("lora", {"rank": R, "alpha": ALPHA, "dora": True}),
+    "dora+pissa": ("lora", {"rank": R, "alpha": ALPHA, "dora": True, "init": "pissa"}),
+    "deeplora": ("deeplora", {"rank": R, "depth": 4}),
+    "compressed": ("deeplora", {"rank": R, "form": "compressed"}),
+    "adalora": ("adalora", {"rank": R, "alpha": ALPHA}),
+}
+"""Low-rank methods by a short name: the method and options."""
+
 
 class Net(nn.Module):
     """timm's network as `model`, its features, and its blocks where it has some."""

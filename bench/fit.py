@@ -23,6 +23,7 @@ from bench.callbacks import Checkpoint, Evaluations, LossCurve, Predictions
 from bench.config import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
 from bench.data import Corpus
 from bench.errors import UsageError
+from bench.frozen import moving_statistics
 from bench.method import Method
 from bench.penalty import nuclear
 from bench.spec import RunSpec
@@ -106,7 +107,7 @@ def fit(
             "resumed_at": keeper.resumed,
         },
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
-        "warnings": [*_barely(ranks), *method.warnings()],
+        "warnings": [*_barely(ranks), *_shares(method, cut), *method.warnings()],
         "network": network,
         **({"evaluations": scored.rows} if scored.rows else {}),
         **({"sweep": sweep} if sweep else {}),
@@ -233,6 +234,13 @@ def _barely(ranks: list[dict[str, Any]]) -> list[str]:
         return []
     least = min(r["norm"] for r in still)
     return [f"ΔW barely left its start in {len(still)} of {len(ranks)} layers: ‖ΔW‖₂ < {BARELY:g}, least {least:.1e}"]
+
+
+def _shares(method: Method, cut: Cut) -> list[str]:
+    """That a batch in parts is another experiment where batch statistics are taken."""
+    if cut.world * cut.parts == 1 or not moving_statistics(method.backbone):
+        return []
+    return ["BatchNorm sees a part of each batch: on other devices or in other micro batches this run would differ"]
 
 
 def _device(trainer: Trainer) -> str:

@@ -17,7 +17,7 @@ from bench import metrics, optimizers
 from bench.config import AllocationConfig, HeadConfig, OptimConfig
 from bench.errors import UsageError
 from bench.exchange import PeftFolder
-from bench.frozen import freeze_statistics
+from bench.frozen import freeze_statistics, moving_statistics
 from bench.spectra.delta import Delta
 from bench.task import TaskSpec
 
@@ -132,8 +132,11 @@ class Method(LightningModule):
         return {}
 
     def export(self) -> dict[str, Tensor]:
-        """What was trained, by name: the adapter and the head, without the frozen backbone."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        """What was trained, by name: the adapter and the head, without the frozen backbone, but with the running
+        statistics that moved.
+        """
+        trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        return {**trained, **{f"backbone.{name}": t for name, t in moving_statistics(self.backbone).items()}}
 
     def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
         """Every metric of an evaluation split.
@@ -221,7 +224,7 @@ class Method(LightningModule):
     def train(self, mode: bool = True) -> Self:
         """As in torch, but frozen normalisations keep the statistics that they came with."""
         super().train(mode)
-        freeze_statistics(self)
+        freeze_statistics(self.backbone)
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

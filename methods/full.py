@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from bench.frozen import moving_statistics
 from bench.method import Batch, Method
 from bench.spectra import Delta
 
@@ -48,10 +47,6 @@ class Full(Method):
         for name, weight in self._weights():
             start = self._start[name] = self._start[name].to(weight)
             yield name, start, Delta(factors=(weight - start,), nominal=min(start.shape))
-
-    def export(self) -> dict[str, Tensor]:
-        """What was trained, and the running statistics that moved with it."""
-        return {**super().export(), **{f"backbone.{n}": t for n, t in moving_statistics(self.backbone).items()}}
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """Weights as matrices, by name of their layer."""

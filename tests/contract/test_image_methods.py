@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ Make = Callable[..., Any]
 
 
 class Toy(ImageTask):
-    """Grey 8×8 pictures; the class says whether the left or the right half is the brighter."""
+    """Grey 16×16 pictures; the class says whether the left or the right half is the brighter."""
 
     def __init__(self) -> None:
         self.spec = TaskSpec(
@@ -45,15 +46,15 @@ class Toy(ImageTask):
             num_classes=2,
             metrics=("accuracy",),
             primary=("accuracy",),
-            shape=(1, 8, 8),
+            shape=(1, 16, 16),
         )
         draw = np.random.default_rng(0)
         parts: list[Arrays] = []
         for n in (TRAIN, 20):
             labels = draw.integers(0, 2, n)
-            pixels = draw.integers(0, 120, (n, 8, 8, 1)).astype(np.uint8)
+            pixels = draw.integers(0, 120, (n, 16, 16, 1)).astype(np.uint8)
             for i, label in enumerate(labels):
-                pixels[i, :, 4 * label : 4 * label + 4] += 100
+                pixels[i, :, 8 * label : 8 * label + 8] += 100
             parts.append(Arrays(pixels, labels))
         reading = {"mean": [0.4], "std": [0.2], "classes": ["left", "right"]}
         self.corpus = Corpus(
@@ -73,8 +74,11 @@ def spec_on(make_lab: Make) -> Make:
         if backbone not in labs:
             defaults = {option.name: option.default for option in describe("backbones", backbone).options}
             opened = open_backbone(backbone, defaults | SMALL[backbone])
+            opened = replace(opened, loader="lively_networks:load")
             labs[backbone] = make_lab(backbone=opened, tasks={"toy/halves": Toy()})
         kind = registry.load("methods", name)
+        if name.startswith("adapter"):
+            changes["options"] = {"bottleneck": 8}  # of two rectified units both may be off
         given = {"task": "toy/halves", "task_options": {"augment": "flip-crop"}, "max_steps": STEPS}
         given["lr"] = kind.scratch_learning_rate or kind.learning_rate
         return labs[backbone], labs[backbone].spec(name, **given | changes)
@@ -131,10 +135,14 @@ def test_what_is_exported_is_all_that_was_learned(spec_on: Make, name: str, back
     assert torch.equal(logits(run, fresh), logits(run, run.method))
 
 
-@on_vit
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "dropout"])
 def test_micro_batches_change_nothing(spec_on: Make, name: str) -> None:
-    """Augmentation and masks are drawn by example and step; 34 examples leave a last batch of 2."""
-    lab, spec = spec_on(name, "vit", max_steps=4, precision="64-true")
+    """Augmentation and masks are drawn by example and step; 34 examples leave a last batch of 2.
+
+    GaLore's rank stays below that of a gradient of 2 examples: what is beyond is any direction.
+    """
+    options = {"rank": 2} if name == "galore" else {}
+    lab, spec = spec_on(name, "vit", max_steps=4, precision="64-true", options=options)
     whole, parts = (lab.run(spec.with_(runtime={**spec.runtime, "micro_batch": micro})) for micro in (0, 4))
     assert torch.allclose(torch.tensor(whole.losses), torch.tensor(parts.losses), rtol=1e-6, atol=0)
     ours, theirs = tensors(whole.method), tensors(parts.method)

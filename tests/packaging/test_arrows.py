@@ -21,7 +21,8 @@ HEAVY |= {"datasets", "pandas", "sklearn", "scipy", "matplotlib", "peft"}
 PROJECT = {"bench", "methods", "tasks", "leaderboard"}
 
 INTERFACES = {
-    "methods": "methods bench.method bench.config bench.errors bench.exchange bench.spectra bench.task bench.tuners",
+    "methods": "methods bench.method bench.config bench.draws bench.errors bench.exchange bench.spectra bench.task "
+    "bench.tuners",
     "tasks": "tasks bench.task bench.data bench.errors bench.config bench.spec bench.metrics bench.backbones "
     "bench.batches bench.hub",
     "leaderboard": "leaderboard bench.record bench.spec bench.errors",

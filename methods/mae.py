@@ -55,7 +55,7 @@ class MAE(Method):
         decoder_heads: int = 4
         """Attention heads of the decoder."""
         norm_pixels: bool = True
-        """Predict every patch's pixels less their mean and over their standard deviation; false: as they are."""
+        """Predict pixels less their patch's mean, over its deviation; false, better for 2×2 patches: as they are."""
         uniformity: float = 0.0
         """λ of U-MAE's term, 1e-2 in its paper. It compares all images of a batch, which then cannot be cut."""
         probe_lr_ratio: float = 10.0

@@ -104,6 +104,7 @@ def test_masks_follow_from_seed_step_and_example_alone(images: Any) -> None:
     assert torch.equal(method.visible(batch_of(data, [9, 5, 1])), whole[[4, 3, 1]])
     evaluation = data.collate(data.evaluation["dev"], np.arange(6))
     assert evaluation["step"] == -1
+    assert not torch.equal(method.visible(evaluation), method.visible({**evaluation, "step": 0}))
     others = [method.visible(batch_of(data, step=4)), method.visible(evaluation)]
     others.append(images.build(spec(images, seed=1))[1].visible(batch_of(data)))
     assert all(not torch.equal(other, whole) for other in others)
@@ -135,6 +136,41 @@ def test_the_loss_is_the_error_of_masked_patches(images: Any, normalised: bool, 
     want = reference(x.numpy(), predicted, keep.numpy(), normalised=normalised)
     assert np.allclose(method.errors(x, tokens, keep).detach().numpy(), want, rtol=1e-10)
     assert method.loss(batch).item() == pytest.approx(want.mean(), rel=1e-10)
+
+
+@torch.no_grad()
+def test_the_decoder_puts_every_visible_token_where_it_was(images: Any) -> None:
+    """A mask token everywhere else, positions added, the class token before all."""
+    data, method = built(images)
+    batch, decoder = batch_of(data), method.decoder
+    keep = method.visible(batch)
+    tokens = method.encoder(batch["inputs"]["x"], keep)
+    hidden = decoder.embed(tokens)
+    for i, places in enumerate(keep.tolist()):
+        rows = [hidden[i, 0]]
+        for n in range(mae_lab.PATCHES):
+            token = hidden[i, 1 + places.index(n)] if n in places else decoder.mask[0, 0]
+            rows.append(token + decoder.positions[n])
+        want = decoder.predict(decoder.norm(decoder.blocks(torch.stack(rows)[None])))[0, 1:]
+        assert torch.allclose(decoder(tokens, keep)[i], want, rtol=0, atol=1e-12)
+    assert len({tuple(row) for row in decoder.positions.tolist()}) == mae_lab.PATCHES
+
+
+@pytest.mark.parametrize("task", ["toy/stripes", "toy/slopes", "toy/pictures"])
+def test_metrics_are_split_from_the_errors(images: Any, task: str) -> None:
+    _, method = images.build(spec(images, task=task))
+    draw = np.random.default_rng(5)
+    outputs, kinds = (
+        draw.normal(5, 1, (40, {"toy/stripes": 4, "toy/slopes": 2, "toy/pictures": 1}[task])),
+        np.arange(40) % 3,
+    )
+    found = method.evaluate(torch.tensor(outputs, dtype=torch.float32), torch.tensor(kinds))
+    assert found.pop("reconstruction") == pytest.approx(outputs[:, 0].mean(), rel=1e-6)
+    if task == "toy/stripes":
+        assert found.pop("accuracy") == pytest.approx((outputs[:, 1:].argmax(1) == kinds).mean(), rel=1e-6)
+    if task == "toy/slopes":
+        assert found.pop("pearson") == pytest.approx(np.corrcoef(outputs[:, 1], kinds)[0, 1], rel=1e-5)
+    assert not found
 
 
 def test_the_probe_adds_its_cross_entropy_on_whole_images(images: Any) -> None:

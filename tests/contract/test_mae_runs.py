@@ -120,6 +120,15 @@ def test_what_a_run_reports(images: Any, trained: Any) -> None:
     assert trained.result["evaluations"][-1]["metrics"] == found["all"]
 
 
+def test_evaluating_on_the_way_changes_no_step(images: Any) -> None:
+    """Dropout draws from the global generator, which an evaluation must leave as it was."""
+    often, never = (
+        images.run(spec(images, max_steps=6, backbone={"dropout": 0.1}, options={"evaluations": count})).losses
+        for count in (3, 0)
+    )
+    assert often == never
+
+
 def test_without_labels_the_reconstruction_is_what_counts(images: Any) -> None:
     run = images.run(spec(images, task="toy/pictures"))
     primary = run.result["metrics"]["primary"]

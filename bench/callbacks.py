@@ -187,6 +187,11 @@ class Checkpoint(Callback):
         """Take up what `state_dict` gave; the generators are set when training begins."""
         self._random, self.resumed = state_dict["random"], list(state_dict["resumed"])
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count batches from where they were: Lightning, which evaluates by this count, is one ahead after `_write`."""
+        total = trainer.fit_loop.epoch_loop.batch_progress.total
+        total.ready = total.completed
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Before the first batch, set the generators of an interrupted run; before later ones, write if it is time."""
         if self._random:

@@ -26,6 +26,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "galore": "methods.galore:GaLore",
         "apollo": "methods.apollo:APOLLO",
         "dropout": "methods.dropout:Dropout",
+        "mae": "methods.mae:MAE",
         "mlm": "methods.mlm:MLM",
     },
     "tasks": {

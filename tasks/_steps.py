@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, Self
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -198,4 +199,5 @@ class _Chunks(Dataset[Batch]):
 
 
 def _loader(dataset: Dataset[Batch], workers: int) -> DataLoader[Batch]:
-    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers)
+    # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
+    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers, generator=torch.Generator())

@@ -1,4 +1,4 @@
-"""Networks as if something had trained them: timm starts residual branches at zero, and frozen they would stay there."""
+"""Networks as if they had been trained: timm starts residual branches at zero, and frozen they would stay there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every method promises, on image networks: each registered one that reads images, on a ViT, a ResNet and an MLP."""
+"""What every method promises, on image networks: each that reads images, on a ViT, a ResNet and an MLP."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class OptimConfig:
     momentum: float = 0.9
     """Of momentum and muon."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of every trained matrix."""
+    """Weight decay of all that trains, decoupled from the gradient in adamw and muon, an L2 term of the loss in the rest."""
     eps: float = 1e-8
     """Adam's epsilon."""
     schedule: Literal["linear", "constant", "cosine"] = "linear"
@@ -58,6 +58,14 @@ class OptimConfig:
         """Check ranges."""
         in_range("optim.weight_decay", self.weight_decay, 0)
         in_range("optim.momentum", self.momentum, 0, 0.9999)
+        for field, users in (("momentum", ("momentum", "muon")), ("eps", ("adamw", "adam", "muon"))):
+            value = getattr(self, field)
+            if value != type(self).__dataclass_fields__[field].default and self.name not in users:
+                raise UsageError(
+                    f"optim.{field}={value:g} changes nothing with optim.name={self.name}",
+                    f"it belongs to {', '.join(users)}",
+                    "Leave it out, or choose one of these.",
+                )
         in_range("optim.eps", self.eps, 0)
         in_range("optim.warmup", self.warmup, 0, 1)
         in_range("optim.clip", self.clip, 0)
@@ -106,10 +114,10 @@ class TaskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """How the user's own data are read; GLUE is read whole or not at all."""
+    """How data are read in which something is broken; GLUE is read whole or not at all."""
 
     on_bad: Literal["error", "skip"] = "error"
-    """A row that cannot be used is an error that names it, or is left out and counted."""
+    """A row or picture that cannot be used is an error that names it, or is left out and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,10 @@ def uniform(seed: int, purpose: str, step: int, index: np.ndarray, size: int) ->
         size: how many for each.
     """
     digest = hashlib.sha256(f"{seed}\x00{purpose}".encode()).digest()
-    key = [int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")]
+    key = np.frombuffer(digest[:16], dtype="<u8")
     drawn = np.empty((len(index), size))
     for row, example in enumerate(index):
         # the low word counts the numbers of one example; −1 becomes the largest step
-        counter = [0, 0, int(example), step % 2**64]
+        counter = np.array([0, 0, int(example), step % 2**64], dtype=np.uint64)  # a list would become float64
         drawn[row] = np.random.Generator(np.random.Philox(key=key, counter=counter)).random(size)
     return drawn

@@ -189,7 +189,7 @@ def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> 
     """Every metric on every split; the primary one on the first."""
     task = method.task
     own = method.primary
-    primary, higher = (own, method.higher_is_better) if own else (task.primary, task.higher_is_better)
+    names, higher = (own, method.higher_is_better) if own else (task.primary, task.higher_is_better)
     every: dict[str, dict[str, float]] = {}
     sizes: list[int] = []
     for i, split in enumerate(data.splits):
@@ -199,10 +199,11 @@ def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> 
     first = data.splits[0]
     return {
         "primary": {
-            "name": "+".join(primary),
-            "value": metrics.mean([every[first][name] for name in primary]),
+            "name": "+".join(names),
+            "value": metrics.mean([every[first][name] for name in names]),
             "split": first,
             "higher_is_better": higher,
+            **({"of": "method"} if own else {}),
             "n": sizes[0],
         },
         "all": every,

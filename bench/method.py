@@ -17,6 +17,7 @@ from bench import metrics, optimizers
 from bench.config import AllocationConfig, HeadConfig, OptimConfig
 from bench.errors import UsageError
 from bench.exchange import PeftFolder
+from bench.frozen import freeze_statistics
 from bench.spectra.delta import Delta
 from bench.task import TaskSpec
 
@@ -26,7 +27,6 @@ evaluation), and `weight`: what the batch's mean loss is multiplied with, so tha
 the mean over the global batch."""
 Peft = tuple[dict[str, Any], dict[str, Tensor]]
 """An adapter of `peft`: what its adapter_config.json and its adapter_model.safetensors hold."""
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Method(LightningModule):
@@ -146,9 +146,16 @@ class Method(LightningModule):
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser that `optim.name` names, over groups that hold their learning rate."""
-        given = self.optim
+        optim = self.optim
+        embeddings = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)]
         return optimizers.make(
-            given.name, groups, lr=self.lr, eps=given.eps, weight_decay=given.weight_decay, momentum=given.momentum
+            optim.name,
+            groups,
+            lr=self.lr,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
+            momentum=optim.momentum,
+            apart=[*embeddings, *self.head.parameters()],
         )
 
     def sweep(self) -> Iterator[dict[str, Any]]:
@@ -214,9 +221,7 @@ class Method(LightningModule):
     def train(self, mode: bool = True) -> Self:
         """As in torch, but frozen normalisations keep the statistics that they came with."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, BATCH_NORMS) and _frozen(module):
-                module.eval()
+        freeze_statistics(self)
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -277,11 +282,6 @@ def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
         return 0.5 * (1 - math.cos(math.pi * max(0.0, left))) if optim.schedule == "cosine" else 1.0
 
     return factor
-
-
-def _frozen(module: nn.Module) -> bool:
-    """Whether its scale does not train: its statistics are then those that the scale was trained with."""
-    return module.weight is not None and not module.weight.requires_grad  # type: ignore[union-attr]
 
 
 def _make_head(width: int, outputs: int, generator: torch.Generator) -> nn.Linear:

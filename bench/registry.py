@@ -22,19 +22,39 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "adapter": "methods.adapter:Adapter",
         "adapterdrop": "methods.adapterdrop:AdapterDrop",
         "adalora": "methods.adalora:AdaLoRA",
+        "lowrank": "methods.lowrank:LowRankTraining",
+        "galore": "methods.galore:GaLore",
+        "apollo": "methods.apollo:APOLLO",
+        "dropout": "methods.dropout:Dropout",
+        "mlm": "methods.mlm:MLM",
     },
     "tasks": {
         "glue": "tasks.glue:GLUE",
         "table": "tasks.table:Table",
+        "corpus": "tasks.corpus:TextCorpus",
+        "synthetic": "tasks.synthetic:Synthetic",
+        "digits": "tasks.digits:Digits",
+        "mnist": "tasks.vision:MNIST",
+        "fashion-mnist": "tasks.vision:FashionMNIST",
+        "cifar10": "tasks.vision:CIFAR10",
+        "cifar100": "tasks.vision:CIFAR100",
+        "vtab": "tasks.vtab:VTAB",
+        "images": "tasks.images:Images",
     },
     "backbones": {
         "minilm": "bench.backbones.minilm:MiniLM",
         "hf": "bench.backbones.huggingface:HuggingFace",
+        "bert": "bench.backbones.bert:BERT",
+        "vit": "bench.backbones.vit:ViT",
+        "resnet18": "bench.backbones.resnet18:ResNet18",
+        "vgg11": "bench.backbones.vgg11:VGG11",
+        "mlp": "bench.backbones.mlp:MLP",
+        "dln": "bench.backbones.dln:DLN",
     },
 }
 PREFIXES: dict[Kind, dict[str, str]] = {
     "methods": {"peft:": "methods.bridge:Bridge"},
-    "backbones": {"runs:": "bench.backbones.runs:Run"},
+    "backbones": {"timm:": "bench.backbones.timm_model:Timm", "runs:": "bench.backbones.runs:Run"},
 }
 """Beginning of names → the class of what follows, or that makes one: `peft:vera`, `runs:1f3a9c…`."""
 

@@ -33,7 +33,8 @@ TARGET = Option(
     "target",
     "str",
     "qv",
-    "Layers that are adapted: qv, attention, all-linear, or a regular expression searched in their names.",
+    "Layers that are adapted: qv, attention, all-linear, convolutions, all, or a regular expression searched in their "
+    "names; qv means all in a network without attention.",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -40,11 +40,18 @@ RowKey = tuple[str, tuple[tuple[str, str], ...]]
 """Method and all its settings, as `(name, value)`."""
 
 
-def table_key(run: Record, sources: Mapping[Source, str]) -> TableKey:
-    """The table of a run, given `source_names` of all runs."""
-    backbone = run["backbone"]
-    name = f"{backbone['name']} ({backbone['parameters'] / 1e6:.1f} M)"
-    return TableKey(source(run)[0], name, sources[source(run)], _budget(run["spec"]), backbone["weights_hash"])
+def table_key(run: Record, sources: Mapping[Source, str], own: Collection[str] = ()) -> TableKey:
+    """The table of a run, given `source_names` and `own_metrics` of all runs."""
+    backbone, method = run["backbone"], run["spec"]["method"]
+    size = backbone["parameters"]
+    name = backbone["name"] if size is None else f"{backbone['name']} ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)"
+    suite = f"{source(run)[0]} · {method}" if method in own else source(run)[0]
+    return TableKey(suite, name, sources[source(run)], _budget(run["spec"]), backbone["weights_hash"])
+
+
+def own_metrics(runs: Iterable[Record]) -> set[str]:
+    """Methods that are scored by a metric of their own, such as mlm: no other method belongs into their tables."""
+    return {r["spec"]["method"] for r in runs if r["metrics"] and r["metrics"]["primary"].get("of") == "method"}
 
 
 def column_key(run: Record) -> ColumnKey:

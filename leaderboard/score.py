@@ -9,7 +9,17 @@ from statistics import fmean, stdev
 from typing import Any
 
 from bench.record import Record
-from leaderboard.grouping import ColumnKey, RowKey, TableKey, column_key, labels, row_key, source_names, table_key
+from leaderboard.grouping import (
+    ColumnKey,
+    RowKey,
+    TableKey,
+    column_key,
+    labels,
+    own_metrics,
+    row_key,
+    source_names,
+    table_key,
+)
 
 DECIMALS = 3
 """Digits that are printed; rows whose averages print alike share a rank."""
@@ -109,10 +119,10 @@ def rows(records: Iterable[Record]) -> list[Row]:
 def tables(records: Iterable[Record]) -> list[Table]:
     """Tables of comparable rows. Trials of a learning-rate selection (`holdout` > 0) are no scores and are left out."""
     runs = sorted((r for r in records if not r["spec"]["holdout"]), key=lambda r: r["run_id"])
-    sources = source_names(runs)
+    sources, own = source_names(runs), own_metrics(runs)
     groups: dict[TableKey, list[Record]] = defaultdict(list)
     for run in runs:
-        groups[table_key(run, sources)].append(run)
+        groups[table_key(run, sources, own)].append(run)
     said = Counter(key[:-1] for key in groups)
     return [_table(key, groups[key], weights=said[key[:-1]] > 1) for key in sorted(groups)]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.spectra import Delta
-from methods._lowrank import FactoredLinear
+from methods._factored import Base, FactoredLinear, by_row, enter, matrix
 
 STARTS = ("start_a", "start_b")
 """Names of A₀ and B₀ in a layer."""
@@ -22,9 +22,9 @@ class LoRALinear(FactoredLinear):
     `base` keeps W itself, not PiSSA's residual, so that merging, unmerging and ΔW speak of the pretrained weight.
 
     Attributes:
-        start_a, start_b: A₀ (r, n) and B₀ (m, r), frozen; None without `offset`.
+        start_a, start_b: A₀ and B₀, frozen, in the shapes of A and B; None without `offset`.
         magnitude: μ (m,), the trained row norms; None without `dora`.
-        plain: W (m, n) while `base` is merged with a magnitude: W' alone does not tell it where μ is 0.
+        plain: the weight while `base` is merged with a magnitude: W' alone does not tell it where μ is 0.
     """
 
     start_a: Tensor | None
@@ -33,7 +33,7 @@ class LoRALinear(FactoredLinear):
     magnitude: nn.Parameter | None
 
     def __init__(
-        self, base: nn.Linear, factors: list[Tensor], *, scale: float, dropout: float, offset: bool, dora: bool
+        self, base: Base, factors: list[Tensor], *, scale: float, dropout: float, offset: bool, dora: bool
     ) -> None:
         super().__init__(base, factors, scale=scale, dropout=dropout)
         for name, factor in zip(STARTS, self.factors, strict=True):
@@ -42,19 +42,18 @@ class LoRALinear(FactoredLinear):
         self.magnitude = nn.Parameter(_norms(self._direction())) if dora else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, n) → (…, m). Dropout acts on the input of all that differs from the frozen network."""
+        """As the plain layer's. Dropout acts on the input of all that differs from the frozen network."""
         if self.merged:
             return self.base(x)
-        a, b = self.factors
         dropping = self.training and self.dropout > 0
         dropped = F.dropout(x, self.dropout, dropping)
-        update = F.linear(F.linear(dropped, a), b) * self.scale
+        update = self.through(dropped, self.matrices())
         out = self._residual(x)
         if self.magnitude is not None:
-            gain = self.magnitude / _norms(self._direction())
+            gain = by_row(self.base, self.magnitude / _norms(self._direction()))
             update = gain * update + (gain - 1) * (self._residual(dropped) if dropping else out)
         bias = cast(Tensor | None, self.base.bias)  # torch declares it as never None
-        return out + update if bias is None else out + update + bias
+        return out + update if bias is None else out + update + by_row(self.base, bias)
 
     def update(self) -> Delta:
         """ΔW from the pretrained W, with its history: as factors, dense with a magnitude."""
@@ -82,7 +81,7 @@ class LoRALinear(FactoredLinear):
 
     def _weight(self) -> Tensor:
         """W (m, n), also while merged."""
-        return self.base.weight if self.plain is None else self.plain
+        return matrix(self.base) if self.plain is None else self.plain.flatten(1)
 
     def _low_rank(self) -> Delta:
         """s·(B·A − B₀·A₀) as two factors."""
@@ -90,8 +89,8 @@ class LoRALinear(FactoredLinear):
         if self.start_a is None or self.start_b is None:
             return product
         b, a = product.factors
-        b, a = torch.cat([b, -self.scale * self.start_b], 1), torch.cat([a, self.start_a])
-        return Delta(factors=(b, a), nominal=min(2 * product.nominal, *self.base.weight.shape))
+        b, a = torch.cat([b, -self.scale * self.start_b], 1), torch.cat([a, self.start_a.flatten(1)])
+        return Delta(factors=(b, a), nominal=min(2 * product.nominal, *matrix(self.base).shape))
 
     def _direction(self) -> Tensor:
         """V (m, n), a constant in the backward pass."""
@@ -99,10 +98,10 @@ class LoRALinear(FactoredLinear):
 
     def _residual(self, x: Tensor) -> Tensor:
         """The frozen path (W − s·B₀·A₀)·x, without bias."""
-        out = F.linear(x, self.base.weight)
+        out = enter(self.base, x, self.base.weight)
         if self.start_a is None or self.start_b is None:
             return out
-        return out - F.linear(F.linear(x, self.start_a), self.start_b) * self.scale
+        return out - self.through(x, [self.start_a, self.start_b])
 
 
 def _norms(matrix: Tensor) -> Tensor:
@@ -110,19 +109,20 @@ def _norms(matrix: Tensor) -> Tensor:
     return torch.linalg.vector_norm(matrix, dim=1).clamp_min(torch.finfo(matrix.dtype).tiny)
 
 
-def principal(name: str, base: nn.Linear, rank: int, scale: float) -> list[Tensor]:
+def principal(name: str, base: Base, rank: int, scale: float) -> list[Tensor]:
     """PiSSA's A₀ (r, n) and B₀ (m, r): s·B₀·A₀ is the best approximation of rank r of the weight of `base`.
 
     Raises:
         UsageError: r exceeds the smaller side.
     """
-    m, n = base.weight.shape
+    weight = matrix(base).detach()
+    m, n = weight.shape
     if rank > min(m, n):
         raise UsageError(
             f"method.rank={rank}: {name} ({m}×{n}) has {min(m, n)} singular values",
             "method.init=pissa starts from r of them",
             "Lower method.rank.",
         )
-    u, sigma, vt = torch.linalg.svd(base.weight.detach().double(), full_matrices=False)
+    u, sigma, vt = torch.linalg.svd(weight.double(), full_matrices=False)
     root = (sigma[:rank] / scale).sqrt()
     return [root[:, None] * vt[:rank], u[:, :rank] * root]

@@ -1,76 +1,22 @@
-"""What low-rank methods share: a linear layer with a factored update, and the choice of layers that get one."""
+"""What low-rank methods share: layers chosen, given ranks and factored updates, measured, merged and exported."""
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.config import in_range
-from bench.errors import UsageError
 from bench.method import Batch, Method
 from bench.spectra import Delta
 from methods._allocation import gradient_rank, share_out
+from methods._factored import Base, FactoredLinear, matrix
 from methods._fused import split
-
-
-class FactoredLinear(nn.Module):
-    """A frozen linear layer W (m, n) plus ΔW = scale · F_L·…·F_1.
-
-    Attributes:
-        factors: F_1 (·, n), …, F_L (m, ·), in the order they meet the input.
-    """
-
-    def __init__(self, base: nn.Linear, factors: Sequence[Tensor], *, scale: float = 1.0, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.base = base.requires_grad_(False)
-        self.factors = nn.ParameterList([nn.Parameter(f.to(base.weight)) for f in factors])
-        self.scale, self.dropout, self.merged = scale, dropout, False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, n) → (…, m)."""
-        out = self.base(x)
-        if self.merged:
-            return out
-        update = F.dropout(x, self.dropout, self.training)
-        for factor in self.factors:
-            update = F.linear(update, factor)
-        return out + update * self.scale
-
-    def delta(self) -> Delta:
-        """ΔW as it is."""
-        return self.update().detach()
-
-    def update(self) -> Delta:
-        """ΔW with its history, as factors, the scale on the last one."""
-        last, *others = reversed(self.factors)
-        nominal = min(min(f.shape) for f in self.factors)
-        return Delta(factors=(last * self.scale, *others), nominal=nominal)
-
-    @torch.no_grad()
-    def merge(self) -> None:
-        """Add ΔW to the weight; the forward then costs what the plain layer costs. Merging twice adds once."""
-        if not self.merged:
-            self.base.weight += self.delta().dense()
-            self.merged = True
-
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Take ΔW out of the weight again, up to rounding."""
-        if self.merged:
-            self.base.weight -= self.delta().dense()
-            self.merged = False
-
-
-QUERY_VALUE = r"\b(query|value|q|v)(_proj|_lin)?$"
-ATTENTION = r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|proj))$"
-"""What transformers and timm call the projections of self-attention."""
+from methods._targets import choose, targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +24,8 @@ class LowRankConfig:
     """Options of every low-rank method."""
 
     target: str = "qv"
-    """Layers that are adapted: qv, attention, all-linear, or a regular expression searched in their names."""
+    """Layers that are adapted: qv, attention, all-linear, convolutions, all (linear layers and convolutions), or a
+    regular expression searched in the names of both. qv means all in a network without attention."""
     dropout: float = 0.0
     """Dropout rate on the update's input."""
 
@@ -94,9 +41,10 @@ class LowRank(Method):
     rank_step: int = 1
     """Ranks are multiples of it."""
     _unspent = 0
+    _notes: Sequence[str] = ()
 
     @abstractmethod
-    def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+    def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The adapted layer that takes the place of `base` (m, n).
 
         Args:
@@ -112,13 +60,14 @@ class LowRank(Method):
             split(self.backbone)
         self.backbone.requires_grad_(False)
         generator = torch.Generator().manual_seed(self.seed)
-        found = targets(self.backbone, self.config.target)
+        choice = choose(self.backbone, self.config.target)
+        found, self._notes = choice.layers, choice.notes
         ranks = self.ranks(found, batch)
         self.prepare(found, ranks, batch, generator)
         for name, base in found:
             replace(self.backbone, name, self.layer(name, base, ranks[name], generator))
 
-    def ranks(self, found: Sequence[tuple[str, nn.Linear]], batch: Batch) -> dict[str, int | None]:
+    def ranks(self, found: Sequence[tuple[str, Base]], batch: Batch) -> dict[str, int | None]:
         """Rank of every target layer by name: `method.rank` for each, or as many parameters shared by `allocation`.
 
         Raises:
@@ -130,7 +79,7 @@ class LowRank(Method):
         measured: dict[str, float] = {}
         if config.policy == "gradient":
             self.with_gradients(found, batch, lambda name, g: measured.update({name: gradient_rank(config, g)}))
-        shapes = {name: (base.out_features, base.in_features) for name, base in found}
+        shapes = {name: (len(matrix(base)), matrix(base).shape[1]) for name, base in found}
         given, self._unspent = share_out(config, shapes, measured, uniform=rank, cost=self.cost, step=self.rank_step)
         return {**given}
 
@@ -139,13 +88,15 @@ class LowRank(Method):
         return rank * (m + n)
 
     def warnings(self) -> list[str]:
-        """That the allocation could not spend all that the uniform rank does."""
+        """How layers were chosen that the target does not name, and what the allocation could not spend."""
         policy, rest = self.allocation.policy, self._unspent
-        return [f"allocation.policy={policy} trains {rest:,} parameters fewer than method.rank everywhere"] * (rest > 0)
+        return [*self._notes] + [
+            f"allocation.policy={policy} trains {rest:,} parameters fewer than method.rank everywhere"
+        ] * (rest > 0)
 
     def prepare(
         self,
-        found: Sequence[tuple[str, nn.Linear]],
+        found: Sequence[tuple[str, Base]],
         ranks: dict[str, int | None],
         batch: Batch,
         generator: torch.Generator,
@@ -153,9 +104,9 @@ class LowRank(Method):
         """What a method needs of all layers before it builds the first."""
 
     def with_gradients(
-        self, found: Sequence[tuple[str, nn.Linear]], batch: Batch, use: Callable[[str, Tensor], None]
+        self, found: Sequence[tuple[str, Base]], batch: Batch, use: Callable[[str, Tensor], None]
     ) -> None:
-        """Call `use(name, ∂loss/∂W)` for each layer, on `batch` in evaluation mode; ∂loss/∂W is also ∂loss/∂ΔW.
+        """Call `use(name, ∂loss/∂W (m, n))` for each layer, on `batch` in evaluation mode; ∂loss/∂W is also ∂loss/∂ΔW.
 
         The backward pass decides the order. One layer's gradient is held at a time.
         """
@@ -166,7 +117,7 @@ class LowRank(Method):
             def hook(weight: Tensor, name: str = name) -> None:
                 gradient, weight.grad = weight.grad, None
                 assert gradient is not None
-                use(name, gradient.detach())
+                use(name, gradient.detach().flatten(1))
 
             handles.append(base.weight.register_post_accumulate_grad_hook(hook))
         was_training = self.training
@@ -190,7 +141,7 @@ class LowRank(Method):
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
         """The frozen weight and ΔW, with its history, of every adapted layer."""
-        return ((name, layer.base.weight, layer.update()) for name, layer in self.layers())
+        return ((name, matrix(layer.base), layer.update()) for name, layer in self.layers())
 
     def export(self) -> dict[str, Tensor]:
         """What was trained, and the factors that were not: ΔW needs them all."""
@@ -210,29 +161,6 @@ class LowRank(Method):
             layer.unmerge()
 
 
-def targets(backbone: nn.Module, target: str) -> list[tuple[str, nn.Linear]]:
-    """Linear layers that `target` names; embeddings, pooler and head are never among them.
-
-    Raises:
-        UsageError: the expression is broken, or no linear layer matches it; the error lists some names.
-    """
-    pattern = {"qv": QUERY_VALUE, "attention": ATTENTION, "all-linear": ""}.get(target, target)
-    try:
-        wanted = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"method.target='{target}' is no regular expression", str(error), "Mend it.") from error
-    linear = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear) and "pooler" not in n]
-    found = [(n, m) for n, m in linear if wanted.search(n)]
-    if not found:
-        names = sorted({re.sub(r"\d+", "#", n) for n, _ in linear})
-        raise UsageError(
-            f"method.target='{target}' matches no linear layer of this backbone",
-            f"its linear layers: {', '.join(names)}",
-            "Use qv, attention, all-linear, or a regular expression that matches some of these.",
-        )
-    return found
-
-
 def replace(backbone: nn.Module, name: str, layer: nn.Module) -> None:
     """Put `layer` where `name` was."""
     parent, _, leaf = name.rpartition(".")
@@ -246,3 +174,6 @@ def orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     q, r = torch.linalg.qr(tall)
     q = q * torch.sign(torch.diagonal(r))  # uniform over the orthogonal group (Mezzadri 2007)
     return q if rows >= columns else q.mT
+
+
+__all__ = ["Base", "FactoredLinear", "LowRank", "LowRankConfig", "matrix", "orthogonal", "replace", "targets"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ WRAPPER = "model."
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A (r, n), B (m, r), peft's α, and DoRA's magnitude (m,)."""
+    """A (r, n), of a convolution (r, in, k, k); B (m, r); peft's α, and DoRA's magnitude (m,)."""
 
     a: Tensor
     b: Tensor
@@ -52,9 +52,11 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
     most = max(layer.alpha for layer in layers.values())
     found: dict[str, Tensor] = {}
     for name, layer in layers.items():
-        found |= {f"{PREFIX}{name}.lora_A.weight": layer.a, f"{PREFIX}{name}.lora_B.weight": layer.b}
+        square = (1,) * (layer.a.ndim - 2)  # of a convolution peft has B as (m, r, 1, 1), the magnitude as (1, m, 1, 1)
+        found[f"{PREFIX}{name}.lora_A.weight"] = layer.a
+        found[f"{PREFIX}{name}.lora_B.weight"] = layer.b.reshape(*layer.b.shape, *square)
         if layer.magnitude is not None:
-            found[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude
+            found[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude.reshape(*square[:1], -1, *square)
     config = {
         "peft_type": "LORA",
         "task_type": None,
@@ -62,9 +64,9 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
         "inference_mode": True,
         "r": rank,
         "lora_alpha": _whole(most),
-        "rank_pattern": {name: len(layer.a) for name, layer in layers.items() if len(layer.a) != rank},
-        "alpha_pattern": {name: _whole(layer.alpha) for name, layer in layers.items() if layer.alpha != most},
-        "target_modules": sorted(layers),
+        "rank_pattern": {_exactly(name): len(layer.a) for name, layer in layers.items() if len(layer.a) != rank},
+        "alpha_pattern": {_exactly(name): _whole(layer.alpha) for name, layer in layers.items() if layer.alpha != most},
+        "target_modules": target_modules(layers),
         "lora_dropout": 0.0,
         "bias": "none",
         "init_lora_weights": True,
@@ -78,10 +80,11 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
     """An AdaLoRA adapter of A (r₀, n), E (r₀, 1) and B (m, r₀) of every layer, without the triplets whose E is 0.
 
     peft starts every layer with the same rank and divides by it; where ours differ, E takes the difference. Parts of a
-    fused projection become a LoRA of B·diag(E) and A, since peft's AdaLoRA would tie their triplets to all rows.
+    fused projection become a LoRA of B·diag(E) and A, since peft's AdaLoRA would tie their triplets to all rows, and so
+    does every layer where there are convolutions, which peft's AdaLoRA does not know.
     """
     layers = {n.removeprefix(WRAPPER): p for n, p in by_layer(tensors, TENSOR).items()}
-    if any(FUSED.fullmatch(name) for name in layers):
+    if any(FUSED.fullmatch(name) or parts["factors.0"].ndim > 2 for name, parts in layers.items()):
         diagonal = {key: t[:, 0].diag() if key.endswith("factors.1") else t for key, t in tensors.items()}
         return lora(diagonal, lambda rank: alpha * rank / (rank + 1e-5))
     rank = max(len(parts["factors.1"]) for parts in layers.values())
@@ -103,12 +106,25 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
         "target_r": max(1, sum(map(sum, pattern.values())) // len(pattern)),
         "lora_alpha": _whole(alpha),
         "rank_pattern": pattern,
-        "target_modules": sorted(layers),
+        "target_modules": target_modules(layers),
         "lora_dropout": 0.0,
         "bias": "none",
         "total_step": 1,  # peft asks for a schedule; the choice of triplets is final
     }
     return config, found
+
+
+def _exactly(name: str) -> str:
+    """A key of peft's patterns that stands for this layer alone: one without a dot would also match the end of others,
+    as `conv1` that of `layer1.0.conv1`.
+    """
+    return name if "." in name else f"^{name}"
+
+
+def target_modules(names: Iterable[str]) -> list[str] | str:
+    """peft's `target_modules`: the names, or, since a name in a list also matches the end of others, an expression."""
+    ordered = sorted(names)
+    return ordered if all("." in name for name in ordered) else "|".join(map(re.escape, ordered))
 
 
 def by_layer(tensors: Mapping[str, T], pattern: re.Pattern[str]) -> dict[str, dict[str, T]]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.errors import UsageError
 from bench.exchange import TENSORS, PeftFolder, open_folder
+from methods._factored import Base, matrix
 from methods._peft import WRAPPER, by_layer
 
 PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
@@ -23,14 +24,14 @@ BEYOND = (
     *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config"),
     "monteclora_config",
 )
-"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a linear layer."""
+"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a layer."""
 
 
 def options(folder: PeftFolder) -> dict[str, Any]:
     """The options of our LoRA that a LoRA adapter of peft stands for.
 
     Raises:
-        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers.
+        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers and convolutions.
     """
     config = folder.config
     beyond = [f"{key}={config[key]}" for key in BEYOND if config.get(key)]
@@ -45,9 +46,11 @@ def options(folder: PeftFolder) -> dict[str, Any]:
         raise UsageError(
             f"method.start={folder.path}: not a plain LoRA adapter",
             f"it has {', '.join(beyond) or 'no tensors'}",
-            "Start from an adapter of linear layers that leaves the frozen weights as they are.",
+            "Start from an adapter that leaves the frozen weights as they are.",
         )
-    names = {re.sub(r"\d+", r"\\d+", re.escape(name)) for name in by_layer(folder.shapes, PART)}
+    # the number of a block stands for any; in convolutional networks numbers tell kinds apart too, as conv1 from conv2
+    number = r"\b\d+\b" if any(len(shape) == 4 for shape in folder.shapes.values()) else r"\d+"
+    names = {re.sub(number, r"\\d+", re.escape(name)) for name in by_layer(folder.shapes, PART)}
     return {
         "rank": int(config["r"]),
         "alpha": float(config["lora_alpha"]),
@@ -59,7 +62,7 @@ def options(folder: PeftFolder) -> dict[str, Any]:
 
 
 def start(
-    path: Path, found: Sequence[tuple[str, nn.Linear]], scale: Callable[[int], float]
+    path: Path, found: Sequence[tuple[str, Base]], scale: Callable[[int], float]
 ) -> dict[str, tuple[list[Tensor], Tensor | None]]:
     """Factors A and B, and the magnitude, by layer; `scale` gives our factor on BA by rank, and B takes the difference.
 
@@ -80,12 +83,13 @@ def start(
         )
     made: dict[str, tuple[list[Tensor], Tensor | None]] = {}
     for bare, parts in layers.items():
-        a, b = parts["A.weight"], parts["B.weight"]
+        a, b = (parts[f"{part}.weight"].flatten(1) for part in "AB")
         name, layer = wanted[bare]
-        if (b.shape[0], a.shape[1]) != layer.weight.shape:
+        m, n = matrix(layer).shape
+        if (len(b), a.shape[1]) != (m, n):
             raise UsageError(
                 f"method.start does not fit {name}",
-                f"its ΔW is {b.shape[0]}×{a.shape[1]}, the layer {layer.out_features}×{layer.in_features}",
+                f"its ΔW is {len(b)}×{a.shape[1]}, the layer {m}×{n}",
                 "Use the backbone it was trained on.",
             )
         theirs = _scale(folder.config, bare, len(a))

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.spectra import Delta
 from methods._budget import Importance, triplet_scores
-from methods._lowrank import FactoredLinear
+from methods._factored import Base, FactoredLinear
 
 
 class SVDLinear(FactoredLinear):
-    """A frozen linear layer W (m, n) plus ΔW = scale · B·(E ⊙ A).
+    """A frozen linear layer or convolution W (m, n) plus ΔW = scale · B·(E ⊙ A).
 
     Attributes:
         factors: A (r, n), E (r, 1), B (m, r).
@@ -24,32 +23,29 @@ class SVDLinear(FactoredLinear):
 
     kept: Tensor
 
-    def __init__(self, base: nn.Linear, factors: tuple[Tensor, Tensor, Tensor], *, scale: float, dropout: float):
+    def __init__(self, base: Base, factors: tuple[Tensor, Tensor, Tensor], *, scale: float, dropout: float):
         super().__init__(base, factors, scale=scale, dropout=dropout)
         self.importance = nn.ModuleList([Importance(f.detach()) for f in self.factors])
         self.register_buffer("kept", torch.ones(len(factors[0]), dtype=torch.bool, device=base.weight.device))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, n) → (…, m)."""
-        out = self.base(x)
-        if self.merged:
-            return out
-        a, e, b = self.factors
-        return out + F.linear(F.linear(F.dropout(x, self.dropout, self.training), a * e), b) * self.scale
+    def matrices(self) -> list[Tensor]:
+        """E ⊙ A and B."""
+        a, e, b = super().matrices()
+        return [a * e, b]
 
     def update(self) -> Delta:
         """B·(E ⊙ A), the scale on B; its nominal rank is the number of triplets with E ≠ 0, which may be 0."""
-        a, e, b = self.factors
-        return Delta(factors=(b * self.scale, e * a), nominal=int(e.count_nonzero()))
+        scaled, b = self.matrices()
+        return Delta(factors=(b * self.scale, scaled), nominal=int(self.factors[1].count_nonzero()))
 
     def grams(self) -> tuple[Tensor, Tensor]:
         """AAᵀ and BᵀB (r, r)."""
-        a, _, b = self.factors
+        a, _, b = super().matrices()
         return a @ a.mT, b.mT @ b
 
     def scores(self) -> Tensor:
         """Importance of every triplet (r,)."""
-        return triplet_scores(*(part.score() for part in self._importance()))
+        return triplet_scores(*(part.score().flatten(1) for part in self._importance()))
 
     @torch.no_grad()
     def observe(self, beta1: float, beta2: float) -> None:

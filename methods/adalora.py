@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch, Peft
 from methods import _peft
 from methods._budget import Schedule, keep, steps
-from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
+from methods._lowrank import Base, FactoredLinear, LowRank, LowRankConfig, matrix
 from methods._svd_linear import SVDLinear
 
 
@@ -25,7 +25,8 @@ class AdaLoRA(LowRank):
     A (r₀, n) and B (m, r₀) start as N(0, .02²), E (r₀, 1) at zero. After every optimiser step each triplet
     (a_i, e_i, b_i) is scored by the running sensitivity |w·∇w| of its entries times their uncertainty; a budget
     falling from Σ r₀ to Σ r keeps the best over all layers and sets the others' E to zero. A and B are held near
-    orthogonal by γ · mean of ‖AAᵀ − I‖_F and ‖BᵀB − I‖_F (not squared, as the authors' code has it).
+    orthogonal by γ · mean of ‖AAᵀ − I‖_F and ‖BᵀB − I‖_F (not squared, as the authors' code has it). A convolution is
+    the matrix (out, in·k·k), n = in·k·k.
     Trains: A, E, B and the head. Parameters: Σ over target layers r₀·(m + n + 1), plus head.
     """
 
@@ -77,12 +78,13 @@ class AdaLoRA(LowRank):
         """Of the triplets that a layer starts with."""
         return (self.config.init_rank or math.ceil(1.5 * rank)) * (m + n + 1)
 
-    def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+    def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·(E ⊙ A) beside it, at its initial rank."""
         assert rank is not None
         r = self.config.init_rank or math.ceil(1.5 * rank)
-        a = torch.randn(r, base.in_features, generator=generator) * 0.02
-        b = torch.randn(base.out_features, r, generator=generator) * 0.02
+        m, n = matrix(base).shape
+        a = torch.randn(r, n, generator=generator) * 0.02
+        b = torch.randn(m, r, generator=generator) * 0.02
         scale = self.config.alpha / (r + 1e-5)
         return SVDLinear(base, (a, torch.zeros(r, 1), b), scale=scale, dropout=self.config.dropout)
 

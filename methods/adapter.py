@@ -1,4 +1,4 @@
-"""Bottleneck adapters: two thin projections with a residual connection after every transformer block."""
+"""Bottleneck adapters: two thin projections with a residual connection after every block."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from methods._adapters import AdapterConfig, Adapters
 class Adapter(Adapters):
     """h ← h + Up(act(Down(h))) for the output h (D) of every block (Pfeiffer et al. 2020, arXiv 2005.00247).
 
-    One adapter per block, with bottleneck b = D / reduction; Up starts at zero, so the network starts where the
-    backbone is. Trains: Down (b, D), Up (D, b), their biases, and the head.
-    Parameters: L·(2·D·b + b + D) for L blocks, plus head.
+    One adapter per block, with bottleneck b = D / reduction, D the block's width or number of channels; Up starts at
+    zero, so the network starts where the backbone is. Trains: Down (b, D), Up (D, b), their biases, and the head.
+    Parameters: Σ over the blocks 2·D·b + b + D, plus head.
     """
 
     learning_rate: ClassVar[float] = 1e-3

@@ -26,7 +26,7 @@ class AdapterDrop(Adapters):
     example. Robust (none): n ~ U{0, …, L−1} at every step, for the whole batch, so that any n may be chosen afterwards.
     No gradient reaches the blocks below n. The record holds a curve of the score over every n that the adapters allow.
     Trains: Down (b, D), Up (D, b) and their biases in each adapted block, and the head.
-    Parameters: (L−n)·(2·D·b + b + D) for L blocks, with n = 0 in the robust form, plus head.
+    Parameters: Σ over the blocks from n on 2·D·b + b + D, with n = 0 in the robust form, plus head.
     """
 
     learning_rate: ClassVar[float] = 1e-3

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -18,11 +18,12 @@ from bench.errors import UsageError
 from bench.method import Batch, Method, Peft
 from bench.spectra import Delta
 from bench.tuners import PREFIX, tuner
-from methods._lowrank import targets
+from methods import _peft, _tuned
 
-PRESETS = ("qv", "attention", "all-linear")
 BARE = "base_model.model."
 """Where peft's wrapper holds the network."""
+REFUSALS = (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, ArithmeticError, KeyError)
+"""Thirty tuners refuse options in as many ways: bad values and shapes, divisions by them, layers, missing packages."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Bridge(Method):
     learning_rate: ClassVar[float] = 3e-3
     learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
     tuner: ClassVar[str]
+    _notes: Sequence[str] = ()
 
     @classmethod
     @cache
@@ -61,22 +63,25 @@ class Bridge(Method):
         from peft import get_peft_model
 
         self.backbone.requires_grad_(False)
+        self._bare = not isinstance(getattr(self.backbone, "model", None), nn.Module)
+        if self._bare:
+            self.backbone = _tuned.Held(self.backbone)
         network: Any = self.backbone.model
         options = {key: value for key, value in vars(self.config).items() if key != "target"}
-        chosen = self._chosen(network)
+        chosen, self._notes = _tuned.layers(network, self.config.target)
+        _tuned.check(self.tuner, network, chosen)
+        options |= _tuned.asked(self.tuner, network, chosen, options)
         kept = {id(tensor) for tensor in self.state_dict(keep_vars=True).values()}
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(self.seed)
-            # thirty tuners refuse options in as many ways: bad values and shapes, divisions by them, missing packages
             try:
-                self.backbone.model = get_peft_model(network, self._classes()[0](target_modules=chosen, **options))
-            except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, ArithmeticError) as error:
-                raise UsageError(
-                    f"peft cannot make {PREFIX}{self.tuner} of these options",
-                    " ".join(str(error).split())[:300] or type(error).__name__,
-                    f"`bench show {PREFIX}{self.tuner}` describes them.",
-                ) from error
+                config = self._classes()[0](target_modules=_peft.target_modules(chosen), **options)
+                self.backbone.model = get_peft_model(network, config)
+            except REFUSALS as error:
+                raise self._refused(" ".join(str(error).split())[:300] or type(error).__name__) from error
+        if not [*self.layers()]:
+            raise self._refused(f"it adapts none of {len(chosen)} layers, such as {network.get_submodule(chosen[0])}")
         added: dict[int, str] = {}
         for name, tensor in self.state_dict(keep_vars=True).items():
             if id(tensor) not in kept or tensor.requires_grad:  # layers share tensors: the shortest name is the owner's
@@ -84,17 +89,16 @@ class Bridge(Method):
         self._names = frozenset(added.values())
         self._plain: dict[str, dict[str, Tensor]] = {}
 
-    def _chosen(self, network: nn.Module) -> list[str]:
-        """Names of the layers that `target` means; an expression may also name layers that are not linear."""
-        target = self.config.target
-        if target not in PRESETS:
-            leaves = [n for n, m in network.named_modules() if n and "pooler" not in n and not [*m.children()]]
-            try:
-                if found := [name for name in leaves if re.search(target, name)]:
-                    return found
-            except re.error:
-                pass  # `targets` says what is wrong with it
-        return [name for name, _ in targets(network, target)]
+    def _refused(self, why: str) -> UsageError:
+        return UsageError(
+            f"peft cannot make {PREFIX}{self.tuner} of these options",
+            "\n".join([why, *self._notes]),
+            f"`bench show {PREFIX}{self.tuner}` describes them.",
+        )
+
+    def warnings(self) -> list[str]:
+        """How layers were chosen that the target does not name."""
+        return [*self._notes]
 
     @classmethod
     def _classes(cls) -> tuple[Any, Any]:
@@ -116,19 +120,21 @@ class Bridge(Method):
 
         for name, module in self._wrapper.named_modules():
             if isinstance(module, BaseTunerLayer):
-                yield f"model.{name.removeprefix(BARE)}", Adapted(module, module.get_base_layer())
+                inside = "" if self._bare else "model."
+                yield f"{inside}{name.removeprefix(BARE)}", Adapted(module, module.get_base_layer())
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """ΔW of every adapted linear layer, by merging a copy of it; none for tuners that cannot merge."""
+        """ΔW of every adapted linear layer and convolution, by merging a copy of it; none where a tuner cannot."""
         for name, layer in self.layers():
-            if not isinstance(layer.base, nn.Linear):
+            if not isinstance(layer.base, nn.Linear | nn.Conv2d):
                 continue
             weight = layer.base.weight.detach()
             try:
                 difference = weight - self._plain[name]["weight"] if self._plain else _moved(layer.tuned, weight)
             except NotImplementedError:  # peft's own merge of this tuner (lily) raises it: there is no W' to compare
                 return
-            yield name, Delta(factors=(difference.to(weight.dtype),), nominal=min(weight.shape))
+            difference = difference.to(weight.dtype).flatten(1)
+            yield name, Delta(factors=(difference,), nominal=min(difference.shape))
 
     def merge(self) -> None:
         """Fold every update into its weight, once; the weights as they were are kept beside."""
@@ -164,8 +170,9 @@ class Bridge(Method):
                 "Train it with the option that saves its indices, where it has one.",
             )
         options = {key: value for key, value in vars(config).items() if key != "target"}
+        options |= _tuned.saved(cls.tuner, found, layers)
         given = {
-            **kind(target_modules=layers, inference_mode=True, **options).to_dict(),
+            **kind(target_modules=_peft.target_modules(layers), inference_mode=True, **options).to_dict(),
             "peft_type": cls.tuner.upper(),
         }
         return {key: sorted(v) if isinstance(v, set) else v for key, v in given.items()}, found
@@ -177,7 +184,7 @@ class Bridge(Method):
 
 @torch.no_grad()
 def _moved(tuned: nn.Module, weight: Tensor) -> Tensor:
-    """W' − W (m, n), float64, of one layer that is not merged."""
+    """W' − W, float64, in the weight's shape, of one layer that is not merged."""
     merged: Any = copy.deepcopy(tuned).double()
     merged.merge()
     return merged.get_base_layer().weight - weight.double()

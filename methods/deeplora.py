@@ -13,7 +13,7 @@ from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch, Peft
 from methods import _peft
-from methods._lowrank import FactoredLinear, LowRank, LowRankConfig, orthogonal
+from methods._lowrank import Base, FactoredLinear, LowRank, LowRankConfig, matrix, orthogonal
 
 
 class DeepLoRA(LowRank):
@@ -22,6 +22,7 @@ class DeepLoRA(LowRank):
     `form=full`: W_1 (w, n), W_2 … W_{L−1} (w, w), W_L (m, w), with w = rank, or max(m, n) for `rank=none`.
     `form=compressed`: ΔW = Left·W̃_L·…·W̃_1·Rightᵀ with W̃_l = ε·I (r, r); Left (m, r) and Right (n, r) are
     orthonormal and come from the gradient of one evaluation-mode batch; they learn at γ times the learning rate.
+    A convolution is the matrix (out, in·k·k), n = in·k·k.
     The overparametrised product finds updates of low rank by itself: see the rank used beside the nominal one.
     Trains: the factors and the head. Parameters: full Σ w·(m + n) + (L−2)·w², compressed Σ r·(m + n) + L·r²
     (L·r² for γ=0), plus head.
@@ -74,7 +75,7 @@ class DeepLoRA(LowRank):
             return rank * (m + n) + (self.config.depth - 2) * rank**2
         return (rank * (m + n) if self.config.gamma > 0 else 0) + self.config.depth * rank**2
 
-    def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+    def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with its L factors, or the L + 2 of the compressed form, beside it."""
         made = self._compressed.pop(name) if self.config.form == "compressed" else self._factors(base, rank, generator)
         return FactoredLinear(base, made, dropout=self.config.dropout)
@@ -93,15 +94,15 @@ class DeepLoRA(LowRank):
             return []
         return [factor for _, layer in self.layers() for factor in (layer.factors[0], layer.factors[-1])]
 
-    def _factors(self, base: nn.Linear, rank: int | None, generator: torch.Generator) -> list[Tensor]:
-        (m, n), depth = base.weight.shape, self.config.depth
+    def _factors(self, base: Base, rank: int | None, generator: torch.Generator) -> list[Tensor]:
+        (m, n), depth = matrix(base).shape, self.config.depth
         width = rank or max(m, n)
         shapes = [(width, n), *[(width, width)] * (depth - 2), (m, width)]
         return [orthogonal(shape, generator) * self.config.init_scale for shape in shapes]
 
     def prepare(
         self,
-        found: Sequence[tuple[str, nn.Linear]],
+        found: Sequence[tuple[str, Base]],
         ranks: dict[str, int | None],
         batch: Batch,
         generator: torch.Generator,

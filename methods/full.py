@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from bench.frozen import moving_statistics
 from bench.method import Batch, Method
 from bench.spectra import Delta
 
@@ -16,7 +17,8 @@ class Full(Method):
     """The reference every other method is held against.
 
     Trains: everything. Parameters: all of backbone and head.
-    ΔW = W(t) − W(0) of every linear layer, its rank limited by its shape alone.
+    ΔW = W(t) − W(0) of every linear layer and convolution, by its matricisation (out, in·k·k), its rank limited by its
+    shape alone.
     """
 
     learning_rate: ClassVar[float] = 1e-4
@@ -32,20 +34,27 @@ class Full(Method):
     config: Config
 
     def adapt(self, batch: Batch) -> None:
-        """Keep the linear layers' weights as they were, on the CPU, to measure ΔW at the end."""
-        self._start: dict[str, Tensor] = {n: m.weight.detach().cpu().clone() for n, m in self._linear()}
+        """Keep the weights as they were, on the CPU, to measure ΔW at the end."""
+        self._start: dict[str, Tensor] = {n: w.detach().cpu().clone() for n, w in self._weights()}
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """W(t) − W(0) of every linear layer."""
-        for name, module in self._linear():
-            difference = module.weight.detach().cpu() - self._start[name].cpu()
+        """W(t) − W(0) of every linear layer and convolution."""
+        for name, weight in self._weights():
+            difference = weight.detach().cpu() - self._start[name].cpu()
             yield name, Delta(factors=(difference,), nominal=min(difference.shape))
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
         """W(0), from now on where the weight is, and W(t) − W(0)."""
-        for name, module in self._linear():
-            start = self._start[name] = self._start[name].to(module.weight)
-            yield name, start, Delta(factors=(module.weight - start,), nominal=min(start.shape))
+        for name, weight in self._weights():
+            start = self._start[name] = self._start[name].to(weight)
+            yield name, start, Delta(factors=(weight - start,), nominal=min(start.shape))
 
-    def _linear(self) -> Iterator[tuple[str, nn.Linear]]:
-        return ((n, m) for n, m in self.backbone.named_modules() if isinstance(m, nn.Linear))
+    def export(self) -> dict[str, Tensor]:
+        """What was trained, and the running statistics that moved with it."""
+        return {**super().export(), **{f"backbone.{n}": t for n, t in moving_statistics(self.backbone).items()}}
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Weights as matrices, by name of their layer."""
+        for name, module in self.backbone.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                yield name, module.weight.flatten(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.config import in_range
 from bench.errors import UsageError
@@ -17,7 +17,7 @@ from bench.exchange import PeftFolder
 from bench.method import Batch, Peft
 from methods import _peft, _start
 from methods._lora_linear import STARTS, LoRALinear, principal
-from methods._lowrank import FactoredLinear, LowRank, LowRankConfig
+from methods._lowrank import Base, FactoredLinear, LowRank, LowRankConfig, matrix
 
 
 class LoRA(LowRank):
@@ -29,6 +29,7 @@ class LoRA(LowRank):
     W − s·B₀·A₀ (Meng et al. 2024, arXiv 2404.02948, section 3); ΔW = s·(B·A − B₀·A₀), of rank up to 2r.
     DoRA, `dora=true`: W' = g ⊙ V by rows, V = W + s·B·A, g = μ/‖V‖, where μ (m,) starts at ‖W‖ and the norm is constant
     in the backward pass (Liu et al. 2024, arXiv 2402.09353, eq. 5 and section 4.3); ΔW = W' − W, of any rank.
+    A convolution is the matrix (out, in·k·k) on its patches, n = in·k·k: A (r, in, k, k) is one like it, B one of 1×1.
     LoRA+, `lr_ratio`: B learns at that multiple of the learning rate (Hayou et al. 2024, arXiv 2402.12354).
     Trains: A, B, with DoRA μ, and the head. Parameters: Σ over target layers r·(m + n), with DoRA + m, plus head.
     """
@@ -75,7 +76,7 @@ class LoRA(LowRank):
 
     def prepare(
         self,
-        found: Sequence[tuple[str, nn.Linear]],
+        found: Sequence[tuple[str, Base]],
         ranks: dict[str, int | None],
         batch: Batch,
         generator: torch.Generator,
@@ -84,7 +85,7 @@ class LoRA(LowRank):
         start = self.config.start
         self._start = _start.start(Path(start), found, self.config.scale) if start else {}
 
-    def layer(self, name: str, base: nn.Linear, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+    def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
         """The layer with B·A beside it."""
         assert rank is not None
         factors, magnitude = self._start.get(name, ([], None))
@@ -96,7 +97,7 @@ class LoRA(LowRank):
             return FactoredLinear(base, factors, scale=scale, dropout=dropout)
         made = LoRALinear(base, factors, scale=scale, dropout=dropout, offset=pissa, dora=dora)
         if made.magnitude is not None and magnitude is not None:
-            made.magnitude.data.copy_(magnitude)
+            made.magnitude.data.copy_(magnitude.flatten())  # peft's of a convolution is (1, m, 1, 1)
         return made
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -113,13 +114,14 @@ class LoRA(LowRank):
         start = {f"backbone.{n}.{key}": t for n, layer in self.layers() for key, t in layer.named_buffers()}
         return {**{n: t for n, t in start.items() if n.endswith(STARTS)}, **super().export()}
 
-    def _factors(self, base: nn.Linear, rank: int, generator: torch.Generator) -> list[Tensor]:
+    def _factors(self, base: Base, rank: int, generator: torch.Generator) -> list[Tensor]:
+        m, n = matrix(base).shape
         if self.config.init == "kaiming":
             # Kaiming-uniform with a=√5: U(−1/√n, 1/√n)
-            a = (torch.rand(rank, base.in_features, generator=generator) * 2 - 1) / math.sqrt(base.in_features)
+            a = (torch.rand(rank, n, generator=generator) * 2 - 1) / math.sqrt(n)
         else:
-            a = torch.randn(rank, base.in_features, generator=generator)
-        return [a, torch.zeros(base.out_features, rank)]
+            a = torch.randn(rank, n, generator=generator)
+        return [a, torch.zeros(m, rank)]
 
     @classmethod
     def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import DataProblem
+from tasks._directories import listing, normal
 from tasks._glue_schema import SCHEMAS, Schema
 from tasks._readers import Records, malformed, read_json, read_parquet, read_table, read_tsv
 
@@ -15,23 +16,6 @@ SAVED = "dataset_dict.json"
 FORMATS = (("tsv",), ("parquet",), ("jsonl", "json"))
 """Endings, in the order in which they are looked for; one format is read, never a mixture."""
 Found = Mapping[str, list[Path]]
-
-
-def normal(name: str) -> str:
-    """A folder's name as names are compared: `SST-2`, `sst_2` and `SST2` are one."""
-    return name.casefold().replace("-", "").replace("_", "")
-
-
-def listing(folder: Path) -> list[Path]:
-    """What is in a folder, by name.
-
-    Raises:
-        DataProblem: the folder cannot be read.
-    """
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise DataProblem(f"data directory {folder} cannot be read", str(error), "Mend its permissions.") from error
 
 
 def holds_splits(folder: Path, cell: str) -> bool:

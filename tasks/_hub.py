@@ -41,7 +41,7 @@ def read_hub(cell: str, splits: Sequence[str], columns: Sequence[str]) -> dict[s
 # the cache: both forms in which `datasets` and `huggingface_hub` keep this very revision
 
 
-def _cache_folder(kind: str) -> Path:
+def hub_folder(kind: str) -> Path:
     """`HF_DATASETS_CACHE` or `HF_HUB_CACHE` as their libraries resolve them, without the seconds to import those."""
     if named := os.environ.get(f"HF_{kind.upper()}_CACHE"):
         return Path(os.path.expandvars(named)).expanduser()
@@ -52,7 +52,7 @@ def _cache_folder(kind: str) -> Path:
 def _hub_files(cell: str, splits: Sequence[str]) -> dict[str, list[Path]]:
     """Parquet files per split in the hub's cache; empty if one is not there."""
     name = f"datasets--{REPOSITORY.replace('/', '--')}"
-    folder = _cache_folder("hub") / name / "snapshots" / REVISION / cell
+    folder = hub_folder("hub") / name / "snapshots" / REVISION / cell
     files = {split: sorted(folder.glob(f"{split}-*-of-*.parquet")) for split in splits}
     return files if all(map(full_set, files.values())) else {}
 
@@ -60,7 +60,7 @@ def _hub_files(cell: str, splits: Sequence[str]) -> dict[str, list[Path]]:
 def _prepared(cell: str, splits: Sequence[str]) -> dict[str, pa.Table]:
     """Tables per split that an earlier `load_dataset` left; empty if one is not there."""
     for name in (REPOSITORY.replace("/", "___"), "glue"):
-        for folder in (_cache_folder("datasets") / name / cell).glob(f"*/{REVISION}"):
+        for folder in (hub_folder("datasets") / name / cell).glob(f"*/{REVISION}"):
             files = {split: _arrow_files(folder, split) for split in splits}
             if all(map(full_set, files.values())):
                 return {split: _read_arrow(shards) for split, shards in files.items()}

@@ -1,78 +1,98 @@
-"""Tokenised examples as flat arrays, cached on disk by the hash of data, tokenizer and length."""
+"""Tokenised examples as flat arrays, cached on disk by the hash of data, tokenizer and length, and mapped from it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from bench.data import Example
+from bench.errors import EnvironmentProblem
+from tasks import _token_file
 
 CHUNK = 4096
-"""Texts per call of the tokenizer."""
+"""Most texts per call of the tokenizer."""
+CHARACTERS = 1 << 18
+"""Most characters per call, as long as that is more than one text: the tokenizer takes a hundred bytes for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Token ids of N examples end to end.
+    """Token ids of N examples; in memory, or mapped from a file that may be larger than it.
 
     Attributes:
         ids, types: token and segment ids (total,).
-        offsets: example i is [offsets[i], offsets[i + 1]) (N + 1,).
+        starts, lengths: example i is [starts[i], starts[i] + lengths[i]) (N,).
         labels: (N,) float64; class indices are exact in it.
     """
 
     ids: np.ndarray
     types: np.ndarray
-    offsets: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
     labels: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens per example (N,)."""
-        return np.diff(self.offsets)
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids and segments of one example."""
-        part = slice(self.offsets[index], self.offsets[index + 1])
+        start = self.starts[index]
+        part = slice(start, start + self.lengths[index])
         return self.ids[part], self.types[part]
 
     def take(self, index: np.ndarray) -> Tokens:
-        """Some of the examples, in this order."""
-        if np.array_equal(index, np.arange(len(self.labels))):
-            return self
-        lengths = self.lengths[index]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        where = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Tokens(ids=self.ids[where], types=self.types[where], offsets=offsets, labels=self.labels[index])
+        """Some of the examples, in this order; no token is copied."""
+        return Tokens(
+            ids=self.ids,
+            types=self.types,
+            starts=self.starts[index],
+            lengths=self.lengths[index],
+            labels=self.labels[index],
+        )
 
 
-def tokenise(rows: Sequence[Example], tokenizer: Any, *, key: str, max_length: int) -> Tokens:
+class Part(NamedTuple):
+    """Some examples tokenised: ids and segments end to end, lengths (n,), labels (n,)."""
+
+    ids: np.ndarray
+    types: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+
+
+def tokenise(rows: Iterable[Example], tokenizer: Any, *, key: str, max_length: int) -> Tokens:
     """Tokenise, or read what an earlier run left in the cache.
 
+    Texts are taken a few at a time and tokens go to the cache's file at once, so neither need fit into memory.
+
     Args:
-        rows: the examples.
+        rows: the examples, a list or something that reads them when asked.
         tokenizer: a fast tokenizer of transformers.
         key: identifies data, split and tokenizer by content.
         max_length: longer examples are cut.
+
+    Raises:
+        EnvironmentProblem: the cache cannot be written, and the examples are no list: they may not fit into memory.
     """
-    name = hashlib.sha256(f"2{key}{max_length}".encode()).hexdigest()
+    name = hashlib.sha256(f"3{key}{max_length}".encode()).hexdigest()
     file = cache_folder() / "tokens" / f"{name}.safetensors"
+    if (cached := _mapped(file)) is not None:
+        return cached
     try:
-        return Tokens(**load_file(file))
-    except (OSError, SafetensorError, TypeError):
-        tokens = _encode(rows, tokenizer, max_length)
-    _save(tokens, file)
-    return tokens
+        _token_file.write(_encode(rows, tokenizer, max_length), file)
+    except OSError as error:
+        if not isinstance(rows, list):
+            known = f"{file.parent}: {error.strerror or error}"
+            todo = "Make room, or name another folder with LOWRANK_BENCH_CACHE."
+            raise EnvironmentProblem(
+                "a corpus of this size needs the cache, which cannot be written", known, todo
+            ) from error
+    written = _mapped(file)
+    return written if written is not None else _in_memory(_encode(rows, tokenizer, max_length))
 
 
 def cache_folder() -> Path:
@@ -81,38 +101,44 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lowrank-bench"
 
 
-def _encode(rows: Sequence[Example], tokenizer: Any, max_length: int) -> Tokens:
-    ids: list[np.ndarray] = []  # an array per call: lists of Python's integers take ten times the memory
-    types: list[np.ndarray] = []
-    lengths = [0]
-    pairs = bool(rows) and rows[0].text_pair is not None
-    for i in range(0, len(rows), CHUNK):
-        part = rows[i : i + CHUNK]
-        second = [row.text_pair or "" for row in part] if pairs else None
-        out = tokenizer([row.text for row in part], second, truncation=True, max_length=max_length)
-        lengths += map(len, out["input_ids"])
-        ids.append(np.fromiter(chain.from_iterable(out["input_ids"]), dtype=np.int32))
-        kinds = out.get("token_type_ids")
-        types.append(
-            np.fromiter(chain.from_iterable(kinds), dtype=np.int8) if kinds else np.zeros_like(ids[-1], np.int8)
-        )
-    return Tokens(
-        ids=np.concatenate(ids),
-        types=np.concatenate(types),
-        offsets=np.cumsum(lengths, dtype=np.int64),
-        labels=np.asarray([row.label for row in rows], dtype=np.float64),
-    )
+def _mapped(file: Path) -> Tokens | None:
+    arrays = _token_file.read(file)
+    return None if arrays is None else _tokens(Part(**arrays))
 
 
-def _save(tokens: Tokens, file: Path) -> None:
-    """Atomically; a cache that cannot be written is no reason to stop."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-            pass
-        save_file(
-            {n: np.ascontiguousarray(getattr(tokens, n)) for n in ("ids", "types", "offsets", "labels")}, temporary.name
+def _tokens(part: Part) -> Tokens:
+    starts = np.cumsum(part.lengths, dtype=np.int64) - part.lengths
+    return Tokens(ids=part.ids, types=part.types, starts=starts, lengths=part.lengths, labels=part.labels)
+
+
+def _in_memory(parts: Iterable[Part]) -> Tokens:
+    return _tokens(Part(*map(np.concatenate, zip(*parts, strict=True))))
+
+
+def _encode(rows: Iterable[Example], tokenizer: Any, max_length: int) -> Iterator[Part]:
+    """At least one part: that of no examples has empty arrays."""
+    for batch in _batches(rows):
+        pairs = bool(batch) and batch[0].text_pair is not None
+        second = [row.text_pair or "" for row in batch] if pairs else None
+        out = tokenizer([row.text for row in batch], second, truncation=True, max_length=max_length) if batch else {}
+        found, kinds = out.get("input_ids", []), out.get("token_type_ids")
+        ids = np.fromiter(chain.from_iterable(found), dtype=np.int32)
+        yield Part(
+            ids=ids,
+            types=np.fromiter(chain.from_iterable(kinds), dtype=np.int8) if kinds else np.zeros_like(ids, np.int8),
+            lengths=np.fromiter(map(len, found), dtype=np.int64),
+            labels=np.asarray([row.label for row in batch], dtype=np.float64),
         )
-        os.replace(temporary.name, file)  # noqa: PTH105 - the name is a string
-    except OSError:
-        return
+
+
+def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
+    batch: list[Example] = []
+    size = 0
+    for row in rows:
+        length = len(row.text) + len(row.text_pair or "")
+        if batch and (len(batch) == CHUNK or size + length > CHARACTERS):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += length
+    yield batch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,46 +14,85 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
 from bench.backbones import Backbone
+from bench.backbones.dropout import CONFIG_RATES
 from bench.config import HeadConfig
 from bench.task import TaskSpec
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenIds:
+    """What masking must know of a tokenizer.
+
+    Attributes:
+        mask: id of the mask token; None where there is none.
+        special: ids that stand for no text: start, separator, padding, mask, unknown.
+        vocabulary: ids are 0, …, vocabulary − 1, all of them known to tokenizer and embeddings.
+    """
+
+    mask: int | None
+    special: tuple[int, ...]
+    vocabulary: int
 
 
-class TextEncoder(nn.Module):
+class Pooled(nn.Module):
     """Tokens (B, T) → pooled features (B, D).
 
     Attributes:
+        model: of transformers.
         width: D.
         pooling: `mean` over the tokens that are not padding, `cls` the first token, `pooler` the model's own.
     """
 
-    def __init__(self, path: Path, *, pooling: Literal["mean", "cls", "pooler"], dropout: float) -> None:
+    def __init__(self, model: Any, pooling: Literal["mean", "cls", "pooler"], tokenizer: Path | None = None) -> None:
+        """Args: the network, how it is pooled, and the folder of its tokenizer, where what is masked must be known."""
         super().__init__()
-        config = AutoConfig.from_pretrained(path)
-        for name in DROPOUTS:
-            if hasattr(config, name):
-                setattr(config, name, dropout)
-        self.model = AutoModel.from_pretrained(path, config=config, use_safetensors=True).float()
-        self.pooling = pooling
-        if pooling != "pooler" and hasattr(self.model, "pooler"):
-            self.model.pooler = None  # not used, so neither counted nor trained
-        self.width = int(config.hidden_size)
+        self._tokenizer = tokenizer
+        self.model, self.pooling, self.width = model, pooling, int(model.config.hidden_size)
+        if pooling != "pooler" and hasattr(model, "pooler"):
+            model.pooler = None  # not used, so neither counted nor trained
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Ids and mask (B, T) → (B, D)."""
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        out = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
+        out = self._run(input_ids, attention_mask, token_type_ids)
+        # the model's own pooler has run: its output is `pool`'s, to the bit
+        return out.pooler_output if self.pooling == "pooler" else self.pool(out.last_hidden_state, attention_mask)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Ids and mask (B, T) → a feature of every token (B, T, D)."""
+        return self._run(input_ids, attention_mask, token_type_ids).last_hidden_state
+
+    def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token features (B, T, D) → (B, D): `forward` is `pool` of `hidden`."""
         if self.pooling == "pooler":
-            return out.pooler_output
-        tokens = out.last_hidden_state
+            return self.model.pooler(hidden)
         if self.pooling == "cls":
-            return tokens[:, 0]
-        mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
-        return (tokens * mask).sum(1) / mask.sum(1).clamp_min(torch.finfo(tokens.dtype).tiny)
+            return hidden[:, 0]
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * mask).sum(1) / mask.sum(1).clamp_min(torch.finfo(hidden.dtype).tiny)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embeddings (vocabulary, E)."""
+        return self.model.get_input_embeddings()
+
+    @cached_property
+    def tokens(self) -> TokenIds | None:
+        """Mask, special ids and size of the tokenizer's vocabulary; None where no tokenizer is known."""
+        if self._tokenizer is None:
+            return None
+        tokenizer = load_tokenizer(str(self._tokenizer))
+        return TokenIds(
+            mask=tokenizer.mask_token_id,
+            special=tuple(sorted(tokenizer.all_special_ids)),
+            # embeddings may be padded to a round number; a tokenizer may know tokens that were never embedded
+            vocabulary=min(len(tokenizer), self.get_input_embeddings().num_embeddings),
+        )
+
+    def _run(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Any:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
 
     def save(self, folder: Path, tokenizer: Any) -> None:
         """Write model, tokenizer and pooling as transformers and sentence-transformers do."""
@@ -62,6 +102,18 @@ class TextEncoder(nn.Module):
             (folder / "1_Pooling").mkdir(exist_ok=True)
             modes = {f"pooling_mode_{mode}": mode.startswith(self.pooling) for mode in ("cls_token", "mean_tokens")}
             (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
+class TextEncoder(Pooled):
+    """What lies in a folder that `save_pretrained` wrote."""
+
+    def __init__(self, path: Path, *, pooling: Literal["mean", "cls", "pooler"], dropout: float) -> None:
+        config = AutoConfig.from_pretrained(path)
+        for name in CONFIG_RATES:
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        model = AutoModel.from_pretrained(path, config=config, use_safetensors=True).float()
+        super().__init__(model, pooling, path)
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:

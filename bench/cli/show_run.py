@@ -88,6 +88,8 @@ def _is_table(value: Any) -> bool:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -95,7 +97,7 @@ def _specification(record: dict[str, Any]) -> str:
     spec, source = record["spec"], record["source"]
     length = f"{spec['epochs']:g} epochs" if spec["epochs"] is not None else f"{spec['max_steps']} steps"
     rows = [
-        ("backbone", f"{record['backbone']['name']} ({record['backbone']['parameters']:,} parameters)"),
+        ("backbone", _backbone(record["backbone"])),
         ("data", f"{source['kind']} {source['revision']}, {source['train_examples']:,} training examples"),
         *_reading(source.get("reading")),
         ("budget", f"{length}, global batch {spec['batch_size']}, {spec['precision']}"),
@@ -107,10 +109,22 @@ def _specification(record: dict[str, Any]) -> str:
     return table(("specification", ""), rows)
 
 
+def _backbone(backbone: dict[str, Any]) -> str:
+    """Name and size, and the runs that it comes from."""
+    size = backbone["parameters"]
+    text, parent = backbone["name"] + (f" ({size:,} parameters)" if size is not None else ""), backbone.get("parent")
+    while parent:
+        text += f" ← {parent['method']} on {parent['task']} from {parent['backbone']}"
+        parent = parent["parent"]
+    return text
+
+
 def _reading(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """How a user's own data was read: its columns, its labels, what was left out, the hash of its files."""
+    """How data was read; of a user's own table its columns, its labels, what was left out, the hash of its files."""
     if not reading:
         return []
+    if "text_pair" not in reading:
+        return [(f"  {name.replace('_', ' ')}", _plain(value)) for name, value in reading.items() if value]
     columns = [
         f"{part.replace('_', ' ')} {reading[part]!r}" for part in ("text", "text_pair", "label") if reading[part]
     ]

@@ -45,10 +45,11 @@ def test_list_names_everything_registered(kind: registry.Kind, capsys: pytest.Ca
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines[1:]]
-    more = [f"{prefix}TUNER" for prefix in registry.PREFIXES.get(kind, ())]
+    follows = {"peft:": "TUNER", "runs:": "RUN", "timm:": "NAME"}
+    more = [f"{prefix}{follows[prefix]}" for prefix in registry.PREFIXES.get(kind, ())]
     known = [*registry.entries(kind), *more]
-    assert [name if name in more else registry.family(name) for name in names] == known
-    assert kind != "tasks" or "table:FILE" in names
+    assert [name if name in more else registry.family(name.replace("[", "")) for name in names] == known
+    assert kind != "tasks" or {"table:FILE", "corpus[:PATH]"} <= {*names}
     assert not any("cannot be read" in line for line in lines)
     assert main(["list", kind, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -113,7 +114,7 @@ def test_show_method_json(capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     rank = next(option for option in shown["options"] if option["name"] == "rank")
     assert (shown["kind"], rank["default"], rank["annotation"]) == ("method", 8, "int | None")
-    assert shown["attributes"]["needs"] == ["image", "text"]
+    assert shown["attributes"]["needs"] == ["image", "text", "vector"]
 
 
 def test_show_suite_and_cell(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +129,8 @@ def test_show_suite_and_cell(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "minilm"]) == 0
-    assert "--backbone minilm" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--backbone minilm" in shown and "backbone.dropout" in shown
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_adapters_follow_the_blocks_of_every_network(name: str) -> None:
     want = features()
     for handle in handles:
         handle.remove()
-    method = _adapted(network)
+    method = _adapted(network, inputs)
     assert torch.equal(features(), start)
     with torch.no_grad():
         for adapter, v in zip(method.adapters.values(), added, strict=True):
@@ -258,8 +258,8 @@ def test_adapters_follow_the_blocks_of_every_network(name: str) -> None:
     assert (want - start).abs().max() > 0.1
 
 
-def _adapted(network: nn.Module) -> Any:
-    """An object with just what `adapt` needs."""
+def _adapted(network: nn.Module, inputs: Tensor) -> Any:
+    """An object with just what `adapt` needs; a network that names its blocks is looked through with `inputs`."""
 
     class Host(Adapters):
         def __init__(self) -> None:
@@ -270,7 +270,7 @@ def _adapted(network: nn.Module) -> Any:
             return 0
 
     host = Host()
-    host.adapt({})
+    host.adapt({"inputs": {"x": inputs}})
     return host.double().eval()
 
 

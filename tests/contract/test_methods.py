@@ -26,6 +26,7 @@ COMPRESSED = {"form": "compressed", "rank": 4}
 CASES = [(name, {}) for name in METHODS] + [("deeplora", COMPRESSED), ("lora", {"target": "all-linear", "rank": 3})]
 CASES += [("lora", {"dora": True, "lr_ratio": 4.0}), ("lora", {"init": "pissa", "rank": 3})]
 CASES += [("adapter", {"bottleneck": 5, "activation": "gelu"}), ("adapterdrop", {"n": 1})]
+CASES += [(name, {"rank": 3}) for name in ("lowrank", "galore", "apollo") if name in METHODS]
 CASES += [("peft:vera", {"r": 4}), ("peft:ia3", {"target": "all-linear"}), ("peft:oft", {"oft_block_size": 8})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" if options else name for name, options in CASES]
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
@@ -76,7 +77,14 @@ def shake(method: Method) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
 
 
-@each
+FROM_ELSEWHERE = {"lowrank"}
+"""Methods that start from another network than the backbone; what they start from is in tests of their own."""
+WHOLE = {"full", "galore", "apollo", "lowrank", "dropout"}
+"""Methods that train the whole network."""
+each_from_backbone = pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] not in FROM_ELSEWHERE])
+
+
+@each_from_backbone
 @pytest.mark.parametrize("task", ["toy/classes", "toy/scores"])
 def test_starts_as_the_plain_backbone_with_the_head(lab: Any, name: str, options: dict[str, Any], task: str) -> None:
     data, method = lab.build(lab.spec(name, options=options, task=task))
@@ -116,9 +124,16 @@ def _adapters(config: Any, blocks: int) -> int:
     return blocks * (2 * WIDTH * b + b + WIDTH)
 
 
+def _products(config: Any, backbone: int) -> int:
+    pooler = (WIDTH, WIDTH)
+    saved = (m * n - config.rank * (m + n) for m, n in [*ALL_LINEAR, pooler])
+    return backbone - sum(number for number in saved if number > 0)
+
+
 FORMULAS: dict[str, Callable[[Any, int], int]] = {
-    "full": lambda config, backbone: backbone,
+    **dict.fromkeys(["full", "galore", "apollo"], lambda config, backbone: backbone),
     "dropout": lambda config, backbone: backbone + HEAD,
+    "lowrank": _products,
     "linear": lambda config, backbone: 0,
     "lora": lambda config, backbone: _factors(config, 0) + (sum(m for m, _ in QV) if config.dora else 0),
     "bitfit": lambda config, backbone: LAYERS * (4 * WIDTH + INNER + WIDTH + 2 * WIDTH) + 2 * WIDTH,
@@ -145,7 +160,7 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
     backbone = AutoModel.from_pretrained(lab.backbone.path).num_parameters()
     adapter = FORMULAS[name](method.config, backbone)
     assert method.parameter_counts() == {
-        "total": HEAD + {"full": backbone, "bitfit": backbone, "dropout": adapter}.get(name, backbone + adapter),
+        "total": HEAD + (adapter if name in WHOLE else backbone + adapter * (name != "bitfit")),
         "trainable": adapter + HEAD * head,
         "head": HEAD * head,
     }
@@ -184,7 +199,7 @@ def test_merged_is_the_same_network_and_unmerging_restores_it(lab: Any, name: st
     assert all(torch.allclose(layer.base.weight, before[n], rtol=0, atol=1e-12) for n, layer in method.layers())
 
 
-@each
+@each_from_backbone
 def test_deltas_say_how_the_weights_moved(trained: Trained, lab: Any, name: str, options: dict[str, Any]) -> None:
     run = trained(name, options)
     plain = {n.removesuffix(".weight"): p for n, p in AutoModel.from_pretrained(lab.backbone.path).named_parameters()}
@@ -201,7 +216,7 @@ def test_deltas_say_how_the_weights_moved(trained: Trained, lab: Any, name: str,
     for layer, delta in found.items():
         assert torch.allclose(delta.dense(), layers[layer] - plain[layer], rtol=0, atol=1e-6), layer
         assert torch.linalg.matrix_rank(delta.dense().double(), rtol=1e-6) <= delta.nominal
-    if name == "full":
+    if name in WHOLE:
         assert len(found) == len(ALL_LINEAR) + 1, "every linear layer, the pooler's too"
 
 
@@ -286,7 +301,7 @@ def test_micro_batches_change_nothing(lab: Any, name: str, options: dict[str, An
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
 
 
-NO_ADAPTER = {"full", "linear", "bitfit"}
+NO_ADAPTER = {*WHOLE, "linear", "bitfit", "mlm"}
 """Methods that insert nothing on which dropout could act."""
 DROPOUT = [(name, place) for name in METHODS if name != "dropout" for place in ("head", "backbone", "options")]
 """The method dropout sets every rate itself: test_dropout.py."""

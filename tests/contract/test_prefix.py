@@ -153,7 +153,7 @@ def test_every_network_may_replay_its_first_blocks(name: str, n: int) -> None:
     prefix = Prefix(network, find_blocks(network), n)
     with torch.no_grad():
         want = network(inputs)
-        hidden = prefix._run(network, {key: inputs})
+        hidden = prefix._run({key: inputs}, training=False)
         prefix.rows = dict(enumerate(hidden))
         calls = [0]
         for block in find_blocks(network)[:n]:

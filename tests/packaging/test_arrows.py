@@ -21,10 +21,10 @@ HEAVY |= {"datasets", "pandas", "sklearn", "scipy", "matplotlib", "peft"}
 PROJECT = {"bench", "methods", "tasks", "leaderboard"}
 
 INTERFACES = {
-    "methods": "methods bench.method bench.config bench.errors bench.exchange bench.spectra bench.task bench.tuners "
-    "bench.backbones",
+    "methods": "methods bench.method bench.config bench.draws bench.errors bench.exchange bench.frozen bench.spectra "
+    "bench.task bench.tuners bench.backbones",
     "tasks": "tasks bench.task bench.data bench.errors bench.config bench.spec bench.metrics bench.backbones "
-    "bench.batches bench.hub",
+    "bench.batches bench.draws bench.hub",
     "leaderboard": "leaderboard bench.record bench.spec bench.errors",
 }
 """What of the project each package may import: a name stands for the module and all below it."""
@@ -164,7 +164,7 @@ def test_registered_module_and_class_exist(kind: registry.Kind, name: str) -> No
 def test_every_public_file_is_registered(kind: registry.Kind) -> None:
     named = {**registry.BUILTIN[kind], **registry.PREFIXES.get(kind, {})}
     registered = {value.partition(":")[0] for value in named.values()}
-    bases = {"tasks.text"}  # what packages of others build on
+    bases = {"tasks.text", "tasks.image"}  # what packages of others build on
     assert {f"{kind}.{path.stem}" for path in sources(f"{kind}/[!_]*.py")} - bases == registered
 
 

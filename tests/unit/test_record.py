@@ -189,6 +189,10 @@ OPTIONAL = {
     "spec.penalty",
     "spec.start",
     "sweep",
+    "backbone.parent",
+    "cost.optimizer_bytes",
+    "evaluations",
+    "metrics.primary.of",
     "report",
     "source.reading",
 }
@@ -202,7 +206,8 @@ def test_every_field_is_needed_and_named_where_it_is_missing(make_record, field)
     selection |= {"metric": "accuracy", "split": "holdout", "task": "glue/sst2", "chosen": 1e-3}
     tracking = {"kind": "wandb", "mode": "offline", "id": "x", "error": None, "directory": None}
     sweep = [{"n": 0, "primary": 0.41, "metrics": {"dev": {"matthews": 0.41}}}]
-    one = make_record(selection=selection, tracking=tracking, sweep=sweep)
+    evaluations = [{"step": 10, "metrics": sweep[0]["metrics"]}]
+    one = make_record(selection=selection, tracking=tracking, sweep=sweep, evaluations=evaluations)
     record.validate(one, Path("x"))
     *parents, last = field.replace("[]", "").split(".")
     inside = one | {"state": "failed", "error": {"what": "", "known": "", "todo": ""}} if parents == ["error"] else one

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import bench.spec
-from bench.spec import LATER, NOT_IDENTITY, RunSpec
+from bench.describe import namespace
+from bench.spec import LATER, LATER_OPTIONS, NOT_IDENTITY, RunSpec
 
 BASE = RunSpec(
     method="lora",
@@ -145,3 +146,12 @@ def test_a_specification_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         BASE.seed = 1  # type: ignore[misc]
     assert BASE.with_(seed=1).seed == 1 and BASE.seed == 0
+
+
+@pytest.mark.parametrize(("space", "key"), [(s, k) for s, options in LATER_OPTIONS.items() for k in options])
+def test_an_option_that_came_later_changes_ids_only_away_from_its_default(space: str, key: str) -> None:
+    old = getattr(BASE, space)
+    default = LATER_OPTIONS[space][key]
+    same, other = (BASE.with_(**{space: {**old, key: value}}) for value in (default, "other"))
+    assert same.run_id("d", "w") == BASE.run_id("d", "w") != other.run_id("d", "w")
+    assert {option.name: option.default for option in namespace(space)}[key] == default

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from bench.data import Example
+from bench.errors import EnvironmentProblem
 from tasks import _tokens
 from tasks._tokens import Tokens, tokenise
 
@@ -36,18 +37,19 @@ class Absent:
 
 
 def same(one: Tokens, other: Tokens) -> bool:
-    names = ("ids", "types", "offsets", "labels")
+    names = ("ids", "types", "starts", "lengths", "labels")
     pairs = [(getattr(one, n), getattr(other, n)) for n in names]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("rows", [SINGLES, PAIRS], ids=["singles", "pairs"])
 @pytest.mark.parametrize("max_length", [128, 8, 5])
-@pytest.mark.parametrize("chunk", [4096, 2])
+@pytest.mark.parametrize(("chunk", "characters"), [(4096, 1 << 20), (2, 1 << 20), (4096, 12), (4096, 1)])
 def test_rows_are_what_the_tokenizer_says_one_by_one(
-    tokenizer: Any, rows: list[Example], max_length: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Any, rows: list[Example], max_length: int, chunk: int, characters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_tokens, "CHUNK", chunk)
+    monkeypatch.setattr(_tokens, "CHARACTERS", characters)
     tokens = tokenise(rows, tokenizer, key="k", max_length=max_length)
     for i, row in enumerate(rows):
         second = None if row.text_pair is None else [row.text_pair]
@@ -91,8 +93,8 @@ def test_a_broken_file_is_computed_again(tokenizer: Any, cache: Path, damage: st
     fresh = tokenise(PAIRS, tokenizer, key="k", max_length=16)
     (file,) = cache.iterdir()
     whole = file.read_bytes()
+    file.unlink()  # and not cut short in its place: `fresh` is mapped from it
     if damage == "folder":
-        file.unlink()
         file.mkdir()
     elif damage == "other tensors":
         save_file({"ids": np.zeros(3)}, file)
@@ -111,6 +113,38 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "file"))
     assert tokenise(SINGLES, tokenizer, key="k", max_length=16).labels.tolist() == [0, 1, 1]
+
+
+def test_rows_that_may_not_fit_into_memory_need_the_cache(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(EnvironmentProblem) as error:
+        tokenise(iter(SINGLES), tokenizer, key="k", max_length=16)
+    assert error.value.known
+    assert "LOWRANK_BENCH_CACHE" in error.value.todo
+
+
+def test_tokens_are_mapped_and_taking_some_copies_none(tokenizer: Any, cache: Path) -> None:
+    tokens = tokenise(PAIRS, tokenizer, key="k", max_length=16)
+    for ids in (tokens.ids, tokens.take(np.array([2, 0])).ids):
+        assert isinstance(ids, np.memmap)
+        assert not ids.flags.writeable
+    (file,) = cache.iterdir()
+    from safetensors.numpy import load_file
+
+    stored = load_file(file)
+    assert stored["ids"].tolist() == tokens.ids.tolist()
+    assert stored["types"].tolist() == tokens.types.tolist()
+    assert stored["lengths"].tolist() == tokens.lengths.tolist()
+    assert stored["labels"].tolist() == tokens.labels.tolist()
+
+
+def test_no_examples_are_no_tokens(tokenizer: Any) -> None:
+    for _ in range(2):  # fresh, and from the cache
+        tokens = tokenise([], tokenizer, key="none", max_length=16)
+        assert len(tokens.labels) == len(tokens.lengths) == len(tokens.ids) == 0
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""W_{L−1}·…·W_1 as modules: the deep linear network, its random start and the rank of what it computes."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bench.backbones.dln import DLN
+from bench.backbones.inputs import shape_of
+from bench.backbones.seeding import generator
+from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
+
+if TYPE_CHECKING:
+    from bench.backbones import Backbone
+    from bench.config import HeadConfig
+    from bench.task import TaskSpec
+
+Init = Literal["orthogonal", "gaussian"]
+
+
+class DeepLinearNet(nn.Module):
+    """Flattened input (B, n) → W_{L−1}·…·W_1·x (B, D); W_L is the head. No bias, no nonlinearity anywhere.
+
+    Attributes:
+        width: D, the width of every layer, and n where there is no layer (depth 1).
+        layers: L − 1 linear layers, W_1 (D, n) first, then (D, D).
+        blocks: none, since there is no residual stream.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        *,
+        depth: int,
+        width: int | None = None,
+        init: Init = "orthogonal",
+        scale: float = 1.0,
+        dropout: float = 0.0,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.scale, self.dtype = inputs, scale, dtype
+        self.init: Init = init
+        self.blocks: list[nn.Module] = []
+        sizes = [inputs, *[width or inputs] * (depth - 1)]
+        self.width = sizes[-1]
+        source = generator(seed, "deep linear network")
+        self.layers = nn.ModuleList(linear(start(n, m, init, scale, source), dtype) for m, n in pairwise(sizes))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) → (B, D); dropout acts behind every layer, so between each two of W_1 … W_L."""
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = self.drop(layer(x))
+        return x
+
+    def make_head(self, outputs: int, source: torch.Generator) -> nn.Linear:
+        """W_L (K, D), started as the other layers are; no bias."""
+        return linear(start(outputs, self.width, self.init, self.scale, source), self.dtype)
+
+    def report(self, head: nn.Module) -> dict[str, Any]:
+        """Rank of the whole map x ↦ W_L·…·W_1·x (K, n), as JSON values under `end_to_end`.
+
+        By a float64 SVD of the float64 product. That is read off the network itself, so that whatever a method put in
+        the place of a layer counts. `numerical` is #{σ > σ₁·max(K, n)·eps} with the eps of
+        the precision that was trained in: what lies below was rounded away in training.
+        """
+        weight = next(head.parameters())
+        product = self.product(head)
+        sigma = singular_values(product)
+        floor = float(sigma.max()) * max(product.shape) * torch.finfo(weight.dtype).eps
+        ranks = {
+            "shape": list(product.shape),
+            "stable": float(stable_rank(sigma, singular_values=True)),
+            "effective": float(effective_rank(sigma, singular_values=True)),
+            "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
+            "numerical": int((sigma > floor).sum()),
+            "norm": float(sigma.max()),
+        }
+        return {"end_to_end": ranks}
+
+    def product(self, head: nn.Module) -> Tensor:
+        """W_L·…·W_1 (K, n) in float64, without dropout and bias: the Jacobian of the outputs by the input."""
+        here, there = _double(self), _double(head)
+        modes = {module: module.training for whole in (self, head) for module in whole.modules()}
+
+        def outputs(x: Tensor) -> Tensor:
+            return functional_call(head, there, (functional_call(self, here, (x[None],)),))[0]
+
+        try:
+            self.eval()
+            head.eval()
+            zero = torch.zeros(self.inputs, dtype=torch.float64, device=next(head.parameters()).device)
+            with torch.enable_grad():
+                # one row at a time: n² numbers for each of K rows, where the answers to n unit vectors would cost n³
+                return cast(Tensor, torch.autograd.functional.jacobian(outputs, zero))
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+def start(rows: int, columns: int, init: Init, scale: float, source: torch.Generator) -> Tensor:
+    """A weight (rows, columns) at the start, float64.
+
+    orthogonal: ε·Q with QᵀQ = I or, where there are fewer rows than columns, QQᵀ = I: uniform among these, hence
+    distributed as the first rows (columns) of a random orthogonal matrix. gaussian: entries N(0, ε²/columns), which
+    at ε = 1 keeps the length of a vector on average.
+    """
+    if init == "gaussian":
+        entries = torch.randn(rows, columns, dtype=torch.float64, generator=source)
+        return entries * (scale / math.sqrt(columns))
+    tall = torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64, generator=source)
+    q, r = torch.linalg.qr(tall)
+    q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)  # QR's own signs would make it other than uniform
+    return scale * (q if rows >= columns else q.mT).contiguous()
+
+
+def linear(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
+    """A layer without bias that holds `weight`; draws no random numbers."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.to(dtype))
+    return layer
+
+
+def _double(module: nn.Module) -> dict[str, Tensor]:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: t.detach().double() if t.is_floating_point() else t for name, t in tensors}
+
+
+def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> DeepLinearNet:
+    """The network that `bench.backbones.dln` describes, for the inputs of `task`."""
+    config = DLN.Config(**backbone.options)
+    return DeepLinearNet(
+        math.prod(shape_of(task, backbone.name)),
+        depth=config.depth,
+        width=config.width,
+        init=config.init,
+        scale=config.init_scale,
+        dropout=config.dropout,
+        seed=seed,
+    )
+
+
+__all__ = ["DeepLinearNet", "Init", "linear", "load", "start"]

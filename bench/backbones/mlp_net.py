@@ -1,0 +1,86 @@
+"""Linear layers with ReLU or GELU between them."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbones.inputs import shape_of
+from bench.backbones.mlp import MLP
+from bench.backbones.seeding import generator
+
+if TYPE_CHECKING:
+    from bench.backbones import Backbone
+    from bench.config import HeadConfig
+    from bench.task import TaskSpec
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class MultilayerPerceptron(nn.Module):
+    """Flattened input (B, n) → (B, D) through `depth` − 1 layers x ↦ drop(φ(norm(W·x + b))); the last is the head.
+
+    W ~ N(0, 2/fan_in) (He et al. 2015, arXiv 1502.01852, Eq. 10), also where φ is GELU; b = 0.
+
+    Attributes:
+        width: D, the width of every layer, and n where there is no layer (depth 1).
+        layers: `layers.i.linear` are their matrices.
+        blocks: none, since there is no residual stream.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        *,
+        depth: int,
+        width: int,
+        activation: Literal["relu", "gelu"] = "relu",
+        norm: Literal["none", "layer"] = "none",
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.blocks: list[nn.Module] = []
+        source = generator(seed, "multilayer perceptron")
+        sizes = [inputs, *[width] * (depth - 1)]
+        self.width = sizes[-1]
+        self.layers = nn.ModuleList()
+        for n, m in pairwise(sizes):
+            parts = OrderedDict[str, nn.Module](linear=_linear(n, m, source))
+            if norm == "layer":
+                parts["norm"] = nn.LayerNorm(m)
+            parts |= {"act": ACTIVATIONS[activation](), "drop": nn.Dropout(dropout)}
+            self.layers.append(nn.Sequential(parts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) → (B, D)."""
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def _linear(n: int, m: int, source: torch.Generator) -> nn.Linear:
+    layer = nn.Linear(n, m, device="meta")
+    layer.weight = nn.Parameter(torch.randn(m, n, generator=source) * math.sqrt(2 / n))
+    layer.bias = nn.Parameter(torch.zeros(m))
+    return layer
+
+
+def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> MultilayerPerceptron:
+    """The network that `bench.backbones.mlp` describes, for the inputs of `task`."""
+    config = MLP.Config(**backbone.options)
+    return MultilayerPerceptron(
+        math.prod(shape_of(task, backbone.name)),
+        depth=config.depth,
+        width=config.width,
+        activation=config.activation,
+        norm=config.norm,
+        dropout=config.dropout,
+        seed=seed,
+    )

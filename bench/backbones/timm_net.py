@@ -1,0 +1,261 @@
+"""timm's image networks without their classifiers: images in, pooled features out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import timm
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vgg import VGG
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from bench.backbones.dropout import set_dropout
+from bench.backbones.inputs import image_of, patch_for
+from bench.backbones.resnet18 import ResNet18
+from bench.backbones.seeding import seeded
+from bench.backbones.timm_model import Timm
+from bench.backbones.vgg11 import VGG11
+from bench.backbones.vit import ViT
+from bench.errors import EnvironmentProblem, UsageError
+
+if TYPE_CHECKING:
+    from bench.backbones import Backbone
+    from bench.config import HeadConfig
+    from bench.task import TaskSpec
+
+Shape = tuple[int, int, int]
+"""(C, H, W) of an image."""
+
+
+class TimmNet(nn.Module):
+    """Images (B, C, H, W) → pooled features (B, D), as timm's `forward_head(…, pre_logits=True)` gives them.
+
+    Attributes:
+        model: timm's network, built with `num_classes=0`.
+        width: D.
+    """
+
+    def __init__(self, model: nn.Module, shape: Shape, *, dropout: float = 0.0) -> None:
+        """Measure D by an empty image.
+
+        Raises:
+            UsageError: the image is too small for the network, or there is no dropout to set.
+        """
+        super().__init__()
+        self.model = model
+        self.width = self._measure(shape)
+        if not set_dropout(model, dropout) and dropout:
+            raise UsageError(
+                f"backbone.dropout={dropout:g} would do nothing",
+                f"timm's {type(model).__name__} has no dropout",
+                "Leave it out; head.dropout acts on the pooled features.",
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, D)."""
+        model: Any = self.model
+        return model.forward_head(model.forward_features(x), pre_logits=True)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Transformer or residual blocks in order, over all stages; none in a network that has neither."""
+        model: Any = self.model
+        if isinstance(found := getattr(model, "blocks", None), nn.Sequential | nn.ModuleList):
+            return _flat(found)
+        stages = getattr(model, "stages", None) or [getattr(model, f"layer{i}", ()) for i in range(1, 5)]
+        return [block for stage in stages for block in _flat(getattr(stage, "blocks", stage))]
+
+    @torch.no_grad()
+    def _measure(self, shape: Shape) -> int:
+        was = self.training
+        try:
+            return self.eval()(torch.zeros(1, *shape)).shape[1]
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"images of {shape[1]}×{shape[2]} do not go through timm's {type(self.model).__name__}",
+                str(error).splitlines()[0],
+                "Give the images another size, or choose another backbone.",
+            ) from error
+        finally:
+            self.train(was)
+
+
+def vgg11(shape: Shape, *, width: int, norm: Literal["batch", "none"], seed: int, dropout: float = 0.0) -> TimmNet:
+    """VGG11's eight convolutions and the mean over what is left of the image; its three dense layers are one, the head.
+
+    On 32×32 the feature map is 1×1 at the end anyway, and timm's dense layers for 224×224 would be 120 of 129 million
+    parameters. The five max pools round up, so that 28×28 ends at 1×1 too; where 32 divides the sides nothing differs.
+    """
+    stages = [[1], [2], [4, 4], [8, 8], [8, 8]]
+    plan = [entry for stage in stages for entry in [*(width * k for k in stage), "M"]]
+    with seeded(seed, "vgg11"):
+        # timm cannot leave its dense layers out; this ratio makes them small until they are taken away
+        model = VGG(plan, 0, shape[0], mlp_ratio=1 / 4096, norm_layer=nn.BatchNorm2d if norm == "batch" else None)
+    model.pre_logits = nn.Identity()
+    model.num_features = model.head_hidden_size = 8 * width
+    for module in model.features:
+        if isinstance(module, nn.MaxPool2d):
+            module.ceil_mode = True
+    return TimmNet(model, shape, dropout=dropout)
+
+
+def resnet18(shape: Shape, *, stem: Literal["small", "cifar", "imagenet"], seed: int, dropout: float = 0.0) -> TimmNet:
+    """timm's ResNet of two BasicBlocks in each of four stages; every stem starts as timm's, N(0, 2/fan_out)."""
+    with seeded(seed, "resnet18"):
+        model = ResNet(cast(Any, BasicBlock), (2, 2, 2, 2), num_classes=0, in_chans=shape[0])
+        if stem != "imagenet":
+            stride = 2 if stem == "small" else 1
+            model.conv1 = nn.Conv2d(shape[0], 64, 3, stride=stride, padding=1, bias=False)
+            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+            model.maxpool = nn.Identity()
+    return TimmNet(model, shape, dropout=dropout)
+
+
+def vit(
+    shape: Shape,
+    *,
+    patch: int,
+    width: int,
+    depth: int,
+    heads: int,
+    pool: Literal["token", "mean"],
+    seed: int,
+    dropout: float = 0.0,
+) -> TimmNet:
+    """timm's VisionTransformer with pre-norm blocks, an MLP ratio of 4 and learned positions.
+
+    Raises:
+        UsageError: the patch does not fit the image, or the heads the width.
+    """
+    if width % heads:
+        raise UsageError(
+            f"backbone.heads={heads} does not divide backbone.width={width}",
+            "every head gets width / heads numbers of a token",
+            "Change one of them.",
+        )
+    with seeded(seed, "vit"):
+        model = VisionTransformer(
+            img_size=shape[1:],
+            patch_size=patch_for(shape[1], shape[2], patch),
+            in_chans=shape[0],
+            num_classes=0,
+            global_pool="token" if pool == "token" else "avg",
+            class_token=pool == "token",
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+        )
+    return TimmNet(model, shape, dropout=dropout)
+
+
+def any_timm(
+    architecture: str, shape: Shape, *, seed: int, weights: Path | None = None, dropout: float = 0.0
+) -> TimmNet:
+    """A network of timm by its name there, random or with weights in safetensors.
+
+    Images of another size than that of the weights: where the network is made for one size (ViT, Swin), timm
+    resamples the position embedding; for other channels it sums or repeats those of the first convolution.
+
+    Args:
+        architecture: timm's name, with or without the tag of the weights.
+        shape: (C, H, W).
+        seed: of what no weights are given for.
+        weights: a file, or a folder in the layout of timm's hub repositories; None starts at random.
+        dropout: rate of every dropout in it.
+
+    Raises:
+        UsageError: the images do not fit it.
+        EnvironmentProblem: the weights are another network's.
+    """
+    known = timm.get_pretrained_cfg(architecture)
+    sized = {"img_size": shape[1:]} if known is not None and known.fixed_input_size else {}
+    build = partial(timm.create_model, num_classes=0, in_chans=shape[0], **sized)
+    with seeded(seed, "timm"):
+        model = build(architecture)
+    _check_patches(model, shape)
+    if weights is not None:
+        name = f"local-dir:{weights}" if weights.is_dir() else architecture
+        file = {} if weights.is_dir() else {"pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
+        with seeded(seed, "timm"):
+            try:
+                loaded = build(name, pretrained=True, **file)
+            except (RuntimeError, KeyError, ValueError) as error:
+                raise _other_weights(architecture, weights, str(error).splitlines()[0]) from error
+        if missing := _as_before(loaded, model):
+            raise _other_weights(architecture, weights, f"it holds nothing for {', '.join(missing)[:300]}")
+        model = loaded
+    return TimmNet(model, shape, dropout=dropout)
+
+
+def _flat(blocks: Any) -> list[nn.Module]:
+    """Blocks of a list of blocks, or of a list of lists of them."""
+    parts = [_flat(b) if isinstance(b, nn.Sequential | nn.ModuleList) else [b] for b in blocks]
+    return [block for part in parts for block in part]
+
+
+def _check_patches(model: Any, shape: Shape) -> None:
+    """timm itself would leave out a border that no whole patch covers."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if patch is not None and (shape[1] % patch[0] or shape[2] % patch[1]):
+        raise UsageError(
+            f"patches of {patch[0]}×{patch[1]} do not tile images of {shape[1]}×{shape[2]}",
+            f"timm's {type(model).__name__} would not see the rest",
+            "Give the images another size, or take a network whose patches fit: --backbone vit.",
+        )
+
+
+def _as_before(loaded: nn.Module, random: nn.Module) -> list[str]:
+    """Tensors that are still as they were drawn: timm passes over what the weights do not hold."""
+    drawn = {
+        name: p for name, p in random.named_parameters() if p.numel() > 1 and not bool((p == p.flatten()[0]).all())
+    }
+    return [name for name, p in loaded.named_parameters() if name in drawn and torch.equal(p, drawn[name])]
+
+
+def _other_weights(architecture: str, weights: Path, known: str) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"the weights are not those of timm's {architecture}",
+        f"{weights}: {known}",
+        "Give the weights of this network, or name the network whose weights they are: --backbone timm:NAME.",
+    )
+
+
+def load_vgg11(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """The network that `bench.backbones.vgg11` describes, for the images of `task`."""
+    config = VGG11.Config(**backbone.options)
+    shape = image_of(task, backbone.name, least=8)
+    return vgg11(shape, width=config.width, norm=config.norm, dropout=config.dropout, seed=seed)
+
+
+def load_resnet18(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """The network that `bench.backbones.resnet18` describes, for the images of `task`."""
+    config = ResNet18.Config(**backbone.options)
+    shape = image_of(task, backbone.name, least=8)
+    return resnet18(shape, stem=config.stem, dropout=config.dropout, seed=seed)
+
+
+def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """The network that `bench.backbones.vit` describes, for the images of `task`."""
+    config = ViT.Config(**backbone.options)
+    return vit(
+        image_of(task, backbone.name),
+        patch=config.patch,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        pool=config.pool,
+        dropout=config.dropout,
+        seed=seed,
+    )
+
+
+def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """The network that `bench.backbones.timm_model` found, for the images of `task`."""
+    config = Timm.Config(**backbone.options)
+    shape = image_of(task, backbone.name)
+    architecture = backbone.name.removeprefix("timm:")
+    return any_timm(architecture, shape, weights=backbone.path, dropout=config.dropout, seed=seed)

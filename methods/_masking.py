@@ -1,0 +1,70 @@
+"""BERT's masking: which tokens are hidden, and what stands in their place, as a function of given random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+DRAWS = 3
+"""Random numbers per token: whether it is selected, what becomes of it, which token replaces it."""
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    draws: Tensor,
+    *,
+    special: Collection[int],
+    mask_id: int,
+    vocabulary: int,
+    rate: float = 0.15,
+    random_share: float = 0.1,
+    keep_share: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Select tokens and replace them (Devlin et al. 2018, arXiv 1810.04805, section 3.1).
+
+    Each ordinary token, neither special nor padding, is selected with probability `rate`, on its own. Of the selected
+    `keep_share` stay as they are, `random_share` become an ordinary token drawn uniformly (perhaps the same), and the
+    others the mask token. An example none of whose ordinary tokens is selected gives the one with the smallest draw, as
+    the authors' code selects at least one; an example without ordinary tokens gives none.
+
+    Args:
+        input_ids: (B, T).
+        attention_mask: (B, T), 0 where there is padding.
+        draws: uniform numbers in [0, 1), (B, T, 3) or the same flat (B, 3·T): token t of an example uses the numbers
+            3·t, 3·t + 1, 3·t + 2 of that example's, so wider padding changes no choice. 64-bit, or the vocabulary's
+            last digits are lost.
+        special: ids that are never selected and never drawn.
+        mask_id: id of the mask token.
+        vocabulary: ordinary ids are 0, …, vocabulary − 1 without `special`.
+        rate: probability of being selected.
+        random_share: share of the selected that become random tokens.
+        keep_share: share of the selected that stay.
+
+    Returns:
+        The ids the network sees (B, T), and which tokens it must recover, bool (B, T).
+    """
+    select, become, which = draws.reshape(*input_ids.shape, DRAWS).unbind(-1)
+    ordinary = ordinary_ids(special, vocabulary).to(input_ids.device)
+    eligible = attention_mask.bool() & ~torch.isin(input_ids, _as_tensor(special, input_ids))
+    selected = eligible & (select < rate)
+    least = select.masked_fill(~eligible, 2.0).argmin(-1, keepdim=True)
+    none = ~selected.any(-1, keepdim=True)
+    selected |= none & eligible & torch.zeros_like(eligible).scatter(-1, least, True)
+    random_ids = ordinary[(which * len(ordinary)).long().clamp_max(len(ordinary) - 1)]
+    masked = torch.full_like(input_ids, mask_id)
+    masked = torch.where(become < random_share + keep_share, random_ids, masked)
+    masked = torch.where(become < keep_share, input_ids, masked)
+    return torch.where(selected, masked, input_ids), selected
+
+
+def ordinary_ids(special: Collection[int], vocabulary: int) -> Tensor:
+    """Ids 0, …, vocabulary − 1 without the special ones, in order."""
+    ids = torch.arange(vocabulary)
+    return ids[~torch.isin(ids, _as_tensor(special, ids))]
+
+
+def _as_tensor(ids: Collection[int], like: Tensor) -> Tensor:
+    return torch.tensor(sorted(ids), dtype=like.dtype, device=like.device)

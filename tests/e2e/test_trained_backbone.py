@@ -1,0 +1,115 @@
+"""`--backbone runs:RUN`: what a run trained is where another starts, and the record says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench import record
+from bench.cli import main
+from bench.config import HeadConfig
+from bench.errors import ENVIRONMENT, OK, USAGE
+from bench.plan import make
+from bench.spec import Request
+
+Command = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """`bench run` on scikit-learn's digits in one folder; gives the records of its runs."""
+    out = tmp_path_factory.mktemp("runs")
+
+    def run(*words: str, code: int = OK, task: str = "digits") -> list[dict[str, Any]]:
+        before = {r["run_id"] for r in record.load_all(out)[0]}
+        fixed = ["--task", task, "--max-steps", "4", "--accelerator", "cpu", "--out", str(out)]
+        assert main(["run", *fixed, *words]) == code
+        return [r for r in record.load_all(out)[0] if r["run_id"] not in before]
+
+    run.out = out  # type: ignore[attr-defined]
+    return run
+
+
+@pytest.fixture(scope="module")
+def parent(command: Command) -> dict[str, Any]:
+    [made] = command("--method", "full", "--backbone", "mlp", "--set", "runtime.save=all", "--seeds", "3")
+    return made
+
+
+def test_weights_and_chain_are_those_of_the_run(command: Command, parent: dict[str, Any]) -> None:
+    [child] = command("--method", "linear", "--backbone", f"runs:{parent['run_id'][:10]}")
+    folder = command.out / parent["run_id"]  # type: ignore[attr-defined]
+    trained = load_file(folder / "backbone" / "model.safetensors")
+    kept = {n.removeprefix("backbone."): t for n, t in load_file(folder / "adapter.safetensors").items()}
+    assert all(torch.equal(t, kept[n]) for n, t in trained.items())
+    assert child["spec"]["backbone"] == child["backbone"]["name"] == f"runs:{parent['run_id']}"
+    assert child["backbone"]["parameters"] == sum(t.numel() for t in trained.values())
+    assert child["backbone"]["parent"] == {
+        "run_id": parent["run_id"],
+        "method": "full",
+        "task": "digits",
+        "backbone": "mlp",
+        "parent": None,
+    }
+    plan = make(_request(command, f"runs:{parent['run_id']}"))
+    [cell] = plan.cells
+    network = cell.backbone.load(task=cell.task.spec, head=HeadConfig(), seed=99)  # nothing comes from the seed
+    assert all(torch.equal(t, trained[n]) for n, t in network.state_dict().items())
+
+
+def test_a_run_of_a_run_names_both(command: Command, parent: dict[str, Any]) -> None:
+    backbone = f"runs:{parent['run_id']}"
+    [second] = command("--method", "full", "--backbone", backbone, "--set", "runtime.save=all")
+    [third] = command("--method", "linear", "--backbone", f"runs:{second['run_id']}")
+    assert third["backbone"]["parent"]["run_id"] == second["run_id"]
+    assert third["backbone"]["parent"]["parent"]["run_id"] == parent["run_id"]
+
+
+def test_the_id_follows_the_weights(command: Command, parent: dict[str, Any]) -> None:
+    request = _request(command, f"runs:{parent['run_id']}")
+    [cell] = make(request).cells
+    file = command.out / parent["run_id"] / "backbone" / "model.safetensors"  # type: ignore[attr-defined]
+    assert cell.backbone.pretrained
+    assert len(cell.backbone.weights_hash) == 64
+    assert cell.backbone.weights_hash != parent["backbone"]["weights_hash"]
+    assert file.is_file()
+
+
+@pytest.mark.parametrize(("prefix", "word"), [("0000", "no run"), ("../x", "beginning of a run id"), ("", "beginning")])
+def test_an_unknown_run_is_a_usage_error(
+    command: Command, capsys: pytest.CaptureFixture[str], prefix: str, word: str
+) -> None:
+    command("--method", "linear", "--backbone", f"runs:{prefix}", code=USAGE)
+    assert word in capsys.readouterr().err
+
+
+def test_a_run_that_kept_no_network_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    [made] = command("--method", "linear", "--backbone", "mlp", "--seeds", "7")
+    command("--method", "linear", "--backbone", f"runs:{made['run_id']}", code=ENVIRONMENT)
+    said = capsys.readouterr().err
+    assert made["run_id"] in said and "runtime.save=all" in said
+
+
+def test_inputs_of_another_shape_are_refused(command: Command, parent: dict[str, Any]) -> None:
+    backbone = f"runs:{parent['run_id']}"
+    [made] = command("--method", "linear", "--backbone", backbone, "--set", "task.size=12", code=1)
+    assert made["state"] == "failed"
+    assert "1×8×8" in made["error"]["known"] and "1×12×12" in made["error"]["known"]
+
+
+def test_what_is_kept_says_how_to_build_it_and_runs_nothing(command: Command, parent: dict[str, Any]) -> None:
+    folder = command.out / parent["run_id"] / "backbone"  # type: ignore[attr-defined]
+    made = json.loads((folder / "network.json").read_text())
+    assert made["name"] == "mlp" and made["shape"] == [1, 8, 8]
+    assert sorted(p.name for p in folder.iterdir()) == ["model.safetensors", "network.json"]
+
+
+def _request(command: Command, backbone: str) -> Request:
+    out: Path = command.out  # type: ignore[attr-defined]
+    return Request(methods=("linear",), tasks=("digits",), backbones=(backbone,), out=out, max_steps=4)

@@ -106,6 +106,8 @@ def test_what_is_declared_trains_and_nothing_else_moves(spec_on: Make, name: str
     run = lab.run(spec)
     after, declared = tensors(run.method), {n for n, p in run.method.named_parameters() if p.requires_grad}
     moved = {n for n in before if not torch.equal(before[n], after[n])}
+    if name == "adalora":  # E is zero at the start, and again where the rank moved away
+        declared -= {n for n in declared if n.endswith("factors.1") and not after[n].any()}
     statistics = {n for n in before if n not in dict(fresh.named_parameters())}
     assert moved - statistics == declared
     if not any(n.startswith("backbone") and n.endswith("bn1.weight") for n in declared):

@@ -44,7 +44,7 @@ class OptimConfig:
     momentum: float = 0.9
     """Of momentum and muon."""
     weight_decay: float = 0.0
-    """Weight decay of all that trains; decoupled from the gradient in adamw and muon, a term of the loss in the rest."""
+    """Weight decay of all that trains; apart from the gradient in adamw and muon, a term of the loss in the rest."""
     eps: float = 1e-8
     """Adam's epsilon."""
     schedule: Literal["linear", "constant", "cosine"] = "linear"

@@ -19,7 +19,9 @@ Source = tuple[str, str, str]
 
 
 class TableKey(NamedTuple):
-    """What all rows of a table have in common, in words; `weights` is the hash of the pretrained weights."""
+    """What all rows of a table have in common, in words; `weights` is the hash of the pretrained weights, or names the
+    runs that trained them, which may differ in the seed alone.
+    """
 
     suite: str
     backbone: str
@@ -36,6 +38,7 @@ class ColumnKey(NamedTuple):
     data_hash: str
 
 
+Seed = tuple[int, str]
 RowKey = tuple[str, tuple[tuple[str, str], ...]]
 """Method and all its settings, as `(name, value)`."""
 
@@ -43,10 +46,25 @@ RowKey = tuple[str, tuple[tuple[str, str], ...]]
 def table_key(run: Record, sources: Mapping[Source, str], own: Collection[str] = ()) -> TableKey:
     """The table of a run, given `source_names` and `own_metrics` of all runs."""
     backbone, method = run["backbone"], run["spec"]["method"]
-    size = backbone["parameters"]
-    name = backbone["name"] if size is None else f"{backbone['name']} ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)"
+    size, parent = backbone["parameters"], backbone.get("parent")
+    name = lineage(backbone) + (f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)" if size is not None else "")
     suite = f"{source(run)[0]} · {method}" if method in own else source(run)[0]
-    return TableKey(suite, name, sources[source(run)], _budget(run["spec"]), backbone["weights_hash"])
+    weights = parent["group_id"] if parent else backbone["weights_hash"]
+    return TableKey(suite, name, sources[source(run)], _budget(run["spec"]), weights)
+
+
+def lineage(backbone: Mapping[str, Any]) -> str:
+    """Its name, or of one that runs trained: `vit + mae on mnist`."""
+    parent = backbone.get("parent")
+    if not parent:
+        return backbone["name"]
+    before = lineage({"name": parent["backbone"], "parent": parent["parent"]})
+    return f"{before} + {parent['method']} on {parent['task']}"
+
+
+def seed_key(run: Record) -> Seed:
+    """What tells repetitions of a configuration apart: its seed, and the weights it started from."""
+    return run["spec"]["seed"], run["backbone"]["weights_hash"]
 
 
 def own_metrics(runs: Iterable[Record]) -> set[str]:

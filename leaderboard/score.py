@@ -12,11 +12,13 @@ from bench.record import Record
 from leaderboard.grouping import (
     ColumnKey,
     RowKey,
+    Seed,
     TableKey,
     column_key,
     labels,
     own_metrics,
     row_key,
+    seed_key,
     source_names,
     table_key,
 )
@@ -145,9 +147,9 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool) -> Table:
 def _row(label: str, group: list[Record], keys: list[ColumnKey], columns: tuple[Column, ...]) -> Row:
     runs, superseded = _latest(group)
     done = [run for run in runs if run["state"] == "done"]
-    scores: list[dict[int, float]] = [{} for _ in keys]
+    scores: list[dict[Seed, float]] = [{} for _ in keys]
     for run in done:
-        scores[keys.index(column_key(run))][run["spec"]["seed"]] = run["metrics"]["primary"]["value"]
+        scores[keys.index(column_key(run))][seed_key(run)] = run["metrics"]["primary"]["value"]
     failures: dict[str, list[str]] = defaultdict(list)
     for run in sorted(runs, key=lambda r: (r["spec"]["task"], r["spec"]["seed"])):
         if run["state"] != "done":
@@ -176,11 +178,11 @@ def _latest(group: list[Record]) -> tuple[list[Record], int]:
     """One run per task and seed, a finished one before others, then the newest; and how many were left out."""
     best: dict[tuple[Any, ...], Record] = {}
     for run in sorted(group, key=lambda r: (r["state"] == "done", r["provenance"]["created"], r["run_id"])):
-        best[(*column_key(run), run["spec"]["seed"])] = run
+        best[(*column_key(run), *seed_key(run))] = run
     return list(best.values()), len({run["run_id"] for run in group}) - len(best)
 
 
-def _average(scores: list[dict[int, float]], columns: tuple[Column, ...]) -> Stat | None:
+def _average(scores: list[dict[Seed, float]], columns: tuple[Column, ...]) -> Stat | None:
     """Over seeds, of the mean over tasks; only seeds that have every task, only metrics of one direction."""
     complete = sorted(set.intersection(*(set(cell) for cell in scores)))
     if not complete or len({column.higher_is_better for column in columns}) != 1:

@@ -48,7 +48,7 @@ class Backbone:
         path: the folder of weights, configuration and tokenizer; None where there is none.
         pooling: how its token features become one vector, by default.
         options: its own options, `--set backbone.key=value`, complete.
-        parent: `{run_id, method, task, backbone, parent}` of the run that trained it.
+        parent: `{run_id, group_id, method, task, backbone, parent}` of the run that trained it.
     """
 
     name: str

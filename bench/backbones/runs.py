@@ -47,7 +47,8 @@ class Run:
                 "Take a finished run of mae, mlm or dropout, or run it again with --set runtime.save=all.",
             )
         spec = there["spec"]
-        chain = {"run_id": there["run_id"], "method": spec["method"], "task": spec["task"]}
+        chain = {"run_id": there["run_id"], "group_id": there["group_id"]}
+        chain |= {"method": spec["method"], "task": spec["task"]}
         chain |= {"backbone": there["backbone"]["name"], "parent": there["backbone"].get("parent")}
         full = f"runs:{there['run_id']}"
         if not (folder / NETWORK).is_file():

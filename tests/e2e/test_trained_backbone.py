@@ -52,6 +52,7 @@ def test_weights_and_chain_are_those_of_the_run(command: Command, parent: dict[s
     assert child["backbone"]["parameters"] == sum(t.numel() for t in trained.values())
     assert child["backbone"]["parent"] == {
         "run_id": parent["run_id"],
+        "group_id": parent["group_id"],
         "method": "full",
         "task": "digits",
         "backbone": "mlp",

@@ -373,3 +373,35 @@ def test_tables_need_no_torch():
         "import sys, leaderboard.markdown; print([m for m in ('torch', 'lightning', 'jsonschema') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def trained_by(seed, group="a" * 16):
+    """A backbone that a run of mae with that seed left."""
+    parent = {"run_id": f"{seed:016x}", "group_id": group, "method": "mae", "task": "digits"}
+    parent |= {"backbone": "vit", "parent": None}
+    return {"name": f"runs:{seed:016x}", "parameters": 200_000, "weights_hash": f"{seed:064x}", "parent": parent}
+
+
+def test_backbones_that_differ_only_in_the_seed_of_their_training_are_one_table(run):
+    values = {0: 0.5, 1: 0.7, 2: 0.6}
+    records = [run("linear", "cola", seed, value, backbone=trained_by(seed)) for seed, value in values.items()]
+    [table] = tables(records)
+    [row] = table.rows
+    assert "vit + mae on digits (0.20 M)" in table.heading
+    assert row.cells[0] == Stat.of([*values.values()])
+    other = run("linear", "cola", 0, 0.9, backbone=trained_by(5, group="b" * 16))
+    assert len(tables([*records, other])) == 2
+
+
+def test_one_seed_on_two_trained_backbones_counts_twice(run):
+    [row] = rows([run("linear", "cola", 0, value, backbone=trained_by(n)) for n, value in ((1, 0.5), (2, 0.7))])
+    assert (row.cells[0].n, row.superseded) == (2, 0)
+
+
+def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
+    own = run("mlm", "cola", 0, 2.5)
+    own["metrics"]["primary"] |= {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
+    failed = run("mlm", "cola", 1)
+    found = tables([own, failed, run("lora", "cola", 0, 0.5)])
+    assert [[row.method for row in table.rows] for table in found] == [["lora"], ["mlm"]]
+    assert [table.suite for table in found] == ["glue", "glue · mlm"]

@@ -85,7 +85,7 @@ def open_backbones(request: Request, skipped: list[Skip]) -> list[Backbone]:
     """
     options = resolve_own("backbones", request.settings, request.openers)
     opened: list[Backbone] = []
-    for name in request.backbones:
+    for name in request.all_backbones:
         try:
             opened.append(open_backbone(name, options[opener(name)], runs=request.out))
         except EnvironmentProblem as error:

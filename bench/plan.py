@@ -113,6 +113,8 @@ def make(request: Request) -> Plan:
         raise _nothing(skipped)
     cells: list[Cell] = []
     for method, backbone, opened in product(request.methods, backbones, tasks):
+        if not request.backbones and opened.task.spec.modality not in backbone.modalities:
+            continue
         if misfit := _misfit(request, method, backbone, opened):
             skipped.append(Skip(name=f"{method} × {opened.task.spec.name}", error=misfit))
             continue

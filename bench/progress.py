@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bench.spec import RunSpec
-from leaderboard.markdown import trained
+from leaderboard.markdown import figure, trained
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -110,7 +110,7 @@ def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
         return f"{head:<40} {record['state'].upper()}: {error['what']}. {error['todo']}".rstrip()
     primary, params, cost = record["metrics"]["primary"], record["params"], record["cost"]
     parts = [
-        f"{head:<40} {primary['name']} {primary['value']:.3f}",
+        f"{head:<40} {primary['name']} {figure(primary['value'], primary['higher_is_better'])}",
         f"{trained(params['trainable'], params['trainable'] / params['total'])} trained",
     ]
     if record["ranks"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data import DataRequest
+from bench.describe import describe
 from bench.registry import family, opener
 
 PROTOCOL = 1
@@ -18,6 +19,8 @@ PROTOCOL = 1
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Option = str | int | float | bool | None
 
+DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
+"""Modality → what reads it without a network."""
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
 LATER = frozenset({"allocation", "penalty"})
@@ -31,6 +34,7 @@ class Request:
     """What `bench run` was asked, names resolved by nobody yet.
 
     Attributes:
+        backbones: `--backbone`; none: each task takes the one of `DEFAULT_BACKBONES` that reads it.
         lrs: `--lr`; several make a cell each, or are the candidates with `select`.
         select: choose the learning rate on a split held out from train.
         select_on: task whose train split decides; None: each cell's own.
@@ -39,7 +43,7 @@ class Request:
 
     methods: tuple[str, ...]
     tasks: tuple[str, ...]
-    backbones: tuple[str, ...] = ("minilm",)
+    backbones: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     data: DataRequest = field(default_factory=DataRequest)
     max_steps: int | None = None
@@ -59,9 +63,15 @@ class Request:
     retry: bool = False
 
     @property
+    def all_backbones(self) -> tuple[str, ...]:
+        """The backbones that are asked for, or those that read the tasks."""
+        reads = [describe("tasks", name).attributes.get("modality", "text") for name in self.families]
+        return self.backbones or tuple(dict.fromkeys(DEFAULT_BACKBONES[modality] for modality in reads))
+
+    @property
     def openers(self) -> tuple[str, ...]:
-        """Registered names of the backbones that are asked for."""
-        return tuple(dict.fromkeys(map(opener, self.backbones)))
+        """Registered names of these backbones."""
+        return tuple(dict.fromkeys(map(opener, self.all_backbones)))
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ class Task(ABC):
     """Cells of a suite; empty for a task of its own."""
     argument: ClassVar[str] = ""
     """What stands behind the colon where the task is named so (`FILE` in `table:FILE`); empty where it takes none."""
+    modality: ClassVar[Literal["text", "image", "vector"]] = "text"
+    """What all its cells read; it decides which backbone is the default."""
     Config: ClassVar[type] = TaskConfig
     """Options, `--set task.key=value`: the shared ones, or a dataclass that adds to them."""
     spec: TaskSpec

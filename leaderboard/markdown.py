@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.record import Record, load_all
 from leaderboard.grouping import number
-from leaderboard.score import DECIMALS, Column, Row, Stat, Table, tables
+from leaderboard.score import DECIMALS, SMALL, Column, Row, Stat, Table, tables
 
 NOTHING = "–"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -75,8 +75,8 @@ def _render_table(table: Table) -> str:
     body = [
         [str(row.rank or NOTHING)] * ranked
         + [escape(row.label) + notes.mark(_row_note(row, table.columns))]
-        + [_score(cell) for cell in row.cells]
-        + [_average(row)] * several
+        + [_score(cell, column.higher_is_better) for cell, column in zip(row.cells, table.columns, strict=True)]
+        + [_average(row, table.columns[0].higher_is_better)] * several
         + [_trained(row), _rank_used(row), _norm(row), _seeds(row), _lr(row), _duration(row.train_s)]
         for row in table.rows
     ]
@@ -121,17 +121,24 @@ def _row_note(row: Row, columns: Sequence[Column]) -> str:
     return f"{row.label}: {'; '.join(parts)}" if parts else ""
 
 
-def _score(stat: Stat | None) -> str:
+def _score(stat: Stat | None, higher_is_better: bool | None = True) -> str:
     if stat is None:
         return NOTHING
-    spread = "" if stat.sd is None else f" ± {stat.sd:.{DECIMALS}f}"
-    return f"{stat.mean:z.{DECIMALS}f}{spread}"
+    small = higher_is_better is False and abs(stat.mean) < SMALL
+    spread = "" if stat.sd is None else f" ± {stat.sd:.2g}" if small else f" ± {stat.sd:.{DECIMALS}f}"
+    return f"{figure(stat.mean, higher_is_better)}{spread}"
 
 
-def _average(row: Row) -> str:
+def figure(value: float, higher_is_better: bool | None = True) -> str:
+    """A score with three decimals; an error so small that they would be zeros with three digits: `5.53e-05`."""
+    small = higher_is_better is False and 0 < abs(value) < SMALL
+    return f"{value:.3g}" if small else f"{value:z.{DECIMALS}f}"
+
+
+def _average(row: Row, higher_is_better: bool | None) -> str:
     """The average, or how many of the tasks are there."""
     done = sum(cell is not None for cell in row.cells)
-    return f"{done}/{len(row.cells)}" if done < len(row.cells) else _score(row.average)
+    return f"{done}/{len(row.cells)}" if done < len(row.cells) else _score(row.average, higher_is_better)
 
 
 def _trained(row: Row) -> str:

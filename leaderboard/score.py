@@ -25,6 +25,8 @@ from leaderboard.grouping import (
 
 DECIMALS = 3
 """Digits that are printed; rows whose averages print alike share a rank."""
+SMALL = 0.01
+"""Errors below it are printed, and ranked, with as many significant digits instead."""
 SEEDS_FOR_RANK = 3
 
 
@@ -195,7 +197,10 @@ def _ranked(found: list[Row], columns: tuple[Column, ...]) -> tuple[Row, ...]:
     sign = -1 if columns[0].higher_is_better else 1
 
     def printed(row: Row) -> float:
-        return sign * round(row.average.mean, DECIMALS) if row.average else 0.0
+        if row.average is None:
+            return 0.0
+        mean = row.average.mean
+        return sign * (float(f"{mean:.{DECIMALS}g}") if sign > 0 and abs(mean) < SMALL else round(mean, DECIMALS))
 
     def order(row: Row) -> tuple[Any, ...]:
         return row.average is None, printed(row), sum(cell is None for cell in row.cells), row.method, row.label

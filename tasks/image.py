@@ -40,6 +40,7 @@ class ImageTask(Task):
     Its corpus' `reading` holds `mean` and `std` per channel of train, in [0, 1].
     """
 
+    modality: ClassVar[Literal["text", "image", "vector"]] = "image"
     Config: ClassVar[type] = ImageConfig
 
     def settle(self, corpus: Corpus, **changes: Any) -> Corpus:

@@ -117,6 +117,7 @@ class Synthetic(Task):
         UsageError: no such cell.
     """
 
+    modality: ClassVar[Literal["text", "image", "vector"]] = "vector"
     cells: ClassVar[tuple[str, ...]] = CELLS
     Config: ClassVar[type] = SyntheticConfig
 

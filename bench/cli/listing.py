@@ -13,6 +13,7 @@ from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
 from bench.describe import Description, describe, prefixed
 from bench.errors import OK
+from leaderboard.markdown import figure
 
 KINDS = ("methods", "tasks", "backbones", "runs")
 EXAMPLES = (
@@ -94,4 +95,4 @@ def score(record: dict[str, Any]) -> str:
     if record["metrics"] is None:
         return "–"
     primary = record["metrics"]["primary"]
-    return f"{primary['name']} {primary['value']:.3f}"
+    return f"{primary['name']} {figure(primary['value'], primary['higher_is_better'])}"

@@ -25,6 +25,9 @@ EXAMPLES = (
     "bench run --method full --task glue/mrpc --backbone google-bert/bert-base-cased --epochs 3 --precision bf16-mixed",
     "bench run --method lora --task glue --dry-run",
     "bench run --method lora --task table:train.csv --set task.text=review --set task.label=stars",
+    "bench run --method mae --task digits --max-steps 1000 --batch-size 64",
+    "bench run --method full,galore,lowrank --task cifar10 --backbone resnet18 --data-dir cifar10=~/data/cifar10",
+    "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
 
@@ -58,7 +61,8 @@ def _what(group: Any) -> None:
         metavar="B[,B…]",
         action="extend",
         type=listed(),
-        help="see `bench list backbones`, or a Hugging Face id or folder (default: minilm)",
+        help="see `bench list backbones`, or a Hugging Face id or folder "
+        "(default: minilm for text, vit for images, dln for vectors)",
     )
     group.add_argument("--seeds", metavar="N[,N…]", action="extend", type=listed(seed), help="a run each (default: 0)")
     group.add_argument(
@@ -170,7 +174,7 @@ def make_request(options: argparse.Namespace) -> Request:
     return Request(
         methods=distinct("--method", options.method),
         tasks=distinct("--task", options.task),
-        backbones=distinct("--backbone", options.backbone or ("minilm",)),
+        backbones=distinct("--backbone", options.backbone or ()),
         seeds=distinct("--seeds", options.seeds or (0,)),
         data=_data(options),
         max_steps=options.max_steps,

@@ -101,17 +101,23 @@ def _task(name: str) -> tuple[dict[str, Any], str]:
     body = table(header, rows) if rows else f"cells cannot be read: {error}"
     run = f"bench run --method lora --task {name}"
     value = {"kind": "task", **_json(found), "cells": specs, "error": found.error or error or None}
-    return value, f"{_head(found)}\n\n{body}\n\nrun it with: {run}"
+    own = _own_options(found)
+    options = f"\n\noptions of the task\n{_options_table(own)}" if own else ""
+    return value, f"{_head(found)}\n\n{body}{options}\n\nrun it with: {run}"
 
 
 def _own(found: Description) -> str:
     """Options of a task that says what its cells are only once it is opened, and how to run it."""
     text = names.written(found.name)
-    shared = {option.name for option in namespace("task")}
-    own = [(f"task.{option.name}", option) for option in found.options if option.name not in shared]
-    own += [(f"data.{option.name}", option) for option in namespace("data")]
+    own = [*_own_options(found), *((f"data.{option.name}", option) for option in namespace("data"))]
     run = f"bench run --method lora --task {text}"
     return f"options of the task\n{_options_table(own)}\n\nrun it with: {run}"
+
+
+def _own_options(found: Description) -> list[tuple[str, Option]]:
+    """Options of a task beside those of every text task."""
+    shared = {option.name for option in namespace("task")}
+    return [(f"task.{option.name}", option) for option in found.options if option.name not in shared]
 
 
 def _specs(suite: str, cells: Sequence[str]) -> tuple[list[TaskSpec], str]:

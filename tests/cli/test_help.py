@@ -87,7 +87,7 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
         options, rest = run.parser().parse_known_args(words[1:])
         assert rest == []
         request = run.make_request(options)
-        settings.resolve_all(request.settings, request.methods, request.families)
+        settings.resolve_all(request.settings, request.methods, request.families, request.openers)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from bench import record
 from leaderboard.grouping import number
-from leaderboard.markdown import escape, render, render_folder
+from leaderboard.markdown import escape, figure, render, render_folder
 from leaderboard.score import Stat, rows, tables
 
 ERROR = {"what": "it broke", "known": "", "todo": ""}
@@ -405,3 +405,29 @@ def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
     found = tables([own, failed, run("lora", "cola", 0, 0.5)])
     assert [[row.method for row in table.rows] for table in found] == [["lora"], ["mlm"]]
     assert [table.suite for table in found] == ["glue", "glue · mlm"]
+
+
+@pytest.mark.parametrize(
+    ("value", "higher", "text"),
+    [
+        (5.534e-5, False, "5.53e-05"),
+        (0.00987, False, "0.00987"),
+        (0.5, False, "0.500"),
+        (0.0, False, "0.000"),
+        (5.5e-5, True, "0.000"),
+        (-0.0004, True, "0.000"),
+        (0.4126, True, "0.413"),
+    ],
+)
+def test_small_errors_keep_three_digits(value, higher, text):
+    assert figure(value, higher) == text
+
+
+def test_small_errors_are_ranked_by_what_is_printed(run):
+    records = []
+    for method, values in {"a": (3e-5, 3e-5, 3e-5), "b": (2e-5, 2e-5, 2e-5), "c": (0.5, 0.5, 0.5)}.items():
+        for seed, value in enumerate(values):
+            one = run(method, "completion", seed, value)
+            one["metrics"]["primary"]["higher_is_better"] = False
+            records.append(one)
+    assert [(row.method, row.rank) for row in rows(records)] == [("b", 1), ("a", 2), ("c", 3)]

@@ -108,7 +108,7 @@ def test_a_trial_has_the_options_of_the_task_that_decides(planned: Planned) -> N
         (("task.noise=2",), ("toy",), "task.noise=2.0"),
         (("task.noise=x",), ("toy",), "a finite number"),
         (("task.nose=0",), ("toy",), "'task.noise'"),
-        (("task.noise=0",), ("glue/cola",), "an option of toy"),
+        (("task.noise=0",), ("glue/cola",), "an option of synthetic, toy"),
         (("task.text=x",), ("toy", "glue/cola"), "an option of table"),
     ],
 )

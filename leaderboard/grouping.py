@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -13,6 +13,9 @@ from bench.spec import deciding
 _COMPARED = {"task", "seed", "holdout", "backbone", "max_steps", "epochs", "batch_size", "train_samples", "precision"}
 """Fields of a specification that are no setting of a row: its table, its columns or its seeds carry them."""
 _PREFIX = {"method_options": "method.", "task_options": "task.", "backbone_options": "backbone."}
+
+_IDLE = {"allocation.policy": "uniform", "penalty.nuclear": "0"}
+"""What an empty namespace means."""
 
 Source = tuple[str, str, str]
 """Suite, kind of source, revision."""
@@ -89,22 +92,29 @@ def row_key(run: Record) -> RowKey:
             flat |= {_PREFIX.get(name, f"{name}.") + key: _text(item) for key, item in value.items()}
         else:
             flat.setdefault(name, _text(value))
+    for name, idle in _IDLE.items():
+        flat.setdefault(name, idle)
     return flat.pop("method"), tuple(sorted(flat.items()))
 
 
 def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
     """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
-    settings = {key: dict(key[1]) for key in keys}
-    found: dict[RowKey, str] = {}
-    for key, mine in settings.items():
-        same = [other for other_key, other in settings.items() if other_key[0] == key[0]]
-        told = [
-            f"{name.removeprefix('method.')}={value}"
-            for name, value in mine.items()
-            if any(other.get(name) != value for other in same)
-        ]
-        found[key] = f"{key[0]} ({', '.join(told)})" if told else key[0]
-    return found
+    keys = list(keys)
+    found = {key: _label(key, keys, absent_differs=False) for key in keys}
+    alike = Counter(found.values())
+    return {key: text if alike[text] == 1 else _label(key, keys, absent_differs=True) for key, text in found.items()}
+
+
+def _label(key: RowKey, keys: Iterable[RowKey], *, absent_differs: bool) -> str:
+    """A setting that another row does not have, since a namespace is empty there, is told only where it must be."""
+    method, mine = key
+    same = [dict(settings) for other, settings in keys if other == method]
+    told = [
+        f"{name.removeprefix('method.')}={value}"
+        for name, value in mine
+        if any(other.get(name, None if absent_differs else value) != value for other in same)
+    ]
+    return f"{method} ({', '.join(told)})" if told else method
 
 
 def source(run: Record) -> Source:

@@ -227,7 +227,7 @@ def test_runs_from_before_a_namespace_share_the_row_of_those_that_leave_it_empty
     assert row.cells[0].n == 2 and row.label == "lora"
     deep = run("lora", "cola", 0, 0.3, spec={"allocation": {"policy": "depth", "slope": 0.5}})
     labels = {row.cells[0].mean: row.label for row in rows([older, plain, deep])}
-    assert set(labels.values()) == {"lora", "lora (allocation.policy=depth, allocation.slope=0.5)"}
+    assert set(labels.values()) == {"lora (allocation.policy=uniform)", "lora (allocation.policy=depth)"}
 
 
 def test_a_learning_rate_chosen_per_task_is_one_row(run):
@@ -431,3 +431,20 @@ def test_small_errors_are_ranked_by_what_is_printed(run):
             one["metrics"]["primary"]["higher_is_better"] = False
             records.append(one)
     assert [(row.method, row.rank) for row in rows(records)] == [("b", 1), ("a", 2), ("c", 3)]
+
+
+def test_a_label_names_the_policy_and_not_all_its_options(run):
+    depth = {"policy": "depth", "slope": 0.5, "measure": "effective", "minimum": 1}
+    records = [run("lora", "cola", 0, 0.5, spec={"allocation": a}) for a in ({}, depth)]
+    records.append(run("lora", "cola", 0, 0.5, spec={"allocation": {**depth, "slope": 0.9}}))
+    assert sorted(row.label for row in rows(records)) == [
+        "lora (allocation.policy=depth, allocation.slope=0.5)",
+        "lora (allocation.policy=depth, allocation.slope=0.9)",
+        "lora (allocation.policy=uniform)",
+    ]
+
+
+def test_rows_that_differ_by_an_option_which_older_runs_lack_have_labels_of_their_own(run):
+    old, new = (run("lora", "cola", 0, 0.5) for _ in range(2))
+    new["spec"]["method_options"]["dora"] = False
+    assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (dora=false)"]

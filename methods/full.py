@@ -51,5 +51,5 @@ class Full(Method):
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """Weights as matrices, by name of their layer."""
         for name, module in self.backbone.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.requires_grad:
                 yield name, module.weight.flatten(1)

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from bench.config import in_range
 from bench.errors import UsageError
-from bench.method import Batch, Method
+from bench.method import Batch
 from methods import _mae_masks as masks
 from methods._mae_decoder import Decoder
 from methods._mae_encoder import Encoder
 from methods._mae_objective import normalise, patchify, uniformity
+from methods.full import Full
 
 
-class MAE(Method):
+class MAE(Full):
     """L = mean over masked patches i of ‖p̂_i − p_i‖² / n, p_i the n normalised pixels (He et al., arXiv 2111.06377).
 
     The transformer encodes the visible patches alone, with its class and register tokens; a light decoder gets what it
@@ -40,10 +41,9 @@ class MAE(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     supervised: ClassVar[bool] = False
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-    saves_adapter: ClassVar[bool] = False
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(Full.Config):
         """Masks of He et al., and a decoder for small images."""
 
         mask_ratio: float = 0.75
@@ -79,10 +79,10 @@ class MAE(Method):
                     "Change one of them.",
                 )
 
-    config: Config
+    config: Config  # type: ignore[assignment]
 
     def adapt(self, batch: Batch) -> None:
-        """Find the transformer and build the decoder, from the seed alone."""
+        """Find the transformer, build the decoder, from the seed alone, and keep W(0)."""
         images, config = batch["inputs"]["x"], self.config
         self.encoder = Encoder(self.backbone)
         grid = self.encoder.grid(images)
@@ -109,6 +109,7 @@ class MAE(Method):
         self.evaluations = config.evaluations
         if not self.task.labelled:
             self.primary, self.higher_is_better = ("reconstruction",), False  # type: ignore[misc]
+        super().adapt(batch)
 
     def visible(self, batch: Batch) -> Tensor:
         """Numbers of the visible patches (B, V), ascending."""
@@ -195,6 +196,4 @@ class MAE(Method):
     def report(self) -> dict[str, Any]:
         """What was masked, and how large the decoder is."""
         patches = {"all": self.patches, "masked": self.masked, "visible": self.patches - self.masked}
-        size = sum(p.numel() for p in self.decoder.parameters())
-        width, depth = self.config.decoder_width, self.config.decoder_depth
-        return {"patches": patches, "decoder": {"width": width, "depth": depth, "parameters": size}}
+        return {"patches": patches, "decoder_parameters": sum(p.numel() for p in self.decoder.parameters())}

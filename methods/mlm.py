@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from bench.config import in_range
 from bench.draws import uniform
 from bench.errors import UsageError
-from bench.method import Batch, Method
+from bench.method import Batch
 from methods._masking import DRAWS, mask_tokens
 from methods._mlm_head import MLMHead
+from methods.full import Full
 
 STATISTICS = 3
 """Columns of an evaluation output before the probe's: summed loss, selected tokens, those recovered."""
 
 
-class MLM(Method):
+class MLM(Full):
     """Recover the 15 % of tokens that were selected (BERT, Devlin et al. 2018, arXiv 1810.04805).
 
     loss = mean over examples of the mean over the example's selected tokens of −log p(token | the masked text), with
@@ -37,14 +38,13 @@ class MLM(Method):
     learning_rate: ClassVar[float] = 1e-4
     learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
     needs: ClassVar[frozenset[str]] = frozenset({"text"})
-    saves_adapter: ClassVar[bool] = False
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
     supervised: ClassVar[bool] = False
     primary: ClassVar[tuple[str, ...]] = ("mlm_loss",)
     higher_is_better: ClassVar[bool] = False
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
+    class Config(Full.Config):
         """BERT's choices."""
 
         rate: float = 0.15
@@ -69,11 +69,11 @@ class MLM(Method):
             in_range("method.probe_lr_ratio", self.probe_lr_ratio, 1e-6)
             in_range("method.evaluations", self.evaluations, 1)
 
-    config: Config
+    config: Config  # type: ignore[assignment]
     backbone: Any
 
     def adapt(self, batch: Batch) -> None:
-        """Put BERT's head on the token features.
+        """Put BERT's head on the token features, and keep W(0).
 
         Raises:
             UsageError: the backbone gives no token features, or its tokenizer has no mask token.
@@ -91,6 +91,7 @@ class MLM(Method):
         self.evaluations = self.config.evaluations
         self.probing = self.config.probe and self.task.labelled
         self.head.requires_grad_(self.probing and self.head_config.trainable)
+        super().adapt(batch)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The probe at `probe_lr_ratio` times the learning rate, the rest at the learning rate."""

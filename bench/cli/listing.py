@@ -13,7 +13,6 @@ from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
 from bench.describe import Description, describe, prefixed
 from bench.errors import OK
-from leaderboard.markdown import figure
 
 KINDS = ("methods", "tasks", "backbones", "runs")
 EXAMPLES = (
@@ -94,5 +93,7 @@ def score(record: dict[str, Any]) -> str:
     """`matthews 0.412`, or – without one."""
     if record["metrics"] is None:
         return "–"
+    from leaderboard.markdown import figure  # not at module top: a user's own package of that name is to be named
+
     primary = record["metrics"]["primary"]
     return f"{primary['name']} {figure(primary['value'], primary['higher_is_better'])}"

@@ -47,6 +47,8 @@ def _results(record: dict[str, Any]) -> str:
         rows.append(("time", f"{cost['train_s']:.1f} s training, {cost['eval_s']:.1f} s evaluation"))
         memory = cost["peak_memory_bytes"]
         peak = "" if memory is None else f", peak memory {memory / 2**20:,.0f} MiB"
+        if kept := cost.get("optimizer_bytes"):
+            rows.append(("optimiser", f"{kept / 2**20:,.1f} MiB of state"))
         if kept := cost.get("cache_bytes"):
             rows.append(("cached", f"{kept / 2**20:,.1f} MiB, computed once per example"))
         rows.append(("device", f"{cost['devices']} × {cost['device']}{peak}"))

@@ -219,7 +219,7 @@ def test_counts_are_the_docstrings_formula(images: Any) -> None:
     assert method.parameter_counts() == {"total": total, "trainable": total, "head": head}
     assert method.report() == {
         "patches": {"all": 24, "masked": 18, "visible": 6},
-        "decoder": {"width": 24, "depth": 3, "parameters": decoder},
+        "decoder_parameters": decoder,
     }
 
 

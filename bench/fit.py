@@ -237,10 +237,15 @@ def _barely(ranks: list[dict[str, Any]]) -> list[str]:
 
 
 def _shares(method: Method, cut: Cut) -> list[str]:
-    """That a batch in parts is another experiment where batch statistics are taken."""
-    if cut.world * cut.parts == 1 or not moving_statistics(method.backbone):
+    """What makes a batch in parts another experiment: statistics of the batch, and masks drawn for it."""
+    if cut.world * cut.parts == 1:
         return []
-    return ["BatchNorm sees a part of each batch: on other devices or in other micro batches this run would differ"]
+    found = ["BatchNorm takes the statistics"] if moving_statistics(method.backbone) else []
+    rates = [module.p for module in method.modules() if isinstance(module, torch.nn.Dropout)]
+    found += ["dropout draws the masks"] if any(rates) or method.head_config.dropout else []
+    return [
+        f"{one} of a part of each batch: on other devices or in other micro batches this run differs" for one in found
+    ]
 
 
 def _device(trainer: Trainer) -> str:

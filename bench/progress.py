@@ -107,7 +107,8 @@ def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
     head = f"{trial}{spec.method} {spec.task} seed {spec.seed}{rate}"
     if record["state"] != "done":
         error = record["error"] or {"what": "see its record", "todo": ""}
-        return f"{head:<40} {record['state'].upper()}: {error['what']}. {error['todo']}".rstrip()
+        known = f" ({error['known']})" if error.get("known") else ""
+        return f"{head:<40} {record['state'].upper()}: {error['what']}{known}. {error['todo']}".rstrip()
     primary, params, cost = record["metrics"]["primary"], record["params"], record["cost"]
     parts = [
         f"{head:<40} {primary['name']} {figure(primary['value'], primary['higher_is_better'])}",

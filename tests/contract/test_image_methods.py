@@ -151,6 +151,16 @@ def test_micro_batches_change_nothing(spec_on: Make, name: str) -> None:
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
 
 
+@pytest.mark.parametrize(
+    ("name", "backbone", "word"), [("full", "timm:test_resnet", "BatchNorm"), ("dropout", "mlp", "dropout")]
+)
+def test_what_a_cut_batch_changes_is_said(spec_on: Make, name: str, backbone: str, word: str) -> None:
+    lab, spec = spec_on(name, backbone, max_steps=1)
+    whole, parts = (lab.run(spec.with_(runtime={**spec.runtime, "micro_batch": micro})) for micro in (0, 4))
+    assert not whole.result["warnings"]
+    assert any(word in line and "part of each batch" in line for line in parts.result["warnings"])
+
+
 @on_vit
 def test_an_interrupted_run_goes_on_bit_for_bit(spec_on: Make, name: str, tmp_path: Path) -> None:
     lab, spec = spec_on(name, "vit", max_steps=6, head={"dropout": 0.1}, runtime={"checkpoint_s": 0.0})

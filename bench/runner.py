@@ -170,13 +170,14 @@ def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
         return cell, None
     tried: list[dict[str, Any]] = []
     best: tuple[float, float] | None = None
-    first = cell.trials[0]
+    metric = ""
     for trial in cell.trials:
         there = _existing(record.folder(trials, trial.run_id)) or {"state": "failed", "metrics": None}
-        value = there["metrics"]["primary"]["value"] if there["metrics"] else None
+        primary = there["metrics"]["primary"] if there["metrics"] else None  # the method's own metric, where it has one
+        value = primary["value"] if primary else None
         tried.append({"lr": trial.spec.lr, "value": value, "run_id": trial.run_id, "state": there["state"]})
-        if value is not None and trial.spec.lr is not None:
-            merit = value if first.task.spec.higher_is_better else -value
+        if primary and trial.spec.lr is not None:
+            metric, merit = primary["name"], primary["value"] if primary["higher_is_better"] else -primary["value"]
             best = max(best, (merit, trial.spec.lr), key=lambda b: b[0]) if best else (merit, trial.spec.lr)
     if best is None:
         raise BenchError(
@@ -186,9 +187,9 @@ def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
         )
     selection = {
         "trials": tried,
-        "metric": first.task.spec.primary_name,
+        "metric": metric,
         "split": "holdout",
-        "task": first.spec.task,
+        "task": cell.trials[0].spec.task,
         "chosen": best[1],
     }
     return replace(cell, spec=cell.spec.with_(lr=best[1])), selection

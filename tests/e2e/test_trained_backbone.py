@@ -114,3 +114,15 @@ def test_what_is_kept_says_how_to_build_it_and_runs_nothing(command: Command, pa
 def _request(command: Command, backbone: str) -> Request:
     out: Path = command.out  # type: ignore[attr-defined]
     return Request(methods=("linear",), tasks=("digits",), backbones=(backbone,), out=out, max_steps=4)
+
+
+def test_a_rate_is_selected_by_the_metric_of_the_method(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"the cat number {i} sat on the mat" for i in range(60)))
+    size = [f"backbone.{key}={n}" for key, n in {"layers": 1, "hidden": 16, "heads": 1}.items()]
+    settings = [word for given in (*size, "method.evaluations=1") for word in ("--set", given)]
+    words = ["--method", "mlm", "--backbone", "bert", *settings, "--select", "lr", "--lr", "1e-6,3e-2"]
+    [made] = command(*words, task=f"corpus:{tmp_path / 'texts.txt'}")
+    selection = made["selection"]
+    idle, learned = (trial["value"] for trial in selection["trials"])
+    assert learned < idle - 0.1, "of a loss less is better"
+    assert (selection["metric"], selection["chosen"], made["lr"]) == ("mlm_loss", 3e-2, 3e-2)

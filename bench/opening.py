@@ -54,6 +54,9 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
         if cell and cells and cell not in cells:
             hint = did_you_mean(cell, cells)
             raise UsageError(f"unknown task '{name}'", f"{suite} has: {', '.join(cells)}", hint)
+        if cell and not cells and not task.argument:
+            known = f"{suite} is one task, without cells or an argument"
+            raise UsageError(f"unknown task '{name}'", known, f"Did you mean '{suite}'?")
         for one in [cell] if cell or not cells else cells:
             found[f"{suite}/{one}" if cells else name] = task(one)
     return list(found.items())

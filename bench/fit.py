@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer, seed_everything
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from bench import checkpoint, memory, metrics, optimizers, registry
 from bench.backbones import Backbone, runs
+from bench.backbones.dropout import drops
 from bench.batches import Cut
 from bench.callbacks import Checkpoint, Evaluations, LossCurve, Predictions
 from bench.config import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
@@ -134,8 +135,9 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
         seed=spec.seed,
         allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
     )
-    if not task.spec.num_classes and task.spec.targets == 1 and task.spec.labelled:
-        method.head.bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
+    bias = cast("torch.nn.Parameter | None", method.head.bias)  # a deep linear network has none
+    if bias is not None and not task.spec.num_classes and task.spec.targets == 1 and task.spec.labelled:
+        bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
     method.adapt(data.first_batch())
     if spec.penalty:
         method.penalties.append(nuclear(method, PenaltyConfig(**spec.penalty)))  # type: ignore[arg-type]
@@ -241,8 +243,8 @@ def _shares(method: Method, cut: Cut) -> list[str]:
     if cut.world * cut.parts == 1:
         return []
     found = ["BatchNorm takes the statistics"] if moving_statistics(method.backbone) else []
-    rates = [module.p for module in method.modules() if isinstance(module, torch.nn.Dropout)]
-    found += ["dropout draws the masks"] if any(rates) or method.head_config.dropout else []
+    adds = method.head_config.dropout or getattr(method.config, "dropout", 0)  # of an update or adapter: a function's
+    found += ["dropout draws the masks"] if adds or drops(method) else []
     return [
         f"{one} of a part of each batch: on other devices or in other micro batches this run differs" for one in found
     ]

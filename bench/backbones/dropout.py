@@ -1,7 +1,8 @@
-"""Every dropout of a network set to one rate, after it was built."""
+"""Every dropout of a network: set to one rate after it was built, and whether there is any."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -22,18 +23,30 @@ def set_dropout(network: nn.Module, rate: float) -> int:
     Returns:
         How many places there are; 0 means that dropout cannot act on this network.
     """
-    places = 0
+    places = [*_places(network)]
+    for module, name in places:
+        setattr(module, name, rate)
+    for module in network.modules():
+        _tell(getattr(module, "config", None), rate)
+    return len(places)
+
+
+def drops(network: nn.Module) -> bool:
+    """Whether any of these places drops something in training."""
+    return any(getattr(module, name) > 0 for module, name in _places(network))
+
+
+def _places(network: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Modules that drop, and the attribute that holds the rate."""
     for module in network.modules():
         if isinstance(module, _DropoutNd):
-            module.p, places = rate, places + 1
+            yield module, "p"
         elif isinstance(module, nn.MultiheadAttention):
-            module.dropout, places = rate, places + 1
+            yield module, "dropout"
         elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout, places = rate, places + 1  # type: ignore[assignment]
+            yield module, "attention_dropout"
         elif _drops_pooled_features(module):
-            module.drop_rate, places = rate, places + 1  # type: ignore[assignment]
-        _tell(getattr(module, "config", None), rate)
-    return places
+            yield module, "drop_rate"
 
 
 def _drops_pooled_features(module: nn.Module) -> bool:

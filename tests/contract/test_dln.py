@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from bench.backbones import open_backbone
 from bench.backbones.linear_net import DeepLinearNet, start
 from bench.backbones.seeding import generator
+from bench.data import Arrays, Corpus
+from bench.task import TaskSpec
+from tasks._arrays import ArrayDataModule
 
 EPS = 0.5
 
@@ -223,3 +228,24 @@ def test_from_a_gaussian_start_more_than_2k_move():
         stayed, moved = stays(start_layer.weight.detach().numpy(), end_layer.weight.detach().numpy(), 0.0)
         assert stayed < D - 2 * K
         assert (moved > 1e-8).sum() > 2 * K
+
+
+class Slope:
+    """y = 2·x₁ for vectors of four numbers."""
+
+    spec = TaskSpec(
+        name="toy/slope", version=1, modality="vector", num_classes=0, metrics=("mse",), primary=("mse",), shape=(4,)
+    )
+    inputs = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    rows = Arrays(inputs, 2 * inputs[:, 0])
+    corpus = Corpus(train=rows, evaluation={"dev": rows}, source="embedded", revision="1")
+
+    def datamodule(self, corpus: Corpus, backbone: Any, spec: Any) -> ArrayDataModule:
+        return ArrayDataModule(self.spec, corpus, spec)
+
+
+def test_one_number_is_learned_without_a_bias(make_lab: Callable[..., Any]) -> None:
+    lab = make_lab(backbone=open_backbone("dln", {"depth": 2}), tasks={"toy/slope": Slope()})
+    run = lab.run(lab.spec("full", task="toy/slope", lr=3e-2, max_steps=100))
+    assert run.method.head.bias is None
+    assert run.losses[-1] < 1e-2 < run.losses[0]

@@ -102,7 +102,7 @@ class PenaltyConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskConfig:
-    """How examples become batches."""
+    """How texts become batches."""
 
     max_length: int = 128
     """Tokens per example, special ones included; longer texts are cut."""

@@ -66,7 +66,7 @@ class Task(ABC):
     modality: ClassVar[Literal["text", "image", "vector"]] = "text"
     """What all its cells read; it decides which backbone is the default."""
     Config: ClassVar[type] = TaskConfig
-    """Options, `--set task.key=value`: the shared ones, or a dataclass that adds to them."""
+    """Options, `--set task.key=value`: those of texts, or a dataclass of its own, which may add to them."""
     spec: TaskSpec
     """Known at once, or, where the data decide (number of classes), once `open` has read them."""
 

@@ -12,7 +12,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bench.config import TaskConfig, in_range
+from bench.config import in_range
 from bench.data import Arrays, Corpus, DataRequest
 from bench.errors import UsageError, did_you_mean
 from bench.task import Task, TaskSpec
@@ -38,7 +38,7 @@ MATRIX, OBSERVED, INPUTS, DEV, NOISE = range(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SyntheticConfig(TaskConfig):
+class SyntheticConfig:
     """The matrix, and what is told of it."""
 
     size: int = 64
@@ -65,7 +65,6 @@ class SyntheticConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        TaskConfig.__post_init__(self)  # `super()` does not find its way through slots
         in_range("task.size", self.size, 2)
         in_range("task.outputs", self.rows, 2)
         in_range("task.noise", self.noise, 0)
@@ -163,7 +162,6 @@ class Synthetic(Task):
             for name, value in given.items()
             if value != getattr(SyntheticConfig(), name)
         ]
-        own = {name: value for name, value in asdict(config).items() if name not in asdict(TaskConfig())}
         known = {"outputs": config.rows, "rank": len(config.values), "spectrum": list(config.values)}
         return Corpus(
             train=train,
@@ -171,7 +169,7 @@ class Synthetic(Task):
             source="embedded",
             revision=f"generator {VERSION}",
             notes=tuple(notes),
-            reading={**own, **known, "samples": len(train), **dict.fromkeys(unused)},
+            reading={**asdict(config), **known, "samples": len(train), **dict.fromkeys(unused)},
         )
 
     def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:

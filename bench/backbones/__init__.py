@@ -7,7 +7,7 @@ import importlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -132,8 +132,10 @@ def open_backbone(name: str, options: Mapping[str, Any], *, runs: Path = Path("r
 
 
 def built(name: str, config: BackboneConfig, loader: str, *modalities: Literal["text", "image", "vector"]) -> Backbone:
-    """A network that `loader` builds from its options and the seed; nothing of it was learned."""
-    options = asdict(config)
+    """A network that `loader` builds from its options and the seed; nothing of it was learned, so none of it has a
+    revision.
+    """
+    options = asdict(replace(config, revision=BackboneConfig().revision))
     what = json.dumps({"name": name, "options": options}, sort_keys=True)
     digest = hashlib.sha256(what.encode()).hexdigest()
     return Backbone(

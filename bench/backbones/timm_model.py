@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,7 @@ class Timm:
         return replace(
             built(name, known, "bench.backbones.timm_net:load_timm", "image"),
             pretrained=True,
+            options=asdict(known),
             path=path,
             weights_hash=content_hash(path) if path.is_dir() else sha256(file),
             parameters=sum(math.prod(shape) for shape in shapes(file).values()),

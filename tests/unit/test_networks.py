@@ -7,7 +7,7 @@ from math import prod
 import pytest
 import timm
 import torch
-from networks import SMALL, build, count, images
+from networks import SMALL, build, count, found, images
 from torch import nn
 
 from bench.backbones.inputs import patch_for
@@ -190,3 +190,8 @@ def test_features_of_vgg11_are_timm_s_without_its_dense_layers():
 def test_stems_leave_what_they_promise_of_the_image(stem, map_side):
     network = resnet18((3, 32, 32), stem=stem, seed=0).eval()
     assert network.model.forward_features(images((3, 32, 32))).shape == (4, 512, map_side, map_side)  # type: ignore[operator]
+
+
+def test_what_is_built_has_no_revision():
+    plain, named = found("mlp"), found("mlp", revision="v2")
+    assert (plain.weights_hash, plain.options) == (named.weights_hash, named.options)

@@ -117,7 +117,7 @@ def test_only_the_examples_count(cell: str) -> None:
     task, corpus = opened(cell, size=8, rank=3)
     assert (task.spec.shape, task.spec.targets, task.spec.higher_is_better) == ((8,), 8, False)
     request = DataRequest(options=asdict(SyntheticConfig(size=8, rank=3)))
-    assert [*Opened("", request, task, corpus).task_options] == ["max_length"]
+    assert [*Opened("", request, task, corpus).task_options] == []
     same = opened(cell, size=8, spectrum="1,0.66666666666666663,0.33333333333333331", outputs=8)[1]
     assert same.hash == corpus.hash and same.reading == corpus.reading
     assert opened(cell, size=8, rank=3, seed=1)[1].hash != corpus.hash

@@ -66,7 +66,7 @@ class ArrayDataModule(StepDataModule):
         dtype = torch.int64 if self.task.num_classes else torch.float32
         return {
             "inputs": {"x": self.prepare(inputs, index, step)},
-            "labels": torch.tensor(split.labels[index], dtype=dtype),
+            "labels": torch.tensor(split.rows.targets[split.chosen[index]], dtype=dtype),
             "index": torch.from_numpy(index.copy()),
             "weight": weight,
             "step": step,

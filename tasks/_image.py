@@ -86,9 +86,9 @@ def _trivial(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
     change = TrivialAugmentWide()
     out = np.empty_like(pixels)
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator of the CPU
         for i, (picture, draw) in enumerate(zip(pixels, draws, strict=True)):
-            torch.manual_seed(int(draw * 2**53))
+            torch.default_generator.manual_seed(int(draw * 2**53))  # manual_seed would set every GPU's too
             changed: Tensor = change(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))))
             out[i] = changed.numpy().transpose(1, 2, 0)
     return out

@@ -46,6 +46,15 @@ def test_flip_and_crop_are_torchvisions_at_the_drawn_places(name):
         assert np.array_equal(out[i], theirs(pixels[i], **where)), i
 
 
+def test_trivial_leaves_the_generators_of_gpus_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    augment("trivial", batch(2), np.array([[0.2], [0.7]]))
+    assert not seeded
+    torch.manual_seed(5)
+    assert seeded == [5], "torch's own function seeds them"
+
+
 def test_trivial_is_torchvisions_under_the_seed_that_was_drawn():
     from torchvision.transforms import TrivialAugmentWide
 

@@ -169,7 +169,8 @@ class MLM(Full):
         )
         masked, selected = masked.to(ids.device), selected.to(ids.device)
         hidden = self.backbone.hidden(**{**inputs, "input_ids": masked})
-        logits = self.mlm_head(hidden[selected], self.backbone.get_input_embeddings().weight).float()
+        logits = self.mlm_head(hidden[selected], self.backbone.get_input_embeddings().weight)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # 16 bits are too few for sums
         wanted, rows = ids[selected], selected.nonzero()[:, 0]
         found = torch.stack(
             [

@@ -117,6 +117,20 @@ def test_held_out_scores_are_those_of_all_selected_words_at_once(mlm: Any, refer
     assert set(found) == {"mlm_loss", "perplexity", "mlm_accuracy", "probe_accuracy", "probe_matthews"}
 
 
+@torch.no_grad()
+def test_64_bits_are_kept(mlm: Any) -> None:
+    data, method = mlm
+    batch = next(iter(data.val_dataloader()[0]))
+    single = method.validation_step(batch, 0)
+    try:
+        double = method.double().validation_step(batch, 0)
+    finally:
+        method.float()
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    assert not torch.equal(double.float().double(), double), "numbers that 32 bits do not hold"
+    assert torch.allclose(single.double(), double, rtol=1e-4)
+
+
 def test_words_of_an_example_change_with_the_step_and_held_out_ones_never(mlm: Any) -> None:
     data, method = mlm
     batch = data.first_batch()

@@ -91,7 +91,8 @@ class Folder:
     def _hash(self) -> str:
         """Of the names of all, and the contents of all pictures."""
         digest = hashlib.sha256()
-        for name in (*self._listing.empty, *(first.where for first in self._listing.rejects.by_reason.values())):
+        rejects = self._listing.rejects.by_reason.values()
+        for name in (*self._listing.empty, *(f"{first.times} {first.where}" for first in rejects)):
             digest.update(f"{name}\0".encode(errors="surrogateescape"))
         for entry in self._listing.entries:
             digest.update(f"{entry.name}\0{_sha256(self.folder / entry.name)}\0".encode(errors="surrogateescape"))

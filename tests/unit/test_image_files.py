@@ -119,6 +119,13 @@ def test_bad_pictures_are_named_or_left_out(tmp_path, reason, packed):
     assert any("1 of 13 images left out" in note and "train/dog/9.png" in note for note in corpus.notes)
 
 
+def test_what_is_left_out_later_is_counted_too(tmp_path):
+    folder = write_tree(tmp_path / "pets", tree())
+    for count, name in enumerate(("1.png", "2.png"), 1):
+        (folder / "train" / name).write_bytes(encoded(picture(0)))
+        assert opened(folder, on_bad="skip")[1].reading["left_out"] == {"in no class folder": count}
+
+
 def test_a_class_folder_without_an_image_is_named_or_left_out(tmp_path):
     folder = write_tree(tmp_path / "pets", tree())
     (folder / "train" / "emu").mkdir()

@@ -44,7 +44,8 @@ class Run:
             raise EnvironmentProblem(
                 f"run {there['run_id']} has no trained backbone to give",
                 f"it is {there['state']}; {there['spec']['method']} with runtime.save={_saves(there)}",
-                "Take a finished run of mae, mlm or dropout, or run it again with --set runtime.save=all.",
+                "Take a finished run of mae, mlm or dropout, or run its command with another --out and "
+                "--set runtime.save=all.",
             )
         spec = there["spec"]
         chain = {"run_id": there["run_id"], "group_id": there["group_id"]}

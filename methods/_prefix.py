@@ -133,7 +133,7 @@ class _Enough(Exception):
 
 
 def _changes(data: Any) -> bool:
-    """Whether examples of the first step would be other ones than in evaluation; asked of many, as chance spares some."""
+    """Whether augmentation changes examples of the first step; many are asked, as chance spares some."""
     index = np.arange(min(len(data.train.lengths), ASKED))
     plain, first = (data.collate(data.train, index, step=step)["inputs"] for step in (-1, 0))
     return any(not torch.equal(tensor, plain[name]) for name, tensor in first.items())

@@ -23,7 +23,7 @@ from bench.plan import Cell, Plan, notes
 from bench.progress import Progress, make_progress
 from bench.spec import Request
 
-PACKAGES = ("torch", "lightning", "transformers", "torchmetrics", "datasets", "lowrank-bench")
+PACKAGES = ("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "datasets", "lowrank-bench")
 FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""
 SELECTION = "selection"

@@ -18,7 +18,7 @@ from bench.errors import BenchError, EnvironmentProblem, UsageError
 from bench.exchange import open_folder
 from bench.opening import Opened, Skip, open_backbones, open_tasks
 from bench.settings import named, resolve_all
-from bench.spec import Option, Request, RunSpec
+from bench.spec import DEFAULT_BACKBONES, Option, Request, RunSpec
 from bench.task import Task
 
 DEFAULT_STEPS = 150
@@ -113,7 +113,7 @@ def make(request: Request) -> Plan:
         raise _nothing(skipped)
     cells: list[Cell] = []
     for method, backbone, opened in product(request.methods, backbones, tasks):
-        if not request.backbones and opened.task.spec.modality not in backbone.modalities:
+        if not request.backbones and DEFAULT_BACKBONES[opened.task.spec.modality] != backbone.name:
             continue
         if misfit := _misfit(request, method, backbone, opened):
             skipped.append(Skip(name=f"{method} × {opened.task.spec.name}", error=misfit))

@@ -36,7 +36,8 @@ class Method(LightningModule):
         Config: frozen, keyword-only dataclass of the method's options; attribute docs are their help.
         learning_rate: default of `--lr`.
         learning_rates: three candidates of `--select lr` where `--lr` names none.
-        scratch_learning_rate: default of `--lr` where nothing of the backbone was learned before; 0: `learning_rate`.
+        scratch_learning_rate: default of `--lr` where nothing of the backbone was learned before, and the middle one of
+            three candidates; 0: as for a pretrained one.
         needs: modalities it works on.
         supervised: whether it needs labels.
         primary: the metrics of `evaluate` whose mean is the primary one; empty: the task's.

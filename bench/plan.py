@@ -113,7 +113,7 @@ def make(request: Request) -> Plan:
         raise _nothing(skipped)
     cells: list[Cell] = []
     for method, backbone, opened in product(request.methods, backbones, tasks):
-        if not request.backbones and backbone.name != DEFAULT_BACKBONES[opened.task.spec.modality]:
+        if not request.backbones and DEFAULT_BACKBONES[opened.task.spec.modality] != backbone.name:
             continue
         if misfit := _misfit(request, method, backbone, opened):
             skipped.append(Skip(name=f"{method} × {opened.task.spec.name}", error=misfit))
@@ -159,11 +159,13 @@ def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, 
     """One cell per learning rate, or one whose learning rate its trials on `decides` choose."""
     attributes = describe_entry("methods", base.method).attributes
     given: dict[str, Any] = {"opened": opened, "backbone": backbone}
+    scratch = 0.0 if backbone.pretrained else float(attributes.get("scratch_learning_rate", 0.0))
     if not request.select:
-        own = float(attributes.get("learning_rate", 1e-3))
-        rates = request.lrs or ((not backbone.pretrained and float(attributes["scratch_learning_rate"])) or own,)
+        rates = request.lrs or (scratch or float(attributes.get("learning_rate", 1e-3)),)
         return [Cell(spec=base.with_(lr=rate), **given) for rate in rates]
-    rates = request.lrs or tuple(float(rate) for rate in attributes.get("learning_rates", (3e-4, 1e-3, 3e-3)))
+    around = tuple(float(f"{factor * scratch:.1g}") for factor in (0.3, 1, 3)) if scratch else ()
+    own = around or attributes.get("learning_rates", (3e-4, 1e-3, 3e-3))
+    rates = request.lrs or tuple(float(rate) for rate in own)
     name = decides.task.spec.name
     trial = base.with_(task=name, task_options=decides.task_options, seed=SELECT_SEED, track="off")
     trial = trial.with_(holdout=_holdout(decides.corpus))

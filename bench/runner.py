@@ -24,8 +24,8 @@ from bench.progress import Progress, make_progress
 from bench.spec import Request
 
 PACKAGES = (
-    *("torch", "lightning", "transformers", "torchmetrics", "datasets", "lowrank-bench"),
-    *("timm", "torchvision", "pillow", "scikit-learn", "numpy"),
+    *("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "datasets", "lowrank-bench"),
+    *("numpy", "pillow", "scikit-learn"),
 )
 FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""

@@ -87,12 +87,16 @@ def _send(record: Record, folder: Path, mode: str) -> str | None:
 
 
 def _log(run: Any, record: Record) -> None:
-    """Loss curve, score, summary and the table of ranks."""
+    """Loss curve, scores on the way and at the end, summary and the table of ranks."""
     primary = record["metrics"]["primary"]
     run.define_metric("train/loss", step_metric="step", summary="min")
     run.define_metric("primary", summary="max" if primary["higher_is_better"] else "min")
     for point in record["curve"]:
         run.log({"step": point["step"], "train/loss": point["loss"]})
+    run.define_metric("evaluation/*", step_metric="step")
+    for row in record.get("evaluations", ()):
+        scores = {f"{split}/{n}": value for split, found in row["metrics"].items() for n, value in found.items()}
+        run.log({"step": row["step"], **{f"evaluation/{name}": value for name, value in scores.items()}})
     run.log({"primary": primary["value"]})
     run.summary.update(_summary(record))
     if record["ranks"]:

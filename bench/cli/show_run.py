@@ -14,7 +14,7 @@ def text(record: dict[str, Any]) -> str:
     """State, specification, scores, parameters, ranks, cost, warnings, and the command that made it."""
     spec = record["spec"]
     title = f"run {record['run_id']}  ·  {record['state']}  ·  {spec['method']} on {spec['task']}, seed {spec['seed']}"
-    results = (_results(record), _ranks(record), _report(record))
+    results = (_results(record), _evaluations(record), _ranks(record), _report(record))
     sections = [title, _error(record), *results, _specification(record), _provenance(record)]
     return "\n\n".join(filter(None, sections))
 
@@ -53,6 +53,17 @@ def _results(record: dict[str, Any]) -> str:
             rows.append(("cached", f"{kept / 2**20:,.1f} MiB, computed once per example"))
         rows.append(("device", f"{cost['devices']} × {cost['device']}{peak}"))
     return table(("result", ""), rows) if rows else ""
+
+
+def _evaluations(record: dict[str, Any]) -> str:
+    """Scores on the way, a row for each time the first split was evaluated."""
+    rows = record.get("evaluations") or []
+    if not rows:
+        return ""
+    first, *_ = rows[0]["metrics"]
+    names = tuple(rows[0]["metrics"][first])
+    body = [(str(row["step"]), *(f"{row['metrics'][first][name]:.4f}" for name in names)) for row in rows]
+    return f"{first} on the way\n" + table(("step", *names), body)
 
 
 def _ranks(record: dict[str, Any]) -> str:

@@ -260,3 +260,21 @@ def test_show_run_prints_the_curve_over_dropped_adapters(
     assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "by n dropped" in line]
     assert line.split("by n dropped")[1].strip() == "1: 0.3750, 2: 0.2500"
+
+
+def test_show_run_with_scores_on_the_way_and_a_trained_backbone(
+    tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"step": step, "metrics": {"dev": {"accuracy": value}}} for step, value in ((10, 0.25), (20, 0.5))]
+    chain = {"run_id": "a" * 16, "group_id": "b" * 16, "method": "mae", "task": "digits", "backbone": "vit"}
+    reading = {"mode": "grey", "mean": [0.25, 0.5], "left_out": {}}
+    made = make_record(evaluations=rows, source={"reading": reading}, cost={"optimizer_bytes": 3 * 2**20})
+    made["backbone"] |= {"name": f"runs:{'a' * 16}", "parent": {**chain, "parent": None}}
+    record.write(made, record.folder(tmp_path, made["run_id"]))
+    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    lines = [line.split() for line in text.splitlines()]
+    assert ["step", "accuracy"] in lines and ["10", "0.2500"] in lines and ["20", "0.5000"] in lines
+    assert "← mae on digits from vit" in text
+    assert ["mean", "0.25,", "0.5"] in lines and ["mode", "grey"] in lines
+    assert "3.0 MiB of state" in text

@@ -124,11 +124,3 @@ def test_a_task_without_cells_has_none() -> None:
     with pytest.raises(UsageError, match="unknown task 'digits/eights'") as caught:
         plan.make(Request(methods=("linear",), tasks=("digits/eights",)))
     assert caught.value.todo == "Did you mean 'digits'?"
-
-
-def test_every_task_has_the_default_backbone_of_its_modality_alone() -> None:
-    made = plan.make(Request(methods=("full",), tasks=("digits", "synthetic/regression")))
-    assert [(cell.spec.task, cell.backbone.name) for cell in made.cells] == [
-        ("digits", "vit"),
-        ("synthetic/regression", "dln"),
-    ]

@@ -9,9 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.spectra import Delta, effective_rank, energy_rank, singular_values, stable_rank
+from bench.spectra import (
+    Delta,
+    effective_rank,
+    energy_rank,
+    nuclear_to_frobenius,
+    nuclear_to_spectral,
+    numerical_rank,
+    participation_ratio,
+    rankme,
+    singular_values,
+    stable_rank,
+)
 
-FUNCTIONS: list[Callable[..., Tensor]] = [stable_rank, effective_rank, energy_rank]
+RATIOS: list[Callable[..., Tensor]] = [rankme, participation_ratio, nuclear_to_frobenius, nuclear_to_spectral]
+FUNCTIONS: list[Callable[..., Tensor]] = [stable_rank, effective_rank, energy_rank, *RATIOS]
 
 
 def svd(matrix: Tensor) -> np.ndarray:
@@ -173,3 +185,55 @@ def test_a_dense_delta_is_its_own_product() -> None:
     delta = Delta(factors=(matrix,), nominal=5)
     assert torch.equal(delta.dense(), matrix)
     assert delta.singular_values().numpy() == pytest.approx(svd(matrix), rel=1e-12)
+
+
+TABLE = {
+    (4.0, 3.0, 2.0, 1.0): (3.5961161975, 2.5423728814, 1.8257418584),
+    tuple(2.0**-i for i in range(8)): (3.8986734728, 1.6666158048, 1.7252981471),
+}
+"""Spectrum → RankMe, participation ratio, nuclear norm over Frobenius norm, to ten digits."""
+
+
+@pytest.mark.parametrize("sigma", TABLE)
+def test_reference_table_of_the_other_metrics(sigma: tuple[float, ...]) -> None:
+    given = np.array(sigma)[::-1].copy()
+    found = [float(f(given, singular_values=True)) for f in (rankme, participation_ratio, nuclear_to_frobenius)]
+    assert found == pytest.approx(TABLE[sigma], abs=1e-9)
+    assert float(nuclear_to_spectral(given, singular_values=True)) == pytest.approx(sum(sigma) / sigma[0], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_other_metrics_are_numpys(name: str) -> None:
+    matrix = MATRICES[name]
+    sigma = svd(matrix)
+    p = sigma / sigma.sum() + 1e-7
+    wanted = {
+        rankme: np.exp(-(p * np.log(p)).sum()),
+        participation_ratio: (sigma**2).sum() ** 2 / (sigma**4).sum(),
+        nuclear_to_frobenius: np.linalg.norm(matrix.numpy(), "nuc") / np.linalg.norm(matrix.numpy()),
+        nuclear_to_spectral: np.linalg.norm(matrix.numpy(), "nuc") / np.linalg.norm(matrix.numpy(), 2),
+    }
+    for function, want in wanted.items():
+        for given in (matrix, matrix.numpy()):
+            assert float(function(given)) == pytest.approx(want, rel=1e-9), function.__name__
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", MATRICES)
+def test_numerical_rank_is_numpys(name: str, dtype: torch.dtype) -> None:
+    matrix = MATRICES[name].to(dtype)
+    tolerance = svd(matrix).max() * max(matrix.shape) * np.finfo(matrix.numpy().dtype).eps
+    want = np.linalg.matrix_rank(matrix.double().numpy(), tol=tolerance)
+    assert int(numerical_rank(matrix)) == int(numerical_rank(matrix.numpy())) == want
+    if dtype == torch.float64:
+        assert want == np.linalg.matrix_rank(matrix.numpy())
+
+
+def test_numerical_rank_sees_below_the_gram_matrix() -> None:
+    """A float64 matrix of rank 5: the square roots of its Gram matrix's eigenvalues end at 1e-8·σ₁, and count more."""
+    matrix = random(64, 5) @ random(5, 64, seed=1)
+    gram = torch.linalg.eigvalsh(matrix @ matrix.mT).clamp_min(0).sqrt()
+    assert int(numerical_rank(matrix)) == 5 < int((gram > gram.max() * 64 * 2.2e-16).sum())
+    batch = torch.stack([matrix, torch.zeros(64, 64, dtype=torch.float64)])
+    assert numerical_rank(batch).tolist() == [5, 0]
+    assert numerical_rank(batch).dtype == torch.int64

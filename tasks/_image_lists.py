@@ -12,6 +12,8 @@ from tasks._image_rejects import Rejects
 
 LISTS = {"train": "train800val200.txt", "test": "test.txt"}
 """Split → its list: VTAB-1k trains on its 800 and 200 examples together (arXiv 1910.04867)."""
+DIGITS = 6
+"""Most digits in the number of a class: a wrong column is no class, and asks for no memory."""
 
 
 class Lists:
@@ -35,7 +37,7 @@ class Lists:
             digest.update(f"{entry.split}\0{entry.label}\0{content}\0".encode())
         self._listing = Listing(entries=entries, rejects=Rejects())
         self.sha256 = digest.hexdigest()
-        self.classes = tuple(map(str, range(1 + max(int(entry.label) for entry in entries))))
+        self.classes = tuple(map(str, range(1 + max((int(entry.label) for entry in entries), default=-1))))
 
     def listing(self) -> Listing:
         """Every line."""
@@ -51,7 +53,7 @@ class Lists:
             if not line.strip():
                 continue
             name, _, label = line.strip().rpartition(" ")
-            if not name or not label.isdecimal():
+            if not name or not label.isdecimal() or len(label) > DIGITS:
                 bad(file, "expected a path, a space and the number of a class", f"line {number}")
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 bad(file, f"a path that leads out of the folder: {name}", f"line {number}")

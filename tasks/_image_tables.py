@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BATCH = 256
 """Rows in memory at a time."""
+MOST = 10**6
+"""Classes at most: a column of other numbers is no class, and asks for no memory."""
 LABELS = ("fine_label", "label", "cls", "labels")
 """Columns of the class, the first that is there counts (CIFAR-100 has a coarse one too)."""
 
@@ -54,7 +56,8 @@ class Tables:
 
     def _numbers(self) -> tuple[str, ...]:
         """Names of classes that have none."""
-        highest = max((label for part in self.parts for _, label in self._labels(part) if label is not None), default=0)
+        labels = (label for part in self.parts for _, label in self._labels(part))
+        highest = max((label for label in labels if isinstance(label, int) and label < MOST), default=-1)
         return tuple(map(str, range(highest + 1)))
 
     def listing(self) -> Listing:

@@ -31,7 +31,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        in_range("task.size", self.size or 8, 1, 1024)
+        in_range("task.size", 1 if self.size is None else self.size, 1, 1024)
 
 
 class ImageTask(Task):

@@ -35,7 +35,7 @@ class DLN:
             """Check ranges."""
             BackboneConfig.__post_init__(self)
             in_range("backbone.depth", self.depth, 1)
-            in_range("backbone.width", self.width or 1, 1)
+            in_range("backbone.width", 1 if self.width is None else self.width, 1)
             in_range("backbone.init_scale", self.init_scale, 0)
 
     def open(self, name: str, config: Config) -> Backbone:

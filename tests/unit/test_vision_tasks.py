@@ -212,10 +212,29 @@ def test_vtabs_lists(tmp_path):
     corpus = VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
     assert np.array_equal(corpus.train.inputs, np.stack([picture(i) for i in (3, 1, 2, 0)]))
     assert corpus.train.targets.tolist() == [1, 1, 0, 0]
-    for line, words in [("images/x.png one", "line 2"), ("../../x.png 1", "leads out"), ("images/x.png 1", "read")]:
+    bad = {"images/x.png one": "line 2", "images/x.png 20261124103000": "line 2"}
+    for line, words in {**bad, "../../x.png 1": "leads out", "images/x.png 1": "read"}.items():
         (folder / "test.txt").write_text(f"images/test/0.png 0\n{line}\n")
         with pytest.raises(DataProblem, match=words):
             VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
+    for split in ("train800val200", "test"):
+        (folder / f"{split}.txt").write_text("\n")
+    with pytest.raises(DataProblem, match="no images in"):
+        VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], [20261124103000, 0], [0.5, 1.5]])
+def test_a_column_of_something_else_is_no_class(tmp_path, labels):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "dtd"
+    folder.mkdir()
+    rows = pa.table({"image": [encoded(picture(i)) for i in range(2)], "label": labels})
+    for split in ("train", "test"):
+        pq.write_table(rows, folder / f"{split}.parquet")
+    with pytest.raises(DataProblem, match="row 1: its label is no class"):
+        VTAB("dtd").open(asked(folder))
 
 
 def test_an_unknown_cell_is_a_usage_error():

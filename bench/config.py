@@ -171,14 +171,17 @@ class AllocationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
-    """How a run is executed; nothing here changes its result or its identity."""
+    """How a run is executed; nothing here is part of its identity, and where a micro batch changes the result, as with
+    dropout or BatchNorm, a warning says so.
+    """
 
     micro_batch: int = 0
     """Examples per forward pass and device; 0 is the whole share of the device. Must divide it."""
     eval_batch: int = 64
     """Examples per forward pass in evaluation."""
     save: Literal["adapter", "all", "none"] = "adapter"
-    """Which weights a run keeps: what a parameter-efficient method trained, also a full fine-tune's, or nothing."""
+    """Which weights a run keeps: what a parameter-efficient method trained and the network of a pretraining, also a full
+    fine-tune's, or nothing."""
     workers: int = 0
     """Loader processes; the data is in memory, so 0 is nearly always fastest."""
     checkpoint_s: float | None = 60.0

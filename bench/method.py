@@ -86,7 +86,7 @@ class Method(LightningModule):
             task: decides the width of the head and the loss.
             config: the method's options.
             head: options of the head.
-            optim: options of AdamW and its schedule.
+            optim: options of the optimiser and its schedule.
             lr: learning rate.
             seed: seeds the head, so that every method starts from the same one, and what the method adds.
             allocation: how rank is shared out, by a method that allocates; None: uniformly.

@@ -17,6 +17,7 @@ from bench.data import DataRequest
 from bench.errors import AbsentTask, DataProblem, UsageError
 from tasks._vision_schema import CIFAR10 as NAMES
 from tasks.digits import Digits
+from tasks.image import ImageConfig
 from tasks.vision import CIFAR10, CIFAR100, MNIST, FashionMNIST
 from tasks.vtab import VTAB
 
@@ -235,6 +236,11 @@ def test_a_column_of_something_else_is_no_class(tmp_path, labels):
         pq.write_table(rows, folder / f"{split}.parquet")
     with pytest.raises(DataProblem, match="row 1: its label is no class"):
         VTAB("dtd").open(asked(folder))
+
+
+def test_a_size_of_nothing_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"task\.size=0"):
+        ImageConfig(size=0)
 
 
 def test_an_unknown_cell_is_a_usage_error():

@@ -180,8 +180,8 @@ class RuntimeConfig:
     eval_batch: int = 64
     """Examples per forward pass in evaluation."""
     save: Literal["adapter", "all", "none"] = "adapter"
-    """Which weights a run keeps: what a parameter-efficient method trained and the network of a pretraining, also a full
-    fine-tune's, or nothing."""
+    """Which weights a run keeps: what a parameter-efficient method trained and the network of a pretraining, also those
+    of full training, or nothing."""
     workers: int = 0
     """Loader processes; the data is in memory, so 0 is nearly always fastest."""
     checkpoint_s: float | None = 60.0

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import gc
-import platform
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
 from bench import checkpoint, errors, failure, record
+from bench.blank import blank
 from bench.errors import BenchError, EnvironmentProblem
-from bench.plan import Cell, Plan, notes
+from bench.plan import Cell, Plan
+from bench.plan_words import notes
 from bench.progress import Progress, make_progress
 from bench.spec import Request
 
-PACKAGES = (
-    *("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "datasets", "lowrank-bench"),
-    *("numpy", "pillow", "scikit-learn"),
-)
 FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""
 SELECTION = "selection"
@@ -101,7 +94,7 @@ def _existing(folder: Path) -> record.Record | None:
 
 def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) -> record.Record:
     """Train one cell; whatever happens is a state in its record."""
-    made, log = _blank(cell), folder / failure.LOG
+    made, log = blank(cell), folder / failure.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
     state: record.State = "done"
@@ -196,73 +189,6 @@ def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
         "chosen": best[1],
     }
     return replace(cell, spec=cell.spec.with_(lr=best[1])), selection
-
-
-def _blank(cell: Cell) -> record.Record:
-    """A record before the run: everything known, nothing measured."""
-    spec, task, corpus = cell.spec, cell.task.spec, cell.corpus
-    sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
-    return {
-        "schema": record.SCHEMA,
-        "run_id": cell.run_id,
-        "group_id": cell.group_id,
-        "state": "running",
-        "error": None,
-        "warnings": [],
-        "spec": spec.to_json(),
-        "lr": spec.lr,
-        "task": {n: getattr(task, n) for n in ("name", "version", "modality", "num_classes", "note")},
-        "backbone": {
-            "name": cell.backbone.name,
-            "parameters": cell.backbone.parameters,
-            "weights_hash": cell.backbone.weights_hash,
-            "pooling": cell.backbone.pooling,
-            **({"parent": cell.backbone.parent} if cell.backbone.parent else {}),
-        },
-        "source": {
-            "kind": corpus.source,
-            "revision": corpus.revision,
-            "data_hash": corpus.hash,
-            "train_examples": min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
-            "evaluation_examples": sizes,
-            **({"reading": dict(corpus.reading)} if corpus.reading else {}),
-        },
-        "metrics": None,
-        "params": None,
-        "selection": None,
-        "ranks": [],
-        "cost": None,
-        "curve": [],
-        "provenance": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": ["bench", *sys.argv[1:]],
-            "git": _git(),
-            "packages": {name: metadata.version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-        "tracking": None,
-    }
-
-
-def _more_packages(method: str) -> tuple[str, ...]:
-    """Packages that decide the results of this method alone."""
-    from bench.tuners import PREFIX
-
-    return ("peft",) if method.startswith(PREFIX) else ()
-
-
-@cache
-def _git() -> str | None:
-    """Commit of this suite's own checkout, `+` if it has changes; None where it is installed without one."""
-    here = Path(__file__).parent
-    try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _report(plan: Plan, request: Request, records: list[record.Record], *, as_json: bool) -> None:

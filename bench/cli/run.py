@@ -145,7 +145,8 @@ def handle(options: argparse.Namespace) -> int:
     settings.resolve_all(request.settings, request.methods, request.families, request.openers)
     check()
 
-    from bench.plan import describe, make  # opens data and backbones
+    from bench.plan import make  # opens data and backbones
+    from bench.plan_words import describe
 
     plan = make(request)
     if options.dry_run:

@@ -22,7 +22,8 @@ from bench.cli.output import table
 from bench.cli.run import make_request
 from bench.cli.run import parser as run_parser
 from bench.errors import BenchError
-from bench.plan import Cell, describe, make
+from bench.plan import Cell, make
+from bench.plan_words import describe
 from bench.spec import Option
 
 EPOCHS = 2

@@ -36,7 +36,8 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise seen.raises
         return seen.code
 
-    monkeypatch.setitem(sys.modules, "bench.plan", SimpleNamespace(make=make, describe=lambda plan: "1 cell"))
+    monkeypatch.setitem(sys.modules, "bench.plan", SimpleNamespace(make=make))
+    monkeypatch.setitem(sys.modules, "bench.plan_words", SimpleNamespace(describe=lambda plan: "1 cell"))
     monkeypatch.setitem(sys.modules, "bench.runner", SimpleNamespace(execute=execute))
     monkeypatch.setattr(run_verb, "check", lambda: None)
     monkeypatch.delenv("BENCH_DATA", raising=False)

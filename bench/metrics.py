@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,11 +82,6 @@ class RelativeError(Metric):
 
 def _alike(values: Tensor) -> bool:
     return bool((values == values[0]).all())
-
-
-def primary(task: TaskSpec, values: Mapping[str, float]) -> float:
-    """Mean of the task's primary metrics."""
-    return mean([values[name] for name in task.primary])
 
 
 def mean(values: Sequence[float]) -> float:

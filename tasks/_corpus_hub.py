@@ -16,7 +16,7 @@ from bench.errors import DataProblem
 from bench.hub import unreachable
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-TODO = "Name a folder of texts instead, --task corpus:PATH; or leave --data hub out for the embedded docstrings."
+HOW = "Name a folder of texts instead, --task corpus:PATH; or leave --data hub out for the embedded docstrings."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,4 +139,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _lost(wanted: Wanted, known: str) -> DataProblem:
-    return DataProblem(f"the texts of {wanted} cannot be had", known, TODO)
+    return DataProblem(f"the texts of {wanted} cannot be had", known, HOW)

@@ -24,7 +24,7 @@ SUFFIXES = (".txt", ".md")
 LONGEST = 1 << 16
 """Bytes of the longest passage."""
 BOM = b"\xef\xbb\xbf"
-TODO = "Name a folder of .txt or .md files, or one text file: --task corpus:PATH."
+HOW = "Name a folder of .txt or .md files, or one text file: --task corpus:PATH."
 
 
 class Digest(Protocol):
@@ -70,14 +70,14 @@ def find(path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         kind = "is neither a file nor a folder" if path.exists() else "does not exist"
-        raise DataProblem(f"{path} {kind}", f"looked from {Path.cwd()}", TODO)
+        raise DataProblem(f"{path} {kind}", f"looked from {Path.cwd()}", HOW)
     found: list[Path] = []
     for folder, folders, names in os.walk(path, onerror=_refuse):
         folders.sort()
         texts = [Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
         found += [file for file in texts if file.is_file() or file.is_symlink()]  # no pipe; a broken link is an error
     if not found:
-        raise DataProblem(f"there is no text in {path}", f"no file below it ends in {' or '.join(SUFFIXES)}", TODO)
+        raise DataProblem(f"there is no text in {path}", f"no file below it ends in {' or '.join(SUFFIXES)}", HOW)
     return tuple(sorted(found, key=lambda file: file.relative_to(path).as_posix()))
 
 
@@ -107,7 +107,7 @@ def read(files: Sequence[Path], *, unit: Unit, on_bad: Literal["error", "skip"])
         bad = sum(left_out.values())
         known = f"{bad} passages left out, which are not UTF-8" if bad else "nothing but blank lines, if anything"
         what = f"{files[0].name} holds no text" if len(files) == 1 else f"none of {len(files)} files holds text"
-        raise DataProblem(what, f"first file: {files[0]}; {known}", TODO)
+        raise DataProblem(what, f"first file: {files[0]}; {known}", HOW)
     return Reading(Passages(tuple(files), places), digest.hexdigest(), left_out, first)
 
 

@@ -78,13 +78,11 @@ def fit(
         scores = _scores(data, method, predictions, trainer.world_size)
         eval_s = time.perf_counter() - began
         sweep = list(_sweep(trainer, method, data, predictions))
-        state_bytes = sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers)
     method = method.cpu()
     ranks = [{"layer": name, **delta.ranks()} for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
-        head = {f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}  # a frozen one too
-        _save({**head, **exported}, directory, runtime, small=method.saves_adapter)
+        _save(method, exported, directory, runtime)
         if runtime.save in _KEEPS_BACKBONE[method.saves_backbone]:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
     return {
@@ -96,15 +94,9 @@ def fit(
         },
         "ranks": ranks,
         "cost": {
-            "steps": data.steps,
-            "samples": data.samples,
+            **_cost(trainer, data, method),
             "train_s": round(curve.train_s, 3),
             "eval_s": round(eval_s, 3),
-            "peak_memory_bytes": memory.peak(),
-            "cache_bytes": method.cache_bytes,
-            "optimizer_bytes": state_bytes,
-            "device": _device(trainer),
-            "devices": trainer.world_size,
             "resumed_at": keeper.resumed,
         },
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
@@ -113,6 +105,19 @@ def fit(
         **({"evaluations": scored.rows} if scored.rows else {}),
         **({"sweep": sweep} if sweep else {}),
         **({"report": report} if (report := _report(method)) else {}),
+    }
+
+
+def _cost(trainer: Trainer, data: Any, method: Method) -> dict[str, Any]:
+    """What a run took, but for its times."""
+    return {
+        "steps": data.steps,
+        "samples": data.samples,
+        "peak_memory_bytes": memory.peak(),
+        "cache_bytes": method.cache_bytes,
+        "optimizer_bytes": sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
+        "device": _device(trainer),
+        "devices": trainer.world_size,
     }
 
 
@@ -221,9 +226,11 @@ def _sweep(trainer: Trainer, method: Method, data: Any, predictions: Predictions
         yield {**setting, "primary": scores["primary"]["value"], "metrics": scores["all"]}
 
 
-def _save(tensors: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig, *, small: bool) -> None:
-    if runtime.save == "none" or (runtime.save == "adapter" and not small):
+def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
+    """Write what was trained, where that is asked, with the head, a frozen one too."""
+    if runtime.save == "none" or (runtime.save == "adapter" and not method.saves_adapter):
         return
+    tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
     with tempfile.NamedTemporaryFile(dir=directory, delete=False) as temporary:
         pass
     save_file({name: t.contiguous() for name, t in tensors.items()}, temporary.name)

@@ -1,0 +1,77 @@
+"""Figures as data: what is drawn, said once, for a picture (`bench.figures.png`) and a page (`bench.figures.page`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Axis = Literal["linear", "log"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One line, or one set of points, of a panel.
+
+    Attributes:
+        name: what the legend says; series of one name share colour and entry.
+        x, y: numbers of equal count; x may be names instead (bars and points over categories).
+        spread: half the height of whiskers, or none.
+        form: how it is drawn; `dashed` is for what theory predicts.
+    """
+
+    name: str
+    x: Sequence[float] | Sequence[str]
+    y: Sequence[float]
+    spread: Sequence[float] = ()
+    form: Literal["line", "points", "dashed", "bars"] = "line"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Map:
+    """Numbers over two axes as colours, such as effective rank over steps and layers.
+
+    Attributes:
+        x, y: what columns and rows stand for.
+        z: rows of numbers, one row for each of `y`.
+        unit: what the colours mean.
+    """
+
+    x: Sequence[float] | Sequence[str]
+    y: Sequence[float] | Sequence[str]
+    z: Sequence[Sequence[float]]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        title: what is seen, in a few words.
+        x, y: labels of the axes, with units.
+        content: lines, or one map.
+    """
+
+    title: str
+    x: str
+    y: str
+    content: Sequence[Series] | Map
+    x_axis: Axis = "linear"
+    y_axis: Axis = "linear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """Panels under one title.
+
+    Attributes:
+        title: one line.
+        caption: where the numbers come from, in a sentence or two.
+        columns: panels beside each other.
+    """
+
+    title: str
+    panels: Sequence[Panel]
+    caption: str = ""
+    columns: int = 2

@@ -54,6 +54,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "experiments": {
         "parsimony": "bench.experiments.parsimony:Parsimony",
+        "dropout-nuclear": "bench.experiments.dropout_nuclear:DropoutNuclear",
         "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
     },
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -39,7 +39,6 @@ class Parsimony(Experiment):
     """
 
     place: ClassVar[str] = "Section 3, Theorem 2"
-    quick: ClassVar[Mapping[str, Any]] = {}
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:

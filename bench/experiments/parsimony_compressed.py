@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bench.config import in_range
 from bench.errors import Diverged, UsageError
@@ -35,7 +35,6 @@ class ParsimonyCompressed(Experiment):
     """
 
     place: ClassVar[str] = "Section 3.2, Deep LoRA"
-    quick: ClassVar[Mapping[str, Any]] = {}
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:

@@ -55,6 +55,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     "experiments": {
         "parsimony": "bench.experiments.parsimony:Parsimony",
         "dropout-nuclear": "bench.experiments.dropout_nuclear:DropoutNuclear",
+        "nuclear-norm": "bench.experiments.nuclear_norm:NuclearNorm",
         "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
     },
 }

@@ -56,6 +56,9 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "parsimony": "bench.experiments.parsimony:Parsimony",
         "dropout-nuclear": "bench.experiments.dropout_nuclear:DropoutNuclear",
         "nuclear-norm": "bench.experiments.nuclear_norm:NuclearNorm",
+        "lora-vs-full": "bench.experiments.lora_vs_full:LoRAVsFull",
+        "deeplora-fewshot": "bench.experiments.deeplora_fewshot:DeepLoRAFewShot",
+        "adalora-allocation": "bench.experiments.adalora_allocation:AdaLoRAAllocation",
         "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
     },
 }

@@ -67,6 +67,14 @@ class Lab:
         for cell in plan.cells:
             yield trained(cell.spec, cell.task, cell.corpus, cell.backbone, callbacks=callbacks)
 
+    def built(self, words: str, *more: str) -> Iterator[tuple[Method, Any]]:
+        """The adapted, untrained method and its data of every cell of `bench run WORDS …`."""
+        from bench.fit import build
+
+        for cell in self._plan(words, *more)[0].cells:
+            data, method, _ = build(cell.spec, cell.task, cell.corpus, cell.backbone)
+            yield method, data
+
     def folder_of(self, record: Record) -> Path:
         """The folder of a run."""
         return self.folder / "runs" / record["run_id"]

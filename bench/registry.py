@@ -54,6 +54,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "experiments": {
         "parsimony": "bench.experiments.parsimony:Parsimony",
+        "figure1": "bench.experiments.figure1:Figure1",
+        "optimizers": "bench.experiments.optimizers:Optimizers",
         "dropout-nuclear": "bench.experiments.dropout_nuclear:DropoutNuclear",
         "nuclear-norm": "bench.experiments.nuclear_norm:NuclearNorm",
         "lora-vs-full": "bench.experiments.lora_vs_full:LoRAVsFull",

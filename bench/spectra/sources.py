@@ -135,8 +135,8 @@ def parameters(method: Method) -> tuple[dict[str, nn.Parameter], frozenset[str]]
 def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
     """Modules of the backbone whose output can be looked at, and the names of the usual ones.
 
-    These are the blocks that the network names (`blocks`), else those of its longest stack of equal modules, else its
-    linear layers and convolutions.
+    These are the blocks that the network names (`blocks`), else those of its longest stack of modules of one class
+    and several layers each, else its linear layers and convolutions.
     """
     backbone: Any = method.backbone
     every = {name: module for name, module in backbone.named_modules() if name}
@@ -165,5 +165,9 @@ def _thinnest(parameter: Tensor) -> int:
 
 def _stack(backbone: nn.Module) -> set[int]:
     stacks = [[*module] for module in backbone.modules() if isinstance(module, nn.ModuleList)]
-    equal = [stack for stack in stacks if len(stack) > 1 and len({type(block) for block in stack}) == 1]
+    equal = [s for s in stacks if len({type(block) for block in s}) == 1 and all(_layers(block) > 1 for block in s)]
     return {id(block) for block in max(equal, key=len, default=[])}
+
+
+def _layers(block: nn.Module) -> int:
+    return sum(isinstance(module, nn.Linear | nn.Conv2d) for module in block.modules())

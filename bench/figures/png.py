@@ -154,7 +154,8 @@ def _named(axes: Axes, which: str, values: Sequence[str]) -> None:
     """Names along an axis at 0, 1, 2, …: all of them, or evenly spaced ones."""
     every = max(1, -(-len(values) // TICKS))
     at = list(range(0, len(values), every))
-    labels = [_text(values[i], 28) for i in at]
+    short = style.labels(values, 28)
+    labels = [_text(short[i], 28) for i in at]
     if which == "y":
         axes.set_yticks(at, labels, size=7)
         return

@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from bench.figures import Axis, Figure, Map, Panel, Series
@@ -86,6 +87,15 @@ def plain(text: object, longest: int = 300) -> str:
     if len(clean) <= longest:
         return clean
     return clean[: longest // 2] + "…" + clean[len(clean) - (longest - 1 - longest // 2) :]
+
+
+def labels(values: Sequence[str], longest: int) -> list[str]:
+    """Names of layers for an axis: without the dotted parts that all of them begin with, then cut."""
+    parts = [value.split(".") for value in values]
+    columns = zip(*parts, strict=False) if len(set(values)) > 1 else ()
+    same = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    cut = [("…" if same else "") + ".".join(part[min(same, len(part) - 1) :]) for part in parts]
+    return [plain(text, longest) for text in cut]
 
 
 def usable(axis: Axis, values: Sequence[float | str] | Sequence[float]) -> Axis:

@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("bench.cli.run", "train methods on tasks and record what came out"),
     "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
     "show": ("bench.cli.show", "show a method with its options, a task, a backbone or a run"),
+    "spectra": ("bench.cli.spectra", "show the singular values and ranks of a run, a model or an adapter"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
     "export": ("bench.cli.export", "write a run's adapter for other programs"),
     "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),

@@ -169,6 +169,62 @@ class AllocationConfig:
                 )
 
 
+QUANTITIES = ("updates", "weights", "gradients", "steps", "activations")
+"""What `spectra.of` can name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpectraConfig:
+    """Whose singular values are taken on the way, into the run's spectra.npz; training is the same without."""
+
+    of: str = "updates"
+    """What is looked at, several by commas: updates (ΔW), weights (W(0) + ΔW), gradients (of the global batch, before
+    clipping), steps (what the optimiser changed), activations (of the blocks); none looks at nothing."""
+    every: int = 0
+    """Optimiser steps between two looks, besides those at the start and the end; 0 cuts the run into five equal parts.
+    """
+    layers: str = "auto"
+    """Which layers: all, patterns such as *.0.*,*query, several by commas, or auto: all where they are thin, as factors
+    are, else four spread over the depth."""
+    window: int = 8
+    """Training batches before each look that activations are taken from, at most those since the look before."""
+
+    def __post_init__(self) -> None:
+        """Check names and ranges, and that what is given is used.
+
+        Raises:
+            UsageError: an unknown quantity, a value out of range, or an option that changes nothing.
+        """
+        words = [word.strip() for word in self.of.split(",")]
+        unknown = [word for word in words if word not in QUANTITIES and words != ["none"]]
+        if unknown or len({*words}) < len(words):
+            raise UsageError(
+                f"spectra.of={self.of}: {f'{unknown[0]!r} is none of them' if unknown else 'named twice'}",
+                f"it can look at {', '.join(QUANTITIES)}, or none",
+                "Write for example --set spectra.of=updates,gradients.",
+            )
+        in_range("spectra.every", self.every, 0)
+        in_range("spectra.window", self.window, 1)
+        if not all(pattern.strip() for pattern in self.layers.split(",")):
+            raise UsageError(
+                f"spectra.layers={self.layers!r}: an empty pattern", "patterns are separated by commas", "Mend it."
+            )
+        for name, value in (("every", self.every), ("layers", self.layers), ("window", self.window)):
+            users = ("activations",) if name == "window" else QUANTITIES
+            if value != type(self).__dataclass_fields__[name].default and not {*words} & {*users}:
+                raise UsageError(
+                    f"spectra.{name}={value} changes nothing with spectra.of={self.of}",
+                    f"it belongs to {', '.join(users)}",
+                    "Leave it out, or name one of these.",
+                )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The quantities, in the order of `QUANTITIES`."""
+        words = [word.strip() for word in self.of.split(",")]
+        return tuple(name for name in QUANTITIES if name in words)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
     """How a run is executed; nothing here is part of its identity, and where a micro batch changes the result, as with
@@ -203,6 +259,7 @@ NAMESPACES: dict[str, type] = {
     "data": DataConfig,
     "backbone": BackboneConfig,
     "allocation": AllocationConfig,
+    "spectra": SpectraConfig,
     "runtime": RuntimeConfig,
 }
 """Namespaces of `--set` besides `method`, whose options are the method's own `Config`. Tasks and backbones bring a

@@ -21,13 +21,14 @@ from bench.backbones import Backbone, runs
 from bench.backbones.dropout import drops
 from bench.batches import Cut
 from bench.callbacks import Checkpoint, Evaluations, LossCurve, Predictions
-from bench.config import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig
+from bench.config import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, SpectraConfig
 from bench.data import Corpus
 from bench.errors import UsageError
 from bench.frozen import moving_statistics
 from bench.method import Method
 from bench.penalty import nuclear
 from bench.spec import RunSpec
+from bench.spectra.tracker import SpectrumTracker
 from bench.task import Task
 
 BARELY = 1e-3
@@ -36,7 +37,7 @@ FILE = "adapter.safetensors"
 
 Result = dict[str, Any]
 """The parts of a record that training decides: metrics, params, ranks, cost, curve, evaluations, warnings, lr, sweep,
-report, and `network`, the parameters of the backbone before it was adapted."""
+report, spectra, and `network`, the parameters of the backbone before it was adapted."""
 
 
 def fit(
@@ -71,7 +72,9 @@ def fit(
         scored = Evaluations(lambda world: _scores(data, method, predictions, world)["all"])
         file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
         keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
-        trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, scored, keeper])
+        looking = SpectraConfig(**spec.spectra)  # type: ignore[arg-type]
+        tracker = SpectrumTracker(looking, steps=data.steps, directory=directory)
+        trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, scored, tracker, keeper])
         trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
@@ -97,11 +100,13 @@ def fit(
             **_cost(trainer, data, method),
             "train_s": round(curve.train_s, 3),
             "eval_s": round(eval_s, 3),
+            "tracking_s": round(tracker.tracking_s, 3),
             "resumed_at": keeper.resumed,
         },
         "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
-        "warnings": [*_barely(ranks), *_shares(method, cut), *method.warnings()],
+        "warnings": [*_barely(ranks), *_shares(method, cut), *method.warnings(), *tracker.warnings()],
         "network": network,
+        **tracker.result(),
         **({"evaluations": scored.rows} if scored.rows else {}),
         **({"sweep": sweep} if sweep else {}),
         **({"report": report} if (report := _report(method)) else {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from bench import registry
 from bench.backbones import Backbone
 from bench.batches import Cut
-from bench.config import NAMESPACES, AllocationConfig
+from bench.config import NAMESPACES, AllocationConfig, SpectraConfig
 from bench.data import Corpus
 from bench.describe import describe as describe_entry
 from bench.errors import BenchError, EnvironmentProblem, UsageError
@@ -199,6 +199,7 @@ def _spec(
         track=request.track,
         out=str(request.out),
         penalty=options["penalty"] if options["penalty"]["nuclear"] else {},
+        spectra=options["spectra"] if options["spectra"] != asdict(SpectraConfig()) else {},
     )
 
 

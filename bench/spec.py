@@ -23,7 +23,7 @@ DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
 """Modality → what reads it without a network."""
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
-LATER = frozenset({"allocation", "penalty"})
+LATER = frozenset({"allocation", "penalty", "spectra"})
 """Namespaces that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
 LATER_OPTIONS: dict[str, dict[str, Option]] = {"optim": {"name": "adamw", "momentum": 0.9}}
 """Options that came later, with the value at which a run does what it did before them."""
@@ -92,7 +92,8 @@ class RunSpec:
         start: folder of the adapter to start from; its content's hash is the method's option `start`.
         task_options: options of the task, without those that only say what the examples are (`Corpus.reading`).
         method_options, head, optim, backbone_options, runtime: the other namespaces of `--set`.
-        allocation, penalty: namespaces too; empty where rank is uniform, and where nothing is penalised.
+        allocation, penalty, spectra: namespaces too; empty where rank is uniform, where nothing is penalised, and where
+            spectra are taken as they are by default.
     """
 
     method: str
@@ -121,6 +122,7 @@ class RunSpec:
     out: str = "runs"
     start: str | None = None
     penalty: Mapping[str, Option] = field(default_factory=dict)
+    spectra: Mapping[str, Option] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""

@@ -85,8 +85,8 @@ def train(
     squared = "--set head.loss=squared" if network == "dln" else ""
     records = lab.run(
         f"--method full --task {task} --backbone {network} --set optim.name={optimizer} --lr {lr!r} "
-        f"--max-steps {steps} --batch-size {batch_size} --seeds {seeds} {squared} --set spectra.layers={PENULTIMATE[network]} "
-        f"--set spectra.every={max(1, steps // looks)}"
+        f"--max-steps {steps} --batch-size {batch_size} --seeds {seeds} {squared} "
+        f"--set spectra.layers={PENULTIMATE[network]} --set spectra.every={max(1, steps // looks)}"
     )
     return [_trained(lab, record, network, optimizer, lr) for record in records]
 

@@ -75,3 +75,18 @@ class Figure:
     panels: Sequence[Panel]
     caption: str = ""
     columns: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Numbers to read, under the plots of a page.
+
+    Attributes:
+        title: what stands in it.
+        header: names of the columns.
+        rows: cells, as many in each row as `header` has.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]

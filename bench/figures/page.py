@@ -1,0 +1,179 @@
+"""Figures as one self-contained page to look closer (HTML, by plotly): nothing is loaded from anywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from bench.figures import Axis, Figure, Map, Panel, Series, Table, files, style
+
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+"""The browser itself refuses whatever the page would load."""
+ROWS = 2000
+"""So many rows at most of a table made from a panel; the page says how many there are."""
+
+TICKS = 30
+"""So many names at most are written along an axis."""
+
+
+def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
+    """Write `figure` as the page `path`: plots that zoom, and under them `table` and every panel's numbers.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    looks = style.looks(figure)
+    keys = {name: key for key, name in enumerate(style.names(figure.panels))}
+    data = [_panel(panel, looks, keys) for panel in figure.panels]
+    parts = {
+        "policy": POLICY,
+        "title": escape(style.plain(figure.title)),
+        "caption": escape(style.plain(figure.caption, 3000)),
+        "columns": str(max(1, min(figure.columns, len(figure.panels)))),
+        "legend": _legend(figure, looks),
+        "plots": "\n".join(_plot(panel) for panel in figure.panels),
+        "tables": "\n".join(map(_table, [*([table] if table else []), *map(_numbers, figure.panels)])),
+        "data": _json(data),
+        "plotly": get_plotlyjs(),
+    }
+    template = resources.files("bench.figures").joinpath("page.html").read_text(encoding="utf-8")
+    pieces = template.split("@@")  # text, name, text, name, …: what is filled in is never searched for names
+    page = "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+    files.replace(path, page.encode("utf-8"))
+
+
+def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> dict[str, Any]:
+    """A panel for the script of the page: plotly's traces and axes, without colours that depend on the background."""
+    if isinstance(panel.content, Map):
+        traces = [_map(panel.content)]
+        drawn = {"x": panel.content.x, "y": panel.content.y}
+    else:
+        traces = [_trace(one, looks[one.name]) | {"key": keys[one.name]} for one in panel.content]
+        drawn = {"x": [v for s in panel.content for v in s.x], "y": [v for s in panel.content for v in s.y]}
+    axes: dict[str, dict[str, Any]] = {}
+    wants: list[tuple[str, str, Axis]] = [("x", panel.x, panel.x_axis), ("y", panel.y, panel.y_axis)]
+    for which, label, wanted in wants:
+        named = any(isinstance(value, str) for value in drawn[which])
+        kind = "category" if named else style.usable(wanted, drawn[which])
+        axes[which] = {"type": kind, "title": _text(label)}
+        if named:
+            known = list(dict.fromkeys(str(value) for value in drawn[which]))
+            every = max(1, -(-len(known) // TICKS))
+            axes[which]["at"] = [_text(value) for value in known[::every]]
+            for room, longest in (("wide", 28), ("narrow", 16)):
+                axes[which][room] = [_text(value) for value in style.labels(known, longest)[::every]]
+        elif isinstance(panel.content, Map) and len(drawn[which]) > 1:
+            numbers = [float(value) for value in drawn[which]]
+            ends = min(numbers), max(numbers)  # plotly would draw half a cell beyond them
+            axes[which]["range"] = [math.log10(end) for end in ends] if kind == "log" else ends
+        if named and which == "y" and isinstance(panel.content, Map):
+            axes[which]["autorange"] = "reversed"  # the first layer at the top
+    return {"traces": traces, **axes}
+
+
+def _trace(one: Series, look: style.Look) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": _text(one.name),
+        "x": [_text(v) if isinstance(v, str) else _number(v) for v in one.x],
+        "y": [_number(v) for v in one.y],
+        "colours": [look.light, look.dark],
+    }
+    if len(one.spread):
+        made["error_y"] = {"type": "data", "array": [_number(v) for v in one.spread]}
+    if one.form == "bars":
+        return made | {"type": "bar"}
+    if one.form == "points":
+        return made | {"type": "scatter", "mode": "markers", "marker": {"symbol": look.marker, "size": 6}}
+    dash = look.dash if one.form == "dashed" else "solid"
+    mode = "lines+markers" if len(one.x) < 40 and one.form == "line" else "lines"
+    return made | {"type": "scatter", "mode": mode, "line": {"dash": dash, "width": 2}, "marker": {"size": 4}}
+
+
+def _map(content: Map) -> dict[str, Any]:
+    return {
+        "type": "heatmap",
+        "x": [_text(v) if isinstance(v, str) else _number(v) for v in content.x],
+        "y": [_text(v) if isinstance(v, str) else _number(v) for v in content.y],
+        "z": [[_number(v) for v in row] for row in content.z],
+        "colorscale": [[i / (len(style.VIRIDIS) - 1), colour] for i, colour in enumerate(style.VIRIDIS)],
+        "colorbar": {"title": {"text": _text(content.unit), "side": "right"}, "thickness": 14},
+    }
+
+
+def _plot(panel: Panel) -> str:
+    what = f"{panel.title}: {panel.y} over {panel.x}"
+    head = f"<figure><h2>{escape(style.plain(panel.title))}</h2>"
+    return f'{head}<div class="plot" role="img" aria-label="{escape(style.plain(what))}"></div></figure>'
+
+
+def _legend(figure: Figure, looks: dict[str, style.Look]) -> str:
+    """Buttons that show and hide the series of a name in every panel."""
+    forms = {s.name: s.form for panel in figure.panels for s in style.series(panel)}
+    if len(forms) < 2:
+        return ""
+    entries = [
+        f'<button type="button" aria-pressed="true"><i class="{forms[name]}" '
+        f'style="--light:{looks[name].light};--dark:{looks[name].dark}"></i>{escape(style.plain(name))}</button>'
+        for name in forms
+    ]
+    return f'<div class="legend" aria-label="Series: press to hide or show">{"".join(entries)}</div>'
+
+
+def _numbers(panel: Panel) -> Table:
+    """What a panel shows, as a table: a row per x where series share them, else a row per point."""
+    if isinstance(panel.content, Map):
+        rows = [[y, *row] for y, row in zip(panel.content.y, panel.content.z, strict=True)]
+        return Table(
+            title=f"{panel.title}: {panel.content.unit}", header=[panel.y, *map(str, panel.content.x)], rows=rows
+        )
+    every = panel.content
+    title = f"{panel.title}: {panel.y}"
+    if every and all(list(s.x) == list(every[0].x) for s in every) and not any(len(s.spread) for s in every):
+        rows = [[x, *values] for x, *values in zip(every[0].x, *(s.y for s in every), strict=True)]
+        return Table(title=title, header=[panel.x, *(s.name for s in every)], rows=rows)
+    rows = [[s.name, *point] for s in every for point in zip_longest(s.x, s.y, s.spread)]
+    return Table(title=title, header=["series", panel.x, panel.y, "±"], rows=rows)
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{_cell(name)}</th>' for name in table.header)
+    body = "\n".join(
+        "<tr>" + f'<th scope="row">{_cell(row[0])}</th>' + "".join(f"<td>{_cell(v)}</td>" for v in row[1:]) + "</tr>"
+        for row in table.rows[:ROWS]
+    )
+    count = len(table.rows)
+    more = f"<p>The first {ROWS:,} of {count:,} rows; the plot shows all of them.</p>" if count > ROWS else ""
+    return (
+        f'<details><summary>{escape(style.plain(table.title))}</summary>{more}<div class="wide" tabindex="0"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return escape(f"{value:.6g}" if isinstance(value, float) else style.plain(value))
+
+
+def _text(text: object) -> str:
+    """For plotly, which takes some HTML in every text: none of it is meant here."""
+    return escape(style.plain(text), quote=False)
+
+
+def _number(value: float) -> float | None:
+    number = float(value)
+    return number if abs(number) < float("inf") else None  # a NaN is not below it either
+
+
+def _json(value: Sequence[Any]) -> str:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,211 @@
+"""Figures as pictures for papers and documents (PNG, by matplotlib)."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
+
+from bench.figures import Axis, Figure, Map, Panel, Series, files, style
+
+DPI = 200
+WIDTH, HEIGHT = 4.2, 3.1
+"""Of a panel, in inches; a single one is a third wider."""
+MARGIN = 0.12
+LINE = 0.17
+"""Height of a line of small text, in inches."""
+MARKERS = dict(zip(style.MARKERS, ("o", "s", "^", "D", "v", "X", "P"), strict=True))
+DASHES: dict[str, Any] = {"dash": (0, (4, 2)), "dot": (0, (1, 1.5)), "dashdot": (0, (5, 1.5, 1, 1.5))}
+TICKS = 24
+"""So many names at most along an axis of a map or of categories."""
+CHOSEN = 8
+"""Up to so many different values on a logarithmic x axis were chosen (ranks, sample sizes): the ticks are theirs."""
+ENTRIES = 10
+"""So many of an ordered sequence are in a legend: the first, the last, and evenly spaced ones between."""
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Draw `figure` into the file `path`, a PNG whatever its name.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    columns = max(1, min(figure.columns, len(figure.panels)))
+    rows = max(1, -(-len(figure.panels) // columns))
+    width = WIDTH * columns * (4 / 3 if columns == 1 else 1)
+    looks = style.looks(figure)
+    shared = style.shared_legend(figure) and len(looks) > 1
+    entries, across = _entries(figure.panels, looks, width) if shared else ([], 1)
+    caption = textwrap.wrap(_text(figure.caption, 2000), int(width * 16))
+    top = 0.4
+    below = LINE * (len(caption) + 1.2 * -(-len(entries) // across)) + MARGIN * (1 + bool(caption) + bool(entries))
+    height = rows * HEIGHT + top + below
+    canvas = Canvas(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(canvas)
+    canvas.set_layout_engine("constrained", rect=(0, below / height, 1 - MARGIN / width, 1 - (top + below) / height))
+    for place, panel in enumerate(figure.panels):
+        axes = canvas.add_subplot(rows, columns, place + 1)
+        _panel(canvas, axes, panel, looks)
+        if not shared and len(style.series(panel)) > 1:
+            own, _ = _entries([panel], looks, WIDTH)
+            _legend(axes, own, loc="best", ncols=1)
+    canvas.text(MARGIN / width, 1 - 0.1 / height, _text(figure.title, 120), va="top", size=12, weight="bold")
+    if entries:
+        middle = (LINE * len(caption) + MARGIN * (1 + bool(caption))) / height
+        _legend(canvas, entries, loc="lower center", bbox_to_anchor=(0.5, middle), ncols=across, borderaxespad=0)
+    canvas.text(MARGIN / width, MARGIN / height, "\n".join(caption), va="bottom", size=8, color="#444444")
+    made = io.BytesIO()
+    canvas.savefig(made, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
+    files.replace(path, made.getvalue())
+
+
+def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
+    axes.set_title(_text(panel.title, 70), size=10, loc="left")
+    axes.set_xlabel(_text(panel.x, 80), size=9)
+    axes.set_ylabel(_text(panel.y, 60), size=9)
+    axes.tick_params(which="both", labelsize=8, color="#888888")
+    for side, spine in axes.spines.items():
+        spine.set_visible(isinstance(panel.content, Map) or side in {"left", "bottom"})
+        spine.set_color("#888888")
+    if isinstance(panel.content, Map):
+        _map(canvas, axes, panel.content, panel)
+    else:
+        axes.grid(visible=True, color="#E3E3E3", linewidth=0.6)
+        axes.set_axisbelow(True)
+        _series(axes, panel, looks)
+
+
+def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
+    every, known = style.series(panel), style.categories(panel)
+    x_axis: Axis = "linear" if known else style.usable(panel.x_axis, [v for s in every for v in s.x])
+    y_axis = style.usable(panel.y_axis, [v for s in every for v in s.y])
+    # clipping, not masking: a whisker that ends at or below 0 still shows its upper half
+    axes.set_xscale(x_axis, **({"nonpositive": "clip"} if x_axis == "log" else {}))
+    axes.set_yscale(y_axis, **({"nonpositive": "clip"} if y_axis == "log" else {}))
+    bars = [place for place, s in enumerate(every) if s.form == "bars"]
+    for place, one in enumerate(every):
+        x = np.array([known.index(str(v)) for v in one.x] if known else [float(v) for v in one.x], dtype=float)
+        y = _shown(np.array(one.y, dtype=float), y_axis)
+        beside = (bars.index(place), len(bars)) if place in bars else (0, 1)
+        _draw(axes, one, _shown(x, x_axis), y, looks[one.name], beside)
+    if known:
+        _named(axes, "x", known)
+    elif x_axis == "log" and len(chosen := sorted({float(v) for s in every for v in s.x if float(v) > 0})) <= CHOSEN:
+        axes.set_xticks(chosen, [f"{v:g}" for v in chosen])
+        axes.set_xticks([], minor=True)
+
+
+def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Look, bar: tuple[int, int]) -> None:
+    """One series; `bar` is its place among the panel's bars, which stand beside each other, and their count."""
+    colour, rank = look.light, 3 if one.form == "dashed" else 2
+    if one.form == "bars":
+        gap = min((b - a for a, b in pairwise(sorted(set(x)))), default=1.0)
+        broad = 0.8 * gap / bar[1]
+        x = x + (bar[0] - (bar[1] - 1) / 2) * broad
+        axes.bar(x, y, width=broad, color=colour, zorder=rank)
+    elif one.form == "points":
+        axes.plot(x, y, MARKERS[look.marker], color=colour, markersize=4, alpha=0.8, markeredgewidth=0, zorder=rank)
+    else:
+        dash = DASHES[look.dash] if one.form == "dashed" else "-"
+        alone = "o" if np.isfinite(y).sum() == 1 else "none"  # a line through one point is invisible
+        axes.plot(x, y, color=colour, linestyle=dash, marker=alone, linewidth=1.5, markersize=4, zorder=rank)
+    if len(one.spread):
+        ink = "#222222" if one.form == "bars" else colour
+        axes.errorbar(x, y, yerr=np.array(one.spread, dtype=float), fmt="none", ecolor=ink, elinewidth=1, capsize=2.5)
+
+
+def _map(canvas: Canvas, axes: Axes, content: Map, panel: Panel) -> None:
+    z = np.ma.masked_invalid(np.array(content.z, dtype=float).reshape(len(content.y), len(content.x)))
+    across, down = _along(axes, "x", content.x, panel.x_axis), _along(axes, "y", content.y, panel.y_axis)
+    axes.set_facecolor("#DDDDDD")  # cells without a number
+    drawn = axes.pcolormesh(across, down, z, cmap="viridis", shading="flat", rasterized=True)
+    bar = canvas.colorbar(drawn, ax=axes)
+    bar.set_label(_text(content.unit, 60), size=9)
+    bar.ax.tick_params(labelsize=8)
+    if any(isinstance(v, str) for v in content.y):
+        axes.invert_yaxis()  # names are read from the top: the first layer first
+
+
+def _along(axes: Axes, which: str, values: Sequence[float] | Sequence[str], wanted: Axis) -> np.ndarray:
+    """Set one axis of a map up; the borders (n + 1,) of its n cells, which meet halfway and end at the outer values."""
+    numbers = [v for v in values if not isinstance(v, str)]
+    axis: Axis = wanted if len(numbers) == len(values) and min(numbers, default=0) > 0 else "linear"
+    (axes.set_xscale if which == "x" else axes.set_yscale)(axis)
+    if len(numbers) < len(values) or len(values) < 2:
+        _named(axes, which, [v if isinstance(v, str) else f"{v:g}" for v in values])
+        return np.arange(len(values) + 1) - 0.5
+    c = np.log(numbers) if axis == "log" else np.array(numbers, dtype=float)
+    borders = np.concatenate([c[:1], (c[1:] + c[:-1]) / 2, c[-1:]])
+    return np.exp(borders) if axis == "log" else borders
+
+
+def _named(axes: Axes, which: str, values: Sequence[str]) -> None:
+    """Names along an axis at 0, 1, 2, …: all of them, or evenly spaced ones."""
+    every = max(1, -(-len(values) // TICKS))
+    at = list(range(0, len(values), every))
+    short = style.labels(values, 28)
+    labels = [_text(short[i], 28) for i in at]
+    if which == "y":
+        axes.set_yticks(at, labels, size=7)
+        return
+    axes.set_xticks(at, labels)
+    if len(at) > 4 or max(map(len, labels), default=0) > 10:
+        axes.tick_params(axis="x", labelrotation=40)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+            label.set_rotation_mode("anchor")
+            label.set_fontsize(7)
+
+
+def _entries(panels: Sequence[Panel], looks: dict[str, style.Look], width: float) -> tuple[list[tuple[Any, str]], int]:
+    """Legend entries (handle, text) of the names in `panels`, and how many fit beside each other."""
+    names = style.names(panels)
+    ordered = [name for name in names if looks[name].ordered]
+    if len(ordered) > ENTRIES:
+        kept = {ordered[i] for i in np.linspace(0, len(ordered) - 1, ENTRIES).round().astype(int)}
+        names = [name for name in names if not looks[name].ordered or name in kept]
+    forms = {s.name: s.form for panel in reversed(panels) for s in reversed(style.series(panel))}
+    made = [(_handle(forms[name], looks[name]), _text(name, 48)) for name in names]
+    broadest = max((len(text) for _, text in made), default=0)
+    return made, max(1, min(len(made), int((width - 0.2) / (0.075 * broadest + 0.5))))
+
+
+def _handle(form: str, look: style.Look) -> Line2D:
+    if form in {"points", "bars"}:
+        marker = MARKERS[look.marker] if form == "points" else "s"
+        return Line2D([], [], color=look.light, marker=marker, linestyle="", markersize=5 if form == "points" else 7)
+    return Line2D([], [], color=look.light, linestyle=DASHES[look.dash] if form == "dashed" else "-")
+
+
+def _legend(where: Canvas | Axes, entries: list[tuple[Any, str]], **options: Any) -> None:
+    # matplotlib leaves out labels that begin with an underscore; a space before it keeps them
+    labels = [f" {text}" if text.startswith("_") else text for _, text in entries]
+    where.legend([h for h, _ in entries], labels, fontsize=8, frameon=False, columnspacing=1.2, **options)
+
+
+def _shown(values: np.ndarray, axis: Axis) -> np.ndarray:
+    """Values with gaps where the axis has no place for them."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(values) & ((values > 0) | (axis == "linear")), values, np.nan)
+
+
+def _text(text: str, longest: int) -> str:
+    """For matplotlib: no formulas (a layer may be called `$x$`), and only characters that its font can draw."""
+    clean = "".join(c if c in _glyphs() else "?" for c in style.plain(text, longest))
+    return clean.replace("$", r"\$")
+
+
+@cache
+def _glyphs() -> frozenset[str]:
+    return frozenset(map(chr, get_font(findfont(FontProperties())).get_charmap()))

@@ -1,0 +1,131 @@
+"""How series look, the same in a picture and on a page: colours, dashes, markers, and text that is safe to draw."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+from bench.figures import Axis, Figure, Map, Panel, Series
+
+ORDERED = 8
+"""From so many lines in a panel on, they are taken as ordered (steps, singular values) and get a sequential palette."""
+LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
+"""Okabe and Ito (2008), told apart with every common colour blindness; violet in the place of yellow, which is too pale
+on white."""
+DARK = ("#4AA8E8", "#FF8A4C", "#2FC99B", "#E7A3C9", "#F5B83D", "#9AD4F7", "#B79AE0")
+"""The same hues for a dark background."""
+VIRIDIS = ("#440154", "#482878", "#3E4989", "#31688E", "#26828E", "#1F9E89", "#35B779", "#6ECE58", "#B5DE2B", "#FDE725")
+"""matplotlib's, at ninths."""
+DASHES: tuple[Literal["dash", "dot", "dashdot"], ...] = ("dash", "dot", "dashdot")
+MARKERS: tuple[str, ...] = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "cross")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How the series of one name are drawn.
+
+    Attributes:
+        light, dark: colour on a white and on a dark background, #RRGGBB.
+        dash: how a `dashed` series of it is broken.
+        marker: how a `points` series of it is drawn.
+        ordered: the colour is one of a sequence, so a legend may leave out the names between.
+    """
+
+    light: str
+    dark: str
+    dash: Literal["dash", "dot", "dashdot"] = "dash"
+    marker: str = "circle"
+    ordered: bool = False
+
+
+def series(panel: Panel) -> Sequence[Series]:
+    """The panel's series; none for a map."""
+    return () if isinstance(panel.content, Map) else panel.content
+
+
+def names(panels: Sequence[Panel]) -> list[str]:
+    """Names of series in the order in which they appear, each once."""
+    return list(dict.fromkeys(s.name for panel in panels for s in series(panel)))
+
+
+def looks(figure: Figure) -> dict[str, Look]:
+    """How each name is drawn: as one of a sequence, as theory (grey, dashed), or in a colour of its own."""
+    every = [s for panel in figure.panels for s in series(panel)]
+    measured = {s.name for s in every if s.form != "dashed"}
+    found: dict[str, Look] = {}
+    for panel in figure.panels:
+        ordered = [name for name in names([panel]) if name in measured]
+        if len(ordered) >= ORDERED:
+            found |= {name: _ordered(i / (len(ordered) - 1)) for i, name in enumerate(ordered) if name not in found}
+    theory = [name for name in names(figure.panels) if name not in measured]
+    for i, name in enumerate(theory):
+        found[name] = Look(light="#222222", dark="#E6E6E6", dash=DASHES[i % len(DASHES)])
+    taken: dict[str, int] = {}
+    for name in names(figure.panels):
+        if name not in found:
+            together = {n for panel in figure.panels if name in names([panel]) for n in names([panel])}
+            taken[name] = _colour([taken[n] for n in together if n in taken], list(taken.values()))
+            found[name] = Look(light=LIGHT[taken[name]], dark=DARK[taken[name]], marker=MARKERS[taken[name]])
+    return found
+
+
+def shared_legend(figure: Figure) -> bool:
+    """One legend can serve all panels: no two names look alike, or the panels show the same names."""
+    found = looks(figure)
+    told_apart = {(look.light, look.dash) for look in found.values()}
+    shown = [names([panel]) for panel in figure.panels if series(panel)]
+    return len(told_apart) == len(found) or all(set(these) == set(shown[0]) for these in shown)
+
+
+def plain(text: object, longest: int = 300) -> str:
+    """One line without control and direction characters, cut in its middle where it is longer than `longest`."""
+    clean = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in str(text))
+    if len(clean) <= longest:
+        return clean
+    return clean[: longest // 2] + "…" + clean[len(clean) - (longest - 1 - longest // 2) :]
+
+
+def labels(values: Sequence[str], longest: int) -> list[str]:
+    """Names of layers for an axis: without the dotted parts that all of them begin with, then cut."""
+    parts = [value.split(".") for value in values]
+    columns = zip(*parts, strict=False) if len(set(values)) > 1 else ()
+    same = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    cut = [("…" if same else "") + ".".join(part[min(same, len(part) - 1) :]) for part in parts]
+    return [plain(text, longest) for text in cut]
+
+
+def usable(axis: Axis, values: Sequence[float | str] | Sequence[float]) -> Axis:
+    """`axis`, or linear where a logarithm would leave nothing to be seen."""
+    return axis if any(isinstance(v, int | float) and math.isfinite(v) and v > 0 for v in values) else "linear"
+
+
+def categories(panel: Panel) -> list[str]:
+    """The names along x, each once, or none where x is numbers."""
+    content = panel.content
+    along = [content.x] if isinstance(content, Map) else [s.x for s in content]
+    if not any(isinstance(x, str) for xs in along for x in xs):
+        return []
+    return list(dict.fromkeys(str(x) for xs in along for x in xs))
+
+
+def sequential(place: float) -> str:
+    """Viridis at `place` between 0 and 1."""
+    at = min(max(place, 0.0), 1.0) * (len(VIRIDIS) - 1)
+    low = min(int(at), len(VIRIDIS) - 2)
+    pairs = ((int(VIRIDIS[low][i : i + 2], 16), int(VIRIDIS[low + 1][i : i + 2], 16)) for i in range(1, 7, 2))
+    return "#" + "".join(f"{round(a + (b - a) * (at - low)):02X}" for a, b in pairs)
+
+
+def _colour(beside: Sequence[int], everywhere: Sequence[int]) -> int:
+    """The colour used least, if possible none of those in the same panels."""
+    free = [i for i in range(len(LIGHT)) if i not in beside] or list(range(len(LIGHT)))
+    return min(free, key=everywhere.count)
+
+
+def _ordered(place: float) -> Look:
+    """Viridis without the end that the background swallows."""
+    return Look(light=sequential(0.9 * place), dark=sequential(0.3 + 0.7 * place), ordered=True)

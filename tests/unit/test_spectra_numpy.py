@@ -75,7 +75,7 @@ def made() -> Iterator[tuple[str, torch.Tensor]]:
         "spread 1e-12": turned(np.logspace(0, -12, 30), 40, 30),
         "spread 1e-6": turned(np.logspace(0, -6, 30), 30, 45),
         "one large": turned(np.array([1.0] + [1e-7] * 15), 20, 16),
-        "ties": turned(np.repeat([3.0, 1.0], 8), 16, 20),
+        "ties": turned(np.repeat([4.0, 1.0], 8), 16, 20),
         "identity": np.eye(17),
         "a zero column": np.concatenate([normal(12, 9), np.zeros((12, 1))], 1),
         "one entry of many": np.eye(1, 90, 7).reshape(9, 10),
@@ -105,7 +105,8 @@ def test_metrics_are_those_of_numpys_svd(kind: str, form: str, scale: float) -> 
     assert found.dtype == torch.float64 and not found.requires_grad
     assert how in (("svd",) if matrix.dtype in (torch.float64, np.float64) else ("svd", "gram"))
     # an SVD is good to n·eps of σ₁, the Gram matrix above 1e-5·σ₁ to some 1e-16·σ₁²/σ
-    assert found.numpy() == pytest.approx(sigma, rel=1e-9, abs=max(1e-14 * sigma[0], 1e-300))
+    floor = max((1e-11 if how == "gram" else 1e-14) * sigma[0], 1e-300)
+    assert found.numpy() == pytest.approx(sigma, rel=1e-12, abs=floor)
     for name, (metric, oracle) in METRICS.items():
         want = oracle(sigma) if sigma.any() else 0.0
         assert float(metric(matrix)) == pytest.approx(want, rel=1e-9), name
@@ -191,7 +192,7 @@ def test_the_gram_matrix_would_have_been_wrong() -> None:
     ones = torch.ones(256, 256)
     gram = spectrum(ones, how="gram").values
     assert float(spectra.effective_rank(gram, singular_values=True)) - 1 > 1e-6
-    assert float(spectra.effective_rank(ones)) == pytest.approx(1, abs=1e-12)
+    assert float(spectra.effective_rank(ones)) == pytest.approx(1, abs=1e-10)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -218,7 +219,7 @@ def test_one_number_that_is_none_names_layer_and_place(bad: float, dtype: torch.
 
 
 def test_what_has_no_spectrum_is_refused() -> None:
-    with pytest.raises(ValueError, match="^head: .*matrix"):
+    with pytest.raises(ValueError, match=r"^head: .*matrix"):
         spectrum(np.ones(3), name="head")
     with pytest.raises(ValueError, match="real"):
         spectrum(np.ones((2, 2)) * 1j)

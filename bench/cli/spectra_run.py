@@ -137,7 +137,9 @@ def _from_record(found: record.Record) -> list[Row]:
 
 
 def _say_none_stored(found: record.Record, rows: Sequence[Row]) -> None:
-    held = "its record holds the ranks of ΔW after the last step" if rows else "its record holds no ranks of a ΔW either"
+    held = (
+        "its record holds the ranks of ΔW after the last step" if rows else "its record holds no ranks of a ΔW either"
+    )
     print(
         f"run {found['run_id']} stored no spectra over training\n  {held}\n"
         "Train it again, in another folder (--out), to see them: spectra are tracked by default.",

@@ -193,6 +193,7 @@ OPTIONAL = {
     "cost.optimizer_bytes",
     "evaluations",
     "metrics.primary.of",
+    "ranks[].how",
     "report",
     "source.reading",
 }

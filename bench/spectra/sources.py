@@ -22,6 +22,7 @@ FEW = 4
 PARTS = 5
 """Equal parts that a run is cut into by default."""
 
+_NO_OUTPUT = nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict
 Read = Callable[[Container[str]], Iterator[tuple[str, Delta]]]
 
 
@@ -139,7 +140,7 @@ def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
     and several layers each, else its linear layers and convolutions.
     """
     backbone: Any = method.backbone
-    every = {name: module for name, module in backbone.named_modules() if name}
+    every = {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
     blocks = {id(block) for block in getattr(backbone, "blocks", ())} or _stack(backbone)
     usual = [name for name, module in every.items() if id(module) in blocks]
     return every, usual or [name for name, m in every.items() if isinstance(m, nn.Linear | nn.Conv2d)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
+from bench.config import QUANTITIES
 from bench.errors import OK, SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ EXAMPLES = (
     "bench spectra runs/1f3a9c0123456789/adapter.safetensors",
     "bench spectra tuned --base original --metrics all",
 )
-OF = ("updates", "weights", "gradients", "steps", "activations")
 COLUMNS = {
     "stable": "stable",
     "effective": "effective",
@@ -44,8 +44,8 @@ def parser() -> Parser:
         prog="bench spectra",
         description="Show the spectra of a run: singular values and ranks of every layer over training. Or those of\n"
         "any model or adapter in safetensors (a file, a folder, shards with their index, an adapter of peft or of a\n"
-        "run, a hub id), without training, layer by layer, so that one layer at a time is in memory. Convolutions count\n"
-        "as matrices (out, in·k·k); vectors have no spectrum. Pictures are spectra.png and spectra.html.",
+        "run, a hub id), without training and with one layer at a time in memory. Convolutions count as matrices\n"
+        "(out, in·k·k); vectors have no spectrum. Pictures are spectra.png and spectra.html.",
         parents=[common()],
         examples=EXAMPLES,
     )
@@ -56,7 +56,9 @@ def parser() -> Parser:
     )
     made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     made.add_argument("--base", metavar="BASE", help="take the spectrum of CHECKPOINT minus this model, layer by layer")
-    made.add_argument("--of", metavar="QUANTITY", type=choice(*OF), help=f"of a run, only: {', '.join(OF)}")
+    made.add_argument(
+        "--of", metavar="QUANTITY", type=choice(*QUANTITIES), help=f"of a run, only: {', '.join(QUANTITIES)}"
+    )
     made.add_argument("--layer", metavar="NAME", help="whose singular values a run's picture shows (default: largest)")
     made.add_argument(
         "--metrics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,9 @@ def show(options: argparse.Namespace) -> int:
     chosen = [one for one in spectra if one.of == of]
     layer = _layer(options.layer, chosen)
     rows = [_row(one, found) for one in chosen]
+    if of == "updates":  # of wide layers the tracker follows some, the record tells of all after the last step
+        followed = {row.layer: row for row in rows}
+        rows = [followed.pop(row.layer, row) for row in _from_record(found)] + [*followed.values()]
     drawn = _over_training(title, chosen, layer, rows)
     more |= {"of": of, "layer": layer, "trajectories": [_as_json(one) for one in chosen]}
     others = [name for name in dict.fromkeys(one.of for one in spectra) if name != of]
@@ -111,13 +115,12 @@ def _row(one: Spectrum, found: record.Record) -> Row:
 
     from bench.spectra.measured import Row, numbers
 
-    nominal = {rank["layer"]: int(rank["nominal"]) for rank in found["ranks"]} if one.of == "updates" else {}
-    row = {"layer": one.layer, "shape": one.shape, "nominal": nominal.get(one.layer, min(one.shape)), "how": one.how}
+    allowed = {rank["layer"]: int(rank["nominal"]) for rank in found["ranks"]} if one.of == "updates" else {}
     last = torch.tensor(one.values[-1:]).flatten()
+    row = Row(layer=one.layer, shape=one.shape, nominal=allowed.get(one.layer, min(one.shape)), how=one.how)
     if not len(last) or not bool(torch.isfinite(last).all()):
-        step = int(one.steps[-1]) if len(one.steps) else 0
-        return Row(**row, error=f"not finite after step {step}")
-    return Row(**row, numbers=numbers(last))
+        return replace(row, error=f"not finite after step {int(one.steps[-1]) if len(one.steps) else 0}")
+    return replace(row, numbers=numbers(last))
 
 
 def _from_record(found: record.Record) -> list[Row]:

@@ -53,7 +53,9 @@ def write(figure: Figure, path: Path) -> None:
     height = rows * HEIGHT + top + below
     canvas = Canvas(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(canvas)
-    canvas.set_layout_engine("constrained", rect=(0, below / height, 1 - MARGIN / width, 1 - (top + below) / height))
+    canvas.set_layout_engine(
+        "constrained", rect=(MARGIN / width, below / height, 1 - 2 * MARGIN / width, 1 - (top + below) / height)
+    )
     for place, panel in enumerate(figure.panels):
         axes = canvas.add_subplot(rows, columns, place + 1)
         _panel(canvas, axes, panel, looks)
@@ -71,7 +73,7 @@ def write(figure: Figure, path: Path) -> None:
 
 
 def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
-    axes.set_title(_text(panel.title, 70), size=10, loc="left")
+    axes.set_title(textwrap.fill(_text(panel.title, 110), 52), size=10, loc="left")
     axes.set_xlabel(_text(panel.x, 80), size=9)
     axes.set_ylabel(_text(panel.y, 60), size=9)
     axes.tick_params(which="both", labelsize=8, color="#888888")

@@ -21,7 +21,7 @@ from bench.spectra.delta import Delta
 
 PART = re.compile(r"(?:base_model\.model\.)?(.+?)\.lora_(?:embedding_)?([ABE])(?:\.default)?(?:\.weight)?")
 EMBEDDING = ".lora_embedding_"
-FACTOR = re.compile(r"(?:backbone\.)?(.+)\.factors\.(\d+)")
+FACTOR = re.compile(r"(?:backbone\.)?(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
 KINDS = ("LORA", "ADALORA")
 
 
@@ -80,9 +80,9 @@ def of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
         EnvironmentProblem: a file cannot be read.
         UsageError: there are factors, but no record that says what they are multiplied with.
     """
-    from bench.spectra.stored import contents
-
-    if not any(FACTOR.fullmatch(one.name) for one in contents([file]).matrices):
+    tensors = _load(file)
+    layers = list(dict.fromkeys(match[1] for key in tensors if (match := FACTOR.fullmatch(key))))
+    if not layers and not any(PART.fullmatch(key) for key in tensors):
         return None
     beside = file.parent / record.FILE
     if not beside.is_file():
@@ -91,10 +91,19 @@ def of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
             f"there is no {record.FILE} beside it, which names the method",
             "Give the file in its run's folder, or what `bench export --peft` wrote.",
         )
-    spec = record.read(beside)["spec"]
+    spec = record.read(beside.resolve())["spec"]
     kind: Any = registry.load("methods", spec["method"])
-    config, tensors = kind.peft(kind.Config(**spec["method_options"]), _load(file))
-    return of_peft(config, tensors, str(file))
+    method = kind.Config(**spec["method_options"])
+    if not layers:
+        config, given = kind.peft(method, tensors)
+        return of_peft(config, given, str(file))
+    # under names of no meaning, since the translation would put parts of a fused projection together
+    place = {layer: f"layer{i}" for i, layer in enumerate(layers)}
+    parts = ((FACTOR.fullmatch(key), tensor) for key, tensor in tensors.items())
+    renamed = {f"backbone.{place[match[1]]}.{match[2]}": tensor for match, tensor in parts if match}
+    config, given = kind.peft(method, renamed)
+    found = dict(of_peft(config, given, str(file)))
+    return ((layer, found[place[layer]]) for layer in layers)
 
 
 def residual(path: Path) -> str:

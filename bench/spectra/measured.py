@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -78,8 +78,6 @@ def numbers(sigma: Tensor) -> dict[str, float | int]:
 
 
 def _filled(row: Row, spectrum: Callable[[], Tensor], whole: Callable[[], Tensor] | None) -> Row:
-    from dataclasses import replace
-
     try:
         sigma = spectrum()
     except ValueError as error:  # not finite: this layer has no spectrum, the others have

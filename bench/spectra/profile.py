@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 
 from bench.figures import Map, Panel, Series
 from bench.spectra.measured import Row
 from bench.spectra.ranks import effective_rank
+from bench.spectra.store import Spectrum
 
 KINDS = 7
 """So many kinds of layers are drawn as lines over the blocks; with more, layers stand one after the other."""
@@ -21,18 +21,7 @@ FLOOR = 1e-10
 """Singular values below this share of the largest are left out of a picture: they are rounding."""
 
 
-class Trajectory(Protocol):
-    """Singular values (S, k) of one layer after `steps` (S,), as `bench.spectra.store` has them."""
-
-    @property
-    def layer(self) -> str: ...  # noqa: D102
-    @property
-    def steps(self) -> Sequence[int]: ...  # noqa: D102
-    @property
-    def values(self) -> Sequence[Sequence[float]]: ...  # noqa: D102
-
-
-def over_training(found: Sequence[Trajectory], chosen: str, what: str) -> list[Panel]:
+def over_training(found: Sequence[Spectrum], chosen: str, what: str) -> list[Panel]:
     """Singular values of the layer `chosen`, and the effective rank of every layer.
 
     Args:
@@ -40,8 +29,8 @@ def over_training(found: Sequence[Trajectory], chosen: str, what: str) -> list[P
         chosen: one of their names.
         what: the matrix, such as `ΔW`.
     """
-    one = next(trajectory for trajectory in found if trajectory.layer == chosen)
-    spectra = [[float(v) for v in row] for row in one.values]
+    one = next(spectrum for spectrum in found if spectrum.layer == chosen)
+    spectra: list[list[float]] = one.values.tolist()
     top = max((v for row in spectra for v in row if math.isfinite(v)), default=0.0)
     lines = [
         Series(
@@ -77,14 +66,26 @@ def over_depth(rows: Sequence[Row], what: str, numbers: Mapping[str, str]) -> li
                 for kind, members in repeated.items()
             ]
             panels.append(
-                Panel(title=f"{label} by depth", x="block", y=f"{label} of {what}", y_axis=axis, content=content)
+                Panel(
+                    title=f"{label.capitalize()} by depth",
+                    x="block",
+                    y=f"{label} of {what}",
+                    y_axis=axis,
+                    content=content,
+                )
             )
         else:
             one = Series(
                 name=label, x=[row.layer for row in good], y=[row.numbers[name] for row in good], form="points"
             )
             panels.append(
-                Panel(title=f"{label} by layer", x="layer", y=f"{label} of {what}", y_axis=axis, content=[one])
+                Panel(
+                    title=f"{label.capitalize()} by layer",
+                    x="layer",
+                    y=f"{label} of {what}",
+                    y_axis=axis,
+                    content=[one],
+                )
             )
     return panels
 
@@ -97,8 +98,8 @@ def block(layer: str) -> tuple[int, str] | None:
         return None
     before, after = f".{layer}"[: match.start()], f".{layer}"[match.end() :]
     kind = re.sub(r"\.?weight$", "", after) or before.strip(".")
-    twice = re.search(r"(encoder|decoder)", before)  # T5 has both, with layers of the same names
-    return int(match[1]), f"{twice[1]} {kind}" if twice and not before.endswith(("encoder.layer", "h")) else kind
+    # an encoder and a decoder beside each other have layers of the same names
+    return int(match[1]), f"decoder {kind}" if "decoder" in before else kind
 
 
 def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Panel:
@@ -112,8 +113,8 @@ def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Pan
     return Panel(title="Effective rank by layer", x="optimiser step", y=label, content=lines)
 
 
-def _effective(trajectory: Trajectory) -> list[float]:
-    values = torch.tensor([[float(v) for v in row] for row in trajectory.values], dtype=torch.float64)
+def _effective(spectrum: Spectrum) -> list[float]:
+    values = torch.tensor(spectrum.values)
     finite = torch.isfinite(values).all(-1)
     ranks = effective_rank(values.nan_to_num(), singular_values=True)
     return torch.where(finite, ranks, torch.full_like(ranks, math.nan)).tolist()

@@ -79,7 +79,8 @@ def test_a_networks_layers_are_those_of_weightwatchers_table(weightwatcher: Any)
         layer.weight.data = weights[f"encoder.layer.0.attention.self.{name}.weight"]
     table = weightwatcher.WeightWatcher(model=model).analyze(svd_method="accurate", detX=False, randomize=False)
     assert len(table) == 4
-    for layer, (_, row) in zip(model, table.iterrows(), strict=True):
+    layers: list[Any] = [*model]
+    for layer, (_, row) in zip(layers, table.iterrows(), strict=True):
         found = power_law_fit(layer.weight)
         assert [float(part) for part in found[:3]] == pytest.approx([row.alpha, row.xmin, row.D], rel=1e-6)
 

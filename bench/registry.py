@@ -58,6 +58,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "optimizers": "bench.experiments.optimizers:Optimizers",
         "dropout-nuclear": "bench.experiments.dropout_nuclear:DropoutNuclear",
         "nuclear-norm": "bench.experiments.nuclear_norm:NuclearNorm",
+        "mae-rank": "bench.experiments.mae_rank:MAERank",
+        "mlm-rank": "bench.experiments.mlm_rank:MLMRank",
         "lora-vs-full": "bench.experiments.lora_vs_full:LoRAVsFull",
         "deeplora-fewshot": "bench.experiments.deeplora_fewshot:DeepLoRAFewShot",
         "adalora-allocation": "bench.experiments.adalora_allocation:AdaLoRAAllocation",

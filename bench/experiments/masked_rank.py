@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.figures import Figure
+    from bench.method import Method
 
 LOW = 0.5
 """Effective rank of low-rank features is at most this share of their width."""
@@ -107,7 +108,7 @@ class MaskedRank(Experiment):
 
     def _profile(self, backbone: str, seed: int) -> Profile:
         [(method, data)] = self.lab.built(f"{self.probe(backbone, seed)} --seeds {seed}")
-        return profile(method.backbone, data.val_dataloader()[0])
+        return profile(method, data.val_dataloader()[0])
 
     def _figure(self, found: Mapping[float, list[Profile]], before: list[Profile]) -> Figure:
         from bench.figures import Figure, Panel, Series
@@ -132,9 +133,11 @@ class MaskedRank(Experiment):
         return Figure(title="Masked pretraining and the rank of activations", panels=panels, caption=caption)
 
 
-def profile(network: nn.Module, batches: Any) -> Profile:
+def profile(method: Method, batches: Any) -> Profile:
     """Ranks of a network's features, in evaluation mode."""
     import torch
+
+    from bench.spectra.sources import modules
 
     sums: dict[int, list[Any]] = {}
     mask: Tensor | None = None
@@ -150,9 +153,9 @@ def profile(network: nn.Module, batches: Any) -> Profile:
 
         return keep
 
-    blocks: Any = network.blocks
-    handles = [block.register_forward_hook(hook(i)) for i, block in enumerate(blocks)]
-    network.eval()
+    every, blocks = modules(method)
+    handles = [every[block].register_forward_hook(hook(i)) for i, block in enumerate(blocks)]
+    network: Any = method.backbone.eval()
     with torch.no_grad():
         for batch in batches:
             mask = batch["inputs"].get("attention_mask")

@@ -72,8 +72,6 @@ def power_law_fit(matrix: Matrix, *, singular_values: bool = False, floor: float
 def _fit(eigenvalues: Tensor) -> tuple[float, float, float, int]:
     """Exponent, xmin, distance and tail of ascending positive eigenvalues (N,)."""
     count = len(eigenvalues)
-    if count < FEWEST:
-        return 0.0, 0.0, 0.0, 0
     logs = eigenvalues.log()
     sizes = torch.arange(count, 0, -1, dtype=logs.dtype, device=logs.device)  # of the tail that each one begins
     spread = logs.flip(0).cumsum(0).flip(0) - sizes * logs

@@ -99,8 +99,8 @@ def _shares(matrix: Matrix, is_spectrum: bool) -> tuple[Tensor, Tensor]:
 
 
 def _top(sigma: Tensor) -> Tensor:
-    """σ₁ (…, 1), 0 of an empty matrix."""
-    return sigma[..., :1] if sigma.shape[-1] else sigma.new_zeros(*sigma.shape[:-1], 1)
+    """σ₁ (…, 1); (…, 0) of an empty matrix."""
+    return sigma[..., :1]
 
 
 def _or_one(value: Tensor) -> Tensor:

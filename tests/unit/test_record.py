@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import record
 from bench.errors import EnvironmentProblem, UsageError
 from bench.spec import LATER, RunSpec
+from bench.spectra import Delta
 
 DOCS = Path(__file__).parents[2] / "docs" / "record.md"
 
@@ -45,6 +47,22 @@ def test_tuples_are_written_as_the_lists_they_are_read_as(tmp_path, make_record)
     one = make_record()
     one["ranks"][0]["shape"] = (384, 384)
     assert record.read(put(tmp_path, one))["ranks"][0]["shape"] == [384, 384]
+
+
+@pytest.mark.parametrize(
+    ("factors", "how"),
+    [
+        ((torch.eye(3),), "gram"),
+        ((torch.eye(3).double(),), "svd"),
+        ((torch.eye(3)[:, :1], torch.eye(3)[:1]), "factors"),
+    ],
+)
+def test_a_record_says_how_each_spectrum_was_computed(tmp_path, make_record, factors, how):
+    row = {"layer": "query", **Delta(factors=factors, nominal=1).ranks()}
+    path = put(tmp_path, make_record(ranks=[row]))
+    assert record.read(path)["ranks"][0]["how"] == how
+    with pytest.raises(EnvironmentProblem, match="guessed"):
+        record.validate(make_record(ranks=[row | {"how": "guessed"}]), path)
 
 
 @pytest.mark.parametrize("crash", ["replace", "fsync"])

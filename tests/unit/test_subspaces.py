@@ -134,6 +134,12 @@ def test_the_nearest_mean_is_scikit_learns() -> None:
     assert collapse(x, y, w).nc4 == pytest.approx(want, abs=1e-12)
 
 
+def test_the_nearest_mean_is_near_however_far_the_origin() -> None:
+    """Distances of 1 at an offset of 1e8, whose square float64 knows to 1 only."""
+    labels = np.repeat(np.arange(4), 10)
+    assert collapse(frame(4)[labels] + 1e8, labels, frame(4)).nc4 == 1
+
+
 def test_features_without_any_difference_give_no_nan() -> None:
     found = collapse(np.zeros((6, 4)), np.repeat([0, 1, 2], 2), np.zeros((3, 4)))
     assert found[:3] == pytest.approx((0, 1, 1), abs=1e-12)  # the frame itself has length 1

@@ -83,7 +83,7 @@ def fit(
         eval_s = time.perf_counter() - began
         sweep = list(_sweep(trainer, method, data, predictions))
     method = method.cpu()
-    ranks = [{"layer": name, **delta.ranks()} for name, delta in method.deltas()]
+    ranks = [{"layer": name, **delta.ranks(name=name)} for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
         _save(method, exported, directory, runtime)

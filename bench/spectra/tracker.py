@@ -44,7 +44,7 @@ class SpectrumTracker(Callback):
         """Args: the options, optimiser steps of the run, and its folder."""
         self.config, self.steps, self.file = config, steps, directory / store.FILE
         self.at = sources.snapshots(steps, config.every) if config.names else []
-        self.found, self.tracking_s = Log(), 0.0
+        self.spectra, self.tracking_s = Log(), 0.0
         self._notes: list[str] = []
         self._broken: dict[tuple[str, str], int] = {}
         self._sources: dict[str, tuple[Source, list[str]]] = {}
@@ -58,7 +58,7 @@ class SpectrumTracker(Callback):
 
     def result(self) -> dict[str, Any]:
         """`{"spectra": …}` for the record; nothing where nothing was looked at."""
-        return {"spectra": self.found.summary()} if self.found else {}
+        return {"spectra": self.spectra.summary()} if self.spectra else {}
 
     def warnings(self) -> list[str]:
         """What could not be looked at."""
@@ -140,7 +140,7 @@ class SpectrumTracker(Callback):
         """All rows so far and sums of activations, so that a file after an interruption is that of a whole run."""
         with self._timed():
             return {
-                "log": self.found.state(),
+                "log": self.spectra.state(),
                 "moments": self._moments.state() if self._moments else {},
                 "notes": self._notes,
                 "broken": [[of, layer, step] for (of, layer), step in self._broken.items()],
@@ -149,7 +149,7 @@ class SpectrumTracker(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave; rows that are only in the file came after it, and are made again."""
-        self.found.load(state_dict["log"])
+        self.spectra.load(state_dict["log"])
         if self._moments:
             self._moments.load(state_dict["moments"])
         self._notes, self.tracking_s = [*state_dict["notes"]], state_dict["tracking_s"]
@@ -216,7 +216,7 @@ class SpectrumTracker(Callback):
     def _put(self, of: str, layer: str, step: int, values: Tensor | None, **more: Any) -> None:
         if values is None:
             self._broken.setdefault((of, layer), step)
-        self.found.add(of, layer, step, values, **more)
+        self.spectra.add(of, layer, step, values, **more)
         self._unwritten = True
 
     def _features(self, moments: Moments) -> None:
@@ -242,12 +242,12 @@ class SpectrumTracker(Callback):
 
     def _write(self, *, now: bool) -> None:
         """Write the file, if there is something new and it is time."""
-        if not self.found or not (now or (self._unwritten and time.monotonic() >= self._write_again)):
+        if not self.spectra or not (now or (self._unwritten and time.monotonic() >= self._write_again)):
             return
         with self._timed():
             began = time.monotonic()
             try:
-                store.write(self.file, self.found.spectra())
+                store.write(self.file, self.spectra.spectra())
             except OSError as error:
                 note = f"{self.file.name} could not be written: {error.strerror}"
                 self._notes += [note] * (note not in self._notes)

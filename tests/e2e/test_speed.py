@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.speed import adapterdrop
+from bench.speed import adapterdrop, tracker
 from bench.speed.adapterdrop import Seconds
 
 
@@ -39,3 +39,34 @@ def test_a_ratio_compares_runs_of_one_round() -> None:
     found["n=1"] = [Seconds(0.5, 1.0), Seconds(3.0, 2.0), Seconds(0.5, 4.0)]
     row = adapterdrop.report(found).splitlines()[2]
     assert row.split() == ["n=1", "0.50", "0.50", "(0.25", "…", "0.75)", "+2.00"]
+
+
+def test_tracker_times_runs_with_spectra_and_without(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--data", "embedded", "--train-samples", "20", "--max-steps", "6", "--accelerator", "cpu"]
+    own = ("--method", "lora", "--task", "glue/rte", "--backbone", str(tiny_bert))
+    monkeypatch.setitem(tracker.CASES, "minilm lora", own)
+    runs: list[tuple[object, int]] = []
+    import bench.fit as fitting
+
+    real = fitting.fit
+
+    def fit(spec, *args, **options):
+        result = real(spec, *args, **options)
+        runs.append((spec.spectra.get("of"), len(result.get("spectra", {}).get("layers", []))))
+        return result
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    assert tracker.main([*words, "--rounds", "2", "--case", "minilm lora"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split("  ")[0] == "run" and shown[-1].startswith("minilm lora")
+    assert runs[0] == ("none", 0) and sorted(runs[1:], key=str) == [("none", 0)] * 2 + [(None, 4)] * 2
+
+
+def test_a_share_is_of_the_run_with_spectra() -> None:
+    off = [tracker.Seconds(10.0, 0.0), tracker.Seconds(20.0, 0.0), tracker.Seconds(40.0, 0.0)]
+    on = [tracker.Seconds(11.0, 0.55), tracker.Seconds(20.0, 0.2), tracker.Seconds(42.0, 0.42)]
+    row = tracker.report({"it": {"off": off, "on": on}}).splitlines()[-1]
+    cells = [cell.strip() for cell in row.split("  ") if cell.strip()]
+    assert cells == ["it", "20.00", "20.00", "1.050 (1.000 … 1.100)", "0.42", "1.0 % (most 5.0 %)"]

@@ -124,6 +124,23 @@ def problem(path: Path) -> None:
     assert str(path) in caught.value.what and caught.value.known and caught.value.todo
 
 
+class Touches:
+    """An object whose unpickling leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    values = np.array([[Touches(tmp_path / "touched")] * 3] * 2)
+    forged(tmp_path / FILE, {"version": 1, "spectra": [entry()]}, **{**GOOD, "values_0": values})
+    problem(tmp_path / FILE)
+    assert not (tmp_path / "touched").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 half"])
 def test_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)

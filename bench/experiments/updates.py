@@ -108,4 +108,5 @@ def _trained(lab: Lab, record: Record, network: str, optimizer: str, lr: float) 
 
 def gaussian(shape: tuple[int, int], seed: int = 0) -> NDArray[np.float64]:
     """Singular values of a random matrix, descending: an update in which nothing is low-rank."""
-    return np.linalg.svd(np.random.default_rng(seed).normal(size=shape), compute_uv=False)
+    matrix = np.random.default_rng(seed).normal(size=shape)
+    return np.linalg.svd(matrix, compute_uv=False).astype(np.float64)

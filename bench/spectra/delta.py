@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Delta:
             product = product @ factor
         return product
 
-    def spectrum(self, *, name: str = "") -> Spectrum:
+    def spectrum(self, *, name: str = "", how: Literal["auto", "svd", "gram"] = "auto") -> Spectrum:
         """min(m, n) singular values, or as many as the thinnest factor allows, and which way they were computed.
 
         Factors go through the QR of the two outer ones: ΔW = Q_l·(R_l·…·R_rᵀ)·Q_rᵀ has the spectrum of its core, which
@@ -47,12 +48,13 @@ class Delta:
 
         Args:
             name: of the layer, for the error.
+            how: as in `bench.spectra.spectrum`, of a single dense factor.
 
         Raises:
             ValueError: an entry is NaN or infinite; begins with `name`.
         """
         if len(self.factors) == 1:
-            return spectrum(self.factors[0], name=name)
+            return spectrum(self.factors[0], name=name, how=how)
         first, *inner, last = (finite(factor, name=name).double() for factor in self.factors)
         core = torch.linalg.qr(first, mode="r").R
         for factor in inner:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from bench.spectra.delta import Delta
@@ -150,14 +149,6 @@ def whole(matrix: Tensor) -> Delta:
     """A matrix by its matricisation (m, n·…)."""
     matrix = matrix.detach().flatten(1)
     return Delta(factors=(matrix,), nominal=min(matrix.shape))
-
-
-def how(delta: Delta) -> str:
-    """The way in which `Delta.singular_values` goes."""
-    first, *others = delta.factors
-    if others:
-        return "factors"
-    return "svd" if first.dtype == torch.float64 else "gram"
 
 
 def _thinnest(parameter: Tensor) -> int:

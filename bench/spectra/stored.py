@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bench.errors import EnvironmentProblem
 
-BLOCK = 2**20
-"""Entries of a block, in float64: 8 MiB."""
+BLOCK = 2**18
+"""Entries of a block, in float64: 2 MiB."""
 EMBEDDING = re.compile(r"(?i)(embed|\bwte\b|\bwpe\b|\btok_|\bpos_)")
 LAST = re.compile(r"(?i)(^|\.)(pooler|classifier|score|lm_head|head|heads|fc|qa_outputs|cls|probe)\.")
 FLOATS = {"F64", "F32", "F16", "BF16"}

@@ -210,8 +210,10 @@ class SpectrumTracker(Callback):
 
     def _add(self, of: str, layer: str, step: int, delta: Delta) -> None:
         finite = all(bool(torch.isfinite(factor).all()) for factor in delta.factors)
-        values = delta.singular_values() if finite else None
-        self._put(of, layer, step, values, shape=delta.shape, how=sources.how(delta))
+        # the cheap way for all steps of a layer alike: what lies below 1e-8·σ₁ moves no rank that is shown
+        way = "auto" if delta.factors[0].dtype == torch.float64 else "gram"
+        values, how = delta.spectrum(how=way) if finite else (None, "factors" if delta.factors[1:] else "gram")
+        self._put(of, layer, step, values, shape=delta.shape, how=how)
 
     def _put(self, of: str, layer: str, step: int, values: Tensor | None, **more: Any) -> None:
         if values is None:

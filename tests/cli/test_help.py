@@ -31,6 +31,9 @@ HEAVY = {
     "rich",
     "jsonschema",
     "peft",
+    "matplotlib",
+    "plotly",
+    "scipy",
 }
 
 
@@ -58,7 +61,7 @@ def test_help_ends_in_its_examples(verb: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., dict[str, Any]]) -> Path:
-    """A working folder with a run in each folder that the examples name, its adapter beside the record."""
+    """A working folder with two models and, in each folder that the examples name, a run beside its adapter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for out in ("runs", "results"):
@@ -68,6 +71,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callab
         factors = {f"backbone.model.query.factors.{i}": np.ones((8, 8), dtype=np.float32) for i in range(2)}
         head = {"head.weight": np.ones((2, 8), dtype=np.float32), "head.bias": np.ones(2, dtype=np.float32)}
         save_file(factors | head, folder / "adapter.safetensors")
+    for name in ("original", "tuned"):
+        (tmp_path / name).mkdir()
+        save_file({"query.weight": np.eye(8, dtype=np.float32)}, tmp_path / name / "model.safetensors")
     return tmp_path
 
 

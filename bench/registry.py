@@ -61,6 +61,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "lora-vs-full": "bench.experiments.lora_vs_full:LoRAVsFull",
         "deeplora-fewshot": "bench.experiments.deeplora_fewshot:DeepLoRAFewShot",
         "adalora-allocation": "bench.experiments.adalora_allocation:AdaLoRAAllocation",
+        "collapse-rank": "bench.experiments.collapse_rank:CollapseRank",
         "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
     },
 }

@@ -62,6 +62,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "deeplora-fewshot": "bench.experiments.deeplora_fewshot:DeepLoRAFewShot",
         "adalora-allocation": "bench.experiments.adalora_allocation:AdaLoRAAllocation",
         "collapse-rank": "bench.experiments.collapse_rank:CollapseRank",
+        "interpretability": "bench.experiments.interpretability:Interpretability",
         "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
     },
 }

@@ -26,8 +26,11 @@ TOGETHER = 0.7
 """Spearman's correlation whose square, one half, is the share of the variance of one order that the other explains."""
 Moment = Mapping[str, float]
 """What is measured at one step, by name."""
-MEASURES = ("NC1", "NC2", "NC3", "NC4", "accuracy", "features", "ΔW", "ΔW stable", "W", "W stable")
-"""Columns of the table; W and ΔW are the last hidden layer's, ranks are effective unless they are called stable."""
+NEURAL = ("NC1", "NC2", "NC3", "NC4", "accuracy")
+RANKS = ("features", "ΔW", "ΔW stable", "learned", "learned stable", "W", "W stable")
+"""Effective unless they are called stable. W is the last hidden layer's, and what is learned of it W(t) − s·W(0)."""
+MEASURES = (*NEURAL, *RANKS, "s")
+"""Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is what is left of the start."""
 
 
 class CollapseRank(Experiment):
@@ -45,7 +48,7 @@ class CollapseRank(Experiment):
     effective rank that the update of the last hidden layer has while NC1 is above half of its start, at most 2K.
     Controls: the features of the end under shuffled labels are of the same rank and must not be collapsed, and those
     of the start must miss K − 1. A correlation of two courses in time is no cause. Correlations with NC1 of all that
-    is measured are in the last row of the table, those of ΔW without the start, where it is 0.
+    is measured are in the last row of the table, those of ΔW and of what is learned without the start, where they are 0.
     """
 
     place: ClassVar[str] = "open question 4"
@@ -144,18 +147,25 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
 
     if not bool(x.isfinite().all()):
         raise Diverged("the network diverged", "its features are not finite", "Give a smaller lr.")
-    weight, bias = method.head.weight.cpu(), None if method.head.bias is None else method.head.bias.cpu()
+    weight, bias = (
+        getattr(method.head, name) for name in ("weight", "bias")
+    )  # a deep linear network's head has no bias
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     try:
         found, by_chance = (collapse(x, y, weight, bias) for y in (labels, shuffled))
     except ValueError as error:
         raise UsageError("neural collapse cannot be measured", str(error), "Give a larger examples=N.") from error
-    layers = {name: delta.ranks() for name, delta in method.deltas()}
+    layers = {name: delta.singular_values() for name, delta in method.deltas()}
     if not layers:
         raise UsageError("the network has no hidden layer", "collapse is of features that are learned", "Give it one.")
-    last = list(layers)[-1]
-    hidden = method.backbone.get_submodule(last).weight
-    sigma = singular_values(hidden.detach().cpu().flatten(1))  # type: ignore[operator, union-attr]
+    name, start, delta = list(method.updates())[-1]
+    start, delta = start.cpu(), delta.dense().cpu()
+    left = float(((start + delta) * start).sum() / start.square().sum())
+    spectra = {
+        "ΔW": layers[name],
+        "learned": singular_values(start + delta - left * start),
+        "W": singular_values(start + delta),
+    }
     logits = x @ weight.mT + (0 if bias is None else bias)
     return {
         "NC1": found.nc1,
@@ -165,11 +175,10 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
         "shuffled": by_chance.nc1,
         "accuracy": float((logits.argmax(-1) == labels).float().mean()),
         "features": float(effective_rank(x - x.mean(0))),
-        "ΔW": float(layers[last]["effective"]),
-        "ΔW stable": float(layers[last]["stable"]),
-        "W": float(effective_rank(sigma, singular_values=True)),
-        "W stable": float(stable_rank(sigma, singular_values=True)),
-        **{f"ΔW of {name}": float(ranks["effective"]) for name, ranks in layers.items()},
+        "s": left,
+        **{n: float(effective_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
+        **{f"{n} stable": float(stable_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
+        **{f"ΔW of {n}": float(effective_rank(sigma, singular_values=True)) for n, sigma in layers.items()},
     }
 
 
@@ -213,8 +222,8 @@ def controlled(course: Mapping[int, Moment], classes: int) -> list[Control]:
 
 
 def correlation(course: Mapping[int, Moment], name: str) -> float:
-    """Spearman's over the moments with NC1, for ΔW without the start."""
-    steps = [step for step in course if step or not name.startswith("ΔW")]
+    """Spearman's over the moments with NC1, for ΔW and what is learned without the start."""
+    steps = [step for step in course if step or not name.startswith(("ΔW", "learned"))]
     return spearman([course[step][name] for step in steps], [course[step]["NC1"] for step in steps])
 
 

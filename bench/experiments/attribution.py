@@ -51,10 +51,10 @@ class Directions:
         q = torch.linalg.qr(torch.randn(n, min(k, n), dtype=torch.float64, generator=generator)).Q
         return ((self.u * self.sigma) @ (self.v @ q)) @ q.mT
 
-    def energy(self, k: int) -> float:
-        """Share of ‖ΔW‖²_F in the top k."""
-        squares = self.sigma.square()
-        return float(squares[:k].sum() / squares.sum()) if bool(squares.sum() > 0) else 1.0
+    def energy(self, update: Tensor) -> float:
+        """‖update‖²_F relative to ‖ΔW‖²_F; 1 of a ΔW that is 0."""
+        whole = self.sigma.square().sum()
+        return float(update.square().sum() / whole) if bool(whole > 0) else 1.0
 
 
 class Network(nn.Module):

@@ -60,6 +60,8 @@ class Directions:
 class Network(nn.Module):
     """A copy of a trained network as a function of its input x (B, …), whose adapted layers take any weight.
 
+    It starts with the whole ΔW.
+
     Attributes:
         directions: of the ΔW of every adapted layer, by its name.
     """
@@ -78,6 +80,7 @@ class Network(nn.Module):
                 layer = base
             self._layers[name] = layer
         self.eval().requires_grad_(False)
+        self.cut({name: one.chosen(torch.arange(len(one.sigma))) for name, one in self.directions.items()})
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K)."""

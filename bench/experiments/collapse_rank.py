@@ -27,8 +27,8 @@ TOGETHER = 0.7
 Moment = Mapping[str, float]
 """What is measured at one step, by name."""
 NEURAL = ("NC1", "NC2", "NC3", "NC4", "accuracy")
-RANKS = ("features", "ΔW", "ΔW stable", "learned", "learned stable", "W", "W stable")
-"""Effective unless they are called stable. W is the last hidden layer's, and what is learned of it W(t) − s·W(0)."""
+RANKS = ("features", "features by energy", "ΔW", "ΔW stable", "learned", "learned stable", "W", "W stable")
+"""Effective unless they are called stable, or by energy (participation ratio). W is the last hidden layer's, and what is learned of it W(t) − s·W(0)."""
 MEASURES = (*NEURAL, *RANKS, "s")
 """Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is what is left of the start."""
 
@@ -56,7 +56,7 @@ class CollapseRank(Experiment):
     """
 
     place: ClassVar[str] = "open question 4"
-    quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 600}
+    quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 1000}
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
@@ -74,7 +74,7 @@ class CollapseRank(Experiment):
         """Learning rate."""
         weight_decay: float = 5e-3
         """Weight decay of all that trains."""
-        steps: int = 1800
+        steps: int = 1200
         """Optimiser steps; of digits 12 are an epoch."""
         batch_size: int = 128
         """Examples per step."""
@@ -112,7 +112,8 @@ class CollapseRank(Experiment):
             header=("step", *MEASURES),
             rows=rows,
             says=f"NC1 falls to {checks[1].measured:.2g} of its start and the features' effective rank from "
-            f"{course[0]['features']:.1f} to {course[c.steps]['features']:.2f} (K − 1 = {classes - 1}). Correlation "
+            f"{course[0]['features']:.1f} to {course[c.steps]['features']:.2f}, by energy from {course[0]['features by energy']:.1f} to "
+            f"{course[c.steps]['features by energy']:.2f} (K − 1 = {classes - 1}). Correlation "
             f"with NC1: features {with_nc1['features']:+.2f}, the last hidden layer's W {with_nc1['W']:+.2f}, its ΔW "
             f"{with_nc1['ΔW']:+.2f}, what it learned {with_nc1['learned']:+.2f}.",
         )
@@ -150,7 +151,7 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
     """
     import torch
 
-    from bench.spectra import collapse, effective_rank, singular_values, stable_rank
+    from bench.spectra import collapse, effective_rank, participation_ratio, singular_values, stable_rank
 
     if not bool(x.isfinite().all()):
         raise Diverged("the network diverged", "its features are not finite", "Give a smaller lr.")
@@ -173,6 +174,7 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
         "learned": singular_values(start + delta - left * start),
         "W": singular_values(start + delta),
     }
+    centred = singular_values(x - x.mean(0))
     logits = x @ weight.mT + (0 if bias is None else bias)
     return {
         "NC1": found.nc1,
@@ -181,7 +183,8 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
         "NC4": found.nc4,
         "shuffled": by_chance.nc1,
         "accuracy": float((logits.argmax(-1) == labels).float().mean()),
-        "features": float(effective_rank(x - x.mean(0))),
+        "features": float(effective_rank(centred, singular_values=True)),
+        "features by energy": float(participation_ratio(centred, singular_values=True)),
         "s": left,
         **{n: float(effective_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
         **{f"{n} stable": float(stable_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
@@ -265,8 +268,9 @@ def _figure(course: Mapping[int, Moment], classes: int, title: str) -> Figure:
                 title="last features",
                 x="step + 1",
                 y="effective rank",
-                content=[*lines(("features",), steps), level("K − 1", classes - 1)],
+                content=[*lines(("features", "features by energy"), steps), level("K − 1", classes - 1)],
                 x_axis="log",
+                y_axis="log",
             ),
             Panel(
                 title="updates",
@@ -284,5 +288,5 @@ def _figure(course: Mapping[int, Moment], classes: int, title: str) -> Figure:
                 y_axis="log",
             ),
         ],
-        caption="Training examples in evaluation mode, means over seeds; W and what it learned are the last hidden layer's.",
+        caption="Training examples, means over seeds; W and what it learned are the last hidden layer's.",
     )

@@ -63,6 +63,8 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "lora-vs-full": "bench.experiments.lora_vs_full:LoRAVsFull",
         "deeplora-fewshot": "bench.experiments.deeplora_fewshot:DeepLoRAFewShot",
         "adalora-allocation": "bench.experiments.adalora_allocation:AdaLoRAAllocation",
+        "collapse-rank": "bench.experiments.collapse_rank:CollapseRank",
+        "interpretability": "bench.experiments.interpretability:Interpretability",
         "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
     },
 }

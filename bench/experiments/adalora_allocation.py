@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.config import in_range
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import listed, mean
+from bench.experiments.numbers import listed, mean, spearman
 
 if TYPE_CHECKING:
     from bench.figures import Figure
@@ -71,9 +71,9 @@ class AdaLoRAAllocation(Experiment):
         checks: list[Check] = []
         for name, values in predictors.items():
             x = np.array([values[layer] for layer in layers])
-            shuffled = [_spearman(source.permutation(x), y) for _ in range(SHUFFLES)]
-            checks.append(Check.at_least(name, float(np.quantile(shuffled, LEVEL)), _spearman(x, y)))
-        by_chance = _spearman(source.permutation(y), y)
+            shuffled = [spearman(source.permutation(x), y) for _ in range(SHUFFLES)]
+            checks.append(Check.at_least(name, float(np.quantile(shuffled, LEVEL)), spearman(x, y)))
+        by_chance = spearman(source.permutation(y), y)
         control = Control(
             name="shuffled layers",
             expected=f"below {checks[0].predicted:.3f}",
@@ -109,17 +109,6 @@ def _gradients(method: Any, data: Any) -> dict[str, tuple[float, float]]:
 
 def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: mean([one[name] for one in several]) for name in several[0]}
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's correlation with ties at their mean rank; 0 where one of the two is constant."""
-    a, b = (_ranked(values) for values in (x, y))
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
-
-
-def _ranked(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _figure(kept: Mapping[str, float], predictors: Mapping[str, Mapping[str, float]], seeds: int) -> Figure:

@@ -56,3 +56,14 @@ def words(values: Sequence[float], digits: int = 3) -> str:
 def listed(text: str) -> list[str]:
     """Elements of `a,b,c`."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
+    """Spearman's correlation with ties at their mean rank; 0 where one of the two is constant."""
+    a, b = (_ranked(np.asarray(values)) for values in (x, y))
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
+
+
+def _ranked(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]

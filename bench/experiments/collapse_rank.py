@@ -1,0 +1,292 @@
+"""As the last features collapse onto their class means their rank falls to K − 1; updates were of low rank before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from bench.config import in_range
+from bench.errors import Diverged, UsageError
+from bench.experiments import Check, Control, Experiment, Outcome
+from bench.experiments.numbers import listed, mean, spearman
+
+if TYPE_CHECKING:
+    from bench.figures import Figure
+    from bench.method import Method
+
+MOMENTS = 12
+ZERO_ERROR = 0.999
+"""Training accuracy without which collapse has not begun: its phase is the one after zero error."""
+FALLEN = 0.1
+"""Of NC1 at the start: what it must have fallen to."""
+ONE_DIRECTION = 1.0
+"""Distance from K − 1 of the effective rank: one direction, so that neither K (means not centred) nor K − 2 passes."""
+TOGETHER = 0.7
+"""Spearman's correlation whose square, one half, is the share of the variance of one order that the other explains."""
+Moment = Mapping[str, float]
+"""What is measured at one step, by name."""
+NEURAL = ("NC1", "NC2", "NC3", "NC4", "accuracy")
+RANKS = ("features", "features by energy", "ΔW", "ΔW stable", "learned", "learned stable", "W", "W stable")
+"""Effective unless they are called stable, or by energy (participation ratio). W is the last hidden layer's, and what is learned of it W(t) − s·W(0)."""
+MEASURES = (*NEURAL, *RANKS, "s")
+"""Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is what is left of the start."""
+
+
+class CollapseRank(Experiment):
+    """Neural collapse against rank on training examples, at 12 moments of a training that goes on past zero error.
+
+    At full collapse (Papyan, Han and Donoho 2020, arXiv 2008.08186) every feature is its class's mean (NC1) and the K
+    centred means are an equiangular tight frame (NC2), whose K − 1 singular values are equal: the centred features
+    then have effective rank K − 1 exactly. NC1 looks only into the span of the class means, and alone does not say so.
+    What is trained follows their recipe: a normalised network, SGD with momentum .9 and weight decay, batches of 128.
+    The decay is ten times theirs: on data that are fitted this easily the start outlives training otherwise, and with
+    it the features of the start.
+    How this hangs together with the rank of weights is the survey's open question 4. Its law of parsimony
+    (Section 3) has updates move 2K directions at every step, so the prediction is that low rank does not wait for
+    collapse. Weight decay shrinks the start, which says nothing of what is learned: that is W(t) − s·W(0), where s is
+    what is left of W(0). Checks, on means over seeds: `training accuracy` at the end, .999 or more; `NC1 at the end`
+    over that of the start, at most a tenth; `features: rank at the end`, their effective rank, K − 1 up to one
+    direction; `features: rank with NC1`, Spearman's correlation over the moments, at least .7; `learned before
+    collapse`, the largest effective rank of what the last hidden layer has learned while NC1 is above half of its
+    start, at most 2K.
+    Controls: the features of the end under shuffled labels are of the same rank and must not be collapsed, and those
+    of the start must miss K − 1. A correlation of two courses in time is no cause. Correlations with NC1 of all that
+    is measured are in the last row of the table, those of ΔW and of what is learned without the start.
+    """
+
+    place: ClassVar[str] = "open question 4"
+    quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 1000}
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """A network that is trained in full, on classes."""
+
+        task: str = "digits"
+        """A task of `bench list tasks` with classes."""
+        backbone: str = "mlp"
+        """Any backbone that reads it."""
+        norm: Literal["layer", "none"] = "layer"
+        """Normalisation of the backbone mlp; others have their own."""
+        optimizer: Literal["momentum", "sgd", "adam", "adamw"] = "momentum"
+        """The published recipe's, or another; adamw's weight decay is apart from the gradient."""
+        lr: float = 0.05
+        """Learning rate."""
+        weight_decay: float = 5e-3
+        """Weight decay of all that trains."""
+        steps: int = 1200
+        """Optimiser steps; of digits 12 are an epoch."""
+        batch_size: int = 128
+        """Examples per step."""
+        examples: int = 2048
+        """Training examples that are measured, at most."""
+        seeds: str = "0,1,2"
+        """A run each."""
+
+        def __post_init__(self) -> None:
+            """Check ranges."""
+            in_range("steps", self.steps, MOMENTS)
+            in_range("examples", self.examples, 2)
+
+    config: Config
+
+    def run(self) -> Outcome:
+        """Train under a callback that measures, and compare the courses."""
+        from bench.experiments.midway import Midway, spaced
+
+        c, runs, classes = self.config, list[dict[int, Moment]](), 0
+        for seed in listed(c.seeds):
+            midway = Midway(spaced(c.steps, MOMENTS), self._measure)
+            for method, _ in self.lab.watch(self._words(seed), callbacks=[midway]):
+                runs.append(midway.found)
+                classes = method.task.num_classes
+        course = {step: {n: mean([run[step][n] for run in runs]) for n in runs[0][step]} for step in runs[0]}
+        checks = checked(course, classes)
+        with_nc1 = {name: correlation(course, name) for name in MEASURES[1:]}
+        rows = [(str(step), *(f"{found[name]:.4g}" for name in MEASURES)) for step, found in course.items()]
+        rows.append(("Spearman with NC1", "", *(f"{with_nc1[name]:+.2f}" for name in MEASURES[1:])))
+        return Outcome(
+            checks=checks,
+            controls=controlled(course, classes),
+            figure=_figure(course, classes, f"{c.backbone} on {c.task}"),
+            header=("step", *MEASURES),
+            rows=rows,
+            says=f"NC1 falls to {checks[1].measured:.2g} of its start and the features' effective rank from "
+            f"{course[0]['features']:.1f} to {course[c.steps]['features']:.2f}, by energy from {course[0]['features by energy']:.1f} to "
+            f"{course[c.steps]['features by energy']:.2f} (K − 1 = {classes - 1}). Correlation "
+            f"with NC1: features {with_nc1['features']:+.2f}, the last hidden layer's W {with_nc1['W']:+.2f}, its ΔW "
+            f"{with_nc1['ΔW']:+.2f}, what it learned {with_nc1['learned']:+.2f}.",
+        )
+
+    def _words(self, seed: str) -> str:
+        c = self.config
+        norm = f" --set backbone.norm={c.norm}" if c.backbone == "mlp" else ""
+        return (
+            f"--method full --task {c.task} --backbone {c.backbone} --lr {c.lr!r} --max-steps {c.steps} --seeds {seed} "
+            f"--batch-size {c.batch_size} --set optim.name={c.optimizer} --set optim.weight_decay={c.weight_decay!r} "
+            f"--set optim.clip=0{norm}"
+        )
+
+    def _measure(self, method: Method, data: Any) -> Moment:
+        from bench.experiments.midway import features
+
+        if method.task.num_classes < 2:
+            raise UsageError(
+                f"task={self.config.task} has no classes to collapse", "it is a regression", "Take one with classes."
+            )
+        return measured(method, *features(method, data, self.config.examples))
+
+
+def measured(method: Method, x: Any, labels: Any) -> Moment:
+    """Collapse and ranks of one moment: `MEASURES`, `shuffled` (NC1 under shuffled labels), and `ΔW of LAYER`.
+
+    Args:
+        method: in full training, with at least one hidden layer.
+        x: features (N, D).
+        labels: (N,).
+
+    Raises:
+        Diverged: a feature is not finite.
+        UsageError: a class has no example, or no layer below the head trains.
+    """
+    import torch
+
+    from bench.spectra import collapse, effective_rank, participation_ratio, singular_values, stable_rank
+
+    if not bool(x.isfinite().all()):
+        raise Diverged("the network diverged", "its features are not finite", "Give a smaller lr.")
+    weight, bias = (
+        getattr(method.head, name) for name in ("weight", "bias")
+    )  # a deep linear network's head has no bias
+    shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    try:
+        found, by_chance = (collapse(x, y, weight, bias) for y in (labels, shuffled))
+    except ValueError as error:
+        raise UsageError("neural collapse cannot be measured", str(error), "Give a larger examples=N.") from error
+    layers = {name: delta.singular_values() for name, delta in method.deltas()}
+    if not layers:
+        raise UsageError("the network has no hidden layer", "collapse is of features that are learned", "Give it one.")
+    name, start, delta = list(method.updates())[-1]
+    start, delta = start.cpu(), delta.dense().cpu()
+    left = float(((start + delta) * start).sum() / start.square().sum())
+    spectra = {
+        "ΔW": layers[name],
+        "learned": singular_values(start + delta - left * start),
+        "W": singular_values(start + delta),
+    }
+    centred = singular_values(x - x.mean(0))
+    logits = x @ weight.mT + (0 if bias is None else bias)
+    return {
+        "NC1": found.nc1,
+        "NC2": found.nc2,
+        "NC3": found.nc3,
+        "NC4": found.nc4,
+        "shuffled": by_chance.nc1,
+        "accuracy": float((logits.argmax(-1) == labels).float().mean()),
+        "features": float(effective_rank(centred, singular_values=True)),
+        "features by energy": float(participation_ratio(centred, singular_values=True)),
+        "s": left,
+        **{n: float(effective_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
+        **{f"{n} stable": float(stable_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
+        **{f"ΔW of {n}": float(effective_rank(sigma, singular_values=True)) for n, sigma in layers.items()},
+    }
+
+
+def checked(course: Mapping[int, Moment], classes: int) -> list[Check]:
+    """The checks, on the course of one training, from its start to its end."""
+    steps = list(course)
+    start, end = course[steps[0]], course[steps[-1]]
+    before = [s for s in steps[1:] if course[s]["NC1"] > start["NC1"] / 2] or steps[1:2]
+    checks = [
+        Check.at_least("training accuracy", ZERO_ERROR, end["accuracy"]),
+        Check.at_most("NC1 at the end, of the start", FALLEN, end["NC1"] / start["NC1"]),
+        Check.near("features: rank at the end", classes - 1, end["features"], ONE_DIRECTION),
+        Check.at_least("features: rank with NC1", TOGETHER, correlation(course, "features")),
+        Check.at_most("learned before collapse", 2 * classes, max(course[step]["learned"] for step in before)),
+    ]
+    if checks[0].held:
+        return checks
+    note = "not trained long enough: collapse comes after zero training error; give more steps"
+    return [replace(check, held=False, note=note) for check in checks]
+
+
+def controlled(course: Mapping[int, Moment], classes: int) -> list[Control]:
+    """Features of the end under labels that say nothing, and features of the start."""
+    start, end = course[min(course)], course[max(course)]
+    by_chance = end["shuffled"] / start["NC1"]
+    away = abs(start["features"] - (classes - 1))
+    return [
+        Control(
+            name="shuffled labels: NC1 at the end, of the start",
+            expected=f"above {FALLEN:g}: not collapsed, at the same rank",
+            measured=by_chance,
+            held=by_chance > FALLEN,
+        ),
+        Control(
+            name="features: rank at the start",
+            expected=f"further than {ONE_DIRECTION:g} from {classes - 1}",
+            measured=start["features"],
+            held=away > ONE_DIRECTION,
+        ),
+    ]
+
+
+def correlation(course: Mapping[int, Moment], name: str) -> float:
+    """Spearman's over the moments with NC1, for ΔW and what is learned without the start."""
+    steps = [step for step in course if step or not name.startswith(("ΔW", "learned"))]
+    return spearman([course[step][name] for step in steps], [course[step]["NC1"] for step in steps])
+
+
+def _figure(course: Mapping[int, Moment], classes: int, title: str) -> Figure:
+    from bench.figures import Figure, Panel, Series
+
+    # a logarithm has no place for step 0
+    at = [step + 1 for step in course]
+    layers = [name for name in course[0] if name.startswith("ΔW of ")]
+
+    def lines(names: Sequence[str], steps: Sequence[int]) -> list[Series]:
+        return [Series(name=n, x=[s + 1 for s in steps], y=[course[s][n] for s in steps]) for n in names]
+
+    def level(name: str, value: float) -> Series:
+        return Series(name=name, x=[at[0], at[-1]], y=[value, value], form="dashed")
+
+    steps = list(course)
+    nc1 = [course[step]["NC1"] for step in steps[1:]]
+    against = [Series(name=n, x=nc1, y=[course[s][n] for s in steps[1:]]) for n in ("features", "ΔW", "learned", "W")]
+    return Figure(
+        title=f"Neural collapse and rank: {title}",
+        panels=[
+            Panel(
+                title="collapse",
+                x="step + 1",
+                y="NC1 to NC3 (0 at collapse)",
+                content=lines(("NC1", "NC2", "NC3"), steps),
+                x_axis="log",
+                y_axis="log",
+            ),
+            Panel(
+                title="last features",
+                x="step + 1",
+                y="effective rank",
+                content=[*lines(("features", "features by energy"), steps), level("K − 1", classes - 1)],
+                x_axis="log",
+                y_axis="log",
+            ),
+            Panel(
+                title="updates",
+                x="step + 1",
+                y="effective rank of ΔW",
+                content=[*lines((*layers, "learned"), steps[1:]), level("2K", 2 * classes)],
+                x_axis="log",
+            ),
+            Panel(
+                title="rank against collapse",
+                x="NC1 (time goes to the left)",
+                y="effective rank",
+                content=against,
+                x_axis="log",
+                y_axis="log",
+            ),
+        ],
+        caption="Training examples, means over seeds; W and what it learned are the last hidden layer's.",
+    )

@@ -29,6 +29,9 @@ class HeadConfig:
     """How token features become one vector; auto is what the backbone was trained with."""
     dropout: float = 0.0
     """Dropout rate on the pooled features."""
+    loss: Literal["auto", "squared"] = "auto"
+    """auto is cross-entropy for classes and squared error for numbers; squared takes that for classes too, against
+    labels of zeros and a one, as the theory of deep linear networks does."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -7,13 +7,14 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
 from bench import checkpoint, memory, metrics, optimizers, registry
@@ -111,6 +112,22 @@ def fit(
         **({"sweep": sweep} if sweep else {}),
         **({"report": report} if (report := _report(method)) else {}),
     }
+
+
+def trained(
+    spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
+) -> tuple[Method, Any]:
+    """The trained method, on the CPU, and its DataModule: for those who look inside a run; nothing is written.
+
+    Args:
+        spec, task, corpus, backbone: as in `fit`.
+        callbacks: of Lightning, called on the way.
+    """
+    with _quiet():
+        data, method, _ = build(spec, task, corpus, backbone)
+        cut = Cut(batch_size=spec.batch_size, world=1, micro=RuntimeConfig(**spec.runtime).micro_batch)  # type: ignore[arg-type]
+        _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
+    return method.cpu(), data
 
 
 def _cost(trainer: Trainer, data: Any, method: Method) -> dict[str, Any]:
@@ -286,4 +303,4 @@ def _quiet() -> Generator[None]:
             logger.setLevel(level)
 
 
-__all__ = ["FILE", "build", "fit"]
+__all__ = ["FILE", "build", "fit", "trained"]

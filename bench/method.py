@@ -210,13 +210,15 @@ class Method(LightningModule):
         return self.criterion(self(batch["inputs"]), batch["labels"])
 
     def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch: cross-entropy, or squared error for regression.
+        """Mean over the batch: cross-entropy, or squared error for regression and where `head.loss` asks for it.
 
         Of several numbers per example the squared error is summed over those that were observed: an example weighs as
         much as it says, and the mean over examples is the same however the batch is cut.
         """
-        if self.task.num_classes:
+        if self.task.num_classes and self.head_config.loss == "auto":
             return F.cross_entropy(outputs, labels)
+        if self.task.num_classes:
+            return (outputs - F.one_hot(labels, self.task.num_classes)).square().sum(-1).mean()
         labels = labels.to(outputs.dtype)
         if self.task.targets == 1:
             return F.mse_loss(outputs, labels)

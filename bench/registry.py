@@ -1,4 +1,4 @@
-"""Names of methods, tasks and backbones, and where they live. Nothing is imported before it is asked for."""
+"""Names of methods, tasks, backbones and experiments, and where they live; nothing is imported unasked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bench.errors import UsageError, did_you_mean
 
-Kind = Literal["methods", "tasks", "backbones"]
+Kind = Literal["methods", "tasks", "backbones", "experiments"]
 
 BUILTIN: dict[Kind, dict[str, str]] = {
     "methods": {
@@ -52,12 +52,29 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "mlp": "bench.backbones.mlp:MLP",
         "dln": "bench.backbones.dln:DLN",
     },
+    "experiments": {
+        "parsimony": "bench.experiments.parsimony:Parsimony",
+        "figure1": "bench.experiments.figure1:Figure1",
+        "optimizers": "bench.experiments.optimizers:Optimizers",
+        "dropout-nuclear": "bench.experiments.dropout_nuclear:DropoutNuclear",
+        "nuclear-norm": "bench.experiments.nuclear_norm:NuclearNorm",
+        "mae-rank": "bench.experiments.mae_rank:MAERank",
+        "mlm-rank": "bench.experiments.mlm_rank:MLMRank",
+        "lora-vs-full": "bench.experiments.lora_vs_full:LoRAVsFull",
+        "deeplora-fewshot": "bench.experiments.deeplora_fewshot:DeepLoRAFewShot",
+        "adalora-allocation": "bench.experiments.adalora_allocation:AdaLoRAAllocation",
+        "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
+    },
 }
 PREFIXES: dict[Kind, dict[str, str]] = {
     "methods": {"peft:": "methods.bridge:Bridge"},
     "backbones": {"timm:": "bench.backbones.timm_model:Timm", "runs:": "bench.backbones.runs:Run"},
 }
 """Beginning of names → the class of what follows, or that makes one: `peft:vera`, `runs:1f3a9c…`."""
+
+
+_LISTS = {"experiments": "bench reproduce --list"}
+"""Commands that list a kind, where `bench list` does not."""
 
 
 @cache
@@ -121,7 +138,7 @@ def where(kind: Kind, name: str) -> str:
         raise UsageError(
             f"unknown {kind[:-1]} '{name}'",
             f"known {kind}: {', '.join([*sorted(known), *(f'{prefix}…' for prefix in PREFIXES.get(kind, ()))])}",
-            f"{hint} `bench list {kind}` describes them.".strip(),
+            f"{hint} `{_LISTS.get(kind, f'bench list {kind}')}` describes them.".strip(),
         )
     return known[name]
 

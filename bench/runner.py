@@ -40,28 +40,39 @@ def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool =
     Raises:
         EnvironmentProblem: the folder of records cannot be made.
     """
-    _make_folder(request.out)
-    progress = make_progress(total=len(plan.cells) + len(plan.trials))
     records: list[record.Record] = []
     interrupted = 0
-    with progress, _sigterm() as check:
-        for line in notes(plan):
-            progress.say(line)
-        try:
-            for trial in plan.trials:
-                check()
-                _once(trial, request, request.out / SELECTION, progress, verbose)
-            for cell in plan.cells:
-                check()
-                records.append(_once(cell, request, request.out, progress, verbose))
-        except KeyboardInterrupt:
-            interrupted = errors.INTERRUPTED
-        except Preempted:
-            interrupted = errors.PREEMPTED
+    try:
+        for made in train(plan, request, verbose=verbose):
+            records.append(made)
+    except KeyboardInterrupt:
+        interrupted = errors.INTERRUPTED
+    except Preempted:
+        interrupted = errors.PREEMPTED
     _report(plan, request, records, as_json=json)
     if interrupted:
         return interrupted
     return errors.SOME_FAILED if plan.broken or any(r["state"] != "done" for r in records) else errors.OK
+
+
+def train(plan: Plan, request: Request, *, verbose: bool = False) -> Generator[record.Record]:
+    """Every cell's record as soon as it has ended; trials of learning rates come first and are not among them.
+
+    Raises:
+        EnvironmentProblem: the folder of records cannot be made.
+        KeyboardInterrupt, Preempted: the command is to stop.
+    """
+    _make_folder(request.out)
+    progress = make_progress(total=len(plan.cells) + len(plan.trials))
+    with progress, _sigterm() as check:
+        for line in notes(plan):
+            progress.say(line)
+        for trial in plan.trials:
+            check()
+            _once(trial, request, request.out / SELECTION, progress, verbose)
+        for cell in plan.cells:
+            check()
+            yield _once(cell, request, request.out, progress, verbose)
 
 
 def _make_folder(out: Path) -> None:
@@ -238,4 +249,4 @@ def _sigterm() -> Generator[Callable[[], None]]:
         signal.signal(signal.SIGTERM, before)
 
 
-__all__ = ["Preempted", "execute"]
+__all__ = ["Preempted", "execute", "train"]

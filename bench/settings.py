@@ -82,6 +82,26 @@ def resolve_own(
     return {name: _complete(kind[:-1], _of(kind, name), given) for name in names}
 
 
+def resolve_bare(settings: Sequence[str], kind: registry.Kind, name: str) -> dict[str, Value]:
+    """Options that are given as `KEY=VALUE`, without a namespace; only those that are given.
+
+    Raises:
+        UsageError: a key is unknown, given twice, or has a value of another type.
+        EnvironmentProblem: the source cannot be read.
+    """
+    known, found = _of(kind, name), dict[str, Value]()
+    for setting in settings:
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals or key not in known:
+            what = f"unknown option '{key}' of {name}" if equals else f"--set {setting}: not of the form key=value"
+            listed = f"options: {', '.join(f'{o.name}={show(o.default)}' for o in known.values()) or 'none'}"
+            raise UsageError(what, listed, did_you_mean(key, known) or f"`bench show {name}` describes them.")
+        if key in found:
+            raise UsageError(f"--set {key} is given twice", f"as '{show(found[key])}' and as '{text}'", "Keep one.")
+        found[key] = _value(key, known[key], text)
+    return found
+
+
 def typed(text: str, annotation: str) -> Value:
     """The value `text` stands for under an annotation such as `int | None` or `Literal['a', 'b']`.
 

@@ -25,7 +25,10 @@ NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
 LATER = frozenset({"allocation", "penalty", "spectra"})
 """Namespaces that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
-LATER_OPTIONS: dict[str, dict[str, Option]] = {"optim": {"name": "adamw", "momentum": 0.9}}
+LATER_OPTIONS: dict[str, dict[str, Option]] = {
+    "optim": {"name": "adamw", "momentum": 0.9},
+    "head": {"loss": "auto"},
+}
 """Options that came later, with the value at which a run does what it did before them."""
 
 

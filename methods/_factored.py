@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.spectra import Delta
+from bench.spectra import Delta, matricize
 
 Base = nn.Linear | nn.Conv2d
 """What can be adapted. A convolution (out, in, k, k) of one group is the matrix (out, in·k·k) on its patches."""
@@ -16,7 +16,7 @@ Base = nn.Linear | nn.Conv2d
 
 def matrix(base: Base) -> Tensor:
     """The weight as a matrix (m, n); a view."""
-    return base.weight.flatten(1)
+    return matricize(base.weight)
 
 
 def enter(base: Base, x: Tensor, factor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bench.spectra import Delta
+from bench.spectra import Delta, matricize
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -29,7 +29,7 @@ class Factors(nn.Sequential):
     def __init__(self, base: Layer, rank: int) -> None:
         super().__init__(*_narrow(base, rank))
         self.rank = rank
-        matrix = base.weight.detach().flatten(1)
+        matrix = matricize(base.weight.detach())
         self.shape = (matrix.shape[0], matrix.shape[1])
         u, v = spectral(matrix, rank)
         first, second = self
@@ -85,7 +85,7 @@ def why_whole(module: nn.Module, rank: int) -> str:
     layer = cast(Any, module)
     if getattr(layer, "groups", 1) > 1:
         return f"{layer.groups} groups"
-    m, n = layer.weight.flatten(1).shape
+    m, n = matricize(layer.weight).shape
     return "r·(m + n) ≥ m·n" if rank * (m + n) >= m * n else ""
 
 

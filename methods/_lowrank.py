@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.config import in_range
 from bench.method import Batch, Method
-from bench.spectra import Delta
+from bench.spectra import Delta, matricize
 from methods._allocation import gradient_rank, share_out
 from methods._factored import Base, FactoredLinear, matrix
 from methods._fused import split
@@ -117,7 +117,7 @@ class LowRank(Method):
             def hook(weight: Tensor, name: str = name) -> None:
                 gradient, weight.grad = weight.grad, None
                 assert gradient is not None
-                use(name, gradient.detach().flatten(1))
+                use(name, matricize(gradient.detach()))
 
             handles.append(base.weight.register_post_accumulate_grad_hook(hook))
         was_training = self.training

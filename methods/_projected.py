@@ -11,6 +11,7 @@ from torch import nn
 from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch
+from bench.spectra import matricize
 from methods.full import Full
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
@@ -55,7 +56,7 @@ class Projected(Full):
                 "Leave optim.name out, or take --method full.",
             )
         super().adapt(batch)
-        sides = {name: min(weight.flatten(1).shape) for name, weight in self._matrices()}
+        sides = {name: min(matricize(weight).shape) for name, weight in self._matrices()}
         self._small = [name for name, side in sides.items() if side <= self.config.rank]
         if len(self._small) == len(sides):
             raise UsageError(
@@ -66,7 +67,7 @@ class Projected(Full):
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The matrices with their rank, and all the rest."""
-        large = [weight for _, weight in self._matrices() if min(weight.flatten(1).shape) > self.config.rank]
+        large = [weight for _, weight in self._matrices() if min(matricize(weight).shape) > self.config.rank]
         projected = {id(weight) for weight in large}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in projected]
         return [{"params": large, "rank": self.config.rank}, *([{"params": rest}] if rest else [])]

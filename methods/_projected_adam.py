@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bench.spectra import matricize
+
 GROWTH = 1.01
 """γ: how much an update's norm may grow from one step to the next (APOLLO; the limiter is Fira's, arXiv 2410.01623)."""
 State = dict[str, Any]
@@ -90,7 +92,7 @@ class ProjectedAdamW(Optimizer):
         if "rank" not in group:
             state["step"] += 1
             return adam(state, gradient, group)
-        matrix = gradient.flatten(1)
+        matrix = matricize(gradient)
         tall = len(matrix) >= matrix.shape[1]  # of a square one the authors project the inputs' side
         g_dD = matrix.mT if tall else matrix
         p_rd = self.basis(state, g_dD, group, number)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.errors import UsageError
 from bench.method import Batch, Method, Peft
-from bench.spectra import Delta
+from bench.spectra import Delta, matricize
 from bench.tuners import PREFIX, tuner
 from methods import _peft, _tuned
 
@@ -133,7 +133,7 @@ class Bridge(Method):
                 difference = weight - self._plain[name]["weight"] if self._plain else _moved(layer.tuned, weight)
             except NotImplementedError:  # peft's own merge of this tuner (lily) raises it: there is no W' to compare
                 return
-            difference = difference.to(weight.dtype).flatten(1)
+            difference = matricize(difference.to(weight.dtype))
             yield name, Delta(factors=(difference,), nominal=min(difference.shape))
 
     def merge(self) -> None:

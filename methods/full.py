@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from bench.method import Batch, Method
-from bench.spectra import Delta
+from bench.spectra import Delta, matricize
 
 
 class Full(Method):
@@ -52,4 +52,4 @@ class Full(Method):
         """Weights as matrices, by name of their layer."""
         for name, module in self.backbone.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.requires_grad:
-                yield name, module.weight.flatten(1)
+                yield name, matricize(module.weight)

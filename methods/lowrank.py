@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.config import in_range
 from bench.errors import UsageError
 from bench.method import Batch, Method
-from bench.spectra import Delta
+from bench.spectra import Delta, matricize
 from methods._factors import LAYERS, Factors, Layer, why_whole
 from methods._lowrank import replace
 
@@ -58,7 +58,7 @@ class LowRankTraining(Method):
         found = self._found()
         whole = {name: why_whole(layer, rank) for name, layer in found}
         self._whole = [
-            {"layer": name, "shape": "×".join(map(str, layer.weight.flatten(1).shape)), "whole_because": whole[name]}
+            {"layer": name, "shape": "×".join(map(str, matricize(layer.weight).shape)), "whole_because": whole[name]}
             for name, layer in found
             if whole[name]
         ]

@@ -19,7 +19,8 @@ from bench.guard import check_packages
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("bench.cli.run", "train methods on tasks and record what came out"),
     "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
-    "show": ("bench.cli.show", "show a method with its options, a task, a backbone or a run"),
+    "show": ("bench.cli.show", "show a method with its options, a task, a backbone, an experiment or a run"),
+    "reproduce": ("bench.cli.reproduce", "hold a claim of the survey against what is measured"),
     "spectra": ("bench.cli.spectra", "show the singular values and ranks of a run, a model or an adapter"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
     "export": ("bench.cli.export", "write a run's adapter for other programs"),

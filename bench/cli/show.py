@@ -1,4 +1,4 @@
-"""`bench show`: everything about a method, a task, a backbone or a run."""
+"""`bench show`: everything about a method, a task, a backbone, an experiment or a run."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ EXAMPLES = (
     "bench show glue",
     "bench show glue/rte --json",
     "bench show minilm",
+    "bench show parsimony",
     "bench show 1f3a9c --out results",
 )
 
@@ -32,11 +33,16 @@ def parser() -> Parser:
     """The verb's parser."""
     made = Parser(
         prog="bench show",
-        description="Show a method with its options, a task, a backbone, or a run by the beginning of its id.",
+        description="Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"
+        "by the beginning of its id.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("name", metavar="NAME|RUN", help="a name from `bench list`, or the beginning of a run id")
+    made.add_argument(
+        "name",
+        metavar="NAME|RUN",
+        help="a name from `bench list` or `bench reproduce --list`, or the beginning of a run id",
+    )
     made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     return made
 
@@ -50,6 +56,7 @@ def handle(options: argparse.Namespace) -> int:
         names.check_task(name)
         shown.append(_task(name))
     shown += [_backbone(name)] if registry.known("backbones", name) else []
+    shown += [_experiment(name)] if registry.known("experiments", name) else []
     if not shown:
         shown.append(_run(name, options.out.expanduser()))
     if options.json:
@@ -136,6 +143,18 @@ def _backbone(name: str) -> tuple[dict[str, Any], str]:
         parts.append(f"options of the backbone\n{_options('backbone', found.options)}")
     parts.append(f"use it with: bench run … --backbone {name}")
     return {"kind": "backbone", **_json(found)}, "\n\n".join(parts)
+
+
+def _experiment(name: str) -> tuple[dict[str, Any], str]:
+    found = describe("experiments", name)
+    place = found.attributes.get("place", "")
+    parts = [_head(found), *([f"in the survey: {place}"] if place else [])]
+    if found.options:
+        parts.append(f"options\n{_options_table([(option.name, option) for option in found.options])}")
+    quick = " ".join(f"{key}={written(value)}" for key, value in found.attributes.get("quick", {}).items())
+    parts.append(f"--quick: {quick or 'the same'}")
+    parts.append(f"run it with: bench reproduce {name}")
+    return {"kind": "experiment", **_json(found)}, "\n\n".join(parts)
 
 
 def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:

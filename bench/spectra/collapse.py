@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.spectra.ranks import Matrix
+from bench.spectra.singular import Matrix, finite
 
 
 class Collapse(NamedTuple):
@@ -29,27 +29,41 @@ class Collapse(NamedTuple):
 def collapse(features: Matrix, labels: Matrix, weight: Matrix, bias: Matrix | None = None) -> Collapse:
     """Neural collapse of features (N, D) with labels (N,) under the head `weight` (K, D), `bias` (K,).
 
-    The means are centred by the mean of the class means, which for classes of equal size is that of all features.
+    The means are centred by the mean of the class means, which for classes of equal size is that of all features. The
+    pseudo-inverse of Σ_B comes from an SVD of the means, so that their rank is seen. If all means are one, NC1 is 0.
 
     Raises:
-        ValueError: a class of the K has no example.
+        ValueError: fewer than two classes, a class without example, or a NaN or an infinity.
     """
-    x, w = torch.as_tensor(features).double(), torch.as_tensor(weight).double()
+    x, w = finite(features, name="features").double(), finite(weight, name="weight of the head").double()
     y, classes = torch.as_tensor(labels).long(), len(w)
+    if classes < 2:
+        raise ValueError(f"two classes or more are needed, the head has {classes}")
     counts = torch.bincount(y, minlength=classes)
     if len(counts) != classes or not bool(counts.all()):
         raise ValueError(f"every one of the {classes} classes needs an example; counts are {counts.tolist()}")
     means = torch.zeros_like(w).index_add_(0, y, x) / counts[:, None]
     within, centred = x - means[y], means - means.mean(0)
-    sigma_w, sigma_b = within.mT @ within / len(x), centred.mT @ centred / classes
-    logits = x @ w.mT + (0 if bias is None else torch.as_tensor(bias).double())
-    nearest = torch.cdist(x, means).argmin(-1)
+    logits = x @ w.mT + (0 if bias is None else finite(bias, name="bias of the head").double())
+    nearest = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)
     return Collapse(
-        nc1=float(torch.trace(torch.linalg.pinv(sigma_b, hermitian=True) @ sigma_w) / classes),
+        nc1=_within_to_between(within, centred),
         nc2=frame_distance(centred, centred),
         nc3=frame_distance(w, centred),
         nc4=float((logits.argmax(-1) == nearest).double().mean()),
     )
+
+
+def _within_to_between(within: Tensor, centred: Tensor) -> float:
+    """tr(Σ_B†·Σ_W)/K of deviations (N, D) and centred means (K, D).
+
+    With Σ_B = V·diag(σ²/K)·Vᵀ that is Σ_i ‖within·v_i‖²/(N·σ_i²); centred means have rank K − 1 at most.
+    """
+    _, sigma, right = torch.linalg.svd(centred, full_matrices=False)
+    kept = sigma > sigma[0] * max(centred.shape) * torch.finfo(sigma.dtype).eps
+    kept[len(centred) - 1 :] = False
+    along = (within @ right[kept].mT).square().mean(0)
+    return float((along / sigma[kept].square()).sum())
 
 
 def frame_distance(first: Tensor, second: Tensor) -> float:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.spectra.ranks import effective_rank, energy_rank, singular_values, stable_rank
+from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
+from bench.spectra.singular import Spectrum, finite, spectrum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,22 +39,41 @@ class Delta:
             product = product @ factor
         return product
 
-    def singular_values(self) -> Tensor:
-        """Descending, float64: min(m, n) of them, or as many as the thinnest factor allows.
+    def spectrum(self, *, name: str = "") -> Spectrum:
+        """min(m, n) singular values, or as many as the thinnest factor allows, and which way they were computed.
 
-        Factors go through the QR of the two outer ones: ΔW = Q_l·(R_l·…·R_rᵀ)·Q_rᵀ has the spectrum of its core.
+        Factors go through the QR of the two outer ones: ΔW = Q_l·(R_l·…·R_rᵀ)·Q_rᵀ has the spectrum of its core, which
+        takes an SVD. They are exact to 1e-16 of the product of the factors' norms.
+
+        Args:
+            name: of the layer, for the error.
+
+        Raises:
+            ValueError: an entry is NaN or infinite; begins with `name`.
         """
         if len(self.factors) == 1:
-            return singular_values(self.factors[0])
-        first, *inner, last = (f.detach().double() for f in self.factors)
+            return spectrum(self.factors[0], name=name)
+        first, *inner, last = (finite(factor, name=name).double() for factor in self.factors)
         core = torch.linalg.qr(first, mode="r").R
         for factor in inner:
             core = core @ factor
-        return torch.linalg.svdvals(core @ torch.linalg.qr(last.mT, mode="r").R.mT)
+        core = core @ torch.linalg.qr(last.mT, mode="r").R.mT
+        return Spectrum(spectrum(core, how="svd", name=name).values, "factors")
 
-    def ranks(self) -> dict[str, float | int | list[int]]:
-        """The record's entry: shape, nominal, stable, effective and 90 % energy rank, and the spectral norm."""
-        sigma = self.singular_values()
+    def singular_values(self, *, name: str = "") -> Tensor:
+        """Descending, float64: the `values` of `spectrum`."""
+        return self.spectrum(name=name).values
+
+    def ranks(self, *, name: str = "") -> dict[str, float | int | str | list[int]]:
+        """The record's entry: shape, nominal, stable, effective and 90 % energy rank, the spectral norm, and how.
+
+        Args:
+            name: of the layer, for the error.
+
+        Raises:
+            ValueError: as `spectrum`.
+        """
+        sigma, how = self.spectrum(name=name)
         return {
             "shape": list(self.shape),
             "nominal": self.nominal,
@@ -61,4 +81,5 @@ class Delta:
             "effective": float(effective_rank(sigma, singular_values=True)),
             "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
             "norm": float(sigma.max()),
+            "how": how,
         }

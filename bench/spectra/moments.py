@@ -82,7 +82,7 @@ class Moments:
         return hook
 
     def _add(self, name: str, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple | list) else output
+        first = next(iter(output), None) if isinstance(output, tuple | list) else output
         if not isinstance(first, Tensor) or first.ndim < 2:
             return
         features = first.detach()

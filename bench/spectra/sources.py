@@ -22,6 +22,7 @@ FEW = 4
 PARTS = 5
 """Equal parts that a run is cut into by default."""
 
+_NO_OUTPUT = nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict
 Read = Callable[[Container[str]], Iterator[tuple[str, Delta]]]
 
 
@@ -135,11 +136,11 @@ def parameters(method: Method) -> tuple[dict[str, nn.Parameter], frozenset[str]]
 def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
     """Modules of the backbone whose output can be looked at, and the names of the usual ones.
 
-    These are the blocks that the network names (`blocks`), else those of its longest stack of equal modules, else its
-    linear layers and convolutions.
+    These are the blocks that the network names (`blocks`), else those of its longest stack of modules of one class
+    and several layers each, else its linear layers and convolutions.
     """
     backbone: Any = method.backbone
-    every = {name: module for name, module in backbone.named_modules() if name}
+    every = {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
     blocks = {id(block) for block in getattr(backbone, "blocks", ())} or _stack(backbone)
     usual = [name for name, module in every.items() if id(module) in blocks]
     return every, usual or [name for name, m in every.items() if isinstance(m, nn.Linear | nn.Conv2d)]
@@ -165,5 +166,9 @@ def _thinnest(parameter: Tensor) -> int:
 
 def _stack(backbone: nn.Module) -> set[int]:
     stacks = [[*module] for module in backbone.modules() if isinstance(module, nn.ModuleList)]
-    equal = [stack for stack in stacks if len(stack) > 1 and len({type(block) for block in stack}) == 1]
+    equal = [s for s in stacks if len({type(block) for block in s}) == 1 and all(_layers(block) > 1 for block in s)]
     return {id(block) for block in max(equal, key=len, default=[])}
+
+
+def _layers(block: nn.Module) -> int:
+    return sum(isinstance(module, nn.Linear | nn.Conv2d) for module in block.modules())

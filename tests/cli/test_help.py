@@ -61,7 +61,7 @@ def test_help_ends_in_its_examples(verb: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., dict[str, Any]]) -> Path:
-    """A working folder with a run in each folder that the examples name, its adapter beside the record, and two models."""
+    """A working folder with all that the examples name: a run in each folder, with its adapter, and two models."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for out in ("runs", "results"):

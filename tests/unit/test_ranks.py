@@ -96,8 +96,9 @@ def test_reference_table(sigma: list[float], want: tuple[float, float], dtype: t
     for given in (spectrum, spectrum.flip(0)):
         assert float(stable_rank(given, singular_values=True)) == pytest.approx(want[0], abs=1e-9)
         assert float(effective_rank(given, singular_values=True)) == pytest.approx(want[1], abs=1e-9)
-    assert float(stable_rank(matrix)) == pytest.approx(want[0], rel=1e-6)
-    assert float(effective_rank(matrix)) == pytest.approx(want[1], rel=1e-6)
+    precise = 1e-9 if dtype == torch.float64 else 1e-6  # what rounding the matrix itself to float32 changes
+    assert float(stable_rank(matrix)) == pytest.approx(want[0], abs=precise)
+    assert float(effective_rank(matrix)) == pytest.approx(want[1], abs=precise)
 
 
 def test_energy_rank_counts_the_least_number_that_reaches_the_share() -> None:
@@ -115,7 +116,8 @@ def test_a_zero_matrix_has_rank_zero(shape: tuple[int, int], dtype: torch.dtype)
         assert float(function(zero)) == 0.0
         assert float(function(torch.zeros(shape[0]), singular_values=True)) == 0.0
     ranks = Delta(factors=(zero,), nominal=2).ranks()
-    assert ranks == {"shape": [*shape], "nominal": 2, "stable": 0, "effective": 0, "energy90": 0, "norm": 0}
+    how = "svd" if dtype == torch.float64 else "gram"
+    assert ranks == {"shape": [*shape], "nominal": 2, "stable": 0, "effective": 0, "energy90": 0, "norm": 0, "how": how}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -141,8 +143,7 @@ def test_what_is_not_finite_is_refused(bad: float, dtype: torch.dtype) -> None:
             function(matrix)
     with pytest.raises(ValueError, match="finite"):
         Delta(factors=(matrix,), nominal=3).ranks()
-    # torch's own SVD refuses the core of factors
-    with pytest.raises((ValueError, RuntimeError)):
+    with pytest.raises(ValueError, match="finite"):
         Delta(factors=(matrix, torch.ones(4, 5, dtype=dtype)), nominal=3).ranks()
 
 
@@ -197,8 +198,10 @@ TABLE = {
 @pytest.mark.parametrize("sigma", TABLE)
 def test_reference_table_of_the_other_metrics(sigma: tuple[float, ...]) -> None:
     given = np.array(sigma)[::-1].copy()
-    found = [float(f(given, singular_values=True)) for f in (rankme, participation_ratio, nuclear_to_frobenius)]
-    assert found == pytest.approx(TABLE[sigma], abs=1e-9)
+    functions = (rankme, participation_ratio, nuclear_to_frobenius)
+    assert [float(f(given, singular_values=True)) for f in functions] == pytest.approx(TABLE[sigma], abs=1e-9)
+    u, v = (np.linalg.qr(random(rows, len(sigma)).numpy())[0] for rows in (20, len(sigma)))  # RankMe counts zeros too
+    assert [float(f((u * given) @ v.T)) for f in functions] == pytest.approx(TABLE[sigma], abs=1e-9)
     assert float(nuclear_to_spectral(given, singular_values=True)) == pytest.approx(sum(sigma) / sigma[0], abs=1e-12)
 
 

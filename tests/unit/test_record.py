@@ -185,16 +185,20 @@ OPTIONAL = {
     "backbone.pooling",
     "cost.resumed_at",
     "cost.cache_bytes",
+    "cost.tracking_s",
     "spec.allocation",
     "spec.penalty",
+    "spec.spectra",
     "spec.start",
     "sweep",
     "backbone.parent",
     "cost.optimizer_bytes",
     "evaluations",
     "metrics.primary.of",
+    "ranks[].how",
     "report",
     "source.reading",
+    "spectra",
 }
 """Fields that older records, or those of some methods or data, lack."""
 FIELDS = list(paths(record.schema()))
@@ -207,7 +211,10 @@ def test_every_field_is_needed_and_named_where_it_is_missing(make_record, field)
     tracking = {"kind": "wandb", "mode": "offline", "id": "x", "error": None, "directory": None}
     sweep = [{"n": 0, "primary": 0.41, "metrics": {"dev": {"matthews": 0.41}}}]
     evaluations = [{"step": 10, "metrics": sweep[0]["metrics"]}]
-    one = make_record(selection=selection, tracking=tracking, sweep=sweep, evaluations=evaluations)
+    row = {"of": "updates", "layer": "a", "step": 9, "stable": 1.0, "effective": 1.0, "energy90": 1, "norm": 0.5}
+    series = {"of": "updates", "layers": 1, "steps": [0, 9], "effective": [None, 1.0]}
+    more = {"sweep": sweep, "evaluations": evaluations, "spectra": {"layers": [row], "series": [series]}}
+    one = make_record(selection=selection, tracking=tracking, **more)
     record.validate(one, Path("x"))
     *parents, last = field.replace("[]", "").split(".")
     inside = one | {"state": "failed", "error": {"what": "", "known": "", "todo": ""}} if parents == ["error"] else one

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import subspace_angles
+from sklearn.neighbors import NearestCentroid
 
 from bench.spectra import collapse, principal_angles
 from bench.spectra.collapse import frame_distance
@@ -44,6 +45,29 @@ def test_what_spans_no_subspace_of_one_space_is_refused(shapes: tuple[tuple[int,
         principal_angles(np.ones(shapes[0]), np.ones(shapes[1]))
     with pytest.raises(ValueError, match="NaN"):
         principal_angles(np.full((4, 1), np.nan), np.ones((4, 1)))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.int64])
+def test_angles_of_other_types_are_scipys(kind: type) -> None:
+    draw = np.random.default_rng(2)
+    one, other = (10 * draw.normal(size=(12, 3))).astype(kind), (10 * draw.normal(size=(12, 2))).astype(kind)
+    want = np.sort(subspace_angles(one.astype(float), other.astype(float)))
+    assert principal_angles(one, other).numpy() == pytest.approx(want, abs=1e-12)
+    assert principal_angles(torch.from_numpy(one), other[::-1][::-1]).numpy() == pytest.approx(want, abs=1e-12)
+
+
+def test_angles_of_badly_scaled_bases_are_those_of_their_spaces() -> None:
+    """Columns of lengths 1 to 1e-12, nearly parallel or not: the spaces are those of the columns before."""
+    draw = np.random.default_rng(3)
+    one, other = draw.normal(size=(20, 4)), draw.normal(size=(20, 3))
+    scaled = one * np.logspace(0, -12, 4)
+    assert principal_angles(scaled, other).numpy() == pytest.approx(np.sort(subspace_angles(one, other)), abs=1e-10)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((5, 2)), np.ones((5, 2)), np.ones((5, 1)) @ np.arange(3.0)[None]])
+def test_dependent_columns_are_no_basis(matrix: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="linearly dependent"):
+        principal_angles(matrix, np.eye(5)[:, :2])
 
 
 def frame(classes: int) -> np.ndarray:
@@ -87,6 +111,41 @@ def test_collapse_is_numpys() -> None:
     assert collapse(x, y, w, b) == pytest.approx(want, rel=1e-9)
     assert collapse(torch.from_numpy(x).float(), y, w, b) == pytest.approx(want, rel=1e-5)
     assert 0 < want[3] < 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_spread_around_a_frame_in_closed_form(classes: int, offset: float) -> None:
+    """Examples at μ_k ± s·e_j: Σ_W = (s²/K)·I and Σ_B = (c²/K)·(I − 11ᵀ/K), so that NC1 = (K − 1)·s²/(K·c²)."""
+    size, spread = 3.0, 0.25
+    steps = spread * np.concatenate([np.eye(classes), -np.eye(classes)])
+    features = (size * frame(classes)[:, None] + steps + offset).reshape(-1, classes)
+    found = collapse(features, np.repeat(np.arange(classes), 2 * classes), frame(classes))
+    nc1 = (classes - 1) * spread**2 / (classes * size**2)
+    assert found == pytest.approx((nc1, 0, 0, 1), rel=1e-9, abs=1e-10)
+
+
+def test_the_nearest_mean_is_scikit_learns() -> None:
+    draw = np.random.default_rng(4)
+    x, y, w = draw.normal(size=(300, 20)), draw.integers(0, 5, 300), draw.normal(size=(5, 20))
+    nearest = NearestCentroid().fit(x, y).predict(x)
+    want = np.mean(np.argmax(x @ w.T, axis=1) == nearest)
+    assert 0 < want < 1
+    assert collapse(x, y, w).nc4 == pytest.approx(want, abs=1e-12)
+
+
+def test_features_without_any_difference_give_no_nan() -> None:
+    found = collapse(np.zeros((6, 4)), np.repeat([0, 1, 2], 2), np.zeros((3, 4)))
+    assert found[:3] == pytest.approx((0, 1, 1), abs=1e-12)  # the frame itself has length 1
+
+
+def test_what_is_no_classification_is_refused() -> None:
+    with pytest.raises(ValueError, match="two classes"):
+        collapse(np.ones((2, 3)), np.zeros(2), np.ones((1, 3)))
+    with pytest.raises(ValueError, match=r"^features: .*finite"):
+        collapse(np.full((2, 3), np.nan), np.array([0, 1]), np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"^weight of the head: .*finite"):
+        collapse(np.ones((2, 3)), np.array([0, 1]), np.full((2, 3), np.inf))
 
 
 def test_a_class_without_examples_is_refused() -> None:

@@ -1,0 +1,138 @@
+"""Dropout of a factorisation is nuclear-norm regularisation: training reaches the closed form's singular values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from bench.config import in_range
+from bench.experiments import Check, Control, Experiment, Outcome
+
+if TYPE_CHECKING:
+    from bench.figures import Figure
+
+SPECTRUM = (4.0, 3.0, 2.0, 1.0)
+"""Singular values of X = diag(4, 3, 2, 1)."""
+STRENGTHS = (0.05, 0.25, 1.0)
+"""c = λ/k with λ = (1 − θ)/θ."""
+CLOSE = 0.01
+"""Of σ₁(X)."""
+
+
+class DropoutNuclear(Experiment):
+    """The best U·Vᵀ under dropout of rate 1 − θ between its factors has σ_i → (σ_i − μ)₊ (Cavazza et al. 2018).
+
+    E‖X − U·diag(b)·Vᵀ/θ‖² = ‖X − UVᵀ‖² + (1 − θ)/θ·Σ_i‖u_i‖²‖v_i‖², b_i ~ Bernoulli(θ), whose optimum at width k has
+    μ = c/(1 + cρ)·Σ_{i≤ρ}σ_i, c = λ/k, λ = (1 − θ)/θ, ρ the largest index with σ_ρ > μ. X = diag(4, 3, 2, 1), k = 4,
+    θ = 1/(1 + ck), masks are sampled and the step decays. Every singular value must come within .01·σ₁(X).
+    Without dropout it must not: X itself is found.
+    """
+
+    place: ClassVar[str] = "Section 4, dropout"
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Budget of each of the four trainings."""
+
+        steps: int = 3000
+        """Steps of 1024 examples, which are 256 copies of the four rows of X, each with masks of its own."""
+        lr: float = 0.15
+        """Step at the start; it decays linearly to zero."""
+        seed: int = 0
+        """Of start and masks."""
+
+        def __post_init__(self) -> None:
+            """Check ranges."""
+            in_range("steps", self.steps, 1)
+            in_range("lr", self.lr, 1e-300)
+            in_range("seed", self.seed, 0, 2**32 - 1)
+
+    config: Config
+
+    def run(self) -> Outcome:
+        """Train with each strength of dropout, and without."""
+        width, top = len(SPECTRUM), SPECTRUM[0]
+        found = {
+            c: self._trained(f"--method dropout --set method.rate={c * width / (1 + c * width)!r}") for c in STRENGTHS
+        }
+        checks = [
+            Check.near(f"c={c:g} σ{i}", wanted, measured, CLOSE * top)
+            for c in STRENGTHS
+            for i, (wanted, measured) in enumerate(zip(closed_form(SPECTRUM, c), found[c], strict=True), 1)
+        ]
+        bare = self._trained("--method full")
+        distance = max(abs(m - w) for m, w in zip(bare, closed_form(SPECTRUM, STRENGTHS[-1]), strict=True))
+        recovered = max(abs(m - w) for m, w in zip(bare, SPECTRUM, strict=True)) <= CLOSE * top
+        control = Control(
+            name="no dropout",
+            expected=f"X itself, so further than {CLOSE * top:g} from the closed form of c=1",
+            measured=distance,
+            held=recovered and distance > CLOSE * top,
+        )
+        rows = [
+            (f"{c:g}", f"{c * width / (1 + c * width):.4f}", _words(closed_form(SPECTRUM, c)), _words(found[c]))
+            for c in STRENGTHS
+        ]
+        rows.append(("–", "0", _words(SPECTRUM), _words(bare)))
+        worst = max(abs(check.measured - check.predicted) for check in checks)
+        return Outcome(
+            checks=checks,
+            controls=[control],
+            figure=_figure({**found, 0.0: bare}),
+            header=("c", "rate", "predicted singular values", "those of the trained product"),
+            rows=rows,
+            says=f"The largest error of twelve singular values is {worst:.4f}.",
+        )
+
+    def _trained(self, words: str) -> list[float]:
+        """Singular values of U·Vᵀ after training."""
+        import torch
+        from safetensors.torch import load_file
+
+        from bench.spectra import singular_values
+
+        c = self.config
+        [record] = self.lab.run(
+            f"{words} --task synthetic/factorization --backbone dln --set task.size=4 --set task.spectrum=4,3,2,1 "
+            "--set task.basis=diagonal --set task.repeats=256 --set backbone.depth=2 --set backbone.init=gaussian "
+            "--set optim.name=sgd --set optim.warmup=0 --set optim.clip=0 --batch-size 1024 --precision 64-true "
+            f"--set runtime.save=all --lr {c.lr!r} --max-steps {c.steps} --seeds {c.seed}"
+        )
+        kept = load_file(self.lab.folder_of(record) / "adapter.safetensors")
+        u, v = kept["head.weight"], kept["backbone.layers.0.weight"]
+        assert u.dtype == torch.float64
+        return [float(value) for value in singular_values(u @ v)]
+
+
+def closed_form(spectrum: Sequence[float], c: float) -> list[float]:
+    """(σ_i − μ)₊ with μ = c/(1 + cρ)·Σ_{i≤ρ}σ_i and the largest ρ for which σ_ρ > μ; `spectrum` descends."""
+    mu = 0.0
+    for rho in range(1, len(spectrum) + 1):
+        threshold = c / (1 + c * rho) * sum(spectrum[:rho])
+        if spectrum[rho - 1] > threshold:
+            mu = threshold
+    return [max(0.0, value - mu) for value in spectrum]
+
+
+def _words(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def _figure(found: Mapping[float, Sequence[float]]) -> Figure:
+    from bench.figures import Figure, Panel, Series
+
+    index = [*range(1, len(SPECTRUM) + 1)]
+    panels = [
+        Panel(
+            title=f"c = {c:g}" if c else "no dropout",
+            x="index of the singular value",
+            y="singular value",
+            content=[
+                Series(name="closed form", x=index, y=closed_form(SPECTRUM, c), form="dashed"),
+                Series(name="trained", x=index, y=values, form="points"),
+            ],
+        )
+        for c, values in found.items()
+    ]
+    return Figure(title="Dropout is nuclear-norm regularisation: X = diag(4, 3, 2, 1)", panels=panels, columns=4)

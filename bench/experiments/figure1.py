@@ -1,0 +1,161 @@
+"""The survey's Figure 1: in trained networks, few singular directions of a layer's update carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.config import in_range
+from bench.errors import UsageError
+from bench.experiments import Check, Control, Experiment, Outcome
+from bench.experiments.numbers import listed, mean
+from bench.experiments.updates import PENULTIMATE, Trained, energy, gaussian, train
+
+if TYPE_CHECKING:
+    from bench.figures import Figure
+
+CARRIED = 0.9
+"""Share of ‖ΔW‖²_F that the top 2K directions must hold."""
+SHOWN = 40
+"""Largest singular values in a panel."""
+VECTORS = ("dln", "mlp")
+
+
+class Figure1(Experiment):
+    """Singular values of W(t) − W(0) of the penultimate layer over training (survey, Figure 1 and Section 3).
+
+    A deep linear network with squared error and an MLP on `vectors`, VGG-11 and a ViT, with cross-entropy, on `images`,
+    each with every optimiser and rate (multiples of .1 for sgd, .02 for momentum, 1e-3 for Adam, 5e-3 for Muon). Check,
+    per network and optimiser: at the end the top 2K directions (K classes) hold at least 90 % of ‖ΔW‖²_F, in the mean
+    over rates and seeds. The control is a Gaussian matrix of the same shape, whose top 2K directions hold less.
+    """
+
+    place: ClassVar[str] = "Figure 1"
+    quick: ClassVar[Mapping[str, Any]] = {
+        "vectors": "digits",
+        "images": "digits",
+        "networks": "dln,mlp,vit",
+        "factors": "1",
+        "steps": 100,
+    }
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Networks, data, optimisers and budget."""
+
+        networks: str = "dln,mlp,vgg11,vit"
+        """Of dln, mlp, vgg11, resnet18, vit."""
+        vectors: str = "mnist"
+        """Task of the networks without convolutions or attention."""
+        images: str = "cifar10"
+        """Task of the others."""
+        optimizers: str = "momentum,adamw"
+        """Of sgd, momentum, adam, adamw, muon."""
+        factors: str = "0.3,1"
+        """Multiples of each optimiser's learning rate."""
+        steps: int = 200
+        """Optimiser steps."""
+        batch_size: int = 64
+        """Examples per step."""
+        classes: int = 10
+        """K of both tasks."""
+        seeds: str = "0"
+        """A run each."""
+
+        def __post_init__(self) -> None:
+            """Check ranges."""
+            in_range("steps", self.steps, 1)
+            in_range("classes", self.classes, 1)
+            unknown = [name for name in listed(self.networks) if name not in PENULTIMATE]
+            if unknown:
+                raise UsageError(f"networks={self.networks}", f"known: {', '.join(PENULTIMATE)}", "Take of these.")
+
+    config: Config
+
+    def run(self) -> Outcome:
+        """Train every network with every optimiser at every rate."""
+        c, top = self.config, 2 * self.config.classes
+        trained: list[Trained] = []
+        for network, optimizer, factor in product(listed(c.networks), listed(c.optimizers), listed(c.factors)):
+            trained += train(
+                self.lab,
+                network,
+                c.vectors if network in VECTORS else c.images,
+                optimizer,
+                float(factor),
+                steps=c.steps,
+                batch_size=c.batch_size,
+                seeds=c.seeds,
+                looks=10,
+            )
+        checks: list[Check] = []
+        for network, optimizer in product(listed(c.networks), listed(c.optimizers)):
+            shares = [t.energy(top) for t in trained if (t.network, t.optimizer) == (network, optimizer)]
+            checks.append(Check.at_least(f"{network}, {optimizer}: share in the top {top}", CARRIED, mean(shares)))
+        controls: list[Control] = []
+        for network in listed(c.networks):
+            shape = next(t.shape for t in trained if t.network == network)
+            share = energy(gaussian(shape), top)
+            controls.append(
+                Control(
+                    name=f"{network}: Gaussian {shape[0]}×{shape[1]}",
+                    expected=f"share in the top {top} below {CARRIED:g}",
+                    measured=share,
+                    held=share < CARRIED,
+                )
+            )
+        rows = [
+            (
+                t.network,
+                t.optimizer,
+                f"{t.lr:g}",
+                f"{t.score:.3f}",
+                f"{t.energy(top):.3f}",
+                f"{t.energy(c.classes):.3f}",
+                f"{t.effective():.1f} / {min(t.shape)}",
+            )
+            for t in trained
+        ]
+        held = sum(check.held for check in checks)
+        return Outcome(
+            checks=checks,
+            controls=controls,
+            figure=_figure(trained, listed(c.factors)[-1]),
+            header=(
+                "network",
+                "optimiser",
+                "lr",
+                "score",
+                f"share in top {top}",
+                f"in top {c.classes}",
+                "effective rank",
+            ),
+            rows=rows,
+            says=f"The top {top} directions hold {CARRIED:.0%} of the update in {held} of {len(checks)} cases.",
+        )
+
+
+def _figure(trained: Sequence[Trained], factor: str) -> Figure:
+    """Singular values over steps, of the last rate and the first seed."""
+    from bench.figures import Figure, Panel, Series
+
+    last = {(t.network, t.optimizer): t.lr for t in trained}
+    shown = {
+        key: next(t for t in trained if (t.network, t.optimizer) == key and t.lr == lr) for key, lr in last.items()
+    }
+    panels = [
+        Panel(
+            title=f"{t.network}, {t.optimizer}, lr {t.lr:g}",
+            x="step",
+            y="singular value of W(t) − W(0)",
+            content=[
+                Series(name=f"σ{i + 1}", x=t.steps.tolist(), y=t.values[:, i].tolist())
+                for i in range(min(SHOWN, t.values.shape[1]))
+            ],
+        )
+        for t in shown.values()
+    ]
+    caption = f"The {SHOWN} largest singular values of the penultimate layer's update, at {factor} times the base rate."
+    return Figure(title="Updates of trained networks are low-rank", panels=panels, caption=caption)

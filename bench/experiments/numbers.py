@@ -1,0 +1,58 @@
+"""What experiments read off records: scores, used rank, and means over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from bench.record import Record
+
+K = TypeVar("K", bound=Hashable)
+
+
+def score(record: Record) -> float:
+    """The primary metric."""
+    return float(record["metrics"]["primary"]["value"])
+
+
+def effective(record: Record) -> float:
+    """Effective rank of ΔW, the mean over its layers."""
+    return float(np.mean([layer["effective"] for layer in record["ranks"]]))
+
+
+def share(record: Record) -> float:
+    """Trained parameters of all."""
+    return record["params"]["trainable"] / record["params"]["total"]
+
+
+def grouped(
+    records: Iterable[Record], key: Callable[[Record], K], value: Callable[[Record], float]
+) -> dict[K, list[float]]:
+    """Values by key, in the order of the records."""
+    found: dict[K, list[float]] = {}
+    for record in records:
+        found.setdefault(key(record), []).append(value(record))
+    return found
+
+
+def mean(values: Sequence[float]) -> float:
+    """Their mean."""
+    return float(np.mean(values))
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation over seeds, n − 1; 0 of a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def words(values: Sequence[float], digits: int = 3) -> str:
+    """`0.412 ± 0.021`, or the value alone where there is one."""
+    said = f"{mean(values):.{digits}f}"
+    return f"{said} ± {deviation(values):.{digits}f}" if len(values) > 1 else said
+
+
+def listed(text: str) -> list[str]:
+    """Elements of `a,b,c`."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,249 @@
+"""Law of parsimony: gradient descent on a deep linear network moves 2K singular directions of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from bench.config import in_range
+from bench.errors import Diverged, UsageError
+from bench.experiments import Check, Control, Experiment, Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.figures import Figure
+
+MOVED = 1e-8
+"""Singular values of an update above it count as moved."""
+TRAINED = 1e-6
+"""The 2K-th singular value of the update must pass it, or training was too short to say anything."""
+EXACT = 1e-12
+"""Deviation of the bulk; 4000 steps in float64 leave about 5e-15."""
+ANGLE = 1e-6
+POINTS = 50
+"""Steps at which the spectra are kept for the figure."""
+
+
+class Parsimony(Experiment):
+    """W_l(t) = U_l·diag(W̃_l(t), ρ(t)·I)·V_lᵀ with W̃_l of 2K×2K and ρ(t) = ε(1 − ηλ)^t (arXiv 2306.01154, Theorem 1).
+
+    f = W_L·…·W_1·x, whitened inputs, square hidden layers of width d, K outputs, W_l(0) = ε times orthogonal,
+    full-batch gradient descent with step η and weight decay λ on ½‖f − Φ‖²_F, ‖Φ‖₂ = 1, all in float64.
+    Checks, each on the worst of the layers l < L: `rho`, the mean of the d − 2K singular values nearest to ρ(t);
+    `bulk_deviation`, the largest distance of one of them from it; `update_rank`, the singular values above 1e-8 of
+    W_l(t) − (1 − ηλ)^t·W_l(0); `subspace`, the largest angle between the top 2K right singular vectors of the first
+    layer's update and those of [G₁(0); G₁(0)ᵀ·W₁(0)], the gradient before the first step.
+    Adam and a Gaussian start are trained beside it and must fail.
+    """
+
+    place: ClassVar[str] = "Section 3, Theorem 2"
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """With ε = .5 and 2000 steps all 2K directions have moved visibly; from ε = 1e-2 only K have by then."""
+
+        width: int = 30
+        """d, width of the hidden layers and number of inputs."""
+        classes: int = 3
+        """K, outputs."""
+        depth: int = 3
+        """L, number of matrices."""
+        init_scale: float = 0.5
+        """ε."""
+        lr: float = 0.05
+        """η."""
+        weight_decay: float = 0.0
+        """λ."""
+        steps: int = 2000
+        """Steps of full-batch training."""
+        optimizer: Literal["gd", "momentum", "adam"] = "gd"
+        """The law is gradient descent's; without weight decay momentum obeys it too, Adam does not."""
+        init: Literal["orthogonal", "gaussian"] = "orthogonal"
+        """Start of every layer."""
+        seed: int = 0
+        """Of the start and the target."""
+
+        def __post_init__(self) -> None:
+            """Check ranges."""
+            in_range("classes", self.classes, 1)
+            in_range("depth", self.depth, 2)
+            in_range("steps", self.steps, 1)
+            for name in ("init_scale", "lr"):
+                in_range(name, getattr(self, name), 1e-300)
+            in_range("weight_decay", self.weight_decay, 0)
+            in_range("seed", self.seed, 0, 2**32 - 1)
+            if self.width <= 2 * self.classes:
+                raise UsageError(
+                    f"width={self.width} leaves no singular value that could stay",
+                    f"2·classes = {2 * self.classes} of them move",
+                    f"Give a width above {2 * self.classes}.",
+                )
+
+    config: Config
+
+    def run(self) -> Outcome:
+        """Train, and the two controls beside it."""
+        config = self.config
+        run, checks = self._held(config)
+        controls: list[Control] = []
+        exact = replace(config, optimizer="gd", init="orthogonal")
+        adam = replace(exact, optimizer="adam", lr=min(config.lr, 1e-2))
+        for name, changed in {"adam": adam, "gaussian": replace(exact, init="gaussian")}.items():
+            found = {check.name: check for check in self._held(changed)[1]}
+            rank = found["update_rank"]
+            broken = not (rank.held or found["bulk_deviation"].held) and rank.measured > rank.predicted
+            controls.append(
+                Control(
+                    name=name,
+                    expected=f"update rank above {rank.predicted}, and a bulk that moves",
+                    measured=rank.measured,
+                    held=broken,
+                )
+            )
+        return Outcome(checks=checks, controls=controls, figure=self._figure(run), says=self._says(checks))
+
+    def _held(self, config: Config) -> tuple[Run, list[Check]]:
+        run = train(config)
+        rho = config.init_scale * (1 - config.lr * config.weight_decay) ** config.steps
+        k2, note = 2 * config.classes, ""
+        bulks = [bulk(layer, rho, config.width - k2) for layer in run.ends]
+        means = [float(values.mean()) for values in bulks]
+        moved = [spectrum(update) for update in run.updates]
+        if min(float(sigma[k2 - 1]) for sigma in moved) <= TRAINED:
+            note = f"not trained long enough: direction {k2} of an update is below {TRAINED:g}; give more steps"
+        ranks = [int((sigma > MOVED).sum()) for sigma in moved]
+        checks = [
+            Check.near("rho", rho, max(means, key=lambda mean: abs(mean - rho)), EXACT),
+            Check.near("bulk_deviation", 0.0, max(float((values - rho).abs().max()) for values in bulks), EXACT),
+            Check.near("update_rank", k2, max(ranks, key=lambda rank: abs(rank - k2)), 0),
+            Check.near("subspace", 0.0, angle(run.updates[0], run.first, k2), ANGLE),
+        ]
+        return run, [replace(check, held=False, note=note) if note else check for check in checks]
+
+    def _says(self, checks: Sequence[Check]) -> str:
+        c = self.config
+        return (
+            f"d={c.width}, K={c.classes}, L={c.depth}, ε={c.init_scale:g}, η={c.lr:g}, λ={c.weight_decay:g}, "
+            f"{c.steps} steps of {c.optimizer}: {checks[2].measured} directions of {c.width} moved."
+        )
+
+    def _figure(self, run: Run) -> Figure:
+        from bench.figures import Figure, Panel, Series
+
+        c, panels = self.config, list[Panel]()
+        for layer in range(c.depth - 1):
+            sigma = [float(value) for _, values in run.path for value in values[layer]]
+            steps = [step for step, values in run.path for _ in values[layer]]
+            law = [c.init_scale * (1 - c.lr * c.weight_decay) ** step for step, _ in run.path]
+            panels.append(
+                Panel(
+                    title=f"layer {layer + 1}",
+                    x="step",
+                    y="singular value",
+                    content=[
+                        Series(name="measured", x=steps, y=sigma, form="points"),
+                        Series(name="ρ(t) = ε(1−ηλ)^t", x=[s for s, _ in run.path], y=law, form="dashed"),
+                    ],
+                )
+            )
+        caption = f"All {c.width} singular values of a layer; theory: {c.width - 2 * c.classes} of them follow ρ(t)."
+        return Figure(title="Law of parsimony in a deep linear network", panels=panels, caption=caption)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What is kept of a training.
+
+    Attributes:
+        ends: W_l(t) (d, d) of the layers l < L.
+        updates: W_l(t) − (1 − ηλ)^t·W_l(0).
+        first: [G₁(0); G₁(0)ᵀ·W₁(0)] (2d, d).
+        path: spectra of these layers on the way, by step.
+    """
+
+    ends: list[Tensor]
+    updates: list[Tensor]
+    first: Tensor
+    path: list[tuple[int, list[Tensor]]]
+
+
+def train(config: Parsimony.Config) -> Run:
+    """Train one network, in float64."""
+    import torch
+
+    from bench.backbones.linear_net import start
+
+    c = config
+    source = torch.Generator().manual_seed(c.seed)
+    shapes = [*[(c.width, c.width)] * (c.depth - 1), (c.classes, c.width)]
+    weights = [start(m, n, c.init, c.init_scale, source).requires_grad_() for m, n in shapes]
+    target = torch.randn(c.classes, c.width, dtype=torch.float64, generator=source)
+    target /= torch.linalg.matrix_norm(target, 2)
+    begin = [weight.detach().clone() for weight in weights]
+    optimizer = _optimizer(c, weights)
+    path: list[tuple[int, list[Tensor]]] = []
+    every, first = max(1, c.steps // POINTS), torch.empty(0)
+    for step in range(c.steps):
+        if step % every == 0:
+            _finite(weights, c)
+            path.append((step, [spectrum(weight) for weight in weights[:-1]]))
+        optimizer.zero_grad()
+        _loss(weights, target).backward()
+        if step == 0:
+            gradient = weights[0].grad
+            assert gradient is not None
+            first = torch.cat([gradient, gradient.mT @ begin[0]]).clone()
+        optimizer.step()
+    _finite(weights, c)
+    path.append((c.steps, [spectrum(weight) for weight in weights[:-1]]))
+    ends, shrunk = [weight.detach() for weight in weights[:-1]], (1 - c.lr * c.weight_decay) ** c.steps
+    updates = [end - shrunk * before for end, before in zip(ends, begin, strict=False)]
+    return Run(ends=ends, updates=updates, first=first, path=path)
+
+
+def _finite(weights: list[Tensor], c: Parsimony.Config) -> None:
+    """Raises Diverged where a weight is not finite."""
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise Diverged("the network diverged", f"{c.optimizer} with lr={c.lr:g}", "Give a smaller lr.")
+
+
+def _optimizer(c: Parsimony.Config, weights: list[Tensor]) -> Any:
+    import torch
+
+    if c.optimizer == "adam":
+        return torch.optim.Adam(weights, lr=c.lr, weight_decay=c.weight_decay)
+    momentum = 0.9 if c.optimizer == "momentum" else 0.0
+    return torch.optim.SGD(weights, lr=c.lr, momentum=momentum, weight_decay=c.weight_decay)
+
+
+def _loss(weights: Sequence[Tensor], target: Tensor) -> Tensor:
+    """½‖W_L·…·W_1 − Φ‖²_F: squared error on whitened inputs, XXᵀ = I, up to what no weight changes."""
+    product = weights[0]
+    for weight in weights[1:]:
+        product = weight @ product
+    return 0.5 * (product - target).square().sum()
+
+
+def spectrum(matrix: Tensor) -> Tensor:
+    """Singular values of a float64 matrix, descending, by SVD."""
+    from bench.spectra import singular_values
+
+    return singular_values(matrix.detach())
+
+
+def bulk(weight: Tensor, rho: float, count: int) -> Tensor:
+    """The `count` singular values nearest to ρ."""
+    sigma = spectrum(weight)
+    return sigma[(sigma - rho).abs().argsort()[:count]]
+
+
+def angle(update: Tensor, first: Tensor, k: int) -> float:
+    """Largest angle, in radians, between the top k right singular subspaces of two matrices with d columns."""
+    import torch
+
+    from bench.spectra import principal_angles
+
+    one, other = (torch.linalg.svd(matrix).Vh[:k].mT for matrix in (update, first))
+    return float(principal_angles(one, other).max())

@@ -1,0 +1,81 @@
+"""What an experiment leaves behind: `result.json`, `figure.png`, `figure.html`, and a text for the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import __version__
+from bench.cli.output import table
+
+if TYPE_CHECKING:
+    from bench.experiments import Check, Control, Outcome
+    from bench.experiments.lab import Lab
+
+
+def write(name: str, config: Any, outcome: Outcome, lab: Lab) -> list[Path]:
+    """Write result and figure into the experiment's folder; the files, in this order."""
+    lab.folder.mkdir(parents=True, exist_ok=True)
+    result = lab.folder / "result.json"
+    value = {
+        **outcome.to_json(name),
+        "config": asdict(config),
+        "quick": lab.quick,
+        "data": sorted(lab.sources),
+        "says": outcome.says,
+        "table": [list(outcome.header), *map(list, outcome.rows)],
+        "version": __version__,
+    }
+    _replace(result, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    if outcome.figure is None:
+        return [result]
+    from bench.figures import page, png
+
+    picture, html = lab.folder / "figure.png", lab.folder / "figure.html"
+    png.write(outcome.figure, picture)
+    page.write(outcome.figure, html)
+    return [result, picture, html]
+
+
+def text(name: str, outcome: Outcome, files: Sequence[Path]) -> str:
+    """Verdict, checks, controls, table and files."""
+    parts = [f"{name}: {'held' if outcome.held else 'DID NOT HOLD'}"]
+    parts += [outcome.says] if outcome.says else []
+    checks = [_check(check) for check in outcome.checks]
+    parts.append(table(("check", "predicted", "measured", "tolerance", ""), checks))
+    if outcome.controls:
+        parts.append(
+            table(("control", "measured", "", "expected"), [_control(control) for control in outcome.controls])
+        )
+    if outcome.rows:
+        parts.append(table(outcome.header, outcome.rows))
+    parts.append("\n".join(map(str, files)))
+    return "\n\n".join(parts)
+
+
+def _check(check: Check) -> tuple[str, ...]:
+    verdict = "held" if check.held else "NOT HELD"
+    values = (f"{check.predicted:.6g}", f"{check.measured:.6g}", f"{check.tolerance:g}")
+    return (check.name, *values, f"{verdict}: {check.note}" if check.note else verdict)
+
+
+def _control(control: Control) -> tuple[str, ...]:
+    return (
+        control.name,
+        f"{control.measured:.6g}",
+        "as expected" if control.held else "NOT AS EXPECTED",
+        control.expected,
+    )
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write at once, so that a reader sees the old file or the new one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(content)
+    os.replace(file.name, path)  # noqa: PTH105 - the name that says it is atomic
+    path.chmod(0o644)

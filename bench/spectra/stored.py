@@ -42,14 +42,14 @@ class Stored:
     dtype: str
     embedding: bool
 
-    def blocks(self, entries: int = BLOCK) -> Iterator[Tensor]:
+    def blocks(self, entries: int | None = None) -> Iterator[Tensor]:
         """Float64 blocks (·, n) of rows where m ≥ n, else (m, ·) of columns: Σ block'ᵀ·block' is a Gram matrix.
 
         The file is opened for each block: what has been read of a mapped file counts as memory until it is closed.
         """
         m, n = self.shape
         rows = m >= n
-        edges = [*range(0, m if rows else n, max(1, entries // min(m, n))), m if rows else n]
+        edges = [*range(0, m if rows else n, max(1, (entries or BLOCK) // min(m, n))), m if rows else n]
         for start, stop in pairwise(edges):
             if rows:
                 with safe_open(self.file, framework="pt") as opened:
@@ -78,7 +78,7 @@ class Difference:
         """Of the tuned one."""
         return self.tuned.dtype
 
-    def blocks(self, entries: int = BLOCK) -> Iterator[Tensor]:
+    def blocks(self, entries: int | None = None) -> Iterator[Tensor]:
         """As `Stored.blocks`; the difference is taken in float64."""
         return (a - b for a, b in zip(self.tuned.blocks(entries), self.base.blocks(entries), strict=True))
 

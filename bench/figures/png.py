@@ -191,7 +191,7 @@ def _handle(form: str, look: style.Look) -> Line2D:
 
 
 def _legend(where: Canvas | Axes, entries: list[tuple[Any, str]], **options: Any) -> None:
-    # matplotlib leaves out labels that begin with an underscore; a space before it keeps them
+    # older matplotlib leaves out labels that begin with an underscore; a space before it keeps them
     labels = [f" {text}" if text.startswith("_") else text for _, text in entries]
     where.legend([h for h, _ in entries], labels, fontsize=8, frameon=False, columnspacing=1.2, **options)
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.spectra.delta import Delta
-from bench.spectra.ranks import (
-    effective_rank,
-    energy_rank,
-    numerical_rank,
-    participation_ratio,
-    stable_rank,
-)
-from bench.spectra.stored import Difference, Stored, finite, gram_spectrum
+from bench.spectra.powerlaw import power_law_alpha
+from bench.spectra.ranks import effective_rank, energy_rank, participation_ratio, stable_rank
+from bench.spectra.singular import finite
+from bench.spectra.stored import FLOATS, Difference, Stored, streamed
+
+CHANGE_FLOOR = 1e-12
+"""Eigenvalues of a change up to this share of its largest are no part of its power law."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,21 +47,22 @@ def matrices(found: Iterable[tuple[str, Stored | Difference]], *, every: bool = 
 
     Args:
         found: name and place.
-        every: also what needs the whole matrix and a float64 SVD.
+        every: also what the smallest singular values decide; it takes the accuracy of an SVD, and long.
     """
     for name, one in found:
-        exact = one.dtype == "F64"
-        marked = one.embedding if isinstance(one, Stored) else one.tuned.embedding
-        how = "svd" if exact else "gram"
-        row = Row(layer=name, shape=one.shape, nominal=min(one.shape), how=how, embedding=marked)
-        yield _filled(row, lambda one=one, exact=exact: _spectrum(one, exact), one.read if every else None)
+        change = isinstance(one, Difference)
+        marked = one.tuned.embedding if change else one.embedding
+        row = Row(layer=name, shape=one.shape, nominal=min(one.shape), how="svd", embedding=marked)
+        eps = torch.finfo(FLOATS[one.dtype]).eps if every else None
+        yield _filled(row, lambda one=one: streamed(one, exact=every), eps, change=change)
 
 
 def deltas(found: Iterable[tuple[str, Delta]], *, every: bool = False) -> Iterator[Row]:
     """A row for each ΔW that is given as factors."""
     for name, delta in found:
         row = Row(layer=name, shape=delta.shape, nominal=delta.nominal, how="factors")
-        yield _filled(row, lambda delta=delta: _of_factors(delta), delta.dense if every else None)
+        eps = torch.finfo(delta.factors[0].dtype).eps if every else None
+        yield _filled(row, lambda delta=delta: (_of_factors(delta), "factors"), eps, change=True)
 
 
 def numbers(sigma: Tensor) -> dict[str, float | int]:
@@ -77,35 +76,23 @@ def numbers(sigma: Tensor) -> dict[str, float | int]:
     }
 
 
-def _filled(row: Row, spectrum: Callable[[], Tensor], whole: Callable[[], Tensor] | None) -> Row:
+def _filled(row: Row, spectrum: Callable[[], tuple[Tensor, str]], eps: float | None, *, change: bool) -> Row:
+    """The row with its numbers, or with why it has none; `eps` is that of the stored precision, if all are wanted."""
     try:
-        sigma = spectrum()
+        sigma, how = spectrum()
     except ValueError as error:  # not finite: this layer has no spectrum, the others have
         return replace(row, error=str(error))
     found = numbers(sigma)
-    if whole is not None:
-        found["numerical"] = int(numerical_rank(whole()))
-        found |= _tail(sigma)
-    return replace(row, numbers=found)
-
-
-def _spectrum(one: Stored | Difference, exact: bool) -> Tensor:
-    if not exact:
-        return gram_spectrum(one.blocks(), one.shape)
-    matrix = one.read()
-    finite(matrix)
-    return torch.linalg.svdvals(matrix)
+    if eps is not None:
+        found["numerical"] = int((sigma > sigma.max() * max(row.shape) * eps).sum())
+        # what training changed is small as a whole, so its smallest are told from its own largest
+        floor = {"floor": float(CHANGE_FLOOR * sigma.max().square())} if change else {}
+        if alpha := float(power_law_alpha(sigma, singular_values=True, **floor)):  # 0: there is no fit
+            found["alpha"] = alpha
+    return replace(row, how=how, numbers=found)
 
 
 def _of_factors(delta: Delta) -> Tensor:
     for factor in delta.factors:
         finite(factor)
     return delta.singular_values()
-
-
-def _tail(sigma: Tensor) -> dict[str, float | int]:
-    """The power law's exponent, where this version has it and the spectrum is long enough for one."""
-    import bench.spectra as spectra
-
-    law: Callable[..., Any] | None = getattr(spectra, "power_law_alpha", None)
-    return {} if law is None else {"alpha": float(law(sigma, singular_values=True))}

@@ -14,12 +14,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.errors import EnvironmentProblem
+from bench.spectra.singular import GRAM_FLOOR
 
 BLOCK = 2**18
 """Entries of a block, in float64: 2 MiB."""
 EMBEDDING = re.compile(r"(?i)(embed|\bwte\b|\bwpe\b|\btok_|\bpos_)")
 LAST = re.compile(r"(?i)(^|\.)(pooler|classifier|score|lm_head|head|heads|fc|qa_outputs|cls|probe)\.")
-FLOATS = {"F64", "F32", "F16", "BF16"}
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Types that have a spectrum, as safetensors writes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +42,14 @@ class Stored:
     dtype: str
     embedding: bool
 
-    def blocks(self) -> Iterator[Tensor]:
+    def blocks(self, entries: int | None = None) -> Iterator[Tensor]:
         """Float64 blocks (·, n) of rows where m ≥ n, else (m, ·) of columns: Σ block'ᵀ·block' is a Gram matrix.
 
         The file is opened for each block: what has been read of a mapped file counts as memory until it is closed.
         """
         m, n = self.shape
         rows = m >= n
-        edges = [*range(0, m if rows else n, max(1, BLOCK // min(m, n))), m if rows else n]
+        edges = [*range(0, m if rows else n, max(1, (entries or BLOCK) // min(m, n))), m if rows else n]
         for start, stop in pairwise(edges):
             if rows:
                 with safe_open(self.file, framework="pt") as opened:
@@ -57,11 +59,6 @@ class Stored:
                     whole: Tensor = opened.get_tensor(self.name)
                     yield whole.flatten(1)[:, start:stop].double()
                     del whole
-
-    def read(self) -> Tensor:
-        """The whole matrix (m, n), in its own precision."""
-        with safe_open(self.file, framework="pt") as opened:
-            return opened.get_tensor(self.name).flatten(1).clone()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +75,12 @@ class Difference:
 
     @property
     def dtype(self) -> str:
-        """The finer of the two precisions, as far as it decides how a spectrum is computed."""
-        return "F64" if "F64" in {self.tuned.dtype, self.base.dtype} else self.tuned.dtype
+        """Of the tuned one."""
+        return self.tuned.dtype
 
-    def blocks(self) -> Iterator[Tensor]:
+    def blocks(self, entries: int | None = None) -> Iterator[Tensor]:
         """As `Stored.blocks`; the difference is taken in float64."""
-        return (one - other for one, other in zip(self.tuned.blocks(), self.base.blocks(), strict=True))
-
-    def read(self) -> Tensor:
-        """The whole difference (m, n), float64."""
-        return self.tuned.read().double() - self.base.read().double()
+        return (a - b for a, b in zip(self.tuned.blocks(entries), self.base.blocks(entries), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +122,30 @@ def contents(files: Iterable[Path]) -> Contents:
     return Contents(matrices=ordered, left_out=reasons)
 
 
-def gram_spectrum(blocks: Iterable[Tensor], shape: tuple[int, int]) -> Tensor:
-    """Singular values (min(m, n),), descending, float64, of a matrix given by its blocks (`Stored.blocks`).
+def streamed(one: Stored | Difference, *, exact: bool = False) -> tuple[Tensor, str]:
+    """Singular values (min(m, n),), descending, float64, and how they were computed, with a block at a time in memory.
 
-    Square roots of the eigenvalues of the float64 Gram matrix, with a floor of 1e-8·σ₁. The eigenvalues overwrite it:
-    at most one block and one matrix (k, k), k = min(m, n), are held.
+    As `bench.spectra.spectrum`: from the Gram matrix (`gram`) where the values are of less than float64 and it drowns
+    none of them, else with the accuracy of an SVD (`svd`).
+
+    Args:
+        one: the matrix.
+        exact: never from the Gram matrix.
+
+    Raises:
+        ValueError: a NaN or an infinity.
+    """
+    if not exact and one.dtype != "F64":
+        sigma = gram_spectrum(one.blocks(), one.shape)
+        if bool(sigma[-1] >= GRAM_FLOOR * sigma[0]):
+            return sigma, "gram"
+    return qr_spectrum(one.blocks(max(BLOCK, min(one.shape) ** 2)), one.shape), "svd"
+
+
+def gram_spectrum(blocks: Iterable[Tensor], shape: tuple[int, int]) -> Tensor:
+    """Square roots of the eigenvalues of the float64 Gram matrix of a matrix given by its `blocks`.
+
+    The eigenvalues overwrite it: at most one block and one matrix (k, k), k = min(m, n), are held.
 
     Raises:
         ValueError: a NaN or an infinity.
@@ -143,17 +155,25 @@ def gram_spectrum(blocks: Iterable[Tensor], shape: tuple[int, int]) -> Tensor:
     m, n = shape
     gram = torch.zeros(min(shape), min(shape), dtype=torch.float64)
     for block in blocks:
-        finite(block)
+        _finite(block)
         gram.addmm_(block.mT, block) if m >= n else gram.addmm_(block, block.mT)
     # symmetric: its transpose is itself in Fortran's order, which LAPACK overwrites without a copy
     values = eigh(gram.numpy().T, eigvals_only=True, overwrite_a=True, check_finite=False, driver="ev")
     return torch.from_numpy(values).clamp_min(0).sqrt().flip(-1)
 
 
-def finite(matrix: Tensor) -> None:
-    """Raise what `singular_values` raises of a matrix that has no spectrum."""
-    if not bool(torch.isfinite(matrix).all()):
-        raise ValueError("a spectrum needs finite entries; the matrix holds a NaN or an infinity")
+def qr_spectrum(blocks: Iterable[Tensor], shape: tuple[int, int]) -> Tensor:
+    """Singular values of R (k, k), where the blocks under each other are Q·R; as accurate as an SVD of the whole.
+
+    Raises:
+        ValueError: a NaN or an infinity.
+    """
+    m, n = shape
+    r = torch.zeros(0, min(shape), dtype=torch.float64)
+    for block in blocks:
+        _finite(block)
+        r = torch.linalg.qr(torch.cat([r, block if m >= n else block.mT]), mode="r").R
+    return torch.linalg.svdvals(r)
 
 
 def order(name: str) -> tuple[int, list[tuple[int, int, str]]]:
@@ -161,6 +181,11 @@ def order(name: str) -> tuple[int, list[tuple[int, int, str]]]:
     place = 0 if EMBEDDING.search(name) else 2 if LAST.search(name) else 1
     parts = re.findall(r"\d+|\D+", name)
     return place, [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def _finite(block: Tensor) -> None:
+    if not bool(torch.isfinite(block).all()):
+        raise ValueError("a spectrum needs finite entries; the matrix holds a NaN or an infinity")
 
 
 def _header(file: Path) -> Iterator[tuple[str, list[int], str]]:

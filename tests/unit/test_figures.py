@@ -115,7 +115,7 @@ def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
     assert [trace["y"] for trace in panel["traces"]] == [[1.0, None, 3.0]] * 2
 
 
-@pytest.mark.parametrize("name", [HOSTILE, "$\\frac{", "_hidden", "x" * 500, ""])
+@pytest.mark.parametrize("name", [HOSTILE, "$\\frac{$", "_hidden", "x" * 500, ""])
 def test_hostile_names_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
     series = [Series(name=name, x=[1, 2], y=[1, 2]), Series(name="other", x=[1, 2], y=[2, 1])]
     named = Panel(title=name, x=name, y=name, content=[Series(name=name + "2", x=[name, "b"], y=[1, 2], form="points")])
@@ -171,6 +171,13 @@ def test_no_name_becomes_markup(tmp_path: Path) -> None:
     assert len(strings) >= 8
     assert not [s for s in strings if "<" in s], "plotly takes markup in every text"
     assert not [s for s in strings if re.search(r"&(?!amp;|lt;|gt;)", s)]
+
+
+def test_data_cannot_end_their_element() -> None:
+    value = [{"name": "</script><!-- & \u2028"}]
+    text = page._json(value)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == value
 
 
 def test_page_holds_the_numbers_as_tables(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ Moment = Mapping[str, float]
 """What is measured at one step, by name."""
 NEURAL = ("NC1", "NC2", "NC3", "NC4", "accuracy")
 RANKS = ("features", "features by energy", "ΔW", "ΔW stable", "learned", "learned stable", "W", "W stable")
-"""Effective unless they are called stable, or by energy (participation ratio). W is the last hidden layer's, and what is learned of it W(t) − s·W(0)."""
+"""Effective unless they are called stable, or by energy (participation ratio). W is the last hidden layer's, and what
+is learned of it W(t) − s·W(0)."""
 MEASURES = (*NEURAL, *RANKS, "s")
 """Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is what is left of the start."""
 
@@ -111,11 +112,7 @@ class CollapseRank(Experiment):
             figure=_figure(course, classes, f"{c.backbone} on {c.task}"),
             header=("step", *MEASURES),
             rows=rows,
-            says=f"NC1 falls to {checks[1].measured:.2g} of its start and the features' effective rank from "
-            f"{course[0]['features']:.1f} to {course[c.steps]['features']:.2f}, by energy from {course[0]['features by energy']:.1f} to "
-            f"{course[c.steps]['features by energy']:.2f} (K − 1 = {classes - 1}). Correlation "
-            f"with NC1: features {with_nc1['features']:+.2f}, the last hidden layer's W {with_nc1['W']:+.2f}, its ΔW "
-            f"{with_nc1['ΔW']:+.2f}, what it learned {with_nc1['learned']:+.2f}.",
+            says=_says(course, with_nc1, classes),
         )
 
     def _words(self, seed: str) -> str:
@@ -235,6 +232,17 @@ def correlation(course: Mapping[int, Moment], name: str) -> float:
     """Spearman's over the moments with NC1, for ΔW and what is learned without the start."""
     steps = [step for step in course if step or not name.startswith(("ΔW", "learned"))]
     return spearman([course[step][name] for step in steps], [course[step]["NC1"] for step in steps])
+
+
+def _says(course: Mapping[int, Moment], with_nc1: Mapping[str, float], classes: int) -> str:
+    start, end = course[min(course)], course[max(course)]
+    return (
+        f"NC1 falls to {end['NC1'] / start['NC1']:.2g} of its start and the features' effective rank from "
+        f"{start['features']:.1f} to {end['features']:.2f}, by energy from {start['features by energy']:.1f} to "
+        f"{end['features by energy']:.2f} (K − 1 = {classes - 1}). Correlation with NC1: features "
+        f"{with_nc1['features']:+.2f}, the last hidden layer's W {with_nc1['W']:+.2f}, its ΔW {with_nc1['ΔW']:+.2f}, "
+        f"what it learned {with_nc1['learned']:+.2f}."
+    )
 
 
 def _figure(course: Mapping[int, Moment], classes: int, title: str) -> Figure:

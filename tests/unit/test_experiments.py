@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from scipy.stats import rankdata, spearmanr
 
 from bench.experiments import Check, Control, Outcome
-from bench.experiments.adalora_allocation import _ranked, _spearman
 from bench.experiments.dropout_nuclear import closed_form
 from bench.experiments.masked_rank import _rank
 from bench.experiments.updates import energy, gaussian
@@ -61,14 +59,6 @@ def test_energy_is_that_of_the_svd() -> None:
     assert energy(sigma, 3) == pytest.approx((cut**2).sum() / (matrix**2).sum())
     assert energy(gaussian((300, 300)), 300) == pytest.approx(1)
     assert gaussian((40, 60)).shape == (40,)
-
-
-def test_spearman_is_scipy_s() -> None:
-    source = np.random.default_rng(2)
-    x, y = source.integers(0, 6, 40), source.integers(0, 6, 40) + 0.1
-    assert _ranked(x) == pytest.approx(rankdata(x))
-    assert _spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
-    assert _spearman(np.ones(5), np.arange(5)) == 0
 
 
 def test_rank_of_features_is_that_of_the_centred_matrix() -> None:

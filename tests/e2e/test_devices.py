@@ -49,7 +49,9 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
     norms = [[rank["norm"] for rank in made["ranks"]] for made in (one, two)]
     assert norms[1] == pytest.approx(norms[0], rel=1e-3)
     left = {path.name for path in (outcome.folder / two["run_id"]).iterdir()}
-    assert left == {"record.json", "worker.log", "spectra.npz"} | ({"adapter.safetensors"} if method != "full" else set())
+    assert left == {"record.json", "worker.log", "spectra.npz"} | (
+        {"adapter.safetensors"} if method != "full" else set()
+    )
     if method == "adapterdrop":  # the robust form leaves parameters out of some steps
         curves = [[point["metrics"]["dev"]["pearson"] for point in made["sweep"]] for made in (one, two)]
         assert len(curves[0]) == 2 and curves[1] == pytest.approx(curves[0], abs=1e-6)

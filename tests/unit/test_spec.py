@@ -106,7 +106,9 @@ def test_data_weights_and_protocol_enter(name: str, monkeypatch: pytest.MonkeyPa
     assert all(re.fullmatch("[0-9a-f]{16}", one) for one in ids)
 
 
-@pytest.mark.parametrize(("changes", "silent"), [({}, LATER), ({"allocation": {"policy": "depth"}}, LATER - {"allocation"})])
+@pytest.mark.parametrize(
+    ("changes", "silent"), [({}, LATER), ({"allocation": {"policy": "depth"}}, LATER - {"allocation"})]
+)
 def test_the_id_is_the_hash_of_canonical_json(changes: dict[str, Any], silent: set[str]) -> None:
     """The same in every process and on every machine."""
     spec = BASE.with_(**changes)

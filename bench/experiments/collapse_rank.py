@@ -29,7 +29,7 @@ Moment = Mapping[str, float]
 NEURAL = ("NC1", "NC2", "NC3", "NC4", "accuracy")
 RANKS = ("features", "features by energy", "ΔW", "ΔW stable", "learned", "learned stable", "W", "W stable")
 """Effective unless they are called stable, or by energy (participation ratio). W is the last hidden layer's, and what
-is learned of it W(t) − s·W(0)."""
+it has learned W(t) − s·W(0)."""
 MEASURES = (*NEURAL, *RANKS, "s")
 """Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is what is left of the start."""
 
@@ -152,9 +152,8 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
 
     if not bool(x.isfinite().all()):
         raise Diverged("the network diverged", "its features are not finite", "Give a smaller lr.")
-    weight, bias = (
-        getattr(method.head, name) for name in ("weight", "bias")
-    )  # a deep linear network's head has no bias
+    head = {name: value.detach().cpu() for name, value in method.head.named_parameters()}
+    weight, bias = head["weight"], head.get("bias")  # a deep linear network's head has no bias
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     try:
         found, by_chance = (collapse(x, y, weight, bias) for y in (labels, shuffled))
@@ -172,14 +171,10 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
         "W": singular_values(start + delta),
     }
     centred = singular_values(x - x.mean(0))
-    logits = x @ weight.mT + (0 if bias is None else bias)
+    accuracy = float(((x @ weight.mT + (0 if bias is None else bias)).argmax(-1) == labels).float().mean())
     return {
-        "NC1": found.nc1,
-        "NC2": found.nc2,
-        "NC3": found.nc3,
-        "NC4": found.nc4,
+        **dict(zip(NEURAL, (*found, accuracy), strict=True)),
         "shuffled": by_chance.nc1,
-        "accuracy": float((logits.argmax(-1) == labels).float().mean()),
         "features": float(effective_rank(centred, singular_values=True)),
         "features by energy": float(participation_ratio(centred, singular_values=True)),
         "s": left,
@@ -236,12 +231,15 @@ def correlation(course: Mapping[int, Moment], name: str) -> float:
 
 def _says(course: Mapping[int, Moment], with_nc1: Mapping[str, float], classes: int) -> str:
     start, end = course[min(course)], course[max(course)]
+    ranks = ", ".join(
+        f"{what} from {start[name]:.1f} to {end[name]:.1f}"
+        for what, name in (("effective", "features"), ("by energy", "features by energy"))
+    )
+    names = {"features": "features", "last hidden W": "W", "its ΔW": "ΔW", "what it learned": "learned"}
+    correlations = ", ".join(f"{what} {with_nc1[name]:+.2f}" for what, name in names.items())
     return (
-        f"NC1 falls to {end['NC1'] / start['NC1']:.2g} of its start and the features' effective rank from "
-        f"{start['features']:.1f} to {end['features']:.2f}, by energy from {start['features by energy']:.1f} to "
-        f"{end['features by energy']:.2f} (K − 1 = {classes - 1}). Correlation with NC1: features "
-        f"{with_nc1['features']:+.2f}, the last hidden layer's W {with_nc1['W']:+.2f}, its ΔW {with_nc1['ΔW']:+.2f}, "
-        f"what it learned {with_nc1['learned']:+.2f}."
+        f"NC1 falls from {start['NC1']:.2g} to {end['NC1']:.2g}; the features' rank: {ranks} (K − 1 = {classes - 1}). "
+        f"Correlations of effective ranks with NC1: {correlations}."
     )
 
 

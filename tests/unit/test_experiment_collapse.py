@@ -21,6 +21,8 @@ from bench.experiments.numbers import spearman
 from bench.spectra import Delta
 
 K, D, EACH = 4, 6, 5
+SHIFT = 3.0
+"""What all features have in common: means and ranks are of the centred ones."""
 
 
 class Hidden:
@@ -29,7 +31,8 @@ class Hidden:
     def __init__(self, means: Tensor, left: float = 0.5) -> None:
         source = torch.Generator().manual_seed(0)
         self.head = nn.Linear(D, K)
-        self.head.weight.data, self.head.bias.data = means.clone(), torch.zeros(K)
+        self.head.weight.data, self.head.bias.data = means.clone(), -SHIFT * means.sum(1)
+        self.head.requires_grad_(False)
         self.start = torch.linalg.qr(torch.randn(D, D, generator=source)).Q
         u, v = torch.randn(D, 1, generator=source), torch.randn(1, D, generator=source)
         learned = u @ v
@@ -56,7 +59,7 @@ def measured(x: Tensor, labels: Tensor, method: Any = None) -> Any:
 
 def test_collapsed_features_have_rank_k_minus_one_and_every_nc_at_its_limit() -> None:
     labels = torch.arange(K).repeat(EACH)
-    found = measured(frame()[labels] + 3, labels)  # not centred: ranks are of the centred features
+    found = measured(frame()[labels] + SHIFT, labels)
     assert found["NC1"] == pytest.approx(0, abs=1e-6)
     assert found["NC2"] == pytest.approx(0, abs=1e-5)
     assert found["NC3"] == pytest.approx(0, abs=1e-5)

@@ -103,7 +103,8 @@ def block(layer: str) -> tuple[int, str] | None:
 
 
 def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Panel:
-    steps = sorted({step for row in ranks.values() for step in row})
+    # at the start every ΔW is 0, and its rank would take half of the colours
+    steps = sorted({step for row in ranks.values() for step, rank in row.items() if rank != 0})
     label = f"effective rank of {what}"
     if len(ranks) > KINDS:
         z = [[row.get(step, math.nan) for step in steps] for row in ranks.values()]

@@ -122,11 +122,11 @@ def _words(values: Sequence[float]) -> str:
 def _figure(found: Mapping[float, Sequence[float]]) -> Figure:
     from bench.figures import Figure, Panel, Series
 
-    index = [*range(1, len(SPECTRUM) + 1)]
+    index = [f"σ{i}" for i in range(1, len(SPECTRUM) + 1)]
     panels = [
         Panel(
             title=f"c = {c:g}" if c else "no dropout",
-            x="index of the singular value",
+            x="of the trained product",
             y="singular value",
             content=[
                 Series(name="closed form", x=index, y=closed_form(SPECTRUM, c), form="dashed"),
@@ -135,4 +135,4 @@ def _figure(found: Mapping[float, Sequence[float]]) -> Figure:
         )
         for c, values in found.items()
     ]
-    return Figure(title="Dropout is nuclear-norm regularisation: X = diag(4, 3, 2, 1)", panels=panels, columns=4)
+    return Figure(title="Dropout is nuclear-norm regularisation: X = diag(4, 3, 2, 1)", panels=panels)

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from bench.figures import Axis, Figure, Map, Panel, Series, files, style
 
@@ -106,6 +107,8 @@ def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
     elif x_axis == "log" and len(chosen := sorted({float(v) for s in every for v in s.x if float(v) > 0})) <= CHOSEN:
         axes.set_xticks(chosen, [f"{v:g}" for v in chosen])
         axes.set_xticks([], minor=True)
+    elif x_axis == "log" and np.log10(np.divide(*axes.get_xlim()[::-1])) >= 1:
+        axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten run into each other
 
 
 def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Look, bar: tuple[int, int]) -> None:

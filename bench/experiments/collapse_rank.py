@@ -52,8 +52,9 @@ class CollapseRank(Experiment):
     collapse`, the largest effective rank of what the last hidden layer has learned while NC1 is above half of its
     start, at most 2K.
     Controls: the features of the end under shuffled labels are of the same rank and must not be collapsed, and those
-    of the start must miss K − 1. A correlation of two courses in time is no cause. Correlations with NC1 of all that
-    is measured are in the last row of the table, those of ΔW and of what is learned without the start.
+    of the start must miss K − 1. A correlation of two courses in time is no cause. The last row of the
+    table has all correlations with NC1, those of ΔW and of what is learned without the start. Its ranks by energy weigh
+    σ², so that many small σ, which count in an effective rank, do not; at full collapse they are K − 1 too.
     """
 
     place: ClassVar[str] = "open question 4"

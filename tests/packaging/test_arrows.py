@@ -17,7 +17,7 @@ from bench import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "transformers", "timm", "wandb"}
-HEAVY |= {"datasets", "pandas", "sklearn", "scipy", "matplotlib", "plotly", "peft"}
+HEAVY |= {"captum", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "plotly", "peft"}
 PROJECT = {"bench", "methods", "tasks", "leaderboard"}
 
 INTERFACES = {

@@ -137,6 +137,7 @@ def test_bench_show_knows_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bench reproduce figure1" in out
 
 
+@pytest.mark.slow
 def test_dropout_reaches_the_closed_form(reproduce: Run) -> None:
     code, found = reproduce("dropout-nuclear")
     assert code == OK

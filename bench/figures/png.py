@@ -107,7 +107,7 @@ def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
     elif x_axis == "log" and len(chosen := sorted({float(v) for s in every for v in s.x if float(v) > 0})) <= CHOSEN:
         axes.set_xticks(chosen, [f"{v:g}" for v in chosen])
         axes.set_xticks([], minor=True)
-    elif x_axis == "log" and np.log10(np.divide(*axes.get_xlim()[::-1])) >= 1:
+    elif x_axis == "log" and axes.get_xlim()[1] >= 10 * axes.get_xlim()[0]:
         axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten run into each other
 
 

@@ -122,7 +122,7 @@ class Figure1(Experiment):
         return Outcome(
             checks=checks,
             controls=controls,
-            figure=_figure(trained, listed(c.factors)[-1]),
+            figure=_figure(trained),
             header=(
                 "network",
                 "optimiser",
@@ -137,7 +137,7 @@ class Figure1(Experiment):
         )
 
 
-def _figure(trained: Sequence[Trained], factor: str) -> Figure:
+def _figure(trained: Sequence[Trained]) -> Figure:
     """Singular values over steps, of the last rate and the first seed."""
     from bench.figures import Figure, Panel, Series
 
@@ -157,5 +157,7 @@ def _figure(trained: Sequence[Trained], factor: str) -> Figure:
         )
         for t in shown.values()
     ]
-    caption = f"The {SHOWN} largest singular values of the penultimate layer's update, at {factor} times the base rate."
-    return Figure(title="Updates of trained networks are low-rank", panels=panels, caption=caption)
+    caption = (
+        f"The {SHOWN} largest singular values of the penultimate layer's update, at the last of the learning rates."
+    )
+    return Figure(title="What training changes: singular values of W(t) − W(0)", panels=panels, caption=caption)

@@ -54,6 +54,7 @@ BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "experiments": {
         "parsimony": "bench.experiments.parsimony:Parsimony",
+        "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
         "figure1": "bench.experiments.figure1:Figure1",
         "optimizers": "bench.experiments.optimizers:Optimizers",
         "dropout-nuclear": "bench.experiments.dropout_nuclear:DropoutNuclear",
@@ -65,7 +66,6 @@ BUILTIN: dict[Kind, dict[str, str]] = {
         "adalora-allocation": "bench.experiments.adalora_allocation:AdaLoRAAllocation",
         "collapse-rank": "bench.experiments.collapse_rank:CollapseRank",
         "interpretability": "bench.experiments.interpretability:Interpretability",
-        "parsimony-compressed": "bench.experiments.parsimony_compressed:ParsimonyCompressed",
     },
 }
 PREFIXES: dict[Kind, dict[str, str]] = {

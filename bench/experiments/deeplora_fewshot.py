@@ -27,7 +27,7 @@ class DeepLoRAFewShot(Experiment):
     """
 
     place: ClassVar[str] = "Section 3.2, Deep LoRA"
-    quick: ClassVar[Mapping[str, Any]] = {"samples": "16,64", "ranks": "2,8", "seeds": "0", "steps": 60}
+    quick: ClassVar[Mapping[str, Any]] = {"samples": "16,64", "ranks": "2,8", "seeds": "0", "steps": 40}
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:

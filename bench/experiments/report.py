@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.cli.output import table
+from bench.figures.files import replace
 
 if TYPE_CHECKING:
     from bench.experiments import Check, Control, Outcome
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 def write(name: str, config: Any, outcome: Outcome, lab: Lab) -> list[Path]:
     """Write result and figure into the experiment's folder; the files, in this order."""
-    lab.folder.mkdir(parents=True, exist_ok=True)
     result = lab.folder / "result.json"
     value = {
         **outcome.to_json(name),
@@ -31,7 +29,7 @@ def write(name: str, config: Any, outcome: Outcome, lab: Lab) -> list[Path]:
         "table": [list(outcome.header), *map(list, outcome.rows)],
         "version": __version__,
     }
-    _replace(result, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    replace(result, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
     if outcome.figure is None:
         return [result]
     from bench.figures import page, png
@@ -71,11 +69,3 @@ def _control(control: Control) -> tuple[str, ...]:
         "as expected" if control.held else "NOT AS EXPECTED",
         control.expected,
     )
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write at once, so that a reader sees the old file or the new one."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(content)
-    os.replace(file.name, path)  # noqa: PTH105 - the name that says it is atomic
-    path.chmod(0o644)

@@ -61,7 +61,10 @@ def show(options: argparse.Namespace) -> int:
     drawn = _over_training(title, chosen, layer, rows)
     more |= {"of": of, "layer": layer, "trajectories": [_as_json(one) for one in chosen]}
     others = [name for name in dict.fromkeys(one.of for one in spectra) if name != of]
-    notes = [f"{of}, after the last step; also stored: {', '.join(others)} (--of)"] if others else []
+    said = [f"{of} after step {max(int(one.steps[-1]) for one in chosen)}"]
+    said += [f"the run is {found['state']}"] * (found["state"] != "done")
+    said += [f"also stored: {', '.join(others)} (--of)"] if others else []
+    notes = ["; ".join(said)]
     return publish(rows, drawn, pictures, notes=notes, options=options, more=more)
 
 

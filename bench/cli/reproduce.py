@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,6 @@ def handle(options: argparse.Namespace) -> int:
     if options.quick:
         given = {**describe("experiments", options.name).attributes.get("quick", {}), **given}
     check()
-    os.environ.update({"BENCH_DATA": ""} if options.quick and not options.data_dir else {})
     return _reproduce(options, given)
 
 
@@ -74,6 +72,7 @@ def _reproduce(options: argparse.Namespace, given: dict[str, Any]) -> int:
 
     kind = registry.load("experiments", options.name)
     words = [word for folder in options.data_dir for word in ("--data-dir", folder)]
+    words += ["--data", "embedded"] if options.quick and not options.data_dir else []
     words += ["--accelerator", options.accelerator] if options.accelerator != "auto" else []
     folder: Path = options.out.expanduser() / options.name
     lab = Lab(folder=folder, words=words, quick=options.quick)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bench.config import in_range
 from bench.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
+from bench.experiments.parsimony import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +75,11 @@ class ParsimonyCompressed(Experiment):
 
     def run(self) -> Outcome:
         """Train the full network, the compressed one, and one between random outer factors."""
+        with one_thread(self.config.width):
+            return self._outcome(*self._trained())
+
+    def _trained(self) -> tuple[list[float], list[float], list[float], float]:
+        """Differences by step, those between random factors, the predicted ones, and the share of Φ that is left."""
         import torch
 
         from bench.backbones.linear_net import start
@@ -92,9 +98,8 @@ class ParsimonyCompressed(Experiment):
         errors = self._errors(full, f0 @ v / scale, v, target)
         wrong = self._errors(full, f0 @ random / scale, random, target)
         predicted = [(c.width - 2 * c.rank) * value for value in self._bulk()]
-        return self._outcome(
-            errors, wrong, predicted, float((full[-1] - target).square().sum() / target.square().sum())
-        )
+        left = float((full[-1] - target).square().sum() / target.square().sum())
+        return errors, wrong, predicted, left
 
     def _outcome(self, errors: list[float], wrong: list[float], predicted: list[float], left: float) -> Outcome:
         c = self.config

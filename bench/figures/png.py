@@ -97,10 +97,13 @@ def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
     axes.set_xscale(x_axis, **({"nonpositive": "clip"} if x_axis == "log" else {}))
     axes.set_yscale(y_axis, **({"nonpositive": "clip"} if y_axis == "log" else {}))
     bars = [place for place, s in enumerate(every) if s.form == "bars"]
+    # of all bars together: one that stands at two of three places is no broader than the rest
+    places = sorted({known.index(str(v)) if known else float(v) for s in every if s.form == "bars" for v in s.x})
+    apart = min((b - a for a, b in pairwise(places)), default=1.0)
     for place, one in enumerate(every):
         x = np.array([known.index(str(v)) for v in one.x] if known else [float(v) for v in one.x], dtype=float)
         y = _shown(np.array(one.y, dtype=float), y_axis)
-        beside = (bars.index(place), len(bars)) if place in bars else (0, 1)
+        beside = (bars.index(place), len(bars), apart) if place in bars else (0, 1, apart)
         _draw(axes, one, _shown(x, x_axis), y, looks[one.name], beside)
     if known:
         _named(axes, "x", known)
@@ -111,12 +114,11 @@ def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten run into each other
 
 
-def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Look, bar: tuple[int, int]) -> None:
-    """One series; `bar` is its place among the panel's bars, which stand beside each other, and their count."""
+def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Look, bar: tuple[int, int, float]) -> None:
+    """One series; `bar`: its place among the panel's bars, which stand beside each other, their count and distance."""
     colour, rank = look.light, 3 if one.form == "dashed" else 2
     if one.form == "bars":
-        gap = min((b - a for a, b in pairwise(sorted(set(x)))), default=1.0)
-        broad = 0.8 * gap / bar[1]
+        broad = 0.8 * bar[2] / bar[1]
         x = x + (bar[0] - (bar[1] - 1) / 2) * broad
         axes.bar(x, y, width=broad, color=colour, zorder=rank)
     elif one.form == "points":

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from bench.figures import Figure, Map, Panel, Series, Table, files, page, png, style
@@ -271,3 +272,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         files.replace(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in path.parent.iterdir()] == ["a.png"]
+
+
+def test_bars_of_a_series_that_misses_a_place_stand_with_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[tuple[list[float], float]] = []
+    plain = Axes.bar
+
+    def bar(axes: Axes, x: Any, y: Any, **options: Any) -> Any:
+        drawn.append(([*map(float, x)], float(options["width"])))
+        return plain(axes, x, y, **options)
+
+    monkeypatch.setattr(Axes, "bar", bar)
+    every = [
+        Series(name="a", x=["one", "two", "three"], y=[1, 2, 3], form="bars"),
+        Series(name="b", x=["one", "three"], y=[1, 2], form="bars"),
+    ]
+    png.write(Figure(title="t", panels=[Panel(title="p", x="x", y="y", content=every)]), tmp_path / "a.png")
+    assert [places for places, _ in drawn] == [pytest.approx([-0.2, 0.8, 1.8]), pytest.approx([0.2, 2.2])]
+    assert [width for _, width in drawn] == pytest.approx([0.4, 0.4])

@@ -62,7 +62,7 @@ def train(plan: Plan, request: Request, *, verbose: bool = False) -> Generator[r
         EnvironmentProblem: the folder of records cannot be made.
         KeyboardInterrupt, Preempted: the command is to stop.
     """
-    _make_folder(request.out)
+    make_folder(request.out)
     progress = make_progress(total=len(plan.cells) + len(plan.trials))
     with progress, _sigterm() as check:
         for line in notes(plan):
@@ -75,7 +75,12 @@ def train(plan: Plan, request: Request, *, verbose: bool = False) -> Generator[r
             yield _once(cell, request, request.out, progress, verbose)
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Make the folder that `--out` names.
+
+    Raises:
+        EnvironmentProblem: it cannot be made.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -119,7 +124,7 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
         record.validate(loads(dumps(whole)), folder / record.FILE)  # what cannot be written is this cell's failure
         made = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
-        stop = _stop(end)
+        stop = stopped(end)
         if stop:
             state = "preempted" if isinstance(stop, Preempted) else "cancelled"
         else:
@@ -146,12 +151,12 @@ def _track(cell: Cell, made: record.Record, folder: Path) -> record.Record:
     return made
 
 
-def _stop(end: BaseException) -> BaseException | None:
+def stopped(end: BaseException) -> BaseException | None:
     """What is to stop the whole command: Ctrl-C or SIGTERM, which Lightning may turn into SystemExit; else None."""
     if isinstance(end, SystemExit):
         from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-        return Preempted() if isinstance(end, SIGTERMException) else end.__context__ and _stop(end.__context__)
+        return Preempted() if isinstance(end, SIGTERMException) else end.__context__ and stopped(end.__context__)
     return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
@@ -249,4 +254,4 @@ def _sigterm() -> Generator[Callable[[], None]]:
         signal.signal(signal.SIGTERM, before)
 
 
-__all__ = ["Preempted", "execute", "train"]
+__all__ = ["Preempted", "execute", "make_folder", "stopped", "train"]

@@ -11,7 +11,7 @@ from bench import registry, settings
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
 from bench.describe import describe
-from bench.errors import CHECK, OK, PREEMPTED, UsageError
+from bench.errors import CHECK, INTERRUPTED, OK, PREEMPTED, UsageError
 from bench.guard import check
 
 EXAMPLES = (
@@ -68,20 +68,23 @@ def handle(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from bench.experiments.lab import Lab
     from bench.experiments.report import text, write
-    from bench.runner import Preempted
+    from bench.runner import Preempted, make_folder, stopped
 
     kind = registry.load("experiments", options.name)
     words = [word for folder in options.data_dir for word in ("--data-dir", folder)]
     words += ["--data", "embedded"] if options.quick and not options.data_dir else []
     words += ["--accelerator", options.accelerator] if options.accelerator != "auto" else []
     folder: Path = options.out.expanduser() / options.name
+    make_folder(folder)
     lab = Lab(folder=folder, words=words, quick=options.quick)
     config = kind.Config(**given)
     try:
         outcome = kind(config, lab).run()
-    except Preempted:
-        print("interrupted by the scheduler; the same command goes on", file=sys.stderr)
-        return PREEMPTED
+    except (KeyboardInterrupt, SystemExit, Preempted) as end:  # Lightning makes SystemExit of Ctrl-C
+        if (stop := stopped(end)) is None:
+            raise
+        print("interrupted; finished runs stay, the same command goes on", file=sys.stderr)
+        return PREEMPTED if isinstance(stop, Preempted) else INTERRUPTED
     files = write(options.name, config, outcome, lab)
     emit(outcome.to_json(options.name)) if options.json else print(text(options.name, outcome, files))
     return OK if outcome.held else CHECK

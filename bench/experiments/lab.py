@@ -36,7 +36,7 @@ class Lab:
     """Where the data of the runs came from, such as `embedded`."""
 
     def run(self, words: str, *more: str) -> list[Record]:
-        """The records of `bench run WORDS …`, in the plan's order; what is done already is not run again.
+        """The records of `bench run WORDS …`, in the plan's order; what is done is not run again, what failed is.
 
         Raises:
             UsageError, EnvironmentProblem: as `bench run`.
@@ -83,7 +83,7 @@ class Lab:
         from bench.cli.run import make_request, parser
         from bench.plan import make
 
-        out = ["--out", str(self.folder / "runs")]
+        out = ["--out", str(self.folder / "runs"), "--retry"]  # an experiment with a failed run has no answer
         request = make_request(parser().parse_args([*shlex.split(words), *more, *self.words, *out]))
         plan = make(request)
         if plan.broken:

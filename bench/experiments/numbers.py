@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -60,10 +60,9 @@ def listed(text: str) -> list[str]:
 
 def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Spearman's correlation with ties at their mean rank; 0 where one of the two is constant."""
-    a, b = (_ranked(np.asarray(values)) for values in (x, y))
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
+    from scipy.stats import spearmanr
 
-
-def _ranked(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    if not (np.ptp(x) > 0 and np.ptp(y) > 0):
+        return 0.0
+    found: Any = spearmanr(x, y)
+    return float(found.statistic)

@@ -11,7 +11,7 @@ from bench.hub import unreachable
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PATTERNS = ["*.safetensors", "*.safetensors.index.json", CONFIG]
-TODO = "Give a safetensors file, a folder of them, a run, or a hub id."
+NEXT = "Give a safetensors file, a folder of them, a run, or a hub id."
 
 
 def locate(name: str, revision: str = "main") -> Path:
@@ -24,7 +24,7 @@ def locate(name: str, revision: str = "main") -> Path:
     if path.exists():
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith((".safetensors", *PICKLES)):
-        raise EnvironmentProblem(f"there is no file or folder '{name}'", f"looked from {Path.cwd()}", TODO)
+        raise EnvironmentProblem(f"there is no file or folder '{name}'", f"looked from {Path.cwd()}", NEXT)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -71,7 +71,7 @@ def weight_files(path: Path) -> list[Path]:
     if not found:
         if pickled := sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES):
             raise _pickled(f"{path}: {', '.join(pickled[:3])}")
-        raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", TODO)
+        raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", NEXT)
     return found
 
 
@@ -99,4 +99,4 @@ def _pickled(what: str) -> UsageError:
 
 
 def _not_there(name: str, known: str) -> EnvironmentProblem:
-    return EnvironmentProblem(f"'{name}' is not there", known, TODO)
+    return EnvironmentProblem(f"'{name}' is not there", known, NEXT)

@@ -75,9 +75,9 @@ def _reproduce(options: argparse.Namespace, given: dict[str, Any]) -> int:
     words += ["--data", "embedded"] if options.quick and not options.data_dir else []
     words += ["--accelerator", options.accelerator] if options.accelerator != "auto" else []
     folder: Path = options.out.expanduser() / options.name
+    config = kind.Config(**given)
     make_folder(folder)
     lab = Lab(folder=folder, words=words, quick=options.quick)
-    config = kind.Config(**given)
     try:
         outcome = kind(config, lab).run()
     except (KeyboardInterrupt, SystemExit, Preempted) as end:  # Lightning makes SystemExit of Ctrl-C

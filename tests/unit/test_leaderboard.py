@@ -13,8 +13,9 @@ import pytest
 
 from bench import record
 from leaderboard.grouping import number
-from leaderboard.markdown import escape, figure, render, render_folder
+from leaderboard.markdown import escape, render, render_folder
 from leaderboard.score import Stat, rows, tables
+from leaderboard.text import figure
 
 ERROR = {"what": "it broke", "known": "", "todo": ""}
 TASKS = {"cola": "matthews", "mrpc": "accuracy+f1", "rte": "accuracy"}

@@ -31,8 +31,8 @@ def parser() -> Parser:
     """The verb's parser."""
     made = Parser(
         prog="bench leaderboard",
-        description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained parameters\n"
-        "and the rank really used. Rows of other data, backbones or budgets are never ranked together.\n"
+        description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
+        "parameters and the rank really used. Rows of other data, backbones or budgets are never ranked together.\n"
         "`bench leaderboard serve` shows the page live while a grid runs.",
         parents=[common()],
         examples=EXAMPLES,
@@ -57,7 +57,7 @@ def parser() -> Parser:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="only runs of which this holds: 'seed<3', method.rank=8, cost.device=cpu (= != < <= > >=); may be repeated",
+        help="only runs of which this holds: 'seed<3', method.rank=8, cost.device=cpu (= != < <= > >=); repeatable",
     )
     made.add_argument("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
     made.add_argument(
@@ -148,10 +148,10 @@ def _say_published(made: Made) -> None:
 
 
 def _text(options: argparse.Namespace, made: Made) -> str:
-    from leaderboard.formats import FORMATS as renderers
+    from leaderboard import formats
 
     ending = options.output.suffix.removeprefix(".") if options.output else ""
-    return renderers[options.format or (ending if ending in renderers else "md")](made)
+    return formats.FORMATS[options.format or (ending if ending in FORMATS else "md")](made)
 
 
 def _write(options: argparse.Namespace, text: str) -> None:

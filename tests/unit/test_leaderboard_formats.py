@@ -144,10 +144,7 @@ def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
 
 def test_board_has_failed_runs_and_at_most_sixty_points_of_a_curve(make_record):
     curve = [{"step": step, "loss": 1 / (1 + step)} for step in range(1000)]
-    spectra = {
-        "series": [{"of": "updates", "layers": 2, "steps": [0, 5, 9], "effective": [None, 1.5, 2.0]}],
-        "layers": [],
-    }
+    series = {"of": "updates", "layers": 2, "steps": [0, 5, 9], "effective": [None, 1.5, 2.0]}
     error = {"what": "it broke", "known": "", "todo": ""}
     records = [
         make_record(curve=curve, spectra={"series": [series], "layers": []}),

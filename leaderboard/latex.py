@@ -59,7 +59,7 @@ def _table(table: Table, number: int) -> str:
     return "\n".join(
         [
             r"\begin{table}",
-            r"\centering\small\setlength{\tabcolsep}{4pt}",
+            rf"\centering\{_size(len(table.columns))}\setlength{{\tabcolsep}}{{3pt}}",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:lowrank-bench-{number}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
@@ -75,8 +75,13 @@ def _table(table: Table, number: int) -> str:
     )
 
 
+def _size(tasks: int) -> str:
+    """Of the letters, so that a page holds the table."""
+    return "small" if tasks < 4 else "footnotesize" if tasks < 6 else "scriptsize"
+
+
 def _heading(words: str) -> str:
-    lines = r" \\ ".join(map(escape, words.split(" ")))
+    lines = r" \\ ".join(map(escape, words.replace("+", "+ ").split(" ")))
     return rf"\shortstack[r]{{{lines}}}"
 
 
@@ -88,8 +93,10 @@ def _line(row: Row, table: Table, emphasis: dict[tuple[str, int], str]) -> str:
         shown = text.average(row, table.columns[0].higher_is_better)
         cells.append(_emphasised(shown, emphasis.get((row.label, len(table.columns)))))
     if table.baseline:
-        cells.append(_number(text.difference(row.difference)))
-    return " & ".join([*cells, escape(text.parameters(row)), escape(text.rank_used(row))]) + r" \\"
+        apart, _, interval = text.difference(row.difference).partition(" ")
+        cells.append(_number(apart) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
+    parameters = text.parameters(row).partition(" (")[0]
+    return " & ".join([*cells, escape(parameters), escape(text.rank_used(row))]) + r" \\"
 
 
 def _emphasised(shown: str, command: str | None) -> str:
@@ -101,7 +108,7 @@ def _emphasised(shown: str, command: str | None) -> str:
 
 def _number(shown: str) -> str:
     """With a minus that is one, not a hyphen."""
-    return escape(shown).replace("-0", "$-$0")
+    return escape(shown).replace("-0", "$-$0").replace("{[}", "[").replace("{]}", "]")
 
 
 def _emphasis(table: Table) -> dict[tuple[str, int], str]:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bench.spec import RunSpec
-from leaderboard.markdown import figure, trained
+from leaderboard.text import figure, trained
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

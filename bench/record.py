@@ -159,7 +159,7 @@ def schema() -> dict[str, Any]:
 
 @cache
 def _quick() -> Any:
-    """Says whether, not why: in a folder of thousands nearly every record is valid, and this one is 250 times as fast."""
+    """Says whether, not why: 250 times as fast, and nearly every record of a folder of thousands is valid."""
     from jsonschema_rs import validator_for
 
     return cast(Any, validator_for(schema()))

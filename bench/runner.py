@@ -222,7 +222,7 @@ def _report(plan: Plan, request: Request, records: list[record.Record], *, as_js
     first = next((r["run_id"] for r in records if r["state"] == "done"), None)
     again = [f"{left} not run: the same command goes on"] if left else []
     again += ["the same command with --retry runs failed ones again"] if failed else []
-    again += [f"next: bench leaderboard --out {request.out}, bench show {first}"] if first else []
+    again += [f"next: bench leaderboard --runs {request.out}, bench show {first}"] if first else []
     sys.stderr.write(" · ".join([f"{done} done, {failed} failed", f"records in {request.out}", *again]) + "\n")
 
 

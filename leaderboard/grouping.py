@@ -100,21 +100,29 @@ def row_key(run: Record) -> RowKey:
 def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
     """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
     keys = list(keys)
-    found = {key: _label(key, keys, absent_differs=False) for key in keys}
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    having = Counter((method, name) for method, settings in keys for name, _ in settings)
+    rows = Counter(method for method, _ in keys)
+    for method, settings in keys:
+        for name, value in settings:
+            values[method, name].add(value)
+    several = {which for which, found in values.items() if len(found) > 1}
+    found = {key: _label(key, several) for key in keys}
     alike = Counter(found.values())
-    return {key: text if alike[text] == 1 else _label(key, keys, absent_differs=True) for key, text in found.items()}
+    # a setting that another row lacks, since a namespace is empty there, is told only where it must be
+    partial = several | {which for which, count in having.items() if count < rows[which[0]]}
+    return {key: text if alike[text] == 1 else _label(key, partial) for key, text in found.items()}
 
 
-def _label(key: RowKey, keys: Iterable[RowKey], *, absent_differs: bool) -> str:
-    """A setting that another row does not have, since a namespace is empty there, is told only where it must be."""
+def _label(key: RowKey, told: Collection[tuple[str, str]]) -> str:
     method, mine = key
-    same = [dict(settings) for other, settings in keys if other == method]
-    told = [
-        f"{name.removeprefix('method.')}={value}"
-        for name, value in mine
-        if any(other.get(name, None if absent_differs else value) != value for other in same)
-    ]
-    return f"{method} ({', '.join(told)})" if told else method
+    parts = [f"{name.removeprefix('method.')}={value}" for name, value in mine if (method, name) in told]
+    return f"{method} ({', '.join(parts)})" if parts else method
+
+
+def short(task: str) -> str:
+    """A task's name without its suite."""
+    return task.partition("/")[2] or task
 
 
 def source(run: Record) -> Source:

@@ -1,47 +1,191 @@
-"""`bench leaderboard`: the table of all finished runs in a folder."""
+"""`bench leaderboard`: tables and a page of all finished runs in a folder."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import emit
-from bench.cli.parser import Parser, common
-from bench.errors import OK, EnvironmentProblem
+from bench.cli.parser import Parser, choice, common, count, listed
+from bench.errors import OK, EnvironmentProblem, UsageError
 
-EXAMPLES = ("bench leaderboard", "bench leaderboard --out results > results.md")
+if TYPE_CHECKING:
+    from leaderboard.formats import Made
+
+RESULTS = Path("leaderboard") / "results"
+FORMATS = ("md", "csv", "tex", "json", "html")
+EXAMPLES = (
+    "bench leaderboard",
+    "bench leaderboard --format html --output leaderboard.html",
+    "bench leaderboard --format tex --tasks glue --methods full,lora,deeplora --where method.rank=8",
+    "bench leaderboard --runs results --baseline lora",
+    "bench leaderboard serve --port 8000",
+    "bench leaderboard --check leaderboard/results",
+)
 
 
 def parser() -> Parser:
     """The verb's parser."""
     made = Parser(
         prog="bench leaderboard",
-        description="Print a Markdown table of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
-        "parameters and the rank really used. Rows of different data are never ranked together.",
+        description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
+        "parameters and the rank really used. Rows of other data, backbones or budgets are never ranked together.\n"
+        "`bench leaderboard serve` shows the page live while a grid runs.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")
+    made.add_argument("serve", nargs="?", metavar="serve", type=choice("serve"), help="serve the page until Ctrl-C")
+    made.add_argument(
+        "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
+    )
+    made.add_argument(
+        "--format", type=choice(*FORMATS), metavar="|".join(FORMATS), help="default: md, or as --output's name ends"
+    )
+    made.add_argument("--output", metavar="FILE", type=Path, help="write a file instead of standard output")
+    for flag, what in (
+        ("--tasks", "suites or tasks"),
+        ("--methods", "methods"),
+        ("--backbone", "backbones"),
+        ("--source", "kinds of data source, or their revisions"),
+    ):
+        made.add_argument(flag, metavar="NAME,…", type=listed(), default=(), help=f"only these {what}; * is a wildcard")
+    made.add_argument(
+        "--where",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="only runs of which this holds: 'seed<3', method.rank=8, cost.device=cpu (= != < <= > >=); repeatable",
+    )
+    made.add_argument("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
+    made.add_argument(
+        "--with-published", action="store_true", help="with papers' figures for the same backbone and task, marked"
+    )
+    for flag, what in (
+        ("--check", "exit 4 where the rendered tables in DIR are not those of the records in DIR/runs"),
+        ("--update", "write them anew, in all formats"),
+    ):
+        made.add_argument(flag, metavar="DIR", nargs="?", const=RESULTS, type=Path, help=f"{what} (default: {RESULTS})")
+    made.add_argument("--host", default="127.0.0.1", help="with serve: address to listen on (default: 127.0.0.1)")
+    made.add_argument("--port", type=count, default=8000, help="with serve: port (default: 8000)")
     return made
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Render the folder."""
-    from leaderboard.markdown import render_folder
+    """Render the folder, or serve, check or update it."""
+    if options.check or options.update:
+        return _keep(options)
+    if options.serve:
+        from leaderboard.serve import serve
 
-    out: Path = options.out.expanduser()
-    if not any(out.glob("*/record.json")):
-        raise EnvironmentProblem(
-            f"no records in {out}",
-            "the folder is empty" if out.is_dir() else "there is no such folder",
-            "Run something first (bench run --method deeplora --task glue), or name the folder: --out DIR.",
-        )
-    text, problems = render_folder(out)
-    for problem in problems:
-        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+        return serve(lambda: _make(options, live=True).board(), options.runs.expanduser(), options.host, options.port)
+    made = _make(options)
     if options.json:
-        emit({"markdown": text, "problems": [str(problem) for problem in problems]})
-    else:
-        print(text.rstrip("\n"))
+        emit(made.board())
+        return OK
+    _write(options, _text(options, made))
     return OK
+
+
+def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
+    """The tables that are asked for; `live` accepts that there is nothing yet."""
+    from bench.record import load_all
+    from leaderboard.formats import BASELINE, make
+    from leaderboard.select import Selection
+
+    folder: Path = options.runs.expanduser()
+    if not live and not any(folder.glob("*/record.json")):
+        raise EnvironmentProblem(
+            f"no records in {folder}",
+            "the folder is empty" if folder.is_dir() else "there is no such folder",
+            "Run something first (bench run --method deeplora --task glue), or name the folder: --runs DIR.",
+        )
+    records, problems = load_all(folder)
+    for problem in () if live else problems:
+        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+    selection = Selection(
+        tasks=options.tasks,
+        methods=options.methods,
+        backbones=options.backbone,
+        sources=options.source,
+        where=tuple(options.where),
+    )
+    made = make(
+        selection.apply(records),
+        problems,
+        baseline=options.baseline or BASELINE,
+        published=options.with_published,
+    )
+    if options.baseline and not live:
+        _check_baseline(options.baseline, made)
+    if options.with_published and not live:
+        _say_published(made)
+    return made
+
+
+def _check_baseline(name: str, made: Made) -> None:
+    from bench.errors import did_you_mean
+
+    if any(table.baseline for table in made.tables):
+        return
+    unclear = [note for table in made.tables for note in table.notes if note.startswith("no baseline")]
+    known = sorted({row.label for table in made.tables for row in table.rows})
+    raise UsageError(
+        f"--baseline: no row is clearly '{name}'",
+        unclear[0] if unclear else f"rows: {', '.join(known[:20])}",
+        did_you_mean(name, known) or "Give the label of a row as the table shows it.",
+    )
+
+
+def _say_published(made: Made) -> None:
+    from leaderboard.published import models
+
+    if not any(table.published for table in made.tables):
+        told = f"published figures are there for {', '.join(models())} on GLUE; none of these rows is of them"
+        print(f"note: {told}", file=sys.stderr)
+
+
+def _text(options: argparse.Namespace, made: Made) -> str:
+    from leaderboard import formats
+
+    ending = options.output.suffix.removeprefix(".") if options.output else ""
+    return formats.FORMATS[options.format or (ending if ending in FORMATS else "md")](made)
+
+
+def _write(options: argparse.Namespace, text: str) -> None:
+    from bench.figures import files
+
+    if options.output is None:
+        sys.stdout.write(text)
+        return
+    path: Path = options.output.expanduser()
+    try:
+        files.replace(path, text.encode())
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}", str(error), "Name a file in a folder that exists.") from error
+    print(f"wrote {path} ({len(text.encode()) / 1e6:.2f} MB)", file=sys.stderr)
+
+
+def _keep(options: argparse.Namespace) -> int:
+    """Write the rendered tables of a results folder, or hold them against its records."""
+    from leaderboard import results
+
+    if options.update:
+        paths = results.update(options.update.expanduser())
+        print(f"wrote {', '.join(str(path) for path in paths)}", file=sys.stderr)
+        return OK
+    folder: Path = options.check.expanduser()
+    names = results.stale(folder)
+    if names:
+        raise results.problem(folder, names)
+    _say(options, f"{folder}: the rendered tables are those of the records", {"stale": []})
+    return OK
+
+
+def _say(options: argparse.Namespace, words: str, value: dict[str, Sequence[Any]]) -> None:
+    if options.json:
+        emit(value)
+    else:
+        print(words)

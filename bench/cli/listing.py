@@ -93,7 +93,7 @@ def score(record: dict[str, Any]) -> str:
     """`matthews 0.412`, or – without one."""
     if record["metrics"] is None:
         return "–"
-    from leaderboard.markdown import figure  # not at module top: a user's own package of that name is to be named
+    from leaderboard.text import figure  # not at module top: a user's own package of that name is to be named
 
     primary = record["metrics"]["primary"]
     return f"{primary['name']} {figure(primary['value'], primary['higher_is_better'])}"

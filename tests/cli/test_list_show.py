@@ -206,11 +206,11 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
 
 
 def test_leaderboard(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["leaderboard", "--out", str(out)]) == 0
+    assert main(["leaderboard", "--runs", str(out)]) == 0
     shown = capsys.readouterr()
     assert "| lora" in shown.out
     assert "0000000000000000" in shown.err
-    assert main(["leaderboard", "--out", str(out), "--json"]) == 0
+    assert main(["leaderboard", "--runs", str(out), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["markdown"].rstrip("\n") + "\n" == shown.out
     assert len(value["problems"]) == 1
@@ -219,7 +219,7 @@ def test_leaderboard(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("there", [True, False])
 def test_leaderboard_without_records_is_exit_3(tmp_path: Path, there: bool, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path if there else tmp_path / "absent"
-    assert main(["leaderboard", "--out", str(folder)]) == 3
+    assert main(["leaderboard", "--runs", str(folder)]) == 3
     assert "bench run" in capsys.readouterr().err
 
 

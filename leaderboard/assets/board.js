@@ -1,0 +1,148 @@
+// The board as it came, brought into shape once (a missing or odd value is null, an odd list is empty), and what is looked at of it.
+
+const given = JSON.parse($("data").textContent);
+const GROUPS = {scores: "Scores", statistics: "Statistics", cost: "Cost", rank: "Rank", training: "Training"};
+const NONE = {suite: "", heading: "", backbone: "", source: "", budget: "", split: "", baseline: null, columns: [], rows: [], id: ""};
+
+function stat(value) {
+  return value && num(value.mean) !== null ? {mean: value.mean, sd: num(value.sd), n: num(value.n)} : null;
+}
+
+function diff(value) {
+  if (!value || num(value.mean) === null) return null;
+  return {mean: value.mean, low: num(value.low), high: num(value.high), iqm: num(value.iqm), seeds: num(value.seeds), tasks: num(value.tasks)};
+}
+
+function shapeCell(cell) {
+  const made = stat(cell);
+  return made && {...made, metric: cell.metric ?? "", runs: list(cell.runs).filter(Array.isArray), difference: diff(cell.difference)};
+}
+
+const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_bytes", "train_s", "peak_memory_bytes", "nominal",
+  "effective", "stable", "norm", "trials"];
+
+function shapeRow(row, columns) {
+  const cells = list(row.cells).map(shapeCell), done = list(row.complete);
+  const made = {label: plain(row.label), method: plain(row.method, 80), settings: object(row.settings)};
+  for (const name of NUMBERS) made[name] = num(row[name]);
+  return {...made,
+    published: row.published ? {source: plain(object(row.published).source), note: plain(object(row.published).note, 1000)} : null,
+    average: stat(row.average), difference: diff(row.difference), cells: columns.map((_, i) => cells[i] ?? null),
+    complete: [num(done[0]) ?? cells.filter(Boolean).length, num(done[1]) ?? columns.length],
+    layers: list(row.layers).filter(Array.isArray).map(([layer, ...values]) => [plain(layer, 200), ...values.map(num)]),
+    lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, states: object(row.states),
+    devices: list(row.devices), marks: list(row.marks).map(object), notes: list(row.notes).map(note => plain(note, 1000))};
+}
+
+function shapeTable(table, at) {
+  const columns = list(table.columns).map(object).map(column => ({task: plain(column.task, 60), cell: column.cell ?? column.task,
+    metric: plain(column.metric, 60), data: plain(column.data, 60), note: plain(column.note, 1000),
+    up: typeof column.higher_is_better === "boolean" ? column.higher_is_better : null}));
+  const seen = new Map();
+  const rows = list(table.rows).map(object).map((row, index) => {
+    const made = shapeRow(row, columns), name = `${made.published ? "published " : ""}${made.label}`;
+    seen.set(name, (seen.get(name) ?? 0) + 1);
+    return {...made, index, id: key(name + (seen.get(name) > 1 ? seen.get(name) : ""))};
+  });
+  const words = {};
+  for (const name of ["suite", "heading", "backbone", "source", "budget", "split"]) words[name] = plain(table[name], 400);
+  const ups = new Set(columns.map(column => column.up));
+  return {...words, at, id: key(words.heading), columns, rows, up: ups.size === 1 ? [...ups][0] : null, baseline: table.baseline ? plain(table.baseline) : null};
+}
+
+function shape(board) {
+  board = object(board);
+  const tables = list(board.tables).map(object).map(shapeTable);
+  const runs = new Map(Object.entries(object(board.runs)).map(([id, run]) => [id, object(run)])), of = new Map();
+  for (const [id, run] of runs) {
+    const place = `${run.table} ${run.row}`;
+    if (!of.has(place)) of.set(place, []);
+    of.get(place).push(id);
+  }
+  const methods = [...new Set(tables.flatMap(table => table.rows.map(row => row.method)))].sort();
+  return {title: plain(board.title), problems: list(board.problems), notes: list(board.notes), trials: num(board.trials) ?? 0, tables, runs, of, methods};
+}
+
+let board = shape(given.board);
+
+// What is looked at; all of it is kept in the address, so that a view can be linked.
+const state = {};
+const BLANK = {suite: "", backbone: "", source: "", table: "", score: "", sort: "", down: false, find: "", measure: "effective",
+  what: "loss", task: "", seed: "", draw: "", runs: "", cell: ""};
+const HIDDEN = ["notask", "nomethod", "nocolumns"];
+
+function readAddress() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  for (const [name, blank] of Object.entries(BLANK)) {
+    state[name] = typeof blank === "boolean" ? asked.has(name) : asked.get(name) ?? blank;
+  }
+  for (const name of HIDDEN) state[name] = new Set(asked.getAll(name));
+}
+
+function writeAddress() {
+  const told = new URLSearchParams();
+  for (const [name, blank] of Object.entries(BLANK)) if (state[name] !== blank) told.set(name, state[name] === true ? "" : state[name]);
+  for (const name of HIDDEN) for (const value of state[name]) told.append(name, value);
+  history.replaceState(null, "", `#${told}`);
+}
+
+const FACETS = ["suite", "backbone", "source"];
+const fits = (table, names = FACETS) => names.every(name => !state[name] || table[name] === state[name]);
+const chosen = () => {
+  const fitting = board.tables.filter(table => fits(table));
+  return fitting.find(table => table.id === state.table) ?? fitting[0] ?? board.tables[0] ?? NONE;
+};
+
+/** Rows that the filters leave. */
+function shownRows(table) {
+  const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
+  return table.rows.filter(row => {
+    if (state.nomethod.has(row.method)) return false;
+    if (!words.length) return true;
+    const all = [row.label, ...Object.entries(row.settings).map(([name, value]) => `${name}=${value}`)].join(" ").toLowerCase();
+    return words.every(word => all.includes(word));
+  });
+}
+
+const shownColumns = table => table.columns.map((column, i) => ({...column, i})).filter(column => !state.notask.has(column.task));
+
+const DRAWN = 8;
+
+/** Rows whose ranks and curves are drawn: those asked for, else the first few. */
+function drawnRows(table) {
+  const shown = shownRows(table).filter(row => !row.published);
+  if (state.draw === "none") return [];
+  const asked = new Set(state.draw.split(".").filter(Boolean));
+  return asked.size ? shown.filter(row => asked.has(row.id)) : shown.slice(0, DRAWN - 2);
+}
+
+function toggleDrawn(table, row) {
+  const ids = new Set(drawnRows(table).map(other => other.id));
+  if (!ids.delete(row.id)) ids.add(row.id);
+  state.draw = [...ids].join(".") || "none";
+}
+
+// Colours: a method has one everywhere; among rows that are drawn together, a second row of a method gets one that is free.
+const dark = matchMedia("(prefers-color-scheme: dark)"), paper = matchMedia("print"), narrow = matchMedia("(max-width: 760px)");
+const colours = () => dark.matches && !paper.matches ? given.palette.dark : given.palette.light;
+
+function look(index) {
+  const {light, markers} = given.palette;
+  return {colour: index % light.length, marker: markers[(index + Math.floor(index / light.length)) % markers.length]};
+}
+
+const methodLook = method => look(Math.max(0, board.methods.indexOf(method)));
+
+function rowLooks(rows) {
+  const found = new Map(), taken = new Set();
+  for (const row of rows) {
+    const own = methodLook(row.method);
+    if (!taken.has(own.colour)) found.set(row.id, own), taken.add(own.colour);
+  }
+  let next = 0;
+  for (const row of rows.filter(row => !found.has(row.id))) {
+    while (taken.has(look(next).colour) && taken.size < given.palette.light.length) next++;
+    found.set(row.id, look(next)), taken.add(look(next++).colour);
+  }
+  return found;
+}

@@ -1,0 +1,131 @@
+// What is where, and what follows what: the controls, the address, new data while a grid runs, printing.
+
+let chosenTable = NONE, waiting = 0;
+
+/** Options of a select, as `[value, text]`. */
+function fill(select, options, value) {
+  select.replaceChildren(...options.map(([value, text]) => el("option", {value}, text)));
+  select.value = options.some(([known]) => known === value) ? value : options[0]?.[0] ?? "";
+  select.disabled = options.length < 2;
+}
+
+function boxes(id, name, entries) {
+  $(id).replaceChildren(...entries.map(([value, text, mark]) => {
+    const box = el("input", {type: "checkbox", "data-focus": `${id} ${value}`, onchange: () => {
+      state[name][box.checked ? "delete" : "add"](value);
+      refresh();
+    }});
+    box.checked = !state[name].has(value);
+    return el("label", {}, box, mark, text);
+  }));
+  $(id).parentElement.hidden = entries.length < 2;
+}
+
+function drawControls(table) {
+  for (const [i, facet] of FACETS.entries()) {
+    const others = FACETS.slice(0, i), known = [...new Set(board.tables.filter(table => fits(table, others)).map(table => table[facet]))].sort();
+    if (state[facet] && !known.includes(state[facet])) state[facet] = "";
+    fill($(facet), [["", "all"], ...known.map(value => [value, plain(value, 60) || NOTHING])], state[facet]);
+    $(facet).parentElement.hidden = known.length < 2;
+  }
+  fill($("table-of"), board.tables.filter(table => fits(table)).map(table => [table.id, plain([table.suite, table.backbone, table.source, table.budget].filter(Boolean).join(" · "), 110)]), table.id);
+  const facts = [["suite", table.suite], ["backbone", table.backbone], ["data", table.source], ["budget", table.budget], ["scored on", table.split], ["baseline", table.baseline]];
+  $("facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  boxes("methods", "nomethod", [...new Set(table.rows.map(row => row.method))].sort().map(method => [method, plain(method, 40), swatch(methodLook(method))]));
+  boxes("tasks", "notask", [...new Set(table.columns.map(column => column.task))].map(task => [task, task]));
+  boxes("groups", "nocolumns", Object.entries(GROUPS));
+  if ($("find").value !== state.find) $("find").value = state.find;
+  const scores = table.columns.map(column => [column.cell, column.task]);
+  fill($("score"), table.columns.length > 1 ? [["", "average"], ...scores] : scores, state.score);
+  if (!scores.some(([cell]) => cell === state.score)) state.score = "";
+  fill($("curve-what"), Object.entries(COURSES).map(([value, [text]]) => [value, text]), state.what);
+  fill($("curve-task"), scores, state.task);
+  state.task = $("curve-task").value;
+  for (const radio of document.querySelectorAll("[name=measure]")) radio.checked = radio.value === state.measure;
+}
+
+function drawPlots(table) {
+  const rows = drawnRows(table), looks = rowLooks(rows);
+  drawPareto(table);
+  drawChips(table, rows, looks);
+  drawRanks(table, rows, looks);
+  drawCurves(table, rows, looks);
+}
+
+/** Draw what follows from the state: all, or the table alone. Plots come a moment later, once for several changes. */
+function refresh(what = "all", renewed = false) {
+  const focus = document.activeElement?.dataset?.focus, table = chosenTable = chosen();
+  if (what === "all") drawControls(table);
+  const rows = drawTable(table), said = rows.length === table.rows.length ? plural(rows.length, "row") : `${rows.length.toLocaleString("en")} of ${plural(table.rows.length, "row")}`;
+  const told = `${said} shown, of ${plural(board.runs.size, "run")} in ${plural(board.tables.length, "table")}.`;
+  if ($("count").textContent !== told) $("count").textContent = told;
+  // what was in use has been drawn anew, and keeps the focus
+  if (focus && !document.activeElement?.dataset?.focus) document.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus({preventScroll: true});
+  writeAddress();
+  drawRuns(renewed);
+  if (what === "table") return;
+  clearTimeout(waiting);
+  waiting = setTimeout(() => drawPlots(chosenTable));
+}
+
+function drawBoard() {
+  document.title = board.title || document.title;
+  document.querySelector("h1").textContent = document.title;
+  $("problems").hidden = !board.problems.length;
+  $("problem-list").replaceChildren(...board.problems.slice(0, 200).map(text => el("li", {}, plain(text, 1000))),
+    board.problems.length > 200 ? el("li", {}, `and ${board.problems.length - 200} more`) : "");
+  const trials = board.trials ? [`${plural(board.trials, "run")} evaluated on held-out training examples to choose a learning rate: not shown.`] : [];
+  $("board-notes").replaceChildren(...[...trials, ...board.notes].map(text => el("li", {}, plain(text, 1000))));
+}
+
+for (const facet of FACETS) $(facet).addEventListener("change", event => { state[facet] = event.target.value; state.table = chosen().id; refresh(); });
+$("table-of").addEventListener("change", event => { state.table = event.target.value; allRows = false; refresh(); });
+$("find").addEventListener("input", event => { state.find = event.target.value; refresh(); });
+$("score").addEventListener("change", event => { state.score = event.target.value; refresh(); });
+$("curve-what").addEventListener("change", event => { state.what = event.target.value; refresh(); });
+$("curve-task").addEventListener("change", event => { state.task = event.target.value; refresh(); });
+$("curve-seed").addEventListener("change", event => { state.seed = event.target.value; refresh(); });
+for (const radio of document.querySelectorAll("[name=measure]")) radio.addEventListener("change", () => { state.measure = radio.value; refresh(); });
+$("reset").addEventListener("click", () => { for (const name of HIDDEN) state[name].clear(); state.find = ""; refresh(); });
+// the address holds the view, so this link must not change it
+document.querySelector(".skip").addEventListener("click", event => { event.preventDefault(); $("scores").focus(); $("scores").scrollIntoView(); });
+addEventListener("hashchange", () => { readAddress(); refresh(); });
+for (const query of [dark, narrow]) query.addEventListener("change", () => refresh());
+
+paper.addEventListener("change", () => {
+  const wanted = paper.matches && $("with-appendix").checked;
+  $("appendix").hidden = !wanted;
+  $("appendix-list").replaceChildren(...(wanted ? shownRows(chosenTable).flatMap(row => runsOf(row).map(id => runItem(id, board.runs.get(id)))) : []));
+  drawPlots(chosenTable); // on paper it is always day
+});
+
+/** While a grid runs: ask for the board, which is sent only if records have changed. */
+async function follow(seconds) {
+  let tag = given.tag ?? "";
+  $("live").hidden = false;
+  const said = text => { if ($("live").textContent !== text) $("live").textContent = text; };
+  said("Live: new runs appear by themselves.");
+  for (;;) {
+    await new Promise(resolve => setTimeout(resolve, 1000 * seconds));
+    if (document.hidden) continue;
+    try {
+      const answer = await fetch("board.json", {cache: "no-store", headers: tag ? {"If-None-Match": tag} : {}});
+      if (answer.status === 304) continue;
+      if (!answer.ok) throw new Error(answer.statusText);
+      const next = shape(await answer.json()), more = next.runs.size - board.runs.size;
+      tag = answer.headers.get("ETag") ?? "";
+      board = next;
+      said(`Live: ${more > 0 ? plural(more, "new run") : "records changed"} at ${new Date().toLocaleTimeString()}.`);
+      drawBoard();
+      refresh("all", true);
+    } catch (error) {
+      said(`Not live any more: ${plain(error.message)}. What is shown was true then.`);
+    }
+  }
+}
+
+readAddress();
+if (narrow.matches) $("filters").open = false;
+drawBoard();
+refresh();
+if (given.live) follow(given.live);

@@ -1,0 +1,174 @@
+// The table of the chosen comparison: what its columns are, how they sort, and how a cell leads to its runs.
+
+const FIRST = 200;
+let allRows = false;
+
+/** Columns in order; `order` gives what is sorted by, `up` which end is best (null: neither). */
+function columnsOf(table) {
+  const cost = (key, name, show) => ({key, name, group: "cost", up: false, order: row => row[key], show: row => show(row[key])});
+  const rank = (key, name) => ({key, name, group: "rank", up: null, order: row => row[key],
+    show: row => row[key] === null ? NOTHING : key === "norm" ? general(row[key], 2) : fixed(row[key], 1)});
+  const against = table.baseline ? `difference to ${table.baseline}` : "difference";
+  const made = [
+    {key: "rank", name: "rank", up: false, order: row => row.rank, show: row => row.rank ?? NOTHING},
+    {key: "label", name: "method", order: row => row.label, words: true, show: row => nameCell(table, row)},
+    ...shownColumns(table).map(column => ({key: `task ${column.i}`, name: column.task, sub: [column.metric, column.data].filter(Boolean).join(" "),
+      note: column.note, group: "scores", up: column.up, best: true, order: row => row.cells[column.i]?.mean ?? null,
+      show: row => scoreCell(row, column)})),
+  ];
+  if (table.columns.length > 1) {
+    made.push({key: "average", name: "average", sub: `${table.columns.length} tasks`, group: "scores", up: table.up, best: true,
+      order: row => row.average?.mean ?? null, show: row => averageCell(row, table)});
+  }
+  made.push(
+    {key: "difference", name: against, sub: "95 % interval", group: "statistics", up: table.up, order: row => row.difference?.mean ?? null,
+      show: row => difference(row.difference, table.up)},
+    {key: "iqm", name: "IQM", sub: "interquartile mean", group: "statistics", up: table.up, best: true, order: row => row.iqm, show: row => figure(row.iqm, table.up)},
+    {key: "average_rank", name: "average rank", group: "statistics", up: false, best: true, order: row => row.average_rank,
+      show: row => row.average_rank === null ? NOTHING : fixed(row.average_rank, 2)},
+    {key: "trainable", name: "trained", sub: "share", group: "cost", up: false, order: row => row.trainable, show: row => trained(row.trainable, row.share)},
+    cost("stored_bytes", "stored", bytes), cost("train_s", "train time", duration), cost("peak_memory_bytes", "peak memory", bytes),
+    rank("nominal", "nominal rank"), rank("effective", "effective rank"), rank("stable", "stable rank"), rank("norm", "‖ΔW‖₂"),
+    {key: "lr", name: "learning rate", group: "training", up: null, order: row => num(row.lrs[0]), show: rates},
+    {key: "trials", name: "trials", group: "training", up: null, order: row => row.trials, show: row => row.trials ?? NOTHING},
+    {key: "states", name: "runs", group: "training", up: false, order: row => badRuns(row), show: row => stateCell(table, row)},
+  );
+  return made.filter(column => !column.group || !state.nocolumns.has(column.group));
+}
+
+const counts = row => Object.entries(row.states).filter(([, number]) => num(number) > 0);
+const badRuns = row => counts(row).reduce((sum, [name, number]) => sum + (["done", "running"].includes(name) ? 0 : number), 0);
+
+function stateCell(table, row) {
+  const parts = counts(row).map(([name, number]) => {
+    const bad = !["done", "running"].includes(name);
+    return el("span", {class: bad ? "bad" : ""}, `${number} ${plain(name, 30)}`);
+  });
+  if (!parts.length) return NOTHING;
+  const joined = parts.flatMap((part, i) => i ? [" · ", part] : [part]);
+  return row.published ? NOTHING : runsButton(row, "", joined, `${row.label}: its runs`);
+}
+
+function runsButton(row, cell, content, name) {
+  const focus = `${row.id} ${cell || "all"}`;
+  return el("button", {type: "button", class: "link", "data-focus": focus, title: name, onclick: () => openRuns(row, cell)}, content);
+}
+
+function scoreCell(row, column) {
+  const cell = row.cells[column.i];
+  if (row.published) return cell ? score(cell, column.up) : NOTHING;
+  if (!cell) return runsOf(row, column.i).length ? runsButton(row, column.cell, NOTHING, `${row.label}, ${column.task}: no score, its runs`) : NOTHING;
+  const content = [score(cell, column.up), cell.n === null ? "" : el("span", {class: "n"}, ` n=${cell.n}`)];
+  return runsButton(row, column.cell, content, `${row.label}, ${column.task}: its runs`);
+}
+
+function averageCell(row, table) {
+  const [done, all] = row.complete;
+  if (row.average) return score(row.average, table.up);
+  return done < all ? `${done}/${all}` : NOTHING;
+}
+
+/** The name, whether the row is drawn below, and what a reader of it must know, as a symbol and in words. */
+function nameCell(table, row) {
+  const found = notesOf(table).get(row) ?? [];
+  const marks = row.marks.map(mark => el("span", {class: "mark", title: plain(mark.text)}, `⚠ ${plain(mark.code, 30) || "note"}`));
+  const links = found.map(number => el("a", {href: `#note-${number}`, class: "to", "aria-label": `note ${number}`,
+    onclick: event => { event.preventDefault(); $(`note-${number}`).focus(); }}, String(number)));
+  if (row.published) return [el("span", {class: "label"}, row.label), el("span", {class: "tag"}, "published"), ...links];
+  const box = el("input", {type: "checkbox", "data-focus": `draw ${row.id}`, "aria-label": `draw ${row.label} below`, title: "draw its ranks and learning curves below",
+    onchange: () => { toggleDrawn(table, row); refresh(); }});
+  box.checked = drawnRows(table).includes(row);
+  return [box, runsButton(row, "", el("span", {class: "label"}, row.label), `${row.label}: its runs`), ...marks, ...links];
+}
+
+/** Numbers of the notes below the table, by row. */
+let noted = {table: null, numbers: new Map(), texts: []};
+
+function notesOf(table) {
+  if (noted.table === table) return noted.numbers;
+  const numbers = new Map(), texts = [];
+  for (const row of table.rows) {
+    const own = [...row.marks.map(mark => `⚠ ${plain(mark.text || mark.code, 1000)}`), ...row.notes];
+    if (row.published) own.push([row.published.source, row.published.note].filter(Boolean).join(": "));
+    const mine = [...new Set(own.filter(Boolean))].map(text => {
+      if (!texts.includes(text)) texts.push(text);
+      return texts.indexOf(text) + 1;
+    });
+    if (mine.length) numbers.set(row, mine);
+  }
+  noted = {table, numbers, texts};
+  return numbers;
+}
+
+function drawNotes(table, rows) {
+  const numbers = notesOf(table), used = new Set(rows.flatMap(row => numbers.get(row) ?? []));
+  const said = noted.texts.map((text, i) => [i + 1, text]).filter(([number]) => used.has(number));
+  const names = number => rows.filter(row => (numbers.get(row) ?? []).includes(number)).map(row => row.label);
+  const of = number => { const all = names(number); return all.length > 3 ? `${all.slice(0, 3).join(", ")} and ${all.length - 3} more` : all.join(", "); };
+  const items = said.map(([number, text]) => el("li", {id: `note-${number}`, value: number, tabindex: "-1"}, el("b", {}, of(number)), ` ${text}`));
+  const tasks = shownColumns(table).filter(column => column.note).map(column => el("li", {}, el("b", {}, column.task), ` ${column.note}`));
+  $("notes").replaceChildren(...(items.length ? [el("h3", {}, "Notes"), el("ol", {}, ...items)] : []),
+    ...(tasks.length ? [el("h3", {}, "Tasks"), el("ul", {}, ...tasks)] : []));
+}
+
+/** Rows as asked: in the board's order, or by a column, with what is not known at the end either way. */
+function sorted(rows, column) {
+  if (!column) return rows;
+  const sign = (column.up ? -1 : 1) * (state.down ? -1 : 1);
+  return rows.map(row => [column.order(row), row]).sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return sign * (column.words ? a.localeCompare(b, "en", {numeric: true}) : a - b);
+  }).map(([, row]) => row);
+}
+
+function header(column) {
+  const on = state.sort === column.key, falls = Boolean(column.up) !== state.down;
+  const arrow = column.best && column.up !== null && column.up !== undefined ? (column.up ? " ↑" : " ↓") : "";
+  const says = arrow && (column.up ? "higher is better" : "lower is better");
+  const sort = () => {
+    if (on && state.down) state.sort = "", state.down = false;
+    else state.down = on, state.sort = column.key;
+    refresh("table");
+  };
+  const button = el("button", {type: "button", "data-focus": `sort ${column.key}`, onclick: sort, title: [says, column.note].filter(Boolean).join(". ") || null},
+    el("span", {}, column.name, arrow && el("span", {"aria-hidden": "true"}, arrow), says && el("span", {class: "unseen"}, `, ${says}`)),
+    el("span", {class: "turn", "aria-hidden": "true"}, on ? (falls ? "▼" : "▲") : ""));
+  const sub = column.sub && el("span", {class: "sub"}, column.sub);
+  return el("th", {scope: "col", class: column.key === "label" ? "name" : "", "aria-sort": on ? (falls ? "descending" : "ascending") : "none"}, button, sub);
+}
+
+/** The best of a column as it is printed, so that what reads alike is bold alike. */
+function best(table, column) {
+  const own = table.rows.filter(row => !row.published).map(column.order).filter(value => value !== null);
+  if (!column.best || own.length < 2 || typeof column.up !== "boolean") return null;
+  return figure(own.reduce((a, b) => column.up === (b > a) ? b : a), column.up);
+}
+
+function line(row, columns, bests) {
+  return el("tr", {}, columns.map((column, i) => {
+    const content = column.show(row);
+    if (column.key === "label") return el("th", {scope: "row", class: "name"}, el("div", {}, content));
+    const value = column.order(row), bold = bests[i] !== null && value !== null && !row.published && figure(value, column.up) === bests[i];
+    return el("td", {class: column.group === "scores" ? "score" : ""}, bold ? el("strong", {}, content) : content);
+  }));
+}
+
+function drawTable(table) {
+  const columns = columnsOf(table), by = columns.find(column => column.key === state.sort);
+  const rows = shownRows(table), own = sorted(rows.filter(row => !row.published), by), quoted = sorted(rows.filter(row => row.published), by);
+  const bests = columns.map(column => best(table, column)), shown = allRows ? own : own.slice(0, FIRST);
+  const bodies = [el("tbody", {}, shown.map(row => line(row, columns, bests)))];
+  if (quoted.length) {
+    const head = el("tr", {class: "divide"}, el("th", {colspan: columns.length, scope: "rowgroup"}, el("span", {}, "Published figures, quoted from papers: other code and settings, not ranked")));
+    bodies.push(el("tbody", {class: "published"}, head, quoted.map(row => line(row, columns, bests))));
+  }
+  const caption = el("caption", {}, table.heading || "No table");
+  if (!shown.length && !quoted.length) bodies[0].append(el("tr", {}, el("td", {colspan: columns.length, class: "none"}, table.rows.length ? "No row fits the filters." : "No scores yet.")));
+  $("table").replaceChildren(caption, el("thead", {}, el("tr", {}, columns.map(header))), ...bodies);
+  const more = own.length - shown.length;
+  $("more").hidden = !more;
+  $("more").replaceChildren(more ? `The first ${FIRST} of ${own.length.toLocaleString("en")} rows. ` : "",
+    more ? el("button", {type: "button", onclick: () => { allRows = true; refresh("table"); }}, "Show all") : "");
+  drawNotes(table, [...shown, ...quoted]);
+  return rows;
+}

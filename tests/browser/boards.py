@@ -93,7 +93,13 @@ class Maker:
         average = None if missing else stat([fmean(c["runs"][s][1] for c in there) for s in range(self.seeds)])
         thin = method not in ("linear", "bitfit")
         layers = [
-            [f"encoder.layer.{i}.attention.self.{kind}", rank, draw.uniform(1, rank), draw.uniform(1, 1 + rank / 2), 0.3]
+            [
+                f"encoder.layer.{i}.attention.self.{kind}",
+                rank,
+                draw.uniform(1, rank),
+                draw.uniform(1, 1 + rank / 2),
+                0.3,
+            ]
             for i in range(6)
             for kind in ("query", "value")
         ]
@@ -164,7 +170,12 @@ def small() -> dict[str, Any]:
     maker.table()
     maker.table("bert-base (109.5 M)", rows=5, tasks=2)
     rows = maker.board["tables"][0]["rows"]
-    cells = [{"mean": 0.6, "sd": None, "n": None, "metric": "matthews", "runs": [], "difference": None}, None, None, None]
+    cells = [
+        {"mean": 0.6, "sd": None, "n": None, "metric": "matthews", "runs": [], "difference": None},
+        None,
+        None,
+        None,
+    ]
     quoted = {"source": "Hu et al. 2021, table 2", "note": "300 k parameters", **dict.fromkeys(["rank"])}
     rows.append({"label": "LoRA", "method": "lora", "published": quoted, "cells": cells, "trainable": 300_000})
     return maker.board

@@ -1,4 +1,4 @@
-"""The page served while a grid runs: it shows new runs by itself, to this machine only unless another address is asked for."""
+"""The page served while a grid runs: new runs appear by themselves; for this machine alone unless asked otherwise."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import OK, BenchError, EnvironmentProblem
+from bench.record import FILE
 from leaderboard import page
 
 EVERY_S = 3.0
@@ -158,7 +159,7 @@ def _stamp(folder: Path) -> object:
         with os.scandir(folder) as entries:
             for entry in entries:
                 try:
-                    seen = os.stat(os.path.join(entry.path, "record.json"))  # noqa: PTH116, PTH118: 10,000 of them
+                    seen = Path(entry.path, FILE).stat()
                 except OSError:
                     continue
                 found.append((entry.name, seen.st_mtime_ns, seen.st_size))
@@ -168,7 +169,7 @@ def _stamp(folder: Path) -> object:
 
 
 def _may_ask(host: str, name: str) -> bool:
-    """Whether a request's Host is an address, which no other site can have, `localhost`, or the name that was asked for."""
+    """Whether a request's Host is an address, which no other site can have, `localhost`, or the name asked for."""
     asked = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
     bare = asked.strip("[]").lower()
     return bare in ("localhost", name.lower()) or _address(bare) is not None

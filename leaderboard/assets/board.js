@@ -23,7 +23,7 @@ const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_by
 
 function shapeRow(row, columns) {
   const cells = list(row.cells).map(shapeCell), done = list(row.complete);
-  const made = {label: plain(row.label), method: plain(row.method, 80), settings: object(row.settings)};
+  const made = {label: plain(row.label) || "(no name)", method: plain(row.method, 80) || "(no method)", settings: object(row.settings)};
   for (const name of NUMBERS) made[name] = num(row[name]);
   return {...made,
     published: row.published ? Object.fromEntries(["source", "arxiv", "note"].map(name => [name, plain(object(row.published)[name], 1000)])) : null,

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from bench.errors import BenchError
@@ -14,6 +15,8 @@ from leaderboard.table import Column, Row, Stat, Table
 
 POINTS = 60
 """So many points at most of a curve."""
+BINS = 30
+"""So many of a loss: it is that of single batches, of which a point is the mean over some."""
 
 
 def board(tables: Sequence[Table], records: Iterable[Record], problems: Iterable[BenchError] = ()) -> dict[str, Any]:
@@ -134,7 +137,7 @@ def _run(run: Record, table: int, row: int, column: int | None) -> dict[str, Any
         "git": run["provenance"]["git"],
         "device": cost.get("device"),
         "train_s": cost.get("train_s"),
-        "curve": thinned([[point["step"], _short(point["loss"])] for point in run["curve"]]),
+        "curve": _losses(run["curve"]),
         "rank_curve": _rank_curve(run),
         "evaluations": _evaluations(run, primary),
     }
@@ -145,6 +148,14 @@ def thinned(points: list[Any], most: int = POINTS) -> list[Any]:
     if len(points) <= most:
         return points
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _losses(curve: Sequence[dict[str, Any]]) -> list[Any]:
+    """Mean loss of as many neighbouring batches as it takes, at the last one's step."""
+    count = min(BINS, len(curve))
+    ends = [round((i + 1) * len(curve) / count) for i in range(count)]
+    parts = [curve[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return [[part[-1]["step"], _short(fmean(point["loss"] for point in part))] for part in parts]
 
 
 def _rank_curve(run: Record) -> list[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
@@ -13,7 +15,7 @@ from typing import Any
 
 from bench.figures import style
 
-SCRIPTS = ("text.js", "board.js", "table.js", "runs.js", "plots.js", "page.js")
+SCRIPTS = ("text.js", "board.js", "table.js", "runs.js", "plots.js", "page.js", "library.js")
 """In the order in which they need each other."""
 
 
@@ -35,11 +37,17 @@ def render(board: Mapping[str, Any], *, live: float | None = None, tag: str = ""
         "title": escape(style.plain(board.get("title") or "Leaderboard")),
         "style": _asset("page.css"),
         "data": _json({"board": board, "palette": palette, "live": live, "tag": tag}),
-        "plotly": plotly,
+        "plotly": b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
         "script": script,
     }
     pieces = _asset("page.html").split("@@")  # text, name, text, name, …: what is filled in is never searched for names
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def without_library(page: str) -> str:
+    """The page without plotly and the policy that names it: what is the project's own."""
+    page = re.sub(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*', r"\1", page, count=1)
+    return re.sub(r'(<script type="text/plain" id="plotly">)[^<]*', r"\1", page, count=1)
 
 
 def dumps(value: Any) -> str:

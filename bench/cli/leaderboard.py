@@ -45,6 +45,7 @@ def parser() -> Parser:
         "--format", type=choice(*FORMATS), metavar="|".join(FORMATS), help="default: md, or as --output's name ends"
     )
     made.add_argument("--output", metavar="FILE", type=Path, help="write a file instead of standard output")
+    made.add_argument("--picture", metavar="FILE.png", type=Path, help="draw score against parameters, and ranks used")
     for flag, what in (
         ("--tasks", "suites or tasks"),
         ("--methods", "methods"),
@@ -82,10 +83,12 @@ def handle(options: argparse.Namespace) -> int:
 
         return serve(lambda: _make(options, live=True).board(), options.runs.expanduser(), options.host, options.port)
     made = _make(options)
+    if options.picture:
+        _draw(made, options.picture.expanduser())
     if options.json:
         emit(made.board())
-        return OK
-    _write(options, _text(options, made))
+    elif options.output or not options.picture:
+        _write(options, _text(options, made))
     return OK
 
 
@@ -166,6 +169,19 @@ def _write(options: argparse.Namespace, text: str) -> None:
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {path}", str(error), "Name a file in a folder that exists.") from error
     print(f"wrote {path} ({len(text.encode()) / 1e6:.2f} MB)", file=sys.stderr)
+
+
+def _draw(made: Made, path: Path) -> None:
+    from leaderboard.picture import figure
+
+    drawn = figure(made.tables)
+    from bench.figures import png
+
+    try:
+        png.write(drawn, path)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}", str(error), "Name a file in a folder that exists.") from error
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _keep(options: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ DASHES: dict[str, Any] = {"dash": (0, (4, 2)), "dot": (0, (1, 1.5)), "dashdot": 
 TICKS = 24
 """So many names at most along an axis of a map or of categories."""
 CHOSEN = 8
-"""Up to so many different values on a logarithmic x axis were chosen (ranks, sample sizes): the ticks are theirs."""
+"""Up to so many different values on a logarithmic x axis may be chosen ones (ranks, sample sizes): ticks are theirs."""
 ENTRIES = 10
 """So many of an ordered sequence are in a legend: the first, the last, and evenly spaced ones between."""
 
@@ -107,11 +107,17 @@ def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
         _draw(axes, one, _shown(x, x_axis), y, looks[one.name], beside)
     if known:
         _named(axes, "x", known)
-    elif x_axis == "log" and len(chosen := sorted({float(v) for s in every for v in s.x if float(v) > 0})) <= CHOSEN:
+    elif x_axis == "log" and (chosen := _chosen(every)):
         axes.set_xticks(chosen, [f"{v:g}" for v in chosen])
         axes.set_xticks([], minor=True)
     elif x_axis == "log" and axes.get_xlim()[1] >= 10 * axes.get_xlim()[0]:
         axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten run into each other
+
+
+def _chosen(every: Sequence[Series]) -> list[float]:
+    """The values along x if they look chosen: few, and none with more than three digits."""
+    found = sorted({float(v) for s in every for v in s.x if float(v) > 0})
+    return found if len(found) <= CHOSEN and all(float(f"{v:.3g}") == v for v in found) else []
 
 
 def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Look, bar: tuple[int, int, float]) -> None:

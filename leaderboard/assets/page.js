@@ -45,6 +45,7 @@ function drawControls(table) {
 }
 
 function drawPlots(table) {
+  if (!window.Plotly) return; // library.js draws them once it is there
   const rows = drawnRows(table), looks = rowLooks(rows);
   drawPareto(table);
   drawChips(table, rows, looks);

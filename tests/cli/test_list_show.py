@@ -1,4 +1,4 @@
-"""`bench list`, `bench show` and `bench leaderboard`: text for people, JSON for programs, problems on stderr."""
+"""`bench list` and `bench show`: text for people, JSON for programs, problems on stderr."""
 
 from __future__ import annotations
 
@@ -203,24 +203,6 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
     assert ["penalty", "nuclear=0.5,", "form=exact"] in words
     kept = {line[0]: line[2] for line in words if line and line[0].startswith("encoder.layer.")}
     assert list(kept.values()) == ["16", "0"]
-
-
-def test_leaderboard(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["leaderboard", "--runs", str(out)]) == 0
-    shown = capsys.readouterr()
-    assert "| lora" in shown.out
-    assert "0000000000000000" in shown.err
-    assert main(["leaderboard", "--runs", str(out), "--json"]) == 0
-    value = json.loads(capsys.readouterr().out)
-    assert value["markdown"].rstrip("\n") + "\n" == shown.out
-    assert len(value["problems"]) == 1
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_leaderboard_without_records_is_exit_3(tmp_path: Path, there: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path if there else tmp_path / "absent"
-    assert main(["leaderboard", "--runs", str(folder)]) == 3
-    assert "bench run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["show", "deeplora"], ["list", "backbones"]])

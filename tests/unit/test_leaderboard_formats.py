@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
@@ -142,7 +143,7 @@ def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
         assert run["command"] == "bench run"
 
 
-def test_board_has_failed_runs_and_at_most_sixty_points_of_a_curve(make_record):
+def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
     curve = [{"step": step, "loss": 1 / (1 + step)} for step in range(1000)]
     series = {"of": "updates", "layers": 2, "steps": [0, 5, 9], "effective": [None, 1.5, 2.0]}
     error = {"what": "it broke", "known": "", "todo": ""}
@@ -152,7 +153,10 @@ def test_board_has_failed_runs_and_at_most_sixty_points_of_a_curve(make_record):
     ]
     made = board.board(tables(records), records)
     good, bad = (made["runs"][r["run_id"]] for r in records)
-    assert len(good["curve"]) == 60 and good["curve"][0][0] == 0 and good["curve"][-1][0] == 999
+    assert len(good["curve"]) == 30 and good["curve"][-1][0] == 999
+    losses = np.array([point["loss"] for point in curve])
+    firsts = np.split(losses, [step + 1 for step, _ in good["curve"][:-1]])
+    assert [value for _, value in good["curve"]] == pytest.approx([part.mean() for part in firsts], rel=1e-4)
     assert good["rank_curve"] == [[5, 1.5], [9, 2.0]]
     assert (bad["state"], bad["error"], bad["value"]) == ("failed", "it broke", None)
     assert made["tables"][0]["rows"][0]["states"] == {"done": 1, "failed": 1}

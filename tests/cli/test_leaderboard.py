@@ -1,0 +1,181 @@
+"""`bench leaderboard`: five formats, filters, a baseline, results held against their records, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import record
+from bench.cli import main
+
+Captured = pytest.CaptureFixture[str]
+FORMATS = ("md", "csv", "tex", "json", "html")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
+    """Two methods of three seeds on two tasks, and a file that is no record."""
+    folder = tmp_path / "runs"
+    for method in ("full", "lora"):
+        for task in ("cola", "rte"):
+            for seed in range(3):
+                value = 0.5 + 0.1 * (method == "lora") + 0.01 * seed
+                made = make_record(
+                    spec={"method": method, "task": f"glue/{task}", "seed": seed},
+                    source={"data_hash": task},
+                    metrics={"primary": {"value": value}},
+                )
+                record.write(made, record.folder(folder, made["run_id"]))
+    broken = folder / ("0" * 16)
+    broken.mkdir()
+    (broken / record.FILE).write_text("{")
+    return folder
+
+
+def leaderboard(*words: str | Path) -> int:
+    return main(["leaderboard", *map(str, words)])
+
+
+def test_the_table_and_what_could_not_be_read(runs: Path, capsys: Captured) -> None:
+    assert leaderboard("--runs", runs) == 0
+    shown = capsys.readouterr()
+    assert "| lora" in shown.out and "+0.100 [+0.100, +0.100]" in shown.out and "peak memory" in shown.out
+    assert "0000000000000000" in shown.err and shown.err.startswith("warning: ")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_to_standard_output_and_to_a_file(runs: Path, name: str, tmp_path: Path, capsys: Captured) -> None:
+    assert leaderboard("--runs", runs, "--format", name) == 0
+    text = capsys.readouterr().out
+    path = tmp_path / "made" / f"table.{name}"
+    assert leaderboard("--runs", runs, "--output", path) == 0
+    shown = capsys.readouterr()
+    assert path.read_text(encoding="utf-8") == text and shown.out == "" and f"wrote {path}" in shown.err
+    begins = {"md": "### glue", "csv": "suite,backbone", "tex": "% needs", "json": "{", "html": "<!doctype html>"}
+    assert text.startswith(begins[name])
+
+
+def test_json_flag_is_the_board(runs: Path, capsys: Captured) -> None:
+    assert leaderboard("--runs", runs, "--json") == 0
+    value = json.loads(capsys.readouterr().out)
+    assert [row["label"] for row in value["tables"][0]["rows"]] == ["lora", "full"]
+    assert len(value["runs"]) == 12 and len(value["problems"]) == 1
+
+
+def rows(text: str) -> set[tuple[str, str]]:
+    return {(line["row"], line["task"]) for line in csv.DictReader(io.StringIO(text)) if line["task"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--methods", "lora"], {("lora", "glue/cola"), ("lora", "glue/rte")}),
+        (["--tasks", "glue/rte"], {("lora", "glue/rte"), ("full", "glue/rte")}),
+        (["--tasks", "*/cola", "--methods", "full"], {("full", "glue/cola")}),
+        (["--where", "seed=0", "--where", "method=full", "--tasks", "glue/rte"], {("full", "glue/rte")}),
+        (
+            ["--backbone", "minilm", "--source", "embedded", "--where", "task=glue/rte", "--methods", "full"],
+            {("full", "glue/rte")},
+        ),
+    ],
+)
+def test_filters(runs: Path, words: list[str], kept: set[tuple[str, str]], capsys: Captured) -> None:
+    assert leaderboard("--runs", runs, "--format", "csv", *words) == 0
+    assert rows(capsys.readouterr().out) == kept
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--methods", "lorra"], 2, ["lorra", "Did you mean 'lora'"]),
+        (["--where", "seed"], 2, ["no condition"]),
+        (["--where", "seed=9"], 2, ["no run fits"]),
+        (["--baseline", "ful"], 2, ["'ful'", "rows: full, lora", "Did you mean 'full'"]),
+        (["--format", "pdf"], 2, ["unknown value 'pdf'", "md, csv, tex, json, html"]),
+        (["serv"], 2, ["serv", "Did you mean 'serve'"]),
+        (["--output", "/proc/none/x.md"], 3, ["cannot write /proc/none/x.md"]),
+        (["--picture", "/proc/none/x.png"], 3, ["cannot write /proc/none/x.png"]),
+        (["--runs", "/none"], 3, ["no records in /none", "no such folder", "bench run"]),
+    ],
+)
+def test_what_is_wrong_is_said(runs: Path, words: list[str], code: int, told: list[str], capsys: Captured) -> None:
+    assert leaderboard("--runs", runs, *words) == code
+    err = capsys.readouterr().err
+    assert [word for word in told if word not in err] == []
+
+
+def test_an_empty_folder_is_exit_3(tmp_path: Path, capsys: Captured) -> None:
+    assert leaderboard("--runs", tmp_path) == 3
+    assert "the folder is empty" in capsys.readouterr().err
+
+
+def test_published_figures_for_other_backbones_are_not_there_and_that_is_said(runs: Path, capsys: Captured) -> None:
+    assert leaderboard("--runs", runs, "--with-published") == 0
+    shown = capsys.readouterr()
+    assert "note: published figures are there for BERT-base-cased" in shown.err and "published" not in shown.out
+
+
+def test_a_picture(runs: Path, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "board.png"
+    assert leaderboard("--runs", runs, "--picture", path) == 0
+    assert path.read_bytes().startswith(b"\x89PNG") and capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def results(runs: Path, capsys: Captured) -> Path:
+    """A results folder whose tables are those of its records."""
+    (runs / ("0" * 16) / record.FILE).unlink()
+    assert leaderboard("--update", runs.parent) == 0
+    capsys.readouterr()
+    return runs.parent
+
+
+def test_results_are_held_against_their_records(results: Path, capsys: Captured) -> None:
+    assert {path.name for path in results.glob("leaderboard.*")} == {f"leaderboard.{name}" for name in FORMATS}
+    assert leaderboard("--check", results) == 0
+    assert "are those of the records" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_number_changed_in_a_rendered_file_is_exit_4(results: Path, name: str, capsys: Captured) -> None:
+    path = results / f"leaderboard.{name}"
+    text = path.read_text(encoding="utf-8")
+    assert "0.61" in text
+    path.write_text(text.replace("0.61", "0.62"), encoding="utf-8")
+    assert leaderboard("--check", results) == 4
+    err = capsys.readouterr().err
+    assert f"they differ: leaderboard.{name}" in err and "--update" in err
+
+
+def test_a_record_that_changed_is_exit_4_and_a_missing_file_too(results: Path, capsys: Captured) -> None:
+    path = next((results / "runs").glob("*/record.json"))
+    path.write_text(path.read_text().replace('"trainable": 68000', '"trainable": 1068000'))
+    (results / "leaderboard.tex").unlink()
+    assert leaderboard("--check", results) == 4
+    assert (
+        "leaderboard.md, leaderboard.csv, leaderboard.tex, leaderboard.json, leaderboard.html"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_page_with_another_plotly_is_the_same_page(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import plotly.offline
+
+    monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "another version")
+    assert leaderboard("--check", results) == 0
+
+
+def test_results_without_records_or_with_a_broken_one_are_exit_3(
+    results: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert leaderboard("--check", tmp_path / "none") == 3
+    next((results / "runs").glob("*/record.json")).write_text("{")
+    assert leaderboard("--check", results) == 3
+    assert leaderboard("--update", results) == 3
+    assert "a record is broken" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The leaderboard as one offline page (HTML, plots by plotly): filters, plots, tables, the runs behind every number."""
+"""The leaderboard as one offline page (HTML, by plotly): filters, plots, tables, and the runs behind every number."""
 
 from __future__ import annotations
 

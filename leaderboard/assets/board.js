@@ -2,7 +2,7 @@
 
 const given = JSON.parse($("data").textContent);
 const GROUPS = {scores: "Scores", statistics: "Statistics", cost: "Cost", rank: "Rank", training: "Training"};
-const NONE = {suite: "", heading: "", backbone: "", source: "", budget: "", split: "", baseline: null, columns: [], rows: [], id: ""};
+const NONE = {suite: "", heading: "", backbone: "", source: "", budget: "", split: "", baseline: null, columns: [], rows: [], notes: [], id: ""};
 
 function stat(value) {
   return value && num(value.mean) !== null ? {mean: value.mean, sd: num(value.sd), n: num(value.n)} : null;
@@ -23,10 +23,10 @@ const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_by
 
 function shapeRow(row, columns) {
   const cells = list(row.cells).map(shapeCell), done = list(row.complete);
-  const made = {label: plain(row.label), method: plain(row.method, 80), settings: object(row.settings)};
+  const made = {label: plain(row.label) || "(no name)", method: plain(row.method, 80) || "(no method)", settings: object(row.settings)};
   for (const name of NUMBERS) made[name] = num(row[name]);
   return {...made,
-    published: row.published ? {source: plain(object(row.published).source), note: plain(object(row.published).note, 1000)} : null,
+    published: row.published ? Object.fromEntries(["source", "arxiv", "note"].map(name => [name, plain(object(row.published)[name], 1000)])) : null,
     average: stat(row.average), difference: diff(row.difference), cells: columns.map((_, i) => cells[i] ?? null),
     complete: [num(done[0]) ?? cells.filter(Boolean).length, num(done[1]) ?? columns.length],
     layers: list(row.layers).filter(Array.isArray).map(([layer, ...values]) => [plain(layer, 200), ...values.map(num)]),
@@ -47,7 +47,7 @@ function shapeTable(table, at) {
   const words = {};
   for (const name of ["suite", "heading", "backbone", "source", "budget", "split"]) words[name] = plain(table[name], 400);
   const ups = new Set(columns.map(column => column.up));
-  return {...words, at, id: key(words.heading), columns, rows, up: ups.size === 1 ? [...ups][0] : null, baseline: table.baseline ? plain(table.baseline) : null};
+  return {...words, at, id: key(words.heading), columns, rows, notes: list(table.notes).map(note => plain(note, 1000)), up: ups.size === 1 ? [...ups][0] : null, baseline: table.baseline ? plain(table.baseline) : null};
 }
 
 function shape(board) {

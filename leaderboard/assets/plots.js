@@ -73,7 +73,7 @@ function drawPareto(table) {
     const {colour, marker} = methodLook(method), paint = colours()[colour];
     traces.push({type: "scatter", mode: narrow.matches || points.length > 40 ? "markers" : "markers+text", x: mine.map(point => point.x), y: mine.map(point => point.y),
       hovertext: mine.map(point => pointText(point, up)), customdata: mine.map(point => point.row.id),
-      text: mine.map(point => best.includes(point) ? markup(point.row.label, 26) : ""), textposition: up === false ? "bottom right" : "top left", textfont: {size: 11, color: ink().soft},
+      text: mine.map(point => best.includes(point) ? markup(point.row.label, 26) : ""), textposition: up === false ? "bottom left" : "top left", textfont: {size: 11, color: ink().soft},
       marker: {symbol: mine.map(point => point.row.published ? `${marker}-open` : marker), color: paint, size: mine.map(point => best.includes(point) ? 12 : 9),
         line: {color: ink().back, width: mine.map(point => point.row.published ? 2 : 1)}},
       error_y: {type: "data", array: mine.map(point => point.stat.sd ?? 0), color: paint, thickness: 1.2, width: 3}});
@@ -81,7 +81,9 @@ function drawPareto(table) {
   const shapes = level ? [{type: "line", xref: "paper", x0: 0, x1: 1, y0: level.mean, y1: level.mean, line: {color: ink().soft, width: 1, dash: "dot"}}] : [];
   const annotations = level ? [{xref: "paper", x: 0, xanchor: "left", y: level.mean, yanchor: "bottom", showarrow: false, text: `baseline: ${markup(table.baseline, 30)}`, font: {size: 11, color: ink().soft}}] : [];
   const metric = column ? column.metric : "", better = up === null ? "" : up ? " (higher is better)" : " (lower is better)";
-  plot("pareto", traces, axis("trained parameters", {type: "log", tickformat: "~s", nticks: narrow.matches ? 5 : 12}),
+  const ends = points.length ? [Math.log10(Math.min(...points.map(point => point.x))), Math.log10(right)] : [3, 7], span = Math.max(1, ends[1] - ends[0]);
+  const range = [ends[0] - (narrow.matches ? .06 : .14) * span, ends[1] + .06 * span]; // the labels stand to the left of their points
+  plot("pareto", traces, axis("trained parameters", {type: "log", tickformat: "~s", nticks: narrow.matches ? 5 : 12, range}),
     axis(markup([name, metric].filter(Boolean).join(", ") + better)), {shapes, annotations});
   drawLegend("pareto-legend", [...new Set(points.map(point => point.row.method))].sort().map(method => [methodLook(method), method]));
   const left = rows.length - points.length;
@@ -135,21 +137,28 @@ function shortKinds(kinds) {
   const parts = kinds.map(kind => kind.split("."));
   let same = 0;
   while (kinds.length > 1 && parts.every(part => part.length > same + 1 && part[same] === parts[0][same])) same++;
-  return parts.map(part => part.slice(same).slice(-2).join("."));
+  const tail = (part, length) => part.slice(same).slice(-length).join(".");
+  return parts.map((part, i) => [2, 3, 4].map(length => tail(part, length)).find(text => parts.every((other, j) => i === j || tail(other, text.split(".").length) !== text)) ?? part.join("."));
+}
+
+/** Ranks along an axis: as numbers, also where they span decades. */
+function rankAxis(title, values) {
+  const known = values.filter(value => value !== null && value > 0);
+  if (!known.length || Math.max(...known) / Math.min(...known) <= 20) return axis(title, {rangemode: "tozero"});
+  const at = [.1, 1, 10, 100, 1000, 10000].flatMap(tens => [1, 2, 5].map(times => times * tens));
+  return axis(title, {type: "log", tickmode: "array", tickvals: at, ticktext: at.map(value => general(value, 6))});
 }
 
 function drawRanks(table, rows, looks) {
   const measure = state.measure === "stable" ? "stable" : "effective", at = measure === "stable" ? 3 : 2;
   const able = rows.filter(row => row.nominal !== null || row[measure] !== null || row.layers.length), paint = row => colours()[looks.get(row.id).colour];
-  const values = able.flatMap(row => [row.nominal, row[measure]]).filter(value => value !== null && value > 0);
-  const type = values.length && Math.max(...values) / Math.min(...values) > 20 ? "log" : "linear", named = able.map(row => markup(row.label, narrow.matches ? 16 : 30));
-  const range = type === "linear" ? {rangemode: "tozero"} : {};
+  const named = able.map(row => markup(row.label, narrow.matches ? 16 : 30));
   const dumbbells = able.flatMap((row, i) => [
     {type: "scatter", mode: "lines", x: [row[measure], row.nominal], y: [i, i], line: {color: paint(row), width: 2}, opacity: .45, hoverinfo: "skip"},
     {type: "scatter", mode: "markers", x: [row.nominal], y: [i], marker: {symbol: "line-ns-open", size: 16, color: paint(row), line: {width: 2, color: paint(row)}}, hovertext: [`<b>${named[i]}</b><br>nominal ${row.nominal === null ? NOTHING : fixed(row.nominal, 1)}`]},
     {type: "scatter", mode: "markers", x: [row[measure]], y: [i], customdata: [row.id], marker: {symbol: looks.get(row.id).marker, size: 11, color: paint(row)},
       hovertext: [`<b>${named[i]}</b><br>${measure} ${row[measure] === null ? NOTHING : fixed(row[measure], 2)}<br>nominal ${row.nominal === null ? NOTHING : fixed(row.nominal, 1)}`]}]);
-  plot("used", dumbbells, axis("rank", {type, ...range}), axis("", {tickmode: "array", tickvals: able.map((_, i) => i), ticktext: named, range: [able.length - .5, -.5], showgrid: false, fixedrange: true}));
+  plot("used", dumbbells, rankAxis("rank", able.flatMap(row => [row.nominal, row[measure]])), axis("", {tickmode: "array", tickvals: able.map((_, i) => i), ticktext: named, range: [able.length - .5, -.5], showgrid: false, fixedrange: true}));
   const {places, spans} = layerPlaces(able), short = shortKinds(spans.map(span => span.kind)), count = places.size, every = Math.max(1, Math.ceil(count / (narrow.matches ? 12 : 30)));
   const lines = able.flatMap(row => spans.flatMap(({ones}) => {
     const mine = ones.map(one => row.layers.find(([layer]) => layer === one.layer)).filter(Boolean), x = mine.map(([layer]) => places.get(layer));
@@ -160,10 +169,8 @@ function drawRanks(table, rows, looks) {
   }));
   const ticks = [...places].filter((_, i) => i % every === 0);
   const annotations = spans.length > 12 ? [] : spans.map((span, i) => ({x: (span.start + span.end) / 2, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: markup(short[i], narrow.matches ? 14 : 26), font: {size: 11, color: ink().soft}}));
-  const all = able.flatMap(row => row.layers.flatMap(layer => [layer[1], layer[at]])).filter(value => value !== null && value > 0);
-  const layerType = all.length && Math.max(...all) / Math.min(...all) > 20 ? "log" : "linear";
   plot("layers", lines, axis("layer", {tickmode: "array", tickvals: ticks.map(([, place]) => place), ticktext: ticks.map(([layer]) => markup(layerParts(layer).number || layer, 12)), showgrid: false}),
-    axis(`${measure} rank`, {type: layerType, ...(layerType === "linear" ? {rangemode: "tozero"} : {})}), {annotations, margin: {l: 56, r: 14, t: 28, b: 48}});
+    rankAxis(`${measure} rank`, able.flatMap(row => row.layers.flatMap(layer => [layer[1], layer[at] ?? null]))), {annotations, margin: {l: 56, r: 14, t: 28, b: 48}});
   say("used", `Mean ${measure} rank against nominal rank of ${plural(able.length, "row")}: ${able.map(row => `${plain(row.label, 40)} ${row[measure] === null ? "unknown" : fixed(row[measure], 1)} of ${row.nominal === null ? "unknown" : fixed(row.nominal, 1)}`).join("; ")}.`);
   say("layers", `${measure} rank of ΔW by layer, ${plural(count, "layer")}, of ${plural(able.length, "row")}. The table holds the means over layers.`);
   const without = rows.length - able.length;
@@ -173,24 +180,39 @@ function drawRanks(table, rows, looks) {
 
 const COURSES = {loss: ["training loss", "curve"], score: ["score on the way", "evaluations"], rank: ["effective rank of ΔW", "rank_curve"]};
 
-function drawCurves(table, rows, looks) {
-  const [name, field] = COURSES[state.what] ?? COURSES.loss, task = state.task;
-  const lines = [], seeds = new Set();
-  for (const row of rows) {
-    for (const id of runsOf(row)) {
-      const run = board.runs.get(id), points = list(run[field]).filter(point => Array.isArray(point) && num(point[0]) !== null);
-      if (run.task !== task || !points.length) continue;
-      seeds.add(String(run.seed));
-      if (state.seed && String(run.seed) !== state.seed) continue;
-      lines.push({type: "scatter", mode: points.length > 1 ? "lines" : "markers", x: points.map(([step]) => step), y: points.map(([, value]) => num(value)), customdata: points.map(() => row.id), opacity: .8,
-        line: {color: colours()[looks.get(row.id).colour], width: 1.6}, marker: {color: colours()[looks.get(row.id).colour]},
-        hovertext: points.map(([step, value]) => `<b>${markup(row.label)}</b>, seed ${markup(run.seed, 20)}<br>step ${step}: ${num(value) === null ? NOTHING : general(value, 4)}`)});
-    }
+/** The mean of several courses at the steps that all of them have. */
+function meanCourse(courses) {
+  const maps = courses.map(course => new Map(course)), steps = [...maps[0].keys()].filter(step => maps.every(map => map.has(step)));
+  return steps.map(step => [step, maps.reduce((sum, map) => sum + map.get(step), 0) / maps.length]);
+}
+
+/** Courses of a row on the task that is looked at, by seed. */
+function coursesOf(row, field) {
+  const found = [];
+  for (const id of runsOf(row)) {
+    const run = board.runs.get(id), points = list(run[field]).filter(point => Array.isArray(point) && num(point[0]) !== null && num(point[1]) !== null);
+    if (run.task === state.task && points.length) found.push([String(run.seed), points]);
   }
-  fill($("curve-seed"), [["", "all"], ...[...seeds].sort((a, b) => a - b).map(seed => [seed, plain(seed, 30)])], state.seed);
-  plot("curve", lines, axis("step"), axis(markup(name)));
-  say("curve", `Course of ${name} over training steps: ${plural(lines.length, "run")}.`);
-  $("curves-note").textContent = lines.length ? `${plural(lines.length, "run")}, a line each, at most 60 points of it. Rows are chosen in the table.`
+  return found;
+}
+
+function drawCurves(table, rows, looks) {
+  const [name, field] = COURSES[state.what] ?? COURSES.loss, seeds = new Set(), lines = [];
+  for (const row of rows) {
+    const courses = coursesOf(row, field), colour = colours()[looks.get(row.id).colour];
+    for (const [seed] of courses) seeds.add(seed);
+    const wanted = state.seed === "" && courses.length > 1 ? [[`mean of ${courses.length} seeds`, meanCourse(courses.map(([, points]) => points))]]
+      : courses.filter(([seed]) => state.seed === "" || state.seed === "all" || seed === state.seed).map(([seed, points]) => [`seed ${seed}`, points]);
+    lines.push(...wanted.map(([which, points]) => ({type: "scatter", mode: points.length > 12 ? "lines" : "lines+markers", x: points.map(([step]) => step), y: points.map(([, value]) => value),
+      customdata: points.map(() => row.id), opacity: wanted.length > 1 ? .7 : 1, line: {color: colour, width: wanted.length > 1 ? 1.3 : 2}, marker: {color: colour, symbol: looks.get(row.id).marker, size: 7},
+      hovertext: points.map(([step, value]) => `<b>${markup(row.label)}</b>, ${markup(which, 30)}<br>step ${step}: ${general(value, 4)}`)})));
+  }
+  const each = [...seeds].sort((a, b) => a - b).map(seed => [seed, plain(seed, 30)]);
+  fill($("curve-seed"), [["", "mean"], ["all", "all"], ...each], state.seed);
+  const values = lines.flatMap(line => line.y), wide = values.length && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 100;
+  plot("curve", lines, axis("step"), axis(markup(name), {type: wide ? "log" : "linear"}));
+  say("curve", `Course of ${name} over training steps: ${plural(lines.length, "line")}.`);
+  $("curves-note").textContent = lines.length ? `${state.seed === "" ? "Means over seeds" : "A line for each run"}, at most 60 points of it. Rows are chosen in the table.`
     : `No run of the rows drawn has a course of ${name} on this task.`;
 }
 

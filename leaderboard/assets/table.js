@@ -89,7 +89,7 @@ function notesOf(table) {
   const numbers = new Map(), texts = [];
   for (const row of table.rows) {
     const own = [...row.marks.map(mark => `⚠ ${plain(mark.text || mark.code, 1000)}`), ...row.notes];
-    if (row.published) own.push([row.published.source, row.published.note].filter(Boolean).join(": "));
+    if (row.published) own.push([row.published.source, row.published.arxiv && `arXiv ${row.published.arxiv}`, row.published.note].filter(Boolean).join(", "));
     const mine = [...new Set(own.filter(Boolean))].map(text => {
       if (!texts.includes(text)) texts.push(text);
       return texts.indexOf(text) + 1;
@@ -107,7 +107,7 @@ function drawNotes(table, rows) {
   const of = number => { const all = names(number); return all.length > 3 ? `${all.slice(0, 3).join(", ")} and ${all.length - 3} more` : all.join(", "); };
   const items = said.map(([number, text]) => el("li", {id: `note-${number}`, value: number, tabindex: "-1"}, el("b", {}, of(number)), ` ${text}`));
   const tasks = shownColumns(table).filter(column => column.note).map(column => el("li", {}, el("b", {}, column.task), ` ${column.note}`));
-  $("notes").replaceChildren(...(items.length ? [el("h3", {}, "Notes"), el("ol", {}, ...items)] : []),
+  $("notes").replaceChildren(...table.notes.map(note => el("p", {}, note)), ...(items.length ? [el("h3", {}, "Notes"), el("ol", {}, ...items)] : []),
     ...(tasks.length ? [el("h3", {}, "Tasks"), el("ul", {}, ...tasks)] : []));
 }
 

@@ -11,7 +11,7 @@ METHODS = ("lora", "full", "bitfit", "adalora", "deeplora", "linear", "adapter",
 TASKS = (("cola", "matthews"), ("mrpc", "accuracy+f1"), ("rte", "accuracy"), ("stsb", "spearman"))
 SCRIPT = "<script>window.ran=1</script>"
 IMAGE = "<img src=x onerror=window.ran=1>"
-HOSTILE = f"{SCRIPT}{IMAGE}</script><script>window.ran=1</script>&amp;<b>$x_1$ %{{x}} ‮\x07\n@@data@@ 漢"
+HOSTILE = f"{SCRIPT}{IMAGE}</script><script>window.ran=1</script>&amp;<b>$x_1$ %{{x}} \u202e\x07\n@@data@@ 漢"
 
 
 def stat(values: list[float]) -> dict[str, Any]:

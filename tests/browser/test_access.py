@@ -1,0 +1,74 @@
+"""Read by everyone: axe finds nothing serious, nothing overflows a phone, and paper gets what paper can show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import boards
+import pytest
+from conftest import Opened, Show
+
+
+def serious(opened: Opened) -> list[str]:
+    """What axe-core calls serious or critical."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found: list[dict[str, Any]] = axe.Axe().run(opened.page).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_axe_finds_nothing_serious(show: Show, scheme: str, width: int) -> None:
+    opened = show(boards.small(), scheme=scheme, width=width)
+    if width < 500:
+        opened.page.get_by_text("Filters", exact=True).click()
+    assert serious(opened) == []
+    opened.page.locator("#table td.score button").first.click()
+    assert serious(opened) == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    opened.page.close()
+
+
+def test_axe_sees_what_is_wrong(show: Show) -> None:
+    opened = show(boards.one_row())
+    opened.page.evaluate("document.querySelector('#find').parentElement.previousElementSibling.remove()")
+    opened.page.evaluate("document.querySelector('.lead').style.color = '#bbb'")
+    assert {text.partition(":")[0] for text in serious(opened)} >= {"label", "color-contrast"}
+    opened.page.close()
+
+
+def test_headings_landmarks_and_texts_for_plots(small: Opened) -> None:
+    page = small.page
+    assert page.locator("h1").count() == 1
+    for landmark in ("header", "main", "footer"):
+        assert page.locator(f"body > {landmark}").count() == 1
+    assert page.locator("#table caption").count() == 1
+    assert page.locator("#table thead th:not([scope=col])").count() == 0
+    for plot in ("pareto", "used", "layers", "curve"):
+        assert len(page.locator(f"#{plot}").get_attribute("aria-label") or "") > 30
+    assert "galore" in (page.locator("#pareto").get_attribute("aria-label") or "")
+    assert page.locator("#count").get_attribute("aria-live") == "polite"
+
+
+def test_paper(show: Show) -> None:
+    opened = show(boards.small(), scheme="dark")
+    page = opened.page
+    page.get_by_label("When printing").check()
+    page.emulate_media(media="print", color_scheme="dark")
+    opened.settle()
+    for hidden in (".choosers", "#filters", ".tools >> nth=0", ".skip", "#close"):
+        assert not page.locator(hidden).is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("#appendix code").count() == 108
+    ink = page.evaluate("document.querySelector('#pareto .xtick text').style.fill")
+    assert ink == "rgb(27, 30, 35)"
+    assert page.pdf(landscape=True)[:4] == b"%PDF"
+    page.emulate_media(media="screen")
+    opened.settle()
+    assert not page.locator("#appendix").is_visible()
+    page.close()

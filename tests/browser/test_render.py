@@ -1,0 +1,43 @@
+"""The file itself: its size, and data that cannot leave the element it stands in."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import boards
+from plotly.offline import get_plotlyjs
+
+from leaderboard.page import dumps, render
+
+
+def test_size() -> None:
+    page = render(boards.empty())
+    assert len(page.encode()) < 5e6
+    assert len(page.encode()) - len(get_plotlyjs().encode()) < 150e3
+
+
+def test_data_comes_back_and_ends_no_element() -> None:
+    board = boards.hostile() | {"number": [math.nan, math.inf, 1.5]}
+    page = render(board)
+    [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    back = json.loads(data)["board"]
+    assert back["tables"][0]["columns"] == board["tables"][0]["columns"]
+    assert back["number"] == [None, None, 1.5]
+    assert page.count("</script>") == 3 + get_plotlyjs().count("</script>")
+    assert boards.SCRIPT not in page
+    assert "@@" not in page.replace(data, "").replace(get_plotlyjs(), "").replace("\n@@data@@", "")[:6000]
+
+
+def test_same_board_same_bytes() -> None:
+    assert render(boards.small()) == render(boards.small())
+
+
+def test_only_a_served_page_may_ask() -> None:
+    assert "connect-src" not in render(boards.empty())
+    assert "connect-src 'self'" in render(boards.empty(), live=3.0)
+
+
+def test_finite_numbers_are_kept_to_the_bit() -> None:
+    assert json.loads(dumps([0.1, 1e-300, math.nan])) == [0.1, 1e-300, None]

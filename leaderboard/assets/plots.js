@@ -229,5 +229,5 @@ for (const id of ["pareto", "used", "curve"]) {
 }
 
 for (const button of document.querySelectorAll("[data-save]")) {
-  button.addEventListener("click", () => Plotly.downloadImage($(button.dataset.save), {format: "svg", filename: `leaderboard-${button.dataset.save}`}));
+  button.addEventListener("click", () => window.Plotly && Plotly.downloadImage($(button.dataset.save), {format: "svg", filename: `leaderboard-${button.dataset.save}`}));
 }

@@ -101,10 +101,8 @@ const trained = (parameters, share) => parameters === null ? NOTHING : count(par
 
 function bytes(value) {
   if (value === null) return NOTHING;
-  const size = Math.abs(value);
-  if (size >= 9.995e9) return `${fixed(value / 1e9, 1)} GB`;
-  if (size >= 9_995) return `${fixed(value / 1e6, size >= 9.995e6 ? 1 : 2)} MB`;
-  return size >= 1_000 ? `${fixed(value / 1e3, 1)} kB` : `${fixed(value, 0)} B`;
+  if (value < 1e4) return `${fixed(value / 1e3, 1)} kB`;
+  return value < 1e10 ? `${fixed(value / 1e6, value < 1e6 ? 2 : value < 1e7 ? 1 : 0)} MB` : `${fixed(value / 1e9, 0)} GB`;
 }
 
 function duration(seconds) {

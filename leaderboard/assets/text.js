@@ -61,7 +61,7 @@ function general(value, digits) {
   const trim = text => text.includes(".") ? text.replace(/\.?0+$/, "") : text;
   const [mantissa, power] = value.toExponential(digits - 1).split("e"), e = Number(power);
   if (e < -4 || e >= digits) return `${trim(mantissa)}e${e < 0 ? "-" : "+"}${String(Math.abs(e)).padStart(2, "0")}`;
-  return trim(value.toFixed(digits - 1 - e));
+  return trim(fixed(value, digits - 1 - e));
 }
 
 /** A score with three decimals; an error so small that they would be zeros with three digits. */

@@ -57,7 +57,7 @@ def test_rates(small: Opened) -> None:
 
 
 def test_significant_digits(small: Opened) -> None:
-    assert page_gives(small, "value => general(value, 3)", VALUES) == [f"{value:.3g}" for value in VALUES]
+    assert page_gives(small, "value => general(value, 3)", VALUES) == [f"{value:z.3g}" for value in VALUES]
 
 
 def test_sizes(small: Opened) -> None:

@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any
 
 from bench.errors import BenchError
@@ -155,7 +154,7 @@ def _losses(curve: Sequence[dict[str, Any]]) -> list[Any]:
     count = min(BINS, len(curve))
     ends = [round((i + 1) * len(curve) / count) for i in range(count)]
     parts = [curve[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return [[part[-1]["step"], _short(fmean(point["loss"] for point in part))] for part in parts]
+    return [[part[-1]["step"], _short(sum(point["loss"] for point in part) / len(part))] for part in parts]
 
 
 def _rank_curve(run: Record) -> list[Any]:

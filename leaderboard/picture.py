@@ -44,13 +44,13 @@ def figure(tables: Sequence[Table]) -> Figure:
 
 
 def _score(row: Row) -> Stat | None:
-    return row.average if len(row.cells) > 1 else row.cells[0]
+    return row.average if len(row.cells) > 1 else next(iter(row.cells), None)
 
 
 def _label(table: Table) -> str:
     if len(table.columns) > 1:
         return f"average over {len(table.columns)} tasks"
-    return f"{table.columns[0].task} {table.columns[0].metric}"
+    return " ".join(f"{column.task} {column.metric}" for column in table.columns)
 
 
 def _point(row: Row) -> Series:

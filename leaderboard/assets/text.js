@@ -76,7 +76,10 @@ function score(stat, up = true) {
   return figure(stat.mean, up) + (stat.sd === null ? "" : ` ± ${small ? general(stat.sd, 2) : fixed(stat.sd, DECIMALS)}`);
 }
 
-const signed = (value, up) => value === null ? NOTHING : (value > 0 ? "+" : "") + figure(value, up);
+function signed(value, up) {
+  const text = figure(value, up);
+  return value === null || text.startsWith("-") ? text : `+${text}`;
+}
 
 function difference(diff, up = true) {
   if (!diff) return NOTHING;

@@ -34,13 +34,12 @@ def serve(make: Callable[[], dict[str, Any]], folder: Path, host: str, port: int
     """
     with listen(make, folder, host, port) as server:
         name, number = server.server_address[:2]
-        print(f"http://{f'[{name}]' if ':' in str(name) else name}:{number}/", flush=True)
-        print(f"serving {folder} until Ctrl-C", file=sys.stderr)
-        if not _loopback(host):
-            print(
-                f"note: {host} is no loopback address: whoever reaches this machine can read the page", file=sys.stderr
-            )
         try:
+            print(f"serving {folder} until Ctrl-C", file=sys.stderr)
+            if not _loopback(host):
+                told = "is no loopback address: whoever reaches this machine can read the page"
+                print(f"note: {host} {told}", file=sys.stderr)
+            print(f"http://{f'[{name}]' if ':' in str(name) else name}:{number}/", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

@@ -54,7 +54,7 @@ function drawPlots(table) {
 }
 
 /** Draw what follows from the state: all, or the table alone. Plots come a moment later, once for several changes. */
-function refresh(what = "all", renewed = false) {
+function refresh(what = "all", {renewed = false, pause = 0} = {}) {
   const focus = document.activeElement?.dataset?.focus, table = chosenTable = chosen();
   if (what === "all") drawControls(table);
   const rows = drawTable(table), said = rows.length === table.rows.length ? plural(rows.length, "row") : `${rows.length.toLocaleString("en")} of ${plural(table.rows.length, "row")}`;
@@ -66,7 +66,7 @@ function refresh(what = "all", renewed = false) {
   drawRuns(renewed);
   if (what === "table") return;
   clearTimeout(waiting);
-  waiting = setTimeout(() => drawPlots(chosenTable));
+  waiting = setTimeout(() => drawPlots(chosenTable), pause); // a pause while someone types
 }
 
 function drawBoard() {
@@ -81,7 +81,7 @@ function drawBoard() {
 
 for (const facet of FACETS) $(facet).addEventListener("change", event => { state[facet] = event.target.value; state.table = chosen().id; refresh(); });
 $("table-of").addEventListener("change", event => { state.table = event.target.value; allRows = false; refresh(); });
-$("find").addEventListener("input", event => { state.find = event.target.value; refresh(); });
+$("find").addEventListener("input", event => { state.find = event.target.value; refresh("all", {pause: 150}); });
 $("score").addEventListener("change", event => { state.score = event.target.value; refresh(); });
 $("curve-what").addEventListener("change", event => { state.what = event.target.value; refresh(); });
 $("curve-task").addEventListener("change", event => { state.task = event.target.value; refresh(); });
@@ -96,7 +96,7 @@ for (const query of [dark, narrow]) query.addEventListener("change", () => refre
 paper.addEventListener("change", () => {
   const wanted = paper.matches && $("with-appendix").checked;
   $("appendix").hidden = !wanted;
-  $("appendix-list").replaceChildren(...(wanted ? shownRows(chosenTable).flatMap(row => runsOf(row).map(id => runItem(id, board.runs.get(id)))) : []));
+  $("appendix-list").replaceChildren(...(wanted ? shownRows(chosenTable).flatMap(row => sortedRuns(row).map(id => runItem(id, board.runs.get(id), row.label))) : []));
   drawPlots(chosenTable); // on paper it is always day
 });
 
@@ -118,7 +118,7 @@ async function follow(seconds) {
       board = next;
       said(`Live: ${more > 0 ? plural(more, "new run") : "records changed"} at ${new Date().toLocaleTimeString()}.`);
       drawBoard();
-      refresh("all", true);
+      refresh("all", {renewed: true});
     } catch (error) {
       said(`Not live any more: ${plain(error.message)}. What is shown was true then.`);
     }

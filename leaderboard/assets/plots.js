@@ -17,6 +17,8 @@ function plot(id, traces, xaxis, yaxis, more = {}) {
     xaxis, yaxis, font: {color: colour, family: "system-ui, sans-serif", size: 12}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     margin: {l: 56, r: 14, t: 12, b: 48}, hovermode: "closest", dragmode: coarse ? false : "zoom",
     hoverlabel: {bgcolor: back, bordercolor: line, font: {color: colour, size: 12}, align: "left", namelength: 0}, ...more,
+    // a page on paper has another size, and no later moment to notice it
+    ...(paper.matches ? {autosize: false, width: $(id).clientWidth, height: $(id).clientHeight} : {autosize: true, width: null, height: null}),
   }, {responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false});
 }
 
@@ -83,7 +85,7 @@ function drawPareto(table) {
   const metric = column ? column.metric : "", better = up === null ? "" : up ? " (higher is better)" : " (lower is better)";
   const ends = points.length ? [Math.log10(Math.min(...points.map(point => point.x))), Math.log10(right)] : [3, 7], span = Math.max(1, ends[1] - ends[0]);
   const range = [ends[0] - (narrow.matches ? .06 : .14) * span, ends[1] + .06 * span]; // the labels stand to the left of their points
-  plot("pareto", traces, axis("trained parameters", {type: "log", tickformat: "~s", nticks: narrow.matches ? 5 : 12, range}),
+  plot("pareto", traces, axis("trained parameters", {type: "log", range, ...logTicks(points.length ? points.map(point => point.x) : [1e3, 1e7], short)}),
     axis(markup([name, metric].filter(Boolean).join(", ") + better)), {shapes, annotations});
   drawLegend("pareto-legend", [...new Set(points.map(point => point.row.method))].sort().map(method => [methodLook(method), method]));
   const left = rows.length - points.length;
@@ -137,17 +139,29 @@ function shortKinds(kinds) {
   const parts = kinds.map(kind => kind.split("."));
   let same = 0;
   while (kinds.length > 1 && parts.every(part => part.length > same + 1 && part[same] === parts[0][same])) same++;
-  const tail = (part, length) => part.slice(same).slice(-length).join(".");
-  return parts.map((part, i) => [2, 3, 4].map(length => tail(part, length)).find(text => parts.every((other, j) => i === j || tail(other, text.split(".").length) !== text)) ?? part.join("."));
+  const bare = parts.map(part => part.slice(same)), tail = (part, length) => part.slice(-length).join(".");
+  return bare.map((part, i) => {
+    let length = Math.min(2, part.length);
+    while (length < part.length && bare.some((other, j) => i !== j && tail(other, length) === tail(part, length))) length++;
+    return tail(part, length);
+  });
 }
 
-/** Ranks along an axis: as numbers, also where they span decades. */
+/** Ranks along an axis, which is logarithmic where they differ much. */
 function rankAxis(title, values) {
-  const known = values.filter(value => value !== null && value > 0);
-  if (!known.length || Math.max(...known) / Math.min(...known) <= 20) return axis(title, {rangemode: "tozero"});
-  const at = [.1, 1, 10, 100, 1000, 10000].flatMap(tens => [1, 2, 5].map(times => times * tens));
-  return axis(title, {type: "log", tickmode: "array", tickvals: at, ticktext: at.map(value => general(value, 6))});
+  const known = values.filter(value => value !== null && value > 0), wide = known.length && Math.max(...known) / Math.min(...known) > 20;
+  return axis(title, wide ? {type: "log", ...logTicks(known, value => general(value, 6))} : {rangemode: "tozero"});
 }
+
+/** Ticks of a logarithmic axis at 1, 2 and 5 of each decade, or at 1 alone where these would run into each other. */
+function logTicks(values, show) {
+  const low = Math.floor(Math.log10(Math.min(...values))) - 1, high = Math.ceil(Math.log10(Math.max(...values))) + 1;
+  const steps = Math.log10(Math.max(...values) / Math.min(...values)) * 3 > (narrow.matches ? 5 : 14) ? [1] : [1, 2, 5];
+  const at = Array.from({length: high - low + 1}, (_, i) => low + i).flatMap(power => steps.map(step => step * 10 ** power));
+  return {tickmode: "array", tickvals: at, ticktext: at.map(show)};
+}
+
+const short = value => value >= 1e6 ? `${general(value / 1e6, 3)} M` : value >= 1e3 ? `${general(value / 1e3, 3)} k` : general(value, 3);
 
 function drawRanks(table, rows, looks) {
   const measure = state.measure === "stable" ? "stable" : "effective", at = measure === "stable" ? 3 : 2;
@@ -159,7 +173,7 @@ function drawRanks(table, rows, looks) {
     {type: "scatter", mode: "markers", x: [row[measure]], y: [i], customdata: [row.id], marker: {symbol: looks.get(row.id).marker, size: 11, color: paint(row)},
       hovertext: [`<b>${named[i]}</b><br>${measure} ${row[measure] === null ? NOTHING : fixed(row[measure], 2)}<br>nominal ${row.nominal === null ? NOTHING : fixed(row.nominal, 1)}`]}]);
   plot("used", dumbbells, rankAxis("rank", able.flatMap(row => [row.nominal, row[measure]])), axis("", {tickmode: "array", tickvals: able.map((_, i) => i), ticktext: named, range: [able.length - .5, -.5], showgrid: false, fixedrange: true}));
-  const {places, spans} = layerPlaces(able), short = shortKinds(spans.map(span => span.kind)), count = places.size, every = Math.max(1, Math.ceil(count / (narrow.matches ? 12 : 30)));
+  const {places, spans} = layerPlaces(able), names = shortKinds(spans.map(span => span.kind)), count = places.size, every = Math.max(1, Math.ceil(count / (narrow.matches ? 12 : 30)));
   const lines = able.flatMap(row => spans.flatMap(({ones}) => {
     const mine = ones.map(one => row.layers.find(([layer]) => layer === one.layer)).filter(Boolean), x = mine.map(([layer]) => places.get(layer));
     if (!mine.length) return [];
@@ -168,7 +182,8 @@ function drawRanks(table, rows, looks) {
         hovertext: mine.map(layer => `<b>${markup(row.label)}</b><br>${markup(layer[0])}<br>${measure} ${layer[at] === null ? NOTHING : fixed(layer[at], 2)} of ${layer[1] === null ? NOTHING : fixed(layer[1], 1)}`)}];
   }));
   const ticks = [...places].filter((_, i) => i % every === 0);
-  const annotations = spans.length > 12 ? [] : spans.map((span, i) => ({x: (span.start + span.end) / 2, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: markup(short[i], narrow.matches ? 14 : 26), font: {size: 11, color: ink().soft}}));
+  const letters = Math.max(4, Math.floor(($("layers").clientWidth - 70) / spans.length / 7.5)); // a letter is about so wide
+  const annotations = spans.length > 12 ? [] : spans.map((span, i) => ({x: (span.start + span.end) / 2, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: markup(names[i], letters), font: {size: 11, color: ink().soft}}));
   plot("layers", lines, axis("layer", {tickmode: "array", tickvals: ticks.map(([, place]) => place), ticktext: ticks.map(([layer]) => markup(layerParts(layer).number || layer, 12)), showgrid: false}),
     rankAxis(`${measure} rank`, able.flatMap(row => row.layers.flatMap(layer => [layer[1], layer[at] ?? null]))), {annotations, margin: {l: 56, r: 14, t: 28, b: 48}});
   say("used", `Mean ${measure} rank against nominal rank of ${plural(able.length, "row")}: ${able.map(row => `${plain(row.label, 40)} ${row[measure] === null ? "unknown" : fixed(row[measure], 1)} of ${row.nominal === null ? "unknown" : fixed(row.nominal, 1)}`).join("; ")}.`);
@@ -229,5 +244,5 @@ for (const id of ["pareto", "used", "curve"]) {
 }
 
 for (const button of document.querySelectorAll("[data-save]")) {
-  button.addEventListener("click", () => Plotly.downloadImage($(button.dataset.save), {format: "svg", filename: `leaderboard-${button.dataset.save}`}));
+  button.addEventListener("click", () => window.Plotly && Plotly.downloadImage($(button.dataset.save), {format: "svg", filename: `leaderboard-${button.dataset.save}`}));
 }

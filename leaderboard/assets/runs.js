@@ -11,6 +11,12 @@ function runsOf(row, at = null) {
   return ids.filter(id => mine.has(id) || (!others.has(id) && board.runs.get(id).task === chosenTable.columns[at]?.cell));
 }
 
+/** The same by task and seed. */
+function sortedRuns(row, at = null) {
+  const task = id => String(board.runs.get(id).task ?? ""), seed = id => num(board.runs.get(id).seed) ?? 0;
+  return [...runsOf(row, at)].sort((a, b) => task(a).localeCompare(task(b)) || seed(a) - seed(b));
+}
+
 function copyButton(text) {
   const button = el("button", {type: "button", onclick: async () => {
     let done = true;
@@ -33,13 +39,13 @@ function command(run) {
   return text ? el("div", {class: "command"}, el("pre", {tabindex: "0", "aria-label": "command"}, el("code", {}, text)), copyButton(text)) : null;
 }
 
-function runItem(id, run) {
+function runItem(id, run, label = "") {
   const column = chosenTable.columns.find(column => column.cell === run.task), up = column ? column.up : null;
   const facts = [["learning rate", num(run.lr) === null ? "" : rate(run.lr)], ["train time", num(run.train_s) === null ? "" : duration(run.train_s)],
     ["device", run.device], ["started", run.created], ["code", run.git && plain(run.git).slice(0, 12)], ["run", id]];
   const warnings = list(run.warnings);
   return el("li", {},
-    el("h3", {}, `${plain(column ? column.task : run.task, 80)}, seed ${plain(run.seed, 30)}`,
+    el("h3", {}, `${label && `${plain(label, 120)}, `}${plain(column ? column.task : run.task, 80)}, seed ${plain(run.seed, 30)}`,
       el("span", {class: "value"}, figure(num(run.value), up)), el("span", {class: run.state === "done" ? "state" : "state bad"}, plain(run.state, 30))),
     el("dl", {class: "facts"}, facts.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, plain(value, 120))))),
     run.error ? el("pre", {class: "error", tabindex: "0", "aria-label": "error"}, visible(run.error, "\n")) : null,
@@ -70,8 +76,7 @@ function cellLines(row, at) {
 
 function fillRuns(row, cell) {
   const at = chosenTable.columns.findIndex(column => column.cell === cell), one = at < 0 ? null : at;
-  const ids = runsOf(row, one), order = id => [board.runs.get(id).task ?? "", num(board.runs.get(id).seed) ?? 0];
-  ids.sort((a, b) => String(order(a)[0]).localeCompare(String(order(b)[0])) || order(a)[1] - order(b)[1]);
+  const ids = sortedRuns(row, one);
   const settings = Object.entries(row.settings);
   $("runs-title").textContent = one === null ? row.label : `${row.label} on ${chosenTable.columns[one].task}`;
   $("runs-body").replaceChildren(...[

@@ -61,7 +61,7 @@ function general(value, digits) {
   const trim = text => text.includes(".") ? text.replace(/\.?0+$/, "") : text;
   const [mantissa, power] = value.toExponential(digits - 1).split("e"), e = Number(power);
   if (e < -4 || e >= digits) return `${trim(mantissa)}e${e < 0 ? "-" : "+"}${String(Math.abs(e)).padStart(2, "0")}`;
-  return trim(value.toFixed(digits - 1 - e));
+  return trim(fixed(value, digits - 1 - e));
 }
 
 /** A score with three decimals; an error so small that they would be zeros with three digits. */
@@ -76,7 +76,10 @@ function score(stat, up = true) {
   return figure(stat.mean, up) + (stat.sd === null ? "" : ` ± ${small ? general(stat.sd, 2) : fixed(stat.sd, DECIMALS)}`);
 }
 
-const signed = (value, up) => value === null ? NOTHING : (value > 0 ? "+" : "") + figure(value, up);
+function signed(value, up) {
+  const text = figure(value, up);
+  return value === null || text.startsWith("-") ? text : `+${text}`;
+}
 
 function difference(diff, up = true) {
   if (!diff) return NOTHING;
@@ -101,10 +104,8 @@ const trained = (parameters, share) => parameters === null ? NOTHING : count(par
 
 function bytes(value) {
   if (value === null) return NOTHING;
-  const size = Math.abs(value);
-  if (size >= 9.995e9) return `${fixed(value / 1e9, 1)} GB`;
-  if (size >= 9_995) return `${fixed(value / 1e6, size >= 9.995e6 ? 1 : 2)} MB`;
-  return size >= 1_000 ? `${fixed(value / 1e3, 1)} kB` : `${fixed(value, 0)} B`;
+  if (value < 1e4) return `${fixed(value / 1e3, 1)} kB`;
+  return value < 1e10 ? `${fixed(value / 1e6, value < 1e6 ? 2 : value < 1e7 ? 1 : 0)} MB` : `${fixed(value / 1e9, 0)} GB`;
 }
 
 function duration(seconds) {

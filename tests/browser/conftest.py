@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import boards
 import pytest
+from looking import Opened, Show
 
 from leaderboard.page import render
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-
-@dataclass
-class Opened:
-    """A page with all that it asked for and complained about."""
-
-    page: Page
-    file: Path
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def go(self, address: str = "") -> None:
-        """The view of an address; without one, everything as it is at first."""
-        self.page.goto(f"file://{self.file}#{address}")
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until plots are drawn, too: they come one task after what they follow from."""
-        self.page.evaluate(
-            "new Promise(done => setTimeout(() => requestAnimationFrame(() => setTimeout(done, 30)), 30))"
-        )
-
-    def rows(self, body: str = "tbody:not(.published)") -> list[str]:
-        """The names in the table, in order."""
-        return self.page.locator(f"#table {body} th.name .label").all_text_contents()
 
 
 @pytest.fixture(scope="package")
@@ -55,9 +29,6 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         started.close()
-
-
-Show = Callable[..., Opened]
 
 
 @pytest.fixture(scope="package")

@@ -6,7 +6,7 @@ from typing import Any
 
 import boards
 import pytest
-from conftest import Opened, Show
+from looking import Opened, Show
 
 
 def serious(opened: Opened) -> list[str]:

@@ -1,4 +1,4 @@
-"""The page used as people use it: filter, sort, hover, click through to a run, with a mouse and with a keyboard alone."""
+"""The page used as people use it: filter, sort, hover, click through to a run; with a mouse, with a keyboard alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import boards
 import pytest
-from conftest import Opened, Show
+from looking import Opened, Show
 
 BOARD = boards.small()
 FIRST, SECOND = BOARD["tables"]
@@ -112,7 +112,8 @@ def place(opened: Opened, label: str) -> dict[str, float]:
             const trace = plot._fullData.findIndex(trace => (trace.customdata || []).includes(row.id));
             const at = plot._fullData[trace].customdata.indexOf(row.id), box = plot.getBoundingClientRect();
             const {xaxis, yaxis} = plot._fullLayout, {x, y} = plot.data[trace];
-            return {x: box.left + xaxis._offset + xaxis.l2p(Math.log10(x[at])), y: box.top + yaxis._offset + yaxis.l2p(y[at])};
+            const across = xaxis._offset + xaxis.l2p(Math.log10(x[at])), down = yaxis._offset + yaxis.l2p(y[at]);
+            return {x: box.left + across, y: box.top + down};
         }""",
         label,
     )

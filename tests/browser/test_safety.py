@@ -6,7 +6,7 @@ from typing import Any
 
 import boards
 import pytest
-from conftest import Opened, Show
+from looking import Opened, Show
 
 ODD = {
     "empty": boards.empty(),
@@ -30,10 +30,9 @@ def everything(opened: Opened) -> None:
         page.locator("#table thead button").nth(head).click()
     for select in ("#score", "#curve-what", "#curve-task", "#curve-seed"):
         for option in range(page.locator(f"{select} option").count()):
-            if page.locator(select).is_enabled():
-                page.locator(select).select_option(index=option)
+            page.locator(select).select_option(index=option, force=True)
     page.get_by_label("stable", exact=True).check()
-    for button in page.locator("#table th.name button").all()[:5]:
+    for button in page.locator("#table tbody th.name button").all()[:3]:
         button.click()
         opened.settle()
         page.get_by_role("button", name="Close").click()
@@ -52,15 +51,16 @@ def test_hostile_texts_stay_texts(show: Show, width: int) -> None:
     page = opened.page
     everything(opened)
     assert page.evaluate("window.ran") is None
-    assert page.locator("img, #table script, dialog script, .plot script, b:has-text('$x_1$')").count() == 0
+    assert page.locator("img, #table script, dialog script, .plot script, #table b, dialog b").count() == 0
     assert opened.complaints == []
     assert outside(opened) == []
     assert page.evaluate("({}).a") is None, "no prototype was changed"
     title = page.locator("h1").text_content() or ""
     assert title.startswith(boards.SCRIPT + boards.IMAGE)
-    assert "\u202e" not in page.content()
-    assert boards.SCRIPT in (page.locator("#pareto-legend").text_content() or "")
-    assert "lora (rank" in (page.locator("#pareto .textpoint text, #pareto text").all_text_contents().__str__())
+    assert "\u202e" not in page.locator("body").inner_text()
+    assert boards.SCRIPT[:22] in (page.locator("#pareto-legend").text_content() or "")
+    drawn = page.locator("#pareto text").all_text_contents()
+    assert any(text.startswith(boards.SCRIPT) and "…" in text for text in drawn), "plotly draws markup as text"
     assert "-5 " not in (page.locator("#pareto-note").text_content() or "")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
@@ -85,19 +85,19 @@ def refused(opened: Opened, code: str) -> Any:
     return [text for text in said if "Content Security Policy" in text]
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "fetch('https://example.org/').catch(() => 0)",
-        "document.head.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))",
-        "document.body.append(Object.assign(document.createElement('img'), {src: 'https://example.org/a.png'}))",
-        "document.body.insertAdjacentHTML('beforeend', '<i onclick=\"window.ran = 1\"></i>'); "
-        "document.body.lastElementChild.click()",
-    ],
-)
-def test_the_browser_refuses_what_the_policy_forbids(show: Show, code: str) -> None:
+FORBIDDEN = [
+    "fetch('https://example.org/').catch(() => 0)",
+    "document.head.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))",
+    "document.body.append(Object.assign(document.createElement('img'), {src: 'https://example.org/a.png'}))",
+    "document.body.insertAdjacentHTML('beforeend', '<i onclick=\"window.ran = 1\">.</i>'); "
+    "document.body.lastElementChild.click()",
+]
+
+
+def test_the_browser_refuses_what_the_policy_forbids(show: Show) -> None:
     opened = show(boards.one_row())
-    assert refused(opened, code), "the policy let it through"
+    for code in FORBIDDEN:
+        assert refused(opened, code), f"the policy let it through: {code}"
     assert opened.page.evaluate("window.ran") is None
     opened.page.close()
 
@@ -106,6 +106,6 @@ def test_a_command_is_copied_as_it_is_shown(show: Show) -> None:
     board = boards.one_row()
     board["runs"]["0" * 16]["command"] = "bench run\nrm -rf x\u202e"
     opened = show(board)
-    opened.page.locator("#table th.name button").click()
+    opened.page.locator("#table tbody th.name button").click()
     assert opened.page.locator("#runs code").text_content() == "bench run\\u{a}rm -rf x\\u{202e}"
     opened.page.close()

@@ -89,7 +89,7 @@ class Comparison:
         scores: one per task of either side.
         overall: over the tasks with a difference; None for fewer than two.
         ratios: B/A of sizes, times and ranks.
-        layers: in the order of A's network, then those of B alone.
+        layers: in the order of the side that adapts more, then those of the other alone.
     """
 
     a: Summary

@@ -12,7 +12,8 @@ from leaderboard.table import Layer
 
 MARK = "⚠"
 """Beside a field that makes the comparison unfair, and before the sentence that says why."""
-_LONGEST = 60
+_LONGEST, _SENTENCE = 60, 400
+"""Characters of a cell, and of a note, at most."""
 _SPREAD = "±: standard deviation over all seeds of a side; of the average, over the seeds of both."
 _APART = (
     "B − A: mean over the seeds that both have, with a 95 % bootstrap interval over these seeds (of the average, over "
@@ -61,7 +62,7 @@ def _fields(found: Comparison, names: tuple[str, str]) -> str:
     lines = ["### What differs in their specifications", ""]
     lines += [*grid(["field", *names, ""], body, left=range(4)), ""] if body else []
     lines.append(f"{found.equal} fields are equal.")
-    lines += ["", *(f"- {MARK} {escape(one.text)}" for one in found.cautions)] if found.cautions else []
+    lines += ["", *(f"- {MARK} {_cut(one.text, _SENTENCE)}" for one in found.cautions)] if found.cautions else []
     return "\n".join(lines)
 
 
@@ -70,7 +71,7 @@ def _scores(found: Comparison, names: tuple[str, str]) -> str:
     body = [_score(one) for one in rows]
     if found.overall and found.overall.iqm_a is not None:
         body.append(_middle(found.overall))
-    notes = [f"- {escape(short(one.task))}: {escape(note)}" for one in rows if (note := _note(one))]
+    notes = [f"- {_cut(short(one.task))}: {_cut(note, _SENTENCE)}" for one in rows if (note := _note(one))]
     lines = grid(["score", *names, "B − A [95 %]", "B is", "seeds"], body, left=[0, 4])
     parts = ["### Scores", "", *lines, "", *notes, *([""] if notes else [])]
     parts += [f"{_SPREAD} {_APART}"] if any(one.difference for one in rows) else ["No difference can be computed."]
@@ -130,7 +131,7 @@ def _ratios(found: Comparison, names: tuple[str, str]) -> str:
         if one.note:
             notes.setdefault(one.note, []).append(one.name)
     lines = ["### What they take", "", *grid(["mean of a run", *names, "B / A"], body, left=[0])]
-    lines += ["", *(f"- {', '.join(about)}: {escape(note)}" for note, about in notes.items())] if notes else []
+    lines += ["", *(f"- {', '.join(about)}: {_cut(note, _SENTENCE)}" for note, about in notes.items())] if notes else []
     return "\n".join(lines)
 
 

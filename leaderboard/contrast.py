@@ -96,7 +96,7 @@ def flat(run: Record) -> Iterator[tuple[str, str]]:
     yield "training examples", str(run["source"]["train_examples"])
     if cost:
         yield "steps done", str(cost["steps"])
-        yield "examples per step", f"{cost['samples'] / max(1, cost['steps']):.4g}"
+        yield "examples per step", f"{cost['samples'] / max(1, cost['steps']):.1f}"
         yield "device", f"{cost['devices']} × {cost['device']}"
     yield "git", (made["git"] or "–")[:12]
     yield "python", made["python"]

@@ -72,12 +72,13 @@ def ratios(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> tuple[Ratio, ...]:
 
 
 def layer_pairs(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> tuple[LayerPair, ...]:
-    """Every adapted layer: those of `mine` in the network's order, then those of `theirs` alone."""
+    """Every adapted layer in the order of the side that adapts more of them, then those of the other alone."""
     a, b = (
         {one.name: one for one in layers([run["ranks"] for run in _over(runs, tasks) if run["ranks"]])}
         for runs in (mine, theirs)
     )
-    return tuple(LayerPair(layer=name, a=a.get(name), b=b.get(name)) for name in dict.fromkeys([*a, *b]))
+    names = dict.fromkeys([*b, *a] if len(b) > len(a) else [*a, *b])
+    return tuple(LayerPair(layer=name, a=a.get(name), b=b.get(name)) for name in names)
 
 
 def _ranks(mine: Runs, theirs: Runs, tasks: Sequence[str], none: str) -> Iterator[Ratio]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bench.spectra.store import Spectrum
     from leaderboard.compare import Comparison
     from leaderboard.ratios import LayerPair
     from leaderboard.sides import Side
@@ -38,29 +40,33 @@ def figure(found: Comparison, sides: tuple[Side, Side], runs: Path) -> tuple[Fig
     Raises:
         UsageError: neither side has a ΔW.
     """
-    names = _names(found)
-    done = [[run for run in side.records if run["state"] == "done"] for side in sides]
-    notes: list[str] = []
-    stored = [_singular_values(own, runs, name, notes) for own, name in zip(done, "AB", strict=True)]
-    both = [pair.layer for pair in found.layers if all(pair.layer in one for one in stored)]
-    chosen = [both[i] for i in _spread(len(both))]
-    panels = [
-        *_course(done, names),
-        *_over_depth(found.layers, names),
-        *(_end(layer, [one[layer] for one in stored], names) for layer in chosen),
-    ]
-    if not panels:
+    if not found.layers:
         raise UsageError(
             "nothing to draw: neither A nor B has ranks of a ΔW",
             f"methods: {', '.join(plain(m, 40) for m in (*found.a.methods, *found.b.methods))}",
             "Leave --figure out; scores and costs are compared without it.",
         )
-    if found.layers and not both:
+    names = _names(found)
+    common = {one.task for one in found.scores if one.a and one.b} or {one.task for one in found.scores}
+    done = [[r for r in side.records if r["state"] == "done" and r["spec"]["task"] in common] for side in sides]
+    notes: list[str] = []
+    stored = [_stored(own, runs, name, notes) for own, name in zip(done, "AB", strict=True)]
+    both = [pair.layer for pair in found.layers if all(pair.layer in one for one in stored)]
+    chosen = [both[i] for i in _spread(len(both))]
+    courses = [_measured(one, both) for one in stored] if both else [_summed_up(own) for own in done]
+    panels = [
+        *_course(courses, names),
+        *_over_depth(found.layers, names),
+        *(_end(layer, [_mean([one.values[-1] for one in side[layer]]) for side in stored], names) for layer in chosen),
+    ]
+    if not both:
         notes.append("no layer has stored singular values on both sides; ranks are drawn from the records")
     a, b = (f"{side.name}: {plain(side.label, 80)}, {len(own)} runs" for side, own in zip(sides, done, strict=True))
-    caption = f"{a}. {b}. Lines are means over runs."
+    caption = f"{a}. {b}. Lines are means over runs, of the tasks that both have. Over training: mean over "
     if both:
-        caption += f" Singular values after the last step, of {len(chosen)} of the {len(both)} layers that both have."
+        caption += f"the {len(both)} layers whose singular values both stored. Below: {len(chosen)} of them at the end."
+    else:
+        caption += "the layers that each run followed, which may be others in A and in B."
     return Figure(title=f"{names[1]} held against {names[0]}", panels=panels, caption=caption), notes
 
 
@@ -69,39 +75,54 @@ def _names(found: Comparison) -> tuple[str, str]:
     return one, two
 
 
-def _course(done: Sequence[Sequence[Record]], names: tuple[str, str]) -> list[Panel]:
-    """Effective rank over training as records sum it up."""
-    content: list[Series] = []
-    for own, name in zip(done, names, strict=True):
-        steps: defaultdict[int, list[float]] = defaultdict(list)
-        for run in own:
-            for one in run.get("spectra", {}).get("series", ()):
-                for step, rank in zip(one["steps"], one["effective"], strict=False) if one["of"] == "updates" else ():
-                    if rank:  # at the start ΔW is 0 and has no rank
-                        steps[step].append(rank)
-        if steps:
-            at = sorted(steps)
-            content.append(Series(name=name, x=at, y=[fmean(steps[step]) for step in at]))
+def _course(courses: Sequence[Mapping[int, float]], names: tuple[str, str]) -> list[Panel]:
+    content = [
+        Series(name=name, x=[*course], y=[*course.values()])
+        for name, course in zip(names, courses, strict=True)
+        if course
+    ]
     title = "Effective rank over training"
     made = Panel(title=title, x="optimiser step", y="mean effective rank of ΔW", content=content, y_axis="log")
     return [made] if content else []
 
 
+def _measured(stored: Mapping[str, Sequence[Spectrum]], layers: Sequence[str]) -> dict[int, float]:
+    """Step → effective rank, mean over `layers` and runs; where ΔW is 0, as at the start of most, it has none."""
+    import numpy as np
+
+    found: defaultdict[int, list[float]] = defaultdict(list)
+    for one in (one for layer in layers for one in stored[layer]):
+        for step, values in zip(one.steps.tolist(), one.values, strict=True):
+            if np.isfinite(values).all() and values.max(initial=0.0) > 0:
+                share = values[values > 0] / values[values > 0].sum()
+                found[step].append(float(np.exp(-np.sum(share * np.log(share)))))
+    return {step: fmean(found[step]) for step in sorted(found)}
+
+
+def _summed_up(done: Sequence[Record]) -> dict[int, float]:
+    """The same as records have it: over the layers that each run followed."""
+    found: defaultdict[int, list[float]] = defaultdict(list)
+    for run in done:
+        for one in run.get("spectra", {}).get("series", ()):
+            for step, rank in zip(one["steps"], one["effective"], strict=False) if one["of"] == "updates" else ():
+                if rank:
+                    found[step].append(rank)
+    return {step: fmean(found[step]) for step in sorted(found)}
+
+
 def _over_depth(layers: Sequence[LayerPair], names: tuple[str, str]) -> list[Panel]:
-    if not layers:
-        return []
     panels: list[Panel] = []
     for field, label in (("effective", "effective rank of ΔW"), ("norm", "‖ΔW‖₂")):
         content = [
             Series(
                 name=name,
-                x=[plain(pair.layer) for pair in layers if getattr(pair, side)],
-                y=[getattr(one, field) for pair in layers if (one := getattr(pair, side))],
+                x=[plain(pair.layer) for pair in layers],  # a layer that one side lacks keeps its place
+                y=[getattr(one, field) if (one := getattr(pair, side)) else nan for pair in layers],
                 form="points",
             )
             for side, name in zip("ab", names, strict=True)
+            if any(getattr(pair, side) for pair in layers)
         ]
-        content = [one for one in content if len(one.y)]
         title = f"{label[0].upper()}{label[1:]} by layer"
         panels.append(Panel(title=title, x="layer", y=label, content=content, y_axis="log"))
     return panels
@@ -124,13 +145,13 @@ def _end(layer: str, values: Sequence[NDArray[np.float64]], names: tuple[str, st
     )
 
 
-def _singular_values(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> dict[str, NDArray[np.float64]]:
-    """Per layer the singular values of ΔW after the last step, descending, mean over the runs that stored them."""
+def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> dict[str, list[Spectrum]]:
+    """Per layer the spectra of ΔW of the runs that stored them and came to an end that is finite."""
     import numpy as np
 
     from bench.spectra.store import FILE, read
 
-    found: defaultdict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    found: defaultdict[str, list[Spectrum]] = defaultdict(list)
     missing = 0
     for run in done:
         path = folder(runs, run["run_id"]) / FILE
@@ -144,18 +165,18 @@ def _singular_values(done: Sequence[Record], runs: Path, name: str, notes: list[
             continue
         for one in stored.spectra:
             if one.of == "updates" and len(one.steps) and one.values.shape[1] and np.isfinite(one.values[-1]).all():
-                found[one.layer].append(np.sort(one.values[-1])[::-1])
+                found[one.layer].append(one)
     if missing:
         notes.append(f"{missing} of {len(done)} runs of {name} have no {FILE} beside their record")
-    return {layer: _mean(values) for layer, values in found.items()}
+    return dict(found)
 
 
 def _mean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Of spectra of different lengths: what a run has no more of is 0."""
+    """Of spectra of different lengths, descending: what a run has no more of is 0."""
     import numpy as np
 
     longest = max(map(len, values))
-    return np.mean([np.pad(one, (0, longest - len(one))) for one in values], axis=0)
+    return np.mean([np.pad(np.sort(one)[::-1], (0, longest - len(one))) for one in values], axis=0)
 
 
 def _spread(count: int) -> list[int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ENDINGS = (".html", ".png")
 EXAMPLES = (
     "bench compare full lora",
-    "bench compare 1f3a9c lora --runs results",
+    "bench compare 1f3a9c full --runs results",
     "bench compare 'method=lora&method.rank=8' 'method=lora&method.rank=16' --tasks glue/cola",
     "bench compare full lora --where state=done --figure compare.html",
 )

@@ -64,7 +64,9 @@ def figure(found: Comparison, sides: tuple[Side, Side], runs: Path) -> tuple[Fig
     a, b = (f"{side.name}: {plain(side.label, 80)}, {len(own)} runs" for side, own in zip(sides, done, strict=True))
     caption = f"{a}. {b}. Lines are means over runs, of the tasks that both have. Over training: mean over "
     if both:
-        caption += f"the {len(both)} layers whose singular values both stored. Below: {len(chosen)} of them at the end."
+        layers = "layer" if len(both) == 1 else "layers"
+        caption += f"the {len(both)} {layers} whose singular values both stored"
+        caption += f"; {len(chosen)} of them are shown at the end." if len(chosen) < len(both) else "."
     else:
         caption += "the layers that each run followed, which may be others in A and in B."
     return Figure(title=f"{names[1]} held against {names[0]}", panels=panels, caption=caption), notes
@@ -175,8 +177,10 @@ def _mean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Of spectra of different lengths, descending: what a run has no more of is 0."""
     import numpy as np
 
-    longest = max(map(len, values))
-    return np.mean([np.pad(np.sort(one)[::-1], (0, longest - len(one))) for one in values], axis=0)
+    padded = np.zeros((len(values), max(map(len, values))))
+    for row, one in zip(padded, values, strict=True):
+        row[: len(one)] = np.sort(one)[::-1]
+    return padded.mean(axis=0)
 
 
 def _spread(count: int) -> list[int]:

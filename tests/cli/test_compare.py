@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def runs(tmp_path: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
-    """Two methods of three seeds on two tasks, each with its spectra; `bitfit` without a ΔW; a file that is no record."""
+    """Two methods of three seeds on two tasks, with spectra; `bitfit` without a ΔW; a file that is no record."""
     folder = tmp_path / "runs"
     for method in ("full", "lora", "bitfit"):
         for task in ("cola", "rte"):
@@ -46,7 +45,7 @@ def runs(tmp_path: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
 def spectrum(layer: str, count: int, seed: int) -> store.Spectrum:
     """Zero at the start; `count` equal singular values at step 10; σ, σ/2, … at the end."""
     end = (1.0 + seed) * 0.5 ** np.arange(count)
-    values = np.stack([np.zeros(count), np.ones(count), end])
+    values = np.stack([np.zeros(count), np.ones(count), end]).astype(np.float64)
     steps = np.array([0, 10, 20])
     return store.Spectrum(of="updates", layer=layer, shape=(384, 384), how="svd", steps=steps, values=values)
 
@@ -118,7 +117,7 @@ def test_the_figure_shows_means_of_what_was_stored(runs: Path) -> None:
     """Singular values of ΔW at the end, and the effective rank over training, by numpy."""
     found, notes = drawn(runs, "full", "lora")
     course, ranks, norms, end = found.panels
-    assert notes == [] and "1 layers" in found.caption
+    assert notes == [] and "the 1 layer whose" in found.caption
     assert end.title == "Singular values, encoder.layer.0.attention.self.query"
     for series, count in zip(end.content, (32, 4), strict=True):
         expected = 2.0 * 0.5 ** np.arange(count)
@@ -128,7 +127,7 @@ def test_the_figure_shows_means_of_what_was_stored(runs: Path) -> None:
         assert list(series.x) == [10, 20], "at the start ΔW is 0 and has no rank"
         assert series.y == pytest.approx([count, np.exp(-np.sum(share * np.log(share)))])
     assert [list(series.y) for series in ranks.content] == [[2.0, 3.0]] * 2
-    assert [list(series.y) for series in norms.content] == [[0.7, 0.7]] * 2
+    assert [list(series.y) for series in norms.content] == [pytest.approx([0.7, 0.7])] * 2
 
 
 def test_a_figure_without_stored_spectra_is_of_the_records(runs: Path) -> None:
@@ -185,10 +184,9 @@ def test_no_records_is_the_environments_fault(tmp_path: Path, capsys: Captured) 
     assert json.loads(capsys.readouterr().out)["error"]["what"].startswith("no records in")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_figure_that_cannot_be_written(runs: Path, tmp_path: Path, capsys: Captured) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
-    assert compare("full", "lora", "--runs", runs, "--figure", tmp_path / "closed" / "x.png") == 3
+    (tmp_path / "file").touch()
+    assert compare("full", "lora", "--runs", runs, "--figure", tmp_path / "file" / "x.png") == 3
     assert "cannot write" in capsys.readouterr().err
 
 

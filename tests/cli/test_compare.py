@@ -18,8 +18,9 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def runs(tmp_path: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., dict[str, Any]]) -> Path:
     """Two methods of three seeds on two tasks, with spectra; `bitfit` without a ΔW; a file that is no record."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs"
     for method in ("full", "lora", "bitfit"):
         for task in ("cola", "rte"):

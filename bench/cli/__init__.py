@@ -25,6 +25,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
     "compare": ("bench.cli.compare", "hold a run, a group or a method against another"),
     "export": ("bench.cli.export", "write a run's adapter for other programs"),
+    "wandb": ("bench.cli.mirrors", "send finished runs to Weights & Biases, or build a report there"),
+    "import": ("bench.cli.imports", "make records from what Weights & Biases holds"),
     "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),
 }
 """Verb → its module, imported when the verb is called, and its line in `bench --help`. A module has `EXAMPLES`,

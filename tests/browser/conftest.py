@@ -35,7 +35,9 @@ class Opened:
 
     def settle(self) -> None:
         """Wait until plots are drawn, too: they come one task after what they follow from."""
-        self.page.evaluate("new Promise(done => setTimeout(() => requestAnimationFrame(() => setTimeout(done, 30)), 30))")
+        self.page.evaluate(
+            "new Promise(done => setTimeout(() => requestAnimationFrame(() => setTimeout(done, 30)), 30))"
+        )
 
     def rows(self, body: str = "tbody:not(.published)") -> list[str]:
         """The names in the table, in order."""

@@ -14,7 +14,19 @@ from leaderboard.table import Stat
 
 DRAW = random.Random(0)
 VALUES = [DRAW.choice([1, -1]) * DRAW.random() * 10 ** DRAW.uniform(-7, 9) for _ in range(300)]
-VALUES += [k / 16 for k in range(-17, 18)] + [0.0, -0.0, 0.0004, -0.0004, 0.01, 0.00999, 9994.9, 9995, 999, 119.96, 7199.9]
+VALUES += [k / 16 for k in range(-17, 18)] + [
+    0.0,
+    -0.0,
+    0.0004,
+    -0.0004,
+    0.01,
+    0.00999,
+    9994.9,
+    9995,
+    999,
+    119.96,
+    7199.9,
+]
 SIZES = [abs(value) for value in VALUES]
 
 

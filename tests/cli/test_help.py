@@ -61,10 +61,13 @@ def test_help_ends_in_its_examples(verb: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., dict[str, Any]]) -> Path:
-    """A working folder with two models and, in each folder that the examples name, a run beside its adapter."""
+    """A working folder with two models and, in each folder that the examples name, runs, one beside its adapter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for out in ("runs", "results"):
+        for other in ({"method": "full"}, {"method_options": {"rank": 16}})[: 2 if out == "runs" else 1]:
+            made = make_record(spec=other)
+            record.write(made, record.folder(tmp_path / out, made["run_id"]))
         made = make_record(run_id="1f3a9c0123456789")
         folder = record.folder(tmp_path / out, made["run_id"])
         record.write(made, folder)

@@ -85,8 +85,9 @@ def _sync(options: argparse.Namespace) -> int:
         done = [sync(out, run) for run in due]
     if options.json:
         emit({"runs": [{"run_id": one.run_id, "state": one.state, "why": one.why} for one in done]})
-    elif done:
-        print(table(("run", "state", "why"), [(one.run_id, one.state, one.why) for one in done]))
+    else:
+        rows = [(one.run_id, one.state, one.why) for one in done]
+        print(table(("run", "state", "why"), rows) if rows else "nothing to send")
     failed = sum(one.state == "failed" for one in done)
     verb = "would be sent" if options.dry_run else "sent"
     print(f"{len(done) - failed} {verb}, {failed} failed, {len(records) - len(due)} not due", file=sys.stderr)
@@ -109,6 +110,7 @@ def _report(options: argparse.Namespace) -> int:
             files.replace(options.output.expanduser(), text.encode())
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {options.output}", str(error), "Name another file.") from error
+        print(f"wrote {options.output}", file=sys.stderr)
         return OK
     account.need()
     try:

@@ -245,6 +245,8 @@ class RuntimeConfig:
     """Loader processes; the data is in memory, so 0 is nearly always fastest."""
     checkpoint_s: float | None = 60.0
     """Seconds between two checkpoints, from which the same command goes on after an interruption; none writes none."""
+    track_artifact: bool = False
+    """With `--track wandb`: send the adapter too, as an artifact."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -142,11 +142,13 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
 def _track(cell: Cell, made: record.Record, folder: Path) -> record.Record:
     """Mirror a finished run where that is asked and has not been done."""
     there = made["tracking"]
-    if cell.spec.track == "off" or made["state"] != "done" or (there and not there["error"]):
+    if cell.spec.track == "off" or made["state"] != "done":
+        return made
+    if there and there["kind"] == cell.spec.track and not there["error"]:
         return made
     from bench.tracking import mirror
 
-    made = {**made, "tracking": mirror(made, folder)}
+    made = {**made, "tracking": mirror(made, folder, cell.spec.track)}
     record.write(made, folder)
     return made
 

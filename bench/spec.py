@@ -17,6 +17,7 @@ PROTOCOL = 1
 """Raised whenever the same specification would give other results."""
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+Track = Literal["off", "wandb", "tensorboard", "csv", "mlflow"]
 Option = str | int | float | bool | None
 
 DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
@@ -60,7 +61,7 @@ class Request:
     precision: Precision = "32-true"
     accelerator: str = "auto"
     devices: int = 1
-    track: Literal["off", "wandb"] = "off"
+    track: Track = "off"
     out: Path = Path("runs")
     strict: bool = False
     retry: bool = False
@@ -121,7 +122,7 @@ class RunSpec:
     runtime: Mapping[str, Option] = field(default_factory=dict)
     accelerator: str = "auto"
     devices: int = 1
-    track: Literal["off", "wandb"] = "off"
+    track: Track = "off"
     out: str = "runs"
     start: str | None = None
     penalty: Mapping[str, Option] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -96,14 +96,14 @@ def _render_table(table: Table) -> str:
         line += [text.difference(row.difference)] if table.baseline else []
         line += [text.parameters(row), text.rank_used(row), text.plain(row.norm), text.seeds(row), text.lr(row)]
         body.append([*line, text.duration(row.train_s)])
-    lines = [f"### {escape(table.heading)}", "", *_grid(header, body, left=int(ranked))]
+    lines = [f"### {escape(table.heading)}", "", *grid(header, body, left=[int(ranked)])]
     below = notes.lines() + [f"- {escape(note)}" for note in table.notes]
     return "\n".join([*lines, "", *below] if below else lines)
 
 
 def _render_costs(table: Table) -> str:
     header = ["method", "IQM", "place", "stable rank", "stored", "peak memory", "trials", "runs"]
-    return "\n".join(_grid(header, [_costs(row) for row in table.rows], left=0))
+    return "\n".join(grid(header, [_costs(row) for row in table.rows], left=[0]))
 
 
 def _costs(row: Row) -> list[str]:
@@ -119,15 +119,15 @@ def _costs(row: Row) -> list[str]:
     ]
 
 
-def _grid(header: list[str], body: list[list[str]], *, left: int) -> list[str]:
-    """Lines of a table with equally wide columns; all are right-aligned but the one at `left`."""
+def grid(header: list[str], body: list[list[str]], *, left: Collection[int]) -> list[str]:
+    """Lines of a table of escaped cells with equally wide columns; all are right-aligned but those at `left`."""
     widths = [max(3, *(_width(line[i]) for line in (header, *body))) for i in range(len(header))]
-    rule = ["-" * (width - (i != left)) + ":" * (i != left) for i, width in enumerate(widths)]
+    rule = ["-" * (width - (i not in left)) + ":" * (i not in left) for i, width in enumerate(widths)]
     lines: list[str] = []
     for cells in (header, rule, *body):
         gaps = [" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
         padded = [
-            cell + gap if i == left else gap + cell for i, (cell, gap) in enumerate(zip(cells, gaps, strict=True))
+            cell + gap if i in left else gap + cell for i, (cell, gap) in enumerate(zip(cells, gaps, strict=True))
         ]
         lines.append(f"| {' | '.join(padded)} |")
     return lines

@@ -39,7 +39,7 @@ def row(label: str, key: RowKey, group: list[Record], keys: list[ColumnKey], col
         rank_used=(_over_layers(ranked, "effective"), _over_layers(ranked, "nominal")) if ranked else None,
         stable=_over_layers(ranked, "stable") if ranked else None,
         norm=_over_layers(ranked, "norm") if ranked else None,
-        layers=_layers(ranked),
+        layers=layers(ranked),
         lrs=tuple(sorted({run["lr"] for run in done})),
         selected=group[0]["spec"]["lr"] is None,
         trials=_trials(runs),
@@ -90,7 +90,8 @@ def _trials(runs: Sequence[Record]) -> int:
     return len({trial["run_id"] or (one["task"], trial["lr"]) for one in chosen for trial in one["trials"]})
 
 
-def _layers(ranked: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Layer, ...]:
+def layers(ranked: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Layer, ...]:
+    """Layer by layer the mean over runs, given the `ranks` of each run."""
     by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for layers in ranked:
         for one in layers:

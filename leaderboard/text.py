@@ -38,8 +38,12 @@ def difference(apart: Difference | None) -> str:
     """`+0.012 [-0.003, +0.020]`: the mean difference and its 95 % interval."""
     if apart is None:
         return NOTHING
-    interval = "" if apart.low is None or apart.high is None else f" [{signed(apart.low)}, {signed(apart.high)}]"
-    return signed(apart.mean) + interval
+    return interval(apart.mean, apart.low, apart.high)
+
+
+def interval(value: float, low: float | None, high: float | None) -> str:
+    """A difference with its interval, if it has one."""
+    return signed(value) + ("" if low is None or high is None else f" [{signed(low)}, {signed(high)}]")
 
 
 def signed(value: float) -> str:

@@ -23,7 +23,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "reproduce": ("bench.cli.reproduce", "hold a claim of the survey against what is measured"),
     "spectra": ("bench.cli.spectra", "show the singular values and ranks of a run, a model or an adapter"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
+    "compare": ("bench.cli.compare", "hold a run, a group or a method against another"),
     "export": ("bench.cli.export", "write a run's adapter for other programs"),
+    "wandb": ("bench.cli.mirrors", "send finished runs to Weights & Biases, or build a report there"),
+    "import": ("bench.cli.imports", "make records from what Weights & Biases holds"),
     "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),
 }
 """Verb → its module, imported when the verb is called, and its line in `bench --help`. A module has `EXAMPLES`,

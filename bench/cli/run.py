@@ -14,7 +14,8 @@ from bench.cli.parser import Parser, choice, common, count, distinct, listed, po
 from bench.data import DataRequest
 from bench.errors import OK, UsageError
 from bench.guard import check
-from bench.spec import Precision, Request
+from bench.spec import Precision, Request, Track
+from bench.tracking import check as check_mirror
 
 EXAMPLES = (
     "bench run --method deeplora --task glue",
@@ -115,9 +116,9 @@ def _how(group: Any) -> None:
     group.add_argument(
         "--track",
         metavar="WHERE",
-        type=choice("off", "wandb"),
+        type=choice(*get_args(Track)),
         default="off",
-        help="off or wandb: mirror of the records",
+        help="mirror of the records: wandb, tensorboard, csv, mlflow (default: off)",
     )
     group.add_argument(
         "--accelerator",
@@ -144,6 +145,7 @@ def handle(options: argparse.Namespace) -> int:
     request = make_request(options)
     settings.resolve_all(request.settings, request.methods, request.families, request.openers)
     check()
+    check_mirror(options.track)
 
     from bench.plan import make  # opens data and backbones
     from bench.plan_words import describe

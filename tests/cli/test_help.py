@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from safetensors.numpy import save_file
 from bench import __version__, doctor, record, settings
 from bench.cli import VERBS, main, run, verb_module
 from bench.errors import OK, USAGE
+from bench.tracking import account, report, restore, sync
+from leaderboard import serve
 
 HEAVY = {
     "torch",
@@ -61,23 +64,44 @@ def test_help_ends_in_its_examples(verb: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., dict[str, Any]]) -> Path:
-    """A working folder with two models and, in each folder that the examples name, a run beside its adapter."""
+    """A working folder with two models and, in each folder that the examples name, runs, one beside its adapter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_DATA", raising=False)
-    for out in ("runs", "results"):
+    others: tuple[dict[str, Any], ...] = ({"method": "full"}, {"method": "deeplora"}, {"method_options": {"rank": 16}})
+    for out in ("runs", "results", "imported", "leaderboard/results/runs"):
+        for other in others if out == "runs" else others[:2]:
+            made = make_record(spec=other)
+            record.write(made, record.folder(tmp_path / out, made["run_id"]))
         made = make_record(run_id="1f3a9c0123456789")
         folder = record.folder(tmp_path / out, made["run_id"])
         record.write(made, folder)
         factors = {f"backbone.model.query.factors.{i}": np.ones((8, 8), dtype=np.float32) for i in range(2)}
         head = {"head.weight": np.ones((2, 8), dtype=np.float32), "head.bias": np.ones(2, dtype=np.float32)}
         save_file(factors | head, folder / "adapter.safetensors")
+    assert main(["leaderboard", "--update", "leaderboard/results"]) == OK
     for name in ("original", "tuned"):
         (tmp_path / name).mkdir()
         save_file({"query.weight": np.eye(8, dtype=np.float32)}, tmp_path / name / "model.safetensors")
     return tmp_path
 
 
-@pytest.mark.usefixtures("folders")
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server of W&B's is asked, and ours ends at once."""
+    monkeypatch.setattr(account, "need", lambda: None)
+    monkeypatch.setattr(restore, "runs", lambda path: [])
+    monkeypatch.setattr(sync, "sync", lambda out, run: sync.Sent(run_id=run["run_id"], state="sent"))
+    saved = SimpleNamespace(save=lambda: None, url="https://wandb.example/report")
+    monkeypatch.setattr(report, "report", lambda *path, **options: SimpleNamespace(**vars(saved), _to_model=_Model))
+    monkeypatch.setattr(serve, "serve", lambda make, *where: print(len(make()["tables"]), *where) or OK)
+
+
+class _Model:
+    def model_dump_json(self, **options: Any) -> str:
+        return "{}"
+
+
+@pytest.mark.usefixtures("folders", "outside")
 @pytest.mark.parametrize("example", every_example())
 def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(example.partition(" > ")[0])
@@ -85,7 +109,8 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     if words[0] != "run":
         monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[:1])  # the others are tested by themselves
         assert main(words) == OK
-        assert capsys.readouterr().out.strip()
+        shown = capsys.readouterr()
+        assert shown.out.strip() or "wrote" in shown.err or "next" in shown.err
     elif "--dry-run" in words:
         assert main([*words, "--data", "embedded"]) == OK
         assert "glue/rte" in capsys.readouterr().out

@@ -30,7 +30,7 @@ INTERFACES = {
 """What of the project each package may import: a name stands for the module and all below it."""
 
 LIGHT_BENCH = ["__init__", "cli", "config", "data", "describe", "errors", "exchange", "guard", "hub", "opening", "plan"]
-LIGHT_BENCH += ["plan_words", "record", "registry", "settings", "spec", "task", "tuners"]
+LIGHT_BENCH += ["plan_words", "record", "registry", "settings", "spec", "task", "tracking/__init__", "tuners"]
 """Modules (or packages) of `bench` that the command line imports before it knows that something will be trained."""
 
 

@@ -1,0 +1,50 @@
+"""`bench import`: records from what Weights & Biases holds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from bench.cli.mirrors import split
+from bench.cli.output import emit, table
+from bench.cli.parser import Parser, choice, common
+from bench.errors import OK, SOME_FAILED
+
+EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench leaderboard --runs imported")
+
+
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench import",
+        description="Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
+        "A record that is there already stays as it is.",
+        parents=[common()],
+        examples=EXAMPLES,
+    )
+    made.add_argument("source", metavar="wandb", type=choice("wandb"), help="where from")
+    made.add_argument("project", metavar="ENTITY/PROJECT", help="the project, as its address ends")
+    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")
+    made.add_argument("--replace", action="store_true", help="write over records that say something else")
+    return made
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Fetch and write."""
+    from bench.tracking import account
+    from bench.tracking.restore import restore, runs
+
+    entity, project = split(options.project)
+    account.need()
+    out: Path = options.out.expanduser()
+    done = list(restore(runs(f"{entity}/{project}"), out, replace=options.replace))
+    if options.json:
+        emit({"runs": [{"run_id": one.run_id, "state": one.state, "why": one.why} for one in done]})
+    elif done:
+        print(table(("run", "state", "why"), [(one.run_id, one.state, one.why) for one in done]))
+    counts = Counter(one.state for one in done)
+    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no runs"
+    print(f"{said} · next: bench leaderboard --runs {out}", file=sys.stderr)
+    return SOME_FAILED if counts["bad"] or counts["kept ours"] else OK

@@ -1,0 +1,127 @@
+"""`bench wandb`: send finished runs to Weights & Biases, or build a report on a project there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from bench.cli.output import emit, table
+from bench.cli.parser import Parser, choice, common
+from bench.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
+
+EXAMPLES = (
+    "bench wandb sync --runs results --dry-run",
+    "bench wandb sync --all",
+    "bench wandb report my-team/lowrank-bench",
+    "bench wandb report my-team/lowrank-bench --dry-run --output report.json",
+)
+
+
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser(
+        prog="bench wandb",
+        description="sync: send finished runs that are still offline. report: build a report on a project's runs\n"
+        "(score against parameters, effective rank, parallel coordinates).",
+        parents=[common()],
+        examples=EXAMPLES,
+    )
+    made.add_argument("what", metavar="sync|report", type=choice("sync", "report"), help="what to do")
+    made.add_argument("project", nargs="?", metavar="ENTITY/PROJECT", help="with report: the project it is about")
+    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    made.add_argument("--all", action="store_true", help="with sync: finished runs that no mirror has, too")
+    made.add_argument("--dry-run", action="store_true", help="say, or write, what would be sent, and send nothing")
+    made.add_argument("--output", metavar="FILE", type=Path, help="with report --dry-run: a file instead of stdout")
+    return made
+
+
+def handle(options: argparse.Namespace) -> int:
+    """Send, or build."""
+    if options.what == "report":
+        return _report(options)
+    if options.project:
+        raise UsageError(
+            f"sync takes no project, but '{options.project}'", "runs know theirs", "WANDB_PROJECT sets it."
+        )
+    return _sync(options)
+
+
+def split(path: str | None) -> tuple[str, str]:
+    """Entity and project of `ENTITY/PROJECT`.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    found = re.fullmatch(r"([\w.-]+)/([\w.-]+)", path or "")
+    if not found:
+        raise UsageError(
+            f"'{path}' is not ENTITY/PROJECT" if path else "no project is given",
+            "a project's address is https://wandb.ai/ENTITY/PROJECT",
+            "Such as my-team/lowrank-bench.",
+        )
+    return found[1], found[2]
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from bench.record import load_all
+    from bench.tracking import account
+    from bench.tracking.sync import Sent, sync, waiting
+
+    out: Path = options.runs.expanduser()
+    records, problems = load_all(out)
+    if not records and not problems:
+        raise EnvironmentProblem(f"no records in {out}", "nothing to send", "Name the folder: --runs DIR.")
+    for problem in problems:
+        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+    due = waiting(records, every=options.all)
+    if options.dry_run:
+        done = [Sent(run_id=run["run_id"], state="would send") for run in due]
+    else:
+        if due:
+            account.need()
+        done = [sync(out, run) for run in due]
+    if options.json:
+        emit({"runs": [{"run_id": one.run_id, "state": one.state, "why": one.why} for one in done]})
+    else:
+        rows = [(one.run_id, one.state, one.why) for one in done]
+        print(table(("run", "state", "why"), rows) if rows else "nothing to send")
+    failed = sum(one.state == "failed" for one in done)
+    verb = "would be sent" if options.dry_run else "sent"
+    print(f"{len(done) - failed} {verb}, {failed} failed, {len(records) - len(due)} not due", file=sys.stderr)
+    return SOME_FAILED if failed else OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from bench.tracking import account
+    from bench.tracking.report import report, spec
+
+    entity, project = split(options.project)
+    if options.dry_run:
+        text = json.dumps(spec(report(entity, project, offline=True)), indent=1) + "\n"
+        if options.output is None:
+            sys.stdout.write(text)
+            return OK
+        from bench.figures import files
+
+        try:
+            files.replace(options.output.expanduser(), text.encode())
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot write {options.output}", str(error), "Name another file.") from error
+        print(f"wrote {options.output}", file=sys.stderr)
+        return OK
+    account.need()
+    try:
+        made = report(entity, project)
+        made.save()
+    except EnvironmentProblem:
+        raise
+    except Exception as error:  # whatever W&B's packages raise
+        known = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
+        raise EnvironmentProblem(
+            f"W&B did not take the report on {entity}/{project}", known, "Is the project there, and yours to write to?"
+        ) from error
+    print(made.url)
+    return OK

@@ -1,0 +1,55 @@
+"""Mirrors of a record in other programs: written after it, from it alone, never read by the suite."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bench.errors import EnvironmentProblem
+from bench.record import Record
+
+PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
+"""What `--track` takes → packages, one of which it needs, and that do not come with lowrank-bench."""
+
+
+def check(kind: str) -> None:
+    """Before anything is trained: whether the mirror can be written.
+
+    Raises:
+        EnvironmentProblem: its package is not installed.
+    """
+    wanted = PACKAGES.get(kind, ())
+    if wanted and not any(find_spec(name) for name in wanted):
+        raise EnvironmentProblem(
+            f"--track {kind}: the package {wanted[0]} is not installed",
+            "it does not come with lowrank-bench",
+            f"pip install {wanted[0]}, or leave --track out: the records are whole without a mirror.",
+        )
+
+
+def mirror(record: Record, folder: Path, kind: str = "wandb") -> dict[str, Any]:
+    """Mirror a finished run, whose files are in `folder`.
+
+    Returns:
+        The record's `tracking` entry. A failure is in its `error`, and printed; it never fails the run.
+    """
+    kept: dict[str, Any] = {"kind": kind, "mode": "offline", "id": record["run_id"], "error": None, "directory": None}
+    from bench.tracking import account
+
+    try:
+        if kind == "wandb":
+            from bench.tracking import send
+
+            kept["mode"] = account.mode()
+            kept["directory"] = send.send(record, folder, kept["mode"])
+        else:
+            from bench.tracking import loggers
+
+            kept["directory"] = loggers.write(kind, record, folder)
+    except Exception as error:  # whatever a mirror does, the record stands
+        kept["error"] = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
+        name = "W&B" if kind == "wandb" else kind
+        sys.stderr.write(f"warning: {name} did not take {record['run_id']}: {kept['error']}\n")
+    return kept

@@ -1,0 +1,83 @@
+"""A W&B report on a project's runs: accuracy against parameters, effective rank, parallel coordinates."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bench.errors import EnvironmentProblem
+
+TITLE = "lowrank-bench: score, parameters, rank"
+ABOUT = "How good is each method, how few parameters does it train, and what rank does it really use?"
+
+
+def report(entity: str, project: str, *, offline: bool = False) -> Any:
+    """The report, not yet saved; `offline` leaves out what W&B would have to be asked for, the project's number.
+
+    Raises:
+        EnvironmentProblem: wandb-workspaces is not installed.
+    """
+    try:
+        from importlib import import_module
+
+        wr: Any = import_module("wandb_workspaces.reports.v2")
+    except ImportError as error:
+        raise EnvironmentProblem(
+            "the package wandb-workspaces is not installed",
+            f"W&B's reports are built with it: {error}",
+            'pip install "lowrank-bench[wandb]".',
+        ) from error
+    trained, used = wr.SummaryMetric("params/trainable"), wr.SummaryMetric("rank/effective")
+    score, rate = wr.SummaryMetric("score"), wr.Config("lr")
+    allowed = wr.SummaryMetric("rank/nominal")
+    worth = wr.ScatterPlot(title="Score against trained parameters", x=trained, y=score, z=used, log_x=True)
+    rank = wr.ScatterPlot(title="Effective rank of ΔW against the nominal", x=allowed, y=used, log_x=True, log_y=True)
+    course = wr.LinePlot(
+        title="Effective rank of ΔW over training, by method",
+        x="step",
+        y=["effective_rank/updates"],
+        groupby=wr.Config("method"),
+        groupby_rangefunc="stddev",
+        log_y=True,
+    )
+    loss = wr.LinePlot(title="Training loss, by method", x="step", y=["train/loss"], groupby=wr.Config("method"))
+    layers = wr.WeavePanelSummaryTable(table_name="ranks")
+    along = wr.ParallelCoordinatesPlot(
+        title="Learning rate, parameters, rank, score",
+        columns=[
+            wr.ParallelCoordinatesPlotColumn(metric=rate, display_name="learning rate", log=True),
+            wr.ParallelCoordinatesPlotColumn(metric=trained, display_name="trained parameters", log=True),
+            wr.ParallelCoordinatesPlotColumn(metric=used, display_name="effective rank"),
+            wr.ParallelCoordinatesPlotColumn(metric=score, display_name="score"),
+        ],
+    )
+    where = ("", "") if offline else (entity, project)
+    seeds = wr.Runset(entity=where[0], project=where[1], name="runs", groupby=["group"])
+    return wr.Report(
+        project=project,
+        entity=entity,
+        title=TITLE,
+        description=ABOUT,
+        width="fluid",
+        blocks=[
+            wr.P(ABOUT),
+            wr.H2("What a method is worth"),
+            wr.PanelGrid(runsets=[seeds], panels=[worth, along]),
+            wr.H2("What rank it uses"),
+            wr.PanelGrid(runsets=[seeds], panels=[rank, course, layers]),
+            wr.H2("How it trained"),
+            wr.PanelGrid(runsets=[seeds], panels=[loss]),
+        ],
+    )
+
+
+def spec(made: Any) -> dict[str, Any]:
+    """What would be sent, as JSON values, without the ids that are drawn anew each time."""
+    model = made._to_model()
+    return _without_ids(json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
+
+
+def _without_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_ids(item) for name, item in value.items() if name not in ("id", "__id__", "ref")}
+    return [_without_ids(item) for item in value] if isinstance(value, list) else value

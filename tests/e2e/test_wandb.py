@@ -159,10 +159,12 @@ def test_online_with_a_key_and_as_wandb_mode_says(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: list[dict[str, Any]], key: str, chosen: str, mode: str
 ) -> None:
     monkeypatch.setattr(account, "silence", lambda endpoint: "")
-    monkeypatch.setenv("WANDB_API_KEY", key)
-    monkeypatch.setenv("WANDB_MODE", chosen)
+    for name, value in (("WANDB_API_KEY", key), ("WANDB_MODE", chosen)):
+        monkeypatch.delenv(name, raising=False)
+        if value:  # W&B itself refuses an empty one
+            monkeypatch.setenv(name, value)
     outcome = bench("--method", "linear", "--task", "glue/cola", "--track", "wandb")
-    assert [options["mode"] for options in seen] == [mode]
+    assert [options["mode"] for options in seen] == [mode], outcome.err
     assert outcome.only()["tracking"]["mode"] == mode
 
 

@@ -47,4 +47,4 @@ def handle(options: argparse.Namespace) -> int:
     counts = Counter(one.state for one in done)
     said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no runs"
     print(f"{said} · next: bench leaderboard --runs {out}", file=sys.stderr)
-    return SOME_FAILED if counts["bad"] or counts["kept ours"] else OK
+    return SOME_FAILED if any(counts[state] for state in ("bad", "kept ours", "not fetched")) else OK

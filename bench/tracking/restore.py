@@ -21,7 +21,7 @@ class Restored:
     """What became of one W&B run."""
 
     run_id: str
-    state: Literal["imported", "there already", "kept ours", "no record", "bad"]
+    state: Literal["imported", "there already", "kept ours", "no record", "bad", "not fetched"]
     why: str = ""
 
 
@@ -33,15 +33,17 @@ def runs(path: str) -> Iterable[Any]:
     """
     import wandb
 
+    found: list[Any] = []
     try:
-        return list(wandb.Api().runs(path))
+        for run in wandb.Api().runs(path):  # not list(): it asks for the length first, and swallows a TypeError there
+            found.append(run)
     except Exception as error:
-        from bench.tracking.account import hidden
-
-        known = hidden(f"{type(error).__name__}: {error}").splitlines()[0]
         raise EnvironmentProblem(
-            f"W&B's project {path} cannot be read", known, "ENTITY/PROJECT is how the project's address ends."
+            f"W&B's project {path} cannot be read",
+            _first_line(error),
+            "ENTITY/PROJECT is how the project's address ends.",
         ) from error
+    return found
 
 
 def restore(found: Iterable[Any], out: Path, *, replace: bool = False) -> Iterator[Restored]:
@@ -59,6 +61,14 @@ def restore(found: Iterable[Any], out: Path, *, replace: bool = False) -> Iterat
             yield _keep(made, out, replace=replace) if made else Restored(run_id=name, state="no record")
         except BenchError as problem:
             yield Restored(run_id=name, state="bad", why=" ".join(str(problem).split()))
+        except Exception as error:  # W&B's packages raise many kinds; the other runs can be had nevertheless
+            yield Restored(run_id=name, state="not fetched", why=_first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    from bench.tracking.account import hidden
+
+    return hidden(f"{type(error).__name__}: {error}").splitlines()[0]
 
 
 def _fetch(run: Any) -> record.Record | None:
@@ -68,20 +78,28 @@ def _fetch(run: Any) -> record.Record | None:
         BenchError: it is not a valid record, or another run's.
     """
     run_id = str(run.id)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "download"
-        try:
-            file = run.file(record.FILE)
-            if int(getattr(file, "size", 0) or 0) > LARGEST:
-                raise EnvironmentProblem(f"{record.FILE} of {run_id} is larger than a record", f"{file.size} bytes", "")
-            file.download(root=str(place), replace=True)
-            text = (place / record.FILE).read_text(encoding="utf-8")
-        except (OSError, ValueError):  # what the API raises for a file that is not there
+    try:
+        file = run.file(record.FILE)
+    except Exception as error:
+        if isinstance(getattr(error, "exc", error), IndexError):  # how the API says that there is no such file
             return None
-        checked = record.folder(Path(folder), run_id)  # refuses what is no run id
-        checked.mkdir()
-        (checked / record.FILE).write_text(text, encoding="utf-8")
-        return record.read(checked / record.FILE)
+        raise
+    size = int(file.size or 0)
+    if not size:  # or names it, with nothing in it
+        return None
+    _check(run_id, file.name == record.FILE, f"another file than {record.FILE}, {file.name!r:.80}")
+    _check(run_id, size <= LARGEST, f"{size} bytes, more than a record has")
+    with tempfile.TemporaryDirectory() as name:
+        folder = record.folder(Path(name), run_id)  # refuses what is no run id
+        file.download(root=str(folder), replace=True)
+        size = (folder / record.FILE).stat().st_size
+        _check(run_id, size <= LARGEST, f"{size} bytes, more than a record has")
+        return record.read(folder / record.FILE)
+
+
+def _check(run_id: str, holds: bool, known: str) -> None:
+    if not holds:
+        raise EnvironmentProblem(f"what W&B gives for {run_id!r:.80} is no record", known, "It was left out.")
 
 
 def _keep(made: record.Record, out: Path, *, replace: bool) -> Restored:

@@ -48,7 +48,7 @@ def send(record: Record, folder: Path, mode: str) -> str | None:
             run.log({"ranks": _table(record["ranks"])})
         if spec["runtime"].get("track_artifact"):
             _artifact(run, record, folder)
-        (Path(run.dir) / FILE).write_text(hidden(json.dumps(record, indent=1)) + "\n", encoding="utf-8")
+        _file(run, record)
         return Path(run.dir).parent.name if mode == "offline" else None
     finally:
         run.finish()  # the next run would otherwise be logged into this one
@@ -119,6 +119,13 @@ def _table(ranks: list[dict[str, Any]]) -> Any:
 
     rows: list[Any] = [[str(v) if isinstance(v, list) else v for v in r.values()] for r in ranks]
     return wandb.Table(columns=list(ranks[0]), data=rows)
+
+
+def _file(run: Any, record: Record) -> None:
+    """The record itself. W&B sends a file of the run's folder only where `save` names it."""
+    path = Path(run.dir) / FILE
+    path.write_text(hidden(json.dumps(record, indent=1)) + "\n", encoding="utf-8")
+    run.save(str(path), base_path=run.dir, policy="end")
 
 
 def _artifact(run: Any, record: Record, folder: Path) -> None:

@@ -231,11 +231,9 @@ class _File:
     """What W&B's API gives for a file of a run."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size = path, path.stat().st_size if path.is_file() else 0
+        self.path, self.name, self.size = path, path.name, path.stat().st_size if path.is_file() else 0
 
     def download(self, root: str, replace: bool) -> None:
-        if not self.path.is_file():
-            raise ValueError(f"404: {self.path.name}")
         Path(root).mkdir(parents=True)
         shutil.copy(self.path, Path(root) / self.path.name)
 

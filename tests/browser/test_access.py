@@ -8,6 +8,8 @@ import boards
 import pytest
 from looking import Opened, Show
 
+from bench.figures import style
+
 
 def serious(opened: Opened) -> list[str]:
     """What axe-core calls serious or critical."""
@@ -81,6 +83,9 @@ def test_paper(show: Show) -> None:
     assert page.locator("#appendix code").count() == 108
     ink = page.evaluate("document.querySelector('#pareto .xtick text').style.fill")
     assert ink == "rgb(27, 30, 35)"
+    paints = page.locator("#pareto-legend path").evaluate_all("all => all.map(one => one.getAttribute('fill'))")
+    assert paints
+    assert set(paints) <= set(style.LIGHT)
     assert page.pdf(landscape=True)[:4] == b"%PDF"
     page.emulate_media(media="screen")
     opened.settle()

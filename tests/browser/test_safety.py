@@ -8,6 +8,7 @@ import boards
 import pytest
 from looking import Opened, Show
 
+MARKUP = "a<b>c</b> &amp; d<br>e"
 ODD = {
     "empty": boards.empty(),
     "one row": boards.one_row(),
@@ -66,6 +67,17 @@ def test_hostile_texts_stay_texts(show: Show) -> None:
         opened.settle()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_plotly_draws_markup_as_it_is_written(show: Show) -> None:
+    board = boards.one_row()
+    board["tables"][0]["rows"][0]["label"] = board["tables"][0]["columns"][0]["metric"] = MARKUP
+    opened = show(board)
+    assert opened.page.locator("#used .ytick text").all_text_contents() == [MARKUP]
+    title = opened.page.locator("#pareto .ytitle").text_content()
+    assert title == f"cola, {MARKUP} (lower is better)"
+    assert opened.page.locator("#pareto .textpoint").all_text_contents() == [MARKUP]
+    opened.page.close()
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -1,8 +1,7 @@
 """Time to make and to use the page of many runs: `python -m bench.speed.page`.
 
-Records are copied from real ones, with other seeds, settings, budgets and slightly other scores, into a folder of
-their own; what `bench leaderboard --format html` does with that folder is timed, then what a reader does, in a browser
-without a window. Nothing is asserted.
+Records are copied from real ones, with other settings, budgets and slightly other scores, into a folder of their own;
+what `bench leaderboard --format html` does with that folder is timed, then what a reader does in headless Chromium.
 """
 
 from __future__ import annotations

@@ -40,6 +40,13 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
         groupby_rangefunc="stddev",
         log_y=True,
     )
+    each = wr.LinePlot(
+        title="Effective rank of ΔW over training, by layer",
+        x="step",
+        y=[],
+        metric_regex="effective_rank_by_layer/.*",
+        log_y=True,
+    )
     loss = wr.LinePlot(title="Training loss, by method", x="step", y=["train/loss"], groupby=wr.Config("method"))
     layers = wr.WeavePanelSummaryTable(table_name="ranks")
     along = wr.ParallelCoordinatesPlot(
@@ -64,7 +71,7 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
             wr.H2("What a method is worth"),
             wr.PanelGrid(runsets=[seeds], panels=[worth, along]),
             wr.H2("What rank it uses"),
-            wr.PanelGrid(runsets=[seeds], panels=[rank, course, layers]),
+            wr.PanelGrid(runsets=[seeds], panels=[rank, course, each, layers]),
             wr.H2("How it trained"),
             wr.PanelGrid(runsets=[seeds], panels=[loss]),
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def send(record: Record, folder: Path, mode: str) -> str | None:
     )
     try:
         _define(run, record)
-        for values in series(record):
+        for values in (*series(record), *by_layer(folder)):
             run.log(values)
         run.log({"primary": record["metrics"]["primary"]["value"]})
         run.summary.update(summary(record))
@@ -87,12 +88,29 @@ def series(record: Record) -> Iterator[dict[str, Any]]:
                 yield {"step": step, f"effective_rank/{course['of']}": rank}
 
 
+def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
+    """The course of each layer's effective rank of ΔW, where the run's folder holds its singular values."""
+    path = folder / "spectra.npz"
+    if not path.is_file():
+        return
+    import torch
+
+    from bench.spectra import effective_rank
+    from bench.spectra.store import read
+
+    for layer, one in read(path).layers("updates").items():
+        for step, values in zip(one.steps.tolist(), one.values, strict=True):
+            rank = float(effective_rank(torch.from_numpy(values), singular_values=True))
+            if isfinite(rank):
+                yield {"step": step, f"effective_rank_by_layer/{layer}": rank}
+
+
 def _define(run: Any, record: Record) -> None:
     """Which way is better, and that courses are over optimiser steps."""
     higher = record["metrics"]["primary"]["higher_is_better"]
     run.define_metric("primary", summary="max" if higher else "min")
     run.define_metric("train/loss", step_metric="step", summary="min")
-    for name in ("evaluation/*", "effective_rank/*"):
+    for name in ("evaluation/*", "effective_rank/*", "effective_rank_by_layer/*"):
         run.define_metric(name, step_metric="step")
 
 

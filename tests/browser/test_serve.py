@@ -133,7 +133,8 @@ def test_a_port_in_use_is_an_environment_problem(served: Served) -> None:
 
 
 CODE = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in its background ignores it
 from leaderboard.serve import serve
 sys.exit(serve(lambda: {}, pathlib.Path("."), sys.argv[1], 0))
 """

@@ -159,10 +159,12 @@ def test_online_with_a_key_and_as_wandb_mode_says(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: list[dict[str, Any]], key: str, chosen: str, mode: str
 ) -> None:
     monkeypatch.setattr(account, "silence", lambda endpoint: "")
-    monkeypatch.setenv("WANDB_API_KEY", key)
-    monkeypatch.setenv("WANDB_MODE", chosen)
+    for name, value in (("WANDB_API_KEY", key), ("WANDB_MODE", chosen)):
+        monkeypatch.delenv(name, raising=False)
+        if value:  # W&B itself refuses an empty one
+            monkeypatch.setenv(name, value)
     outcome = bench("--method", "linear", "--task", "glue/cola", "--track", "wandb")
-    assert [options["mode"] for options in seen] == [mode]
+    assert [options["mode"] for options in seen] == [mode], outcome.err
     assert outcome.only()["tracking"]["mode"] == mode
 
 
@@ -217,6 +219,10 @@ def test_a_mirrored_grid_folds_seeds_and_shows_ranks_curves_and_directions(bench
         courses = {f"effective_rank/{one['of']}": one["effective"][-1] for one in made["spectra"]["series"]}
         sent = {name: value for name, value in found["summary"].items() if name.startswith("effective_rank/")}
         assert courses and sent == pytest.approx(courses)
+        layers = {row["layer"]: row["effective"] for row in made["spectra"]["layers"] if row["of"] == "updates"}
+        before = "effective_rank_by_layer/"
+        told = {name.removeprefix(before): v for name, v in found["summary"].items() if name.startswith(before)}
+        assert told == pytest.approx(layers) and set(layers) >= {row["layer"] for row in made["ranks"]}
     assert {group for group, *_ in groups} == {made["group_id"] for made in outcome.records}
     assert len(groups) == 4, "two seeds of a configuration are one group"
 

@@ -183,7 +183,7 @@ function drawRanks(table, rows, looks) {
   }));
   const ticks = [...places].filter((_, i) => i % every === 0);
   const letters = Math.max(4, Math.floor(($("layers").clientWidth - 70) / spans.length / 7.5)); // a letter is about so wide
-  const annotations = spans.length > 12 ? [] : spans.map((span, i) => ({x: (span.start + span.end) / 2, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: markup(names[i], letters), font: {size: 11, color: ink().soft}}));
+  const annotations = spans.length > 12 ? [] : spans.map((span, i) => ({x: (span.start + span.end) / 2, xref: "x", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, text: markup(letters < 12 ? names[i].split(".").at(-1) : names[i], letters), font: {size: 11, color: ink().soft}}));
   plot("layers", lines, axis("layer", {tickmode: "array", tickvals: ticks.map(([, place]) => place), ticktext: ticks.map(([layer]) => markup(layerParts(layer).number || layer, 12)), showgrid: false}),
     rankAxis(`${measure} rank`, able.flatMap(row => row.layers.flatMap(layer => [layer[1], layer[at] ?? null]))), {annotations, margin: {l: 56, r: 14, t: 28, b: 48}});
   say("used", `Mean ${measure} rank against nominal rank of ${plural(able.length, "row")}: ${able.map(row => `${plain(row.label, 40)} ${row[measure] === null ? "unknown" : fixed(row[measure], 1)} of ${row.nominal === null ? "unknown" : fixed(row.nominal, 1)}`).join("; ")}.`);

@@ -34,6 +34,7 @@ def test_data_comes_back_and_ends_no_element() -> None:
     back = json.loads(data)["board"]
     assert back["tables"][0]["columns"] == board["tables"][0]["columns"]
     assert back["number"] == [None, None, 1.5]
+    assert not set("<>&") & set(data), "one of them alone may begin a comment or a script"
     assert page.count("</script>") == 3
     assert boards.SCRIPT not in page
     assert page.count("@@data@@") == data.count("@@data@@") + 2, "in the title and the heading it is text"

@@ -8,6 +8,7 @@ import boards
 import pytest
 from looking import Opened, Show
 
+MARKUP = "a<b>c</b> &amp; d<br>e"
 ODD = {
     "empty": boards.empty(),
     "one row": boards.one_row(),
@@ -45,9 +46,8 @@ def test_nothing_is_loaded_and_nothing_is_complained_about(small: Opened) -> Non
     assert small.requests, "the file itself at least"
 
 
-@pytest.mark.parametrize("width", [1400, 390])
-def test_hostile_texts_stay_texts(show: Show, width: int) -> None:
-    opened = show(boards.hostile(), width=width, scheme="dark")
+def test_hostile_texts_stay_texts(show: Show) -> None:
+    opened = show(boards.hostile(), scheme="dark")
     page = opened.page
     everything(opened)
     assert page.evaluate("window.ran") is None
@@ -62,8 +62,22 @@ def test_hostile_texts_stay_texts(show: Show, width: int) -> None:
     drawn = page.locator("#pareto text").all_text_contents()
     assert any(text.startswith(boards.SCRIPT) and "…" in text for text in drawn), "plotly draws markup as text"
     assert "-5 " not in (page.locator("#pareto-note").text_content() or "")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for width in (1400, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        opened.settle()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_plotly_draws_markup_as_it_is_written(show: Show) -> None:
+    board = boards.one_row()
+    board["tables"][0]["rows"][0]["label"] = board["tables"][0]["columns"][0]["metric"] = MARKUP
+    opened = show(board)
+    assert opened.page.locator("#used .ytick text").all_text_contents() == [MARKUP]
+    title = opened.page.locator("#pareto .ytitle").text_content()
+    assert title == f"cola, {MARKUP} (lower is better)"
+    assert opened.page.locator("#pareto .textpoint").all_text_contents() == [MARKUP]
+    opened.page.close()
 
 
 @pytest.mark.parametrize("name", ODD)

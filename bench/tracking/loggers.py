@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from bench.tracking.send import config, series, summary
 
 
 def write(kind: str, record: Record, folder: Path) -> str:
-    """Write the run below `folder`; MLflow's own variables (MLFLOW_TRACKING_URI) send it elsewhere.
+    """Write the run below `folder`; MLflow's runs go where MLFLOW_TRACKING_URI says, else into a database there.
 
     Returns:
         The name of the folder within the run's.
@@ -53,4 +54,6 @@ def _logger(kind: str, record: Record, folder: Path) -> Any:
 
     name = f"{record['spec']['method']} {record['spec']['task']} seed {record['spec']['seed']}"
     tags = {"run_id": record["run_id"], "group_id": record["group_id"]}
-    return loggers.MLFlowLogger(experiment_name=project(), run_name=name, tags=tags, save_dir=str(folder / kind))
+    (folder / kind).mkdir(exist_ok=True)
+    where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / kind).resolve()}/mlflow.db"
+    return loggers.MLFlowLogger(experiment_name=project(), run_name=name, tags=tags, tracking_uri=where)

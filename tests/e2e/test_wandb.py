@@ -7,9 +7,11 @@ import json
 import select
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -457,3 +459,16 @@ def test_tensorboard_by_lightnings_logger(bench: Bench) -> None:
     made = outcome.only()
     assert made["tracking"]["error"] is None
     assert list((outcome.folder / made["run_id"] / "tensorboard").glob("events.out.*"))
+
+
+def test_mlflow_by_lightnings_logger(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    outcome = bench("--method", "lora", "--task", "glue/cola", "--track", "mlflow")
+    made = outcome.only()
+    assert made["tracking"]["error"] is None
+    with closing(sqlite3.connect(outcome.folder / made["run_id"] / "mlflow" / "mlflow.db")) as database:
+        losses = dict(database.execute("select step, value from metrics where key = 'train/loss'").fetchall())
+        [rank] = database.execute("select value from params where key = 'method_options/rank'").fetchall()
+    assert losses == {point["step"]: pytest.approx(point["loss"]) for point in made["curve"]}
+    assert rank == ("8",)

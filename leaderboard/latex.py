@@ -50,7 +50,7 @@ def _table(table: Table, number: int) -> str:
         span = len(header)
         lines += [r"\midrule", rf"\multicolumn{{{span}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
         lines += [_line(row, table, {}) for row in table.published]
-    notes = [note for row in (*table.rows, *table.published) if (note := text.note(row, table.columns))]
+    notes = [note for row in (*table.rows, *table.published) if (note := text.note(row, table))]
     notes += [column.note for column in table.columns if column.note] + list(table.notes)
     below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes))
     counts = sorted({cell.n for row in table.rows for cell in row.cells if cell})

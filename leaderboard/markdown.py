@@ -91,7 +91,7 @@ def _render_table(table: Table) -> str:
     for row in (*table.rows, *table.published):
         scores = [text.score(cell, c.higher_is_better) for cell, c in zip(row.cells, table.columns, strict=True)]
         name = escape(row.label) + (" *(published)*" if row.published else "")
-        line = [str(row.rank or text.NOTHING)] * ranked + [name + notes.mark(text.note(row, table.columns)), *scores]
+        line = [str(row.rank or text.NOTHING)] * ranked + [name + notes.mark(text.note(row, table)), *scores]
         line += [text.average(row, direction)] * several
         line += [text.difference(row.difference)] if table.baseline else []
         line += [text.parameters(row), text.rank_used(row), text.plain(row.norm), text.seeds(row), text.lr(row)]

@@ -139,8 +139,9 @@ def clock(table: Table) -> str:
     return f"train time: mean of a run; devices differ: {', '.join(devices)}" if len(devices) > 1 else ""
 
 
-def note(row: Row, columns: Sequence[Column]) -> str:
+def note(row: Row, table: Table) -> str:
     """Failures, uneven seeds, marks, warnings: what a reader of this row must know."""
+    columns, ranked = table.columns, any(other.rank for other in table.rows)
     if row.published:
         return _published(row, columns)
     parts = [f"{len(names)} {state} ({', '.join(names)})" for state, names in row.failures.items()]
@@ -151,7 +152,9 @@ def note(row: Row, columns: Sequence[Column]) -> str:
         parts.append(f"the average is over the {row.average.n} that have every task")
     if row.average is None and all(row.cells):
         parts.append("no average: no seed has every task, or the metrics differ in direction")
-    parts += [mark.text for mark in row.marks if mark.code != "seeds"]
+    parts += [
+        mark.text for mark in row.marks if ranked or mark.code != "seeds"
+    ]  # where all have few, the column says it
     parts += [f"{runs(count)}: {text}" for text, count in list(row.warnings.items())[:_WARNINGS_SHOWN]]
     if len(row.warnings) > _WARNINGS_SHOWN:
         parts.append(f"{len(row.warnings) - _WARNINGS_SHOWN} more warnings, in the records")

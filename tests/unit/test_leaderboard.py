@@ -249,7 +249,8 @@ def test_ranks_share_ties_and_need_three_seeds(run):
     some = [run(method, "cola", s, value) for method, value in scores.items() for s in range(3)]
     some += [run("two seeds", "cola", s, 0.9) for s in range(2)]
     [table] = parse(render(some))
-    assert columns(table)["method"] == ["two seeds", "b", "c", "d", "a", "e"]
+    assert columns(table)["method"] == ["two seeds ¹", "b", "c", "d", "a", "e"]
+    assert "- ¹ two seeds: 2 seeds, fewer than three: no rank" in render(some)
     assert columns(table)["rank"] == ["–", "1", "1", "1", "4", "5"]
 
 

@@ -38,9 +38,17 @@ def test_four_methods_on_two_tasks(
     assert len(fitted) == 8, "nothing is trained twice"
 
     words = ("--out", str(tmp_path / "runs"))
-    assert command("leaderboard", *words, folder=tmp_path).out.strip() == first.out.strip()
+    shown = command("leaderboard", "--runs", str(tmp_path / "runs"), folder=tmp_path).out
+    assert _scores(shown) == _scores(first.out) != []
+    assert shown.splitlines()[0] == first.out.strip().splitlines()[0]
     assert command("list", "runs", *words, folder=tmp_path).out.count("done") == 8
     assert "glue/" in command("show", first.records[0]["run_id"][:8], *words, folder=tmp_path).out
+
+
+def _scores(text: str) -> list[list[str]]:
+    """Method, scores and average of each row of the first table."""
+    lines = [line for line in text.splitlines() if line.startswith("|")][: 2 + len(METHODS)]
+    return [[cell.strip(" -:") for cell in line.split("|")[1:5]] for line in lines]
 
 
 def _check_parameters(outcome: Any, backbone: Path) -> None:
@@ -117,7 +125,7 @@ def test_select_chooses_on_a_split_of_train_and_never_on_dev(
     assert {made["spec"]["lr"] for made in outcome.records} == {None}
     assert all([*made["metrics"]["all"]] == ["dev"] for made in outcome.records)
 
-    trials = command("leaderboard", "--out", str(tmp_path / "runs" / "selection"), folder=tmp_path / "runs/selection")
+    trials = command("leaderboard", "--runs", str(tmp_path / "runs" / "selection"), folder=tmp_path / "runs/selection")
     assert {made["run_id"] for made in trials.records} == {trial["run_id"] for trial in selection["trials"]}
     for made in trials.records:
         assert [*made["metrics"]["all"]] == ["holdout"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.output import emit
-from bench.cli.parser import Parser, choice, common, count, listed
+from bench.cli.parser import Parser, choice, common, listed, port
 from bench.errors import OK, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def parser() -> Parser:
     ):
         made.add_argument(flag, metavar="DIR", nargs="?", const=RESULTS, type=Path, help=f"{what} (default: {RESULTS})")
     made.add_argument("--host", default="127.0.0.1", help="with serve: address to listen on (default: 127.0.0.1)")
-    made.add_argument("--port", type=count, default=8000, help="with serve: port (default: 8000)")
+    made.add_argument("--port", type=port, default=8000, help="with serve: port, 0 for a free one (default: 8000)")
     return made
 
 

@@ -89,6 +89,11 @@ def seed(text: str) -> int:
     return _whole(text, 0, MAX_SEED)
 
 
+def port(text: str) -> int:
+    """A port to listen on, 0 to 65535; 0 takes one that is free."""
+    return _whole(text, 0, 65535)
+
+
 def positive(text: str) -> float:
     """A finite number above 0."""
     try:

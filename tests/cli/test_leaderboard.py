@@ -98,6 +98,7 @@ def test_filters(runs: Path, words: list[str], kept: set[tuple[str, str]], capsy
         (["--where", "seed=9"], 2, ["no run fits"]),
         (["--baseline", "ful"], 2, ["'ful'", "rows: full, lora", "Did you mean 'full'"]),
         (["--format", "pdf"], 2, ["unknown value 'pdf'", "md, csv, tex, json, html"]),
+        (["serve", "--port", "70000"], 2, ["--port", "from 0 to 65535"]),
         (["serv"], 2, ["serv", "Did you mean 'serve'"]),
         (["--output", "/proc/none/x.md"], 3, ["cannot write /proc/none/x.md"]),
         (["--picture", "/proc/none/x.png"], 3, ["cannot write /proc/none/x.png"]),

@@ -77,6 +77,8 @@ def _row(group: Sequence[Figure], table: Table) -> Row:
     told = [part for part in (first.settings, first.params) if part]
     by_cell = {f"glue/{figure.task}": figure for figure in group}
     found = [by_cell.get(column.cell) for column in table.columns]
+    metrics = zip(table.columns, found, strict=True)
+    other = [f"{column.task} {one.metric}" for column, one in metrics if one and one.metric != column.metric]
     return Row(
         label=f"{first.method} ({', '.join(told)})" if told else first.method,
         method=first.method,
@@ -90,7 +92,7 @@ def _row(group: Sequence[Figure], table: Table) -> Row:
             source=first.source,
             arxiv=first.arxiv,
             metrics=tuple(figure.metric if figure else None for figure in found),
-            note=first.note,
+            note="; ".join([first.note, *(["other metrics: " + ", ".join(other)] if other else [])]),
         ),
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from leaderboard.grouping import number
 from leaderboard.intervals import Difference
 from leaderboard.score import DECIMALS, SMALL
@@ -85,6 +83,8 @@ def fixed(value: float | None, decimals: int) -> str:
 
 def seeds(row: Row) -> str:
     """`3`, or `2–3` where tasks differ."""
+    if row.published:
+        return NOTHING
     counts = sorted({cell.n for cell in row.cells if cell})
     return "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
 
@@ -143,7 +143,8 @@ def note(row: Row, table: Table) -> str:
     """Failures, uneven seeds, marks, warnings: what a reader of this row must know."""
     columns, ranked = table.columns, any(other.rank for other in table.rows)
     if row.published:
-        return _published(row, columns)
+        parts = [f"published, {row.published.source} (arXiv {row.published.arxiv})", row.published.note]
+        return f"{row.label}: {'; '.join(parts)}"
     parts = [f"{len(names)} {state} ({', '.join(names)})" for state, names in row.failures.items()]
     counts = {column.task: cell.n for column, cell in zip(columns, row.cells, strict=True) if cell}
     if len(set(counts.values())) > 1:
@@ -161,16 +162,6 @@ def note(row: Row, table: Table) -> str:
     if row.superseded:
         parts.append(f"{runs(row.superseded)} of the same task and seed left out, a newer one stands")
     return f"{row.label}: {'; '.join(parts)}" if parts else ""
-
-
-def _published(row: Row, columns: Sequence[Column]) -> str:
-    if row.published is None:
-        return ""
-    metrics = zip(columns, row.published.metrics, strict=True)
-    other = [f"{column.task} {metric}" for column, metric in metrics if metric and metric != column.metric]
-    parts = [f"published, {row.published.source} (arXiv {row.published.arxiv})", row.published.note]
-    parts += ["other metrics: " + ", ".join(other)] if other else []
-    return f"{row.label}: {'; '.join(part for part in parts if part)}"
 
 
 def _count(parameters: float) -> str:

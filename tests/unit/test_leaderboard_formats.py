@@ -231,7 +231,7 @@ def test_published_figures_are_cited_marked_and_never_ranked(make_record):
     assert adalora.trainable == 1.27e6 and adalora.average is None
     text = markdown.render_tables(made)
     assert text.count("*(published)*") == len(table.published) == 10
-    assert "arXiv 2303.10512" in text
+    assert "arXiv 2303.10512); dev, mean of five runs; other metrics: mrpc accuracy" in text
     assert "published" in latex.render(made) and "\\midrule\n\\multicolumn" in latex.render(made)
     lines = list(csv.DictReader(io.StringIO(tidy.render(made))))
     assert {line["published"] for line in lines if line["row"] == "adalora (1.27M)"} == {"AdaLoRA paper, table 1"}

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import math
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -118,12 +119,27 @@ def load_all(out: Path) -> tuple[list[Record], list[BenchError]]:
     """Every record of a folder in the order of run ids, and a problem, naming its file, for each that is none."""
     records: list[Record] = []
     problems: list[BenchError] = []
-    for path in sorted(out.glob(f"*/{FILE}")):
-        try:
-            records.append(read(path))
-        except BenchError as problem:
-            problems.append(problem)
+    with _uncollected():
+        for path in sorted(out.glob(f"*/{FILE}")):
+            try:
+                records.append(read(path))
+            except BenchError as problem:
+                problems.append(problem)
     return records, problems
+
+
+@contextlib.contextmanager
+def _uncollected() -> Generator[None]:
+    """No garbage collection meanwhile: of thousands of records it would look through all of them again and again, for a
+    third of the time, and find nothing, since JSON has no cycles.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def find(out: Path, prefix: str) -> Record:

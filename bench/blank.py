@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench import record
+from bench.errors import EnvironmentProblem
 from bench.plan import Cell
 
 PACKAGES = (
@@ -20,7 +21,11 @@ PACKAGES = (
 
 
 def blank(cell: Cell) -> record.Record:
-    """A record before the run: everything known, nothing measured."""
+    """A record before the run: everything known, nothing measured.
+
+    Raises:
+        EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
+    """
     spec, task, corpus = cell.spec, cell.task.spec, cell.corpus
     sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
     return {
@@ -58,12 +63,22 @@ def blank(cell: Cell) -> record.Record:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": ["bench", *sys.argv[1:]],
             "git": _git(),
-            "packages": {name: metadata.version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
+            "packages": {name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
             "python": platform.python_version(),
             "platform": platform.platform(),
         },
         "tracking": None,
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        here = Path(__file__).parent.parent
+        known = f"a record says the versions that made it; running from {here} with {sys.executable}"
+        what = f"pip install -e {here}" if package == "lowrank-bench" else f"pip install {package}"
+        raise EnvironmentProblem(f"{package} is not installed", known, f"Run: {what}") from error
 
 
 def _more_packages(method: str) -> tuple[str, ...]:

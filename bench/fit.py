@@ -64,7 +64,7 @@ def fit(
         Diverged: a loss or an output is not finite.
         UsageError: options that do not fit this backbone or this number of devices.
     """
-    with _quiet():
+    with _quiet(), _repeatable():
         memory.reset()
         data, method, network = build(spec, task, corpus, backbone)
         runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ def trained(
         spec, task, corpus, backbone: as in `fit`.
         callbacks: of Lightning, called on the way.
     """
-    with _quiet():
+    with _quiet(), _repeatable():
         data, method, _ = build(spec, task, corpus, backbone)
         cut = Cut(batch_size=spec.batch_size, world=1, micro=RuntimeConfig(**spec.runtime).micro_batch)  # type: ignore[arg-type]
         _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
@@ -282,6 +282,17 @@ def _shares(method: Method, cut: Cut) -> list[str]:
 def _device(trainer: Trainer) -> str:
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def _repeatable() -> Generator[None]:
+    """Convolutions add up in one order on a GPU too: there cuDNN's fastest are not the same from run to run."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.deterministic = cudnn.deterministic, True
+    try:
+        yield
+    finally:
+        cudnn.deterministic = before
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Literal
 from bench.record import Record
 from leaderboard.contrast import Caution, Field, contrast
 from leaderboard.grouping import seed_key, short
-from leaderboard.intervals import Difference, difference, interquartile
+from leaderboard.intervals import Difference, difference, middle
 from leaderboard.marks import SEEDS
 from leaderboard.ratios import LayerPair, Ratio, layer_pairs, ratios
 from leaderboard.sides import Side
@@ -235,7 +235,7 @@ def _overall(
     shared = sorted(set.intersection(*(set(cell) for cell in (*one, *two))))
     grids = [[[cell[key] for cell in cells] for key in shared] for cells in (one, two)]
     a, b = (Stat.of([fmean(row) for row in grid]) for grid in grids)
-    iqm_a, iqm_b = (_iqm([value for row in grid for value in row]) for grid in grids)
+    iqm_a, iqm_b = (middle([value for row in grid for value in row]) for grid in grids)
     every = {key for cell in (*one, *two) for key in cell}
     alone = [keys.named({key for cell in cells for key in cell}.difference(shared), every) for cells in (one, two)]
     return replace(
@@ -249,12 +249,6 @@ def _overall(
         iqm_a=iqm_a,
         iqm_b=iqm_b,
     )
-
-
-def _iqm(values: list[float]) -> float:
-    import numpy as np
-
-    return float(interquartile(np.array([values]))[0])
 
 
 def _few_seeds(scores: Sequence[Score]) -> list[Caution]:

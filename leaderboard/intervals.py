@@ -69,7 +69,7 @@ def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping
         mean=fmean(fmean(column) for column in apart.T.tolist()),
         low=low,
         high=high,
-        iqm=float(interquartile(apart.reshape(1, -1))[0]),
+        iqm=middle(apart.ravel().tolist()),
         iqm_low=iqm_low,
         iqm_high=iqm_high,
         seeds=len(seeds),
@@ -88,8 +88,14 @@ def bootstrap(values: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.flo
     return values[seed, task].reshape(draws, -1)
 
 
+def middle(values: Sequence[float]) -> float:
+    """The interquartile mean of a few numbers: of the middle half, a quarter of them rounded down, as scipy does."""
+    cut = len(values) // 4
+    return fmean(sorted(values)[cut : len(values) - cut])
+
+
 def interquartile(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of the middle half of each row of `values` (rows, n); a quarter of n is rounded down, as scipy does."""
+    """`middle` of each row of `values` (rows, n): for the many rows of a bootstrap."""
     import numpy as np
 
     cut = values.shape[1] // 4

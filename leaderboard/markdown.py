@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
-from bench.errors import BenchError
-from bench.record import Record, load_all
+from bench.record import Record
 from leaderboard import text
 from leaderboard.score import tables
 from leaderboard.table import Row, Table
@@ -28,12 +26,6 @@ _COSTS = (
     "ranked rows. Stable rank: of ΔW, mean over layers and runs. Peak memory: of the GPU; on a CPU of the whole "
     "process, with what earlier runs left in it. Trials: runs that choosing the learning rate took."
 )
-
-
-def render_folder(out: Path) -> tuple[str, list[BenchError]]:
-    """The tables of a folder's records, and a problem for each file that is none."""
-    records, problems = load_all(out)
-    return render(records), problems
 
 
 def render(records: Iterable[Record]) -> str:

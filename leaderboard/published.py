@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -102,6 +102,6 @@ def _count(params: str) -> float | None:
     return float(params.removesuffix("M")) * 1e6 if params else None
 
 
-def models(known: Collection[Figure] = ()) -> list[str]:
+def models() -> list[str]:
     """Backbones that anything is published for."""
-    return sorted({figure.model for figure in known or figures()})
+    return sorted({figure.model for figure in figures()})

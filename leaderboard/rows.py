@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.record import Record
 from leaderboard.grouping import ColumnKey, RowKey, Seed, column_key, seed_key, short
+from leaderboard.intervals import middle
 from leaderboard.table import Column, Layer, Row, Scored, Stat
 
 
@@ -31,7 +32,7 @@ def row(label: str, key: RowKey, group: list[Record], keys: list[ColumnKey], col
         cells=tuple(Stat.of([run.value for run in cell]) if cell else None for cell in cells),
         runs=cells,
         average=Stat.of([fmean(scores) for scores in complete]) if complete else None,
-        iqm=_middle([value for scores in complete for value in scores]),
+        iqm=middle([value for scores in complete for value in scores]) if complete else None,
         trainable=_mean(done, lambda r: r["params"]["trainable"]),
         share=_mean(done, lambda r: r["params"]["trainable"] / max(1, r["params"]["total"])),
         stored_bytes=_mean(done, lambda r: r["params"]["stored_bytes"]),
@@ -76,12 +77,6 @@ def _complete(cells: Sequence[Sequence[Scored]], columns: Sequence[Column]) -> l
     if len({column.higher_is_better for column in columns}) != 1:
         return []
     return [[cell[seed] for cell in scores] for seed in sorted(set.intersection(*map(set, scores)))]
-
-
-def _middle(values: list[float]) -> float | None:
-    """Their interquartile mean."""
-    cut = len(values) // 4
-    return fmean(sorted(values)[cut : len(values) - cut]) if values else None
 
 
 def _trials(runs: Sequence[Record]) -> int:

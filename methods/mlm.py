@@ -171,7 +171,7 @@ class MLM(Full):
         hidden = self.backbone.hidden(**{**inputs, "input_ids": masked})
         logits = self.mlm_head(hidden[selected], self.backbone.get_input_embeddings().weight)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # 16 bits are too few for sums
-        wanted, rows = ids[selected], selected.nonzero()[:, 0]
+        wanted = ids[selected]
         found = torch.stack(
             [
                 F.cross_entropy(logits, wanted, reduction="none"),
@@ -180,5 +180,6 @@ class MLM(Full):
             ],
             -1,
         )
-        statistics = found.new_zeros(len(ids), STATISTICS).index_add(0, rows, found)
-        return statistics, self.backbone.pool(hidden, mask)
+        every = found.new_zeros(*ids.shape, STATISTICS)
+        every[selected] = found  # summed along the text: adding up by index has no fixed order on a GPU
+        return every.sum(1), self.backbone.pool(hidden, mask)

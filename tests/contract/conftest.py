@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import string
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ from bench.method import Method
 from bench.spec import RunSpec
 from bench.task import TaskSpec
 from tasks.text import TextTask
+
+ACCELERATOR = os.environ.get("BENCH_TEST_ACCELERATOR", "cpu")
+"""Where the runs of contract tests train; `gpu` says whether the methods hold there too."""
 
 CLASSES = TaskSpec(
     name="toy/classes",
@@ -112,7 +116,7 @@ class Lab:
             "lr": kind.learning_rate,
             "max_steps": 20,
             "batch_size": 16,
-            "accelerator": "cpu",
+            "accelerator": ACCELERATOR,
             "method_options": asdict(kind.Config(**given["options"])),
             "head": asdict(HeadConfig(**given["head"])),
             "optim": asdict(OptimConfig(**given["optim"])),

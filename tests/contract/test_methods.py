@@ -268,6 +268,14 @@ def test_a_seed_repeats_a_run_and_another_does_not(
     assert other.losses != first.losses[:2]
 
 
+def test_convolutions_add_up_in_one_order_while_a_run_lasts(lab: Any) -> None:
+    cudnn, seen = torch.backends.cudnn, list[bool]()
+    before = cudnn.deterministic
+    lab.run(lab.spec("lora", max_steps=2), tell=lambda step: seen.append(cudnn.deterministic))
+    assert seen == [True, True]
+    assert cudnn.deterministic is before is False
+
+
 @each
 def test_export_is_what_trains_and_loads_back(
     trained: Trained, lab: Any, tmp_path: Path, name: str, options: dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,25 @@ def test_a_backbone_that_is_not_there(bench: Bench, name: str) -> None:
     outcome = bench("--method", "lora", "--task", "glue/cola", backbone=name)
     assert outcome.code == 3
     assert name in three_parts(outcome)[0]
+
+
+@pytest.mark.parametrize(("package", "todo"), [("lowrank-bench", "pip install -e "), ("timm", "pip install timm")])
+def test_a_package_is_not_installed(
+    bench: Bench, fitted: list[Any], monkeypatch: pytest.MonkeyPatch, package: str, todo: str
+) -> None:
+    there = metadata.version
+
+    def version(name: str) -> str:
+        if name == package:
+            raise metadata.PackageNotFoundError(name)
+        return there(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    outcome = bench("--method", "lora", "--task", "glue/cola")
+    assert outcome.code == 3
+    said = three_parts(outcome)
+    assert f"{package} is not installed" in said[0] and todo in said[2]
+    assert not fitted
 
 
 def test_one_backbone_of_two_is_not_there(bench: Bench, tiny_bert: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from bench import record
 from leaderboard.grouping import number
-from leaderboard.markdown import escape, render, render_folder
+from leaderboard.markdown import escape, render
 from leaderboard.score import Stat, rows, tables
 from leaderboard.text import figure
 
@@ -362,13 +362,13 @@ def test_a_folder_with_a_broken_file(tmp_path, grid):
         record.write(one, record.folder(tmp_path, one["run_id"]))
     (tmp_path / ("f" * 16)).mkdir()
     (tmp_path / ("f" * 16) / record.FILE).write_text("{")
-    text, [problem] = render_folder(tmp_path)
-    assert text == render(records) and "f" * 16 in problem.what
+    found, [problem] = record.load_all(tmp_path)
+    assert render(found) == render(records) and "f" * 16 in problem.what
 
 
 def test_nothing_to_show(tmp_path, run):
     assert render([]) == "No scores yet.\n"
-    assert render_folder(tmp_path / "none") == ("No scores yet.\n", [])
+    assert record.load_all(tmp_path / "none") == ([], [])
     assert parse(render([run("lora", "cola", 0)]))[0][1][0] == "lora ¹"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboard.intervals import bootstrap, difference, interquartile
+from leaderboard.intervals import bootstrap, difference, interquartile, middle
 from leaderboard.marks import marks
 from leaderboard.score import rows, tables
 
@@ -79,7 +79,9 @@ def test_interquartile_mean_equals_rliable_and_scipy(records, scores, rliable):
 @pytest.mark.parametrize("count", range(1, 14))
 def test_interquartile_mean_of_few_values_equals_scipy(count):
     values = np.random.default_rng(count).normal(size=(3, count))
-    assert interquartile(values) == pytest.approx(stats.trim_mean(values, 0.25, axis=1), rel=1e-13)
+    expected = stats.trim_mean(values, 0.25, axis=1)
+    assert interquartile(values) == pytest.approx(expected, rel=1e-13)
+    assert [middle(row) for row in values.tolist()] == pytest.approx(expected, rel=1e-13)
 
 
 def test_average_rank_equals_scipy(records, scores):

@@ -22,10 +22,11 @@ from bench.method import Method
 from bench.spec import RunSpec
 
 METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
+STANDARDISED = {"standardise": True}
 COMPRESSED = {"form": "compressed", "rank": 4}
 CASES = [(name, {}) for name in METHODS] + [("deeplora", COMPRESSED), ("lora", {"target": "all-linear", "rank": 3})]
 CASES += [("lora", {"dora": True, "lr_ratio": 4.0}), ("lora", {"init": "pissa", "rank": 3})]
-CASES += [("adapter", {"bottleneck": 5, "activation": "gelu"}), ("adapterdrop", {"n": 1})]
+CASES += [("linear", STANDARDISED), ("adapter", {"bottleneck": 5, "activation": "gelu"}), ("adapterdrop", {"n": 1})]
 CASES += [(name, {"rank": 3}) for name in ("lowrank", "galore", "apollo") if name in METHODS]
 CASES += [("peft:vera", {"r": 4}), ("peft:ia3", {"target": "all-linear"}), ("peft:oft", {"oft_block_size": 8})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" if options else name for name, options in CASES]
@@ -38,8 +39,9 @@ WIDTH, INNER, LAYERS = 32, 64, 2
 QV = [(WIDTH, WIDTH)] * 2 * LAYERS
 ALL_LINEAR = [*[(WIDTH, WIDTH)] * 4, (INNER, WIDTH), (WIDTH, INNER)] * LAYERS
 HEAD = 2 * WIDTH + 2
-BESIDE = re.compile(r"\.start_[ab]$|\.vera_[AB]\.default$")
-"""Frozen tensors that an export holds beside what trains: PiSSA's start, from which ΔW counts; VeRA's projections."""
+BESIDE = re.compile(r"\.start_[ab]$|\.vera_[AB]\.default$|^(mean|deviation)$")
+"""Frozen tensors that an export holds beside what trains: PiSSA's start, from which ΔW counts; VeRA's projections; what
+linear shifts and scales features by."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,8 @@ FROM_ELSEWHERE = {"lowrank"}
 """Methods that start from another network than the backbone; what they start from is in tests of their own."""
 WHOLE = {"full", "galore", "apollo", "lowrank", "dropout"}
 """Methods that train the whole network."""
-each_from_backbone = pytest.mark.parametrize(("name", "options"), [c for c in CASES if c[0] not in FROM_ELSEWHERE])
+FROM_BACKBONE = [c for c in CASES if c[0] not in FROM_ELSEWHERE and c[1] is not STANDARDISED]
+each_from_backbone = pytest.mark.parametrize(("name", "options"), FROM_BACKBONE)
 
 
 @each_from_backbone
@@ -170,7 +173,7 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
 def test_stored_bytes_are_those_of_what_trains(trained: Trained, name: str, options: dict[str, Any]) -> None:
     run = trained(name, options)
     beside = sum(t.numel() for n, t in run.method.export().items() if BESIDE.search(n))
-    assert (beside > 0) == (options.get("init") == "pissa" or name == "peft:vera")
+    assert (beside > 0) == (options.get("init") == "pissa" or name == "peft:vera" or options is STANDARDISED)
     assert run.result["params"]["stored_bytes"] == 4 * (run.result["params"]["trainable"] + beside)
     assert (run.directory / FILE).stat().st_size > run.result["params"]["stored_bytes"]
 

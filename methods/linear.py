@@ -37,6 +37,8 @@ class Linear(Method):
         """Shift and scale each feature by its mean and deviation over the first global batch."""
 
     config: Config
+    mean: Tensor
+    deviation: Tensor
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone, and look at the features of the first batch where that is asked for.

@@ -120,8 +120,11 @@ def test_a_key_that_no_method_knows_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"method\.gama"):
         resolve_all(["method.gama=1"], ["full", "deeplora"])
     with pytest.raises(UsageError, match=r"method\.rank") as caught:
-        resolve_all(["method.rank=1"], ["full", "linear"])
+        resolve_all(["method.rank=1"], ["full"])
     assert "no options" in caught.value.known
+    with pytest.raises(UsageError, match=r"method\.rank") as caught:
+        resolve_all(["method.rank=1"], ["full", "linear"])
+    assert caught.value.known == "options of method full or linear: method.standardise"
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:

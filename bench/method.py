@@ -198,7 +198,11 @@ class Method(LightningModule):
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (B, classes), scores (B,) for regression, or (B, k) of k numbers each."""
-        return self.predict(F.dropout(self.backbone(**inputs), self.head_config.dropout, self.training))
+        return self.predict(F.dropout(self.features(inputs), self.head_config.dropout, self.training))
+
+    def features(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What the head sees, before dropout: the backbone's pooled features (B, D)."""
+        return self.backbone(**inputs)
 
     def predict(self, pooled: Tensor) -> Tensor:
         """What the head makes of pooled features (B, D)."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import UsageError
@@ -59,12 +58,10 @@ class Linear(Method):
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation.clamp_min(floor) if floor > 0 else torch.ones_like(deviation))
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """As every method's, of standardised features where that is asked for."""
-        if not self.config.standardise:
-            return super().forward(inputs)
-        pooled = (self.backbone(**inputs) - self.mean) / self.deviation
-        return self.predict(F.dropout(pooled, self.head_config.dropout, self.training))
+    def features(self, inputs: dict[str, Tensor]) -> Tensor:
+        """As every method's, shifted and scaled where that is asked for."""
+        pooled = super().features(inputs)
+        return (pooled - self.mean) / self.deviation if self.config.standardise else pooled
 
     def export(self) -> dict[str, Tensor]:
         """The head, and what its features are shifted and scaled by."""

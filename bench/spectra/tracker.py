@@ -258,8 +258,8 @@ class SpectrumTracker(Callback):
 
     @contextmanager
     def _timed(self) -> Generator[None]:
-        """Without gradients, and on the clock; one inside another counts once."""
-        if self._busy:
+        """Without gradients, and on the clock; one inside another counts once, and no tracking takes no time."""
+        if self._busy or not self.at:
             yield
             return
         self._wait()

@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from bench.errors import OK, BenchError, EnvironmentProblem
-from bench.record import FILE
-from leaderboard import page
+from bench.core.errors import OK, BenchError, EnvironmentProblem
+from bench.records.record import FILE
+from leaderboard.render import page
 
 EVERY_S = 3.0
 """Seconds between two questions of a page for a newer board."""

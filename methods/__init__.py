@@ -1,1 +1,1 @@
-"""One file per training method; `bench/registry.py` names them."""
+"""One file per training method; `bench/core/registry.py` names them."""

@@ -1,1 +1,1 @@
-"""One file per family of tasks; `bench/registry.py` names them."""
+"""One file per family of tasks; `bench/core/registry.py` names them."""

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from bench.config import HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
-from bench.spec import RunSpec
+from bench.config.sections import HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
+from bench.records.spec import RunSpec
+
+pytest_plugins = ["lab"]
+"""Fixtures that train small runs, in tests/support/lab.py."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

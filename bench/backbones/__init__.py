@@ -12,14 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from bench import registry
-from bench.config import BackboneConfig, HeadConfig
-from bench.errors import EnvironmentProblem, UsageError, did_you_mean
+from bench.config.sections import BackboneConfig, HeadConfig
+from bench.core import registry
+from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bench.task import TaskSpec
+    from bench.api.task import TaskSpec
 
 WEIGHT_FILES = ("*.safetensors",)
 TEXT_FILES = (

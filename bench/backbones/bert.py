@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.backbones import TEXT_FILES, Backbone, built, sha256
 from bench.backbones.minilm import package
-from bench.config import BackboneConfig, in_range
-from bench.errors import EnvironmentProblem
+from bench.config.sections import BackboneConfig, in_range
+from bench.core.errors import EnvironmentProblem
 
 
 class BERT:

@@ -11,12 +11,12 @@ from transformers import BertConfig, BertModel
 from bench.backbones.bert import BERT
 from bench.backbones.encoder import Pooled, load_tokenizer
 from bench.backbones.seeding import seeded
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.api.task import TaskSpec
     from bench.backbones import Backbone
-    from bench.config import HeadConfig
-    from bench.task import TaskSpec
+    from bench.config.sections import HeadConfig
 
 
 class RandomBert(Pooled):

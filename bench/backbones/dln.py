@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.backbones import Backbone, built
-from bench.config import BackboneConfig, in_range
+from bench.config.sections import BackboneConfig, in_range
 
 
 class DLN:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from bench.api.task import TaskSpec
 from bench.backbones import Backbone
 from bench.backbones.dropout import CONFIG_RATES
-from bench.config import HeadConfig
-from bench.task import TaskSpec
+from bench.config.sections import HeadConfig
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()

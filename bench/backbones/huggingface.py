@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.backbones import TEXT_FILES, WEIGHT_FILES, Backbone, from_folder
-from bench.config import BackboneConfig
-from bench.errors import EnvironmentProblem
-from bench.hub import unreachable
+from bench.config.sections import BackboneConfig
+from bench.core.errors import EnvironmentProblem
+from bench.core.hub import unreachable
 
 
 class HuggingFace:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import gcd
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.task import TaskSpec
+    from bench.api.task import TaskSpec
 
 TOKENS = 1024
 """Patches that are taken without being asked for; attention costs their square."""

@@ -16,9 +16,9 @@ from bench.backbones.seeding import generator
 from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
 
 if TYPE_CHECKING:
+    from bench.api.task import TaskSpec
     from bench.backbones import Backbone
-    from bench.config import HeadConfig
-    from bench.task import TaskSpec
+    from bench.config.sections import HeadConfig
 
 Init = Literal["orthogonal", "gaussian"]
 

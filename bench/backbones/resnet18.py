@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.backbones import Backbone, built
-from bench.config import BackboneConfig
+from bench.config.sections import BackboneConfig
 
 
 class ResNet18:

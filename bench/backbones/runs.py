@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench import record, registry
+from bench.api.task import TaskSpec
 from bench.backbones import Backbone, content_hash, from_folder, shapes
-from bench.config import BackboneConfig, HeadConfig
-from bench.errors import EnvironmentProblem, UsageError
-from bench.task import TaskSpec
+from bench.config.sections import BackboneConfig, HeadConfig
+from bench.core import registry
+from bench.core.errors import EnvironmentProblem, UsageError
+from bench.records import record
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.backbones import Backbone, built, content_hash, sha256, shapes
-from bench.config import BackboneConfig
-from bench.errors import EnvironmentProblem, UsageError, did_you_mean
-from bench.hub import unreachable
+from bench.config.sections import BackboneConfig
+from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
+from bench.core.hub import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

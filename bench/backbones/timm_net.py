@@ -20,12 +20,12 @@ from bench.backbones.seeding import seeded
 from bench.backbones.timm_model import Timm
 from bench.backbones.vgg11 import VGG11
 from bench.backbones.vit import ViT
-from bench.errors import EnvironmentProblem, UsageError
+from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
+    from bench.api.task import TaskSpec
     from bench.backbones import Backbone
-    from bench.config import HeadConfig
-    from bench.task import TaskSpec
+    from bench.config.sections import HeadConfig
 
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""

@@ -13,8 +13,8 @@ from typing import Any
 from bench import __version__
 from bench.cli import output
 from bench.cli.parser import Parser
-from bench.errors import INTERRUPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
-from bench.guard import check_packages
+from bench.core.errors import INTERRUPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.env.preflight import check_packages
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("bench.cli.run", "train methods on tasks and record what came out"),

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import emit
 from bench.cli.parser import Parser, common, listed
-from bench.errors import OK, EnvironmentProblem, UsageError
+from bench.core.errors import OK, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from leaderboard.compare import Comparison
-    from leaderboard.sides import Side
+    from leaderboard.compare.comparison import Comparison
+    from leaderboard.compare.sides import Side
 
 ENDINGS = (".html", ".png")
 EXAMPLES = (
@@ -63,7 +63,7 @@ def handle(options: argparse.Namespace) -> int:
             f"--figure: {path} names no known format", f"known: {', '.join(ENDINGS)}", "Such as --figure compare.html."
         )
     a, b = _sides(options)
-    from leaderboard.compare import compare
+    from leaderboard.compare.comparison import compare
 
     found = compare(a, b)
     if path:
@@ -71,7 +71,7 @@ def handle(options: argparse.Namespace) -> int:
     if options.json:
         emit(as_json(found))
     else:
-        from leaderboard.compare_text import render
+        from leaderboard.compare.text import render
 
         sys.stdout.write(render(found))
     return OK
@@ -90,9 +90,9 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def _sides(options: argparse.Namespace) -> tuple[Side, Side]:
-    from bench.record import load_all
-    from leaderboard.select import Selection
-    from leaderboard.sides import pair
+    from bench.records.record import load_all
+    from leaderboard.compare.sides import pair
+    from leaderboard.tables.select import Selection
 
     folder: Path = options.runs.expanduser()
     records, problems = load_all(folder)

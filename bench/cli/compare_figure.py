@@ -9,19 +9,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from bench.errors import BenchError, UsageError
+from bench.core.errors import BenchError, UsageError
 from bench.figures import Figure, Panel, Series
 from bench.figures.style import plain
-from bench.record import Record, folder
+from bench.records.record import Record, folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bench.spectra.store import Spectrum
-    from leaderboard.compare import Comparison
-    from leaderboard.ratios import LayerPair
-    from leaderboard.sides import Side
+    from bench.spectra.files.store import Spectrum
+    from leaderboard.compare.comparison import Comparison
+    from leaderboard.compare.ratios import LayerPair
+    from leaderboard.compare.sides import Side
 
 LAYERS = 12
 """So many layers at most have a panel for their singular values, evenly spread over depth."""
@@ -151,7 +151,7 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
     """Per layer the spectra of ΔW of the runs that stored them and came to an end that is finite."""
     import numpy as np
 
-    from bench.spectra.store import FILE, read
+    from bench.spectra.files.store import FILE, read
 
     found: defaultdict[str, list[Spectrum]] = defaultdict(list)
     missing = 0

@@ -6,7 +6,7 @@ import argparse
 
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, common
-from bench.errors import ENVIRONMENT, OK
+from bench.core.errors import ENVIRONMENT, OK
 
 EXAMPLES = ("bench doctor", "bench doctor --json")
 
@@ -24,7 +24,7 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     """Run every check and print what it found."""
-    from bench.doctor import examine
+    from bench.env.doctor import examine
 
     findings = examine()
     broken = [finding for finding in findings if finding.state == "broken"]

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import registry
 from bench.cli.output import emit
 from bench.cli.parser import Parser, common
-from bench.errors import OK, EnvironmentProblem, UsageError
+from bench.core import registry
+from bench.core.errors import OK, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     """Find the run, translate its tensors, write the directory."""
-    from bench.record import FILE, find, read
+    from bench.records.record import FILE, find, read
 
     given, out = Path(options.run).expanduser(), options.out.expanduser()
     if (given / FILE).is_file():
@@ -43,7 +43,7 @@ def handle(options: argparse.Namespace) -> int:
     else:
         record = find(out, options.run)
     tensors = _tensors(record, out / record["run_id"])
-    from bench.exchange import write_folder
+    from bench.api.peft import write_folder
 
     spec, folder = record["spec"], options.peft.expanduser()
     kind: type[Any] = registry.load("methods", spec["method"])
@@ -75,7 +75,7 @@ def _tensors(record: dict[str, Any], folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from bench.fit import FILE
+    from bench.training.trainer import FILE
 
     file = folder / FILE
     if not file.is_file():

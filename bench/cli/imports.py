@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.cli.mirrors import split
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.errors import OK, SOME_FAILED
+from bench.core.errors import OK, SOME_FAILED
 
 EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench leaderboard --runs imported")
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common, listed, port
-from bench.errors import OK, EnvironmentProblem, UsageError
+from bench.core.errors import OK, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from leaderboard.formats import Made
+    from leaderboard.render.formats import Made
 
 RESULTS = Path("leaderboard") / "results"
 FORMATS = ("md", "csv", "tex", "json", "html")
@@ -93,9 +93,9 @@ def handle(options: argparse.Namespace) -> int:
 
 def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
     """The tables that are asked for; `live` accepts that there is nothing yet."""
-    from bench.record import load_all
-    from leaderboard.formats import BASELINE, make
-    from leaderboard.select import Selection
+    from bench.records.record import load_all
+    from leaderboard.render.formats import BASELINE, make
+    from leaderboard.tables.select import Selection
 
     folder: Path = options.runs.expanduser()
     if not live and not any(folder.glob("*/record.json")):
@@ -128,7 +128,7 @@ def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
 
 
 def _check_baseline(name: str, made: Made) -> None:
-    from bench.errors import did_you_mean
+    from bench.core.errors import did_you_mean
 
     if any(table.baseline for table in made.tables):
         return
@@ -142,7 +142,7 @@ def _check_baseline(name: str, made: Made) -> None:
 
 
 def _say_published(made: Made) -> None:
-    from leaderboard.published import models
+    from leaderboard.tables.published import models
 
     if not any(table.published for table in made.tables):
         told = f"published figures are there for {', '.join(models())} on GLUE; none of these rows is of them"
@@ -150,14 +150,14 @@ def _say_published(made: Made) -> None:
 
 
 def _text(options: argparse.Namespace, made: Made) -> str:
-    from leaderboard import formats
+    from leaderboard.render import formats
 
     ending = options.output.suffix.removeprefix(".") if options.output else ""
     return formats.FORMATS[options.format or (ending if ending in FORMATS else "md")](made)
 
 
 def _write(options: argparse.Namespace, text: str) -> None:
-    from bench.figures import files
+    from bench.core import files
 
     if options.output is None:
         sys.stdout.write(text)
@@ -171,7 +171,7 @@ def _write(options: argparse.Namespace, text: str) -> None:
 
 
 def _draw(made: Made, path: Path) -> None:
-    from leaderboard.picture import figure
+    from leaderboard.render.picture import figure
 
     drawn = figure(made.tables)
     from bench.figures import png
@@ -185,7 +185,7 @@ def _draw(made: Made, path: Path) -> None:
 
 def _keep(options: argparse.Namespace) -> int:
     """Write the rendered tables of a results folder, or hold them against its records."""
-    from leaderboard import results
+    from leaderboard.render import results
 
     if options.update:
         paths = results.update(options.update.expanduser())

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import registry
 from bench.cli import names
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.describe import Description, describe, prefixed
-from bench.errors import OK
+from bench.config.help import Description, describe, prefixed
+from bench.core import registry
+from bench.core.errors import OK
 
 KINDS = ("methods", "tasks", "backbones", "runs")
 EXAMPLES = (
@@ -67,7 +67,7 @@ def _row_json(kind: registry.Kind, description: Description) -> dict[str, Any]:
 
 
 def _runs(out: Path, *, as_json: bool) -> int:
-    from bench.record import load_all
+    from bench.records.record import load_all
 
     records, problems = load_all(out)
     for problem in problems:
@@ -93,7 +93,7 @@ def score(record: dict[str, Any]) -> str:
     """`matthews 0.412`, or – without one."""
     if record["metrics"] is None:
         return "–"
-    from leaderboard.text import figure  # not at module top: a user's own package of that name is to be named
+    from leaderboard.render.text import figure
 
     primary = record["metrics"]["primary"]
     return f"{primary['name']} {figure(primary['value'], primary['higher_is_better'])}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
+from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
 
 EXAMPLES = (
     "bench wandb sync --runs results --dry-run",
@@ -66,7 +66,7 @@ def split(path: str | None) -> tuple[str, str]:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from bench.record import load_all
+    from bench.records.record import load_all
     from bench.tracking import account
     from bench.tracking.sync import Sent, sync, waiting
 
@@ -104,7 +104,7 @@ def _report(options: argparse.Namespace) -> int:
         if options.output is None:
             sys.stdout.write(text)
             return OK
-        from bench.figures import files
+        from bench.core import files
 
         try:
             files.replace(options.output.expanduser(), text.encode())

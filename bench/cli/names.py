@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from bench import registry
-from bench.describe import describe
-from bench.errors import UsageError, did_you_mean
+from bench.config.help import describe
+from bench.core import registry
+from bench.core.errors import UsageError, did_you_mean
 
 
 @cache

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bench.errors import UsageError, did_you_mean
+from bench.core.errors import UsageError, did_you_mean
 
 MAX_SEED = 2**32 - 1
 """numpy takes no larger seed."""

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import registry, settings
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.describe import describe
-from bench.errors import CHECK, INTERRUPTED, OK, PREEMPTED, UsageError
-from bench.guard import check
+from bench.config import overrides
+from bench.config.help import describe
+from bench.core import registry
+from bench.core.errors import CHECK, INTERRUPTED, OK, PREEMPTED, UsageError
+from bench.env.preflight import check
 
 EXAMPLES = (
     "bench reproduce --list",
@@ -58,7 +59,7 @@ def handle(options: argparse.Namespace) -> int:
     if not options.name:
         known = ", ".join(registry.entries("experiments"))
         raise UsageError("no experiment is named", f"known experiments: {known}", "`bench reproduce --list`")
-    given = settings.resolve_bare(options.set, "experiments", options.name)
+    given = overrides.resolve_bare(options.set, "experiments", options.name)
     if options.quick:
         given = {**describe("experiments", options.name).attributes.get("quick", {}), **given}
     check()
@@ -68,7 +69,7 @@ def handle(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from bench.experiments.lab import Lab
     from bench.experiments.report import text, write
-    from bench.runner import Preempted, make_folder, stopped
+    from bench.harness.runner import Preempted, make_folder, stopped
 
     kind = registry.load("experiments", options.name)
     words = [word for folder in options.data_dir for word in ("--data-dir", folder)]

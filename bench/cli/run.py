@@ -7,14 +7,15 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
-from bench import registry, settings
 from bench.cli import names
 from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common, count, distinct, listed, positive, seed
-from bench.data import DataRequest
-from bench.errors import OK, UsageError
-from bench.guard import check
-from bench.spec import Precision, Request, Track
+from bench.config import overrides
+from bench.core import registry
+from bench.core.errors import OK, UsageError
+from bench.env.preflight import check
+from bench.records.data import DataRequest
+from bench.records.spec import Precision, Request, Track
 from bench.tracking import check as check_mirror
 
 EXAMPLES = (
@@ -143,19 +144,19 @@ def _how(group: Any) -> None:
 def handle(options: argparse.Namespace) -> int:
     """Check what is cheap, plan, and run."""
     request = make_request(options)
-    settings.resolve_all(request.settings, request.methods, request.families, request.openers)
+    overrides.resolve_all(request.settings, request.methods, request.families, request.openers)
     check()
     check_mirror(options.track)
 
-    from bench.plan import make  # opens data and backbones
-    from bench.plan_words import describe
+    from bench.harness.plan_text import describe
+    from bench.harness.planner import make
 
     plan = make(request)
     if options.dry_run:
         emit(plan.to_json()) if options.json else print(describe(plan))
         return OK
 
-    from bench.runner import execute  # imports torch
+    from bench.harness.runner import execute
 
     return execute(plan, request, json=options.json, verbose=options.verbose)
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import registry
+from bench.api.task import TaskSpec
 from bench.cli import names
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, common
 from bench.cli.show_run import text as run_text
-from bench.config import NAMESPACES
-from bench.describe import Description, Option, describe, namespace
-from bench.errors import OK, UsageError, did_you_mean
-from bench.settings import show as written
-from bench.task import TaskSpec
+from bench.config.help import Description, Option, describe, namespace
+from bench.config.overrides import show as written
+from bench.config.sections import NAMESPACES
+from bench.core import registry
+from bench.core.errors import OK, UsageError, did_you_mean
 
 EXAMPLES = (
     "bench show deeplora",
@@ -158,7 +158,7 @@ def _experiment(name: str) -> tuple[dict[str, Any], str]:
 
 
 def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
-    from bench.record import find
+    from bench.records.record import find
 
     if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
         known = [name for kind in registry.BUILTIN for name in registry.entries(kind)]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.config import QUANTITIES
-from bench.errors import OK, SOME_FAILED, UsageError
+from bench.config.sections import QUANTITIES
+from bench.core.errors import OK, SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
     from bench.figures import Figure
-    from bench.spectra.measured import Row
+    from bench.spectra.files.measured import Row
 
 EXAMPLES = (
     "bench spectra 1f3a9c",
@@ -76,7 +76,7 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     """Tell runs and checkpoints apart, and show what was found."""
-    from bench import record
+    from bench.records import record
 
     what: str = options.what
     folder = Path(what).expanduser()

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import record
 from bench.cli.spectra import SHOWN, publish
-from bench.errors import UsageError, did_you_mean
+from bench.core.errors import UsageError, did_you_mean
+from bench.records import record
 
 if TYPE_CHECKING:
     from bench.figures import Figure
-    from bench.spectra.measured import Row
-    from bench.spectra.store import Spectrum
+    from bench.spectra.files.measured import Row
+    from bench.spectra.files.store import Spectrum
 
 MATRIX = {
     "updates": "ΔW",
@@ -70,7 +70,7 @@ def show(options: argparse.Namespace) -> int:
 
 def _stored(folder: Path) -> Sequence[Spectrum]:
     """Spectra over training, or none where the run was not tracked."""
-    from bench.spectra.store import FILE, read
+    from bench.spectra.files.store import FILE, read
 
     return read(folder / FILE).spectra if (folder / FILE).is_file() else ()
 
@@ -116,7 +116,7 @@ def _row(one: Spectrum, found: record.Record) -> Row:
     """A layer after the last step that was looked at."""
     import torch
 
-    from bench.spectra.measured import Row, numbers
+    from bench.spectra.files.measured import Row, numbers
 
     allowed = {rank["layer"]: int(rank["nominal"]) for rank in found["ranks"]} if one.of == "updates" else {}
     last = torch.tensor(one.values[-1:]).flatten()
@@ -128,7 +128,7 @@ def _row(one: Spectrum, found: record.Record) -> Row:
 
 def _from_record(found: record.Record) -> list[Row]:
     """The spectra of ΔW at the end, as every record has them."""
-    from bench.spectra.measured import Row
+    from bench.spectra.files.measured import Row
 
     return [
         Row(
@@ -154,7 +154,7 @@ def _say_none_stored(found: record.Record, rows: Sequence[Row]) -> None:
 
 
 def _over_training(title: str, spectra: Sequence[Spectrum], layer: str, rows: Sequence[Row]) -> Figure | None:
-    from bench.spectra.profile import over_training
+    from bench.spectra.files.profile import over_training
 
     of = spectra[0].of
     ways = ", ".join(dict.fromkeys(one.how for one in spectra))
@@ -166,7 +166,7 @@ def _over_training(title: str, spectra: Sequence[Spectrum], layer: str, rows: Se
 def _profile(title: str, rows: Sequence[Row], what: str, before: Sequence[Any], caption: str) -> Figure:
     """The panels `before`, and the profile over depth after the last step."""
     from bench.figures import Figure
-    from bench.spectra.profile import over_depth
+    from bench.spectra.files.profile import over_depth
 
     shown = {name: SHOWN[name] for name in ("effective", "norm")}
     after = over_depth(rows, what, shown) if any(not row.error for row in rows) else []

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.spectra import SHOWN
-from bench.errors import EnvironmentProblem, UsageError
+from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from bench.figures import Figure
-    from bench.spectra.measured import Row
-    from bench.spectra.stored import Contents
+    from bench.spectra.files.measured import Row
+    from bench.spectra.files.stored import Contents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Found:
     def figure(self) -> Figure | None:
         """The profile over depth, or None where no layer has a spectrum."""
         from bench.figures import Figure
-        from bench.spectra.profile import over_depth
+        from bench.spectra.files.profile import over_depth
 
         if all(row.error for row in self.rows):
             return None
@@ -55,10 +55,10 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Found
         EnvironmentProblem: it is not there, cannot be read, or holds no matrix.
         UsageError: it is pickled, or is an adapter whose ΔW cannot be told.
     """
-    from bench.spectra import adapters
-    from bench.spectra.locate import locate, weight_files
-    from bench.spectra.measured import deltas, matrices
-    from bench.spectra.stored import contents
+    from bench.spectra.files import adapters
+    from bench.spectra.files.locate import locate, weight_files
+    from bench.spectra.files.measured import deltas, matrices
+    from bench.spectra.files.stored import contents
 
     path = locate(what, revision)
     if (found := _adapter(path)) is not None:
@@ -83,7 +83,7 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Found
 
 def _adapter(path: Path) -> Any:
     """ΔW by layer, or None where there is no adapter."""
-    from bench.spectra import adapters
+    from bench.spectra.files import adapters
 
     if path.is_dir():
         return adapters.of_folder(path) if adapters.is_folder(path) else None
@@ -94,8 +94,8 @@ def _adapter(path: Path) -> Any:
 
 def _difference(own: Contents, base: Contents, what: str, original: str, *, every: bool) -> Found:
     """Spectra of tuned minus base, of the layers that both have in one shape."""
-    from bench.spectra.measured import matrices
-    from bench.spectra.stored import Difference
+    from bench.spectra.files.measured import matrices
+    from bench.spectra.files.stored import Difference
 
     before = {one.name: one for one in base.matrices}
     after = {one.name: one for one in own.matrices}

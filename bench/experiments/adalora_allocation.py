@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from bench.config import in_range
+from bench.config.sections import in_range
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import listed, mean, spearman
 

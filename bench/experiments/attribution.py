@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from bench.errors import EnvironmentProblem
-from bench.method import Method
+from bench.api.method import Method
+from bench.core.errors import EnvironmentProblem
 
 Attribution = Literal["integrated-gradients", "occlusion"]
 Cut = Callable[["Directions", int], Tensor]

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.config import in_range
-from bench.errors import Diverged, UsageError
+from bench.config.sections import in_range
+from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import listed, mean, spearman
 
 if TYPE_CHECKING:
+    from bench.api.method import Method
     from bench.figures import Figure
-    from bench.method import Method
 
 MOMENTS = 12
 ZERO_ERROR = 0.999

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config import in_range
+from bench.config.sections import in_range
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, effective, grouped, listed, mean, score, words
-from bench.record import Record
+from bench.records.record import Record
 
 if TYPE_CHECKING:
     from bench.figures import Figure

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.config import in_range
+from bench.config.sections import in_range
 from bench.experiments import Check, Control, Experiment, Outcome
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config import in_range
-from bench.errors import UsageError
+from bench.config.sections import in_range
+from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import listed, mean
 from bench.experiments.updates import PENULTIMATE, Trained, energy, gaussian, train

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.config import in_range
-from bench.errors import UsageError
+from bench.config.sections import in_range
+from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, listed, mean, words
 
 if TYPE_CHECKING:
+    from bench.api.method import Method
     from bench.experiments.attribution import Directions
     from bench.figures import Figure
-    from bench.method import Method
 
 ALIKE = 0.9
 """Mean cosine with the attribution of the whole ΔW: at an angle of 26°, four fifths of it."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError
-from bench.record import Record
+from bench.core.errors import BenchError
+from bench.records.record import Record
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
-    from bench.method import Method
-    from bench.plan import Cell, Plan
-    from bench.spec import Request
+    from bench.api.method import Method
+    from bench.harness.planner import Cell, Plan
+    from bench.records.spec import Request
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class Lab:
             UsageError, EnvironmentProblem: as `bench run`.
             BenchError: a run did not end well.
         """
-        from bench.runner import train
+        from bench.harness.runner import train
 
         plan, request = self._plan(words, *more)
         records = list(train(plan, request))
@@ -61,7 +61,7 @@ class Lab:
 
         For what a record does not hold. Nothing of it is kept: the same call trains again.
         """
-        from bench.fit import trained
+        from bench.training.trainer import trained
 
         plan, _ = self._plan(words, *more)
         for cell in plan.cells:
@@ -69,7 +69,7 @@ class Lab:
 
     def built(self, words: str, *more: str) -> Iterator[tuple[Method, Any]]:
         """The adapted, untrained method and its data of every cell of `bench run WORDS …`."""
-        from bench.fit import build
+        from bench.training.trainer import build
 
         for cell in self._plan(words, *more)[0].cells:
             data, method, _ = build(cell.spec, cell.task, cell.corpus, cell.backbone)
@@ -81,7 +81,7 @@ class Lab:
 
     def _plan(self, words: str, *more: str) -> tuple[Plan, Request]:
         from bench.cli.run import make_request, parser
-        from bench.plan import make
+        from bench.harness.planner import make
 
         out = ["--out", str(self.folder / "runs"), "--retry"]  # an experiment with a failed run has no answer
         request = make_request(parser().parse_args([*shlex.split(words), *more, *self.words, *out]))

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bench.config import in_range
+from bench.config.sections import in_range
 from bench.experiments.masked_rank import MaskedRank
 from bench.experiments.numbers import listed
-from bench.record import Record
+from bench.records.record import Record
 
 
 class MAERank(MaskedRank):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, listed, mean, words
-from bench.record import Record
+from bench.records.record import Record
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bench.api.method import Method
     from bench.figures import Figure
-    from bench.method import Method
 
 LOW = 0.5
 """Effective rank of low-rank features is at most this share of their width."""
@@ -137,7 +137,7 @@ def profile(method: Method, batches: Any) -> Profile:
     """Ranks of a network's features, in evaluation mode."""
     import torch
 
-    from bench.spectra.sources import modules
+    from bench.spectra.tracking.sources import modules
 
     sums: dict[int, list[Any]] = {}
     mask: Tensor | None = None

@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from bench.method import Method
+from bench.api.method import Method
 
 T = TypeVar("T")
 CHUNK = 256

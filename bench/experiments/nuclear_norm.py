@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config import in_range
-from bench.errors import UsageError
+from bench.config.sections import in_range
+from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, effective, listed, mean, score, words
-from bench.record import Record
+from bench.records.record import Record
 
 if TYPE_CHECKING:
     from bench.figures import Figure

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bench.record import Record
+from bench.records.record import Record
 
 K = TypeVar("K", bound=Hashable)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config import in_range
+from bench.config.sections import in_range
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, listed, mean, words
 from bench.experiments.updates import Trained, train

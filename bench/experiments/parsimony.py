@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.config import in_range
-from bench.errors import Diverged, UsageError
+from bench.config.sections import in_range
+from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.config import in_range
-from bench.errors import Diverged, UsageError
+from bench.config.sections import in_range
+from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.parsimony import one_thread
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.cli.output import table
-from bench.figures.files import replace
+from bench.core.files import replace
 
 if TYPE_CHECKING:
     from bench.experiments import Check, Control, Outcome

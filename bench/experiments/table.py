@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import registry
-from bench.describe import describe
-from bench.settings import show
+from bench.config.help import describe
+from bench.config.overrides import show
+from bench.core import registry
 
 
 def lines(folder: Path) -> Iterator[str]:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.experiments.numbers import score
-from bench.record import Record
-from bench.spectra import store
+from bench.records.record import Record
+from bench.spectra.files import store
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab

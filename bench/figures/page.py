@@ -11,7 +11,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from bench.figures import Axis, Figure, Map, Panel, Series, Table, files, style
+from bench.core import files
+from bench.figures import Axis, Figure, Map, Panel, Series, Table, style
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 """The browser itself refuses whatever the page would load."""

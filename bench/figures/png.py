@@ -18,7 +18,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from bench.figures import Axis, Figure, Map, Panel, Series, files, style
+from bench.core import files
+from bench.figures import Axis, Figure, Map, Panel, Series, style
 
 DPI = 200
 WIDTH, HEIGHT = 4.2, 3.1

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench.errors import EnvironmentProblem
-from bench.record import Record
+from bench.core.errors import EnvironmentProblem
+from bench.records.record import Record
 
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
 """What `--track` takes → packages, one of which it needs, and that do not come with lowrank-bench."""

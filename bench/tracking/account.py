@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from bench.errors import EnvironmentProblem
-from bench.hub import silence
+from bench.core.errors import EnvironmentProblem
+from bench.core.hub import silence
 
 PROJECT = "lowrank-bench"
 SERVER = "https://api.wandb.ai"

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench.record import Record
+from bench.records.record import Record
 from bench.tracking.send import config, series, summary
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bench.errors import EnvironmentProblem
+from bench.core.errors import EnvironmentProblem
 
 TITLE = "lowrank-bench: score, parameters, rank"
 ABOUT = "How good is each method, how few parameters does it train, and what rank does it really use?"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench import record
-from bench.errors import BenchError, EnvironmentProblem
+from bench.core.errors import BenchError, EnvironmentProblem
+from bench.records import record
 
 LARGEST = 64 * 2**20
 """A larger `record.json` is none of ours."""

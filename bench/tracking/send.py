@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from bench.record import FILE, Record
+from bench.records.record import FILE, Record
 from bench.tracking.account import hidden, project
 
 ADAPTER = "adapter.safetensors"
@@ -96,7 +96,7 @@ def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
     import torch
 
     from bench.spectra import effective_rank
-    from bench.spectra.store import read
+    from bench.spectra.files.store import read
 
     for layer, one in read(path).layers("updates").items():
         for step, values in zip(one.steps.tolist(), one.values, strict=True):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench import record
-from bench.record import Record
+from bench.records import record
+from bench.records.record import Record
 from bench.tracking.account import hidden
 
 _OFFLINE = re.compile(r"offline-run-[0-9]{8}_[0-9]{6}-[0-9a-f]{16}")

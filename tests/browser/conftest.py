@@ -10,7 +10,7 @@ import boards
 import pytest
 from looking import Opened, Show
 
-from leaderboard.page import render
+from leaderboard.render.page import render
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from looking import Opened
 
-from leaderboard import text
-from leaderboard.grouping import number
-from leaderboard.table import Stat
+from leaderboard.render import text
+from leaderboard.tables.grouping import number
+from leaderboard.tables.table import Stat
 
 DRAW = random.Random(0)
 VALUES = [DRAW.choice([1, -1]) * DRAW.random() * 10 ** DRAW.uniform(-7, 9) for _ in range(300)]

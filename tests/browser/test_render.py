@@ -11,7 +11,7 @@ from base64 import b64decode
 import boards
 from plotly.offline import get_plotlyjs
 
-from leaderboard.page import dumps, render, without_library
+from leaderboard.render.page import dumps, render, without_library
 
 
 def test_size() -> None:

@@ -17,7 +17,7 @@ import boards
 import pytest
 from looking import Show
 
-from bench.errors import EnvironmentProblem
+from bench.core.errors import EnvironmentProblem
 from leaderboard import serve
 
 
@@ -135,7 +135,7 @@ def test_a_port_in_use_is_an_environment_problem(served: Served) -> None:
 CODE = """
 import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in its background ignores it
-from leaderboard.serve import serve
+from leaderboard import serve
 sys.exit(serve(lambda: {}, pathlib.Path("."), sys.argv[1], 0))
 """
 

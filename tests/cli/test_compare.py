@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import record
 from bench.cli import main
-from bench.spectra import store
+from bench.records import record
+from bench.spectra.files import store
 
 Captured = pytest.CaptureFixture[str]
 
@@ -107,8 +107,8 @@ def test_a_figure(runs: Path, tmp_path: Path, name: str, capsys: Captured) -> No
 
 def drawn(runs: Path, a: str, b: str) -> tuple[Any, list[str]]:
     from bench.cli.compare_figure import figure
-    from leaderboard.compare import compare as held
-    from leaderboard.sides import pair
+    from leaderboard.compare.comparison import compare as held
+    from leaderboard.compare.sides import pair
 
     sides = pair(record.load_all(runs)[0], a, b)
     return figure(held(*sides), sides, runs)

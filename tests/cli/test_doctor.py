@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import doctor, hub
 from bench.cli import main
-from bench.doctor import CHECKS, Finding, examine
+from bench.core import hub
+from bench.env import doctor
+from bench.env.doctor import CHECKS, Finding, examine
 
 
 def only(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Finding]:

@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench import __version__, doctor, record, settings
+from bench import __version__
 from bench.cli import VERBS, main, run, verb_module
-from bench.errors import OK, USAGE
+from bench.config import overrides
+from bench.core.errors import OK, USAGE
+from bench.env import doctor
+from bench.records import record
 from bench.tracking import account, report, restore, sync
 from leaderboard import serve
 
@@ -118,7 +121,7 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
         options, rest = run.parser().parse_known_args(words[1:])
         assert rest == []
         request = run.make_request(options)
-        settings.resolve_all(request.settings, request.methods, request.families, request.openers)
+        overrides.resolve_all(request.settings, request.methods, request.families, request.openers)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

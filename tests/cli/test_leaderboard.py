@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench import record
 from bench.cli import main
+from bench.records import record
 
 Captured = pytest.CaptureFixture[str]
 FORMATS = ("md", "csv", "tex", "json", "html")

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from bench import record, registry, source
 from bench.cli import BROKEN_PIPE, main
 from bench.cli.output import table
+from bench.config import source
+from bench.core import registry
+from bench.records import record
 
 MakeRecord = Callable[..., dict[str, Any]]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench import registry
 from bench.cli import main
-from bench.errors import CHECK, OK, USAGE
+from bench.core import registry
+from bench.core.errors import CHECK, OK, USAGE
 
 SHORT = ["--set", "width=12", "--set", "classes=2", "--set", "steps=400"]
 Run = Callable[..., tuple[int, dict[str, Any]]]

@@ -13,9 +13,9 @@ import pytest
 
 from bench.cli import main
 from bench.cli import run as run_verb
-from bench.data import DataRequest
-from bench.errors import DataProblem, UsageError
-from bench.spec import Request
+from bench.core.errors import DataProblem, UsageError
+from bench.records.data import DataRequest
+from bench.records.spec import Request
 
 BASE = ("run", "--method", "lora", "--task", "glue/rte")
 DEFAULT = Request(methods=("lora",), tasks=("glue/rte",))
@@ -36,9 +36,9 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise seen.raises
         return seen.code
 
-    monkeypatch.setitem(sys.modules, "bench.plan", SimpleNamespace(make=make))
-    monkeypatch.setitem(sys.modules, "bench.plan_words", SimpleNamespace(describe=lambda plan: "1 cell"))
-    monkeypatch.setitem(sys.modules, "bench.runner", SimpleNamespace(execute=execute))
+    monkeypatch.setitem(sys.modules, "bench.harness.planner", SimpleNamespace(make=make))
+    monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan: "1 cell"))
+    monkeypatch.setitem(sys.modules, "bench.harness.runner", SimpleNamespace(execute=execute))
     monkeypatch.setattr(run_verb, "check", lambda: None)
     monkeypatch.delenv("BENCH_DATA", raising=False)
     return seen
@@ -195,7 +195,7 @@ def test_wrong_words_are_exit_2_in_three_parts(
 
 
 def test_wrong_words_import_neither_plan_nor_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bench.plan", None)  # importing it now fails
+    monkeypatch.setitem(sys.modules, "bench.harness.planner", None)  # importing it now fails
     monkeypatch.setattr(run_verb, "check", lambda: pytest.fail("checked too early"))
     assert main([*BASE, "--set", "method.rnk=8"]) == 2
 

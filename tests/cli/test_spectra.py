@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bench import record
 from bench.cli import main
-from bench.errors import ENVIRONMENT, OK, SOME_FAILED, USAGE
+from bench.core.errors import ENVIRONMENT, OK, SOME_FAILED, USAGE
+from bench.records import record
 
 RUN = "1f3a9c0123456789"
 LAYERS = [f"encoder.layer.{i}.attention.self.query" for i in range(2)]
@@ -37,7 +37,7 @@ def run(here: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
 @pytest.fixture
 def tracked(run: Path) -> Path:
     """The same with spectra: layer 1 moves farther; gradients end in a NaN."""
-    from bench.spectra.store import FILE, Spectrum, write
+    from bench.spectra.files.store import FILE, Spectrum, write
 
     steps = np.array([0, 10, 40])
     updates = [
@@ -104,7 +104,7 @@ def test_a_run_s_table(tracked: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_layers_not_followed_come_from_the_record(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench.spectra.store import FILE, Spectrum, write
+    from bench.spectra.files.store import FILE, Spectrum, write
 
     one = Spectrum(
         of="updates", layer=LAYERS[1], shape=(384, 384), how="gram", steps=np.array([0]), values=np.array([[1.0, 1.0]])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench import record
+from bench.records import record
 
 NAMES = ("ann", "bob", "cy", "dee", "eve", "fay")
 VERBS = ("sees", "hits", "likes", "calls")
@@ -160,10 +160,10 @@ def _command(*words: str, folder: Path) -> Outcome:
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Method and task of every run that is trained in this process, in order."""
-    import bench.fit
+    import bench.training.trainer
 
     seen: list[tuple[str, str]] = []
-    real = bench.fit.fit
+    real = bench.training.trainer.fit
 
     def fit(spec: Any, *rest: Any, **options: Any) -> Any:
         seen.append((spec.method, spec.task))

@@ -252,7 +252,7 @@ def test_samples_that_one_task_lacks_leave_the_others(bench: Bench) -> None:
 def test_a_defect_of_a_method_and_retry(
     bench: Bench, fitted: list[Any], files: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import methods.lora
+    import methods.lora.method
 
     words = ("--method", "lora,linear", "--task", "glue/cola")
 
@@ -260,7 +260,7 @@ def test_a_defect_of_a_method_and_retry(
         raise RuntimeError("boom\nand more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(methods.lora.LoRA, "adapt", adapt)
+        patch.setattr(methods.lora.method.LoRA, "adapt", adapt)
         outcome = bench(*words)
         loud = bench(*words, "-v", out=tmp_path / "loud")
     assert outcome.code == 1
@@ -299,12 +299,12 @@ def _cuda_memory() -> BaseException:
 def test_out_of_memory_is_a_state_of_its_own(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException]
 ) -> None:
-    import methods.full
+    import methods.full.method
 
     def adapt(self: Any, batch: Any) -> None:
         raise error()
 
-    monkeypatch.setattr(methods.full.Full, "adapt", adapt)
+    monkeypatch.setattr(methods.full.method.method.Full, "adapt", adapt)
     outcome = bench("--method", "full,linear", "--task", "glue/cola")
     assert outcome.code == 1
     assert outcome.states() == {("full", "glue/cola"): "oom", ("linear", "glue/cola"): "done"}
@@ -315,19 +315,19 @@ def test_out_of_memory_is_a_state_of_its_own(
 def test_a_method_that_wants_to_leave_the_program_is_a_failed_cell(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, end: Callable[[], BaseException]
 ) -> None:
-    import methods.full
+    import methods.full.method
 
     def adapt(self: Any, batch: Any) -> None:
         raise end()
 
-    monkeypatch.setattr(methods.full.Full, "adapt", adapt)
+    monkeypatch.setattr(methods.full.method.method.Full, "adapt", adapt)
     outcome = bench("--method", "full,linear", "--task", "glue/cola")
     assert outcome.code == 1
     assert outcome.states() == {("full", "glue/cola"): "failed", ("linear", "glue/cola"): "done"}
 
 
 def test_a_result_that_no_record_can_hold_is_a_failed_cell(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.fit as fitting
+    import bench.training.trainer as fitting
 
     real = fitting.fit
 

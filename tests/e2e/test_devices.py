@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from bench import failure, worker
-from bench.progress import Progress
+from bench.harness import failures, worker
+from bench.harness.progress import Progress
 
 Bench = Callable[..., Any]
 TWO = ("--task", "glue/cola", "--devices", "2")
@@ -180,7 +180,7 @@ def _cuda_memory() -> BaseException:
 
 
 def _diverged() -> BaseException:
-    from bench.errors import Diverged
+    from bench.core.errors import Diverged
 
     return Diverged("the loss became nan", "at step 2", "Lower --lr.")
 
@@ -199,19 +199,19 @@ def _diverged() -> BaseException:
 def test_an_error_in_the_worker_arrives_as_its_state(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseException], state: str, what: str, log: bool
 ) -> None:
-    import methods.lora
+    import methods.lora.method
 
     def adapt(self: Any, batch: Any) -> None:
         raise error()
 
-    monkeypatch.setattr(methods.lora.LoRA, "adapt", adapt)
+    monkeypatch.setattr(methods.lora.method.LoRA, "adapt", adapt)
     outcome = bench("--method", "lora", *TWO)
     assert outcome.code == 1
     made = outcome.only()
     assert (made["state"], made["error"]["what"]) == (state, what)
     assert made["error"]["known"] and made["error"]["todo"]
     folder = outcome.folder / made["run_id"]
-    assert (folder / failure.LOG).exists() == log
+    assert (folder / failures.LOG).exists() == log
     assert not (folder / worker.ERROR).exists()
 
 
@@ -220,7 +220,7 @@ def test_an_error_in_the_worker_arrives_as_its_state(
 def test_the_worker_opens_what_the_plan_opened(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, glue: Path, tiny_bert: Path, tmp_path: Path, source: str
 ) -> None:
-    import bench.fit as fitting
+    import bench.training.trainer as fitting
 
     seen: list[tuple[Any, ...]] = []
     real = fitting.fit
@@ -252,7 +252,7 @@ RANK_ONE_FAILS = """
     import torch
     from pathlib import Path
     from bench import worker
-    from bench.callbacks import LossCurve
+    from bench.training.callbacks import LossCurve
     real = LossCurve.on_train_batch_end
     def fails(self, trainer, *rest):
         if trainer.global_rank == 1 and trainer.global_step == 2:

@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from bench.data import Example
-from tasks._generated import TASKS, generate
+from bench.records.data import Example
+from tasks.glue.generated import TASKS, generate
 
 STEPS, BATCH, LR = 400, 16, 1.5e-4
 MARGIN, ENOUGH = 0.10, 6

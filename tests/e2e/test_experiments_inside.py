@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.errors import CHECK, OK
+from bench.core.errors import CHECK, OK
 
 pytestmark = pytest.mark.slow
 

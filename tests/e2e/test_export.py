@@ -15,7 +15,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoModel, AutoTokenizer
 
-from bench import record
+from bench.records import record
 
 Bench = Callable[..., Any]
 METRICS: dict[str, Callable[[list[Any], list[Any]], float]] = {

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from bench import record
-from bench.progress import Progress
+from bench.harness.progress import Progress
+from bench.records import record
 
 Bench = Callable[..., Any]
 CELLS = ("--method", "linear,lora,full", "--task", "glue/cola")
@@ -98,7 +98,7 @@ def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_
 
 
 def test_ctrl_c_while_planning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.plan as planning
+    import bench.harness.planner as planning
 
     def make(request: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
@@ -178,7 +178,7 @@ def test_a_run_that_fails_leaves_no_checkpoint(bench: Bench, monkeypatch: pytest
 
 def test_a_worker_ends_with_the_command_that_started_it() -> None:
     """After `kill -9` of the command nobody else would end it, and it would hold the device."""
-    worker = "from bench.worker import end_with_parent; import time; end_with_parent(); time.sleep(60)"
+    worker = "from bench.harness.worker import end_with_parent; import time; end_with_parent(); time.sleep(60)"
     command = (
         f"import os, subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {worker!r}]); "
         "print(p.pid, flush=True); time.sleep(60)"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.speed import adapterdrop, tracker
-from bench.speed.adapterdrop import Seconds
+from bench.benchmarks import adapterdrop, tracker
+from bench.benchmarks.adapterdrop import Seconds
 
 
 def test_adapterdrop_times_every_n_with_and_without_cache(
@@ -15,7 +15,7 @@ def test_adapterdrop_times_every_n_with_and_without_cache(
 ) -> None:
     words = ["--backbone", str(tiny_bert), "--data", "embedded", "--train-samples", "20", "--accelerator", "cpu"]
     runs: list[tuple[object, int]] = []
-    import bench.fit as fitting
+    import bench.training.trainer as fitting
 
     real = fitting.fit
 
@@ -48,7 +48,7 @@ def test_tracker_times_runs_with_spectra_and_without(
     own = ("--method", "lora", "--task", "glue/rte", "--backbone", str(tiny_bert))
     monkeypatch.setitem(tracker.CASES, "minilm lora", own)
     runs: list[tuple[object, int]] = []
-    import bench.fit as fitting
+    import bench.training.trainer as fitting
 
     real = fitting.fit
 

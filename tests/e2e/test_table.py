@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-import bench.fit as fitting
-from bench import plan, worker
-from bench.errors import BenchError
-from bench.spec import Request
+import bench.training.trainer as fitting
+from bench.core.errors import BenchError
+from bench.harness import planner, worker
+from bench.records.spec import Request
 
 Bench = Callable[..., Any]
 LINEAR = ("--method", "linear")
@@ -141,7 +141,7 @@ def test_a_process_of_its_own_opens_the_same_files(
         stream.write("no label,\n")
     settings = ("task.validation=dev/dev.tsv", "data.on_bad=skip", "task.max_length=24")
     asked = Request(methods=("linear",), tasks=("table:mine.csv",), backbones=(str(tiny_bert),), settings=settings)
-    [cell] = plan.make(asked).cells
+    [cell] = planner.make(asked).cells
     seen: list[Any] = []
     monkeypatch.setattr(fitting, "fit", lambda *given, **more: seen.append(given))
     worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
@@ -240,6 +240,6 @@ def test_dry_run_says_kind_classes_and_sizes(bench: Bench, fitted: list[Any], tm
     plan = bench(*words, data=None)
     assert plan.code == 0 and not fitted
     for part in ("classification", "2 classes: 'x', 'y'", "37 rows to train, 4 to validate (share 0.1, split seed 0)"):
-        assert part in plan.out
+        assert part in planner.out
     [cell] = json.loads(bench(*words, "--json", data=None).out)["cells"]
     assert cell["source"]["reading"]["sizes"] == {"train": 37, "validation": 4}

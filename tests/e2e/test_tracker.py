@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import record
-from bench.config import QUANTITIES
-from bench.errors import BenchError
-from bench.spectra import store
+from bench.config.sections import QUANTITIES
+from bench.core.errors import BenchError
+from bench.records import record
+from bench.spectra.files import store
 
 Bench = Callable[..., Any]
 LOOK = ("--set", f"spectra.of={','.join(QUANTITIES)}", "--set", "spectra.every=1", "--set", "spectra.layers=*query*")
@@ -120,7 +120,7 @@ def test_two_devices_go_on_with_their_activations(bench: Bench, monkeypatch: pyt
     import os
     import signal
 
-    from bench.progress import Progress
+    from bench.harness.progress import Progress
 
     looks = ("--set", "spectra.of=activations,gradients", "--set", "spectra.every=5", "--set", "spectra.window=5")
     words = ("--method", "lora", "--task", "glue/stsb", *looks, "--set", "runtime.checkpoint_s=0", "--devices", "2")

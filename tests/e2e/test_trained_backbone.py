@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bench import record
 from bench.cli import main
-from bench.config import HeadConfig
-from bench.errors import ENVIRONMENT, OK, USAGE
-from bench.plan import make
-from bench.spec import Request
+from bench.config.sections import HeadConfig
+from bench.core.errors import ENVIRONMENT, OK, USAGE
+from bench.harness.planner import make
+from bench.records import record
+from bench.records.spec import Request
 
 Command = Callable[..., list[dict[str, Any]]]
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from bench import record, tracking
+from bench import tracking
 from bench.cli import main
-from bench.tracking import account, send, sync
-from bench.tracking.restore import restore
+from bench.records import record
+from bench.tracking import account, restore, send, sync
 
 wandb = pytest.importorskip("wandb")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from wandb_server import Kept, serving
 
-from bench import record
 from bench.cli import main
+from bench.records import record
 
 wandb = pytest.importorskip("wandb")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, get_args
 
 import pytest
 
-from bench import registry
+from bench.core import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "transformers", "timm", "wandb"}
@@ -21,11 +21,11 @@ HEAVY |= {"captum", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "plo
 PROJECT = {"bench", "methods", "tasks", "leaderboard"}
 
 INTERFACES = {
-    "methods": "methods bench.method bench.config bench.draws bench.errors bench.exchange bench.frozen bench.spectra "
-    "bench.task bench.tuners bench.backbones",
-    "tasks": "tasks bench.task bench.data bench.errors bench.config bench.spec bench.metrics bench.backbones "
-    "bench.batches bench.draws bench.hub",
-    "leaderboard": "leaderboard bench.record bench.spec bench.errors bench.figures",
+    "methods": "methods bench.api.method bench.config.sections bench.core.random bench.core.errors bench.api.peft bench.api.running_statistics bench.spectra "
+    "bench.api.task bench.config.peft_options bench.backbones",
+    "tasks": "tasks bench.api.task bench.records.data bench.core.errors bench.config.sections bench.records.spec bench.api.metrics bench.backbones "
+    "bench.api.batching bench.core.random bench.core.hub",
+    "leaderboard": "leaderboard bench.records.record bench.records.spec bench.core.errors bench.figures",
 }
 """What of the project each package may import: a name stands for the module and all below it."""
 
@@ -91,7 +91,7 @@ def test_light_modules_are_there(name: str) -> None:
 @pytest.mark.parametrize("file", relative(sources("bench/**/*.py")))
 def test_bench_names_plug_ins_and_never_imports_them(file: str) -> None:
     wrong = [f"{file}:{i.line} {i.module}" for i in imports(ROOT / file) if within(i.module, {"methods", "tasks"})]
-    assert not wrong, "bench loads methods and tasks through bench.registry alone"
+    assert not wrong, "bench loads methods and tasks through bench.core.registry alone"
 
 
 @pytest.mark.parametrize("file", relative(sources(*(f"{package}/**/*.py" for package in INTERFACES))))
@@ -137,9 +137,9 @@ FORMS = {
     "class A:\n    import torch": [("torch", True)],
     "def f():\n    import torch": [("torch", False)],
     "if TYPE_CHECKING:\n    import torch\nelse:\n    import wandb": [("wandb", True)],
-    "from bench import runner": [("bench.runner", True)],
+    "from bench import runner": [("bench.harness.runner", True)],
     "from . import runner": [("bench.spectra.runner", True)],
-    "from ..plan import Plan": [("bench.plan.Plan", True)],
+    "from ..plan import Plan": [("bench.harness.planner.Plan", True)],
 }
 
 
@@ -167,7 +167,7 @@ def test_registered_module_and_class_exist(kind: registry.Kind, name: str) -> No
 def test_every_public_file_is_registered(kind: registry.Kind) -> None:
     named = {**registry.BUILTIN[kind], **registry.PREFIXES.get(kind, {})}
     registered = {value.partition(":")[0] for value in named.values()}
-    bases = {"tasks.text", "tasks.image"}  # what packages of others build on
+    bases = {"tasks.text.task", "tasks.images.base"}  # what packages of others build on
     assert {f"{kind}.{path.stem}" for path in sources(f"{kind}/[!_]*.py")} - bases == registered
 
 

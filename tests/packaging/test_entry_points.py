@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bench.method import Batch, Method
+from bench.api.method import Batch, Method
 
 
 class NormTuning(Method):
@@ -61,9 +61,9 @@ TASK = '''
 
 import random
 
-from bench.data import Corpus, DataRequest, Example
-from bench.task import TaskSpec
-from tasks.text import TextTask
+from bench.records.data import Corpus, DataRequest, Example
+from bench.api.task import TaskSpec
+from tasks.text.task import TextTask
 
 
 class Vowels(TextTask):

@@ -77,7 +77,7 @@ def test_metadata(wheel: zipfile.Path) -> None:
 def test_packages_import_from_the_wheel_alone(wheel: zipfile.Path, tmp_path: Path) -> None:
     # -P and an empty folder: nothing of this checkout is found by accident
     code = (
-        f"import sys; sys.path.insert(0, {wheel.root.filename!r}); import {', '.join(PACKAGES)}, bench.registry;"
+        f"import sys; sys.path.insert(0, {wheel.root.filename!r}); import {', '.join(PACKAGES)}, bench.core.registry;"
         f"print(*[p.__file__ for p in ({', '.join(PACKAGES)})], sep='\\n')"
     )
     out = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,0 +1,134 @@
+"""What must hold before the heavy imports: our own packages are the ones found, torch and torchvision fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import mmap
+import re
+import sys
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from bench.core.errors import EnvironmentProblem
+
+PACKAGES = ("bench", "tasks", "methods", "leaderboard")
+"""Top-level names of this distribution; all four lie side by side."""
+REQUIRED = ("torch", "lightning", "torchmetrics", "transformers", "safetensors")
+"""Packages without which nothing trains, by import name."""
+HOME = Path(__file__).resolve().parents[2]
+"""The folder that holds the four packages."""
+_CUDA_LIBRARIES = ("libtorch_cuda.so", "torch_cuda.dll")
+
+
+def check() -> None:
+    """Everything below, in order; from file names and file contents alone, in milliseconds.
+
+    Raises:
+        EnvironmentProblem: the first thing that is wrong.
+    """
+    check_packages()
+    check_required()
+    check_torch()
+
+
+def check_packages() -> None:
+    """`tasks`, `methods` and `leaderboard` are this distribution's, not a folder of the user's with the same name.
+
+    Raises:
+        EnvironmentProblem: names both paths.
+    """
+    for name in PACKAGES:
+        found = _found(name)
+        if found is None:
+            raise EnvironmentProblem(
+                f"package '{name}' of lowrank-bench is missing",
+                f"expected {HOME / name}",
+                "Install again: pip install --force-reinstall --no-deps lowrank-bench",
+            )
+        if found.resolve().parent != HOME:
+            raise EnvironmentProblem(
+                f"another '{name}' hides lowrank-bench's",
+                f"found:    {found}\nexpected: {HOME / name}",
+                "Run `bench` (not `python -m bench`), or take the found folder off PYTHONPATH, or rename it.",
+            )
+
+
+def check_required(names: Sequence[str] = REQUIRED) -> None:
+    """Each package can be found.
+
+    Raises:
+        EnvironmentProblem: names those that cannot.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EnvironmentProblem(
+            f"not installed: {', '.join(missing)}",
+            f"python: {sys.executable}",
+            'Install again: pip install -e ".[embedded]" (in a checkout) or pip install "lowrank-bench[embedded]".',
+        )
+
+
+def check_torch(path: Sequence[str] | None = None) -> None:
+    """torchvision's compiled part finds the libraries it was built against.
+
+    A CPU-only torch beside torchvision from PyPI (built for CUDA) makes importing torchvision, and with it lightning
+    and transformers' models, die with 'operator torchvision::nms does not exist'.
+
+    Args:
+        path: folders to look in; None is `sys.path`.
+
+    Raises:
+        EnvironmentProblem: names both versions and the commands that mend it.
+    """
+    torch, torchvision = _package("torch", path), _package("torchvision", path)
+    if torch is None or torchvision is None or _has_cuda(torch) or not _needs_cuda(torchvision):
+        return
+    raise EnvironmentProblem(
+        "torch is built for CPU only, but torchvision is built for CUDA: importing torchvision would fail",
+        f"found: torch {_version(torch)} in {torch}\n       torchvision {_version(torchvision)} in {torchvision}",
+        "Install two that match, either\n"
+        "  pip install --force-reinstall torch torchvision\n"
+        "or, smaller, both for CPU only:\n"
+        "  pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu",
+    )
+
+
+def _found(name: str) -> Path | None:
+    """Folder or file that `import name` takes."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return None
+    if spec.origin and Path(spec.origin).name != "__init__.py":
+        return Path(spec.origin)
+    return Path(next(iter(spec.submodule_search_locations or [name])))
+
+
+def _package(name: str, path: Sequence[str] | None) -> Path | None:
+    """Folder of a package, without importing it."""
+    spec = PathFinder.find_spec(name, path)
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _has_cuda(torch: Path) -> bool:
+    return any((torch / "lib" / library).exists() for library in _CUDA_LIBRARIES)
+
+
+def _needs_cuda(torchvision: Path) -> bool:
+    """Whether a compiled part names torch's CUDA library: `_C.so`, `_C_stable.so`, `_C.abi3.so`, `_C.pyd`."""
+    parts = [p for p in torchvision.glob("_C*") if p.suffix in (".so", ".pyd")]
+    return any(_contains(part, library.encode()) for part in parts for library in _CUDA_LIBRARIES)
+
+
+def _contains(file: Path, words: bytes) -> bool:
+    if not file.stat().st_size:
+        return False
+    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(words) >= 0
+
+
+def _version(package: Path) -> str:
+    """`2.15.0+cpu`, from the package's version.py; importing it may be what fails."""
+    file = package / "version.py"
+    found = re.search(r"__version__[^=\n]*=\s*['\"]([^'\"]+)", file.read_text("utf-8")) if file.is_file() else None
+    return found[1] if found else "(version unknown)"

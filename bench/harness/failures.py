@@ -1,0 +1,49 @@
+"""What an exception that ends a run means: the state of its record, and an error in three parts."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from bench.core.errors import BenchError, Diverged
+from bench.records.record import State
+
+LOG = "error.log"
+"""The traceback of an error nobody foresaw, in the run's folder."""
+
+Error = dict[str, str]
+
+
+class Reported(Exception):
+    """A failure that another process has explained already."""
+
+    def __init__(self, state: State, error: Error) -> None:
+        super().__init__(error["what"])
+        self.state: State = state
+        self.error = error
+
+
+def explain(problem: BaseException, folder: Path) -> tuple[State, Error]:
+    """State and three parts; where nobody foresaw the problem, its traceback goes to the log in `folder`."""
+    if isinstance(problem, Reported):
+        return problem.state, problem.error
+    if isinstance(problem, BenchError):
+        error = {"what": problem.what, "known": problem.known, "todo": problem.todo}
+        return "diverged" if isinstance(problem, Diverged) else "failed", error
+    (folder / LOG).write_text("".join(traceback.format_exception(problem)), encoding="utf-8", errors="replace")
+    first = next(iter(str(problem).splitlines()), "")
+    known = f"traceback in {LOG} of the run's folder"
+    error = {"what": f"{type(problem).__name__}: {first}".rstrip(": "), "known": known}
+    if _out_of_memory(problem):
+        less = "Give it less at a time, with the same result: --set runtime.micro_batch=N (or eval_batch), and --retry."
+        return "oom", {**error, "todo": less}
+    return "failed", {**error, "todo": "Mend it and use --retry."}
+
+
+def _out_of_memory(problem: BaseException) -> bool:
+    torch = sys.modules.get("torch")
+    if isinstance(problem, MemoryError) or (torch and isinstance(problem, torch.OutOfMemoryError)):
+        return True
+    # on the CPU torch raises a RuntimeError of no kind of its own
+    return isinstance(problem, RuntimeError) and "DefaultCPUAllocator" in str(problem)

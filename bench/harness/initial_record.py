@@ -1,0 +1,101 @@
+"""The record of a run before it: everything that is known, nothing measured."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from bench.core.errors import EnvironmentProblem
+from bench.harness.planner import Cell
+from bench.records import record
+
+PACKAGES = (
+    *("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "datasets", "lowrank-bench"),
+    *("numpy", "pillow", "scikit-learn"),
+)
+
+
+def blank(cell: Cell) -> record.Record:
+    """A record before the run: everything known, nothing measured.
+
+    Raises:
+        EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
+    """
+    spec, task, corpus = cell.spec, cell.task.spec, cell.corpus
+    sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
+    return {
+        "schema": record.SCHEMA,
+        "run_id": cell.run_id,
+        "group_id": cell.group_id,
+        "state": "running",
+        "error": None,
+        "warnings": [],
+        "spec": spec.to_json(),
+        "lr": spec.lr,
+        "task": {n: getattr(task, n) for n in ("name", "version", "modality", "num_classes", "note")},
+        "backbone": {
+            "name": cell.backbone.name,
+            "parameters": cell.backbone.parameters,
+            "weights_hash": cell.backbone.weights_hash,
+            "pooling": cell.backbone.pooling,
+            **({"parent": cell.backbone.parent} if cell.backbone.parent else {}),
+        },
+        "source": {
+            "kind": corpus.source,
+            "revision": corpus.revision,
+            "data_hash": corpus.hash,
+            "train_examples": min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
+            "evaluation_examples": sizes,
+            **({"reading": dict(corpus.reading)} if corpus.reading else {}),
+        },
+        "metrics": None,
+        "params": None,
+        "selection": None,
+        "ranks": [],
+        "cost": None,
+        "curve": [],
+        "provenance": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": ["bench", *sys.argv[1:]],
+            "git": _git(),
+            "packages": {name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        },
+        "tracking": None,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        here = Path(__file__).parents[2]
+        known = f"a record says the versions that made it; running from {here} with {sys.executable}"
+        what = f"pip install -e {here}" if package == "lowrank-bench" else f"pip install {package}"
+        raise EnvironmentProblem(f"{package} is not installed", known, f"Run: {what}") from error
+
+
+def _more_packages(method: str) -> tuple[str, ...]:
+    """Packages that decide the results of this method alone."""
+    from bench.config.peft_options import PREFIX
+
+    return ("peft",) if method.startswith(PREFIX) else ()
+
+
+@cache
+def _git() -> str | None:
+    """Commit of this suite's own checkout, `+` if it has changes; None where it is installed without one."""
+    here = Path(__file__).parents[2]
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,122 @@
+"""What the user sees while cells run, on standard error: bars on a terminal, one line per finished cell elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from bench.records.spec import RunSpec
+from leaderboard.render.text import figure, trained
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+
+class Progress:
+    """Plain lines: one when a cell ends."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.count = total, 0
+
+    def __enter__(self) -> Progress:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def begin(self, spec: RunSpec) -> None:
+        """A cell starts."""
+
+    def step(self, step: int, loss: float) -> None:
+        """An optimiser step is done."""
+
+    def finished(self, spec: RunSpec, record: dict[str, Any], *, before: bool = False) -> None:
+        """A cell has ended, now or in an earlier run of the command."""
+        self.count += 1
+        self.say(f"{self.count:>{len(str(self.total))}}/{self.total} {summary(spec, record, before=before)}")
+
+
+class RichProgress(Progress):
+    """Two bars: the cell's steps, and the plan's cells."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bars: Bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.plan = self.bars.add_task("all cells", total=total, note="")
+        self.cell = self.bars.add_task("", total=None, visible=False, note="")
+
+    def __enter__(self) -> RichProgress:
+        """Show the bars."""
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bars away; the lines stay."""
+        self.bars.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, spec: RunSpec) -> None:
+        """Point the cell's bar at this cell."""
+        label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
+        self.bars.reset(self.cell, description=label, total=spec.max_steps, visible=True, note="loading")
+
+    def step(self, step: int, loss: float) -> None:
+        """Move the cell's bar."""
+        self.bars.update(self.cell, completed=step, note=f"loss {loss:.3f}")
+
+    def finished(self, spec: RunSpec, record: dict[str, Any], *, before: bool = False) -> None:
+        """Print the cell's line and move the plan's bar."""
+        super().finished(spec, record, before=before)
+        self.bars.update(self.plan, completed=self.count)
+
+
+def make_progress(total: int) -> Progress:
+    """Bars where standard error is a terminal."""
+    return RichProgress(total) if sys.stderr.isatty() else Progress(total)
+
+
+def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
+    """`deeplora glue/cola seed 0  matthews 0.41  0.08 M (0.3 %) trained  rank 8 → 2.3 used  38 s`."""
+    trial = "trial " if spec.holdout else ""
+    rate = f" lr {record['lr']:g}" if record["lr"] is not None else ""
+    head = f"{trial}{spec.method} {spec.task} seed {spec.seed}{rate}"
+    if record["state"] != "done":
+        error = record["error"] or {"what": "see its record", "todo": ""}
+        known = f" ({error['known']})" if error.get("known") else ""
+        return f"{head:<40} {record['state'].upper()}: {error['what']}{known}. {error['todo']}".rstrip()
+    primary, params, cost = record["metrics"]["primary"], record["params"], record["cost"]
+    parts = [
+        f"{head:<40} {primary['name']} {figure(primary['value'], primary['higher_is_better'])}",
+        f"{trained(params['trainable'], params['trainable'] / params['total'])} trained",
+    ]
+    if record["ranks"]:
+        used = sum(r["effective"] for r in record["ranks"]) / len(record["ranks"])
+        nominal = sum(r["nominal"] for r in record["ranks"]) / len(record["ranks"])
+        parts.append(f"rank {nominal:.3g} → {used:.1f} used")
+    parts.append("done before" if before else f"{cost['train_s'] + cost['eval_s']:.0f} s")
+    return "  ".join([*parts, *(f"! {w}" for w in record["warnings"])])

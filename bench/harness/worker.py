@@ -1,0 +1,168 @@
+"""One run in a process of its own, `python -m bench.harness.worker JOB`, for several devices: their launcher repeats
+the command that it was started with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.core.errors import BenchError
+from bench.harness import failures
+from bench.records.data import DataRequest
+from bench.records.spec import RunSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.harness.planner import Cell
+
+JOB, RESULT, ERROR, LOG = "job.json", "result.json", "failure.json", "worker.log"
+STEP = "step "
+"""Lines of standard output that begin so carry a step and its loss."""
+
+
+def job(cell: Cell) -> dict[str, Any]:
+    """What the process must know, as JSON values."""
+    data = cell.opened.request
+    dirs = [[name, str(folder)] for name, folder in data.dirs]
+    request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
+    known = {"spec": cell.spec.to_json(), "task": cell.opened.name, "data_hash": cell.corpus.hash}
+    return {**known, "data": request, "backbone": cell.backbone.to_json()}
+
+
+def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> dict[str, Any]:
+    """Start the process, pass on its steps, take its result; whatever ends this, no process of it is left.
+
+    Raises:
+        BenchError: it ended without a word.
+        Reported: it failed.
+    """
+    for name in (RESULT, ERROR):
+        (folder / name).unlink(missing_ok=True)
+    (folder / JOB).write_text(json.dumps(asked))
+    with (folder / LOG).open("w") as log:
+        # a folder `tasks` where the user stands must not hide ours: `-m` alone would look there first
+        process = subprocess.Popen(
+            command(folder / JOB),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+        try:
+            # the other devices' processes hold the pipe too: where the first one died, they may hang for ever
+            threading.Thread(target=lambda: (process.wait(), end(process)), daemon=True).start()
+            for line in process.stdout or ():
+                if line.startswith(STEP):
+                    step, loss = line.removeprefix(STEP).split()
+                    tell(int(step), float(loss))
+        finally:
+            end(process)
+    (folder / JOB).unlink()
+    return take(folder, process.returncode)
+
+
+def command(path: Path) -> list[str]:
+    """The words that start a worker."""
+    return [sys.executable, "-m", "bench.harness.worker", str(path)]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Stop it and every process it started; they share its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def take(folder: Path, code: int) -> dict[str, Any]:
+    """What the process left. A result stands: another device that fails after it has only lost touch with the first.
+
+    Raises:
+        BenchError: nothing.
+        Reported: a failure.
+    """
+    result, error, log = folder / RESULT, folder / ERROR, folder / LOG
+    if error.is_file() and not result.is_file():
+        state, three = json.loads(error.read_text())
+        error.unlink()
+        raise failures.Reported(state, three)
+    if not result.is_file():
+        last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        known = f"exit code {code}; the end of {log.name} in the run's folder: {''.join(last) or '(empty)'}"
+        raise BenchError("the run's process ended without a result", known, "Mend it and use --retry.")
+    found = json.loads(result.read_text())
+    result.unlink()
+    error.unlink(missing_ok=True)
+    return found
+
+
+def main(path: Path) -> int:
+    """Run the job; the first device writes the result, the first that fails writes why."""
+    folder = path.parent
+    try:
+        result = _fit(json.loads(path.read_text()), folder)
+    except Exception as problem:
+        with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later ones only lost touch with the first
+            json.dump(failures.explain(problem, folder), file)
+        return 1
+    if _first():
+        temporary = folder / f"{RESULT}.tmp"
+        temporary.write_text(json.dumps(result))
+        temporary.replace(folder / RESULT)
+    return 0
+
+
+def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Open what the plan opened, and train."""
+    from bench.backbones import Backbone
+    from bench.harness.inputs import expand
+    from bench.training.trainer import fit
+
+    spec, data = RunSpec.from_json(asked["spec"]), asked["data"]
+    parent = Path(data["parent"]) if data["parent"] else None
+    dirs = tuple((name, Path(folder)) for name, folder in data["dirs"])
+    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent}
+    request = DataRequest(**given)
+    [(_, task)] = expand([asked["task"]])
+    corpus = task.open(request)
+    if corpus.hash != asked["data_hash"]:
+        raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
+    tell = _tell if _first() else lambda step, loss: None
+    return fit(spec, task, corpus, Backbone.from_json(asked["backbone"]), directory=folder, tell=tell)
+
+
+def end_with_parent(every_s: float = 1.0) -> None:
+    """Leave as soon as the process that started this one is gone; from a thread, so that training notices nothing."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(every_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _first() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def _tell(step: int, loss: float) -> None:
+    sys.stdout.write(f"{STEP}{step} {loss!r}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,146 @@
+"""ΔW of adapters on disk, from their factors: those of `peft`, and those that a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.api.peft import CONFIG, TENSORS, open_folder
+from bench.core import registry
+from bench.core.errors import EnvironmentProblem, UsageError
+from bench.records import record
+from bench.spectra.delta import Delta
+
+PART = re.compile(r"(?:base_model\.model\.)?(.+?)\.lora_(?:embedding_)?([ABE])(?:\.default)?(?:\.weight)?")
+EMBEDDING = ".lora_embedding_"
+FACTOR = re.compile(r"(?:backbone\.)?(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
+KINDS = ("LORA", "ADALORA")
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `path` is an adapter directory of peft."""
+    return (path / CONFIG).is_file() and (path / TENSORS).is_file()
+
+
+def of_folder(path: Path) -> Iterator[tuple[str, Delta]]:
+    """ΔW of every layer that an adapter directory of peft adapts.
+
+    Raises:
+        EnvironmentProblem: it cannot be read.
+        UsageError: ΔW is not given by its factors alone.
+    """
+    return of_peft(open_folder(path).config, _load(path / TENSORS), str(path))
+
+
+def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Iterator[tuple[str, Delta]]:
+    """ΔW = scale·B·A, or scale·B·diag(E)·A of AdaLoRA, by layer; convolutions and embeddings as matrices.
+
+    Raises:
+        UsageError: it is neither, or DoRA's, which depends on the frozen weight.
+    """
+    kind = str(config.get("peft_type"))
+    if kind not in KINDS or config.get("use_dora") or any("lora_magnitude_vector" in key for key in tensors):
+        raise UsageError(
+            f"{where}: ΔW is not a product of factors",
+            f"it is peft's {'DoRA' if kind in KINDS else kind}; known are {' and '.join(KINDS)}",
+            "Merge it into its base model, save that, and give both: bench spectra MERGED --base BASE.",
+        )
+    layers: dict[str, dict[str, Tensor]] = {}
+    turned: set[str] = set()
+    for key, tensor in tensors.items():
+        if match := PART.fullmatch(key):
+            layers.setdefault(match[1], {})[match[2]] = tensor
+            turned |= {match[1]} if EMBEDDING in key else set()
+    incomplete = [name for name, parts in layers.items() if not {"A", "B"} <= parts.keys()]
+    if incomplete or not layers:
+        raise EnvironmentProblem(
+            f"{where}: not a whole adapter",
+            f"A or B is missing of {', '.join(incomplete[:3])}"
+            if incomplete
+            else "no tensor is named lora_A or lora_B",
+            "Save it again with peft's save_pretrained.",
+        )
+    return ((name, _delta(config, name, parts, name in turned)) for name, parts in layers.items())
+
+
+def of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
+    """ΔW from the `adapter.safetensors` of a run, or None where it holds no factors.
+
+    The record beside it tells how: by the method's own translation for peft.
+
+    Raises:
+        EnvironmentProblem: a file cannot be read.
+        UsageError: there are factors, but no record that says what they are multiplied with.
+    """
+    tensors = _load(file)
+    layers = list(dict.fromkeys(match[1] for key in tensors if (match := FACTOR.fullmatch(key))))
+    if not layers and not any(PART.fullmatch(key) for key in tensors):
+        return None
+    beside = file.parent / record.FILE
+    if not beside.is_file():
+        raise UsageError(
+            f"{file}: the scale of its factors is not known",
+            f"there is no {record.FILE} beside it, which names the method",
+            "Give the file in its run's folder, or what `bench export --peft` wrote.",
+        )
+    spec = record.read(beside.resolve())["spec"]
+    kind: Any = registry.load("methods", spec["method"])
+    method = kind.Config(**spec["method_options"])
+    if not layers:
+        config, given = kind.peft(method, tensors)
+        return of_peft(config, given, str(file))
+    # under names of no meaning, since the translation would put parts of a fused projection together
+    place = {layer: f"layer{i}" for i, layer in enumerate(layers)}
+    parts = ((FACTOR.fullmatch(key), tensor) for key, tensor in tensors.items())
+    renamed = {f"backbone.{place[match[1]]}.{match[2]}": tensor for match, tensor in parts if match}
+    config, given = kind.peft(method, renamed)
+    found = dict(of_peft(config, given, str(file)))
+    return ((layer, found[place[layer]]) for layer in layers)
+
+
+def residual(path: Path) -> str:
+    """A warning where an adapter stands on other weights than the model's own, or an empty string."""
+    start = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("init_lora_weights", True)
+    text = str(start).lower()
+    return (
+        f"init_lora_weights={start}: ΔW is told from the weights that peft left at the start, not the model's own"
+        if text.startswith(("pissa", "olora", "corda", "loftq"))
+        else ""
+    )
+
+
+def _delta(config: Mapping[str, Any], name: str, parts: Mapping[str, Tensor], turned: bool) -> Delta:
+    a, b = parts["A"].flatten(1), parts["B"].flatten(1)
+    scale = _scale(config, name, len(a))
+    inner = (parts["E"].flatten().diag(),) if "E" in parts else ()
+    wide = torch.promote_types(a.dtype, torch.float32)
+    factors = (b.to(wide) * scale, *(factor.to(wide) for factor in inner), a.to(wide))
+    if turned:  # of an embedding (count, width) B is (width, r) and A is (r, count)
+        factors = tuple(factor.mT for factor in reversed(factors))
+    return Delta(factors=factors, nominal=min(min(factor.shape) for factor in factors))
+
+
+def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """α/r; α/√r of rsLoRA; α/(r₀ + 1e-5) of AdaLoRA, r₀ from before pruning; with the layer's own α if it has one."""
+    if config["peft_type"] == "ADALORA":
+        return float(config["lora_alpha"]) / (int(config["init_r"]) + 1e-5)
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    own = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{key})", name))
+    alpha = float(next(own, config["lora_alpha"]))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise EnvironmentProblem(f"{file} is no safetensors file", str(error), "Fetch it again.") from error

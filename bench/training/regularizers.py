@@ -1,0 +1,95 @@
+"""Penalties that go with any method: the nuclear norm of ΔW or W, exact or as a bound over two factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench.config.sections import PenaltyConfig
+from bench.core.errors import UsageError
+from bench.spectra import Delta
+
+if TYPE_CHECKING:
+    from bench.api.method import Method
+
+
+def nuclear(method: Method, config: PenaltyConfig) -> Callable[[], Tensor]:
+    """λ times the sum over the method's layers of the form of the nuclear norm that `config` names.
+
+    Raises:
+        UsageError: the method has no ΔW, or one to which the form does not apply.
+    """
+    kind = type(method).__name__
+    with torch.no_grad():
+        counts = {len(delta.factors) for _, _, delta in method.updates()}
+    if not counts:
+        raise UsageError(
+            f"penalty.nuclear={config.nuclear:g}: {kind} offers no ΔW to penalise",
+            "it changes no weight matrix, or computes its update out of reach of the loss",
+            "Take a method such as lora, adalora, deeplora or full, or leave the penalty away.",
+        )
+    if config.form != "exact" and counts != {2}:
+        factors = "a full matrix" if counts == {1} else f"a product of {', '.join(map(str, sorted(counts)))} factors"
+        raise UsageError(
+            f"penalty.form={config.form} does not apply here",
+            f"it needs a ΔW of two factors, that of this {kind} is {factors}",
+            "Use penalty.form=exact.",
+        )
+
+    def penalty() -> Tensor:
+        return config.nuclear * torch.stack([_of(config, start, delta) for _, start, delta in method.updates()]).sum()
+
+    return penalty
+
+
+def nuclear_norm(factors: Sequence[Tensor]) -> Tensor:
+    """Σσ of the product F_1·F_2·…·F_k (m, n), with the subgradient Σ u_i·v_iᵀ over σ_i > 0: 0 for a zero matrix.
+
+    As ⟨UVᵀ, F_1·…·F_k⟩ with U and V held fixed: its gradient is that of Σσ wherever there is one, also for the factors,
+    and no decomposition is differentiated, whose derivatives do not exist at LoRA's start.
+    """
+    left, right = _directions([factor.detach() for factor in factors])
+    product = left.mT
+    for factor in factors:
+        product = product @ factor
+    return (product * right.mT).sum()
+
+
+def factor_norm(left: Tensor, right: Tensor) -> Tensor:
+    """Σ‖u_i‖‖v_i‖ over the columns of U (m, k) and the rows of V (k, n): at least Σσ(U·V), equal for balanced singular
+    vectors (u_i, v_i = √σ_i times them).
+    """
+    return (torch.linalg.vector_norm(left, dim=0) * torch.linalg.vector_norm(right, dim=1)).sum()
+
+
+def frobenius(left: Tensor, right: Tensor) -> Tensor:
+    """(‖U‖_F² + ‖V‖_F²)/2, at least `factor_norm`, equal where ‖u_i‖ = ‖v_i‖ (Srebro, Rennie, Jaakkola 2004)."""
+    return (left.square().sum() + right.square().sum()) / 2
+
+
+def _of(config: PenaltyConfig, start: Tensor, delta: Delta) -> Tensor:
+    if config.of == "weight":
+        return nuclear_norm([start + delta.dense()])
+    if config.form == "exact":
+        return nuclear_norm(delta.factors)
+    return (factor_norm if config.form == "factor" else frobenius)(*delta.factors)
+
+
+def _directions(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Singular vectors U (m, k) and V (n, k) of the product, zero where σ is, through the core of thin factors."""
+    if len(factors) == 1:
+        u, sigma, vt = torch.linalg.svd(factors[0], full_matrices=False)
+    else:
+        first, *inner, last = (factor.double() for factor in factors)
+        outer, core = torch.linalg.qr(first)
+        for factor in inner:
+            core = core @ factor
+        outer_last, last_core = torch.linalg.qr(last.mT)
+        u, sigma, vt = torch.linalg.svd(core @ last_core.mT, full_matrices=False)
+        u, vt = outer @ u, vt @ outer_last.mT
+    size = max(len(u), vt.shape[1])
+    there = sigma > sigma[:1] * size * torch.finfo(factors[0].dtype).eps
+    return (u * there).to(factors[0]), vt.mT.to(factors[0])

@@ -1,0 +1,319 @@
+"""One run: backbone, method and data into a Lightning Trainer; out come scores, ranks, counts and costs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import save_file
+
+from bench.api import metrics, optimizers
+from bench.api.batching import Cut
+from bench.api.method import Method
+from bench.api.running_statistics import moving_statistics
+from bench.api.task import Task
+from bench.backbones import Backbone, runs
+from bench.backbones.dropout import drops
+from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, SpectraConfig
+from bench.core import registry
+from bench.core.errors import UsageError
+from bench.records.data import Corpus
+from bench.records.spec import RunSpec
+from bench.spectra.tracking.tracker import SpectrumTracker
+from bench.training import checkpoint, memory
+from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, Predictions
+from bench.training.regularizers import nuclear
+
+BARELY = 1e-3
+"""Spectral norm of ΔW below which a layer counts as not having left its start."""
+FILE = "adapter.safetensors"
+
+Result = dict[str, Any]
+"""The parts of a record that training decides: metrics, params, ranks, cost, curve, evaluations, warnings, lr, sweep,
+report, spectra, and `network`, the parameters of the backbone before it was adapted."""
+
+
+def fit(
+    spec: RunSpec,
+    task: Task,
+    corpus: Corpus,
+    backbone: Backbone,
+    *,
+    directory: Path,
+    tell: Callable[[int, float], None] = lambda step, loss: None,
+) -> Result:
+    """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
+
+    Args:
+        spec: what to run; its `lr` is set.
+        task: the task of `spec`.
+        corpus: the opened data.
+        backbone: the opened backbone.
+        directory: the run's folder, for the adapter.
+        tell: called with step and loss after every optimiser step.
+
+    Raises:
+        Diverged: a loss or an output is not finite.
+        UsageError: options that do not fit this backbone or this number of devices.
+    """
+    with _quiet(), _repeatable():
+        memory.reset()
+        data, method, network = build(spec, task, corpus, backbone)
+        runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
+        cut = Cut(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
+        curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
+        scored = Evaluations(lambda world: _scores(data, method, predictions, world)["all"])
+        file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
+        keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
+        looking = SpectraConfig(**spec.spectra)  # type: ignore[arg-type]
+        tracker = SpectrumTracker(looking, steps=data.steps, directory=directory)
+        trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, scored, tracker, keeper])
+        trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
+        began = time.perf_counter()
+        trainer.validate(method, datamodule=data, verbose=False)
+        scores = _scores(data, method, predictions, trainer.world_size)
+        eval_s = time.perf_counter() - began
+        sweep = list(_sweep(trainer, method, data, predictions))
+    method = method.cpu()
+    ranks = [{"layer": name, **delta.ranks(name=name)} for name, delta in method.deltas()]
+    exported = method.export()
+    if trainer.is_global_zero:
+        _save(method, exported, directory, runtime)
+        if runtime.save in _KEEPS_BACKBONE[method.saves_backbone]:
+            runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
+    return {
+        "lr": spec.lr,
+        "metrics": scores,
+        "params": {
+            **method.parameter_counts(),
+            "stored_bytes": sum(t.numel() * t.element_size() for t in exported.values()),
+        },
+        "ranks": ranks,
+        "cost": {
+            **_cost(trainer, data, method),
+            "train_s": round(curve.train_s, 3),
+            "eval_s": round(eval_s, 3),
+            "tracking_s": round(tracker.tracking_s, 3),
+            "resumed_at": keeper.resumed,
+        },
+        "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
+        "warnings": [*_barely(ranks), *_shares(method, cut), *method.warnings(), *tracker.warnings()],
+        "network": network,
+        **tracker.result(),
+        **({"evaluations": scored.rows} if scored.rows else {}),
+        **({"sweep": sweep} if sweep else {}),
+        **({"report": report} if (report := _report(method)) else {}),
+    }
+
+
+def trained(
+    spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
+) -> tuple[Method, Any]:
+    """The trained method, on the CPU, and its DataModule: for those who look inside a run; nothing is written.
+
+    Args:
+        spec, task, corpus, backbone: as in `fit`.
+        callbacks: of Lightning, called on the way.
+    """
+    with _quiet(), _repeatable():
+        data, method, _ = build(spec, task, corpus, backbone)
+        cut = Cut(batch_size=spec.batch_size, world=1, micro=RuntimeConfig(**spec.runtime).micro_batch)  # type: ignore[arg-type]
+        _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
+    return method.cpu(), data
+
+
+def _cost(trainer: Trainer, data: Any, method: Method) -> dict[str, Any]:
+    """What a run took, but for its times."""
+    return {
+        "steps": data.steps,
+        "samples": data.samples,
+        "peak_memory_bytes": memory.peak(),
+        "cache_bytes": method.cache_bytes,
+        "optimizer_bytes": sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
+        "device": _device(trainer),
+        "devices": trainer.world_size,
+    }
+
+
+def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method, int]:
+    """The DataModule, the adapted method and the backbone's parameters before that, the same at every call."""
+    seed_everything(spec.seed, workers=True, verbose=False)
+    data: Any = task.datamodule(corpus, backbone, spec)
+    head = HeadConfig(**spec.head)  # type: ignore[arg-type]
+    network = backbone.load(task=task.spec, head=head, seed=spec.seed)
+    parameters = sum(p.numel() for p in network.parameters())
+    kind: type[Method] = registry.load("methods", spec.method)
+    start = {"start": spec.start} if spec.start else {}
+    method = kind(
+        network,
+        task.spec,
+        kind.Config(**{**spec.method_options, **start}),
+        head=head,
+        optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
+        lr=spec.lr or 0.0,
+        seed=spec.seed,
+        allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
+    )
+    bias = cast("torch.nn.Parameter | None", method.head.bias)  # a deep linear network has none
+    if bias is not None and not task.spec.num_classes and task.spec.targets == 1 and task.spec.labelled:
+        bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
+    method.adapt(data.first_batch())
+    if spec.penalty:
+        method.penalties.append(nuclear(method, PenaltyConfig(**spec.penalty)))  # type: ignore[arg-type]
+    if not any(p.requires_grad for p in method.parameters()):
+        raise UsageError(
+            f"{spec.method} has nothing to train here", "head.trainable=false freezes the head", "Let the head train."
+        )
+    # transformers hands out networks in evaluation mode, and Lightning keeps modes
+    return data, method.train(), parameters
+
+
+_KEEPS_BACKBONE: dict[str, tuple[str, ...]] = {"never": (), "asked": ("all",), "always": ("adapter", "all")}
+"""Values of `runtime.save` with which a method's trained network is kept."""
+
+
+def _report(method: Method) -> dict[str, Any]:
+    """What method and network tell."""
+    tells: Any = getattr(method.backbone, "report", None)
+    return {**(tells(method.head) if tells else {}), **method.report()}
+
+
+def _every(method: Method, steps: int, parts: int) -> dict[str, Any]:
+    """When Lightning evaluates: only after the end, or so that `evaluations` of them are spread over the run."""
+    if not method.evaluations:
+        return {"check_val_every_n_epoch": 10**9}
+    return {"val_check_interval": max(1, steps // method.evaluations) * parts, "check_val_every_n_epoch": None}
+
+
+def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any]) -> Trainer:
+    several = "ddp_find_unused_parameters_true" if method.skips_parameters else "ddp"
+    return Trainer(
+        accelerator=spec.accelerator,
+        devices=spec.devices,
+        strategy=several if spec.devices > 1 else "auto",
+        precision=spec.precision,
+        max_steps=steps,
+        max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs
+        accumulate_grad_batches=parts,
+        gradient_clip_val=method.optim.clip or None,
+        **_every(method, steps, parts),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> dict[str, Any]:
+    """Every metric on every split; the primary one on the first."""
+    task = method.task
+    own = method.primary
+    names, higher = (own, method.higher_is_better) if own else (task.primary, task.higher_is_better)
+    every: dict[str, dict[str, float]] = {}
+    sizes: list[int] = []
+    for i, split in enumerate(data.splits):
+        outputs, labels = predictions.gathered(i, world)
+        every[split] = method.evaluate(outputs, labels)
+        sizes.append(len(labels))
+    first = data.splits[0]
+    return {
+        "primary": {
+            "name": "+".join(names),
+            "value": metrics.mean([every[first][name] for name in names]),
+            "split": first,
+            "higher_is_better": higher,
+            **({"of": "method"} if own else {}),
+            "n": sizes[0],
+        },
+        "all": every,
+    }
+
+
+def _sweep(trainer: Trainer, method: Method, data: Any, predictions: Predictions) -> Iterator[dict[str, Any]]:
+    """Scores under every setting of `Method.sweep`, each as `{**setting, "primary": …, "metrics": {split: …}}`."""
+    for setting in method.sweep():
+        trainer.validate(method, datamodule=data, verbose=False)
+        scores = _scores(data, method, predictions, trainer.world_size)
+        yield {**setting, "primary": scores["primary"]["value"], "metrics": scores["all"]}
+
+
+def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
+    """Write what was trained, where that is asked, with the head, a frozen one too."""
+    if runtime.save == "none" or (runtime.save == "adapter" and not method.saves_adapter):
+        return
+    tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
+    with tempfile.NamedTemporaryFile(dir=directory, delete=False) as temporary:
+        pass
+    save_file({name: t.contiguous() for name, t in tensors.items()}, temporary.name)
+    os.replace(temporary.name, directory / FILE)  # noqa: PTH105 - the name is a string
+
+
+def _barely(ranks: list[dict[str, Any]]) -> list[str]:
+    still = [r for r in ranks if r["norm"] < BARELY and r["nominal"]]  # a method may take a layer's rank away
+    if not still:
+        return []
+    least = min(r["norm"] for r in still)
+    return [f"ΔW barely left its start in {len(still)} of {len(ranks)} layers: ‖ΔW‖₂ < {BARELY:g}, least {least:.1e}"]
+
+
+def _shares(method: Method, cut: Cut) -> list[str]:
+    """What makes a batch in parts another experiment: statistics of the batch, and masks drawn for it."""
+    if cut.world * cut.parts == 1:
+        return []
+    found = ["BatchNorm takes the statistics"] if moving_statistics(method.backbone) else []
+    adds = method.head_config.dropout or getattr(method.config, "dropout", 0)  # of an update or adapter: a function's
+    found += ["dropout draws the masks"] if adds or drops(method) else []
+    return [
+        f"{one} of a part of each batch: on other devices or in other micro batches this run differs" for one in found
+    ]
+
+
+def _device(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def _repeatable() -> Generator[None]:
+    """Convolutions add up in one order on a GPU too: there cuDNN's fastest are not the same from run to run."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.deterministic = cudnn.deterministic, True
+    try:
+        yield
+    finally:
+        cudnn.deterministic = before
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Lightning's advice on loaders and loggers is for people who write them."""
+    loggers = [
+        logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(lightning|torchmetrics)\..*")
+            warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+__all__ = ["FILE", "build", "fit", "trained"]

@@ -1,0 +1,262 @@
+"""Two sides compared: their specifications, their scores seed by seed, what they cost, the ranks that they used."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
+
+from bench.records.record import Record
+from leaderboard.compare.contrast import Caution, Field, contrast
+from leaderboard.compare.ratios import LayerPair, Ratio, layer_pairs, ratios
+from leaderboard.compare.sides import Side
+from leaderboard.tables.grouping import seed_key, short
+from leaderboard.tables.intervals import Difference, difference, middle
+from leaderboard.tables.marks import SEEDS
+from leaderboard.tables.table import Stat
+
+Verdict = Literal["better", "worse", "equal"]
+Key = tuple[int, str]
+"""Seed, and the weights it started from where both sides started from the same; else empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a side is.
+
+    Attributes:
+        label: what was asked for.
+        methods, tasks, seeds: of its runs.
+        states: how many runs ended how.
+        superseded: older runs of the same specification, left out.
+    """
+
+    name: str
+    label: str
+    runs: int
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    states: Mapping[str, int]
+    superseded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One task, or the average over tasks.
+
+    Attributes:
+        metric: empty for the average.
+        higher_is_better: None where it is unknown, or differs.
+        a, b: over all seeds of the side; of the average, over the seeds that every task has on both sides.
+        difference: B minus A over the seeds of both; None where there is none, or where it would mean nothing.
+        verdict: of B; None without a difference or a direction.
+        sure: the interval of the difference does not hold zero.
+        alone: seeds of A, and of B, that the other side lacks: they are not in the difference.
+        note: why there is no difference.
+    """
+
+    task: str
+    metric: str
+    higher_is_better: bool | None
+    a: Stat | None
+    b: Stat | None
+    difference: Difference | None = None
+    verdict: Verdict | None = None
+    sure: bool = False
+    alone: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overall(Score):
+    """The average over tasks; `iqm_a` and `iqm_b`: interquartile means over tasks and seeds."""
+
+    iqm_a: float | None = None
+    iqm_b: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A against B.
+
+    Attributes:
+        fields: what differs in their specifications.
+        equal: how many fields do not.
+        cautions: why comparing them may be unfair.
+        scores: one per task of either side.
+        overall: over the tasks with a difference; None for fewer than two.
+        ratios: B/A of sizes, times and ranks.
+        layers: in the order of the side that adapts more, then those of the other alone.
+    """
+
+    a: Summary
+    b: Summary
+    fields: tuple[Field, ...]
+    equal: int
+    cautions: tuple[Caution, ...]
+    scores: tuple[Score, ...]
+    overall: Overall | None
+    ratios: tuple[Ratio, ...]
+    layers: tuple[LayerPair, ...]
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """All that tells `b` from `a`. Needs numpy."""
+    mine, theirs = _by_task(a), _by_task(b)
+    fields, equal, cautions = contrast(a, b)
+    keyed = _Keys(mine, theirs)
+    scores = [_score(task, mine.get(task, []), theirs.get(task, []), keyed) for task in sorted({*mine, *theirs})]
+    together = sorted(mine.keys() & theirs.keys())
+    return Comparison(
+        a=_summary(a),
+        b=_summary(b),
+        fields=fields,
+        equal=equal,
+        cautions=(*cautions, *_few_seeds(scores)),
+        scores=tuple(scores),
+        overall=_overall([one for one in scores if one.difference], mine, theirs, keyed),
+        ratios=ratios(mine, theirs, together),
+        layers=layer_pairs(mine, theirs, together),
+    )
+
+
+class _Keys:
+    """What tells repetitions apart: the weights too, where both sides started some seed of a task from the same."""
+
+    def __init__(self, mine: Mapping[str, list[Record]], theirs: Mapping[str, list[Record]]) -> None:
+        self.by_weights = any(
+            {seed_key(run) for run in mine[task]} & {seed_key(run) for run in theirs[task]}
+            for task in mine.keys() & theirs.keys()
+        )
+
+    def scores(self, runs: Iterable[Record]) -> dict[Key, float]:
+        """Score by seed; the mean where a side has several runs of it."""
+        found: defaultdict[Key, list[float]] = defaultdict(list)
+        for run in runs:
+            seed, weights = seed_key(run)
+            found[seed, weights if self.by_weights else ""].append(run["metrics"]["primary"]["value"])
+        return {key: fmean(values) for key, values in sorted(found.items())}
+
+    @staticmethod
+    def named(keys: Iterable[Key], among: Iterable[Key]) -> tuple[str, ...]:
+        """Seeds as text, with their weights where `among` has the seed twice."""
+        count = Counter(seed for seed, _ in set(among))
+        return tuple(f"{seed} (weights {w[:7]})" if count[seed] > 1 else str(seed) for seed, w in sorted(keys))
+
+
+def _summary(side: Side) -> Summary:
+    runs = side.records
+    return Summary(
+        name=side.name,
+        label=side.label,
+        runs=len(runs),
+        methods=tuple(sorted({run["spec"]["method"] for run in runs})),
+        tasks=tuple(sorted({run["spec"]["task"] for run in runs})),
+        seeds=tuple(sorted({run["spec"]["seed"] for run in runs})),
+        states=dict(sorted(Counter(run["state"] for run in runs).items())),
+        superseded=side.superseded,
+    )
+
+
+def _by_task(side: Side) -> dict[str, list[Record]]:
+    found: defaultdict[str, list[Record]] = defaultdict(list)
+    for run in side.records:
+        if run["state"] == "done":
+            found[run["spec"]["task"]].append(run)
+    return dict(found)
+
+
+def _score(task: str, mine: list[Record], theirs: list[Record], keys: _Keys) -> Score:
+    one, two = keys.scores(mine), keys.scores(theirs)
+    metrics = {_metric(run) for run in (*mine, *theirs)}
+    names, directions = {name for name, *_ in metrics}, {higher for _, _, higher, _ in metrics}
+    direction = directions.pop() if len(directions) == 1 else None
+    found = Score(
+        task=task,
+        metric=" / ".join(sorted(names)),
+        higher_is_better=direction,
+        a=Stat.of([*one.values()]) if one else None,
+        b=Stat.of([*two.values()]) if two else None,
+    )
+    why = _incomparable(mine, theirs, metrics)
+    apart = None if why else difference([two], [one])
+    if not apart:
+        return replace(found, note=why or "no seed that both have")
+    every = {*one, *two}
+    alone = keys.named(one.keys() - two.keys(), every), keys.named(two.keys() - one.keys(), every)
+    return replace(found, difference=apart, verdict=_verdict(apart.mean, direction), sure=_sure(apart), alone=alone)
+
+
+def _metric(run: Record) -> tuple[str, str, bool, str]:
+    primary = run["metrics"]["primary"]
+    return primary["name"], primary["split"], primary["higher_is_better"], primary.get("of", "task")
+
+
+def _incomparable(mine: list[Record], theirs: list[Record], metrics: set[tuple[str, str, bool, str]]) -> str:
+    """Why the scores of a task are no measurements of one thing, or nothing."""
+    if not mine or not theirs:
+        return f"only {'A' if mine else 'B'} has it"
+    data = {(str(run["task"]["version"]), run["source"]["data_hash"]) for run in (*mine, *theirs)}
+    if len(data) > 1:
+        return "other data: not compared"
+    if len(metrics) > 1:
+        said = sorted(f"{name} on {split}{f' of the {of}' * (of != 'task')}" for name, split, _, of in metrics)
+        return f"other metrics ({', '.join(said)}): not compared"
+    return ""
+
+
+def _verdict(mean: float, higher: bool | None) -> Verdict | None:
+    if higher is None:
+        return None
+    return "equal" if mean == 0 else "better" if (mean > 0) == higher else "worse"
+
+
+def _sure(apart: Difference) -> bool:
+    return apart.low is not None and apart.high is not None and (apart.low > 0 or apart.high < 0)
+
+
+def _overall(
+    scores: Sequence[Score], mine: Mapping[str, list[Record]], theirs: Mapping[str, list[Record]], keys: _Keys
+) -> Overall | None:
+    if len(scores) < 2:
+        return None
+    directions = {one.higher_is_better for one in scores}
+    direction = directions.pop() if len(directions) == 1 else None
+    found = Overall(task=f"average of {len(scores)} tasks", metric="", higher_is_better=direction, a=None, b=None)
+    if directions:
+        return replace(found, note="no average: of some tasks more is better, of others less")
+    one, two = ([keys.scores(runs[score.task]) for score in scores] for runs in (mine, theirs))
+    apart = difference(two, one)
+    if apart is None:
+        return replace(found, note="no seed that both have on every task")
+    shared = sorted(set.intersection(*(set(cell) for cell in (*one, *two))))
+    grids = [[[cell[key] for cell in cells] for key in shared] for cells in (one, two)]
+    a, b = (Stat.of([fmean(row) for row in grid]) for grid in grids)
+    iqm_a, iqm_b = (middle([value for row in grid for value in row]) for grid in grids)
+    every = {key for cell in (*one, *two) for key in cell}
+    alone = [keys.named({key for cell in cells for key in cell}.difference(shared), every) for cells in (one, two)]
+    return replace(
+        found,
+        a=a,
+        b=b,
+        difference=apart,
+        verdict=_verdict(apart.mean, direction),
+        sure=_sure(apart),
+        alone=(alone[0], alone[1]),
+        iqm_a=iqm_a,
+        iqm_b=iqm_b,
+    )
+
+
+def _few_seeds(scores: Sequence[Score]) -> list[Caution]:
+    few = [one for one in scores if one.difference and one.difference.seeds < SEEDS]
+    if not few:
+        return []
+    counts = sorted({one.difference.seeds for one in few if one.difference})
+    tasks = ", ".join(short(one.task) for one in few)
+    many = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))
+    text = f"{many} seed{'s' if counts[-1] > 1 else ''} in common on {tasks}: fewer than three tell little about chance"
+    return [Caution("seeds", text)]

@@ -1,0 +1,125 @@
+"""The leaderboard as LaTeX: a booktabs table per comparable table, ready to paste."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from leaderboard.render import text
+from leaderboard.tables.marks import SEEDS
+from leaderboard.tables.table import Row, Table
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", "*": "{*}",
+    "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "Δ": r"$\Delta$", "‖": r"$\Vert$", "₂": r"$_2$",
+    "·": r"$\cdot$", "×": r"$\times$", "σ": r"$\sigma$", "α": r"$\alpha$", "ε": r"$\varepsilon$",
+    "–": "--", "—": "---", "…": r"\dots{}",
+}  # fmt: skip
+"""`[` and `*` because a line break before them would read them as its own."""
+HEAD = "% needs \\usepackage{booktabs}\n"
+
+
+def render(tables: Sequence[Table]) -> str:
+    """All tables: the best score of a column bold, the second underlined, as printed, among rows of three seeds."""
+    return HEAD + "\n".join(_table(table, number) for number, table in enumerate(tables, 1))
+
+
+def escape(raw: str) -> str:
+    """Text that every LaTeX sets as it is; what ASCII and the signs above cannot say becomes a question mark."""
+    clean = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in raw)
+    return "".join(map(_character, " ".join(clean.split())))
+
+
+def _character(c: str) -> str:
+    if c in _SPECIAL:
+        return _SPECIAL[c]
+    if c.isascii():
+        return c
+    return re.sub(r"[^ -~]", "", unicodedata.normalize("NFKD", c)).translate(str.maketrans(_SPECIAL)) or "?"
+
+
+def _table(table: Table, number: int) -> str:
+    several = len(table.columns) > 1
+    header = [_heading(text.header(column)) for column in table.columns] + ["average"] * several
+    header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained", "rank used"]
+    lines = [_line(row, table, _emphasis(table)) for row in table.rows]
+    if table.published:
+        span = len(header)
+        lines += [r"\midrule", rf"\multicolumn{{{span}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
+        lines += [_line(row, table, {}) for row in table.published]
+    notes = [note for row in (*table.rows, *table.published) if (note := text.note(row, table))]
+    notes += [column.note for column in table.columns if column.note] + list(table.notes)
+    below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes))
+    counts = sorted({cell.n for row in table.rows for cell in row.cells if cell})
+    seeds = "--".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
+    caption = f"{escape(table.heading)}. Mean $\\pm$ standard deviation over {seeds} seeds.{below}"
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\centering\{_size(len(table.columns))}\setlength{{\tabcolsep}}{{3pt}}",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:lowrank-bench-{number}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            " & ".join(header) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _size(tasks: int) -> str:
+    """Of the letters, so that a page holds the table."""
+    return "small" if tasks < 4 else "footnotesize" if tasks < 6 else "scriptsize"
+
+
+def _heading(words: str) -> str:
+    lines = r" \\ ".join(map(escape, words.replace("+", "+ ").split(" ")))
+    return rf"\shortstack[r]{{{lines}}}"
+
+
+def _line(row: Row, table: Table, emphasis: dict[tuple[str, int], str]) -> str:
+    cells: list[str] = [escape(row.label)]
+    for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
+        cells.append(_emphasised(text.score(cell, column.higher_is_better), emphasis.get((row.label, i))))
+    if len(table.columns) > 1:
+        shown = text.average(row, table.columns[0].higher_is_better)
+        cells.append(_emphasised(shown, emphasis.get((row.label, len(table.columns)))))
+    if table.baseline:
+        apart, _, interval = text.difference(row.difference).partition(" ")
+        cells.append(_number(apart) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
+    parameters = text.parameters(row).partition(" (")[0]
+    return " & ".join([*cells, escape(parameters), escape(text.rank_used(row))]) + r" \\"
+
+
+def _emphasised(shown: str, command: str | None) -> str:
+    """The mean in bold or underlined, its deviation as it is."""
+    mean, _, sd = shown.partition(" ± ")
+    small = rf" {{\scriptsize$\pm$\,{_number(sd)}}}" if sd else ""
+    return (rf"\{command}{{{_number(mean)}}}" if command else _number(mean)) + small
+
+
+def _number(shown: str) -> str:
+    """With a minus that is one, not a hyphen."""
+    return escape(shown).replace("-0", "$-$0").replace("{[}", "[").replace("{]}", "]")
+
+
+def _emphasis(table: Table) -> dict[tuple[str, int], str]:
+    """Which cells are best and second, by row and column; the averages are the last column."""
+    found: dict[tuple[str, int], str] = {}
+    directions = [column.higher_is_better for column in table.columns]
+    for i, higher in enumerate([*directions, directions[0]]):
+        stats = {row.label: row.average if i == len(directions) else row.cells[i] for row in table.rows}
+        printed = {name: float(text.figure(s.mean, higher)) for name, s in stats.items() if s and s.n >= SEEDS}
+        best = sorted(set(printed.values()), reverse=higher is not False)[:2]
+        for name, value in printed.items():
+            if value in best:
+                found[name, i] = ("textbf", "underline")[best.index(value)]
+    return found

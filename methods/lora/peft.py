@@ -1,0 +1,104 @@
+"""LoRA and DoRA adapters of `peft` as a start for ours."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench.api.peft import TENSORS, PeftFolder, open_folder
+from bench.core.errors import UsageError
+from methods.common.factored import Base, matrix
+from methods.common.peft import WRAPPER, by_layer
+
+PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
+PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+"""Values of peft's `init_lora_weights` that leave the frozen weight as it is."""
+BEYOND = (
+    *("lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"),
+    *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config"),
+    "monteclora_config",
+)
+"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a layer."""
+
+
+def options(folder: PeftFolder) -> dict[str, Any]:
+    """The options of our LoRA that a LoRA adapter of peft stands for.
+
+    Raises:
+        UsageError: it is more than, or other than, a LoRA or DoRA of linear layers and convolutions.
+    """
+    config = folder.config
+    beyond = [f"{key}={config[key]}" for key in BEYOND if config.get(key)]
+    if config["peft_type"] != "LORA":
+        beyond = [f"peft_type={config['peft_type']}"]
+    if config.get("bias", "none") != "none":
+        beyond.append(f"bias={config['bias']}")
+    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+        beyond.append(f"init_lora_weights={config['init_lora_weights']}")
+    beyond += [key for key in folder.shapes if not PART.fullmatch(key)][:3]
+    if beyond or not folder.shapes:
+        raise UsageError(
+            f"method.start={folder.path}: not a plain LoRA adapter",
+            f"it has {', '.join(beyond) or 'no tensors'}",
+            "Start from an adapter that leaves the frozen weights as they are.",
+        )
+    # the number of a block stands for any; in convolutional networks numbers tell kinds apart too, as conv1 from conv2
+    number = r"\b\d+\b" if any(len(shape) == 4 for shape in folder.shapes.values()) else r"\d+"
+    names = {re.sub(number, r"\\d+", re.escape(name)) for name in by_layer(folder.shapes, PART)}
+    return {
+        "rank": int(config["r"]),
+        "alpha": float(config["lora_alpha"]),
+        "scaling": "rank-stabilized" if config.get("use_rslora") else "standard",
+        "dora": bool(config.get("use_dora")),
+        "init": "kaiming",
+        "target": rf"^({WRAPPER})?({'|'.join(sorted(names))})$",
+    }
+
+
+def start(
+    path: Path, found: Sequence[tuple[str, Base]], scale: Callable[[int], float]
+) -> dict[str, tuple[list[Tensor], Tensor | None]]:
+    """Factors A and B, and the magnitude, by layer; `scale` gives our factor on BA by rank, and B takes the difference.
+
+    Raises:
+        EnvironmentProblem: the directory cannot be read.
+        UsageError: it adapts other layers than those found.
+    """
+    folder = open_folder(path)
+    options(folder)
+    layers = by_layer(load_file(folder.path / TENSORS), PART)
+    wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in found}
+    if wanted.keys() != layers.keys():
+        more, less = sorted(layers.keys() - wanted.keys()), sorted(wanted.keys() - layers.keys())
+        raise UsageError(
+            "method.start adapts other layers than method.target names",
+            f"only the adapter has {more[:2] or 'none'}, only the target names {less[:2] or 'none'}",
+            "Give a method.target that matches the adapter's layers, on the backbone it was trained on.",
+        )
+    made: dict[str, tuple[list[Tensor], Tensor | None]] = {}
+    for bare, parts in layers.items():
+        a, b = (parts[f"{part}.weight"].flatten(1) for part in "AB")
+        name, layer = wanted[bare]
+        m, n = matrix(layer).shape
+        if (len(b), a.shape[1]) != (m, n):
+            raise UsageError(
+                f"method.start does not fit {name}",
+                f"its ΔW is {len(b)}×{a.shape[1]}, the layer {m}×{n}",
+                "Use the backbone it was trained on.",
+            )
+        theirs = _scale(folder.config, bare, len(a))
+        made[name] = [a, b * (theirs / scale(len(a)))], parts.get("magnitude_vector")
+    return made
+
+
+def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """α/r, or α/√r of rsLoRA, with the layer's own α where a pattern gives one."""
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", name)), config["lora_alpha"])
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

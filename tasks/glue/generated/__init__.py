@@ -1,0 +1,53 @@
+"""Embedded GLUE: nine small generated tasks with GLUE's schemas and labels that are exact by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+
+from bench.records.data import Example
+from tasks.glue.generated.draw import Draw, Label, Pair, fill
+
+__all__ = ["TASKS", "VERSION", "generate"]
+
+VERSION = "1"
+"""Raised whenever a byte of the generated data changes; also the seed."""
+
+Shares = Sequence[tuple[Label, float]]
+HALVES: Shares = ((0, 0.5), (1, 0.5))
+THIRDS: Shares = ((0, 1 / 3), (1, 1 / 3), (2, 1 / 3))
+SCORES: Shares = tuple((step / 4, 1 / 19) for step in (0, *range(2, 19), 20))
+TRAIN, DEV = 2000, 256
+
+TASKS: Mapping[str, Mapping[str, tuple[int, Shares]]] = {
+    "cola": {"train": (TRAIN, ((1, 0.7), (0, 0.3))), "dev": (DEV, ((1, 0.7), (0, 0.3)))},
+    "sst2": {"train": (TRAIN, ((1, 0.55), (0, 0.45))), "dev": (DEV, ((1, 0.51), (0, 0.49)))},
+    "mrpc": {"train": (TRAIN, ((1, 0.67), (0, 0.33))), "dev": (DEV, ((1, 0.68), (0, 0.32)))},
+    "qqp": {"train": (TRAIN, ((0, 0.63), (1, 0.37))), "dev": (DEV, ((0, 0.63), (1, 0.37)))},
+    "stsb": {"train": (TRAIN, SCORES), "dev": (DEV, SCORES)},
+    "mnli": {"train": (TRAIN, THIRDS), "dev_matched": (DEV, THIRDS), "dev_mismatched": (DEV, THIRDS)},
+    "qnli": {"train": (TRAIN, HALVES), "dev": (DEV, HALVES)},
+    "rte": {"train": (TRAIN, HALVES), "dev": (DEV, ((0, 0.53), (1, 0.47)))},
+    "wnli": {"train": (635, ((0, 0.51), (1, 0.49))), "dev": (71, ((0, 0.56), (1, 0.44)))},
+}
+"""Size and label shares of every split, near the originals."""
+
+
+def generate(task: str) -> dict[str, list[Example]]:
+    """The splits of one generated task, the same bytes on every machine.
+
+    Args:
+        task: a key of `TASKS`.
+
+    Returns:
+        Examples by split, `train` first. Labels are the Hugging Face order: cola 1 acceptable; sst2 1 positive;
+        mrpc, qqp 1 paraphrase; stsb a score in 0..5; mnli 0 entailment, 1 neutral, 2 contradiction; qnli and rte
+        0 entailment, 1 not; wnli 1 the pronoun was resolved rightly.
+    """
+    module = import_module(f"tasks.glue.generated.{task}")
+    taken: set[Pair] = set()
+    splits: dict[str, list[Example]] = {}
+    for split, (size, shares) in TASKS[task].items():
+        make: Callable[[Draw, Label], Pair] = module.mismatched if split == "dev_mismatched" else module.make
+        splits[split] = fill(Draw(f"{VERSION}/{task}/{split}"), make, shares=shares, size=size, taken=taken)
+    return splits

@@ -1,0 +1,136 @@
+"""Three-way inference: quantifiers over kinds and parts, comparisons, order in time; two genres of words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+from tasks.glue.generated.logic import CONTRADICTION, ENTAILMENT, NEUTRAL, QUANTIFIERS, Quantifier, Relation, judge
+
+PHRASES: dict[Quantifier, str] = {
+    "all": "all the {}",
+    "some": "some {}",
+    "no": "none of the {}",
+    "not all": "not all {}",
+}
+
+
+@dataclass(frozen=True)
+class Genre:
+    """The words of one genre: nouns and predicates from the narrow to the wide, names, ways to compare."""
+
+    nouns: tuple[tuple[str, str], ...]
+    predicates: tuple[tuple[str, str], ...]
+    names: tuple[str, ...]
+    grades: tuple[tuple[str, str], ...]
+    acts: tuple[str, ...]
+
+
+VILLAGE = Genre(
+    nouns=(
+        ("young sailors", "sailors"),
+        ("old farmers", "farmers"),
+        ("tired nurses", "nurses"),
+        ("rich merchants", "merchants"),
+        ("local fishermen", "fishermen"),
+        ("hungry soldiers", "soldiers"),
+    ),
+    predicates=(
+        ("bought red roses", "bought flowers"),
+        ("ate ripe apples", "ate fruit"),
+        ("played the violin", "played an instrument"),
+        ("owned a black horse", "owned an animal"),
+        ("painted the chapel", "painted a building"),
+        ("danced in the square", "danced"),
+        ("sang loudly", "sang"),
+    ),
+    names=("Anna", "Peter", "Mary", "John", "Laura", "Henry", "Susan", "David"),
+    grades=(("taller", "shorter"), ("older", "younger"), ("richer", "poorer"), ("stronger", "weaker")),
+    acts=("left", "arrived", "woke up", "went home", "ate dinner"),
+)
+OFFICE = Genre(
+    nouns=(
+        ("new engineers", "engineers"),
+        ("senior lawyers", "lawyers"),
+        ("busy managers", "managers"),
+        ("foreign clients", "clients"),
+        ("retired bankers", "bankers"),
+    ),
+    predicates=(
+        ("drove a blue truck", "drove a vehicle"),
+        ("signed the long contract", "signed a document"),
+        ("drank green tea", "drank something"),
+        ("visited the main office", "visited an office"),
+        ("worked until midnight", "worked"),
+        ("complained politely", "complained"),
+    ),
+    names=("Carol", "George", "Linda", "Robert", "Nancy", "Kevin", "Diane", "Philip"),
+    grades=(("taller", "shorter"), ("faster", "slower"), ("heavier", "lighter"), ("smarter", "duller")),
+    acts=("started", "stopped", "called back", "resigned", "applied"),
+)
+
+
+def make(draw: Draw, label: Label) -> Pair:
+    """Premise and hypothesis in the words of the training genre."""
+    return _pair(draw, VILLAGE, label)
+
+
+def mismatched(draw: Draw, label: Label) -> Pair:
+    """Premise and hypothesis in the words of a genre that training never shows."""
+    return _pair(draw, OFFICE, label)
+
+
+def _pair(draw: Draw, genre: Genre, label: Label) -> Pair:
+    form = draw.weighted(((_quantified, 3.0), (_compared, 1.0), (_ordered, 1.0)))
+    premise, hypothesis = form(draw, genre, label)
+    return sentence(premise), sentence(hypothesis)
+
+
+def _related(draw: Draw, words: tuple[tuple[str, str], ...]) -> tuple[str, str, Relation]:
+    """Two phrases and how the first stands to the second."""
+    narrow, wide = draw.pick(words)
+    relations: tuple[Relation, ...] = ("equal", "sub", "sub", "super", "super", "free")
+    relation = draw.pick(relations)
+    if relation == "equal":
+        word = draw.pick((narrow, wide))
+        return word, word, relation
+    if relation == "free":
+        return draw.pick((narrow, wide)), draw.pick(draw.other(words, (narrow, wide))), relation
+    return (narrow, wide, relation) if relation == "sub" else (wide, narrow, relation)
+
+
+def _quantified(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
+    while True:
+        before, after = draw.pick(QUANTIFIERS), draw.pick(QUANTIFIERS)
+        noun, noun2, nouns = _related(draw, genre.nouns)
+        act, act2, predicates = _related(draw, genre.predicates)
+        if judge(before, after, nouns=nouns, predicates=predicates) == label:
+            return f"{PHRASES[before].format(noun)} {act}", f"{PHRASES[after].format(noun2)} {act2}"
+
+
+def _compared(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
+    """A is taller than B: B is shorter than A follows, A is shorter than B is excluded, others stay open."""
+    one, two, three = draw.several(genre.names, 3)
+    up, down = draw.pick(genre.grades)
+    if draw.chance(0.5):
+        up, down = down, up
+    premise = f"{one} is {up} than {two}"
+    if label == ENTAILMENT:
+        return premise, f"{two} is {down} than {one}"
+    if label == CONTRADICTION:
+        return premise, draw.pick((f"{one} is {down} than {two}", f"{two} is {up} than {one}"))
+    return premise, draw.pick((f"{three} is {down} than {one}", f"{two} is {down} than {three}"))
+
+
+def _ordered(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
+    """A left before B: order in time follows, is excluded, or concerns someone else."""
+    one, two, three = draw.several(genre.names, 3)
+    act = draw.pick(genre.acts)
+    early, late = draw.pick((("before", "after"), ("after", "before")))
+    premise = f"{one} {act} {early} {two}"
+    if label == ENTAILMENT:
+        return premise, f"{two} {act} {late} {one}"
+    if label == CONTRADICTION:
+        return premise, draw.pick((f"{one} {act} {late} {two}", f"{two} {act} {early} {one}"))
+    assert label == NEUTRAL
+    return premise, draw.pick((f"{three} {act} {late} {one}", f"{two} {act} {late} {three}"))

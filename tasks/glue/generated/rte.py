@@ -1,0 +1,63 @@
+"""Two-way entailment: relative clauses, voice, factive and implicative verbs, and who did it."""
+
+from __future__ import annotations
+
+from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+from tasks.glue.generated.words import CITIES, DEEDS, PERSONS
+
+TASKS = (("sell", "sold", "the house"), ("pay", "paid", "the bill"), ("write", "wrote", "the letter"))
+TASKS += (("lock", "locked", "the door"), ("win", "won", "the race"), ("finish", "finished", "the report"))
+TASKS += (("repair", "repaired", "the roof"), ("find", "found", "the key"), ("catch", "caught", "the train"))
+DID = ("managed to", "remembered to", "was able to", "did not forget to", "did not fail to", "bothered to")
+DID_NOT = ("failed to", "forgot to", "refused to", "did not manage to", "was too tired to", "hoped to", "promised to")
+FACT = ("knew that", "forgot that", "was glad that", "noticed that", "was sorry that", "proved that")
+NO_FACT = ("believed that", "hoped that", "denied that", "was not sure that", "claimed that", "dreamed that")
+
+
+def make(draw: Draw, label: Label) -> Pair:
+    """A text and a hypothesis that follows from it (0) or does not (1)."""
+    form = draw.pick((_relative, _relative, _implied, _implied, _reported))
+    text, hypothesis = form(draw, label == 0)
+    return sentence(text), sentence(hypothesis)
+
+
+def _people(draw: Draw) -> list[str]:
+    return [f"the {draw.pick(group)}" for group in draw.several(PERSONS, 3)]
+
+
+def _relative(draw: Draw, follows: bool) -> tuple[str, str]:
+    """The one whom the other praised lives in Rome: who praised, and who lives there?"""
+    one, two, _ = _people(draw)
+    deed, city = draw.pick(draw.pick(DEEDS)), draw.pick(CITIES)
+    subject = draw.chance(0.5)
+    clause = f"who {deed} {two}" if subject else f"whom {two} {deed}"
+    agent, patient = (one, two) if subject else (two, one)
+    text = f"{one} {clause} lives in {city}"
+    if draw.chance(0.4):
+        return text, f"{one if follows else two} lives in {city}"
+    if not follows:
+        agent, patient = patient, agent
+    return text, draw.pick((f"{agent} {deed} {patient}", f"{patient} was {deed} by {agent}"))
+
+
+def _implied(draw: Draw, follows: bool) -> tuple[str, str]:
+    """Managed to do it: did it; failed, hoped or promised to: did not, or nobody knows."""
+    person = _people(draw)[0]
+    stem, past, thing = draw.pick(TASKS)
+    day = draw.pick(("on Monday", "last week", "in May", "yesterday", "after the storm"))
+    denied = draw.chance(0.4)
+    if denied:
+        verb = draw.pick(("failed to", "forgot to", "refused to", "did not manage to")) if follows else draw.pick(DID)
+        return f"{person} {verb} {stem} {thing} {day}", f"{person} did not {stem} {thing}"
+    return f"{person} {draw.pick(DID if follows else DID_NOT)} {stem} {thing} {day}", f"{person} {past} {thing}"
+
+
+def _reported(draw: Draw, follows: bool) -> tuple[str, str]:
+    """Knew that: it was so; claimed that: it may not be."""
+    speaker, one, two = _people(draw)
+    deed = draw.pick(draw.pick(DEEDS))
+    verb = draw.pick(FACT) if follows or draw.chance(0.3) else draw.pick(NO_FACT)
+    text = f"{speaker} {verb} {one} had {deed} {two}"
+    if not follows and verb in FACT:
+        one, two = two, one
+    return text, draw.pick((f"{one} {deed} {two}", f"{two} was {deed} by {one}"))

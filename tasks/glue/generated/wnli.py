@@ -1,0 +1,31 @@
+"""Pronoun resolution: one word of the sentence decides whom the pronoun means; the hypothesis fills in a name."""
+
+from __future__ import annotations
+
+from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+
+PEOPLE = ("pilot", "nurse", "farmer", "singer", "waiter", "banker", "painter", "soldier", "teacher", "driver", "baker")
+THINGS = ("trophy", "lamp", "drum", "statue", "clock", "vase", "globe", "chair")
+BOXES = ("suitcase", "box", "bag", "trunk", "drawer", "basket", "locker", "crate")
+SCHEMAS = (
+    ("the {0} does not fit into the {1} because it is {2}", ("too large", "too big"), ("too small", "too narrow")),
+    ("the {0} could not lift the {1} because she was {2}", ("so weak", "so tired"), ("so heavy", "so fat")),
+    ("the {0} ran past the {1} because she was {2}", ("fast", "quick"), ("slow", "out of breath")),
+    ("the {0} thanked the {1} because she was {2}", ("grateful", "pleased"), ("helpful", "generous")),
+    ("the {0} shouted at the {1} because she was {2}", ("furious", "in a bad mood"), ("late again", "asleep")),
+    ("the {0} fled from the {1} because she was {2}", ("afraid", "scared"), ("violent", "armed")),
+    ("the {0} envied the {1} because she was {2}", ("unhappy", "poor"), ("famous", "rich")),
+    ("the {0} begged the {1} for money because she was {2}", ("hungry", "homeless"), ("wealthy", "kind")),
+)
+"""Sentence, words that make the pronoun mean the first, words that make it mean the second."""
+
+
+def make(draw: Draw, label: Label) -> Pair:
+    """A sentence with a pronoun, and the clause with the pronoun replaced rightly (1) or wrongly (0)."""
+    text, first, second = draw.pick(SCHEMAS)
+    names = (draw.pick(THINGS), draw.pick(BOXES)) if " it " in text else tuple(draw.several(PEOPLE, 2))
+    meant = draw.below(2)
+    word = draw.pick((first, second)[meant])
+    named = names[meant if label else 1 - meant]
+    verb = "is" if " it " in text else "was"
+    return sentence(text.format(*names, word)), sentence(f"the {named} {verb} {word}")

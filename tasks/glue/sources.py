@@ -1,0 +1,94 @@
+"""Where GLUE comes from: a directory of the user's, else the hub, else the embedded generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from bench.core.errors import DataProblem
+from bench.records.data import Corpus, DataRequest, Example
+from tasks.glue.examples import examples
+from tasks.glue.folder import holds_splits, read_folder
+from tasks.glue.schema import SCHEMAS
+from tasks.io.directories import Wanted, find_folder, name_of
+
+SUITE = "glue"
+HOW = "Name one with --data-dir DIR: a folder that holds glue/CoLA and so on, that folder itself, or one task's folder."
+
+
+def open_corpus(cell: str, request: DataRequest) -> Corpus:
+    """The corpus of one GLUE task from the first source that the request allows and that answers.
+
+    Raises:
+        AbsentTask: a directory of the user's is a good one but does not hold this task.
+        DataProblem: nothing is there, or a file is malformed.
+    """
+    if request.data in ("auto", "dir") and (folder := find_folder(_wanted(cell), request)):
+        return _from_folder(cell, folder)
+    if request.data == "dir":
+        known = "--data dir was asked; neither --data-dir nor BENCH_DATA names one that holds it"
+        raise DataProblem(f"no directory with data for {SUITE}/{cell}", known, HOW)
+    if request.data == "embedded":
+        return _embedded(cell)
+    lost = request.parent is not None and not request.parent.is_dir()
+    notes = ("BENCH_DATA names a folder that is not there",) if lost and request.data == "auto" else ()
+    return _from_hub(cell, fall_back=request.data == "auto", notes=notes)
+
+
+def _wanted(cell: str) -> Wanted:
+    return Wanted(
+        task=f"{SUITE}/{cell}",
+        entries=(f"{SUITE}/{cell}", cell),
+        folders=(cell,),
+        suites=(SUITE,),
+        others=frozenset(SCHEMAS),
+        holds=lambda folder: holds_splits(folder, cell),
+        expected=f"a folder {SCHEMAS[cell].folder}",
+        how=HOW,
+    )
+
+
+# the three sources
+
+
+def _from_folder(cell: str, folder: Path) -> Corpus:
+    schema = SCHEMAS[cell]
+    splits = read_folder(folder, cell)
+    skipped = sum(records.skipped for files in splits.values() for records in files)
+    notes = (f"{SUITE}/{cell}: {skipped} rows with too few columns left out",) if skipped else ()
+    read = {split: [x for r in files for x in examples(r, schema.labels)] for split, files in splits.items()}
+    return _corpus(read, source="directory", revision=name_of(folder), notes=notes)
+
+
+def _from_hub(cell: str, *, fall_back: bool, notes: tuple[str, ...]) -> Corpus:
+    from tasks.glue.hub import REVISION, NoHub, read_hub
+
+    schema = SCHEMAS[cell]
+    names = {split: split.replace("dev", "validation") for split in schema.splits}
+    try:
+        found = read_hub(cell, tuple(names.values()), schema.hub)
+    except NoHub as error:
+        if fall_back:
+            note = f"{error.what}; using the embedded GLUE; --data-dir DIR for the real corpora"
+            return _embedded(cell, notes=(*notes, note))
+        raise DataProblem(f"{SUITE}/{cell} cannot be had from the hub", error.what, HOW) from error
+    read = {split: [x for r in found[name] for x in examples(r, schema.labels)] for split, name in names.items()}
+    return _corpus(read, source="hub", revision=REVISION, notes=notes)
+
+
+def _embedded(cell: str, *, notes: tuple[str, ...] = ()) -> Corpus:
+    from tasks.glue.generated import VERSION, generate
+
+    splits = {split: [Example(*row) for row in rows] for split, rows in generate(cell).items()}
+    return _corpus(splits, source="embedded", revision=str(VERSION), notes=notes)
+
+
+def _corpus(
+    splits: dict[str, list[Example]],
+    *,
+    source: Literal["directory", "hub", "embedded"],
+    revision: str,
+    notes: tuple[str, ...] = (),
+) -> Corpus:
+    evaluation = {name: rows for name, rows in splits.items() if name != "train"}
+    return Corpus(train=splits["train"], evaluation=evaluation, source=source, revision=revision, notes=notes)

@@ -1,0 +1,142 @@
+"""The folder of a task among the directories that the user named: for it, its suite or anything, or BENCH_DATA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.core.errors import AbsentTask, DataProblem
+from bench.records.data import DataRequest
+
+Trust = Literal["task", "directory", "parent"]
+"""Who named a directory: an entry for this very task, any other `--data-dir`, or BENCH_DATA."""
+
+
+def _nothing(_: Path) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is looked for. Names of folders are written as `normal` writes them.
+
+    Attributes:
+        task: as errors name it, `glue/rte`.
+        entries: names of `--data-dir NAME=DIR` that speak of this very task.
+        folders: names of the task's folder, the first that is there is taken.
+        suites: names of a folder that holds one folder for each task of a suite; empty for a task of its own.
+        others: folders of the suite's tasks, this one's among them, which are never taken for another's.
+        beside: whether BENCH_DATA may hold the task's folder itself, and not only the suite's.
+        holds: whether a folder of any other name, given by `--data-dir`, is the task's by what lies in it.
+        expected: what should be there, for errors.
+        how: what to do next, for errors.
+    """
+
+    task: str
+    entries: tuple[str, ...]
+    folders: tuple[str, ...]
+    suites: tuple[str, ...] = ()
+    others: frozenset[str] = frozenset()
+    beside: bool = True
+    holds: Callable[[Path], bool] = _nothing
+    expected: str
+    how: str
+
+
+def normal(name: str) -> str:
+    """A folder's name as names are compared: `SST-2`, `sst_2` and `SST2` are one."""
+    return name.casefold().replace("-", "").replace("_", "")
+
+
+def name_of(directory: Path) -> str:
+    """The name of a folder; `.` has one, and a link keeps its own."""
+    return Path(os.path.abspath(directory)).name  # noqa: PTH100
+
+
+def listing(folder: Path) -> list[Path]:
+    """What is in a folder, by name.
+
+    Raises:
+        DataProblem: the folder cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataProblem(f"data directory {folder} cannot be read", str(error), "Mend its permissions.") from error
+
+
+def child(directory: Path, name: str) -> Path | None:
+    """The folder of that name, loosely compared, in `directory`.
+
+    Raises:
+        DataProblem: there are several.
+    """
+    found = [path for path in listing(directory) if normal(path.name) == name and path.is_dir()]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataProblem(f"several folders in {directory} could be '{name}'", names, "Name one of them.")
+    return found[0] if found else None
+
+
+def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
+    """The folder of a task among the directories the user named; None if none was named for it.
+
+    Raises:
+        AbsentTask: directories are named and none of them holds the task.
+        DataProblem: a named directory is not there.
+    """
+    named = _entries(wanted, request)
+    for directory, trust in named:
+        if not directory.is_dir():
+            kind = "is not a directory" if directory.exists() else "does not exist"
+            raise DataProblem(f"data directory {directory} {kind}", f"asked for {wanted.task}", wanted.how)
+        if found := _task_folder(directory, wanted, trust=trust):
+            return found
+    if named:
+        raise _absent(wanted, [directory for directory, _ in named])
+    if request.parent and request.parent.is_dir():
+        if found := _task_folder(request.parent, wanted, trust="parent"):
+            return found
+        if wanted.suites and _is_suite(request.parent, wanted):
+            raise _absent(wanted, [request.parent])
+    return None
+
+
+def _task_folder(directory: Path, wanted: Wanted, *, trust: Trust) -> Path | None:
+    """The task's folder below `directory`, or `directory` itself if it is that; None if neither."""
+    parents = [child(directory, suite) for suite in wanted.suites]
+    if trust != "parent" or wanted.beside:
+        parents.append(directory)
+    for parent in filter(None, parents):
+        for name in wanted.folders:
+            if found := child(parent, name):
+                return found
+    own = normal(name_of(directory))
+    if own in wanted.folders or trust == "task":
+        return directory
+    # a folder with a name of the user's own is the task's if it holds it, but never another task's
+    return directory if trust == "directory" and own not in wanted.others and wanted.holds(directory) else None
+
+
+def _entries(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
+    """Directories that speak of this task: those named for it, for the suite, for anything."""
+    by_name: dict[str, list[Path]] = {}
+    for name, directory in request.dirs:
+        by_name.setdefault(normal(name or ""), []).append(directory)
+    order: list[tuple[str, Trust]] = []
+    order.extend((normal(name), "task") for name in wanted.entries)
+    order.extend((suite, "directory") for suite in (*wanted.suites, ""))
+    return [(directory, trust) for name, trust in order for directory in by_name.get(name, [])]
+
+
+def _is_suite(directory: Path, wanted: Wanted) -> bool:
+    names = {*wanted.suites, *(wanted.others if wanted.beside else ())}
+    return normal(name_of(directory)) in names or any(child(directory, name) for name in names)
+
+
+def _absent(wanted: Wanted, directories: Sequence[Path]) -> AbsentTask:
+    places = ", ".join(map(str, directories))
+    return AbsentTask(f"no {wanted.task} in {places}", f"expected {wanted.expected} there", wanted.how)

@@ -1,0 +1,234 @@
+"""Matrices to learn, of known rank: linear regression, factorisation, and completion from some of the entries.
+
+`regression`: y = Φ·x for whitened x, the setting of the law of parsimony (arXiv 2306.01154, 2311.02960);
+`factorization`: the input e_j, a unit vector, asks for column j of X: a deep linear network is a product of factors;
+`completion`: the same with some entries of X to learn from, and the others to be predicted. On dev the relative error
+‖Ŵ − W‖/‖W‖ is that of the matrix in the Frobenius norm, of completion over the entries that were not told.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from bench.api.task import Task, TaskSpec
+from bench.config.sections import in_range
+from bench.core.errors import UsageError, did_you_mean
+from bench.records.data import Arrays, Corpus, DataRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning import LightningDataModule
+
+    from bench.backbones import Backbone
+    from bench.records.spec import RunSpec
+
+VERSION = 1
+"""Of the generator: raised whenever the same options would give other numbers."""
+CELLS = ("regression", "factorization", "completion")
+ONLY: dict[str, tuple[str, ...]] = {
+    "samples": ("regression",),
+    "repeats": ("factorization", "completion"),
+    "fraction": ("completion",),
+}
+"""Options that say something about these cells alone."""
+MATRIX, OBSERVED, INPUTS, DEV, NOISE = range(5)
+"""What is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticConfig:
+    """The matrix, and what is told of it."""
+
+    size: int = 64
+    """n, the matrix's columns: numbers in an input."""
+    outputs: int | None = None
+    """m, its rows: numbers to predict; none makes it square."""
+    rank: int | None = None
+    """r; none takes as many as the spectrum has, or 3."""
+    spectrum: str | None = None
+    """Its singular values, falling, such as 4,3,2,1; none takes r of them, evenly spaced from 1 down to 1/r."""
+    basis: Literal["random", "diagonal"] = "random"
+    """Singular vectors in random directions, or unit vectors, with which the matrix is diagonal."""
+    noise: float = 0.0
+    """Standard deviation of what is added to every number trained on; the numbers of dev have none."""
+    samples: int | None = None
+    """Regression: N, a multiple of the least power of two from n on, which none takes: XᵀX = N·I is then exact."""
+    fraction: float = 0.3
+    """Completion: share of all entries that is told."""
+    repeats: int = 1
+    """Factorisation and completion: how many times each column is an example; a step then averages several draws of
+    what is random in training, such as dropout."""
+    seed: int = 0
+    """Draws all of it, whatever the run's seed."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        in_range("task.size", self.size, 2)
+        in_range("task.outputs", self.rows, 2)
+        in_range("task.noise", self.noise, 0)
+        in_range("task.fraction", self.fraction, 0, 1)
+        in_range("task.repeats", self.repeats, 1)
+        in_range("task.seed", self.seed, 0)
+        in_range("task.rank", len(self.values), 1, min(self.rows, self.size))
+        power = 1 << (self.size - 1).bit_length()
+        if self.samples is not None and (self.samples < 1 or self.samples % power):
+            known = f"inputs of {self.size} numbers are whitened exactly in multiples of {power}"
+            raise UsageError(f"task.samples={self.samples}", known, f"Take {power}, {2 * power}, …")
+
+    @property
+    def rows(self) -> int:
+        """m."""
+        return self.size if self.outputs is None else self.outputs
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The singular values that are not 0, in falling order.
+
+        Raises:
+            UsageError: they are no such numbers, or not as many as the rank says.
+        """
+        if self.spectrum is None:
+            r = 3 if self.rank is None else self.rank
+            return tuple((r - i) / r for i in range(r))
+        try:
+            found = tuple(float(part) for part in self.spectrum.split(","))
+        except ValueError:
+            found = ()
+        if not found or not all(0 < v < math.inf for v in found) or list(found) != sorted(found, reverse=True):
+            raise UsageError(
+                f"task.spectrum={self.spectrum}", "positive numbers, falling", "Write for example 4,3,2,1."
+            )
+        if self.rank not in (None, len(found)):
+            raise UsageError(
+                f"task.rank={self.rank} contradicts task.spectrum={self.spectrum}",
+                f"{len(found)} singular values make a matrix of that rank",
+                "Leave the rank out.",
+            )
+        return found
+
+
+class Synthetic(Task):
+    """One of the three by the name of its cell: `Synthetic("completion")`.
+
+    Raises:
+        UsageError: no such cell.
+    """
+
+    modality: ClassVar[Literal["text", "image", "vector"]] = "vector"
+    cells: ClassVar[tuple[str, ...]] = CELLS
+    Config: ClassVar[type] = SyntheticConfig
+
+    def __init__(self, cell: str) -> None:
+        if cell not in CELLS:
+            raise UsageError(
+                f"unknown task 'synthetic/{cell}'", f"known: {', '.join(CELLS)}", did_you_mean(cell, CELLS)
+            )
+        self.cell = cell
+        self.spec = TaskSpec(
+            name=f"synthetic/{cell}",
+            version=VERSION,
+            modality="vector",
+            num_classes=0,
+            metrics=("relative_error", "mse"),
+            primary=("relative_error",),
+            higher_is_better=False,
+        )
+
+    def open(self, request: DataRequest) -> Corpus:
+        """Draw the matrix, inputs and noise.
+
+        Raises:
+            UsageError: options that contradict each other.
+        """
+        from tasks.synthetic import matrices
+
+        config = SyntheticConfig(**request.options)
+        self.spec = replace(self.spec, shape=(config.size,), targets=config.rows)
+        matrix = matrices.of_spectrum(
+            matrices.stream(config.seed, MATRIX),
+            config.rows,
+            config.size,
+            config.values,
+            diagonal=config.basis == "diagonal",
+        )
+        make = _regression if self.cell == "regression" else _columns
+        train, dev, notes = make(config, matrix, self.cell)
+        unused = [name for name, cells in ONLY.items() if self.cell not in cells]
+        given = {f.name: getattr(config, f.name) for f in fields(config) if f.name in unused}
+        notes += [
+            f"task.{name}={value} says nothing about {self.spec.name}"
+            for name, value in given.items()
+            if value != getattr(SyntheticConfig(), name)
+        ]
+        known = {"outputs": config.rows, "rank": len(config.values), "spectrum": list(config.values)}
+        return Corpus(
+            train=train,
+            evaluation={"dev": dev},
+            source="embedded",
+            revision=f"generator {VERSION}",
+            notes=tuple(notes),
+            reading={**asdict(config), **known, "samples": len(train), **dict.fromkeys(unused)},
+        )
+
+    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+        """Vectors as they are."""
+        from tasks.io.arrays import ArrayDataModule
+
+        return ArrayDataModule(self.spec, corpus, spec)
+
+
+def _regression(config: SyntheticConfig, matrix: np.ndarray, cell: str) -> tuple[Arrays, Arrays, list[str]]:
+    """Whitened inputs and Φ·x, with noise in train."""
+    from tasks.synthetic import matrices
+
+    least = matrices.block(config.size)
+    inputs = matrices.whitened(matrices.stream(config.seed, INPUTS), config.samples or least, config.size)
+    fresh = matrices.whitened(matrices.stream(config.seed, DEV), least, config.size)
+    targets = matrices.product(inputs, matrix.T)
+    return _arrays(inputs, _noisy(config, targets)), _arrays(fresh, matrices.product(fresh, matrix.T)), []
+
+
+def _columns(config: SyntheticConfig, matrix: np.ndarray, cell: str) -> tuple[Arrays, Arrays, list[str]]:
+    """Unit vectors and the matrix's columns: all of them in train and dev, or in each a part of the entries."""
+    import numpy as np
+
+    from tasks.synthetic import matrices
+
+    told = hidden = matrix
+    notes: list[str] = []
+    if cell == "completion":
+        mask = matrices.observed(matrices.stream(config.seed, OBSERVED), config.rows, config.size, config.fraction)
+        told, hidden = np.where(mask, matrix, np.nan), np.where(mask, np.nan, matrix)
+        notes = _undetermined(mask, len(config.values))
+    units = np.eye(config.size)
+    train = np.tile(units, (config.repeats, 1)), np.tile(_noisy(config, told.T), (config.repeats, 1))
+    return _arrays(*train), _arrays(units, hidden.T), notes
+
+
+def _undetermined(mask: np.ndarray, rank: int) -> list[str]:
+    """Why the entries told cannot decide the others, where that is plain to see."""
+    m, n = mask.shape
+    freedom, told = rank * (m + n - rank), int(mask.sum())
+    short = int((mask.sum(0) < rank).sum() + (mask.sum(1) < rank).sum())
+    if told < freedom:
+        return [
+            f"synthetic/completion: {told} entries are told, and a matrix of rank {rank} has {freedom} free numbers"
+        ]
+    return [f"synthetic/completion: {short} rows and columns have fewer than {rank} entries told"] if short else []
+
+
+def _noisy(config: SyntheticConfig, targets: np.ndarray) -> np.ndarray:
+    """With noise on every number, the same for all repeats of a column; NaN stays NaN."""
+    from tasks.synthetic import matrices
+
+    draw = matrices.stream(config.seed, NOISE)
+    return targets + config.noise * matrices.normal(draw, *targets.shape) if config.noise else targets
+
+
+def _arrays(inputs: np.ndarray, targets: np.ndarray) -> Arrays:
+    return Arrays(inputs.astype("float32"), targets.astype("float32"))
+
+
+__all__ = ["CELLS", "VERSION", "Synthetic", "SyntheticConfig"]

@@ -1,0 +1,153 @@
+"""What the labels of a table are: classes or numbers, which classes, on which scale; and a stratified split of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, Literal
+
+from tasks.io.rows import UTF8, is_unicode
+
+Kind = Literal["classification", "regression"]
+FEW = 20
+"""Whole numbers of at most so many values are classes; of more, a scale."""
+STRAY = 0.1
+"""A column of numbers may hold that share of other things before it is one of names."""
+
+
+def canonical(label: Any) -> str:
+    """A label as text: whole numbers without a fraction (`1.0` is `1`), truth as `true` and `false`.
+
+    Raises:
+        ValueError: it is missing, or neither text nor number.
+    """
+    if isinstance(label, str):
+        label = label.strip()
+        if not is_unicode(label):
+            raise ValueError(f"{UTF8} in the label")
+    if label is None or label == "":
+        raise ValueError("the label is missing")
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, int | float | Decimal):
+        label = repr(float(label)) if isinstance(label, float | Decimal) else str(label)
+    if not isinstance(label, str):
+        raise ValueError("the label is neither text nor number")
+    if label.casefold() == "nan":
+        raise ValueError("the label is NaN")
+    return label.removesuffix(".0") if number(label) is not None else label
+
+
+def number(text: str) -> float | None:
+    """The finite number a text is, or None."""
+    try:
+        value = math.nan if "_" in text else float(text)  # Python reads 1_000, nobody else does
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def infer(counts: Mapping[str, int]) -> Kind:
+    """Numbers with a fraction, or more than `FEW` whole ones, are a scale; everything else is classes."""
+    numbers = {text: value for text in counts if (value := number(text)) is not None}
+    if sum(counts[text] for text in numbers) < (1 - STRAY) * sum(counts.values()):
+        return "classification"
+    whole = all(value.is_integer() for value in numbers.values())
+    return "classification" if whole and len(numbers) <= FEW else "regression"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What labels stand for: classes, or numbers on a scale.
+
+    Attributes:
+        names: the classes in the order of their indices, by value if all are numbers, else by name; empty for a scale.
+        mean, deviation: of the training labels on a scale. Numbers are learned in deviations from the mean: both
+            correlations are blind to that, while the squared error of prices would drown the optimiser.
+    """
+
+    names: tuple[str, ...] = ()
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @property
+    def kind(self) -> Kind:
+        """Classes have names."""
+        return "classification" if self.names else "regression"
+
+    def convert(self, label: str) -> int | float:
+        """Class index, or the number in deviations from the mean."""
+        return self._index[label] if self.names else (float(label) - self.mean) / self.deviation
+
+    def knows(self, label: str) -> bool:
+        """Whether `convert` takes it."""
+        return label in self._index if self.names else number(label) is not None
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+
+def learn(labels: Sequence[str], kind: Kind) -> Meaning:
+    """What training labels stand for.
+
+    Raises:
+        ValueError: they are all alike, or nearly every row has a class of its own.
+    """
+    if len(set(labels)) < 2:
+        raise ValueError(f"all labels are alike: {labels[0]!r}")
+    if kind == "regression":
+        return _scale([float(label) for label in labels])
+    values = {label: number(label) for label in set(labels)}
+    if 2 * len(values) > len(labels):
+        raise ValueError(f"{len(values)} different labels in {len(labels)} rows are no classes")
+    if any(value is None for value in values.values()):
+        return Meaning(names=tuple(sorted(values)))
+    return Meaning(names=tuple(sorted(values, key=lambda label: (values[label] or 0.0, label))))
+
+
+def _scale(numbers: Sequence[float]) -> Meaning:
+    try:
+        mean = math.fsum(numbers) / len(numbers)
+        deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / len(numbers))
+    except OverflowError:
+        raise ValueError("the numbers are too large") from None
+    if not deviation:
+        raise ValueError("all labels are alike, or too near each other")
+    return Meaning(mean=mean, deviation=deviation)
+
+
+def split(labels: Sequence[str], share: float, *, seed: int, stratify: bool) -> tuple[list[int], list[int]]:
+    """Indices to train on and to validate on, each ascending.
+
+    `round(share·n)` examples are drawn for validation. Stratified, each class gives its share of them, rounded down,
+    and the classes with the largest remainders give one more; but every class keeps an example to train on.
+    """
+    import numpy as np
+
+    order: list[int] = np.random.default_rng([seed, len(labels)]).permutation(len(labels)).tolist()
+    groups: dict[str, list[int]] = {}
+    for index in order:
+        groups.setdefault(labels[index] if stratify else "", []).append(index)
+    taken = _quotas({label: len(group) for label, group in groups.items()}, share)
+    held = sorted(index for label, group in groups.items() for index in group[: taken[label]])
+    apart = set(held)
+    return [index for index in range(len(labels)) if index not in apart], held
+
+
+def _quotas(sizes: Mapping[str, int], share: float) -> Counter[str]:
+    """Examples that each class gives; largest remainder first, then the larger class, then the name."""
+    wanted = max(1, round(share * sum(sizes.values())))
+    exact = {label: size * wanted / sum(sizes.values()) for label, size in sizes.items()}
+    taken = Counter({label: min(math.floor(quota), sizes[label] - 1) for label, quota in exact.items()})
+    by_need = sorted(sizes, key=lambda label: (taken[label] - exact[label], -sizes[label], label))
+    while (missing := wanted - taken.total()) > 0:
+        able = [label for label in by_need if taken[label] < sizes[label] - 1]
+        if not able:
+            break
+        taken.update(able[:missing])
+    return taken

@@ -1,0 +1,46 @@
+"""Texts and pairs of texts as batches: tokenised once, cached, grouped by length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.api.datamodule import Batch, StepDataModule
+from bench.api.task import TaskSpec
+from bench.backbones import Backbone
+from bench.config.sections import TaskConfig
+from bench.records.data import Corpus
+from bench.records.spec import RunSpec
+from tasks.text.tokens import Tokens, tokenise
+
+
+class TextDataModule(StepDataModule):
+    """Feeds one run of one text task."""
+
+    def __init__(self, task: TaskSpec, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> None:
+        self.options = TaskConfig(**spec.task_options)  # type: ignore[arg-type]
+        self.tokenizer = backbone.tokenizer()
+        self._key = f"{corpus.hash}{backbone.weights_hash}"
+        super().__init__(task, corpus, spec)
+
+    def load(self, rows: Any, name: str) -> Tokens:
+        """Tokenised examples."""
+        return tokenise(rows, self.tokenizer, key=self._key + name, max_length=self.options.max_length)
+
+    def collate(self, split: Tokens, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
+        """Examples `index`, padded to the longest of them."""
+        rows = [split.row(i) for i in index]
+        width = max(len(ids) for ids, _ in rows)
+        ids = np.full((len(rows), width), self.tokenizer.pad_token_id or 0, dtype=np.int64)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        for i, (row, kind) in enumerate(rows):
+            ids[i, : len(row)], types[i, : len(row)], mask[i, : len(row)] = row, kind, 1
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            inputs["token_type_ids"] = torch.from_numpy(types)
+        dtype = torch.int64 if self.task.num_classes else torch.float32
+        labels = torch.tensor(split.labels[index], dtype=dtype)
+        numbers = torch.from_numpy(index.copy())
+        return {"inputs": inputs, "labels": labels, "index": numbers, "weight": weight, "step": step}

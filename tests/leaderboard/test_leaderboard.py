@@ -1,0 +1,455 @@
+"""Tables of records: right statistics, no mean over missing cells, only like compared with like, no broken Markdown."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.records import record
+from leaderboard.render.markdown import escape, render
+from leaderboard.render.text import figure
+from leaderboard.tables.grouping import number
+from leaderboard.tables.score import Stat, rows, tables
+
+ERROR = {"what": "it broke", "known": "", "todo": ""}
+TASKS = {"cola": "matthews", "mrpc": "accuracy+f1", "rte": "accuracy"}
+
+
+@pytest.fixture
+def run(make_record):
+    """`run("lora", "cola", 0, 0.5)`: a done run of GLUE; without a value a failed one."""
+
+    def make(method, task, seed, value=None, /, *, state="failed", spec=None, **overrides):
+        spec = {"method": method, "task": f"glue/{task}", "seed": seed, **(spec or {})}
+        source = {"data_hash": f"data of {task}", **overrides.pop("source", {})}
+        if value is None:
+            overrides = {"state": state, "error": ERROR, "metrics": None} | overrides
+        else:
+            overrides["metrics"] = {"primary": {"name": TASKS.get(task, "accuracy"), "value": value}}
+        return make_record(spec=spec, source=source, **overrides)
+
+    return make
+
+
+@pytest.fixture
+def grid(run):
+    """Every method × task × seed with a random score, and the scores as an array of that shape."""
+
+    def make(methods=("full", "lora"), tasks=tuple(TASKS), seeds=4):
+        scores = np.random.default_rng(0).uniform(-0.2, 1, (len(methods), len(tasks), seeds))
+        records = [
+            run(method, task, seed, float(scores[i, j, seed]))
+            for i, method in enumerate(methods)
+            for j, task in enumerate(tasks)
+            for seed in range(seeds)
+        ]
+        return records, scores
+
+    return make
+
+
+def parse(markdown):
+    """Minimal GitHub table parser: every table as a list of rows of unescaped cells; header first, no rule."""
+    found, current = [], None
+    for line in [*markdown.split("\n"), ""]:
+        if line.startswith("|"):
+            cells = [c.strip() for c in re.findall(r"((?:\\.|[^\\|])*)\|", line[1:])]
+            current = [] if current is None else current
+            current.append([re.sub(r"\\(.)", r"\1", cell) for cell in cells])
+        elif current is not None:
+            assert all(re.fullmatch(r"-{2,}[-:]", cell) for cell in current[1]), current[1]
+            found.append([current[0], *current[2:]])
+            current = None
+    return found
+
+
+def columns(table):
+    return {name: [line[i] for line in table[1:]] for i, name in enumerate(table[0])}
+
+
+def test_mean_and_deviation_equal_numpy(grid):
+    records, scores = grid()
+    for row in rows(records):
+        mine = scores[["full", "lora"].index(row.label)]
+        assert [cell.mean for cell in row.cells] == pytest.approx(mine.mean(axis=1), rel=1e-14)
+        assert [cell.sd for cell in row.cells] == pytest.approx(mine.std(axis=1, ddof=1), rel=1e-12)
+        assert {cell.n for cell in row.cells} == {4}
+        assert row.average.mean == pytest.approx(mine.mean(), rel=1e-14)
+        assert row.average.sd == pytest.approx(mine.mean(axis=0).std(ddof=1), rel=1e-12)
+
+
+def test_one_seed_has_no_deviation_and_no_rank(run):
+    text = render([run("lora", "cola", 0, 0.5), run("full", "cola", 0, 0.25)])
+    [table] = parse(text)
+    assert columns(table)["cola matthews ↑"] == ["0.500", "0.250"]
+    assert "rank" not in table[0]
+    assert Stat.of([0.5]) == Stat(0.5, None, 1)
+
+
+def test_a_missing_cell_takes_the_average_away_and_changes_no_other(grid):
+    records, _ = grid()
+    lost = [r for r in records if not (r["spec"]["method"] == "lora" and r["spec"]["task"] == "glue/rte")]
+    before, after = ({row.label: row for row in rows(some)} for some in (records, lost))
+    assert replace(after["full"], average_rank=1.0) == replace(before["full"], average_rank=1.0)
+    assert after["full"].average_rank == 1.0, "places are among complete rows"
+    assert after["lora"].average is None and after["lora"].rank is None
+    assert after["lora"].cells[:2] == before["lora"].cells[:2]
+    assert columns(parse(render(lost))[0])["average (3 tasks)"][-1] == "2/3"
+
+
+def test_a_task_at_which_everybody_failed_still_counts(run):
+    some = [run("lora", "cola", s, 0.5) for s in range(3)] + [run("lora", "mrpc", s) for s in range(3)]
+    [table] = parse(render(some))
+    assert columns(table)["average (2 tasks)"] == ["1/2"]
+    assert columns(table)["mrpc"] == ["–"]
+
+
+def test_seeds_that_lack_a_task_do_not_enter_the_average(grid):
+    records, scores = grid(methods=("lora",))
+    kept = [r for r in records if (r["spec"]["task"], r["spec"]["seed"]) != ("glue/rte", 3)]
+    [row] = rows(kept)
+    assert row.average.n == 3
+    assert row.average.mean == pytest.approx(scores[0, :, :3].mean(), rel=1e-14)
+    assert row.cells[0].mean == pytest.approx(scores[0, 0].mean(), rel=1e-14)
+    text = render(kept)
+    assert "seeds differ: cola 4, mrpc 4, rte 3" in text and "average is over the 3" in text
+    assert columns(parse(text)[0])["seeds"] == ["3–4"]
+
+
+def test_no_common_seed_no_average(run):
+    some = [run("lora", "cola", 0, 0.5), run("lora", "mrpc", 1, 0.5)]
+    [row] = rows(some)
+    assert row.average is None
+    assert columns(parse(render(some))[0])["average (2 tasks)"] == ["–"]
+    assert "no seed has every task" in render(some)
+
+
+def test_the_order_of_records_changes_nothing(grid, run):
+    records, _ = grid(methods=("full", "lora", "deeplora"))
+    records += [run("linear", "cola", 0), run("linear", "rte", 1, state="oom")]
+    records += [run("lora", "cola", 0, 0.1, source={"kind": "hub", "revision": "abc"})]
+    records[0]["task"]["note"] = "a note that the other runs of this task lack"
+    expected = render(records)
+    for seed in range(5):
+        random.Random(seed).shuffle(records)
+        assert render(records) == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"source": {"kind": "hub"}},
+        {"source": {"revision": "2"}},
+        {"backbone": {"name": "bert-base", "parameters": 110_000_000}},
+        {"backbone": {"weights_hash": "e" * 64}},
+        {"spec": {"max_steps": 300}},
+        {"spec": {"max_steps": None, "epochs": 3}},
+        {"spec": {"batch_size": 32}},
+        {"spec": {"train_samples": 16}},
+        {"spec": {"precision": "bf16-mixed"}},
+    ],
+)
+def test_what_differs_is_never_in_one_table(grid, run, other):
+    records, _ = grid(methods=("lora",))
+    records += [run("full", task, seed, 0.9, **other) for task in TASKS for seed in range(3)]
+    found = tables(records)
+    assert [[row.label for row in table.rows] for table in found] in ([["lora"], ["full"]], [["full"], ["lora"]])
+    assert len({table.heading for table in found}) == 2
+    assert len(parse(render(records))) == 2
+
+
+def test_the_heading_says_what_was_compared(run):
+    [table] = tables([run("lora", "cola", 0, 0.5, spec={"train_samples": 16})])
+    said = [
+        "glue",
+        "all-MiniLM-L6-v2 (22.7 M)",
+        "embedded data (1)",
+        "150 steps",
+        "batch 16",
+        "16 training examples",
+        "dev",
+    ]
+    assert [word for word in said if word not in table.heading] == []
+
+
+def test_folders_of_one_directory_are_one_source_unless_their_data_differ(run):
+    def at(folder, task, value, data):
+        return run("lora", task, 0, value, source={"kind": "directory", "revision": folder, "data_hash": data})
+
+    one = [at("CoLA", "cola", 0.5, "a"), at("RTE", "rte", 0.7, "b")]
+    [table] = tables(one)
+    assert table.rows[0].average.mean == pytest.approx(0.6) and "directory data (CoLA, RTE)" in table.heading
+    assert len(tables([*one, at("CoLA", "cola", 0.9, "changed")])[0].columns) == 3
+    other = tables([*one, at("CoLA-cleaned", "cola", 0.9, "changed")])
+    assert [len(table.columns) for table in other] == [2, 1]
+
+
+def test_data_that_changed_under_one_name_has_a_column_of_its_own(run):
+    some = [run("lora", "cola", s, 0.5) for s in range(3)]
+    some += [run("full", "cola", s, 0.9, source={"data_hash": "changed"}) for s in range(3)]
+    some += [run("linear", "cola", s, 0.7, task={"version": 2}) for s in range(3)]
+    [table] = tables(some)
+    assert len(table.columns) == 3 and all(sum(c is not None for c in row.cells) == 1 for row in table.rows)
+    assert [row.average for row in table.rows] == [None] * 3
+    assert len(set(parse(render(some))[0][0])) == len(parse(render(some))[0][0])
+
+
+def test_rows_of_one_method_tell_what_they_differ_in(run):
+    some = [
+        run("lora", "cola", 0, 0.1),
+        run("lora", "cola", 0, 0.2, spec={"method_options": {"rank": 16}}),
+        run("lora", "cola", 0, 0.3, spec={"lr": 3e-3}, lr=3e-3),
+        run("lora", "cola", 0, 0.4, spec={"head": {"trainable": False}}),
+        run("full", "cola", 0, 0.5, spec={"method_options": {}}),
+    ]
+    labels = {row.cells[0].mean: row.label for row in rows(some)}
+    assert labels[0.1] == "lora (head.trainable=true, lr=1e-3, rank=8)"
+    assert labels[0.2] == "lora (head.trainable=true, lr=1e-3, rank=16)"
+    assert labels[0.3] == "lora (head.trainable=true, lr=3e-3, rank=8)"
+    assert labels[0.4] == "lora (head.trainable=false, lr=1e-3, rank=8)"
+    assert labels[0.5] == "full"
+
+
+@pytest.mark.parametrize("field", ["devices", "accelerator", "track", "out", "runtime"])
+def test_where_it_ran_makes_no_row(run, field):
+    value = {"devices": 4, "accelerator": "gpu", "track": "wandb", "out": "other", "runtime": {"workers": 3}}[field]
+    [row] = rows([run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={field: value})])
+    assert row.cells[0].n == 2
+
+
+def test_runs_from_before_a_namespace_share_the_row_of_those_that_leave_it_empty(run):
+    older, plain = run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={"allocation": {}})
+    del older["spec"]["allocation"]
+    [row] = rows([older, plain])
+    assert row.cells[0].n == 2 and row.label == "lora"
+    deep = run("lora", "cola", 0, 0.3, spec={"allocation": {"policy": "depth", "slope": 0.5}})
+    labels = {row.cells[0].mean: row.label for row in rows([older, plain, deep])}
+    assert set(labels.values()) == {"lora (allocation.policy=uniform)", "lora (allocation.policy=depth)"}
+
+
+def test_a_learning_rate_chosen_per_task_is_one_row(run):
+    spec = {"lr": None, "select": [1e-4, 3e-4]}
+    some = [run("lora", "cola", 0, 0.1, spec=spec, lr=1e-4), run("lora", "rte", 0, 0.2, spec=spec, lr=3e-4)]
+    trial = run("lora", "cola", 0, 0.99, spec={"lr": 1e-4, "holdout": 100}, lr=1e-4)
+    [row] = rows([*some, trial])
+    assert row.label == "lora" and row.average.mean == pytest.approx(0.15) and row.lrs == (1e-4, 3e-4)
+    text = render([*some, trial])
+    assert columns(parse(text)[0])["lr"] == ["1e-4…3e-4 (selected)"]
+    assert "0.99" not in text and "1 run evaluated on held-out" in text
+
+
+def test_ranks_share_ties_and_need_three_seeds(run):
+    scores = {"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.70001, "e": 0.2}
+    some = [run(method, "cola", s, value) for method, value in scores.items() for s in range(3)]
+    some += [run("two seeds", "cola", s, 0.9) for s in range(2)]
+    [table] = parse(render(some))
+    assert columns(table)["method"] == ["two seeds ¹", "b", "c", "d", "a", "e"]
+    assert "- ¹ two seeds: 2 seeds, fewer than three: no rank" in render(some)
+    assert columns(table)["rank"] == ["–", "1", "1", "1", "4", "5"]
+
+
+def test_a_metric_that_should_fall_is_ranked_from_below(run):
+    some = [run(m, "cola", s, v) for m, v in {"a": 2.0, "b": 1.0}.items() for s in range(3)]
+    for one in some:
+        one["metrics"]["primary"]["higher_is_better"] = False
+    [table] = parse(render(some))
+    assert columns(table)["method"] == ["b", "a"] and "cola matthews ↓" in table[0]
+    mixed = [*some, *(run(m, "rte", s, 0.5) for m in "ab" for s in range(3))]
+    assert [row.average for row in rows(mixed)] == [None, None]
+
+
+def test_without_any_average_rows_go_by_tasks_then_name(run):
+    some = [run("b", "cola", 0, 0.1), run("a", "cola", 0, 0.9), run("c", "cola", 0, 0.1), run("c", "rte", 0)]
+    some += [run("d", "mrpc", 0, 0.2), run("d", "cola", 0, 0.2)]
+    assert [row.label for row in rows(some)] == ["d", "a", "b", "c"]
+
+
+def test_parameters_ranks_and_times(run):
+    lora = [run("lora", "cola", s, 0.5, params={"trainable": 68_340, "total": 22_780_000}) for s in range(2)]
+    lora[1]["ranks"] = [{**layer, "effective": 3.5, "norm": 0.1} for layer in lora[1]["ranks"]]
+    linear = run("linear", "cola", 0, 0.5, params={"trainable": 770}, ranks=[], cost={"train_s": 200.0})
+    [table] = parse(render([*lora, linear]))
+    found = columns(table)
+    assert found["method"] == ["linear", "lora"]
+    assert found["trained"] == ["770 (0.0034 %)", "0.07 M (0.3 %)"]
+    assert found["rank used"] == ["–", "3.0 / 8"]  # mean of (2 + 3)/2 and 3.5
+    assert found["‖ΔW‖₂"] == ["–", "0.4"]  # mean of .7 and .1
+    assert found["train time"] == ["3.3 min", "38 s"]
+    assert found["seeds"] == ["1", "2"]
+
+
+def test_failures_and_warnings_are_told_below_the_table(run):
+    some = [run("lora", "cola", s, 0.5, warnings=["ΔW barely moved"]) for s in range(2)]
+    some += [run("lora", "rte", 0), run("lora", "rte", 1, state="diverged"), run("lora", "mrpc", 0, state="oom")]
+    text = render(some)
+    for told in ("1 failed (rte seed 0)", "1 diverged (rte seed 1)", "1 oom (mrpc seed 0)", "2 runs: ΔW barely moved"):
+        assert told in text
+    assert columns(parse(text)[0])["method"] == ["lora ¹"]
+
+
+def test_devices_and_notes_are_told(run):
+    some = [run("lora", "cola", 0, 0.5), run("full", "cola", 0, 0.5, cost={"device": "H200"}, task={"note": "odd"})]
+    some[0]["task"]["note"] = "odd"
+    [table] = parse(render(some))
+    assert "cola matthews ↑ ¹" in table[0] and "train time ²" in table[0]
+    assert "- ¹ odd\n- ² train time: mean of a run; devices differ: H200, cpu" in render(some)
+
+
+def test_an_older_run_of_the_same_seed_is_left_out(run, make_record):
+    old = run("lora", "cola", 0, 0.1, run_id="a" * 16)
+    new = run("lora", "cola", 0, 0.2, run_id="b" * 16, provenance={"created": "2026-01-01T00:00:00+00:00"})
+    failed = run("lora", "cola", 0, run_id="c" * 16, provenance={"created": "2027-01-01T00:00:00+00:00"})
+    [row] = rows([old, new, failed])
+    assert row.cells == (Stat(0.2, None, 1),) and row.superseded == 2 and row.failures == {}
+    assert rows([new, new])[0].cells == (Stat(0.2, None, 1),) and rows([new, new])[0].superseded == 0
+
+
+HOSTILE = [
+    "a|b", "`code`", "<script>alert(1)</script>", "two\nlines\r\nmore", "\\|", "\\", "\\\\|", "[x](javascript:y)",
+    "**bold** _em_", "\x1b[31mred\x1b[0m", "\ud800", "\u202egnp", "&lt;", "| --- |", "中文字", "\u2028", "~~x~~", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_in_its_cell(run, text):
+    some = [
+        run(text, "cola", 0, 0.5, warnings=[text]),
+        run("lora", "cola", 0, 0.4, spec={"method_options": {"target": text}}, cost={"device": text}),
+        run("lora", text or "x", 0, 0.4, task={"note": text}),
+    ]
+    some[0]["metrics"]["primary"]["name"] = text
+    some[2]["source"]["revision"] = some[2]["backbone"]["name"] = text
+    rendered = render(some)
+    found = parse(rendered)
+    assert len(found) == 2
+    assert [len({len(line) for line in table}) for table in found] == [1, 1]
+    assert sum(line.startswith("#") for line in rendered.split("\n")) == 2
+    assert not re.search(r"(?<!\\)<|[\x00-\x09\x0b-\x1f\u2028\u202e\ud800]", rendered)
+    rendered.encode()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_escaped_text_reads_as_it_was(text):
+    plain = re.sub(r"\\(.)", r"\1", escape(text))
+    assert plain == " ".join(re.sub(r"[\x00-\x1f\ud800\u202e\u2028]", " ", text).split())
+
+
+def test_columns_are_equally_wide_in_a_terminal(grid, run):
+    records, _ = grid()
+    records.append(run("lora", "cola", 9, warnings=["x"], spec={"method_options": {"rank": 128}}))
+    lines = [line for line in render(records).split("\n") if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1
+    assert len({tuple(i for i, c in enumerate(line) if c == "|") for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e-3, "1e-3"), (3e-4, "3e-4"), (1.5e-4, "1.5e-4"), (0.01, "1e-2"), (0.5, "0.5"), (2.0, "2"), (0.0, "0")],
+)
+def test_numbers_as_people_type_them(value, text):
+    assert number(value) == text and float(text) == value
+
+
+def test_a_folder_with_a_broken_file(tmp_path, grid):
+    records, _ = grid()
+    for one in records:
+        record.write(one, record.folder(tmp_path, one["run_id"]))
+    (tmp_path / ("f" * 16)).mkdir()
+    (tmp_path / ("f" * 16) / record.FILE).write_text("{")
+    found, [problem] = record.load_all(tmp_path)
+    assert render(found) == render(records) and "f" * 16 in problem.what
+
+
+def test_nothing_to_show(tmp_path, run):
+    assert render([]) == "No scores yet.\n"
+    assert record.load_all(tmp_path / "none") == ([], [])
+    assert parse(render([run("lora", "cola", 0)]))[0][1][0] == "lora ¹"
+
+
+def test_tables_need_no_torch():
+    code = (
+        "import sys, leaderboard.render.markdown\n"
+        "print([m for m in ('torch', 'lightning', 'jsonschema') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def trained_by(seed, group="a" * 16):
+    """A backbone that a run of mae with that seed left."""
+    parent = {"run_id": f"{seed:016x}", "group_id": group, "method": "mae", "task": "digits"}
+    parent |= {"backbone": "vit", "parent": None}
+    return {"name": f"runs:{seed:016x}", "parameters": 200_000, "weights_hash": f"{seed:064x}", "parent": parent}
+
+
+def test_backbones_that_differ_only_in_the_seed_of_their_training_are_one_table(run):
+    values = {0: 0.5, 1: 0.7, 2: 0.6}
+    records = [run("linear", "cola", seed, value, backbone=trained_by(seed)) for seed, value in values.items()]
+    [table] = tables(records)
+    [row] = table.rows
+    assert "vit + mae on digits (0.20 M)" in table.heading
+    assert row.cells[0] == Stat.of([*values.values()])
+    other = run("linear", "cola", 0, 0.9, backbone=trained_by(5, group="b" * 16))
+    assert len(tables([*records, other])) == 2
+
+
+def test_one_seed_on_two_trained_backbones_counts_twice(run):
+    [row] = rows([run("linear", "cola", 0, value, backbone=trained_by(n)) for n, value in ((1, 0.5), (2, 0.7))])
+    assert (row.cells[0].n, row.superseded) == (2, 0)
+
+
+def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
+    own = run("mlm", "cola", 0, 2.5)
+    own["metrics"]["primary"] |= {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
+    failed = run("mlm", "cola", 1)
+    found = tables([own, failed, run("lora", "cola", 0, 0.5)])
+    assert [[row.method for row in table.rows] for table in found] == [["lora"], ["mlm"]]
+    assert [table.suite for table in found] == ["glue", "glue · mlm"]
+
+
+@pytest.mark.parametrize(
+    ("value", "higher", "text"),
+    [
+        (5.534e-5, False, "5.53e-05"),
+        (0.00987, False, "0.00987"),
+        (0.5, False, "0.500"),
+        (0.0, False, "0.000"),
+        (5.5e-5, True, "0.000"),
+        (-0.0004, True, "0.000"),
+        (0.4126, True, "0.413"),
+    ],
+)
+def test_small_errors_keep_three_digits(value, higher, text):
+    assert figure(value, higher) == text
+
+
+def test_small_errors_are_ranked_by_what_is_printed(run):
+    records = []
+    for method, values in {"a": (3e-5, 3e-5, 3e-5), "b": (2e-5, 2e-5, 2e-5), "c": (0.5, 0.5, 0.5)}.items():
+        for seed, value in enumerate(values):
+            one = run(method, "completion", seed, value)
+            one["metrics"]["primary"]["higher_is_better"] = False
+            records.append(one)
+    assert [(row.method, row.rank) for row in rows(records)] == [("b", 1), ("a", 2), ("c", 3)]
+
+
+def test_a_label_names_the_policy_and_not_all_its_options(run):
+    depth = {"policy": "depth", "slope": 0.5, "measure": "effective", "minimum": 1}
+    records = [run("lora", "cola", 0, 0.5, spec={"allocation": a}) for a in ({}, depth)]
+    records.append(run("lora", "cola", 0, 0.5, spec={"allocation": {**depth, "slope": 0.9}}))
+    assert sorted(row.label for row in rows(records)) == [
+        "lora (allocation.policy=depth, allocation.slope=0.5)",
+        "lora (allocation.policy=depth, allocation.slope=0.9)",
+        "lora (allocation.policy=uniform)",
+    ]
+
+
+def test_rows_that_differ_by_an_option_which_older_runs_lack_have_labels_of_their_own(run):
+    old, new = (run("lora", "cola", 0, 0.5) for _ in range(2))
+    new["spec"]["method_options"]["dora"] = False
+    assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (dora=false)"]

@@ -1,0 +1,269 @@
+"""LaTeX that compiles, Markdown that parses, CSV of one value a line, JSON: of plain and of hostile records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from leaderboard.render import board, latex, markdown, tidy
+from leaderboard.tables.published import figures, model_of, with_published
+from leaderboard.tables.score import tables
+
+HOSTILE = [
+    "<script>alert(1)</script>", "a & b % c $ d # e _ f { g } ~ h ^ i \\ j", "\\input{/etc/passwd}", "\\write18{id}",
+    "[1em] *", "中文字 Ελληνικά é ‖ΔW‖₂", "=cmd|' /C calc'!A0", "two\nlines\r\n\x1b[31m", "\u202egnp\ud800", "`\"'",
+    "x" * 10_000, "",
+]  # fmt: skip
+
+
+@pytest.fixture
+def grid(make_record):
+    """Two methods, two tasks, three seeds; everything that is text in a record can be replaced."""
+
+    def make(text=None):
+        records = [
+            make_record(
+                spec={"method": method, "task": f"glue/{task}", "seed": seed},
+                source={"data_hash": task},
+                metrics={"primary": {"name": "accuracy", "value": value + 0.01 * seed}},
+                warnings=[text] if text else [],
+            )
+            for (method, task), value in {
+                ("full", "cola"): 0.5,
+                ("full", "rte"): 0.9,
+                (text or "lora", "cola"): 0.7,
+                (text or "lora", "rte"): 0.8,
+            }.items()
+            for seed in range(3)
+        ]
+        if text:
+            for record in records:
+                record["task"]["note"] = record["source"]["revision"] = record["backbone"]["name"] = text
+                record["metrics"]["primary"]["name"] = record["cost"]["device"] = text
+        return records
+
+    return make
+
+
+def compiled(source, folder):
+    """The log of pdflatex on a document with these tables."""
+    program = shutil.which("pdflatex")
+    if program is None:
+        pytest.skip("pdflatex is not installed")
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    (folder / "t.tex").write_text(head + source + "\\end{document}\n", encoding="utf-8")
+    words = [program, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (folder / "t.pdf").stat().st_size > 5000
+    return done.stdout
+
+
+def test_latex_compiles_and_is_booktabs(grid, tmp_path):
+    source = latex.render(tables(grid(), baseline="full"))
+    assert [source.count(rule) for rule in ("\\toprule", "\\midrule", "\\bottomrule")] == [1, 1, 1]
+    compiled(source, tmp_path)
+
+
+def test_latex_of_hostile_text_compiles(grid, tmp_path):
+    made = [table for text in HOSTILE for table in tables(grid(text), baseline="full")]
+    source = latex.render(made)
+    assert "\\input" not in source and "\\write18" not in source
+    source.encode("ascii")
+    compiled(source, tmp_path)
+
+
+def test_latex_makes_the_best_bold_and_the_second_underlined(grid):
+    source = latex.render(tables(grid()))
+    lines = {line.split(" & ")[0]: line for line in source.splitlines() if line.startswith(("full", "lora"))}
+    assert lines["full"].split(" & ")[1].startswith("\\underline{0.510}")
+    assert lines["lora"].split(" & ")[1].startswith("\\textbf{0.710}")
+    assert lines["full"].split(" & ")[2].startswith("\\textbf{0.910}")
+    assert lines["lora"].split(" & ")[3].startswith("\\textbf{0.760}")
+
+
+def test_latex_gives_no_prize_for_fewer_than_three_seeds(grid):
+    few = [r for r in grid() if not (r["spec"]["method"] == "lora" and r["spec"]["seed"] == 2)]
+    lora = next(line for line in latex.render(tables(few)).splitlines() if line.startswith("lora"))
+    assert "\\textbf" not in lora and "\\underline" not in lora
+
+
+@pytest.mark.parametrize("text", [None, *HOSTILE])
+def test_markdown_parses_as_tables_and_nothing_else(grid, text):
+    made = tables(grid(text), baseline="full")
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown.render_tables(made, costs=True))
+    kinds = [token.type for token in tokens]
+    assert kinds.count("table_open") == 2 * len(made)
+    cells = [kinds[a:b].count("td_open") for a, b in rows_of(kinds)]
+    assert len(set(cells[: len(made[0].rows)])) == 1
+    inline = {child.type for token in tokens if token.type == "inline" for child in token.children}
+    assert inline <= {"text", "text_special", "softbreak"}, "no link, code, emphasis or HTML comes from a record"
+    assert "html_block" not in kinds
+
+
+def rows_of(kinds):
+    starts = [i for i, kind in enumerate(kinds) if kind == "tr_open"]
+    return [(i, kinds.index("tr_close", i)) for i in starts if "td_open" in kinds[i : kinds.index("tr_close", i)]]
+
+
+@pytest.mark.parametrize("text", [None, *HOSTILE])
+def test_csv_has_one_value_a_line(grid, text):
+    records = grid(text)
+    lines = list(csv.DictReader(io.StringIO(tidy.render(tables(records, baseline="full")))))
+    assert {tuple(line) for line in lines} == {tidy.FIELDS}
+    assert not [v for line in lines for k, v in line.items() if k != "value" and v.startswith(("=", "+", "-", "@"))]
+    scores = {line["run_id"]: float(line["value"]) for line in lines if line["quantity"] == "score"}
+    assert scores == {r["run_id"]: r["metrics"]["primary"]["value"] for r in records}
+    named = [tuple(v for k, v in line.items() if k != "value") for line in lines]
+    assert len(set(named)) == len(named), "no quantity is told twice"
+    [average] = [line for line in lines if line["quantity"] == "average" and line["row"] == "full"]
+    assert float(average["value"]) == pytest.approx(0.71)
+    trained = [line for line in lines if line["quantity"] == "trained_parameters"]
+    assert [float(line["value"]) for line in trained] == [68_000.0, 68_000.0]
+
+
+@pytest.mark.parametrize("text", [None, *HOSTILE])
+def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
+    records = grid(text)
+    made = json.loads(board.text(board.board(tables(records, baseline="full"), records)))
+    cells = [cell for table in made["tables"] for row in table["rows"] for cell in row["cells"]]
+    ids = [run_id for cell in cells for _, _, run_id in cell["runs"]]
+    assert sorted(ids) == sorted(made["runs"]) == sorted(r["run_id"] for r in records)
+    for run_id, run in made["runs"].items():
+        row = made["tables"][run["table"]]["rows"][run["row"]]
+        assert run_id in [found for cell in row["cells"] for *_, found in cell["runs"]]
+        assert run["command"] == "bench run"
+
+
+def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
+    curve = [{"step": step, "loss": 1 / (1 + step)} for step in range(1000)]
+    series = {"of": "updates", "layers": 2, "steps": [0, 5, 9], "effective": [None, 1.5, 2.0]}
+    error = {"what": "it broke", "known": "", "todo": ""}
+    records = [
+        make_record(curve=curve, spectra={"series": [series], "layers": []}),
+        make_record(spec={"seed": 1}, state="failed", error=error, metrics=None, cost=None),
+    ]
+    made = board.board(tables(records), records)
+    good, bad = (made["runs"][r["run_id"]] for r in records)
+    assert len(good["curve"]) == 30 and good["curve"][-1][0] == 999
+    losses = np.array([point["loss"] for point in curve])
+    firsts = np.split(losses, [step + 1 for step, _ in good["curve"][:-1]])
+    assert [value for _, value in good["curve"]] == pytest.approx([part.mean() for part in firsts], rel=1e-4)
+    assert good["rank_curve"] == [[5, 1.5], [9, 2.0]]
+    assert (bad["state"], bad["error"], bad["value"]) == ("failed", "it broke", None)
+    assert made["tables"][0]["rows"][0]["states"] == {"done": 1, "failed": 1}
+
+
+def test_board_shows_evaluations_of_the_primary_metric(make_record):
+    evaluations = [{"step": step, "metrics": {"dev": {"matthews": step / 10, "other": 9.0}}} for step in (1, 2)]
+    record = make_record(evaluations=evaluations)
+    assert board.board(tables([record]), [record])["runs"][record["run_id"]]["evaluations"] == [[1, 0.1], [2, 0.2]]
+
+
+@pytest.mark.parametrize(
+    ("typed", "alone"),
+    [
+        (
+            "bench run --method lora,full --task glue --seeds 0,1,2 --out x",
+            "--method lora --task glue/cola --seeds 2 --out x",
+        ),
+        ("bench run --method=lora,full --task=glue --lr 1e-3,3e-3", "--method=lora --task=glue/cola --lr 1e-3"),
+        ("bench run --task glue --method lora --backbone a,b", "--task glue/cola --method lora --backbone minilm"),
+        ("bench run --method lora --task", "--method lora --task"),
+        ("bench reproduce figure1 --task x", None),
+    ],
+)
+def test_a_runs_command_repeats_it_alone(make_record, typed, alone):
+    record = make_record(spec={"seed": 2}, provenance={"command": typed.split()})
+    expected = typed if alone is None else f"bench run {alone}"
+    assert board.command(record) == expected.split()
+    assert record["provenance"]["command"] == typed.split()
+
+
+def test_candidates_of_a_selection_stay_in_the_command(make_record):
+    words = ["bench", "run", "--method", "lora,full", "--task", "glue", "--select", "lr", "--lr", "1e-3,3e-3"]
+    record = make_record(spec={"lr": None, "select": [1e-3, 3e-3]}, provenance={"command": words})
+    assert board.command(record)[-1] == "1e-3,3e-3"
+
+
+def on(make_record, backbone, task="glue/cola", **spec):
+    return make_record(spec={"task": task, **spec}, backbone={"name": backbone})
+
+
+@pytest.mark.parametrize(
+    ("backbone", "model"),
+    [
+        ("microsoft/deberta-v3-base", "DeBERTaV3-base"),
+        ("FacebookAI/roberta-base", "RoBERTa-base"),
+        ("models/roberta-large/", "RoBERTa-large"),
+        ("google-bert/bert-base-cased", "BERT-base-cased"),
+        ("bert-base-uncased", None),
+        ("minilm", None),
+    ],
+)
+def test_published_figures_are_of_the_same_backbone(make_record, backbone, model):
+    assert model_of(backbone) == model
+    record = on(make_record, backbone)
+    [table] = with_published(tables([record]), [record])
+    expected = {f.source for f in figures() if f.model == model and f.task == "cola" and not f.train_samples}
+    assert {row.published.source for row in table.published} == expected
+
+
+def test_published_figures_are_cited_marked_and_never_ranked(make_record):
+    records = [
+        on(make_record, "microsoft/deberta-v3-base", f"glue/{t}", seed=s) for t in ("cola", "mrpc") for s in range(3)
+    ]
+    for record in records:
+        record["source"]["data_hash"] = record["spec"]["task"]
+    made = with_published(tables(records), records)
+    [table] = made
+    assert [row.label for row in table.rows] == ["lora"] and all(row.rank is None for row in table.published)
+    adalora = next(row for row in table.published if row.label == "adalora (1.27M)")
+    assert [cell.mean for cell in adalora.cells] == [0.7145, 0.9069]
+    assert adalora.trainable == 1.27e6 and adalora.average is None
+    text = markdown.render_tables(made)
+    assert text.count("*(published)*") == len(table.published) == 10
+    assert "arXiv 2303.10512); dev, mean of five runs; other metrics: mrpc accuracy" in text
+    assert "published" in latex.render(made) and "\\midrule\n\\multicolumn" in latex.render(made)
+    lines = list(csv.DictReader(io.StringIO(tidy.render(made))))
+    assert {line["published"] for line in lines if line["row"] == "adalora (1.27M)"} == {"AdaLoRA paper, table 1"}
+    marked = [row for row in board.board(made, records)["tables"][0]["rows"] if row["published"]]
+    assert len(marked) == 10 and marked[0]["published"]["arxiv"] == "2303.10512"
+
+
+def test_published_few_shot_figures_stand_beside_as_many_examples_only(make_record):
+    def labels(samples):
+        record = on(make_record, "bert-base-cased", "glue/stsb", train_samples=samples)
+        [table] = with_published(tables([record]), [record])
+        return [row.label for row in table.published]
+
+    assert labels(64) == ["lora (A ~ N(0, 1), no scale, rank=8)", "deeplora (rank=8)"]
+    assert len(labels(16)) == 10
+    assert labels(None) == labels(17) == []
+
+
+def test_a_backbone_that_a_run_trained_has_no_published_figures(make_record):
+    parent = {
+        "run_id": "0" * 16,
+        "group_id": "0" * 16,
+        "method": "mlm",
+        "task": "corpus",
+        "backbone": "x",
+        "parent": None,
+    }
+    record = make_record(backbone={"name": "roberta-base", "parent": parent})
+    assert with_published(tables([record]), [record])[0].published == ()
+
+
+def test_published_figures_are_fractions_with_a_source():
+    for figure in figures():
+        assert 0 < figure.value < 1 and re.fullmatch(r"\d{4}\.\d{5}", figure.arxiv) and figure.source
+    assert len(figures()) == 126

@@ -1,0 +1,293 @@
+"""Records on disk: what is written is read back, nothing half, nothing invalid, nothing outside the folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.core.errors import EnvironmentProblem, UsageError
+from bench.records import record
+from bench.records.spec import LATER, RunSpec
+from bench.spectra import Delta
+
+DOCS = Path(__file__).parents[2] / "docs" / "record.md"
+
+
+def put(out, one):
+    record.write(one, record.folder(out, one["run_id"]))
+    return record.folder(out, one["run_id"]) / record.FILE
+
+
+def test_round_trip(tmp_path, make_record):
+    one = make_record()
+    assert record.read(put(tmp_path, one)) == one
+    assert RunSpec.from_json(one["spec"]).to_json() == one["spec"]
+    assert record.load_all(tmp_path) == ([one], [])
+    assert record.state_of(tmp_path, one["run_id"]) == "done"
+    assert record.state_of(tmp_path, "0" * 16) is None
+
+
+def test_every_state_has_a_valid_form(tmp_path, make_record):
+    error = {"what": "out of memory", "known": "", "todo": ""}
+    nothing = {"metrics": None, "params": None, "cost": None, "lr": None}
+    for seed, state in enumerate(["running", "cancelled", "preempted"]):
+        put(tmp_path, make_record(state=state, spec={"seed": seed}, **nothing))
+    for seed, state in enumerate(["failed", "oom", "diverged"]):
+        put(tmp_path, make_record(state=state, error=error, spec={"seed": 10 + seed}, **nothing))
+    records, problems = record.load_all(tmp_path)
+    assert (len(records), problems) == (6, [])
+
+
+def test_tuples_are_written_as_the_lists_they_are_read_as(tmp_path, make_record):
+    one = make_record()
+    one["ranks"][0]["shape"] = (384, 384)
+    assert record.read(put(tmp_path, one))["ranks"][0]["shape"] == [384, 384]
+
+
+@pytest.mark.parametrize(
+    ("factors", "how"),
+    [
+        ((torch.eye(3),), "gram"),
+        ((torch.eye(3).double(),), "svd"),
+        ((torch.eye(3)[:, :1], torch.eye(3)[:1]), "factors"),
+    ],
+)
+def test_a_record_says_how_each_spectrum_was_computed(tmp_path, make_record, factors, how):
+    row = {"layer": "query", **Delta(factors=factors, nominal=1).ranks()}
+    path = put(tmp_path, make_record(ranks=[row]))
+    assert record.read(path)["ranks"][0]["how"] == how
+    with pytest.raises(EnvironmentProblem, match="guessed"):
+        record.validate(make_record(ranks=[row | {"how": "guessed"}]), path)
+
+
+@pytest.mark.parametrize("crash", ["replace", "fsync"])
+def test_a_crash_leaves_the_old_record(tmp_path, make_record, monkeypatch, crash):
+    old = make_record(state="running", metrics=None)
+    path = put(tmp_path, old)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, crash, fail)
+    with pytest.raises(KeyboardInterrupt):
+        put(tmp_path, make_record())
+    monkeypatch.undo()
+    assert record.read(path) == old
+    assert [p.name for p in path.parent.iterdir()] == [record.FILE]
+
+
+def test_a_temporary_file_left_by_a_kill_is_no_record(tmp_path, make_record, monkeypatch):
+    one = make_record()
+    monkeypatch.setattr(os, "replace", lambda *_: None)  # the process died before the rename
+    put(tmp_path, one)
+    monkeypatch.undo()
+    left = list(record.folder(tmp_path, one["run_id"]).iterdir())
+    assert len(left) == 1 and left[0].name != record.FILE
+    assert record.load_all(tmp_path) == ([], [])
+    assert record.state_of(tmp_path, one["run_id"]) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**30])
+def test_numbers_that_json_does_not_hold_are_refused(tmp_path, make_record, value):
+    one = make_record(metrics={"all": {"dev": {"matthews": value}}})
+    with pytest.raises(EnvironmentProblem) as caught:
+        put(tmp_path, one)
+    assert "metrics.all.dev.matthews" in caught.value.known
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["NaN", "1e999", "-Infinity"])
+def test_a_file_with_nan_is_a_problem(tmp_path, make_record, text):
+    path = put(tmp_path, make_record())
+    path.write_text(path.read_text().replace('"value": 0.41', f'"value": {text}'))
+    records, [problem] = record.load_all(tmp_path)
+    assert records == [] and str(path) in problem.what and "metrics.primary.value" in problem.known
+
+
+HOSTILE = ["../../etc/passwd", "..", "", "a" * 15, "A" * 16, "a" * 17, "a" * 16 + "\n", "/" + "a" * 15, "а" * 16]
+
+
+@pytest.mark.parametrize("run_id", HOSTILE)
+def test_hostile_ids_become_no_path(tmp_path, make_record, run_id):
+    for use in (record.folder, record.state_of):
+        with pytest.raises(UsageError):
+            use(tmp_path, run_id)
+    with pytest.raises(EnvironmentProblem, match="not a valid record"):
+        record.write(make_record() | {"run_id": run_id}, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", ["../", "*", "", "[a-f]", "g", "a" * 17])
+def test_hostile_prefixes_find_nothing(tmp_path, make_record, prefix):
+    put(tmp_path, make_record())
+    with pytest.raises(UsageError):
+        record.find(tmp_path, prefix)
+
+
+def test_find_by_prefix(tmp_path, make_record):
+    ids = ["ab" + "0" * 14, "ab" + "1" * 14, "c" * 16]
+    for run_id in ids:
+        put(tmp_path, make_record(run_id=run_id))
+    assert record.find(tmp_path, "c")["run_id"] == ids[2]
+    assert record.find(tmp_path, ids[0])["run_id"] == ids[0]
+    with pytest.raises(UsageError, match="2 runs") as several:
+        record.find(tmp_path, "ab")
+    assert ids[0] in several.value.known and ids[1] in several.value.known
+    with pytest.raises(UsageError, match="no run"):
+        record.find(tmp_path, "d")
+
+
+def test_a_copied_folder_is_not_counted_twice(tmp_path, make_record):
+    path = put(tmp_path, make_record())
+    copy = tmp_path / "copy" / record.FILE
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    records, [problem] = record.load_all(tmp_path)
+    assert len(records) == 1 and str(copy) in problem.what and "run_id" in problem.known
+
+
+BROKEN = {
+    "empty": b"",
+    "half": b'{"schema": 1, "run_',
+    "not utf-8": b'"\xff"',
+    "a list": b"[]",
+    "deep": b"[" * 100_000,
+    "deep enough": b'{"a":' * 900 + b"1" + b"}" * 900,
+    "digits": b"1" * 5000,
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_bad_files_are_named_and_the_others_read(tmp_path, make_record, content):
+    good = make_record()
+    put(tmp_path, good)
+    bad = record.folder(tmp_path, "f" * 16) / record.FILE
+    bad.parent.mkdir()
+    bad.write_bytes(content)
+    records, [problem] = record.load_all(tmp_path)
+    assert records == [good]
+    assert str(bad) in problem.what and problem.known and problem.todo
+    with pytest.raises(EnvironmentProblem):
+        record.state_of(tmp_path, "f" * 16)
+
+
+def test_a_folder_in_place_of_the_file_is_a_problem(tmp_path):
+    (record.folder(tmp_path, "a" * 16) / record.FILE).mkdir(parents=True)
+    assert len(record.load_all(tmp_path)[1]) == 1
+
+
+def test_no_folder_no_records(tmp_path):
+    assert record.load_all(tmp_path / "none") == ([], [])
+
+
+def test_other_schema_versions_are_named(tmp_path, make_record):
+    path = put(tmp_path, make_record())
+    path.write_text(path.read_text().replace('"schema": 1,', '"schema": 7,'))
+    _, [problem] = record.load_all(tmp_path)
+    assert str(path) in problem.what and "version 7" in problem.what and "version 1" in problem.known
+
+
+def paths(schema, prefix=""):
+    for name, part in schema.get("properties", {}).items():
+        yield prefix + name
+        yield from paths(part, f"{prefix}{name}.")
+        yield from paths(part.get("items", {}), f"{prefix}{name}[].")
+
+
+OPTIONAL = {
+    "backbone.pooling",
+    "cost.resumed_at",
+    "cost.cache_bytes",
+    "cost.tracking_s",
+    "spec.allocation",
+    "spec.penalty",
+    "spec.spectra",
+    "spec.start",
+    "sweep",
+    "backbone.parent",
+    "cost.optimizer_bytes",
+    "evaluations",
+    "metrics.primary.of",
+    "ranks[].how",
+    "report",
+    "source.reading",
+    "spectra",
+}
+"""Fields that older records, or those of some methods or data, lack."""
+FIELDS = list(paths(record.schema()))
+
+
+@pytest.mark.parametrize("field", [field for field in FIELDS if field not in OPTIONAL])
+def test_every_field_is_needed_and_named_where_it_is_missing(make_record, field):
+    selection = {"trials": [{"lr": 1e-3, "value": 0.5, "run_id": None, "state": "done"}]}
+    selection |= {"metric": "accuracy", "split": "holdout", "task": "glue/sst2", "chosen": 1e-3}
+    tracking = {"kind": "wandb", "mode": "offline", "id": "x", "error": None, "directory": None}
+    sweep = [{"n": 0, "primary": 0.41, "metrics": {"dev": {"matthews": 0.41}}}]
+    evaluations = [{"step": 10, "metrics": sweep[0]["metrics"]}]
+    row = {"of": "updates", "layer": "a", "step": 9, "stable": 1.0, "effective": 1.0, "energy90": 1, "norm": 0.5}
+    series = {"of": "updates", "layers": 1, "steps": [0, 9], "effective": [None, 1.0]}
+    more = {"sweep": sweep, "evaluations": evaluations, "spectra": {"layers": [row], "series": [series]}}
+    one = make_record(selection=selection, tracking=tracking, **more)
+    record.validate(one, Path("x"))
+    *parents, last = field.replace("[]", "").split(".")
+    inside = one | {"state": "failed", "error": {"what": "", "known": "", "todo": ""}} if parents == ["error"] else one
+    part = inside
+    for name in parents:
+        part = part[name][0] if isinstance(part[name], list) else part[name]
+    del part[last]
+    with pytest.raises(EnvironmentProblem) as caught:
+        record.validate(inside, Path("here/record.json"))
+    assert "here/record.json" in caught.value.what and f"'{last}' is a required property" in caught.value.known
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"state": "finished"}, "state"),
+        ({"lr": "1e-3"}, "lr"),
+        ({"lr": None}, "lr"),
+        ({"metrics": None}, "metrics"),
+        ({"error": {"what": "", "known": "", "todo": ""}}, "error"),
+        ({"params": {"total": -1}}, "params.total"),
+        ({"cost": {"steps": 1.5}}, "cost.steps"),
+        ({"source": {"kind": "guessed"}}, "source.kind"),
+        ({"metrics": {"primary": {"higher_is_better": 1}}}, "metrics.primary.higher_is_better"),
+        ({"surprise": 1}, "surprise"),
+        ({"state": "failed"}, "error"),
+        ({"state": "diverged", "error": {"what": "", "known": "", "todo": ""}}, "metrics"),
+    ],
+)
+def test_wrong_values_are_named(make_record, change, field):
+    with pytest.raises(EnvironmentProblem) as caught:
+        record.validate(make_record(**change), Path("x"))
+    assert field in caught.value.known
+
+
+def test_the_schema_has_exactly_the_fields_of_a_specification():
+    known = record.schema()["properties"]["spec"]
+    assert set(known["properties"]) == {field.name for field in dataclasses.fields(RunSpec)}
+    assert set(known["required"]) == set(known["properties"]) - LATER - {"start"}, "older records lack them"
+
+
+def test_the_schema_is_one():
+    from jsonschema import Draft202012Validator
+
+    Draft202012Validator.check_schema(record.schema())
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_is_documented(field):
+    assert f"`{field}`" in DOCS.read_text(encoding="utf-8")
+
+
+def test_a_record_is_plain_ascii_json_that_others_may_read(tmp_path, make_record):
+    path = put(tmp_path, make_record(warnings=["ΔW \ud800 |"]))
+    assert path.read_bytes().isascii() and json.loads(path.read_text())["warnings"] == ["ΔW \ud800 |"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.backbones import sha256, shapes
 from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.files import sha256, tensor_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def open_folder(path: Path) -> PeftFolder:
         raise EnvironmentProblem(f"{path / CONFIG} is no JSON", str(error), todo) from error
     if not isinstance(config, dict) or "peft_type" not in config:
         raise EnvironmentProblem(f"{path / CONFIG} is no configuration of peft", "it names no peft_type", todo)
-    return PeftFolder(path=path.resolve(), config=config, shapes=shapes(path / TENSORS))
+    return PeftFolder(path=path.resolve(), config=config, shapes=tensor_shapes(path / TENSORS))
 
 
 def write_folder(

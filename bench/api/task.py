@@ -12,7 +12,7 @@ from bench.records.data import Corpus, DataRequest
 if TYPE_CHECKING:
     from lightning import LightningDataModule
 
-    from bench.backbones import Backbone
+    from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
 
 

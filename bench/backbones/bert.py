@@ -6,10 +6,12 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.backbones import TEXT_FILES, Backbone, built, sha256
+from bench.api.backbone import Backbone, built
+from bench.backbones.folder import TEXT_FILES
 from bench.backbones.minilm import package
 from bench.config.sections import BackboneConfig, in_range
 from bench.core.errors import EnvironmentProblem
+from bench.core.files import sha256
 
 
 class BERT:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 from transformers import BertConfig, BertModel
 
+from bench.api.backbone import load_tokenizer
 from bench.backbones.bert import BERT
-from bench.backbones.encoder import Pooled, load_tokenizer
+from bench.backbones.encoder import Pooled
 from bench.backbones.seeding import seeded
 from bench.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.api.backbone import Backbone
     from bench.api.task import TaskSpec
-    from bench.backbones import Backbone
     from bench.config.sections import HeadConfig
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
+from bench.api.backbone import Backbone, load_tokenizer
+from bench.api.dropout import CONFIG_RATES
 from bench.api.task import TaskSpec
-from bench.backbones import Backbone
-from bench.backbones.dropout import CONFIG_RATES
 from bench.config.sections import HeadConfig
 
 logging.set_verbosity_error()
@@ -121,9 +121,3 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
     assert backbone.path is not None
     pooling = backbone.pooling if head.pooling == "auto" else head.pooling
     return TextEncoder(backbone.path, pooling=pooling, dropout=backbone.options["dropout"])
-
-
-@cache
-def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a folder; loaded once per process."""
-    return AutoTokenizer.from_pretrained(path, use_fast=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from bench.backbones import TEXT_FILES, WEIGHT_FILES, Backbone, from_folder
+from bench.api.backbone import Backbone
+from bench.backbones.folder import TEXT_FILES, WEIGHT_FILES, from_folder
 from bench.config.sections import BackboneConfig
 from bench.core.errors import EnvironmentProblem
 from bench.core.hub import unreachable

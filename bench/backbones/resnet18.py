@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.backbones import Backbone, built
+from bench.api.backbone import Backbone, built
 from bench.config.sections import BackboneConfig
 
 

@@ -7,11 +7,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
-from bench.backbones import Backbone, content_hash, from_folder, shapes
+from bench.backbones.folder import content_hash, from_folder
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.files import tensor_shapes
 from bench.records import record
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class Run:
             loader="bench.backbones.runs:load",
             path=folder,
             weights_hash=content_hash(folder.resolve()),
-            parameters=sum(math.prod(shape) for shape in shapes(folder / WEIGHTS).values()),
+            parameters=sum(math.prod(shape) for shape in tensor_shapes(folder / WEIGHTS).values()),
             options={**made["options"], **changed},
             parent=chain,
         )

@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.backbones import Backbone, built, content_hash, sha256, shapes
+from bench.api.backbone import Backbone, built
+from bench.backbones.folder import content_hash
 from bench.config.sections import BackboneConfig
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
+from bench.core.files import sha256, tensor_shapes
 from bench.core.hub import unreachable
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Timm:
             options=asdict(known),
             path=path,
             weights_hash=content_hash(path) if path.is_dir() else sha256(file),
-            parameters=sum(math.prod(shape) for shape in shapes(file).values()),
+            parameters=sum(math.prod(shape) for shape in tensor_shapes(file).values()),
         )
 
 

@@ -13,7 +13,7 @@ from timm.models.vgg import VGG
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from bench.backbones.dropout import set_dropout
+from bench.api.dropout import set_dropout
 from bench.backbones.inputs import image_of, patch_for
 from bench.backbones.resnet18 import ResNet18
 from bench.backbones.seeding import seeded
@@ -23,8 +23,8 @@ from bench.backbones.vit import ViT
 from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
+    from bench.api.backbone import Backbone
     from bench.api.task import TaskSpec
-    from bench.backbones import Backbone
     from bench.config.sections import HeadConfig
 
 Shape = tuple[int, int, int]

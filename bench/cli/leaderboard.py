@@ -157,14 +157,14 @@ def _text(options: argparse.Namespace, made: Made) -> str:
 
 
 def _write(options: argparse.Namespace, text: str) -> None:
-    from bench.core import files
+    from bench.core.files import write_atomic
 
     if options.output is None:
         sys.stdout.write(text)
         return
     path: Path = options.output.expanduser()
     try:
-        files.replace(path, text.encode())
+        write_atomic(path, text.encode())
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {path}", str(error), "Name a file in a folder that exists.") from error
     print(f"wrote {path} ({len(text.encode()) / 1e6:.2f} MB)", file=sys.stderr)

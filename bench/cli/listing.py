@@ -13,6 +13,7 @@ from bench.cli.parser import Parser, choice, common
 from bench.config.help import Description, describe, prefixed
 from bench.core import registry
 from bench.core.errors import OK
+from bench.core.text import format_score
 
 KINDS = ("methods", "tasks", "backbones", "runs")
 EXAMPLES = (
@@ -93,7 +94,5 @@ def score(record: dict[str, Any]) -> str:
     """`matthews 0.412`, or – without one."""
     if record["metrics"] is None:
         return "–"
-    from leaderboard.render.text import figure
-
     primary = record["metrics"]["primary"]
-    return f"{primary['name']} {figure(primary['value'], primary['higher_is_better'])}"
+    return f"{primary['name']} {format_score(primary['value'], primary['higher_is_better'])}"

@@ -104,10 +104,10 @@ def _report(options: argparse.Namespace) -> int:
         if options.output is None:
             sys.stdout.write(text)
             return OK
-        from bench.core import files
+        from bench.core.files import write_atomic
 
         try:
-            files.replace(options.output.expanduser(), text.encode())
+            write_atomic(options.output.expanduser(), text.encode())
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {options.output}", str(error), "Name another file.") from error
         print(f"wrote {options.output}", file=sys.stderr)

@@ -14,8 +14,9 @@ from bench.config import overrides
 from bench.core import registry
 from bench.core.errors import OK, UsageError
 from bench.env.preflight import check
+from bench.harness.request import Request
 from bench.records.data import DataRequest
-from bench.records.spec import Precision, Request, Track
+from bench.records.spec import Precision, Track
 from bench.tracking import check as check_mirror
 
 EXAMPLES = (

@@ -1,23 +1,78 @@
-"""Files written at once: a reader, or a crash, sees the old one or the new one, never half."""
+"""Files written atomically, their hashes, and what a safetensors header says."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import uuid
+from collections.abc import Generator
 from pathlib import Path
 
+from bench.core.errors import EnvironmentProblem
 
-def replace(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whose folder is made where it is not there.
+
+@contextlib.contextmanager
+def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
+    """Write a file atomically: the body writes the temporary file that is yielded, which then replaces `path`.
+
+    A reader, or a crash, sees the old file or the new one, never half of it. If the body raises, `path` keeps its
+    content and the temporary file is removed. The folder is created if needed.
+
+    Args:
+        path: the file to replace.
+        sync: flush file and folder to disk, so that the new content also survives a power failure.
 
     Raises:
-        OSError: it cannot be written; what was there is still there.
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(content)
+        yield temporary
+        if sync:
+            _sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if sync:
+        with contextlib.suppress(OSError):  # some systems do not let a folder be opened
+            _sync(path.parent)
+
+
+def write_atomic(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Write `content` to `path` atomically; see `replacing`."""
+    with replacing(path, sync=sync) as temporary:
+        temporary.write_bytes(content)
+
+
+def sha256(file: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """Read names and shapes of the tensors in a safetensors file from its header alone.
+
+    Raises:
+        EnvironmentProblem: it is not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as weights:
+            return {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise EnvironmentProblem(
+            f"{file.name} is not a safetensors file", f"{file}: {error}", "Download or export it again."
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

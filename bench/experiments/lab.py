@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bench.api.method import Method
     from bench.harness.planner import Cell, Plan
-    from bench.records.spec import Request
+    from bench.harness.request import Request
 
 
 @dataclass(kw_only=True)

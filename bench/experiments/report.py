@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import __version__
 from bench.cli.output import table
-from bench.core.files import replace
+from bench.core.files import write_atomic
 
 if TYPE_CHECKING:
     from bench.experiments import Check, Control, Outcome
@@ -29,7 +29,7 @@ def write(name: str, config: Any, outcome: Outcome, lab: Lab) -> list[Path]:
         "table": [list(outcome.header), *map(list, outcome.rows)],
         "version": __version__,
     }
-    replace(result, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(result, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
     if outcome.figure is None:
         return [result]
     from bench.figures import page, png

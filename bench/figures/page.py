@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from bench.core import files
+from bench.core.files import write_atomic
 from bench.figures import Axis, Figure, Map, Panel, Series, Table, style
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -48,7 +48,7 @@ def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
     template = resources.files("bench.figures").joinpath("page.html").read_text(encoding="utf-8")
     pieces = template.split("@@")  # text, name, text, name, …: what is filled in is never searched for names
     page = "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
-    files.replace(path, page.encode("utf-8"))
+    write_atomic(path, page.encode("utf-8"))
 
 
 def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> dict[str, Any]:

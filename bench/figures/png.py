@@ -18,7 +18,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from bench.core import files
+from bench.core.files import write_atomic
 from bench.figures import Axis, Figure, Map, Panel, Series, style
 
 DPI = 200
@@ -71,7 +71,7 @@ def write(figure: Figure, path: Path) -> None:
     canvas.text(MARGIN / width, MARGIN / height, "\n".join(caption), va="bottom", size=8, color="#444444")
     made = io.BytesIO()
     canvas.savefig(made, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
-    files.replace(path, made.getvalue())
+    write_atomic(path, made.getvalue())
 
 
 def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:

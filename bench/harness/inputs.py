@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from bench.api.backbone import Backbone
 from bench.api.task import Task
-from bench.backbones import Backbone, open_backbone
+from bench.backbones import open_backbone
 from bench.config.overrides import resolve_own
 from bench.core import registry
 from bench.core.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import family, opener
+from bench.harness.request import Request
 from bench.records.data import Corpus, DataRequest
-from bench.records.spec import Option, Request
+from bench.records.spec import Option
 
 
 class Opened(NamedTuple):

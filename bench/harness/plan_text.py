@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.backbones import Backbone
+from bench.api.backbone import Backbone
 from bench.harness.planner import Plan
 
 

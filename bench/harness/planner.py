@@ -8,18 +8,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.api.backbone import Backbone
 from bench.api.batching import Cut
 from bench.api.peft import open_folder
 from bench.api.task import Task
-from bench.backbones import Backbone
 from bench.config.help import describe as describe_entry
 from bench.config.overrides import named, resolve_all
 from bench.config.sections import NAMESPACES, AllocationConfig, SpectraConfig
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.inputs import Opened, Skip, open_backbones, open_tasks
+from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Corpus
-from bench.records.spec import DEFAULT_BACKBONES, Option, Request, RunSpec
+from bench.records.spec import Option, RunSpec
 
 DEFAULT_STEPS = 150
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000

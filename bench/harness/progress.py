@@ -6,8 +6,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from bench.core.text import format_score, format_trained
 from bench.records.spec import RunSpec
-from leaderboard.render.text import figure, trained
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -111,8 +111,8 @@ def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
         return f"{head:<40} {record['state'].upper()}: {error['what']}{known}. {error['todo']}".rstrip()
     primary, params, cost = record["metrics"]["primary"], record["params"], record["cost"]
     parts = [
-        f"{head:<40} {primary['name']} {figure(primary['value'], primary['higher_is_better'])}",
-        f"{trained(params['trainable'], params['trainable'] / params['total'])} trained",
+        f"{head:<40} {primary['name']} {format_score(primary['value'], primary['higher_is_better'])}",
+        f"{format_trained(params['trainable'], params['trainable'] / params['total'])} trained",
     ]
     if record["ranks"]:
         used = sum(r["effective"] for r in record["ranks"]) / len(record["ranks"])

@@ -19,8 +19,8 @@ from bench.harness.initial_record import blank
 from bench.harness.plan_text import notes
 from bench.harness.planner import Cell, Plan
 from bench.harness.progress import Progress, make_progress
+from bench.harness.request import Request
 from bench.records import record
-from bench.records.spec import Request
 from bench.training import checkpoint
 
 FINISHED = ("done", "failed", "oom", "diverged")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError
+from bench.core.files import write_atomic
 from bench.harness import failures
 from bench.records.data import DataRequest
 from bench.records.spec import RunSpec
@@ -117,15 +118,13 @@ def main(path: Path) -> int:
             json.dump(failures.explain(problem, folder), file)
         return 1
     if _first():
-        temporary = folder / f"{RESULT}.tmp"
-        temporary.write_text(json.dumps(result))
-        temporary.replace(folder / RESULT)
+        write_atomic(folder / RESULT, json.dumps(result).encode())
     return 0
 
 
 def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Open what the plan opened, and train."""
-    from bench.backbones import Backbone
+    from bench.api.backbone import Backbone
     from bench.harness.inputs import expand
     from bench.training.trainer import fit
 

@@ -9,15 +9,14 @@ import contextlib
 import gc
 import json
 import math
-import os
 import re
-import uuid
 from collections.abc import Generator, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
+from bench.core.files import write_atomic
 
 SCHEMA = 1
 """Version of the schema that this code writes and reads."""
@@ -86,18 +85,7 @@ def write(record: Record, directory: Path) -> None:
     path = directory / FILE
     _check(json.loads(json.dumps(record)), path)  # as it will be read: tuples are lists
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{FILE}.{uuid.uuid4().hex}.tmp"
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(directory)
+    write_atomic(path, text.encode(), sync=True)
 
 
 def read(path: Path) -> Record:
@@ -233,13 +221,3 @@ def _invalid(path: Path, field: str, reason: str) -> EnvironmentProblem:
 
 def _todo(path: Path) -> str:
     return f"Remove {path.parent} and run the command again, or put the record back from a copy."
-
-
-def _sync_folder(directory: Path) -> None:
-    """Make the rename itself survive a power cut, where the system lets a folder be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

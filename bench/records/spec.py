@@ -1,4 +1,4 @@
-"""What is run: the user's request, and the frozen, hashed specification of one run."""
+"""The frozen, hashed specification of one run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
-
-from bench.config.help import describe
-from bench.core.registry import family, opener
-from bench.records.data import DataRequest
 
 PROTOCOL = 1
 """Raised whenever the same specification would give other results."""
@@ -20,8 +15,6 @@ Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Track = Literal["off", "wandb", "tensorboard", "csv", "mlflow"]
 Option = str | int | float | bool | None
 
-DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
-"""Modality → what reads it without a network."""
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
 LATER = frozenset({"allocation", "penalty", "spectra"})
@@ -31,57 +24,6 @@ LATER_OPTIONS: dict[str, dict[str, Option]] = {
     "head": {"loss": "auto"},
 }
 """Options that came later, with the value at which a run does what it did before them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What `bench run` was asked, names resolved by nobody yet.
-
-    Attributes:
-        backbones: `--backbone`; none: each task takes the one of `DEFAULT_BACKBONES` that reads it.
-        lrs: `--lr`; several make a cell each, or are the candidates with `select`.
-        select: choose the learning rate on a split held out from train.
-        select_on: task whose train split decides; None: each cell's own.
-        settings: `--set key=value` as typed.
-    """
-
-    methods: tuple[str, ...]
-    tasks: tuple[str, ...]
-    backbones: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
-    data: DataRequest = field(default_factory=DataRequest)
-    max_steps: int | None = None
-    epochs: float | None = None
-    train_samples: int | None = None
-    batch_size: int = 16
-    lrs: tuple[float, ...] = ()
-    select: bool = False
-    select_on: str | None = None
-    settings: tuple[str, ...] = ()
-    precision: Precision = "32-true"
-    accelerator: str = "auto"
-    devices: int = 1
-    track: Track = "off"
-    out: Path = Path("runs")
-    strict: bool = False
-    retry: bool = False
-
-    @property
-    def all_backbones(self) -> tuple[str, ...]:
-        """The backbones that are asked for, or those that read the tasks."""
-        reads = [describe("tasks", name).attributes.get("modality", "text") for name in self.families]
-        return self.backbones or tuple(dict.fromkeys(DEFAULT_BACKBONES[modality] for modality in reads))
-
-    @property
-    def openers(self) -> tuple[str, ...]:
-        """Registered names of these backbones."""
-        return tuple(dict.fromkeys(map(opener, self.all_backbones)))
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """Registered names of all tasks that are asked for."""
-        names = [*self.tasks, *([self.select_on] if self.select_on else [])]
-        return tuple(dict.fromkeys(map(family, names)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

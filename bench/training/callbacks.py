@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from bench.core.errors import Diverged
+from bench.core.files import replacing
 
 POINTS = 200
 """Most points of a recorded loss curve."""
@@ -214,10 +214,11 @@ class Checkpoint(Callback):
             everyone: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(everyone, self._random[0])
             self._random = everyone
-        temporary = self.file.with_suffix(".ckpt.tmp")
-        trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            os.replace(temporary, self.file)  # noqa: PTH105 - the name that says it is atomic
+            with replacing(self.file) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.file)  # every device must call it; only the first writes
         self._random = []
         self._written = time.monotonic()
 

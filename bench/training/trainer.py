@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,15 +16,17 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
 from bench.api import metrics, optimizers
+from bench.api.backbone import Backbone
 from bench.api.batching import Cut
+from bench.api.dropout import drops
 from bench.api.method import Method
 from bench.api.running_statistics import moving_statistics
 from bench.api.task import Task
-from bench.backbones import Backbone, runs
-from bench.backbones.dropout import drops
+from bench.backbones import runs
 from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, SpectraConfig
 from bench.core import registry
 from bench.core.errors import UsageError
+from bench.core.files import replacing
 from bench.records.data import Corpus
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
@@ -255,10 +255,8 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
     if runtime.save == "none" or (runtime.save == "adapter" and not method.saves_adapter):
         return
     tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
-    with tempfile.NamedTemporaryFile(dir=directory, delete=False) as temporary:
-        pass
-    save_file({name: t.contiguous() for name, t in tensors.items()}, temporary.name)
-    os.replace(temporary.name, directory / FILE)  # noqa: PTH105 - the name is a string
+    with replacing(directory / FILE) as temporary:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
 def _barely(ranks: list[dict[str, Any]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.core.text import format_score
 from leaderboard.compare.comparison import Comparison, Overall, Score, Summary
 from leaderboard.compare.contrast import some
 from leaderboard.compare.ratios import LayerPair, Ratio
@@ -100,7 +101,7 @@ def _verdict(one: Score) -> str:
 
 def _middle(one: Overall) -> list[str]:
     a, b = (
-        text.NOTHING if value is None else text.figure(value, one.higher_is_better) for value in (one.iqm_a, one.iqm_b)
+        text.NOTHING if value is None else format_score(value, one.higher_is_better) for value in (one.iqm_a, one.iqm_b)
     )
     apart = one.difference
     if apart is None:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from bench.core.text import format_score
 from leaderboard.render import text
 from leaderboard.tables.marks import SEEDS
 from leaderboard.tables.table import Row, Table
@@ -117,7 +118,7 @@ def _emphasis(table: Table) -> dict[tuple[str, int], str]:
     directions = [column.higher_is_better for column in table.columns]
     for i, higher in enumerate([*directions, directions[0]]):
         stats = {row.label: row.average if i == len(directions) else row.cells[i] for row in table.rows}
-        printed = {name: float(text.figure(s.mean, higher)) for name, s in stats.items() if s and s.n >= SEEDS}
+        printed = {name: float(format_score(s.mean, higher)) for name, s in stats.items() if s and s.n >= SEEDS}
         best = sorted(set(printed.values()), reverse=higher is not False)[:2]
         for name, value in printed.items():
             if value in best:

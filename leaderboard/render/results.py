@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.core import files
 from bench.core.errors import CheckFailed, EnvironmentProblem
+from bench.core.files import write_atomic
 from bench.records.record import load_all
 from leaderboard.render import page
 from leaderboard.render.formats import FORMATS, Made, make
@@ -25,7 +25,7 @@ def update(folder: Path) -> list[Path]:
     paths = [folder / f"{STEM}.{name}" for name in FORMATS]
     for name, path in zip(FORMATS, paths, strict=True):
         try:
-            files.replace(path, FORMATS[name](made).encode())
+            write_atomic(path, FORMATS[name](made).encode())
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {path}", str(error), "Make the folder writable.") from error
     return paths

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bench.core.text import DECIMALS, SMALL, format_count, format_score, format_trained
 from leaderboard.tables.grouping import number
 from leaderboard.tables.intervals import Difference
-from leaderboard.tables.score import DECIMALS, SMALL
 from leaderboard.tables.table import Column, Row, Stat, Table
 
 NOTHING = "–"
@@ -17,13 +17,7 @@ def score(stat: Stat | None, higher_is_better: bool | None = True) -> str:
         return NOTHING
     small = higher_is_better is False and abs(stat.mean) < SMALL
     spread = "" if stat.sd is None else f" ± {stat.sd:.2g}" if small else f" ± {stat.sd:.{DECIMALS}f}"
-    return f"{figure(stat.mean, higher_is_better)}{spread}"
-
-
-def figure(value: float, higher_is_better: bool | None = True) -> str:
-    """A score with three decimals; an error so small that they would be zeros with three digits: `5.53e-05`."""
-    small = higher_is_better is False and 0 < abs(value) < SMALL
-    return f"{value:.3g}" if small else f"{value:z.{DECIMALS}f}"
+    return f"{format_score(stat.mean, higher_is_better)}{spread}"
 
 
 def average(row: Row, higher_is_better: bool | None) -> str:
@@ -53,14 +47,7 @@ def parameters(row: Row) -> str:
     """Trained parameters of a row."""
     if row.trainable is None:
         return NOTHING
-    return _count(row.trainable) if row.share is None else trained(row.trainable, row.share)
-
-
-def trained(parameters: float, share: float) -> str:
-    """`0.07 M (0.3 %)`: how many parameters, and their share of all."""
-    percent = 100 * share
-    digits = f"{percent:.0f}" if percent >= 99.95 else f"{percent:.1f}" if percent >= 0.1 else f"{percent:.2g}"
-    return f"{_count(parameters)} ({digits} %)"
+    return format_count(row.trainable) if row.share is None else format_trained(row.trainable, row.share)
 
 
 def rank_used(row: Row) -> str:
@@ -162,10 +149,3 @@ def note(row: Row, table: Table) -> str:
     if row.superseded:
         parts.append(f"{runs(row.superseded)} of the same task and seed left out, a newer one stands")
     return f"{row.label}: {'; '.join(parts)}" if parts else ""
-
-
-def _count(parameters: float) -> str:
-    """`22.7 M`, `0.07 M`, `1.2 k`, `770`."""
-    if parameters >= 9_995:
-        return f"{parameters / 1e6:.{1 if parameters >= 9.995e6 else 2}f} M"
-    return f"{parameters / 1e3:.1f} k" if parameters >= 1_000 else f"{parameters:.0f}"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from bench.core.text import DECIMALS, SMALL
 from bench.records.record import Record
 from leaderboard.tables.grouping import (
     ColumnKey,
@@ -26,12 +27,7 @@ from leaderboard.tables.marks import SEEDS, marks
 from leaderboard.tables.rows import row
 from leaderboard.tables.table import Column, Row, Stat, Table
 
-__all__ = ["DECIMALS", "SMALL", "Column", "Row", "Stat", "Table", "rows", "tables"]
-
-DECIMALS = 3
-"""Digits that are printed; rows whose averages print alike share a rank."""
-SMALL = 0.01
-"""Errors below it are printed, and ranked, with as many significant digits instead."""
+__all__ = ["Column", "Row", "Stat", "Table", "rows", "tables"]
 
 
 def rows(records: Iterable[Record], *, baseline: str | None = None) -> list[Row]:

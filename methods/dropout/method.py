@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from bench.api.dropout import set_dropout
 from bench.api.method import Batch
-from bench.backbones.dropout import set_dropout
 from bench.config.sections import in_range
 from methods.full.method import Full
 

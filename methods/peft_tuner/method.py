@@ -163,17 +163,17 @@ class Bridge(Method):
         (kind, model), inside = cls._classes(), "backbone.model."
         found = {n.removeprefix(inside).replace(".default", ""): t for n, t in tensors.items() if n.startswith(inside)}
         place = re.compile(rf"{re.escape(BARE)}(.+?)\.{re.escape(model.prefix)}")
-        layers = sorted({match[1] for name in found if (match := place.match(name))})
-        if not layers:
+        names = sorted({match[1] for name in found if (match := place.match(name))})
+        if not names:
             raise UsageError(
                 f"an adapter of {PREFIX}{cls.tuner} does not say which layers it is for",
                 f"its tensors: {', '.join(sorted(found))}",
                 "Train it with the option that saves its indices, where it has one.",
             )
         options = {key: value for key, value in vars(config).items() if key != "target"}
-        options |= layers.saved(cls.tuner, found, layers)
+        options |= layers.saved(cls.tuner, found, names)
         given = {
-            **kind(target_modules=peft.target_modules(layers), inference_mode=True, **options).to_dict(),
+            **kind(target_modules=peft.target_modules(names), inference_mode=True, **options).to_dict(),
             "peft_type": cls.tuner.upper(),
         }
         return {key: sorted(v) if isinstance(v, set) else v for key, v in given.items()}, found

@@ -9,15 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from bench.core.errors import DataProblem
+from bench.core.files import write_atomic
 
 KINDS = ("module", "class", "function", "method")
 """What a docstring belongs to; the index is the label. A function in a class is a method."""
@@ -112,10 +111,7 @@ def _is_unicode(text: str) -> bool:
 def _keep(found: list[Docstring], file: Path) -> None:
     """Atomically; a cache that cannot be written is no reason to stop."""
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as temporary:
-            json.dump(found, temporary, ensure_ascii=False)
-        os.replace(temporary.name, file)  # noqa: PTH105 - the name is a string
+        write_atomic(file, json.dumps(found, ensure_ascii=False).encode())
 
 
 def revision(found: list[Docstring]) -> str:

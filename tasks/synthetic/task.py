@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from lightning import LightningDataModule
 
-    from bench.backbones import Backbone
+    from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
 
 VERSION = 1

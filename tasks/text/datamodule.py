@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.api.backbone import Backbone
 from bench.api.datamodule import Batch, StepDataModule
 from bench.api.task import TaskSpec
-from bench.backbones import Backbone
 from bench.config.sections import TaskConfig
 from bench.records.data import Corpus
 from bench.records.spec import RunSpec

@@ -14,8 +14,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from bench.api.task import TaskSpec
-from bench.backbones import from_folder, open_backbone
+from bench.backbones import open_backbone
 from bench.backbones.encoder import TextEncoder
+from bench.backbones.folder import from_folder
 from bench.backbones.minilm import SHA256
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError

@@ -9,7 +9,7 @@ import torch
 from networks import SMALL, build, images
 from torch import nn
 
-from bench.backbones.dropout import set_dropout
+from bench.api.dropout import set_dropout
 
 
 @pytest.mark.parametrize("name", SMALL)

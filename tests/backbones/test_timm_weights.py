@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 
+from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
-from bench.backbones import Backbone, content_hash
+from bench.backbones.folder import content_hash
 from bench.backbones.timm_model import Timm
 from bench.config.sections import HeadConfig
 from bench.core import hub

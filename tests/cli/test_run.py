@@ -14,8 +14,8 @@ import pytest
 from bench.cli import main
 from bench.cli import run as run_verb
 from bench.core.errors import DataProblem, UsageError
+from bench.harness.request import Request
 from bench.records.data import DataRequest
-from bench.records.spec import Request
 
 BASE = ("run", "--method", "lora", "--task", "glue/rte")
 DEFAULT = Request(methods=("lora",), tasks=("glue/rte",))

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import bench.training.trainer as fitting
 from bench.core.errors import BenchError
 from bench.harness import planner, worker
-from bench.records.spec import Request
+from bench.harness.request import Request
 
 Bench = Callable[..., Any]
 LINEAR = ("--method", "linear")

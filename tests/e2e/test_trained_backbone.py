@@ -15,8 +15,8 @@ from bench.cli import main
 from bench.config.sections import HeadConfig
 from bench.core.errors import ENVIRONMENT, OK, USAGE
 from bench.harness.planner import make
+from bench.harness.request import Request
 from bench.records import record
-from bench.records.spec import Request
 
 Command = Callable[..., list[dict[str, Any]]]
 

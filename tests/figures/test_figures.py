@@ -15,7 +15,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from bench.core import files
+from bench.core.files import write_atomic
 from bench.figures import Figure, Map, Panel, Series, Table, page, png, style
 
 HOSTILE = "a</script><script>alert(1)</script>&amp;<b>$x_1$ 漢\u202e\x07\n@@data@@"
@@ -263,14 +263,14 @@ def test_map_cells_meet_halfway() -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "a.png"
-    files.replace(path, b"old")
+    write_atomic(path, b"old")
 
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        files.replace(path, b"new")
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in path.parent.iterdir()] == ["a.png"]
 

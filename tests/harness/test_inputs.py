@@ -13,8 +13,8 @@ from bench.config import source
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.harness import planner
+from bench.harness.request import Request
 from bench.records.data import DataRequest
-from bench.records.spec import Request
 
 TASK = '''
 """Toys."""

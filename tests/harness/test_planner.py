@@ -9,8 +9,8 @@ import pytest
 
 from bench.core.errors import BenchError
 from bench.harness.planner import make
+from bench.harness.request import Request
 from bench.records.data import DataRequest
-from bench.records.spec import Request
 
 
 def planned(tmp_path: Path, *tasks: str, method: str = "full", **more: Any) -> list[Any]:

@@ -15,11 +15,11 @@ import torch
 from scipy.optimize import brentq
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from bench.backbones import from_folder
+from bench.backbones.folder import from_folder
 from bench.config.sections import AllocationConfig
 from bench.core.errors import UsageError
 from bench.harness import planner
-from bench.records.spec import Request
+from bench.harness.request import Request
 from methods.common.allocation import allocate, depths, shares
 
 BLOCKS = 5

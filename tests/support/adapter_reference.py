@@ -21,7 +21,8 @@ from transformers import (
     RobertaModel,
 )
 
-from bench.backbones import Backbone, from_folder
+from bench.api.backbone import Backbone
+from bench.backbones.folder import from_folder
 
 L, D = 4, 32
 

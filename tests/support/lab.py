@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 import bench.training.trainer as training
+from bench.api.backbone import Backbone
 from bench.api.method import Method
 from bench.api.task import TaskSpec
-from bench.backbones import Backbone, from_folder
+from bench.backbones.folder import from_folder
 from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
 from bench.core import registry
 from bench.records.data import Corpus, DataRequest, Example

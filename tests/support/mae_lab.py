@@ -10,8 +10,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from bench.api.backbone import Backbone
 from bench.api.task import Task, TaskSpec
-from bench.backbones import Backbone
 from bench.config.sections import HeadConfig
 from bench.records.data import Arrays, Corpus, DataRequest
 from bench.records.spec import RunSpec

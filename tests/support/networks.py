@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
-from bench.backbones import Backbone
 from bench.backbones.bert import BERT
 from bench.backbones.dln import DLN
 from bench.backbones.mlp import MLP

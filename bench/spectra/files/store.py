@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import EnvironmentProblem
+from bench.core.files import write_atomic
 
 FILE = "spectra.npz"
 VERSION = 1
@@ -86,16 +86,7 @@ def write(path: Path, spectra: Iterable[Spectrum]) -> None:
     text = json.dumps({"version": VERSION, "spectra": index})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, index=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
-    temporary = path.with_name(f".{path.name}.tmp")  # a run has one writer; what a killed one left is written over
-    try:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomic(path, buffer.getvalue(), sync=True)
 
 
 def read(path: Path) -> Spectra:

@@ -1,0 +1,115 @@
+"""What a backbone is: a network by name, found and hashed at plan time, loaded or built only to train."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from bench.config.sections import BackboneConfig, HeadConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bench.api.task import TaskSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """An opened backbone: its files are there, its bytes are known, nothing is loaded.
+
+    Attributes:
+        name: as given on the command line (a directory by its last part).
+        modalities: what it reads.
+        loader: `module:function` that loads or builds the network, called as `load` says.
+        weights_hash: sha256 over weights, configuration and tokenizer files, by their content; of a network that is
+            built, over its name and options (the seed says the rest).
+        parameters: numbers in the weight files; None for a network that is built, as its size depends on the data.
+        pretrained: whether it starts from anything that was learned.
+        path: the folder of weights, configuration and tokenizer; None where there is none.
+        pooling: how its token features become one vector, by default.
+        options: its own options, `--set backbone.key=value`, complete.
+        parent: `{run_id, group_id, method, task, backbone, parent}` of the run that trained it.
+    """
+
+    name: str
+    modalities: tuple[Literal["text", "image", "vector"], ...]
+    loader: str
+    weights_hash: str
+    parameters: int | None = None
+    pretrained: bool = True
+    path: Path | None = None
+    pooling: Literal["mean", "cls", "pooler"] = "mean"
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    parent: Mapping[str, Any] | None = None
+
+    def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
+        """The network: called with a batch's inputs it gives pooled features (B, `width`).
+
+        Its loader is called with this backbone and the same arguments.
+
+        Args:
+            task: what it will read (`shape`), and how many outputs its head will have.
+            head: options of the head; `pooling` is the network's matter.
+            seed: of everything random in a network that is built.
+
+        Raises:
+            UsageError: options that do not fit the task's inputs.
+        """
+        module, _, function = self.loader.partition(":")
+        return getattr(importlib.import_module(module), function)(self, task=task, head=head, seed=seed)
+
+    def tokenizer(self) -> Any:
+        """Its tokenizer, by transformers."""
+        return load_tokenizer(str(self.path))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` gives the same Backbone back."""
+        return {**asdict(self), "path": str(self.path) if self.path else None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Backbone:
+        """The Backbone that `to_json` wrote."""
+        path = Path(data["path"]) if data["path"] else None
+        fields: dict[str, Any] = {**data, "path": path, "modalities": tuple(data["modalities"])}
+        return cls(**fields)
+
+
+class Opener(Protocol):
+    """What a registry entry of kind `backbones` is: a class with options and this one method."""
+
+    Config: ClassVar[type]
+    """`BackboneConfig`, or a dataclass that adds to it: `--set backbone.key=value`."""
+
+    def open(self, name: str, config: Any) -> Backbone:
+        """Find and hash it, or say what is built.
+
+        Raises:
+            EnvironmentProblem: it is not there, or its bytes are not those expected.
+        """
+        ...
+
+
+def built(name: str, config: BackboneConfig, loader: str, *modalities: Literal["text", "image", "vector"]) -> Backbone:
+    """A network that `loader` builds from its options and the seed; nothing of it was learned, so none of it has a
+    revision.
+    """
+    options = asdict(replace(config, revision=BackboneConfig().revision))
+    what = json.dumps({"name": name, "options": options}, sort_keys=True)
+    digest = hashlib.sha256(what.encode()).hexdigest()
+    return Backbone(
+        name=name, modalities=modalities, loader=loader, weights_hash=digest, pretrained=False, options=options
+    )
+
+
+@cache
+def load_tokenizer(path: str) -> Any:
+    """Load the tokenizer of a folder by transformers, once per process."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, use_fast=True)

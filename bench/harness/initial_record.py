@@ -1,4 +1,4 @@
-"""The record of a run before it: everything that is known, nothing measured."""
+"""The record of a run before it has trained: everything that is known, nothing measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from bench.core.errors import EnvironmentProblem
-from bench.harness.planner import Cell
+from bench.harness.planner import PlannedRun
 from bench.records import record
 
 PACKAGES = (
@@ -20,18 +20,18 @@ PACKAGES = (
 )
 
 
-def blank(cell: Cell) -> record.Record:
-    """A record before the run: everything known, nothing measured.
+def initial_record(run: PlannedRun) -> record.Record:
+    """Make the record of a run before it has trained.
 
     Raises:
         EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
     """
-    spec, task, corpus = cell.spec, cell.task.spec, cell.corpus
+    spec, task, corpus = run.spec, run.task.spec, run.corpus
     sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
     return {
         "schema": record.SCHEMA,
-        "run_id": cell.run_id,
-        "group_id": cell.group_id,
+        "run_id": run.run_id,
+        "group_id": run.group_id,
         "state": "running",
         "error": None,
         "warnings": [],
@@ -39,11 +39,11 @@ def blank(cell: Cell) -> record.Record:
         "lr": spec.lr,
         "task": {n: getattr(task, n) for n in ("name", "version", "modality", "num_classes", "note")},
         "backbone": {
-            "name": cell.backbone.name,
-            "parameters": cell.backbone.parameters,
-            "weights_hash": cell.backbone.weights_hash,
-            "pooling": cell.backbone.pooling,
-            **({"parent": cell.backbone.parent} if cell.backbone.parent else {}),
+            "name": run.backbone.name,
+            "parameters": run.backbone.parameters,
+            "weights_hash": run.backbone.weights_hash,
+            "pooling": run.backbone.pooling,
+            **({"parent": run.backbone.parent} if run.backbone.parent else {}),
         },
         "source": {
             "kind": corpus.source,
@@ -83,9 +83,7 @@ def _version(package: str) -> str:
 
 def _more_packages(method: str) -> tuple[str, ...]:
     """Packages that decide the results of this method alone."""
-    from bench.config.peft_options import PREFIX
-
-    return ("peft",) if method.startswith(PREFIX) else ()
+    return ("peft",) if method.startswith("peft:") else ()
 
 
 @cache

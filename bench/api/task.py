@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.config.sections import TaskConfig
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -71,7 +71,7 @@ class Task(ABC):
     """Known at once, or, where the data decide (number of classes), once `open` has read them."""
 
     @abstractmethod
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check all splits.
 
         Raises:
@@ -80,5 +80,5 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
         """The LightningDataModule that feeds `spec`'s run."""

@@ -13,7 +13,7 @@ from bench.core import registry
 from bench.core.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import family, opener
 from bench.harness.request import Request
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 
 
 class LoadedTask(NamedTuple):
@@ -22,7 +22,7 @@ class LoadedTask(NamedTuple):
     name: str
     request: DataRequest
     task: Task
-    corpus: Corpus
+    dataset: Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.core.errors import DataProblem
-from bench.records.data import Corpus, DataRequest, Example
+from bench.records.data import DataRequest, Dataset, Example
 from tasks.glue.examples import examples
 from tasks.glue.folder import holds_splits, read_folder
 from tasks.glue.schema import SCHEMAS
@@ -16,8 +16,8 @@ SUITE = "glue"
 HOW = "Name one with --data-dir DIR: a folder that holds glue/CoLA and so on, that folder itself, or one task's folder."
 
 
-def open_corpus(cell: str, request: DataRequest) -> Corpus:
-    """The corpus of one GLUE task from the first source that the request allows and that answers.
+def open_dataset(cell: str, request: DataRequest) -> Dataset:
+    """The dataset of one GLUE task from the first source that the request allows and that answers.
 
     Raises:
         AbsentTask: a directory of the user's is a good one but does not hold this task.
@@ -51,16 +51,16 @@ def _wanted(cell: str) -> Wanted:
 # the three sources
 
 
-def _from_folder(cell: str, folder: Path) -> Corpus:
+def _from_folder(cell: str, folder: Path) -> Dataset:
     schema = SCHEMAS[cell]
     splits = read_folder(folder, cell)
     skipped = sum(records.skipped for files in splits.values() for records in files)
     notes = (f"{SUITE}/{cell}: {skipped} rows with too few columns left out",) if skipped else ()
     read = {split: [x for r in files for x in examples(r, schema.labels)] for split, files in splits.items()}
-    return _corpus(read, source="directory", revision=name_of(folder), notes=notes)
+    return _dataset(read, source="directory", revision=name_of(folder), notes=notes)
 
 
-def _from_hub(cell: str, *, fall_back: bool, notes: tuple[str, ...]) -> Corpus:
+def _from_hub(cell: str, *, fall_back: bool, notes: tuple[str, ...]) -> Dataset:
     from tasks.glue.hub import REVISION, NoHub, read_hub
 
     schema = SCHEMAS[cell]
@@ -73,22 +73,22 @@ def _from_hub(cell: str, *, fall_back: bool, notes: tuple[str, ...]) -> Corpus:
             return _embedded(cell, notes=(*notes, note))
         raise DataProblem(f"{SUITE}/{cell} cannot be had from the hub", error.what, HOW) from error
     read = {split: [x for r in found[name] for x in examples(r, schema.labels)] for split, name in names.items()}
-    return _corpus(read, source="hub", revision=REVISION, notes=notes)
+    return _dataset(read, source="hub", revision=REVISION, notes=notes)
 
 
-def _embedded(cell: str, *, notes: tuple[str, ...] = ()) -> Corpus:
+def _embedded(cell: str, *, notes: tuple[str, ...] = ()) -> Dataset:
     from tasks.glue.generated import VERSION, generate
 
     splits = {split: [Example(*row) for row in rows] for split, rows in generate(cell).items()}
-    return _corpus(splits, source="embedded", revision=str(VERSION), notes=notes)
+    return _dataset(splits, source="embedded", revision=str(VERSION), notes=notes)
 
 
-def _corpus(
+def _dataset(
     splits: dict[str, list[Example]],
     *,
     source: Literal["directory", "hub", "embedded"],
     revision: str,
     notes: tuple[str, ...] = (),
-) -> Corpus:
+) -> Dataset:
     evaluation = {name: rows for name, rows in splits.items() if name != "train"}
-    return Corpus(train=splits["train"], evaluation=evaluation, source=source, revision=revision, notes=notes)
+    return Dataset(train=splits["train"], evaluation=evaluation, source=source, revision=revision, notes=notes)

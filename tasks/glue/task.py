@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from bench.api.task import TaskSpec
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.glue.schema import SCHEMAS
-from tasks.glue.sources import open_corpus
+from tasks.glue.sources import open_dataset
 from tasks.text.task import TextTask
 
 
@@ -41,11 +41,11 @@ class GLUE(TextTask):
             note=schema.note,
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check train and the evaluation splits.
 
         Raises:
             AbsentTask: a directory of the user's is a good one but does not hold this task.
             DataProblem: nothing is there, or a file is malformed; the error names file and line.
         """
-        return open_corpus(self.cell, request)
+        return open_dataset(self.cell, request)

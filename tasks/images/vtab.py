@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from bench.api.task import TaskSpec
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageTask
 
 DRAWN = "1000 training images drawn, not the paper's"
@@ -60,7 +60,7 @@ class VTAB(ImageTask):
             primary=("accuracy",),
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check every picture of train and test.
 
         Raises:
@@ -71,5 +71,5 @@ class VTAB(ImageTask):
         from tasks.images.vtab_schema import vision
 
         task = vision(self.cell)
-        corpus, store = open_vision(task, request, request.config or self.Config())
-        return self.settle(corpus, note=DRAWN if drawn(task, store) else "")
+        dataset, store = open_vision(task, request, request.config or self.Config())
+        return self.settle(dataset, note=DRAWN if drawn(task, store) else "")

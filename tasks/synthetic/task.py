@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from bench.api.task import Task, TaskSpec
 from bench.config.options import Config, option
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import Arrays, Corpus, DataRequest
+from bench.records.data import Arrays, DataRequest, Dataset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,7 +145,7 @@ class Synthetic(Task):
             higher_is_better=False,
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Draw the matrix, inputs and noise.
 
         Raises:
@@ -172,7 +172,7 @@ class Synthetic(Task):
             if value != getattr(SyntheticConfig(), name)
         ]
         known = {"outputs": config.rows, "rank": len(config.values), "spectrum": list(config.values)}
-        return Corpus(
+        return Dataset(
             train=train,
             evaluation={"dev": dev},
             source="embedded",
@@ -181,11 +181,11 @@ class Synthetic(Task):
             reading={**asdict(config), **known, "samples": len(train), **dict.fromkeys(unused)},
         )
 
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
         """Vectors as they are."""
         from tasks.io.arrays import ArrayDataModule
 
-        return ArrayDataModule(self.spec, corpus, spec)
+        return ArrayDataModule(self.spec, dataset, spec)
 
 
 def _regression(config: SyntheticConfig, matrix: np.ndarray, cell: str) -> tuple[Arrays, Arrays, list[str]]:

@@ -95,12 +95,12 @@ def test_an_unknown_cell_is_a_usage_error_with_a_hint():
 
 @pytest.mark.parametrize("cell", GLUE.cells)
 def test_the_layout_of_the_download_script(tmp_path, cell):
-    corpus = opened(cell, write(tmp_path / FOLDERS[cell], cell))
-    splits = {"train": corpus.train, **corpus.evaluation}
+    dataset = opened(cell, write(tmp_path / FOLDERS[cell], cell))
+    splits = {"train": dataset.train, **dataset.evaluation}
     assert list(splits) == (["train", "dev_matched", "dev_mismatched"] if cell == "mnli" else ["train", "dev"])
     for split, rows in splits.items():
         assert rows == [(f"text {split} one", None if cell in SINGLE else f"text {split} two", 0)]
-    assert (corpus.source, corpus.revision, corpus.notes) == ("directory", FOLDERS[cell], ())
+    assert (dataset.source, dataset.revision, dataset.notes) == ("directory", FOLDERS[cell], ())
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_the_layout_of_the_download_script(tmp_path, cell):
     ],
 )
 def test_labels_become_hugging_face_indices(tmp_path, cell, written, read):
-    corpus = opened(cell, write(tmp_path, cell, *written))
-    assert [[row.label for row in rows] for rows in (corpus.train, *corpus.evaluation.values())] == [read] * (
+    dataset = opened(cell, write(tmp_path, cell, *written))
+    assert [[row.label for row in rows] for rows in (dataset.train, *dataset.evaluation.values())] == [read] * (
         3 if cell == "mnli" else 2
     )
 
@@ -141,8 +141,8 @@ def test_reading_tsv_imports_nothing_heavy(tmp_path):
 @pytest.mark.parametrize("given", ["parent", "own"])
 def test_folder_names_are_compared_loosely(tmp_path, name, above, given):
     own = write(tmp_path / above / name, "sst2")
-    corpus = opened("sst2", tmp_path if given == "parent" else own)
-    assert (len(corpus.train), corpus.revision) == (1, name)
+    dataset = opened("sst2", tmp_path if given == "parent" else own)
+    assert (len(dataset.train), dataset.revision) == (1, name)
 
 
 def test_the_suite_below_a_parent_wins_over_a_folder_beside_it(tmp_path):
@@ -153,8 +153,8 @@ def test_the_suite_below_a_parent_wins_over_a_folder_beside_it(tmp_path):
 
 def test_a_folder_of_any_other_name_is_the_tasks_own(tmp_path):
     write(tmp_path / "mine", "rte")
-    corpus = opened("rte", tmp_path / "mine")
-    assert (corpus.train[0].text, corpus.revision) == ("text train one", "mine")
+    dataset = opened("rte", tmp_path / "mine")
+    assert (dataset.train[0].text, dataset.revision) == ("text train one", "mine")
 
 
 def test_a_relative_folder_is_named_without_its_path(tmp_path, monkeypatch):
@@ -239,9 +239,9 @@ def test_named_directories_win_over_bench_data(tmp_path):
 
 
 def test_a_lost_bench_data_is_said(tmp_path):
-    corpus = GLUE("rte").open(DataRequest(parent=tmp_path / "gone"))
-    assert corpus.source == "embedded"
-    assert "BENCH_DATA names a folder that is not there" in corpus.notes
+    dataset = GLUE("rte").open(DataRequest(parent=tmp_path / "gone"))
+    assert dataset.source == "embedded"
+    assert "BENCH_DATA names a folder that is not there" in dataset.notes
 
 
 # the other sources
@@ -256,10 +256,10 @@ def test_embedded_ignores_directories_and_carries_the_generators_version(tmp_pat
     from tasks.glue.generated import VERSION, generate
 
     write(tmp_path / "MNLI", "mnli")
-    corpus = opened("mnli", tmp_path, data="embedded")
-    assert (corpus.source, corpus.revision, corpus.notes) == ("embedded", VERSION, ())
-    assert list(corpus.evaluation) == ["dev_matched", "dev_mismatched"]
-    assert corpus.train == generate("mnli")["train"]
+    dataset = opened("mnli", tmp_path, data="embedded")
+    assert (dataset.source, dataset.revision, dataset.notes) == ("embedded", VERSION, ())
+    assert list(dataset.evaluation) == ["dev_matched", "dev_mismatched"]
+    assert dataset.train == generate("mnli")["train"]
 
 
 def test_the_hash_depends_on_the_source_but_not_on_the_place(tmp_path):
@@ -308,9 +308,9 @@ def test_the_short_rows_of_qqp_are_counted_in_a_note(tmp_path):
     folder = write(tmp_path / "QQP", "qqp", *["1"] * 3000)
     with (folder / "train.tsv").open("a") as file:
         file.write('1\t2\t3\t"half a question\n"\tthe other half?\t0\n')
-    corpus = opened("qqp", tmp_path)
-    assert len(corpus.train) == 3000
-    assert corpus.notes == ("glue/qqp: 2 rows with too few columns left out",)
+    dataset = opened("qqp", tmp_path)
+    assert len(dataset.train) == 3000
+    assert dataset.notes == ("glue/qqp: 2 rows with too few columns left out",)
 
 
 # the real files
@@ -336,18 +336,18 @@ def real() -> Path:
     ],
 )
 def test_the_real_corpora(real, cell, train, dev, dev_labels):
-    corpus = GLUE(cell).open(DataRequest(parent=real))
-    assert (len(corpus.train), len(corpus.evaluation["dev"]), corpus.notes) == (train, dev, ())
+    dataset = GLUE(cell).open(DataRequest(parent=real))
+    assert (len(dataset.train), len(dataset.evaluation["dev"]), dataset.notes) == (train, dev, ())
     if dev_labels:
-        assert Counter(row.label for row in corpus.evaluation["dev"]) == dev_labels
+        assert Counter(row.label for row in dataset.evaluation["dev"]) == dev_labels
     if cell == "mrpc":
-        assert Counter(row.label for row in corpus.train)[1] == 2474
+        assert Counter(row.label for row in dataset.train)[1] == 2474
 
 
 @pytest.mark.realdata
 def test_the_real_scores_are_as_written(real):
-    corpus = GLUE("stsb").open(DataRequest(parent=real))
+    dataset = GLUE("stsb").open(DataRequest(parent=real))
     text = (real / "glue" / "STS-B" / "dev.tsv").read_bytes().decode()
-    assert [row.label for row in corpus.evaluation["dev"]] == [
+    assert [row.label for row in dataset.evaluation["dev"]] == [
         float(row.split("\t")[-1]) for row in text.split("\n")[1:-1]
     ]

@@ -11,20 +11,20 @@ import pytest
 
 from bench.core.errors import UsageError
 from bench.harness.inputs import Opened
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.synthetic import matrices
 from tasks.synthetic.task import CELLS, Synthetic, SyntheticConfig
 
 
-def opened(cell: str, **options: Any) -> tuple[Synthetic, Corpus]:
+def opened(cell: str, **options: Any) -> tuple[Synthetic, Dataset]:
     task = Synthetic(cell)
     return task, task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
 
 
 def arrays(cell: str, **options: Any) -> Any:
     """Train and dev."""
-    corpus = opened(cell, **options)[1]
-    return corpus.train, corpus.evaluation["dev"]
+    dataset = opened(cell, **options)[1]
+    return dataset.train, dataset.evaluation["dev"]
 
 
 @pytest.mark.parametrize(("n", "samples"), [(2, 2), (8, None), (30, 32), (30, 96), (64, 128)])
@@ -114,16 +114,16 @@ def test_the_same_bytes_everywhere(cell: str, options: dict[str, Any], digest: s
 @pytest.mark.parametrize("cell", CELLS)
 def test_only_the_examples_count(cell: str) -> None:
     """Options that change no example are no part of a run's specification, and what does not concern a cell is said."""
-    task, corpus = opened(cell, size=8, rank=3)
+    task, dataset = opened(cell, size=8, rank=3)
     assert (task.spec.shape, task.spec.targets, task.spec.higher_is_better) == ((8,), 8, False)
     request = DataRequest(options=asdict(SyntheticConfig(size=8, rank=3)))
-    assert [*Opened("", request, task, corpus).task_options] == []
+    assert [*Opened("", request, task, dataset).task_options] == []
     same = opened(cell, size=8, spectrum="1,0.66666666666666663,0.33333333333333331", outputs=8)[1]
-    assert same.hash == corpus.hash and same.reading == corpus.reading
-    assert opened(cell, size=8, rank=3, seed=1)[1].hash != corpus.hash
+    assert same.hash == dataset.hash and same.reading == dataset.reading
+    assert opened(cell, size=8, rank=3, seed=1)[1].hash != dataset.hash
     foreign = {"samples": 16} if cell != "regression" else {"repeats": 2}
     other = opened(cell, size=8, rank=3, **foreign)[1]
-    assert other.hash == corpus.hash and other.reading == corpus.reading
+    assert other.hash == dataset.hash and other.reading == dataset.reading
     [name] = foreign
     assert any(f"task.{name}={foreign[name]} says nothing about synthetic/{cell}" in note for note in other.notes)
 

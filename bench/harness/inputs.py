@@ -45,7 +45,7 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
         suite, colon, argument = name.partition(":")
         suite, _, member = (suite, "", argument) if colon else name.partition("/")
         task: type[Any] = registry.load("tasks", suite)
-        members: tuple[str, ...] = task.cells
+        members: tuple[str, ...] = task.members
         if member and members and member not in members:
             hint = did_you_mean(member, members)
             raise UsageError(f"unknown task '{name}'", f"{suite} has: {', '.join(members)}", hint)

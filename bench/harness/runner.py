@@ -1,4 +1,4 @@
-"""Runs a plan run by run: skips what is done, records every end, and never lets one cell stop the others."""
+"""Runs a plan run by run: skips what is done, records every end, and never lets one run stop the others."""
 
 from __future__ import annotations
 

@@ -17,22 +17,22 @@ from tasks.text.task import TextTask
 
 
 class GLUE(TextTask):
-    """One GLUE task by the name of its cell: `GLUE("rte")`.
+    """One GLUE task by its name within the suite: `GLUE("rte")`.
 
     Raises:
-        UsageError: no such cell.
+        UsageError: no such task.
     """
 
-    cells: ClassVar[tuple[str, ...]] = tuple(SCHEMAS)
+    members: ClassVar[tuple[str, ...]] = tuple(SCHEMAS)
 
-    def __init__(self, cell: str) -> None:
-        if cell not in SCHEMAS:
-            hint = f"{did_you_mean(cell, SCHEMAS)} `bench list tasks` describes them.".strip()
-            raise UsageError(f"unknown GLUE task '{cell}'", f"known: {', '.join(SCHEMAS)}", hint)
-        schema = SCHEMAS[cell]
-        self.cell = cell
+    def __init__(self, member: str) -> None:
+        if member not in SCHEMAS:
+            hint = f"{did_you_mean(member, SCHEMAS)} `bench list tasks` describes them.".strip()
+            raise UsageError(f"unknown GLUE task '{member}'", f"known: {', '.join(SCHEMAS)}", hint)
+        schema = SCHEMAS[member]
+        self.member = member
         self.spec = TaskSpec(
-            name=f"glue/{cell}",
+            name=f"glue/{member}",
             version=1,
             modality="text",
             num_classes=len(schema.labels),
@@ -48,4 +48,4 @@ class GLUE(TextTask):
             AbsentTask: a directory of the user's is a good one but does not hold this task.
             DataProblem: nothing is there, or a file is malformed; the error names file and line.
         """
-        return open_dataset(self.cell, request)
+        return open_dataset(self.member, request)

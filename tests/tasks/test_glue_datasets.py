@@ -77,8 +77,8 @@ def check(dataset) -> None:
     }
 
 
-def opened(folder: Path, cell: str = "mnli"):
-    return GLUE(cell).open(DataRequest(dirs=((None, folder),)))
+def opened(folder: Path, member: str = "mnli"):
+    return GLUE(member).open(DataRequest(dirs=((None, folder),)))
 
 
 # what `datasets` writes
@@ -212,7 +212,7 @@ def test_a_hub_that_never_answers_costs_seconds_once(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
-        corpora = [GLUE(cell).open(DataRequest()) for cell in GLUE.cells]
+        corpora = [GLUE(member).open(DataRequest()) for member in GLUE.members]
         with pytest.raises(DataProblem, match=r"(?s)cannot be had from the hub.*no network.*--data-dir"):
             GLUE("rte").open(DataRequest(data="hub"))
         assert time.monotonic() - start < 10
@@ -242,7 +242,7 @@ def test_a_failed_download_is_told_and_not_repeated(monkeypatch):
 
     monkeypatch.setattr(glue_hub, "unreachable", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    notes = {GLUE(cell).open(DataRequest()).notes for cell in ("rte", "cola")}
+    notes = {GLUE(member).open(DataRequest()).notes for member in ("rte", "cola")}
     assert asked == [("nyu-mll/glue", "rte")]
     assert notes == {
         ("the hub failed: ConnectionError: it broke; using the embedded GLUE; --data-dir DIR for the real corpora",)

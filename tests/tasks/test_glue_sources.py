@@ -35,12 +35,12 @@ HEADERS = {
 MNLI_DEV = f"{TREES} sentence1 sentence2 label1 label2 label3 label4 label5 gold_label"
 
 
-def line(cell: str, header: str, mark: str, label: str) -> str:
+def line(member: str, header: str, mark: str, label: str) -> str:
     """A row whose texts say which split they come from and everything else is `-`."""
-    if cell == "cola":
+    if member == "cola":
         return f"src\t{label}\t\t{mark} one"
-    first, *second = {"qnli": ["question", "sentence"]}.get(cell, SCHEMAS[cell].tsv[:-1])
-    known = {first: f"{mark} one", SCHEMAS[cell].tsv[-1]: label, **dict.fromkeys(second, f"{mark} two")}
+    first, *second = {"qnli": ["question", "sentence"]}.get(member, SCHEMAS[member].tsv[:-1])
+    known = {first: f"{mark} one", SCHEMAS[member].tsv[-1]: label, **dict.fromkeys(second, f"{mark} two")}
     return "\t".join(known.get(name, "-") for name in split_names(header))
 
 
@@ -48,20 +48,20 @@ def split_names(header: str) -> list[str]:
     return header.split("," if "," in header else " ")
 
 
-def write(folder: Path, cell: str, *labels: str, mark: str = "text") -> Path:
+def write(folder: Path, member: str, *labels: str, mark: str = "text") -> Path:
     """The TSV files of a task as the GLUE download script lays them out."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split in SCHEMAS[cell].splits:
-        header = MNLI_DEV if split.startswith("dev_") else HEADERS[cell]
+    for split in SCHEMAS[member].splits:
+        header = MNLI_DEV if split.startswith("dev_") else HEADERS[member]
         top = ["\t".join(split_names(header))] if header else []
-        rows = [line(cell, header or "", f"{mark} {split}", label) for label in labels or ("0",)]
+        rows = [line(member, header or "", f"{mark} {split}", label) for label in labels or ("0",)]
         (folder / f"{split}.tsv").write_text("\n".join([*top, *rows]) + "\n", encoding="utf-8")
     return folder
 
 
-def opened(cell: str, *dirs: Path | tuple[str, Path], **kw):
+def opened(member: str, *dirs: Path | tuple[str, Path], **kw):
     entries = tuple((None, d) if isinstance(d, Path) else d for d in dirs)
-    return GLUE(cell).open(DataRequest(dirs=entries, **kw))
+    return GLUE(member).open(DataRequest(dirs=entries, **kw))
 
 
 @pytest.fixture(autouse=True)
@@ -79,11 +79,11 @@ def _no_network(monkeypatch, tmp_path_factory):
 
 
 def test_the_nine_tasks_and_their_metrics():
-    assert GLUE.cells == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
-    specs = {cell: GLUE(cell).spec for cell in GLUE.cells}
-    assert {s.name for s in specs.values()} == {f"glue/{cell}" for cell in GLUE.cells}
-    assert {cell: s.num_classes for cell, s in specs.items() if s.num_classes != 2} == {"stsb": 0, "mnli": 3}
-    names = {cell: s.primary_name for cell, s in specs.items() if s.primary_name != "accuracy"}
+    assert GLUE.members == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+    specs = {member: GLUE(member).spec for member in GLUE.members}
+    assert {s.name for s in specs.values()} == {f"glue/{member}" for member in GLUE.members}
+    assert {member: s.num_classes for member, s in specs.items() if s.num_classes != 2} == {"stsb": 0, "mnli": 3}
+    names = {member: s.primary_name for member, s in specs.items() if s.primary_name != "accuracy"}
     assert names == {"cola": "matthews", "stsb": "pearson+spearman", "mrpc": "accuracy+f1", "qqp": "accuracy+f1"}
     assert all(set(s.primary) <= set(s.metrics) and s.higher_is_better for s in specs.values())
 
@@ -93,18 +93,18 @@ def test_an_unknown_cell_is_a_usage_error_with_a_hint():
         GLUE("sst3")
 
 
-@pytest.mark.parametrize("cell", GLUE.cells)
-def test_the_layout_of_the_download_script(tmp_path, cell):
-    dataset = opened(cell, write(tmp_path / FOLDERS[cell], cell))
+@pytest.mark.parametrize("member", GLUE.members)
+def test_the_layout_of_the_download_script(tmp_path, member):
+    dataset = opened(member, write(tmp_path / FOLDERS[member], member))
     splits = {"train": dataset.train, **dataset.evaluation}
-    assert list(splits) == (["train", "dev_matched", "dev_mismatched"] if cell == "mnli" else ["train", "dev"])
+    assert list(splits) == (["train", "dev_matched", "dev_mismatched"] if member == "mnli" else ["train", "dev"])
     for split, rows in splits.items():
-        assert rows == [(f"text {split} one", None if cell in SINGLE else f"text {split} two", 0)]
-    assert (dataset.source, dataset.revision, dataset.notes) == ("directory", FOLDERS[cell], ())
+        assert rows == [(f"text {split} one", None if member in SINGLE else f"text {split} two", 0)]
+    assert (dataset.source, dataset.revision, dataset.notes) == ("directory", FOLDERS[member], ())
 
 
 @pytest.mark.parametrize(
-    ("cell", "written", "read"),
+    ("member", "written", "read"),
     [
         ("rte", ["entailment", "not_entailment"], [0, 1]),
         ("qnli", ["entailment", "not_entailment"], [0, 1]),
@@ -114,10 +114,10 @@ def test_the_layout_of_the_download_script(tmp_path, cell):
         ("stsb", ["5.000", "0.25"], [5.0, 0.25]),
     ],
 )
-def test_labels_become_hugging_face_indices(tmp_path, cell, written, read):
-    dataset = opened(cell, write(tmp_path, cell, *written))
+def test_labels_become_hugging_face_indices(tmp_path, member, written, read):
+    dataset = opened(member, write(tmp_path, member, *written))
     assert [[row.label for row in rows] for rows in (dataset.train, *dataset.evaluation.values())] == [read] * (
-        3 if cell == "mnli" else 2
+        3 if member == "mnli" else 2
     )
 
 
@@ -326,7 +326,7 @@ def real() -> Path:
 
 @pytest.mark.realdata
 @pytest.mark.parametrize(
-    ("cell", "train", "dev", "dev_labels"),
+    ("member", "train", "dev", "dev_labels"),
     [
         ("cola", 8551, 1043, {1: 721, 0: 322}),
         ("sst2", 67349, 872, {1: 444, 0: 428}),
@@ -335,12 +335,12 @@ def real() -> Path:
         ("stsb", 5749, 1500, None),
     ],
 )
-def test_the_real_corpora(real, cell, train, dev, dev_labels):
-    dataset = GLUE(cell).open(DataRequest(parent=real))
+def test_the_real_corpora(real, member, train, dev, dev_labels):
+    dataset = GLUE(member).open(DataRequest(parent=real))
     assert (len(dataset.train), len(dataset.evaluation["dev"]), dataset.notes) == (train, dev, ())
     if dev_labels:
         assert Counter(row.label for row in dataset.evaluation["dev"]) == dev_labels
-    if cell == "mrpc":
+    if member == "mrpc":
         assert Counter(row.label for row in dataset.train)[1] == 2474
 
 

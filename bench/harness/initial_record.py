@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bench.core.errors import EnvironmentProblem
 from bench.harness.planner import PlannedRun
+from bench.harness.repeat import repeat_command
+from bench.harness.request import Request
 from bench.records import record
 
 PACKAGES = (
@@ -20,7 +22,7 @@ PACKAGES = (
 )
 
 
-def initial_record(run: PlannedRun) -> record.Record:
+def initial_record(run: PlannedRun, request: Request) -> record.Record:
     """Make the record of a run before it has trained.
 
     Raises:
@@ -61,7 +63,7 @@ def initial_record(run: PlannedRun) -> record.Record:
         "curve": [],
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": ["bench", *sys.argv[1:]],
+            "command": repeat_command(run, request),
             "git": _git(),
             "packages": {name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
             "python": platform.python_version(),

@@ -93,7 +93,7 @@ def _existing(folder: Path) -> record.Record | None:
 
 def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> record.Record:
     """Train one run; whatever happens is a state in its record."""
-    made, log = initial_record(run), folder / failures.LOG
+    made, log = initial_record(run, request), folder / failures.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
     state: record.State = "done"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +97,54 @@ class RichProgress(Progress):
         self.bars.update(self.plan, completed=self.count)
 
 
+class NotebookProgress(Progress):
+    """One bar in a notebook's output, for the steps of the run, and a line above it for every finished run."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        from IPython.display import display
+
+        self.lines: list[str] = []
+        self.label, self.steps, self.done = "", 0, 0
+        self.shown: Any = display(self, display_id=True)
+        self._updated = 0.0
+
+    def _repr_html_(self) -> str:
+        lines = "\n".join(map(html.escape, self.lines))
+        bar = f'<progress value="{self.done}" max="{max(self.steps, 1)}"></progress> {html.escape(self.label)}'
+        return f"<pre>{lines}</pre>{bar if self.label else ''}"
+
+    def say(self, line: str) -> None:
+        """Add a line."""
+        self.lines.append(line)
+        self.shown.update(self)
+
+    def begin(self, spec: RunSpec) -> None:
+        """Start the bar of a run."""
+        self.label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
+        self.steps, self.done = spec.max_steps or 0, 0
+        self.shown.update(self)
+
+    def step(self, step: int, loss: float) -> None:
+        """Move the bar, at most five times a second."""
+        self.done = step
+        if time.monotonic() - self._updated > 0.2:
+            self._updated = time.monotonic()
+            self.shown.update(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar; the lines stay."""
+        self.label = ""
+        self.shown.update(self)
+
+
 def make_progress(total: int) -> Progress:
-    """Bars where standard error is a terminal."""
+    """Choose bars in a notebook or on a terminal, and plain lines elsewhere."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None:
+        return NotebookProgress(total)
     return RichProgress(total) if sys.stderr.isatty() else Progress(total)
 
 

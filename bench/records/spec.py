@@ -8,22 +8,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-PROTOCOL = 1
+from bench.config.sections import AllocationConfig, PenaltyConfig, SpectraConfig
+
+PROTOCOL = 2
 """Raised whenever the same specification would give other results."""
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Track = Literal["off", "wandb", "tensorboard", "csv", "mlflow"]
 Option = str | int | float | bool | None
 
-NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "runtime", "out", "start"})
-"""Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`."""
-LATER = frozenset({"allocation", "penalty", "spectra"})
-"""Namespaces that came later: where they are empty a run does what it did before them, and keeps its `run_id`."""
-LATER_OPTIONS: dict[str, dict[str, Option]] = {
-    "optim": {"name": "adamw", "momentum": 0.9},
-    "head": {"loss": "auto"},
-}
-"""Options that came later, with the value at which a run does what it did before them."""
+NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "out", "start"})
+"""Fields that say where and how a run is executed: they do not enter `run_id`, nor does the namespace `runtime`."""
+NAMESPACES = ("method", "task", "backbone", "head", "optim", "penalty", "allocation", "spectra", "runtime")
+"""Keys of `options` in JSON, each a namespace of `--set`."""
+_DEFAULTS = {"penalty": PenaltyConfig, "allocation": AllocationConfig, "spectra": SpectraConfig}
+_OWN = {"method": "method_options", "task": "task_options", "backbone": "backbone_options"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +71,7 @@ class RunSpec:
 
     def identity(self) -> dict[str, Any]:
         """Every field that decides the result, as plain JSON values."""
-        return deciding(asdict(self))
+        return deciding(self.to_json())
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """16 hex digits that name this run: the specification, the protocol, the bytes of data and weights."""
@@ -90,24 +89,25 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives the same RunSpec back."""
-        return json.loads(json.dumps(asdict(self)))
+        fields = asdict(self)
+        options = {space: fields.pop(_OWN.get(space, space)) for space in NAMESPACES}
+        options |= {space: {**asdict(kind()), **options[space]} for space, kind in _DEFAULTS.items()}
+        return json.loads(json.dumps({**fields, "options": options}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunSpec:
         """The RunSpec that `to_json` wrote."""
-        fields: dict[str, Any] = {**data, "select": tuple(data["select"])}
+        options: dict[str, Any] = {_OWN.get(space, space): data["options"][space] for space in NAMESPACES}
+        fields: dict[str, Any] = dict(data) | options | {"select": tuple(data["select"])}
+        del fields["options"]
         return cls(**fields)
 
 
 def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those fields of a specification that decide the result."""
-    found = {name: value for name, value in fields.items() if name not in NOT_IDENTITY and (value or name not in LATER)}
-    for space, before in LATER_OPTIONS.items():
-        found[space] = {key: value for key, value in found.get(space, {}).items() if before.get(key, _NEVER) != value}
+    """Those fields of a specification, as JSON values, that decide the result."""
+    found = {name: value for name, value in fields.items() if name not in NOT_IDENTITY}
+    found["options"] = {space: values for space, values in found["options"].items() if space != "runtime"}
     return found
-
-
-_NEVER = object()
 
 
 def _digest(value: Mapping[str, Any]) -> str:

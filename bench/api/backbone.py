@@ -11,7 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+import msgspec
+
 from bench.config.sections import BackboneConfig, HeadConfig
+from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +37,7 @@ class Backbone:
         path: the folder of weights, configuration and tokenizer; None where there is none.
         pooling: how its token features become one vector, by default.
         options: its own options, `--set backbone.key=value`, complete.
-        parent: `{run_id, group_id, method, task, backbone, parent}` of the run that trained it.
+        parent: the run that trained it.
     """
 
     name: str
@@ -46,7 +49,7 @@ class Backbone:
     path: Path | None = None
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    parent: Mapping[str, Any] | None = None
+    parent: ParentRun | None = None
 
     def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
         """The network: called with a batch's inputs it gives pooled features (B, `width`).
@@ -70,13 +73,15 @@ class Backbone:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` gives the same Backbone back."""
-        return {**asdict(self), "path": str(self.path) if self.path else None}
+        parent = self.parent.to_json() if self.parent else None
+        return {**asdict(self), "path": str(self.path) if self.path else None, "parent": parent}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Backbone:
         """The Backbone that `to_json` wrote."""
         path = Path(data["path"]) if data["path"] else None
-        fields: dict[str, Any] = {**data, "path": path, "modalities": tuple(data["modalities"])}
+        parent = msgspec.convert(data["parent"], ParentRun | None)
+        fields: dict[str, Any] = {**data, "path": path, "modalities": tuple(data["modalities"]), "parent": parent}
         return cls(**fields)
 
 

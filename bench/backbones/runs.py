@@ -15,6 +15,7 @@ from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.core.files import tensor_shapes
 from bench.records import record
+from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,21 +43,25 @@ class Run:
             EnvironmentProblem: the run is not finished, or kept no network.
         """
         there = record.find(self.runs, name.partition(":")[2])
-        folder = record.folder(self.runs, there["run_id"]) / FOLDER
-        if there["state"] != "done" or not folder.is_dir():
+        folder = record.folder(self.runs, there.run_id) / FOLDER
+        if there.state != "done" or not folder.is_dir():
             raise EnvironmentProblem(
-                f"run {there['run_id']} has no trained backbone to give",
-                f"it is {there['state']}; {there['spec']['method']} with runtime.save={_saves(there)}",
+                f"run {there.run_id} has no trained backbone to give",
+                f"it is {there.state}; {there.spec.method} with runtime.save={there.spec.options.runtime.get('save')}",
                 "Take a finished run of mae, mlm or dropout, or run its command with another --out and "
                 "--set runtime.save=all.",
             )
-        spec = there["spec"]
-        chain = {"run_id": there["run_id"], "group_id": there["group_id"]}
-        chain |= {"method": spec["method"], "task": spec["task"]}
-        chain |= {"backbone": there["backbone"]["name"], "parent": there["backbone"].get("parent")}
-        full = f"runs:{there['run_id']}"
+        parent = ParentRun(
+            run_id=there.run_id,
+            group_id=there.group_id,
+            method=there.spec.method,
+            task=there.spec.task,
+            backbone=there.backbone.name,
+            parent=there.backbone.parent,
+        )
+        full = f"runs:{there.run_id}"
         if not (folder / NETWORK).is_file():
-            return from_folder(full, folder, config, parent=chain)
+            return from_folder(full, folder, config, parent=parent)
         made = json.loads((folder / NETWORK).read_text())
         changed = {} if config.dropout == 0 else {"dropout": config.dropout}
         return Backbone(
@@ -66,8 +71,8 @@ class Run:
             path=folder,
             weights_hash=content_hash(folder.resolve()),
             parameters=sum(math.prod(shape) for shape in tensor_shapes(folder / WEIGHTS).values()),
-            options={**made["options"], **changed},
-            parent=chain,
+            options={**made.options, **changed},
+            parent=parent,
         )
 
 
@@ -81,15 +86,15 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
 
     assert backbone.path is not None
     made = json.loads((backbone.path / NETWORK).read_text())
-    if tuple(made["shape"]) != task.shape:
+    if tuple(made.shape) != task.shape:
         raise UsageError(
             f"{backbone.name} does not fit {task.name}",
             f"it was trained on inputs {_size(made['shape'])}, these are {_size(task.shape)}",
             "Give both tasks one size: --set task.size=N --set task.mode=grey|rgb.",
         )
-    kind: type[Any] = registry.load("backbones", registry.opener(made["name"]))
+    kind: type[Any] = registry.load("backbones", registry.opener(made.name))
     options = {**backbone.options, **({"pretrained": False} if "pretrained" in backbone.options else {})}
-    network = kind().open(made["name"], kind.Config(**options)).load(task=task, head=head, seed=seed)
+    network = kind().open(made.name, kind.Config(**options)).load(task=task, head=head, seed=seed)
     network.load_state_dict(load_file(backbone.path / WEIGHTS))
     return network
 
@@ -105,13 +110,9 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
     save_file({n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, folder / WEIGHTS)
     name = backbone.name
     if backbone.parent and backbone.path:
-        name = json.loads((backbone.path / NETWORK).read_text())["name"]
+        name = json.loads((backbone.path / NETWORK).read_text()).name
     made = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": dict(backbone.options)}
     (folder / NETWORK).write_text(json.dumps(made, indent=1) + "\n")
-
-
-def _saves(there: record.Record) -> Any:
-    return there["spec"]["runtime"].get("save")
 
 
 def _size(shape: Any) -> str:

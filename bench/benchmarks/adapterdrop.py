@@ -57,9 +57,9 @@ def run(cell: Cell, options: Mapping[str, Option]) -> Seconds:
         at[step] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder), tell=tell)["cost"]
-    last = at[cost["steps"]] - at[cost["steps"] // EPOCHS]
-    return Seconds(last, cost["train_s"] - EPOCHS * last)
+        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder), tell=tell).cost
+    last = at[cost.steps] - at[cost.steps // EPOCHS]
+    return Seconds(last, cost.train_s - EPOCHS * last)
 
 
 def measure(cell: Cell, rounds: int) -> dict[str, list[Seconds]]:

@@ -45,8 +45,8 @@ def run(cell: Cell, spectra: Mapping[str, Option]) -> Seconds:
 
     spec = cell.spec.with_(spectra=spectra, runtime={**cell.spec.runtime, "save": "none", "checkpoint_s": None})
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder))["cost"]
-    return Seconds(cost["train_s"], cost["tracking_s"])
+        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder)).cost
+    return Seconds(cost.train_s, cost.tracking_s)
 
 
 def measure(name: str, cell: Cell, rounds: int) -> dict[str, list[Seconds]]:

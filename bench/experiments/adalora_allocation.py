@@ -60,7 +60,7 @@ class AdaLoRAAllocation(Experiment):
         c = self.config
         shared = f"--task {c.task} --backbone {c.backbone} --seeds {c.seeds} --max-steps {c.steps}"
         records = self.lab.run(f"--method adalora --set method.rank={c.rank} --set method.target={c.target} {shared}")
-        kept = _means([{layer["layer"]: float(layer["nominal"]) for layer in r["ranks"]} for r in records])
+        kept = _means([{layer.layer: float(layer.nominal) for layer in r.ranks} for r in records])
         gradients = [_gradients(method, data) for method, data in self.lab.built(f"--method full {shared}")]
         predictors = {
             "effective rank of the gradient": _means([{n: g[0] for n, g in one.items()} for one in gradients]),

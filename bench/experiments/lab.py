@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError
-from bench.records.record import Record
+from bench.records.record import DoneRecord, Record, is_done
+from bench.records.schema import RunError
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -35,7 +36,7 @@ class Lab:
     sources: set[str] = field(default_factory=set[str])
     """Where the data of the runs came from, such as `embedded`."""
 
-    def run(self, words: str, *more: str) -> list[Record]:
+    def run(self, words: str, *more: str) -> list[DoneRecord]:
         """The records of `bench run WORDS …`, in the plan's order; what is done is not run again, what failed is.
 
         Raises:
@@ -46,15 +47,16 @@ class Lab:
 
         plan, request = self._plan(words, *more)
         records = list(train(plan, request))
-        bad = [record for record in records if record["state"] != "done"]
+        done = [record for record in records if is_done(record)]
+        bad = [record for record in records if not is_done(record)]
         if bad:
-            error = bad[0]["error"] or {"what": bad[0]["state"], "todo": ""}
+            error = bad[0].error or RunError(what=bad[0].state, known="", todo="")
             raise BenchError(
-                f"{len(bad)} of {len(records)} runs of the experiment did not end: {error['what']}",
+                f"{len(bad)} of {len(records)} runs of the experiment did not end: {error.what}",
                 f"records in {request.out}",
-                error["todo"] or "Run the same command again.",
+                error.todo or "Run the same command again.",
             )
-        return records
+        return done
 
     def watch(self, words: str, *more: str, callbacks: Sequence[Callback] = ()) -> Iterator[tuple[Method, Any]]:
         """Train the cells of `bench run WORDS …` one by one under `callbacks`; the trained method and its data of each.
@@ -77,7 +79,7 @@ class Lab:
 
     def folder_of(self, record: Record) -> Path:
         """The folder of a run."""
-        return self.folder / "runs" / record["run_id"]
+        return self.folder / "runs" / record.run_id
 
     def _plan(self, words: str, *more: str) -> tuple[Plan, Request]:
         from bench.cli.run import make_request, parser

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bench.config.sections import in_range
 from bench.experiments.masked_rank import MaskedRank
 from bench.experiments.numbers import listed
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 
 
 class MAERank(MaskedRank):
@@ -65,7 +65,7 @@ class MAERank(MaskedRank):
         c = self.config
         return f"--set backbone.width={c.width} --set backbone.depth={c.depth} --set backbone.heads=4"
 
-    def pretrain(self, rate: float) -> list[Record]:
+    def pretrain(self, rate: float) -> list[DoneRecord]:
         """Masked autoencoding."""
         c = self.config
         return self.lab.run(

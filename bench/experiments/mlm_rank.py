@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bench.config.sections import in_range
 from bench.experiments.masked_rank import MaskedRank
 from bench.experiments.numbers import listed
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 
 
 class MLMRank(MaskedRank):
@@ -63,7 +63,7 @@ class MLMRank(MaskedRank):
         c = self.config
         return f"--set backbone.hidden={c.width} --set backbone.layers={c.depth} --set backbone.heads=2"
 
-    def pretrain(self, rate: float) -> list[Record]:
+    def pretrain(self, rate: float) -> list[DoneRecord]:
         """Masked language modelling."""
         c = self.config
         return self.lab.run(

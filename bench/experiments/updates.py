@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.experiments.numbers import score
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 from bench.spectra.files import store
 
 if TYPE_CHECKING:
@@ -91,15 +91,15 @@ def train(
     return [_trained(lab, record, network, optimizer, lr) for record in records]
 
 
-def _trained(lab: Lab, record: Record, network: str, optimizer: str, lr: float) -> Trained:
+def _trained(lab: Lab, record: DoneRecord, network: str, optimizer: str, lr: float) -> Trained:
     [found] = store.read(lab.folder_of(record) / store.FILE).layers("updates").values()
     return Trained(
         network=network,
         optimizer=optimizer,
         lr=lr,
-        seed=record["spec"]["seed"],
+        seed=record.spec.seed,
         score=score(record),
-        loss=record["curve"][-1]["loss"],
+        loss=record.curve[-1].loss,
         steps=found.steps,
         values=found.values,
         shape=found.shape,

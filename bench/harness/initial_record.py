@@ -1,4 +1,4 @@
-"""The record of a run before it: everything that is known, nothing measured."""
+"""The record of a run before it starts: everything that is known, nothing measured."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
+
 from bench.core.errors import EnvironmentProblem
 from bench.harness.planner import Cell
-from bench.records import record
+from bench.records.schema import SCHEMA, BackboneInfo, Provenance, Record, SourceInfo, StoredSpec, TaskInfo
 
 PACKAGES = (
     *("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "datasets", "lowrank-bench"),
@@ -20,55 +22,61 @@ PACKAGES = (
 )
 
 
-def blank(cell: Cell) -> record.Record:
-    """A record before the run: everything known, nothing measured.
+def initial_record(cell: Cell) -> Record:
+    """The record of a run that starts now.
 
     Raises:
         EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
     """
     spec, task, corpus = cell.spec, cell.task.spec, cell.corpus
     sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
-    return {
-        "schema": record.SCHEMA,
-        "run_id": cell.run_id,
-        "group_id": cell.group_id,
-        "state": "running",
-        "error": None,
-        "warnings": [],
-        "spec": spec.to_json(),
-        "lr": spec.lr,
-        "task": {n: getattr(task, n) for n in ("name", "version", "modality", "num_classes", "note")},
-        "backbone": {
-            "name": cell.backbone.name,
-            "parameters": cell.backbone.parameters,
-            "weights_hash": cell.backbone.weights_hash,
-            "pooling": cell.backbone.pooling,
-            **({"parent": cell.backbone.parent} if cell.backbone.parent else {}),
-        },
-        "source": {
-            "kind": corpus.source,
-            "revision": corpus.revision,
-            "data_hash": corpus.hash,
-            "train_examples": min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
-            "evaluation_examples": sizes,
-            **({"reading": dict(corpus.reading)} if corpus.reading else {}),
-        },
-        "metrics": None,
-        "params": None,
-        "selection": None,
-        "ranks": [],
-        "cost": None,
-        "curve": [],
-        "provenance": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": ["bench", *sys.argv[1:]],
-            "git": _git(),
-            "packages": {name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-        "tracking": None,
-    }
+    return Record(
+        schema=SCHEMA,
+        run_id=cell.run_id,
+        group_id=cell.group_id,
+        state="running",
+        error=None,
+        warnings=(),
+        spec=msgspec.convert(spec.to_json(), StoredSpec),
+        lr=spec.lr,
+        task=TaskInfo(
+            name=task.name,
+            version=task.version,
+            modality=task.modality,
+            num_classes=task.num_classes,
+            note=task.note,
+        ),
+        backbone=BackboneInfo(
+            name=cell.backbone.name,
+            parameters=cell.backbone.parameters,
+            weights_hash=cell.backbone.weights_hash,
+            pooling=cell.backbone.pooling,
+            parent=cell.backbone.parent,
+        ),
+        source=SourceInfo(
+            kind=corpus.source,
+            revision=corpus.revision,
+            data_hash=corpus.hash,
+            train_examples=min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
+            evaluation_examples=sizes,
+            reading=dict(corpus.reading),
+        ),
+        metrics=None,
+        params=None,
+        selection=None,
+        ranks=(),
+        cost=None,
+        curve=(),
+        provenance=Provenance(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=("bench", *sys.argv[1:]),
+            git=_git(),
+            packages={name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
+            python=platform.python_version(),
+            platform=platform.platform(),
+        ),
+        tracking=None,
+    )
 
 
 def _version(package: str) -> str:

@@ -14,7 +14,7 @@ from bench.api.peft import open_folder
 from bench.api.task import Task
 from bench.config.help import describe as describe_entry
 from bench.config.overrides import named, resolve_all
-from bench.config.sections import NAMESPACES, AllocationConfig, SpectraConfig
+from bench.config.sections import NAMESPACES, AllocationConfig
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.inputs import Opened, Skip, open_backbones, open_tasks
@@ -153,7 +153,7 @@ def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
                 "Leave one of the two out.",
             )
         if not (shares and name in able):
-            given["allocation"] = {}
+            given["allocation"] = asdict(AllocationConfig())
 
 
 def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, decides: Opened) -> list[Cell]:
@@ -199,8 +199,8 @@ def _spec(
         devices=request.devices,
         track=request.track,
         out=str(request.out),
-        penalty=options["penalty"] if options["penalty"]["nuclear"] else {},
-        spectra=options["spectra"] if options["spectra"] != asdict(SpectraConfig()) else {},
+        penalty=options["penalty"],
+        spectra=options["spectra"],
     )
 
 

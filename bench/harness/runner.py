@@ -8,19 +8,21 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
-from typing import Any
+
+from msgspec import structs
 
 from bench.core import errors
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.harness import failures
-from bench.harness.initial_record import blank
+from bench.harness.initial_record import initial_record
 from bench.harness.plan_text import notes
 from bench.harness.planner import Cell, Plan
 from bench.harness.progress import Progress, make_progress
 from bench.harness.request import Request
 from bench.records import record
+from bench.records.schema import Record, Selection, TrainingResult, Trial
 from bench.training import checkpoint
 
 FINISHED = ("done", "failed", "oom", "diverged")
@@ -43,7 +45,7 @@ def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool =
     Raises:
         EnvironmentProblem: the folder of records cannot be made.
     """
-    records: list[record.Record] = []
+    records: list[Record] = []
     interrupted = 0
     try:
         for made in train(plan, request, verbose=verbose):
@@ -55,10 +57,10 @@ def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool =
     _report(plan, request, records, as_json=json)
     if interrupted:
         return interrupted
-    return errors.SOME_FAILED if plan.broken or any(r["state"] != "done" for r in records) else errors.OK
+    return errors.SOME_FAILED if plan.broken or any(r.state != "done" for r in records) else errors.OK
 
 
-def train(plan: Plan, request: Request, *, verbose: bool = False) -> Generator[record.Record]:
+def train(plan: Plan, request: Request, *, verbose: bool = False) -> Generator[Record]:
     """Every cell's record as soon as it has ended; trials of learning rates come first and are not among them.
 
     Raises:
@@ -90,11 +92,11 @@ def make_folder(out: Path) -> None:
         raise EnvironmentProblem(f"--out {out} cannot be made", str(error), "Give another folder.") from error
 
 
-def _once(cell: Cell, request: Request, out: Path, progress: Progress, verbose: bool) -> record.Record:
+def _once(cell: Cell, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
     """The record of a cell: the one that is there, or that of a run now."""
     folder = record.folder(out, cell.run_id)
     there = _existing(folder)
-    if there and there["state"] in FINISHED and not (request.retry and there["state"] != "done"):
+    if there and there.state in FINISHED and not (request.retry and there.state != "done"):
         progress.finished(cell.spec, there, before=True)
         return _track(cell, there, folder)
     progress.begin(cell.spec)
@@ -103,7 +105,7 @@ def _once(cell: Cell, request: Request, out: Path, progress: Progress, verbose: 
     return made
 
 
-def _existing(folder: Path) -> record.Record | None:
+def _existing(folder: Path) -> Record | None:
     """A readable record of this folder; a broken one counts as none, for the run can be made again."""
     try:
         return record.read(folder / record.FILE)
@@ -111,30 +113,27 @@ def _existing(folder: Path) -> record.Record | None:
         return None
 
 
-def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) -> record.Record:
+def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) -> Record:
     """Train one cell; whatever happens is a state in its record."""
-    made, log = blank(cell), folder / failures.LOG
+    made, log = initial_record(cell), folder / failures.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
-    state: record.State = "done"
-    error, stop = None, None
+    stop: BaseException | None = None
     try:
-        cell, made["selection"] = _chosen(cell, request.out / SELECTION)
-        found = _train(cell, folder, tell)
-        network = found.pop("network")
-        made["backbone"]["parameters"] = made["backbone"]["parameters"] or network
-        whole = {**made, **found, "state": state}
-        record.validate(loads(dumps(whole)), folder / record.FILE)  # what cannot be written is this cell's failure
+        cell, selection = _chosen(cell, request.out / SELECTION)
+        made = structs.replace(made, selection=selection)
+        whole = _completed(made, cell, _train(cell, folder, tell))
+        record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this cell's failure
         made = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
         stop = stopped(end)
         if stop:
-            state = "preempted" if isinstance(stop, Preempted) else "cancelled"
+            made = structs.replace(made, state="preempted" if isinstance(stop, Preempted) else "cancelled")
         else:
             state, error = failures.explain(end, folder)
+            made = structs.replace(made, state=state, error=error)
             if verbose and log.is_file():
                 sys.stderr.write(log.read_text())
-    made |= {"state": state, "error": error}
     record.write(made, folder)
     if stop is not None:
         raise stop
@@ -142,18 +141,39 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     return _track(cell, made, folder)
 
 
-def _track(cell: Cell, made: record.Record, folder: Path) -> record.Record:
+def _completed(made: Record, cell: Cell, result: TrainingResult) -> Record:
+    """The record of a run that is done, from that of its start."""
+    size = made.backbone.parameters
+    return structs.replace(
+        made,
+        state="done",
+        lr=cell.spec.lr,
+        backbone=structs.replace(made.backbone, parameters=result.backbone_parameters if size is None else size),
+        metrics=result.metrics,
+        params=result.params,
+        ranks=result.ranks,
+        cost=result.cost,
+        curve=result.curve,
+        warnings=result.warnings,
+        report=result.report,
+        spectra=result.spectra,
+        evaluations=result.evaluations,
+        sweep=result.sweep,
+    )
+
+
+def _track(cell: Cell, made: Record, folder: Path) -> Record:
     """Mirror a finished run where that is asked and has not been done."""
-    there = made["tracking"]
-    if cell.spec.track == "off" or made["state"] != "done":
+    there, kind = made.tracking, cell.spec.track
+    if kind == "off" or not record.is_done(made):
         return made
-    if there and there["kind"] == cell.spec.track and not there["error"]:
+    if there and there.kind == kind and not there.error:
         return made
     from bench.tracking import mirror
 
-    made = {**made, "tracking": mirror(made, folder, cell.spec.track)}
-    record.write(made, folder)
-    return made
+    tracked = structs.replace(made, tracking=mirror(made, folder, kind))
+    record.write(tracked, folder)
+    return tracked
 
 
 def stopped(end: BaseException) -> BaseException | None:
@@ -165,7 +185,7 @@ def stopped(end: BaseException) -> BaseException | None:
     return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
-def _train(cell: Cell, folder: Path, tell: Tell) -> dict[str, Any]:
+def _train(cell: Cell, folder: Path, tell: Tell) -> TrainingResult:
     """In this process on one device; in one of its own on several, for Lightning's launcher repeats the command."""
     if cell.spec.devices > 1:
         from bench.harness import worker
@@ -177,7 +197,7 @@ def _train(cell: Cell, folder: Path, tell: Tell) -> dict[str, Any]:
     return fit(cell.spec, cell.task, cell.corpus, cell.backbone, directory=folder, tell=tell)
 
 
-def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
+def _chosen(cell: Cell, trials: Path) -> tuple[Cell, Selection | None]:
     """The cell with its learning rate: the best of its trials, which are in their records.
 
     Raises:
@@ -185,46 +205,46 @@ def _chosen(cell: Cell, trials: Path) -> tuple[Cell, dict[str, Any] | None]:
     """
     if not cell.trials:
         return cell, None
-    tried: list[dict[str, Any]] = []
+    tried: list[Trial] = []
     best: tuple[float, float] | None = None
     metric = ""
     for trial in cell.trials:
-        there = _existing(record.folder(trials, trial.run_id)) or {"state": "failed", "metrics": None}
-        primary = there["metrics"]["primary"] if there["metrics"] else None  # the method's own metric, where it has one
-        value = primary["value"] if primary else None
-        tried.append({"lr": trial.spec.lr, "value": value, "run_id": trial.run_id, "state": there["state"]})
-        if primary and trial.spec.lr is not None:
-            metric, merit = primary["name"], primary["value"] if primary["higher_is_better"] else -primary["value"]
-            best = max(best, (merit, trial.spec.lr), key=lambda b: b[0]) if best else (merit, trial.spec.lr)
+        rate = trial.spec.lr
+        assert rate is not None  # a trial is of one candidate
+        there = _existing(record.folder(trials, trial.run_id))
+        # the method's own metric, where it has one
+        primary = there.metrics.primary if there and there.metrics else None
+        value, state = primary.value if primary else None, there.state if there else "failed"
+        tried.append(Trial(lr=rate, value=value, run_id=trial.run_id, state=state))
+        if primary:
+            metric, merit = primary.name, primary.value if primary.higher_is_better else -primary.value
+            best = max(best, (merit, rate), key=lambda b: b[0]) if best else (merit, rate)
     if best is None:
         raise BenchError(
             "no trial of the learning rate ended",
-            f"{[t['state'] for t in tried]}",
+            f"{[one.state for one in tried]}",
             "See the records in selection/; --retry.",
         )
-    selection = {
-        "trials": tried,
-        "metric": metric,
-        "split": "holdout",
-        "task": cell.trials[0].spec.task,
-        "chosen": best[1],
-    }
+    selection = Selection(
+        trials=tuple(tried), metric=metric, split="holdout", task=cell.trials[0].spec.task, chosen=best[1]
+    )
     return replace(cell, spec=cell.spec.with_(lr=best[1])), selection
 
 
-def _report(plan: Plan, request: Request, records: list[record.Record], *, as_json: bool) -> None:
+def _report(plan: Plan, request: Request, records: list[Record], *, as_json: bool) -> None:
     """Table (or JSON) on stdout; counts and the next command on stderr."""
-    states = [r["state"] for r in records]
+    states = [r.state for r in records]
     if as_json:
-        sys.stdout.write(dumps({"runs": records, **{k: v for k, v in plan.to_json().items() if k == "skipped"}}) + "\n")
+        skipped = plan.to_json()["skipped"]
+        sys.stdout.write(dumps({"runs": [one.to_json() for one in records], "skipped": skipped}) + "\n")
     elif "done" in states:
         from leaderboard.render.markdown import render
 
-        sys.stdout.write("\n" + render([r for r in records if r["state"] == "done"]) + "\n")
+        sys.stdout.write("\n" + render([r for r in records if r.state == "done"]) + "\n")
     sys.stdout.flush()
     done, failed = states.count("done"), len(states) - states.count("done")
     left = len(plan.cells) - len(states)
-    first = next((r["run_id"] for r in records if r["state"] == "done"), None)
+    first = next((r.run_id for r in records if r.state == "done"), None)
     again = [f"{left} not run: the same command goes on"] if left else []
     again += ["the same command with --retry runs failed ones again"] if failed else []
     again += [f"next: bench leaderboard --runs {request.out}, bench show {first}"] if first else []

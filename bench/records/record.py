@@ -194,4 +194,16 @@ def _todo(path: Path) -> str:
     return f"Remove {path.parent} and run the command again, or put the record back from a copy."
 
 
-__all__ = ["FILE", "DoneRecord", "Record", "State", "find", "folder", "is_done", "load_all", "read", "validate", "write"]
+__all__ = [
+    "FILE",
+    "DoneRecord",
+    "Record",
+    "State",
+    "find",
+    "folder",
+    "is_done",
+    "load_all",
+    "read",
+    "validate",
+    "write",
+]

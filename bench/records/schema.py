@@ -1,4 +1,4 @@
-"""What a record holds: its parts as typed, frozen structures, from which the JSON schema and its tables are generated."""
+"""What a record holds, as typed, frozen structures; the JSON schema and the tables of docs/record.md come from them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ LARGEST = 2**63 - 1
 """Larger integers are no count of anything, and other JSON readers do not hold them."""
 
 State = Literal["running", "done", "failed", "oom", "diverged", "cancelled", "preempted"]
+MirrorKind = Literal["wandb", "tensorboard", "csv", "mlflow"]
 Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Real = Annotated[float, Meta(ge=0)]
@@ -91,8 +92,8 @@ class StoredSpec(Part, frozen=True, kw_only=True):
         Meta(
             ge=-LARGEST,
             le=LARGEST,
-            description="seeds a network that is built, the head, the adapter, the drawn examples, the order of batches, "
-            "augmentation and masks",
+            description="seeds a network that is built, the head, the adapter, the drawn examples, the order of "
+            "batches, augmentation and masks",
         ),
     ]
     lr: Annotated[Real | None, about("learning rate asked for; null where it was selected")]
@@ -168,7 +169,9 @@ class SourceInfo(Part, frozen=True, kw_only=True):
     evaluation_examples: Annotated[dict[str, Count], about("examples of each evaluation split, by name")]
     reading: Annotated[
         FreeForm,
-        about("how data was read or made: columns, classes, split, size, mean, files, what was left out; absent for GLUE"),
+        about(
+            "how data was read or made: columns, classes, split, size, mean, files, what was left out; absent for GLUE"
+        ),
     ] = {}
 
 
@@ -324,7 +327,7 @@ class Provenance(Part, frozen=True, kw_only=True):
 class Tracking(Part, frozen=True, kw_only=True):
     """The mirror of a record in another program."""
 
-    kind: Annotated[Literal["wandb", "tensorboard", "csv", "mlflow"], about("service")]
+    kind: Annotated[MirrorKind, about("service")]
     mode: Annotated[Literal["online", "offline"], about("whether it was sent")]
     id: Annotated[str, about("the service's id of the run")]
     error: Annotated[str | None, about("why mirroring failed; null where it did not")]
@@ -350,8 +353,8 @@ class TrainingResult(Part, frozen=True, kw_only=True):
 class Record(Part, frozen=True, kw_only=True):
     """One run: what was run, its scores, what it cost and where it came from.
 
-    A done run has a learning rate, metrics, params and cost, and no error; a failed, oom or diverged one has an error; a
-    diverged one has no metrics. Elsewhere, what is not known is null.
+    A done run has a learning rate, metrics, params and cost, and no error. A failed, oom or diverged one has an error.
+    A diverged one has no metrics. Elsewhere, what is not known is null.
     """
 
     schema: Annotated[Literal[2], about("version of this schema")]
@@ -362,9 +365,7 @@ class Record(Part, frozen=True, kw_only=True):
     group_id: Annotated[RunId, about("the same hash without the seed: runs that differ only by seed share it")]
     state: Annotated[State, about("where the run stands")]
     error: Annotated[RunError | None, about("why a run failed, in three parts; null where it did not")]
-    warnings: Annotated[
-        tuple[str, ...], about("lines the reader of a score must see, such as a ΔW that barely moved")
-    ]
+    warnings: Annotated[tuple[str, ...], about("lines the reader of a score must see, such as a ΔW that barely moved")]
     spec: Annotated[StoredSpec, about("the RunSpec")]
     lr: Annotated[Real | None, about("learning rate really used; null while none is chosen")]
     task: Annotated[TaskInfo, about("what was learned")]

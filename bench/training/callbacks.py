@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from bench.core.errors import Diverged
 from bench.core.files import replacing
+from bench.records.schema import Evaluation, Scores
 
 POINTS = 200
 """Most points of a recorded loss curve."""
@@ -140,26 +142,26 @@ class Evaluations(Callback):
     """Scores of the evaluations during training, for methods that ask for some (`Method.evaluations`).
 
     Attributes:
-        rows: `{"step", "metrics": {split: {name: value}}}`, in order.
+        rows: in the order of their steps.
     """
 
-    def __init__(self, scores: Callable[[int], dict[str, dict[str, float]]]) -> None:
+    def __init__(self, scores: Callable[[int], Scores]) -> None:
         """Args: gives every metric of what was just evaluated, from the number of devices."""
         self.scores = scores
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Evaluation] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score, if training goes on."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self.rows.append({"step": trainer.global_step, "metrics": self.scores(trainer.world_size)})
+            self.rows.append(Evaluation(step=trainer.global_step, metrics=self.scores(trainer.world_size)))
 
     def state_dict(self) -> dict[str, Any]:
         """Those so far."""
-        return {"rows": self.rows}
+        return {"rows": [row.to_json() for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.rows = state_dict["rows"]
+        self.rows = msgspec.convert(state_dict["rows"], list[Evaluation])
 
 
 class Checkpoint(Callback):

@@ -100,3 +100,8 @@ def _row(group: Sequence[Figure], table: Table) -> Row:
 def _count(params: str) -> float | None:
     """Parameters of `1.33M`; they are the papers' own count, without the head."""
     return float(params.removesuffix("M")) * 1e6 if params else None
+
+
+def models() -> list[str]:
+    """Backbones that anything is published for."""
+    return sorted({figure.model for figure in figures()})

@@ -93,7 +93,9 @@ def layers(ranked: Sequence[Sequence[LayerRank]]) -> tuple[Layer, ...]:
         for one in ranks:
             by_name[one.layer].append(one)
     fields = Layer._fields[1:]
-    return tuple(Layer(name, *(fmean(getattr(one, f) for one in same) for f in fields)) for name, same in by_name.items())
+    return tuple(
+        Layer(name, *(fmean(getattr(one, f) for one in same) for f in fields)) for name, same in by_name.items()
+    )
 
 
 def over_layers(ranks: Sequence[LayerRank], field: Literal["nominal", "effective", "stable", "norm"]) -> float:

@@ -39,8 +39,16 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of all parts. Only a field with a default may be absent in a file, and is where it has that value."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, as in a file."""
-        return msgspec.to_builtins(self)
+        """Plain JSON values, as a parser reads them from a file: lists, no tuples."""
+        return _with_lists(msgspec.to_builtins(self))
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in cast(dict[str, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_with_lists(item) for item in cast(list[Any], value)]
+    return value
 
 
 class RunError(Part, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ def runs(tmp_path: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
                     source={"data_hash": task},
                     metrics={"primary": {"value": value}},
                 )
-                record.write(made, record.folder(folder, made["run_id"]))
+                record.write(made, record.folder(folder, made.run_id))
     broken = folder / ("0" * 16)
     broken.mkdir()
     (broken / record.FILE).write_text("{")
@@ -69,7 +69,7 @@ def test_json_flag_is_the_board(runs: Path, capsys: Captured) -> None:
 
 
 def rows(text: str) -> set[tuple[str, str]]:
-    return {(line["row"], line["task"]) for line in csv.DictReader(io.StringIO(text)) if line["task"]}
+    return {(line["row"], line.task) for line in csv.DictReader(io.StringIO(text)) if line.task}
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Outcome:
 
     def states(self) -> dict[tuple[str, str], str]:
         """State by method and task."""
-        return {(r["spec"]["method"], r["spec"]["task"]): r["state"] for r in self.records}
+        return {(r.spec.method, r.spec.task): r.state for r in self.records}
 
     def only(self) -> dict[str, Any]:
         """The one record."""

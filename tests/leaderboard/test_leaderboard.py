@@ -31,7 +31,7 @@ def run(make_record):
         if value is None:
             overrides = {"state": state, "error": ERROR, "metrics": None} | overrides
         else:
-            overrides["metrics"] = {"primary": {"name": TASKS.get(task, "accuracy"), "value": value}}
+            overrides.metrics = {"primary": {"name": TASKS.get(task, "accuracy"), "value": value}}
         return make_record(spec=spec, source=source, **overrides)
 
     return make
@@ -94,7 +94,7 @@ def test_one_seed_has_no_deviation_and_no_rank(run):
 
 def test_a_missing_cell_takes_the_average_away_and_changes_no_other(grid):
     records, _ = grid()
-    lost = [r for r in records if not (r["spec"]["method"] == "lora" and r["spec"]["task"] == "glue/rte")]
+    lost = [r for r in records if not (r.spec.method == "lora" and r.spec.task == "glue/rte")]
     before, after = ({row.label: row for row in rows(some)} for some in (records, lost))
     assert replace(after["full"], average_rank=1.0) == replace(before["full"], average_rank=1.0)
     assert after["full"].average_rank == 1.0, "places are among complete rows"
@@ -112,7 +112,7 @@ def test_a_task_at_which_everybody_failed_still_counts(run):
 
 def test_seeds_that_lack_a_task_do_not_enter_the_average(grid):
     records, scores = grid(methods=("lora",))
-    kept = [r for r in records if (r["spec"]["task"], r["spec"]["seed"]) != ("glue/rte", 3)]
+    kept = [r for r in records if (r.spec.task, r.spec.seed) != ("glue/rte", 3)]
     [row] = rows(kept)
     assert row.average.n == 3
     assert row.average.mean == pytest.approx(scores[0, :, :3].mean(), rel=1e-14)
@@ -225,7 +225,7 @@ def test_where_it_ran_makes_no_row(run, field):
 
 def test_runs_from_before_a_namespace_share_the_row_of_those_that_leave_it_empty(run):
     older, plain = run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={"allocation": {}})
-    del older["spec"]["allocation"]
+    del older.spec.options.allocation
     [row] = rows([older, plain])
     assert row.cells[0].n == 2 and row.label == "lora"
     deep = run("lora", "cola", 0, 0.3, spec={"allocation": {"policy": "depth", "slope": 0.5}})
@@ -240,7 +240,7 @@ def test_a_learning_rate_chosen_per_task_is_one_row(run):
     [row] = rows([*some, trial])
     assert row.label == "lora" and row.average.mean == pytest.approx(0.15) and row.lrs == (1e-4, 3e-4)
     text = render([*some, trial])
-    assert columns(parse(text)[0])["lr"] == ["1e-4…3e-4 (selected)"]
+    assert columns(parse(text)[0]).lr == ["1e-4…3e-4 (selected)"]
     assert "0.99" not in text and "1 run evaluated on held-out" in text
 
 
@@ -257,7 +257,7 @@ def test_ranks_share_ties_and_need_three_seeds(run):
 def test_a_metric_that_should_fall_is_ranked_from_below(run):
     some = [run(m, "cola", s, v) for m, v in {"a": 2.0, "b": 1.0}.items() for s in range(3)]
     for one in some:
-        one["metrics"]["primary"]["higher_is_better"] = False
+        one.metrics.primary.higher_is_better = False
     [table] = parse(render(some))
     assert columns(table)["method"] == ["b", "a"] and "cola matthews ↓" in table[0]
     mixed = [*some, *(run(m, "rte", s, 0.5) for m in "ab" for s in range(3))]
@@ -359,7 +359,7 @@ def test_numbers_as_people_type_them(value, text):
 def test_a_folder_with_a_broken_file(tmp_path, grid):
     records, _ = grid()
     for one in records:
-        record.write(one, record.folder(tmp_path, one["run_id"]))
+        record.write(one, record.folder(tmp_path, one.run_id))
     (tmp_path / ("f" * 16)).mkdir()
     (tmp_path / ("f" * 16) / record.FILE).write_text("{")
     found, [problem] = record.load_all(tmp_path)
@@ -405,7 +405,7 @@ def test_one_seed_on_two_trained_backbones_counts_twice(run):
 
 def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
     own = run("mlm", "cola", 0, 2.5)
-    own["metrics"]["primary"] |= {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
+    own.metrics.primary |= {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
     failed = run("mlm", "cola", 1)
     found = tables([own, failed, run("lora", "cola", 0, 0.5)])
     assert [[row.method for row in table.rows] for table in found] == [["lora"], ["mlm"]]
@@ -433,7 +433,7 @@ def test_small_errors_are_ranked_by_what_is_printed(run):
     for method, values in {"a": (3e-5, 3e-5, 3e-5), "b": (2e-5, 2e-5, 2e-5), "c": (0.5, 0.5, 0.5)}.items():
         for seed, value in enumerate(values):
             one = run(method, "completion", seed, value)
-            one["metrics"]["primary"]["higher_is_better"] = False
+            one.metrics.primary.higher_is_better = False
             records.append(one)
     assert [(row.method, row.rank) for row in rows(records)] == [("b", 1), ("a", 2), ("c", 3)]
 
@@ -451,5 +451,5 @@ def test_a_label_names_the_policy_and_not_all_its_options(run):
 
 def test_rows_that_differ_by_an_option_which_older_runs_lack_have_labels_of_their_own(run):
     old, new = (run("lora", "cola", 0, 0.5) for _ in range(2))
-    new["spec"]["method_options"]["dora"] = False
+    new.spec.options.method["dora"] = False
     assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (dora=false)"]

@@ -46,8 +46,8 @@ def grid(make_record):
         ]
         if text:
             for record in records:
-                record["task"]["note"] = record["source"]["revision"] = record["backbone"]["name"] = text
-                record["metrics"]["primary"]["name"] = record["cost"]["device"] = text
+                record.task.note = record.source.revision = record.backbone.name = text
+                record.metrics.primary.name = record.cost.device = text
         return records
 
     return make
@@ -91,7 +91,7 @@ def test_latex_makes_the_best_bold_and_the_second_underlined(grid):
 
 
 def test_latex_gives_no_prize_for_fewer_than_three_seeds(grid):
-    few = [r for r in grid() if not (r["spec"]["method"] == "lora" and r["spec"]["seed"] == 2)]
+    few = [r for r in grid() if not (r.spec.method == "lora" and r.spec.seed == 2)]
     lora = next(line for line in latex.render(tables(few)).splitlines() if line.startswith("lora"))
     assert "\\textbf" not in lora and "\\underline" not in lora
 
@@ -120,8 +120,8 @@ def test_csv_has_one_value_a_line(grid, text):
     lines = list(csv.DictReader(io.StringIO(tidy.render(tables(records, baseline="full")))))
     assert {tuple(line) for line in lines} == {tidy.FIELDS}
     assert not [v for line in lines for k, v in line.items() if k != "value" and v.startswith(("=", "+", "-", "@"))]
-    scores = {line["run_id"]: float(line["value"]) for line in lines if line["quantity"] == "score"}
-    assert scores == {r["run_id"]: r["metrics"]["primary"]["value"] for r in records}
+    scores = {line.run_id: float(line["value"]) for line in lines if line["quantity"] == "score"}
+    assert scores == {r.run_id: r.metrics.primary.value for r in records}
     named = [tuple(v for k, v in line.items() if k != "value") for line in lines]
     assert len(set(named)) == len(named), "no quantity is told twice"
     [average] = [line for line in lines if line["quantity"] == "average" and line["row"] == "full"]
@@ -136,7 +136,7 @@ def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
     made = json.loads(board.text(board.board(tables(records, baseline="full"), records)))
     cells = [cell for table in made["tables"] for row in table["rows"] for cell in row["cells"]]
     ids = [run_id for cell in cells for _, _, run_id in cell["runs"]]
-    assert sorted(ids) == sorted(made["runs"]) == sorted(r["run_id"] for r in records)
+    assert sorted(ids) == sorted(made["runs"]) == sorted(r.run_id for r in records)
     for run_id, run in made["runs"].items():
         row = made["tables"][run["table"]]["rows"][run["row"]]
         assert run_id in [found for cell in row["cells"] for *_, found in cell["runs"]]
@@ -152,20 +152,20 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
         make_record(spec={"seed": 1}, state="failed", error=error, metrics=None, cost=None),
     ]
     made = board.board(tables(records), records)
-    good, bad = (made["runs"][r["run_id"]] for r in records)
-    assert len(good["curve"]) == 30 and good["curve"][-1][0] == 999
-    losses = np.array([point["loss"] for point in curve])
-    firsts = np.split(losses, [step + 1 for step, _ in good["curve"][:-1]])
-    assert [value for _, value in good["curve"]] == pytest.approx([part.mean() for part in firsts], rel=1e-4)
+    good, bad = (made["runs"][r.run_id] for r in records)
+    assert len(good.curve) == 30 and good.curve[-1][0] == 999
+    losses = np.array([point.loss for point in curve])
+    firsts = np.split(losses, [step + 1 for step, _ in good.curve[:-1]])
+    assert [value for _, value in good.curve] == pytest.approx([part.mean() for part in firsts], rel=1e-4)
     assert good["rank_curve"] == [[5, 1.5], [9, 2.0]]
-    assert (bad["state"], bad["error"], bad["value"]) == ("failed", "it broke", None)
+    assert (bad.state, bad.error, bad.value) == ("failed", "it broke", None)
     assert made["tables"][0]["rows"][0]["states"] == {"done": 1, "failed": 1}
 
 
 def test_board_shows_evaluations_of_the_primary_metric(make_record):
     evaluations = [{"step": step, "metrics": {"dev": {"matthews": step / 10, "other": 9.0}}} for step in (1, 2)]
     record = make_record(evaluations=evaluations)
-    assert board.board(tables([record]), [record])["runs"][record["run_id"]]["evaluations"] == [[1, 0.1], [2, 0.2]]
+    assert board.board(tables([record]), [record])["runs"][record.run_id].evaluations == [[1, 0.1], [2, 0.2]]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_runs_command_repeats_it_alone(make_record, typed, alone):
     record = make_record(spec={"seed": 2}, provenance={"command": typed.split()})
     expected = typed if alone is None else f"bench run {alone}"
     assert board.command(record) == expected.split()
-    assert record["provenance"]["command"] == typed.split()
+    assert record.provenance.command == typed.split()
 
 
 def test_candidates_of_a_selection_stay_in_the_command(make_record):
@@ -222,7 +222,7 @@ def test_published_figures_are_cited_marked_and_never_ranked(make_record):
         on(make_record, "microsoft/deberta-v3-base", f"glue/{t}", seed=s) for t in ("cola", "mrpc") for s in range(3)
     ]
     for record in records:
-        record["source"]["data_hash"] = record["spec"]["task"]
+        record.source.data_hash = record.spec.task
     made = with_published(tables(records), records)
     [table] = made
     assert [row.label for row in table.rows] == ["lora"] and all(row.rank is None for row in table.published)

@@ -116,7 +116,7 @@ class Lab:
             "optim": asdict(OptimConfig(**given["optim"])),
             "penalty": asdict(PenaltyConfig(**given["penalty"])) if given["penalty"] else {},
             "task_options": asdict(TaskConfig()),
-            "backbone_options": {**self.backbone.options, **given["backbone"]},
+            "backbone_options": {**self.backbone.options, **given.backbone},
             "allocation": asdict(AllocationConfig(**given["allocation"])) if given["allocation"] else {},
             "runtime": asdict(RuntimeConfig(**given["runtime"])),
         }

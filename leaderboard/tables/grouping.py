@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
@@ -13,6 +13,8 @@ from bench.records.spec import NOT_IDENTITY
 
 _COMPARED = {"task", "seed", "holdout", "backbone", "max_steps", "epochs", "batch_size", "train_samples", "precision"}
 """Fields of a specification that are no setting of a row: its table, its columns or its seeds carry them."""
+_OFF: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
+"""Namespaces with the option and value that switch them off: their other options change nothing then."""
 
 Source = tuple[str, str, str]
 """Suite, kind of source, revision."""
@@ -86,7 +88,10 @@ def row_key(run: Record) -> RowKey:
     spec = run.spec
     names = {*spec.__struct_fields__} - _COMPARED - NOT_IDENTITY - {"method", "options"}
     found = {name: _text(getattr(spec, name)) for name in names}
-    found |= {name: _text(value) for name, value in spec.options.flat().items() if not name.startswith("runtime.")}
+    for space, options in spec.options.namespaces().items():
+        switch, off = _OFF.get(space, ("", None))
+        shown = {switch: off} if switch and options.get(switch) == off else options
+        found |= {f"{space}.{key}": _text(value) for key, value in shown.items() if space != "runtime"}
     found |= {"lr": "selected"} if spec.lr is None else {}
     return spec.method, tuple(sorted(found.items()))
 
@@ -95,11 +100,17 @@ def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
     """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
     keys = list(keys)
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    having = Counter((method, name) for method, settings in keys for name, _ in settings)
+    rows = Counter(method for method, _ in keys)
     for method, settings in keys:
         for name, value in settings:
             values[method, name].add(value)
     several = {which for which, found in values.items() if len(found) > 1}
-    return {key: _label(key, several) for key in keys}
+    found = {key: _label(key, several) for key in keys}
+    alike = Counter(found.values())
+    # a setting that another row lacks, because its option is newer, is shown only where it tells rows apart
+    partial = several | {which for which, count in having.items() if count < rows[which[0]]}
+    return {key: text if alike[text] == 1 else _label(key, partial) for key, text in found.items()}
 
 
 def _label(key: RowKey, shown: Collection[tuple[str, str]]) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from records import altered
 
 from leaderboard.render import board, latex, markdown, tidy
 from leaderboard.tables.published import figures, model_of, with_published
@@ -45,9 +46,12 @@ def grid(make_record):
             for seed in range(3)
         ]
         if text:
-            for record in records:
+
+            def say(record):
                 record.task.note = record.source.revision = record.backbone.name = text
                 record.metrics.primary.name = record.cost.device = text
+
+            records = [altered(record, say) for record in records]
         return records
 
     return make
@@ -120,7 +124,7 @@ def test_csv_has_one_value_a_line(grid, text):
     lines = list(csv.DictReader(io.StringIO(tidy.render(tables(records, baseline="full")))))
     assert {tuple(line) for line in lines} == {tidy.FIELDS}
     assert not [v for line in lines for k, v in line.items() if k != "value" and v.startswith(("=", "+", "-", "@"))]
-    scores = {line.run_id: float(line["value"]) for line in lines if line["quantity"] == "score"}
+    scores = {line["run_id"]: float(line["value"]) for line in lines if line["quantity"] == "score"}
     assert scores == {r.run_id: r.metrics.primary.value for r in records}
     named = [tuple(v for k, v in line.items() if k != "value") for line in lines]
     assert len(set(named)) == len(named), "no quantity is told twice"
@@ -153,19 +157,19 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
     ]
     made = board.board(tables(records), records)
     good, bad = (made["runs"][r.run_id] for r in records)
-    assert len(good.curve) == 30 and good.curve[-1][0] == 999
-    losses = np.array([point.loss for point in curve])
-    firsts = np.split(losses, [step + 1 for step, _ in good.curve[:-1]])
-    assert [value for _, value in good.curve] == pytest.approx([part.mean() for part in firsts], rel=1e-4)
+    assert len(good["curve"]) == 30 and good["curve"][-1][0] == 999
+    losses = np.array([point["loss"] for point in curve])
+    firsts = np.split(losses, [step + 1 for step, _ in good["curve"][:-1]])
+    assert [value for _, value in good["curve"]] == pytest.approx([part.mean() for part in firsts], rel=1e-4)
     assert good["rank_curve"] == [[5, 1.5], [9, 2.0]]
-    assert (bad.state, bad.error, bad.value) == ("failed", "it broke", None)
+    assert (bad["state"], bad["error"], bad["value"]) == ("failed", "it broke", None)
     assert made["tables"][0]["rows"][0]["states"] == {"done": 1, "failed": 1}
 
 
 def test_board_shows_evaluations_of_the_primary_metric(make_record):
     evaluations = [{"step": step, "metrics": {"dev": {"matthews": step / 10, "other": 9.0}}} for step in (1, 2)]
     record = make_record(evaluations=evaluations)
-    assert board.board(tables([record]), [record])["runs"][record.run_id].evaluations == [[1, 0.1], [2, 0.2]]
+    assert board.board(tables([record]), [record])["runs"][record.run_id]["evaluations"] == [[1, 0.1], [2, 0.2]]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,7 @@ def test_a_runs_command_repeats_it_alone(make_record, typed, alone):
     record = make_record(spec={"seed": 2}, provenance={"command": typed.split()})
     expected = typed if alone is None else f"bench run {alone}"
     assert board.command(record) == expected.split()
-    assert record.provenance.command == typed.split()
+    assert list(record.provenance.command) == typed.split()
 
 
 def test_candidates_of_a_selection_stay_in_the_command(make_record):
@@ -221,8 +225,7 @@ def test_published_figures_are_cited_marked_and_never_ranked(make_record):
     records = [
         on(make_record, "microsoft/deberta-v3-base", f"glue/{t}", seed=s) for t in ("cola", "mrpc") for s in range(3)
     ]
-    for record in records:
-        record.source.data_hash = record.spec.task
+    records = [altered(record, lambda r: r.source.update(data_hash=r.spec.task)) for record in records]
     made = with_published(tables(records), records)
     [table] = made
     assert [row.label for row in table.rows] == ["lora"] and all(row.rank is None for row in table.published)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboard.tables import marks, rows, tables
 from leaderboard.tables.intervals import bootstrap, difference, interquartile, middle
+from leaderboard.tables.marks import marks
+from leaderboard.tables.score import rows, tables
 
 METHODS = ("full", "lora", "deeplora", "adapter", "linear")
 TASKS = ("cola", "mrpc", "rte", "sst2", "stsb")

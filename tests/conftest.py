@@ -7,16 +7,15 @@ import hashlib
 import json
 import string
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from bench.config.sections import HeadConfig, OptimConfig, RuntimeConfig, TaskConfig
+from bench.core import registry
 from bench.records.record import Record
-from bench.records.spec import RunSpec
+from bench.records.spec import RunOptions, RunSpec
 
 pytest_plugins = ["lab"]
 """Fixtures that train small runs, in tests/support/lab.py."""
@@ -101,18 +100,9 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record_json(**overrides: Any) -> dict[str, Any]:
+    options = RunOptions(method=registry.load_config("methods", "lora")(rank=8, target="all-linear"))
     spec = RunSpec(
-        method="lora",
-        task="glue/cola",
-        backbone="minilm",
-        lr=1e-3,
-        max_steps=150,
-        method_options={"rank": 8, "target": "all-linear"},
-        head=asdict(HeadConfig()),
-        optim=asdict(OptimConfig()),
-        task_options=asdict(TaskConfig()),
-        backbone_options={"dropout": 0.0, "revision": "main"},
-        runtime=asdict(RuntimeConfig()),
+        method="lora", task="glue/cola", backbone="minilm", lr=1e-3, max_steps=150, options=options
     ).to_json()
     ids = {key: overrides.pop(key, None) for key in ("run_id", "group_id")}
     record = _merge(copy.deepcopy(RECORD) | {"spec": spec}, overrides)

@@ -9,17 +9,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
 from bench.config.sections import BackboneConfig, HeadConfig
+from bench.core.registry import import_target
 from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bench.api.task import TaskSpec
+
+C = TypeVar("C", bound=BackboneConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Backbone:
         pretrained: whether it starts from anything that was learned.
         path: the folder of weights, configuration and tokenizer; None where there is none.
         pooling: how its token features become one vector, by default.
-        options: its own options, `--set backbone.key=value`, complete.
+        config: its options, `--set backbone.key=value`.
         parent: the run that trained it.
     """
 
@@ -48,7 +51,7 @@ class Backbone:
     pretrained: bool = True
     path: Path | None = None
     pooling: Literal["mean", "cls", "pooler"] = "mean"
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    config: BackboneConfig = field(default_factory=BackboneConfig)
     parent: ParentRun | None = None
 
     def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
@@ -71,17 +74,26 @@ class Backbone:
         """Its tokenizer, by transformers."""
         return load_tokenizer(str(self.path))
 
+    def config_as(self, kind: type[C]) -> C:
+        """Return the options as the class that the backbone's opener declares."""
+        assert isinstance(self.config, kind), f"{self.name} was opened with {type(self.config).__name__}"
+        return self.config
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` gives the same Backbone back."""
+        """Return plain JSON values, from which `from_json` makes an equal Backbone."""
+        kind = type(self.config)
+        place = f"{kind.__module__}:{kind.__name__}"
         parent = self.parent.to_json() if self.parent else None
-        return {**asdict(self), "path": str(self.path) if self.path else None, "parent": parent}
+        path = str(self.path) if self.path else None
+        return {**asdict(self), "path": path, "config_class": place, "parent": parent}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Backbone:
-        """The Backbone that `to_json` wrote."""
-        path = Path(data["path"]) if data["path"] else None
-        parent = msgspec.convert(data["parent"], ParentRun | None)
-        fields: dict[str, Any] = {**data, "path": path, "modalities": tuple(data["modalities"]), "parent": parent}
+        """Make the Backbone that `to_json` wrote."""
+        fields: dict[str, Any] = {**data, "modalities": tuple(data["modalities"])}
+        fields["path"] = Path(data["path"]) if data["path"] else None
+        fields["config"] = import_target(fields.pop("config_class"))(**data["config"])
+        fields["parent"] = msgspec.convert(data["parent"], ParentRun | None)
         return cls(**fields)
 
 
@@ -104,11 +116,11 @@ def built(name: str, config: BackboneConfig, loader: str, *modalities: Literal["
     """A network that `loader` builds from its options and the seed; nothing of it was learned, so none of it has a
     revision.
     """
-    options = asdict(replace(config, revision=BackboneConfig().revision))
-    what = json.dumps({"name": name, "options": options}, sort_keys=True)
-    digest = hashlib.sha256(what.encode()).hexdigest()
+    config = replace(config, revision=BackboneConfig().revision)
+    identity = json.dumps({"name": name, "options": config.to_json()}, sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()
     return Backbone(
-        name=name, modalities=modalities, loader=loader, weights_hash=digest, pretrained=False, options=options
+        name=name, modalities=modalities, loader=loader, weights_hash=digest, pretrained=False, config=config
     )
 
 

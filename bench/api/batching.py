@@ -56,7 +56,7 @@ def _epoch(batches: StepBatches, epoch: int) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class BatchSplit:
     """How a global batch becomes micro batches: device `rank` of `world`, `micro` examples at a time.
 
     Attributes:

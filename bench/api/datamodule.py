@@ -12,9 +12,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from bench.api.batching import Cut, StepBatches
+from bench.api.batching import BatchSplit, StepBatches
 from bench.api.task import TaskSpec
-from bench.config.sections import RuntimeConfig
 from bench.records.data import Corpus
 from bench.records.spec import RunSpec
 
@@ -57,7 +56,7 @@ class StepDataModule(LightningDataModule):
     def __init__(self, task: TaskSpec, corpus: Corpus, spec: RunSpec) -> None:
         super().__init__()
         self.task, self.spec = task, spec
-        self.runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
+        self.runtime = spec.options.runtime
         chosen, held = _split(len(corpus.train), spec)
         train = self.load(corpus.train, "train")
         self.train = train.take(chosen)
@@ -101,11 +100,11 @@ class StepDataModule(LightningDataModule):
         whole, rest = divmod(self.steps, self.batches.per_epoch)
         return whole * len(self.train.labels) + sum(len(self.batches[s]) for s in range(rest))
 
-    def cut(self) -> Cut:
+    def cut(self) -> BatchSplit:
         """This process's share of a global batch."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Cut(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
+        return BatchSplit(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
 
     def first_batch(self) -> Batch:
         """The whole global batch of step 0, the same on every device."""
@@ -144,7 +143,7 @@ def _split(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
 class _Steps(Dataset[Batch]):
     """Item i is micro batch i % parts of step i // parts."""
 
-    def __init__(self, data: StepDataModule, cut: Cut) -> None:
+    def __init__(self, data: StepDataModule, cut: BatchSplit) -> None:
         self.data, self.cut = data, cut
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from bench.api import metrics, optimizers
 from bench.api.peft import PeftFolder
 from bench.api.running_statistics import freeze_statistics, moving_statistics
 from bench.api.task import TaskSpec
-from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig
+from bench.config.sections import AllocationConfig, HeadConfig, MethodConfig, OptimConfig
 from bench.core.errors import UsageError
 from bench.spectra.delta import Delta
 
@@ -33,34 +33,21 @@ class Method(LightningModule):
     """Adapts `backbone`, trains on one task. A subclass implements `adapt` and, where it has them, the other hooks.
 
     Attributes:
-        Config: frozen, keyword-only dataclass of the method's options; attribute docs are their help.
-        learning_rate: default of `--lr`.
-        learning_rates: three candidates of `--select lr` where `--lr` names none.
-        scratch_learning_rate: default of `--lr` where nothing of the backbone was learned before, and the middle one of
-            three candidates; 0: as for a pretrained one.
-        needs: modalities it works on.
-        supervised: whether it needs labels.
+        Config: its options, a `MethodConfig`, which also says what a plan must know: learning rates, modalities, ….
         primary: the metrics of `evaluate` whose mean is the primary one; empty: the task's.
         higher_is_better: direction of `primary`, where it is the method's own.
         saves_backbone: whether a run keeps its trained network, a backbone for others; `asked` with runtime.save=all.
         evaluations: how many times dev is evaluated on the way, evenly spaced; the score is always that of the end.
-        allocates: whether it has a rank per layer that `allocation` can share out.
         penalties: what the run adds to the loss whatever the method, each once per global batch.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
         cache_bytes: what it kept per device, while training, to compute it only once.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
     """
 
-    Config: ClassVar[type]
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-    scratch_learning_rate: ClassVar[float] = 0.0
-    needs: ClassVar[frozenset[str]] = frozenset({"text", "image", "vector"})
-    supervised: ClassVar[bool] = True
+    Config: ClassVar[type[MethodConfig]]
     primary: ClassVar[tuple[str, ...]] = ()
     higher_is_better: ClassVar[bool] = True
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "never"
-    allocates: ClassVar[bool] = False
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
     cache_bytes: int = 0

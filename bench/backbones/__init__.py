@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean
 
 
-def open_backbone(name: str, options: Mapping[str, Any], *, runs: Path = Path("runs")) -> Backbone:
+def open_backbone(name: str, config: Any = None, *, runs: Path = Path("runs")) -> Backbone:
     """A registered name, `prefix:…`, a local directory, or a hub id.
 
     Args:
         name: as typed.
-        options: of the namespace `backbone`, complete.
+        config: its options, of the Config that its opener declares; None: the defaults.
         runs: folder in which `runs:RUN` looks.
 
     Raises:
@@ -28,4 +27,4 @@ def open_backbone(name: str, options: Mapping[str, Any], *, runs: Path = Path("r
         raise UsageError(f"unknown backbone '{name}'", f"known backbones: {', '.join(sorted(known))}", hint)
     kind: type[Any] = registry.load("backbones", registered)
     opener: Opener = kind(runs) if registered == "runs:" else kind()
-    return opener.open(name, kind.Config(**options))
+    return opener.open(name, kind.Config() if config is None else config)

@@ -9,9 +9,28 @@ from pathlib import Path
 from bench.api.backbone import Backbone, built
 from bench.backbones.folder import TEXT_FILES
 from bench.backbones.minilm import package
-from bench.config.sections import BackboneConfig, in_range
+from bench.config.options import option
+from bench.config.sections import BackboneConfig
 from bench.core.errors import EnvironmentProblem
 from bench.core.files import sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BERTConfig(BackboneConfig):
+    """Size and vocabulary."""
+
+    layers: int = option(4, "Number of transformer layers.", at_least=1)
+    hidden: int = option(256, "Numbers per token.", at_least=1)
+    heads: int = option(4, "Attention heads; they must divide `hidden`.", at_least=1)
+    intermediate: int = option(
+        0,
+        "Neurons between the two matrices of a feed-forward part; 0 takes four times `hidden`.",
+        at_least=0,
+    )
+    tokenizer: str = option(
+        "",
+        "Folder of a tokenizer in the layout of save_pretrained; empty takes the embedded MiniLM's.",
+    )
 
 
 class BERT:
@@ -20,30 +39,9 @@ class BERT:
     Its vocabulary is that of a tokenizer: the embedded MiniLM's (30,522 word pieces, uncased), or one of yours.
     """
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(BackboneConfig):
-        """Size and vocabulary."""
+    Config = BERTConfig
 
-        layers: int = 4
-        """Number of transformer layers."""
-        hidden: int = 256
-        """Numbers per token."""
-        heads: int = 4
-        """Attention heads; they must divide `hidden`."""
-        intermediate: int = 0
-        """Neurons between the two matrices of a feed-forward part; 0 takes four times `hidden`."""
-        tokenizer: str = ""
-        """Folder of a tokenizer in the layout of save_pretrained; empty takes the embedded MiniLM's."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            BackboneConfig.__post_init__(self)
-            in_range("backbone.layers", self.layers, 1)
-            in_range("backbone.hidden", self.hidden, 1)
-            in_range("backbone.heads", self.heads, 1)
-            in_range("backbone.intermediate", self.intermediate, 0)
-
-    def open(self, name: str, config: Config) -> Backbone:
+    def open(self, name: str, config: BERTConfig) -> Backbone:
         """Find and hash its tokenizer; the content of that decides the identity, and not where it lies.
 
         Raises:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from bench.api.backbone import load_tokenizer
-from bench.backbones.bert import BERT
+from bench.backbones.bert import BERTConfig
 from bench.backbones.encoder import Pooled
 from bench.backbones.seeding import seeded
 from bench.core.errors import UsageError
@@ -42,7 +42,7 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
     Raises:
         UsageError: the heads do not divide the width.
     """
-    config = BERT.Config(**backbone.options)
+    config = backbone.config_as(BERTConfig)
     if config.hidden % config.heads:
         raise UsageError(
             f"backbone.heads={config.heads} does not divide backbone.hidden={config.hidden}",

@@ -6,7 +6,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.api.backbone import Backbone, built
-from bench.config.sections import BackboneConfig, in_range
+from bench.config.options import option
+from bench.config.sections import BackboneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DLNConfig(BackboneConfig):
+    """Size and start."""
+
+    depth: int = option(3, "L, the number of matrices, the head's included; 1 is a linear model.", at_least=1)
+    width: int | None = option(
+        None,
+        "Rows of every matrix but the last; none takes the size of an input, which the theory is about.",
+        at_least=1,
+    )
+    init: Literal["orthogonal", "gaussian"] = option(
+        "orthogonal",
+        "Where the matrices start: orthogonal times ε, or independent entries N(0, ε²/fan_in).",
+    )
+    init_scale: float = option(1.0, "ε.", at_least=0)
 
 
 class DLN:
@@ -18,26 +36,8 @@ class DLN:
     ε·(1 − ηλ)^t after t steps, with learning rate η and weight decay λ. The record has the rank of the whole product.
     """
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(BackboneConfig):
-        """Size and start."""
+    Config = DLNConfig
 
-        depth: int = 3
-        """L, the number of matrices, the head's included; 1 is a linear model."""
-        width: int | None = None
-        """Rows of every matrix but the last; none takes the size of an input, which the theory is about."""
-        init: Literal["orthogonal", "gaussian"] = "orthogonal"
-        """Where the matrices start: orthogonal times ε, or independent entries N(0, ε²/fan_in)."""
-        init_scale: float = 1.0
-        """ε."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            BackboneConfig.__post_init__(self)
-            in_range("backbone.depth", self.depth, 1)
-            in_range("backbone.width", 1 if self.width is None else self.width, 1)
-            in_range("backbone.init_scale", self.init_scale, 0)
-
-    def open(self, name: str, config: Config) -> Backbone:
+    def open(self, name: str, config: DLNConfig) -> Backbone:
         """Built from its options and the run's seed."""
         return built(name, config, "bench.backbones.linear_net:load", "image", "vector")

@@ -120,4 +120,4 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
     """The network of a folder that `save_pretrained` wrote."""
     assert backbone.path is not None
     pooling = backbone.pooling if head.pooling == "auto" else head.pooling
-    return TextEncoder(backbone.path, pooling=pooling, dropout=backbone.options["dropout"])
+    return TextEncoder(backbone.path, pooling=pooling, dropout=backbone.config.dropout)

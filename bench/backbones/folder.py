@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +60,7 @@ def from_folder(name: str, folder: Path, config: BackboneConfig | None = None, *
         pooling=_pooling(folder, weights),
         weights_hash=content_hash(folder.resolve()),
         parameters=sum(math.prod(shape) for shape in weights.values()),
-        options=asdict(config or BackboneConfig()),
+        config=config or BackboneConfig(),
         **more,
     )
 

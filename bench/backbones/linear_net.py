@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bench.backbones.dln import DLN
+from bench.backbones.dln import DLNConfig
 from bench.backbones.inputs import shape_of
 from bench.backbones.seeding import generator
 from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
@@ -136,7 +136,7 @@ def _double(module: nn.Module) -> dict[str, Tensor]:
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> DeepLinearNet:
     """The network that `bench.backbones.dln` describes, for the inputs of `task`."""
-    config = DLN.Config(**backbone.options)
+    config = backbone.config_as(DLNConfig)
     return DeepLinearNet(
         math.prod(shape_of(task, backbone.name)),
         depth=config.depth,

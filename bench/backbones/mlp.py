@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.api.backbone import Backbone, built
-from bench.config.sections import BackboneConfig, in_range
+from bench.config.options import option
+from bench.config.sections import BackboneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(BackboneConfig):
+    """Size and kind of the layers."""
+
+    depth: int = option(4, "Number of weight matrices, the head's included; 1 is a linear model.", at_least=1)
+    width: int = option(512, "Neurons of every hidden layer.", at_least=1)
+    activation: Literal["relu", "gelu"] = option("relu", "φ.")
+    norm: Literal["none", "layer"] = option("none", "Whether a layer norm stands before every φ.")
 
 
 class MLP:
@@ -15,25 +26,8 @@ class MLP:
     Images are flattened.
     """
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(BackboneConfig):
-        """Size and kind of the layers."""
+    Config = MLPConfig
 
-        depth: int = 4
-        """Number of weight matrices, the head's included; 1 is a linear model."""
-        width: int = 512
-        """Neurons of every hidden layer."""
-        activation: Literal["relu", "gelu"] = "relu"
-        """φ."""
-        norm: Literal["none", "layer"] = "none"
-        """Whether a layer norm stands before every φ."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            BackboneConfig.__post_init__(self)
-            in_range("backbone.depth", self.depth, 1)
-            in_range("backbone.width", self.width, 1)
-
-    def open(self, name: str, config: Config) -> Backbone:
+    def open(self, name: str, config: MLPConfig) -> Backbone:
         """Built from its options and the run's seed."""
         return built(name, config, "bench.backbones.mlp_net:load", "image", "vector")

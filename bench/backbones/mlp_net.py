@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbones.inputs import shape_of
-from bench.backbones.mlp import MLP
+from bench.backbones.mlp import MLPConfig
 from bench.backbones.seeding import generator
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _linear(n: int, m: int, source: torch.Generator) -> nn.Linear:
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> MultilayerPerceptron:
     """The network that `bench.backbones.mlp` describes, for the inputs of `task`."""
-    config = MLP.Config(**backbone.options)
+    config = backbone.config_as(MLPConfig)
     return MultilayerPerceptron(
         math.prod(shape_of(task, backbone.name)),
         depth=config.depth,

@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.api.backbone import Backbone, built
+from bench.config.options import option
 from bench.config.sections import BackboneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet18Config(BackboneConfig):
+    """The first layer."""
+
+    stem: Literal["small", "cifar", "imagenet"] = option(
+        "small",
+        "small: 3×3 convolution of stride 2. cifar: 3×3 of stride 1. imagenet: 7×7 of stride 2, then a max "
+        "pool of stride 2, as published for 224×224.",
+    )
 
 
 class ResNet18:
@@ -17,14 +29,8 @@ class ResNet18:
     as `small`.
     """
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(BackboneConfig):
-        """The first layer."""
+    Config = ResNet18Config
 
-        stem: Literal["small", "cifar", "imagenet"] = "small"
-        """small: 3×3 convolution of stride 2. cifar: 3×3 of stride 1. imagenet: 7×7 of stride 2, then a max pool of
-        stride 2, as published for 224×224."""
-
-    def open(self, name: str, config: Config) -> Backbone:
+    def open(self, name: str, config: ResNet18Config) -> Backbone:
         """Built from its options and the run's seed."""
         return built(name, config, "bench.backbones.timm_net:load_resnet18", "image")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
 from bench.backbones.folder import content_hash, from_folder
+from bench.config.options import options_of
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
@@ -63,7 +65,8 @@ class Run:
         if not (folder / NETWORK).is_file():
             return from_folder(full, folder, config, parent=parent)
         made = json.loads((folder / NETWORK).read_text())
-        changed = {} if config.dropout == 0 else {"dropout": config.dropout}
+        kind = registry.load_config("backbones", registry.opener(made["name"]))
+        network = kind(**made["options"])
         return Backbone(
             name=full,
             modalities=tuple(made["modalities"]),
@@ -71,7 +74,7 @@ class Run:
             path=folder,
             weights_hash=content_hash(folder.resolve()),
             parameters=sum(math.prod(shape) for shape in tensor_shapes(folder / WEIGHTS).values()),
-            options={**made.options, **changed},
+            config=network if config.dropout == 0 else replace(network, dropout=config.dropout),
             parent=parent,
         )
 
@@ -86,15 +89,17 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
 
     assert backbone.path is not None
     made = json.loads((backbone.path / NETWORK).read_text())
-    if tuple(made.shape) != task.shape:
+    if tuple(made["shape"]) != task.shape:
         raise UsageError(
             f"{backbone.name} does not fit {task.name}",
             f"it was trained on inputs {_size(made['shape'])}, these are {_size(task.shape)}",
             "Give both tasks one size: --set task.size=N --set task.mode=grey|rgb.",
         )
-    kind: type[Any] = registry.load("backbones", registry.opener(made.name))
-    options = {**backbone.options, **({"pretrained": False} if "pretrained" in backbone.options else {})}
-    network = kind().open(made.name, kind.Config(**options)).load(task=task, head=head, seed=seed)
+    kind: type[Any] = registry.load("backbones", registry.opener(made["name"]))
+    config = backbone.config
+    if "pretrained" in options_of(type(config)):
+        config = config.changed(pretrained=False)  # its weights are loaded below
+    network = kind().open(made["name"], config).load(task=task, head=head, seed=seed)
     network.load_state_dict(load_file(backbone.path / WEIGHTS))
     return network
 
@@ -110,8 +115,8 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
     save_file({n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, folder / WEIGHTS)
     name = backbone.name
     if backbone.parent and backbone.path:
-        name = json.loads((backbone.path / NETWORK).read_text()).name
-    made = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": dict(backbone.options)}
+        name = json.loads((backbone.path / NETWORK).read_text())["name"]
+    made = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": backbone.config.to_json()}
     (folder / NETWORK).write_text(json.dumps(made, indent=1) + "\n")
 
 

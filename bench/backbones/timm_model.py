@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api.backbone import Backbone, built
 from bench.backbones.folder import content_hash
+from bench.config.options import option
 from bench.config.sections import BackboneConfig
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 from bench.core.files import sha256, tensor_shapes
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig(BackboneConfig):
+    """Where weights come from."""
+
+    pretrained: bool = option(
+        False,
+        "Start from timm's published weights; a tag behind the name chooses among several (`resnet18.a1_in1k`).",
+    )
+    weights: str = option(
+        "",
+        "Start from these: a folder in the layout of timm's hub repositories, or a .safetensors file.",
+    )
+
+
 class Timm:
     """timm.create_model(NAME) without its classifier, pooled as timm pools it; its stem is the published one.
 
@@ -31,16 +46,9 @@ class Timm:
     repeats the first convolution's.
     """
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(BackboneConfig):
-        """Where weights come from."""
+    Config = TimmConfig
 
-        pretrained: bool = False
-        """Start from timm's published weights; a tag behind the name chooses among several (`resnet18.a1_in1k`)."""
-        weights: str = ""
-        """Start from these: a folder in the layout of timm's hub repositories, or a .safetensors file."""
-
-    def open(self, name: str, config: Config) -> Backbone:
+    def open(self, name: str, config: TimmConfig) -> Backbone:
         """Look the name up in timm, find and hash the weights. The bytes decide the identity, and not where they lie.
 
         Raises:
@@ -60,7 +68,7 @@ class Timm:
         return replace(
             built(name, known, "bench.backbones.timm_net:load_timm", "image"),
             pretrained=True,
-            options=asdict(known),
+            config=known,
             path=path,
             weights_hash=content_hash(path) if path.is_dir() else sha256(file),
             parameters=sum(math.prod(shape) for shape in tensor_shapes(file).values()),

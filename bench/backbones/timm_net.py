@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from bench.api.dropout import set_dropout
 from bench.backbones.inputs import image_of, patch_for
-from bench.backbones.resnet18 import ResNet18
+from bench.backbones.resnet18 import ResNet18Config
 from bench.backbones.seeding import seeded
-from bench.backbones.timm_model import Timm
-from bench.backbones.vgg11 import VGG11
-from bench.backbones.vit import ViT
+from bench.backbones.timm_model import TimmConfig
+from bench.backbones.vgg11 import VGG11Config
+from bench.backbones.vit import ViTConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
@@ -226,21 +226,21 @@ def _other_weights(architecture: str, weights: Path, known: str) -> EnvironmentP
 
 def load_vgg11(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
     """The network that `bench.backbones.vgg11` describes, for the images of `task`."""
-    config = VGG11.Config(**backbone.options)
+    config = backbone.config_as(VGG11Config)
     shape = image_of(task, backbone.name, least=8)
     return vgg11(shape, width=config.width, norm=config.norm, dropout=config.dropout, seed=seed)
 
 
 def load_resnet18(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
     """The network that `bench.backbones.resnet18` describes, for the images of `task`."""
-    config = ResNet18.Config(**backbone.options)
+    config = backbone.config_as(ResNet18Config)
     shape = image_of(task, backbone.name, least=8)
     return resnet18(shape, stem=config.stem, dropout=config.dropout, seed=seed)
 
 
 def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
     """The network that `bench.backbones.vit` describes, for the images of `task`."""
-    config = ViT.Config(**backbone.options)
+    config = backbone.config_as(ViTConfig)
     return vit(
         image_of(task, backbone.name),
         patch=config.patch,
@@ -255,7 +255,7 @@ def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int)
 
 def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
     """The network that `bench.backbones.timm_model` found, for the images of `task`."""
-    config = Timm.Config(**backbone.options)
+    config = backbone.config_as(TimmConfig)
     shape = image_of(task, backbone.name)
     architecture = backbone.name.removeprefix("timm:")
     return any_timm(architecture, shape, weights=backbone.path, dropout=config.dropout, seed=seed)

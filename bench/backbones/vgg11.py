@@ -6,7 +6,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.api.backbone import Backbone, built
-from bench.config.sections import BackboneConfig, in_range
+from bench.config.options import option
+from bench.config.sections import BackboneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class VGG11Config(BackboneConfig):
+    """Size and normalisation."""
+
+    width: int = option(
+        64,
+        "Channels of the first convolution; the others have 2, 4, 4, 8, 8, 8 and 8 times as many.",
+        at_least=1,
+    )
+    norm: Literal["batch", "none"] = option(
+        "batch",
+        "Batch norm after every convolution, or VGG11 as published, which takes a lower learning rate.",
+    )
 
 
 class VGG11:
@@ -15,20 +31,8 @@ class VGG11:
     The three dense layers, 120 of VGG11's 133 million parameters and made for 224×224, are one, the head.
     """
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(BackboneConfig):
-        """Size and normalisation."""
+    Config = VGG11Config
 
-        width: int = 64
-        """Channels of the first convolution; the others have 2, 4, 4, 8, 8, 8 and 8 times as many."""
-        norm: Literal["batch", "none"] = "batch"
-        """Batch norm after every convolution, or VGG11 as published, which takes a lower learning rate."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            BackboneConfig.__post_init__(self)
-            in_range("backbone.width", self.width, 1)
-
-    def open(self, name: str, config: Config) -> Backbone:
+    def open(self, name: str, config: VGG11Config) -> Backbone:
         """Built from its options and the run's seed."""
         return built(name, config, "bench.backbones.timm_net:load_vgg11", "image")

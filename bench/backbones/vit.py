@@ -6,36 +6,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.api.backbone import Backbone, built
-from bench.config.sections import BackboneConfig, in_range
+from bench.config.options import option
+from bench.config.sections import BackboneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(BackboneConfig):
+    """Size and pooling."""
+
+    patch: int = option(
+        0,
+        "Side of a patch in pixels, which must divide height and width; 0 takes the largest up to 16 that "
+        "leaves 4×4 patches: 2 for 8×8, 7 for 28×28, 8 for 32×32, 16 for 224×224.",
+        at_least=0,
+    )
+    width: int = option(192, "Numbers per token.", at_least=1)
+    depth: int = option(6, "Number of blocks.", at_least=1)
+    heads: int = option(3, "Attention heads; they must divide the width.", at_least=1)
+    pool: Literal["token", "mean"] = option(
+        "token",
+        "Features: the class token, normed, or the mean over all patches, normed; there is no class token then.",
+    )
 
 
 class ViT:
     """timm's VisionTransformer (arXiv 2010.11929): pre-norm blocks, an MLP four times as wide, learned positions."""
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config(BackboneConfig):
-        """Size and pooling."""
+    Config = ViTConfig
 
-        patch: int = 0
-        """Side of a patch in pixels, which must divide height and width; 0 takes the largest up to 16 that leaves 4×4
-        patches: 2 for 8×8, 7 for 28×28, 8 for 32×32, 16 for 224×224."""
-        width: int = 192
-        """Numbers per token."""
-        depth: int = 6
-        """Number of blocks."""
-        heads: int = 3
-        """Attention heads; they must divide the width."""
-        pool: Literal["token", "mean"] = "token"
-        """Features: the class token, normed, or the mean over all patches, normed; there is no class token then."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            BackboneConfig.__post_init__(self)
-            in_range("backbone.patch", self.patch, 0)
-            in_range("backbone.width", self.width, 1)
-            in_range("backbone.depth", self.depth, 1)
-            in_range("backbone.heads", self.heads, 1)
-
-    def open(self, name: str, config: Config) -> Backbone:
+    def open(self, name: str, config: ViTConfig) -> Backbone:
         """Built from its options and the run's seed."""
         return built(name, config, "bench.backbones.timm_net:load_vit", "image")

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.cli.output import table
-from bench.cli.run import make_request
 from bench.cli.run import parser as run_parser
+from bench.cli.run import request_of
+from bench.config.options import Value
 from bench.core.errors import BenchError
 from bench.harness.plan_text import describe
-from bench.harness.planner import Cell, make
-from bench.records.spec import Option
+from bench.harness.planner import PlannedRun, make_plan
 
 EPOCHS = 2
 BASE = "n=0"
@@ -37,41 +37,44 @@ class Seconds(NamedTuple):
     extra: float
 
 
-def variants(blocks: int) -> dict[str, Mapping[str, Option]]:
+def variants(blocks: int) -> dict[str, Mapping[str, Value]]:
     """Options by name: n = 0, and every larger n without and with the cache."""
-    found: dict[str, Mapping[str, Option]] = {BASE: {"n": 0, "cache": False}}
+    found: dict[str, Mapping[str, Value]] = {BASE: {"n": 0, "cache": False}}
     for n in range(1, blocks):
         found |= {f"n={n}": {"n": n, "cache": False}, f"n={n} cached": {"n": n, "cache": True}}
     return found
 
 
-def run(cell: Cell, options: Mapping[str, Option]) -> Seconds:
+def run(planned: PlannedRun, options: Mapping[str, Value]) -> Seconds:
     """Train one variant."""
     from bench.training.trainer import fit
 
-    merged = {**cell.spec.method_options, **options, "sweep": False}
-    spec = cell.spec.with_(method_options=merged, runtime={**cell.spec.runtime, "save": "none", "checkpoint_s": None})
+    given = planned.spec.options
+    spec = planned.spec.with_options(
+        method=given.method.changed(**options, sweep=False),
+        runtime=given.runtime.changed(save="none", checkpoint_s=None),
+    )
     at: dict[int, float] = {}
 
     def tell(step: int, loss: float) -> None:
         at[step] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder), tell=tell).cost
+        cost = fit(spec, planned.task, planned.corpus, planned.backbone, directory=Path(folder), tell=tell).cost
     last = at[cost.steps] - at[cost.steps // EPOCHS]
     return Seconds(last, cost.train_s - EPOCHS * last)
 
 
-def measure(cell: Cell, rounds: int) -> dict[str, list[Seconds]]:
+def measure(planned: PlannedRun, rounds: int) -> dict[str, list[Seconds]]:
     """Every variant once per round; a run before the first warms up."""
-    assert cell.backbone.path is not None
-    config = json.loads((cell.backbone.path / "config.json").read_text())
+    assert planned.backbone.path is not None
+    config = json.loads((planned.backbone.path / "config.json").read_text())
     options = variants(config.get("num_hidden_layers") or config["n_layers"])
-    run(cell, options[BASE])
+    run(planned, options[BASE])
     found: dict[str, list[Seconds]] = {name: [] for name in options}
     for number in range(rounds):
         for name in random.Random(number).sample([*options], len(options)):
-            found[name].append(run(cell, options[name]))
+            found[name].append(run(planned, options[name]))
             sys.stderr.write(f"round {number + 1} of {rounds}  {name:<11} {found[name][-1].epoch:.2f} s per epoch\n")
     return found
 
@@ -99,14 +102,14 @@ def main(words: Sequence[str]) -> int:
     options, rest = parser.parse_known_args(words)
     given = ["--method", "adapterdrop", "--task", "glue/rte", "--train-samples", "64", "--epochs", str(EPOCHS)]
     try:
-        plan = make(make_request(run_parser().parse_args([*given, *rest])))
-        first = plan.cells[0]
+        plan = make_plan(request_of(run_parser().parse_args([*given, *rest])))
+        first = plan.runs[0]
         splits: dict[str, Any] = {**first.corpus.evaluation}
         few = {name: rows[:1] for name, rows in splits.items()}  # evaluation is not what is timed
         corpus = replace(first.corpus, evaluation=few)
         sys.stderr.write(describe(plan) + "\n")
-        cell = replace(first, opened=first.opened._replace(corpus=corpus))
-        print(report(measure(cell, options.rounds)))
+        planned = replace(first, loaded=first.loaded._replace(corpus=corpus))
+        print(report(measure(planned, options.rounds)))
     except BenchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

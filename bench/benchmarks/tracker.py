@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.cli.output import table
-from bench.cli.run import make_request
 from bench.cli.run import parser as run_parser
+from bench.cli.run import request_of
+from bench.config.sections import SpectraConfig
 from bench.core.errors import BenchError
 from bench.harness.plan_text import describe
-from bench.harness.planner import Cell, make
-from bench.records.spec import Option
+from bench.harness.planner import PlannedRun, make_plan
 
 CASES = {
     "minilm lora": ("--method", "lora", "--task", "glue/rte", "--backbone", "minilm"),
@@ -39,24 +39,25 @@ class Seconds(NamedTuple):
     tracking: float
 
 
-def run(cell: Cell, spectra: Mapping[str, Option]) -> Seconds:
+def run(planned: PlannedRun, spectra: SpectraConfig) -> Seconds:
     """Train once."""
     from bench.training.trainer import fit
 
-    spec = cell.spec.with_(spectra=spectra, runtime={**cell.spec.runtime, "save": "none", "checkpoint_s": None})
+    runtime = planned.spec.options.runtime.changed(save="none", checkpoint_s=None)
+    spec = planned.spec.with_options(spectra=spectra, runtime=runtime)
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, cell.task, cell.corpus, cell.backbone, directory=Path(folder)).cost
+        cost = fit(spec, planned.task, planned.corpus, planned.backbone, directory=Path(folder)).cost
     return Seconds(cost.train_s, cost.tracking_s)
 
 
-def measure(name: str, cell: Cell, rounds: int) -> dict[str, list[Seconds]]:
+def measure(name: str, planned: PlannedRun, rounds: int) -> dict[str, list[Seconds]]:
     """Both once per round; a run before the first warms up."""
-    options: dict[str, Mapping[str, Option]] = {OFF: {"of": "none"}, ON: cell.spec.spectra}
-    run(cell, options[OFF])
+    options = {OFF: SpectraConfig(of="none"), ON: planned.spec.options.spectra}
+    run(planned, options[OFF])
     found: dict[str, list[Seconds]] = {variant: [] for variant in options}
     for number in range(rounds):
         for variant in random.Random(number).sample([*options], len(options)):
-            found[variant].append(run(cell, options[variant]))
+            found[variant].append(run(planned, options[variant]))
             last = found[variant][-1]
             sys.stderr.write(f"{name}  round {number + 1} of {rounds}  {variant:<3} {last.train:.2f} s\n")
     return found
@@ -89,9 +90,9 @@ def main(words: Sequence[str]) -> int:
     found: dict[str, dict[str, list[Seconds]]] = {}
     try:
         for name in options.case or CASES:
-            plan = make(make_request(run_parser().parse_args([*CASES[name], *rest])))
+            plan = make_plan(request_of(run_parser().parse_args([*CASES[name], *rest])))
             sys.stderr.write(describe(plan) + "\n")
-            found[name] = measure(name, _unscored(plan.cells[0]), options.rounds)
+            found[name] = measure(name, _unscored(plan.runs[0]), options.rounds)
     except BenchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -99,11 +100,11 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def _unscored(cell: Cell) -> Cell:
+def _unscored(planned: PlannedRun) -> PlannedRun:
     """With one text in each split to be scored: evaluation is not what is timed."""
-    splits: dict[str, Any] = {**cell.corpus.evaluation}
+    splits: dict[str, Any] = {**planned.corpus.evaluation}
     few = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits.items()}
-    return replace(cell, opened=cell.opened._replace(corpus=replace(cell.corpus, evaluation=few)))
+    return replace(planned, loaded=planned.loaded._replace(corpus=replace(planned.corpus, evaluation=few)))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.cli import names
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.config.help import Description, describe, prefixed
+from bench.config.help import Description, describe, describe_prefixes, facts
 from bench.core import registry
 from bench.core.errors import OK
 from bench.core.text import format_score
+from bench.harness import task_names
 from bench.records.record import Record
 
 KINDS = ("methods", "tasks", "backbones", "runs")
@@ -21,7 +21,7 @@ EXAMPLES = (
     "bench list methods",
     "bench list tasks",
     "bench list backbones --json",
-    "bench list runs --out results",
+    "bench list runs --runs results",
 )
 
 
@@ -34,7 +34,7 @@ def parser() -> Parser:
         examples=EXAMPLES,
     )
     made.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
-    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     return made
 
 
@@ -42,30 +42,34 @@ def handle(options: argparse.Namespace) -> int:
     """Print the list."""
     kind = options.kind
     if kind == "runs":
-        return _runs(options.out.expanduser(), as_json=options.json)
-    found = [*(describe(kind, name) for name in registry.entries(kind)), *prefixed(kind)]
+        return _runs(options.runs.expanduser(), as_json=options.json)
+    found = [*(describe(kind, name) for name in registry.entries(kind)), *describe_prefixes(kind)]
     if options.json:
         emit([_row_json(kind, description) for description in found])
     elif kind == "methods":
-        rows = [(d.name, str(d.attributes.get("learning_rate", "")), _summary(d)) for d in found]
+        rows = [(d.name, str(getattr(d.subject, "learning_rate", "")), _summary(d)) for d in found]
         print(table(("method", "lr", "what it does"), rows))
     elif kind == "tasks":
-        rows = [(names.written(d.name), ", ".join(names.cells(d.name)) or "–", _summary(d)) for d in found]
-        print(table(("task", "cells", "what it is"), rows))
+        rows = [(*_task_columns(d), _summary(d)) for d in found]
+        print(table(("task", "tasks of the suite", "what it is"), rows))
     else:
         print(table(("backbone", "what it is"), [(d.name, _summary(d)) for d in found]))
     return OK
 
 
+def _task_columns(found: Description) -> tuple[str, str]:
+    if found.subject is None:
+        return found.name, "–"
+    return task_names.written(found.name), ", ".join(task_names.tasks_of(found.name)) or "–"
+
+
 def _summary(description: Description) -> str:
-    return f"cannot be read: {description.error}" if description.error else description.summary
+    return f"cannot be imported: {description.error}" if description.error else description.summary
 
 
-def _row_json(kind: registry.Kind, description: Description) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": description.name, "summary": description.summary, "error": description.error or None}
-    if kind == "tasks":
-        row["cells"] = names.cells(description.name)
-    return row | {"attributes": description.attributes, "options": description.options}
+def _row_json(kind: registry.Kind, found: Description) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": found.name, "summary": found.summary, "error": found.error or None}
+    return row | facts(kind, found) | {"options": found.options}
 
 
 def _runs(out: Path, *, as_json: bool) -> int:

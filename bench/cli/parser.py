@@ -105,20 +105,6 @@ def positive(text: str) -> float:
     return number
 
 
-def distinct(flag: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    """The values, none of them twice: a cell is run once.
-
-    Raises:
-        UsageError: names the one that is.
-    """
-    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
-    if twice is not None:
-        raise UsageError(
-            f"{flag}: {twice} is given twice", f"given: {', '.join(map(str, values))}", "Keep one of them."
-        )
-    return tuple(values)
-
-
 def _whole(text: str, low: int, high: int) -> int:
     if not re.fullmatch(r"[+-]?\d{1,19}", text) or not low <= int(text) <= high:
         limit = f"of at least {low}" if high == sys.maxsize else f"from {low} to {high}"

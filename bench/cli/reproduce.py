@@ -9,11 +9,13 @@ from typing import Any
 
 from bench.cli.output import emit, table
 from bench.cli.parser import Parser, choice, common
-from bench.config import overrides
 from bench.config.help import describe
+from bench.config.options import Config
+from bench.config.overrides import build_bare
 from bench.core import registry
 from bench.core.errors import CHECK, INTERRUPTED, OK, PREEMPTED, UsageError
 from bench.env.preflight import check
+from bench.experiments import Experiment
 
 EXAMPLES = (
     "bench reproduce --list",
@@ -59,28 +61,26 @@ def handle(options: argparse.Namespace) -> int:
     if not options.name:
         known = ", ".join(registry.entries("experiments"))
         raise UsageError("no experiment is named", f"known experiments: {known}", "`bench reproduce --list`")
-    given = overrides.resolve_bare(options.set, "experiments", options.name)
-    if options.quick:
-        given = {**describe("experiments", options.name).attributes.get("quick", {}), **given}
+    experiment = registry.load("experiments", options.name)
+    given = build_bare(options.set, experiment.Config, options.name)
+    config = experiment.Config(**{**(experiment.quick if options.quick else {}), **given})
     check()
-    return _reproduce(options, given)
+    return _reproduce(options, experiment, config)
 
 
-def _reproduce(options: argparse.Namespace, given: dict[str, Any]) -> int:
+def _reproduce(options: argparse.Namespace, experiment: type[Experiment], config: Config) -> int:
     from bench.experiments.lab import Lab
     from bench.experiments.report import text, write
     from bench.harness.runner import Preempted, make_folder, stopped
 
-    kind = registry.load("experiments", options.name)
-    words = [word for folder in options.data_dir for word in ("--data-dir", folder)]
-    words += ["--data", "embedded"] if options.quick and not options.data_dir else []
-    words += ["--accelerator", options.accelerator] if options.accelerator != "auto" else []
     folder: Path = options.out.expanduser() / options.name
-    config = kind.Config(**given)
     make_folder(folder)
-    lab = Lab(folder=folder, words=words, quick=options.quick)
+    common: dict[str, Any] = {"data_dir": options.data_dir, "accelerator": options.accelerator}
+    if options.quick and not options.data_dir:
+        common["data"] = "embedded"
+    lab = Lab(folder=folder, common=common, quick=options.quick)
     try:
-        outcome = kind(config, lab).run()
+        outcome = experiment(config, lab).run()
     except (KeyboardInterrupt, SystemExit, Preempted) as end:  # Lightning makes SystemExit of Ctrl-C
         if (stop := stopped(end)) is None:
             raise
@@ -96,6 +96,6 @@ def _list(*, as_json: bool) -> int:
     if as_json:
         emit([{"name": d.name, "summary": d.summary, "options": d.options, "error": d.error or None} for d in found])
     else:
-        rows = [(d.name, str(d.attributes.get("place", "")), d.error or d.summary) for d in found]
+        rows = [(d.name, getattr(d.subject, "place", ""), d.error or d.summary) for d in found]
         print(table(("experiment", "survey", "what is held against what"), rows))
     return OK

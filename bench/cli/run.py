@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import os
+import json
+import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from bench.cli import names
 from bench.cli.output import emit
-from bench.cli.parser import Parser, choice, common, count, distinct, listed, positive, seed
-from bench.config import overrides
-from bench.core import registry
-from bench.core.errors import OK, UsageError
+from bench.cli.parser import Parser, choice, common, count, listed, positive, seed
+from bench.config.overrides import build_configs
+from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
 from bench.env.preflight import check
-from bench.harness.request import Request
-from bench.records.data import DataRequest
+from bench.harness.request import Request, make_request
 from bench.records.spec import Precision, Track
 from bench.tracking import check as check_mirror
+
+if TYPE_CHECKING:
+    from bench.harness.planner import Plan
+    from bench.records.record import Record
 
 EXAMPLES = (
     "bench run --method deeplora --task glue",
@@ -143,113 +145,92 @@ def _how(group: Any) -> None:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Check what is cheap, plan, and run."""
-    request = make_request(options)
-    overrides.resolve_all(request.settings, request.methods, request.families, request.openers)
+    """Check what is cheap, plan, and train.
+
+    Raises:
+        UsageError: an unknown name, key or value.
+        EnvironmentProblem: nothing of it can run.
+    """
+    request = request_of(options)
+    build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
     check_mirror(options.track)
 
     from bench.harness.plan_text import describe
-    from bench.harness.planner import make
+    from bench.harness.planner import make_plan  # opens data and backbones
 
-    plan = make(request)
+    plan = make_plan(request)
     if options.dry_run:
         emit(plan.to_json()) if options.json else print(describe(plan))
         return OK
-
-    from bench.harness.runner import execute
-
-    return execute(plan, request, json=options.json, verbose=options.verbose)
+    return _run(plan, as_json=options.json, verbose=options.verbose)
 
 
-def make_request(options: argparse.Namespace) -> Request:
-    """The request, with names looked up but nothing opened.
+def request_of(options: argparse.Namespace) -> Request:
+    """Make the request that the flags stand for; nothing is opened.
 
     Raises:
-        UsageError: a name is unknown, something is missing, twice, or contradicts something else.
+        UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
     """
-    _required("--method", options.method, "methods")
-    _required("--task", options.task, "tasks")
-    for method in options.method:
-        registry.where("methods", method)
-    for task in [*options.task, *([options.select_on] if options.select_on else [])]:
-        names.check_task(task)
-    lrs = distinct("--lr", options.lr or ())
-    _check_select(options, lrs)
-    return Request(
-        methods=distinct("--method", options.method),
-        tasks=distinct("--task", options.task),
-        backbones=distinct("--backbone", options.backbone or ()),
-        seeds=distinct("--seeds", options.seeds or (0,)),
-        data=_data(options),
+    return make_request(
+        methods=options.method,
+        tasks=options.task,
+        backbones=options.backbone,
+        seeds=options.seeds,
+        lr=options.lr,
+        select=options.select is not None,
+        select_on=options.select_on,
+        data=options.data,
+        data_dir=options.data_dir,
+        set=options.set,
+        out=options.out,
         max_steps=options.max_steps,
         epochs=options.epochs,
         train_samples=options.train_samples,
         batch_size=options.batch_size,
-        lrs=lrs,
-        select=options.select is not None,
-        select_on=options.select_on,
-        settings=tuple(options.set),
         precision=options.precision,
         accelerator=options.accelerator,
         devices=options.devices,
         track=options.track,
-        out=options.out.expanduser(),
         strict=options.strict,
         retry=options.retry,
     )
 
 
-def _required(flag: str, values: object, kind: registry.Kind) -> None:
-    if not values:
-        known = f"known {kind}: {', '.join(sorted(registry.entries(kind)))}"
-        raise UsageError(f"{flag} is missing", known, "Write for example: bench run --method deeplora --task glue")
+def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:
+    """Train, print the table, and return the exit code: whatever ends this, finished runs stay finished."""
+    from bench.harness.runner import Preempted, run_plan  # imports torch
+
+    records: list[Record] = []
+    stopped = 0
+    try:
+        for record in run_plan(plan, verbose=verbose):
+            records.append(record)
+    except KeyboardInterrupt:
+        stopped = INTERRUPTED
+    except Preempted:
+        stopped = PREEMPTED
+    _report(plan, records, as_json=as_json)
+    if stopped:
+        return stopped
+    return SOME_FAILED if plan.broken or any(r.state != "done" for r in records) else OK
 
 
-def _check_select(options: argparse.Namespace, lrs: tuple[float, ...]) -> None:
-    if options.select_on and not options.select:
-        raise UsageError(
-            "--select-on without --select",
-            "it says on which task a choice is made",
-            "Add --select lr, or leave it out.",
-        )
-    if options.select and len(lrs) == 1:
-        raise UsageError(
-            "--select lr with one learning rate has nothing to choose from",
-            f"--lr {lrs[0]}",
-            "Give several (--lr 3e-4,1e-3,3e-3), or none for the method's own three.",
-        )
+def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
+    """Table (or JSON) on stdout; counts and the next command on stderr."""
+    states = [r.state for r in records]
+    if as_json:
+        made = {"runs": [one.to_json() for one in records], "skipped": plan.to_json()["skipped"]}
+        sys.stdout.write(json.dumps(made) + "\n")
+    elif "done" in states:
+        from leaderboard.render.markdown import render
 
-
-def _data(options: argparse.Namespace) -> DataRequest:
-    dirs = tuple(_named_dir(text) for text in options.data_dir)
-    for i, (name, folder) in enumerate(dirs):
-        if name in [other for other, _ in dirs[:i]]:
-            raise UsageError(
-                f"--data-dir is given twice for {name or 'all tasks'}",
-                f"the second is {folder}",
-                "Write --data-dir NAME=DIR, each name once.",
-            )
-    parent = os.environ.get("BENCH_DATA", "").strip()
-    if dirs and options.data in ("hub", "embedded"):
-        raise UsageError(
-            f"--data {options.data} reads no directory",
-            f"--data-dir {options.data_dir[0]}",
-            "Leave one of the two out.",
-        )
-    if options.data == "dir" and not dirs and not parent:
-        raise UsageError(
-            "--data dir without a directory", "neither --data-dir nor BENCH_DATA is given", "Add --data-dir DIR."
-        )
-    return DataRequest(data=options.data, dirs=dirs, parent=Path(parent).expanduser() if parent else None)
-
-
-def _named_dir(text: str) -> tuple[str | None, Path]:
-    """`NAME=DIR` or `DIR`; a folder whose own name holds `=` is taken as it is."""
-    name, equals, folder = text.partition("=")
-    if not text.strip() or (equals and not folder):
-        raise UsageError(f"--data-dir '{text}' names no directory", "DIR or NAME=DIR", "Give a directory.")
-    if not equals or Path(text).expanduser().exists():
-        return None, Path(text).expanduser()
-    names.check_task(name)
-    return name, Path(folder).expanduser()
+        sys.stdout.write("\n" + render([r for r in records if r.state == "done"]) + "\n")
+    sys.stdout.flush()
+    done, failed = states.count("done"), len(states) - states.count("done")
+    left = len(plan.runs) - len(states)
+    first = next((r.run_id for r in records if r.state == "done"), None)
+    again = [f"{left} not run: the same command goes on"] if left else []
+    again += ["the same command with --retry runs failed ones again"] if failed else []
+    again += [f"next: bench leaderboard --runs {plan.request.out}, bench show {first}"] if first else []
+    sys.stderr.write(" · ".join([f"{done} done, {failed} failed", f"records in {plan.request.out}", *again]) + "\n")

@@ -1,141 +1,88 @@
-"""Text and options of methods, tasks and backbones, read from their source by `ast`: nothing is executed."""
+"""Descriptions of methods, tasks, backbones and experiments, from the docstrings of their classes and Configs."""
 
 from __future__ import annotations
 
-import ast
-from dataclasses import dataclass, field, replace
-from functools import cache
-from itertools import zip_longest
+import inspect
+import sys
+from dataclasses import dataclass
 from typing import Any
 
-from bench.config.sections import NAMESPACES
-from bench.config.source import Class, Value, assignment, evaluate, load, written_out
-from bench.core.registry import PREFIXES, Kind, entries, where
+from bench.config.options import Option, options_of
+from bench.core import registry
+from bench.core.registry import PREFIXES, Kind
 
-_FOLLOWS = {"peft:": "TUNER", "runs:": "RUN", "timm:": "NAME"}
-"""What stands behind a prefix, in lists."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One field of an options dataclass: `annotation` and `doc` as written, `default` None where `required`."""
-
-    name: str
-    annotation: str
-    default: Any
-    doc: str
-    required: bool = False
+_PLACEHOLDERS = {"peft:": "TUNER", "runs:": "RUN", "timm:": "NAME"}
+"""What follows a prefix, as lists show it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Description:
-    """What the source says of a name.
+    """What is known of a name.
 
     Attributes:
-        summary: first docstring line of the module.
-        doc: the rest of it, then the class's docstring.
-        options: fields of the class's `Config`, inherited ones first.
-        attributes: class attributes with literal values, inherited ones included.
-        error: why something could not be read; empty where all was.
+        summary: one line: the first of the docstring of the module that holds the Config (of a method) or the class.
+        doc: the rest of that docstring, and the docstring of the Config (of a method) or the class.
+        options: fields of the Config.
+        subject: the Config of a method, the class of anything else; it has what a plan must know, such as
+            `learning_rate` or `suite`. None where it cannot be imported.
+        error: why it cannot be imported; empty where it can.
     """
 
     name: str
     summary: str = ""
     doc: str = ""
     options: tuple[Option, ...] = ()
-    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    subject: Any = None
     error: str = ""
 
 
 def describe(kind: Kind, name: str) -> Description:
-    """What the source of a registered name says; whatever is wrong with that source is in `error`.
+    """Describe a registered name; what is wrong with the code of a third party is in `error`.
 
     Raises:
         UsageError: the name is not registered.
+        EnvironmentProblem: it is a tuner of peft, and peft is not installed.
     """
-    found = _read(name, where(kind, name))
-    if kind != "methods" or name in entries(kind):
-        return found
-    from bench.config.peft_options import PREFIX, tuner
-
-    theirs = tuner(name.removeprefix(PREFIX))
-    return replace(found, summary=theirs.summary, options=theirs.options)
+    entry = registry.find(kind, name)
+    if name not in registry.entries(kind) and kind == "methods":
+        config = registry.load_config(kind, name)
+        return _description(name, config, config, subject=config, summary=config.summary)
+    return _describe(kind, name, entry)
 
 
-def prefixed(kind: Kind) -> list[Description]:
-    """One for every prefix of names, such as `peft:TUNER`."""
-    return [_read(f"{prefix}{_FOLLOWS[prefix]}", target) for prefix, target in PREFIXES.get(kind, {}).items()]
+def describe_prefixes(kind: Kind) -> list[Description]:
+    """Describe every prefix of names, such as `peft:TUNER`."""
+    return [
+        _describe(kind, f"{prefix}{_PLACEHOLDERS[prefix]}", entry) for prefix, entry in PREFIXES.get(kind, {}).items()
+    ]
 
 
-def _read(name: str, target: str) -> Description:
-    module_name, _, class_name = target.partition(":")
-    summary = doc = ""
+def _describe(kind: Kind, name: str, entry: registry.Entry) -> Description:
     try:
-        module = load(module_name)
-        summary, _, rest = (ast.get_docstring(module.tree) or "").partition("\n")
-        found = module.find(class_name)
-        if not isinstance(found, Class):
-            raise LookupError(f"no class '{class_name}' in it")
-        doc = "\n\n".join(filter(None, (rest.strip(), ast.get_docstring(found.node) or "")))
-        options = _config(found)
-        return Description(name=name, summary=summary, doc=doc, options=options, attributes=_attributes(found))
-    except Exception as error:  # third-party source may be wrong in any way, and the list must go on
-        reason = f"{target}: {type(error).__name__}: {error}"
-        return Description(name=name, summary=summary, doc=doc, error=reason)
+        owner = registry.import_target(entry.config or entry.target)
+        config = owner if entry.config else owner.Config
+        return _description(name, owner, config, subject=config if kind == "methods" else owner)
+    except Exception as error:  # the code of a third party may be wrong in any way, and the list must go on
+        return Description(name=name, error=f"{entry.target}: {type(error).__name__}: {error}")
 
 
-@cache
-def namespace(name: str) -> tuple[Option, ...]:
-    """Options of a namespace of `bench.config.sections`, such as `head`."""
-    kind = NAMESPACES[name]
-    found = load(kind.__module__).find(kind.__name__)
-    assert isinstance(found, Class)
-    return _fields(found)
+def _description(name: str, owner: type[Any], config: type[Any], *, subject: Any, summary: str = "") -> Description:
+    """Args: `owner` is the class whose docstrings describe the name."""
+    first, _, rest = inspect.cleandoc(sys.modules[owner.__module__].__doc__ or "").partition("\n")
+    return Description(
+        name=name,
+        summary=summary or first,
+        doc="\n\n".join(filter(None, (rest.strip(), inspect.cleandoc(owner.__doc__ or "")))),
+        options=tuple(options_of(config).values()),
+        subject=subject,
+    )
 
 
-def _config(owner: Class) -> tuple[Option, ...]:
-    """Options of the class's `Config`, which may be nested, inherited or another class's name."""
-    config = owner.member("Config")
-    if isinstance(config, Value):
-        config = config.module.resolve(config.node)
-    return _fields(config) if isinstance(config, Class) else ()
-
-
-def _fields(owner: Class) -> tuple[Option, ...]:
-    """Fields in the order of `dataclasses.fields`; an override without a text of its own keeps the inherited one."""
-    found: dict[str, Option] = {}
-    for base in reversed([*owner.bases()]):
-        found |= {option.name: option for option in _fields(base)}
-    body = owner.node.body
-    for statement, following in zip_longest(body, body[1:]):
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
-            continue
-        name, annotation = statement.target.id, written_out(owner.module, statement.annotation)
-        if annotation.startswith(("ClassVar", "typing.ClassVar")):
-            continue
-        doc = _text(following) or (found[name].doc if name in found else "")
-        required = statement.value is None
-        default = None if statement.value is None else evaluate(Value(owner.module, statement.value))
-        found[name] = Option(name, annotation, default, doc, required)
-    return tuple(found.values())
-
-
-def _attributes(owner: Class) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for base in reversed([*owner.bases()]):
-        found |= _attributes(base)
-    for statement in owner.node.body:
-        if assigned := assignment(statement):
-            try:
-                found[assigned[0]] = evaluate(Value(owner.module, assigned[1]))
-            except ValueError:
-                found.pop(assigned[0], None)  # computed at run time: better unsaid than the base's value
-    return found
-
-
-def _text(statement: ast.stmt | None) -> str:
-    """The string that follows an assignment, on one line."""
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-        text = statement.value.value
-        return " ".join(text.split()) if isinstance(text, str) else ""
-    return ""
+def facts(kind: Kind, found: Description) -> dict[str, Any]:
+    """Return what a plan must know of a name, for JSON; empty where it cannot be imported."""
+    names: dict[Kind, tuple[str, ...]] = {
+        "methods": ("learning_rate", "learning_rates", "scratch_learning_rate", "needs", "supervised", "allocates"),
+        "tasks": ("cells", "argument", "modality"),
+        "experiments": ("place", "quick"),
+    }
+    return {name: getattr(found.subject, name) for name in names.get(kind, ()) if found.subject is not None}

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.config import options
+
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
     from bench.figures import Figure
@@ -113,7 +115,7 @@ class Experiment(ABC):
         place: where in the survey the claim stands.
     """
 
-    Config: ClassVar[type]
+    Config: ClassVar[type[options.Config]]
     quick: ClassVar[Mapping[str, str | int | float | bool]] = {}
     place: ClassVar[str] = ""
 

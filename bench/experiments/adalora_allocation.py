@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import listed, mean, spearman
+from bench.experiments.numbers import integers, listed, mean, spearman
 
 if TYPE_CHECKING:
     from bench.figures import Figure
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 SHUFFLES = 2000
 LEVEL = 0.95
 """Share of shuffled orders of the layers that a correlation must exceed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaLoRAAllocationConfig(Config):
+    """Where AdaLoRA allocates."""
+
+    task: str = option("glue/stsb", "A task of `bench list tasks`.")
+    backbone: str = option("minilm", "The pretrained network.")
+    target: str = option("all-linear", "Layers among which rank is shared out.")
+    rank: int = option(4, "Mean rank at the end.", at_least=1)
+    steps: int = option(300, "Optimiser steps.", at_least=1)
+    seeds: str = option("0,1,2", "A run each.")
 
 
 class AdaLoRAAllocation(Experiment):
@@ -31,37 +43,23 @@ class AdaLoRAAllocation(Experiment):
     place: ClassVar[str] = "open question 3"
     quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 100}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Where AdaLoRA allocates."""
+    Config = AdaLoRAAllocationConfig
 
-        task: str = "glue/stsb"
-        """A task of `bench list tasks`."""
-        backbone: str = "minilm"
-        """The pretrained network."""
-        target: str = "all-linear"
-        """Layers among which rank is shared out."""
-        rank: int = 4
-        """Mean rank at the end."""
-        steps: int = 300
-        """Optimiser steps."""
-        seeds: str = "0,1,2"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-            in_range("rank", self.rank, 1)
-
-    config: Config
+    config: AdaLoRAAllocationConfig
 
     def run(self) -> Outcome:
         """Take the gradients of a network that has learned nothing yet, then let AdaLoRA allocate."""
         c = self.config
-        shared = f"--task {c.task} --backbone {c.backbone} --seeds {c.seeds} --max-steps {c.steps}"
-        records = self.lab.run(f"--method adalora --set method.rank={c.rank} --set method.target={c.target} {shared}")
+        shared: dict[str, Any] = {
+            "tasks": c.task,
+            "backbones": c.backbone,
+            "seeds": integers(c.seeds),
+            "max_steps": c.steps,
+        }
+        options = {"method.rank": c.rank, "method.target": c.target}
+        records = self.lab.run(methods="adalora", set=options, **shared)
         kept = _means([{layer.layer: float(layer.nominal) for layer in r.ranks} for r in records])
-        gradients = [_gradients(method, data) for method, data in self.lab.built(f"--method full {shared}")]
+        gradients = [_gradients(method, data) for method, data in self.lab.build(methods="full", **shared)]
         predictors = {
             "effective rank of the gradient": _means([{n: g[0] for n, g in one.items()} for one in gradients]),
             "nuclear norm of the gradient": _means([{n: g[1] for n, g in one.items()} for one in gradients]),

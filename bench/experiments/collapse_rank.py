@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.config.sections import in_range
+from bench.config.options import Config, Value, option
 from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import listed, mean, spearman
+from bench.experiments.numbers import integers, mean, spearman
 
 if TYPE_CHECKING:
     from bench.api.method import Method
@@ -32,6 +32,25 @@ RANKS = ("features", "features by energy", "ΔW", "ΔW stable", "learned", "lear
 it has learned W(t) − s·W(0)."""
 MEASURES = (*NEURAL, *RANKS, "s")
 """Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is what is left of the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollapseRankConfig(Config):
+    """A network that is trained in full, on classes."""
+
+    task: str = option("digits", "A task of `bench list tasks` with classes.")
+    backbone: str = option("mlp", "Any backbone that reads it.")
+    norm: Literal["layer", "none"] = option("layer", "Normalisation of the backbone mlp; others have their own.")
+    optimizer: Literal["momentum", "sgd", "adam", "adamw"] = option(
+        "momentum",
+        "The published recipe's, or another; adamw's weight decay is apart from the gradient.",
+    )
+    lr: float = option(0.05, "Learning rate.")
+    weight_decay: float = option(5e-3, "Weight decay of all that trains.")
+    steps: int = option(1200, "Optimiser steps; of digits 12 are an epoch.", at_least=MOMENTS)
+    batch_size: int = option(128, "Examples per step.")
+    examples: int = option(2048, "Training examples that are measured, at most.", at_least=2)
+    seeds: str = option("0,1,2", "A run each.")
 
 
 class CollapseRank(Experiment):
@@ -60,46 +79,18 @@ class CollapseRank(Experiment):
     place: ClassVar[str] = "open question 4"
     quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 1000}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """A network that is trained in full, on classes."""
+    Config = CollapseRankConfig
 
-        task: str = "digits"
-        """A task of `bench list tasks` with classes."""
-        backbone: str = "mlp"
-        """Any backbone that reads it."""
-        norm: Literal["layer", "none"] = "layer"
-        """Normalisation of the backbone mlp; others have their own."""
-        optimizer: Literal["momentum", "sgd", "adam", "adamw"] = "momentum"
-        """The published recipe's, or another; adamw's weight decay is apart from the gradient."""
-        lr: float = 0.05
-        """Learning rate."""
-        weight_decay: float = 5e-3
-        """Weight decay of all that trains."""
-        steps: int = 1200
-        """Optimiser steps; of digits 12 are an epoch."""
-        batch_size: int = 128
-        """Examples per step."""
-        examples: int = 2048
-        """Training examples that are measured, at most."""
-        seeds: str = "0,1,2"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, MOMENTS)
-            in_range("examples", self.examples, 2)
-
-    config: Config
+    config: CollapseRankConfig
 
     def run(self) -> Outcome:
         """Train under a callback that measures, and compare the courses."""
         from bench.experiments.midway import Midway, spaced
 
         c, runs, classes = self.config, list[dict[int, Moment]](), 0
-        for seed in listed(c.seeds):
+        for seed in integers(c.seeds):
             midway = Midway(spaced(c.steps, MOMENTS), self._measure)
-            for method, _ in self.lab.watch(self._words(seed), callbacks=[midway]):
+            for method, _ in self.lab.train_with([midway], **self._grid(seed)):
                 runs.append(midway.found)
                 classes = method.task.num_classes
         course = {step: {n: mean([run[step][n] for run in runs]) for n in runs[0][step]} for step in runs[0]}
@@ -116,14 +107,25 @@ class CollapseRank(Experiment):
             says=_says(course, with_nc1, classes),
         )
 
-    def _words(self, seed: str) -> str:
+    def _grid(self, seed: int) -> dict[str, Any]:
         c = self.config
-        norm = f" --set backbone.norm={c.norm}" if c.backbone == "mlp" else ""
-        return (
-            f"--method full --task {c.task} --backbone {c.backbone} --lr {c.lr!r} --max-steps {c.steps} --seeds {seed} "
-            f"--batch-size {c.batch_size} --set optim.name={c.optimizer} --set optim.weight_decay={c.weight_decay!r} "
-            f"--set optim.clip=0{norm}"
-        )
+        options: dict[str, Value] = {
+            "optim.name": c.optimizer,
+            "optim.weight_decay": c.weight_decay,
+            "optim.clip": 0,
+        }
+        if c.backbone == "mlp":
+            options["backbone.norm"] = c.norm
+        return {
+            "methods": "full",
+            "tasks": c.task,
+            "backbones": c.backbone,
+            "lr": c.lr,
+            "max_steps": c.steps,
+            "seeds": seed,
+            "batch_size": c.batch_size,
+            "set": options,
+        }
 
     def _measure(self, method: Method, data: Any) -> Moment:
         from bench.experiments.midway import features

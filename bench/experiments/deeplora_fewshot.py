@@ -6,15 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import deviation, effective, grouped, listed, mean, score, words
+from bench.experiments.numbers import deviation, effective, grouped, integers, listed, mean, score, words
 from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
     from bench.figures import Figure
 
 METHODS = ("lora", "deeplora")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLoRAFewShotConfig(Config):
+    """Tasks and budget, the same for both methods."""
+
+    task: str = option("glue/stsb", "A task of `bench list tasks`.")
+    backbone: str = option("minilm", "The pretrained network.")
+    samples: str = option("16,64,256", "Numbers of training examples, ascending.")
+    ranks: str = option("2,4,8,16", "Nominal ranks, ascending, on the fewest examples.")
+    steps: int = option(200, "Optimiser steps.", at_least=1)
+    seeds: str = option("0,1,2,3,4", "A run each, on examples of its own.")
 
 
 class DeepLoRAFewShot(Experiment):
@@ -29,28 +41,9 @@ class DeepLoRAFewShot(Experiment):
     place: ClassVar[str] = "Section 3.2, Deep LoRA"
     quick: ClassVar[Mapping[str, Any]] = {"samples": "16,64", "ranks": "2,8", "seeds": "0", "steps": 40}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Tasks and budget, the same for both methods."""
+    Config = DeepLoRAFewShotConfig
 
-        task: str = "glue/stsb"
-        """A task of `bench list tasks`."""
-        backbone: str = "minilm"
-        """The pretrained network."""
-        samples: str = "16,64,256"
-        """Numbers of training examples, ascending."""
-        ranks: str = "2,4,8,16"
-        """Nominal ranks, ascending, on the fewest examples."""
-        steps: int = 200
-        """Optimiser steps."""
-        seeds: str = "0,1,2,3,4"
-        """A run each, on examples of its own."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-
-    config: Config
+    config: DeepLoRAFewShotConfig
 
     def run(self) -> Outcome:
         """Train both on every number of examples and at every rank."""
@@ -96,8 +89,14 @@ class DeepLoRAFewShot(Experiment):
     def _records(self, methods: Sequence[str], samples: int, rank: int) -> Sequence[DoneRecord]:
         c = self.config
         return self.lab.run(
-            f"--method {','.join(methods)} --task {c.task} --backbone {c.backbone} --train-samples {samples} "
-            f"--set method.rank={rank} --max-steps {c.steps} --batch-size {min(16, samples)} --seeds {c.seeds}"
+            methods=methods,
+            tasks=c.task,
+            backbones=c.backbone,
+            train_samples=samples,
+            set={"method.rank": rank},
+            max_steps=c.steps,
+            batch_size=min(16, samples),
+            seeds=integers(c.seeds),
         )
 
 

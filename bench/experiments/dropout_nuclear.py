@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome
 
 if TYPE_CHECKING:
@@ -20,6 +20,19 @@ CLOSE = 0.01
 """Of σ₁(X)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DropoutNuclearConfig(Config):
+    """Budget of each of the four trainings."""
+
+    steps: int = option(
+        3000,
+        "Steps of 1024 examples, which are 256 copies of the four rows of X, each with masks of its own.",
+        at_least=1,
+    )
+    lr: float = option(0.15, "Step at the start; it decays linearly to zero.", above=0)
+    seed: int = option(0, "Of start and masks.", at_least=0, at_most=2**32 - 1)
+
+
 class DropoutNuclear(Experiment):
     """The best U·Vᵀ under dropout of rate 1 − θ between its factors has σ_i → (σ_i − μ)₊ (Cavazza et al. 2018).
 
@@ -31,37 +44,20 @@ class DropoutNuclear(Experiment):
 
     place: ClassVar[str] = "Section 4, dropout"
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Budget of each of the four trainings."""
+    Config = DropoutNuclearConfig
 
-        steps: int = 3000
-        """Steps of 1024 examples, which are 256 copies of the four rows of X, each with masks of its own."""
-        lr: float = 0.15
-        """Step at the start; it decays linearly to zero."""
-        seed: int = 0
-        """Of start and masks."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-            in_range("lr", self.lr, 1e-300)
-            in_range("seed", self.seed, 0, 2**32 - 1)
-
-    config: Config
+    config: DropoutNuclearConfig
 
     def run(self) -> Outcome:
         """Train with each strength of dropout, and without."""
         width, top = len(SPECTRUM), SPECTRUM[0]
-        found = {
-            c: self._trained(f"--method dropout --set method.rate={c * width / (1 + c * width)!r}") for c in STRENGTHS
-        }
+        found = {c: self._trained("dropout", {"method.rate": c * width / (1 + c * width)}) for c in STRENGTHS}
         checks = [
             Check.near(f"c={c:g} σ{i}", wanted, measured, CLOSE * top)
             for c in STRENGTHS
             for i, (wanted, measured) in enumerate(zip(closed_form(SPECTRUM, c), found[c], strict=True), 1)
         ]
-        bare = self._trained("--method full")
+        bare = self._trained("full", {})
         distance = max(abs(m - w) for m, w in zip(bare, closed_form(SPECTRUM, STRENGTHS[-1]), strict=True))
         recovered = max(abs(m - w) for m, w in zip(bare, SPECTRUM, strict=True)) <= CLOSE * top
         control = Control(
@@ -85,7 +81,7 @@ class DropoutNuclear(Experiment):
             says=f"The largest error of twelve singular values is {worst:.4f}.",
         )
 
-    def _trained(self, words: str) -> list[float]:
+    def _trained(self, method: str, options: Mapping[str, Value]) -> list[float]:
         """Singular values of U·Vᵀ after training."""
         import torch
         from safetensors.torch import load_file
@@ -93,11 +89,28 @@ class DropoutNuclear(Experiment):
         from bench.spectra import singular_values
 
         c = self.config
+        shared: dict[str, Value] = {
+            "task.size": 4,
+            "task.spectrum": "4,3,2,1",
+            "task.basis": "diagonal",
+            "task.repeats": 256,
+            "backbone.depth": 2,
+            "backbone.init": "gaussian",
+            "optim.name": "sgd",
+            "optim.warmup": 0,
+            "optim.clip": 0,
+            "runtime.save": "all",
+        }
         [record] = self.lab.run(
-            f"{words} --task synthetic/factorization --backbone dln --set task.size=4 --set task.spectrum=4,3,2,1 "
-            "--set task.basis=diagonal --set task.repeats=256 --set backbone.depth=2 --set backbone.init=gaussian "
-            "--set optim.name=sgd --set optim.warmup=0 --set optim.clip=0 --batch-size 1024 --precision 64-true "
-            f"--set runtime.save=all --lr {c.lr!r} --max-steps {c.steps} --seeds {c.seed}"
+            methods=method,
+            tasks="synthetic/factorization",
+            backbones="dln",
+            set={**shared, **options},
+            batch_size=1024,
+            precision="64-true",
+            lr=c.lr,
+            max_steps=c.steps,
+            seeds=c.seed,
         )
         kept = load_file(self.lab.folder_of(record) / "adapter.safetensors")
         u, v = kept["head.weight"], kept["backbone.layers.0.weight"]

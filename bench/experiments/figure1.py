@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import listed, mean
@@ -21,6 +21,28 @@ CARRIED = 0.9
 SHOWN = 40
 """Largest singular values in a panel."""
 VECTORS = ("dln", "mlp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure1Config(Config):
+    """Networks, data, optimisers and budget."""
+
+    networks: str = option("dln,mlp,vgg11,vit", "Of dln, mlp, vgg11, resnet18, vit.")
+    vectors: str = option("mnist", "Task of the networks without convolutions or attention.")
+    images: str = option("cifar10", "Task of the others.")
+    optimizers: str = option("momentum,adamw", "Of sgd, momentum, adam, adamw, muon.")
+    factors: str = option("0.3,1", "Multiples of each optimiser's learning rate.")
+    steps: int = option(200, "Optimiser steps.", at_least=1)
+    batch_size: int = option(64, "Examples per step.")
+    classes: int = option(10, "K of both tasks.", at_least=1)
+    seeds: str = option("0", "A run each.")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        unknown = [name for name in listed(self.networks) if name not in PENULTIMATE]
+        if unknown:
+            raise UsageError(f"networks={self.networks}", f"known: {', '.join(PENULTIMATE)}", "Take of these.")
 
 
 class Figure1(Experiment):
@@ -41,38 +63,9 @@ class Figure1(Experiment):
         "steps": 100,
     }
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Networks, data, optimisers and budget."""
+    Config = Figure1Config
 
-        networks: str = "dln,mlp,vgg11,vit"
-        """Of dln, mlp, vgg11, resnet18, vit."""
-        vectors: str = "mnist"
-        """Task of the networks without convolutions or attention."""
-        images: str = "cifar10"
-        """Task of the others."""
-        optimizers: str = "momentum,adamw"
-        """Of sgd, momentum, adam, adamw, muon."""
-        factors: str = "0.3,1"
-        """Multiples of each optimiser's learning rate."""
-        steps: int = 200
-        """Optimiser steps."""
-        batch_size: int = 64
-        """Examples per step."""
-        classes: int = 10
-        """K of both tasks."""
-        seeds: str = "0"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-            in_range("classes", self.classes, 1)
-            unknown = [name for name in listed(self.networks) if name not in PENULTIMATE]
-            if unknown:
-                raise UsageError(f"networks={self.networks}", f"known: {', '.join(PENULTIMATE)}", "Take of these.")
-
-    config: Config
+    config: Figure1Config
 
     def run(self) -> Outcome:
         """Train every network with every optimiser at every rate."""

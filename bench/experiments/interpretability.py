@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import deviation, listed, mean, words
+from bench.experiments.numbers import deviation, integers, listed, mean, words
 
 if TYPE_CHECKING:
     from bench.api.method import Method
@@ -31,6 +31,32 @@ Found = Mapping[tuple[str, int], Mapping[str, float]]
 """`cosine`, `kept`, `accuracy` and `energy` by choice and k."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InterpretabilityConfig(Config):
+    """A network and how it is looked at."""
+
+    task: str = option("digits", "A task of images or vectors, with classes.")
+    backbone: str = option("mlp", "Any backbone that reads it.")
+    method: Literal["full", "lora"] = option("full", "What trains.")
+    attribution: Literal["integrated-gradients", "occlusion"] = option(
+        "integrated-gradients",
+        "How an attribution is found.",
+    )
+    directions: str = option("1,2,4,8,16,32,64", "k, ascending; 0 and 2K are always among them.")
+    examples: int = option(200, "Labelled dev examples, at most.", at_least=1)
+    steps: int = option(600, "Optimiser steps.", at_least=1)
+    batch_size: int = option(64, "Examples per step.")
+    lr: float = option(1e-3, "Learning rate.")
+    seeds: str = option("0,1,2", "A run each.")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        given = listed(self.directions)
+        if not given or not all(text.isdecimal() and int(text) > 0 for text in given):
+            raise UsageError(f"directions={self.directions}", "whole numbers above 0", "Write 1,2,4,8.")
+
+
 class Interpretability(Experiment):
     """Attributions of a network whose layers have W(0) + (k directions of ΔW), against those with the whole ΔW.
 
@@ -49,40 +75,9 @@ class Interpretability(Experiment):
     place: ClassVar[str] = "digest, third check"
     quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 200, "examples": 100, "directions": "1,4,16,64"}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """A network and how it is looked at."""
+    Config = InterpretabilityConfig
 
-        task: str = "digits"
-        """A task of images or vectors, with classes."""
-        backbone: str = "mlp"
-        """Any backbone that reads it."""
-        method: Literal["full", "lora"] = "full"
-        """What trains."""
-        attribution: Literal["integrated-gradients", "occlusion"] = "integrated-gradients"
-        """How an attribution is found."""
-        directions: str = "1,2,4,8,16,32,64"
-        """k, ascending; 0 and 2K are always among them."""
-        examples: int = 200
-        """Labelled dev examples, at most."""
-        steps: int = 600
-        """Optimiser steps."""
-        batch_size: int = 64
-        """Examples per step."""
-        lr: float = 1e-3
-        """Learning rate."""
-        seeds: str = "0,1,2"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-            in_range("examples", self.examples, 1)
-            given = listed(self.directions)
-            if not given or not all(text.isdecimal() and int(text) > 0 for text in given):
-                raise UsageError(f"directions={self.directions}", "whole numbers above 0", "Write 1,2,4,8.")
-
-    config: Config
+    config: InterpretabilityConfig
 
     def run(self) -> Outcome:
         """Train, cut, and compare what is looked at."""
@@ -90,14 +85,19 @@ class Interpretability(Experiment):
 
         library()
         c = self.config
-        words_of_run = (
-            f"--method {c.method} --task {c.task} --backbone {c.backbone} --lr {c.lr!r} --max-steps {c.steps} "
-            f"--batch-size {c.batch_size} --seeds {c.seeds}"
-        )
+        grid: dict[str, Any] = {
+            "methods": c.method,
+            "tasks": c.task,
+            "backbones": c.backbone,
+            "lr": c.lr,
+            "max_steps": c.steps,
+            "batch_size": c.batch_size,
+            "seeds": integers(c.seeds),
+        }
         runs: list[Found] = []
         twice = 0
-        untrained = self.lab.built(words_of_run)
-        trained = self.lab.watch(words_of_run)
+        untrained = self.lab.build(**grid)
+        trained = self.lab.train_with(**grid)
         for number, (before, _) in enumerate(untrained):
             _refuse(before, c.task)
             method, data = next(trained)

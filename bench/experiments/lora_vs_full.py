@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import deviation, effective, grouped, mean, score, share, words
+from bench.experiments.numbers import deviation, effective, grouped, integers, listed, mean, score, share, words
 from bench.records.record import Record
 
 if TYPE_CHECKING:
@@ -19,6 +19,17 @@ CLOSE = 0.02
 SMALL = 0.02
 """Share of the parameters it may train."""
 METHODS = ("full", "lora", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAVsFullConfig(Config):
+    """Tasks and budget, the same for all methods."""
+
+    tasks: str = option("glue/sst2,glue/mrpc,glue/stsb,glue/rte", "Tasks of `bench list tasks`.")
+    backbone: str = option("minilm", "The pretrained network.")
+    steps: int = option(200, "Optimiser steps.", at_least=1)
+    batch_size: int = option(16, "Examples per step.")
+    seeds: str = option("0,1,2", "A run each.")
 
 
 class LoRAVsFull(Experiment):
@@ -33,33 +44,20 @@ class LoRAVsFull(Experiment):
     place: ClassVar[str] = "digest, first experiments"
     quick: ClassVar[Mapping[str, Any]] = {"tasks": "glue/stsb", "seeds": "0", "steps": 100}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Tasks and budget, the same for all methods."""
+    Config = LoRAVsFullConfig
 
-        tasks: str = "glue/sst2,glue/mrpc,glue/stsb,glue/rte"
-        """Tasks of `bench list tasks`."""
-        backbone: str = "minilm"
-        """The pretrained network."""
-        steps: int = 200
-        """Optimiser steps."""
-        batch_size: int = 16
-        """Examples per step."""
-        seeds: str = "0,1,2"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-
-    config: Config
+    config: LoRAVsFullConfig
 
     def run(self) -> Outcome:
         """Train all three on every task."""
         c = self.config
         records = self.lab.run(
-            f"--method {','.join(METHODS)} --task {c.tasks} --backbone {c.backbone} --seeds {c.seeds} "
-            f"--max-steps {c.steps} --batch-size {c.batch_size}"
+            methods=METHODS,
+            tasks=listed(c.tasks),
+            backbones=c.backbone,
+            seeds=integers(c.seeds),
+            max_steps=c.steps,
+            batch_size=c.batch_size,
         )
         cells = grouped(records, lambda r: (r.spec.method, r.spec.task), score)
         tasks = list(dict.fromkeys(task for _, task in cells))

@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, Value, option
 from bench.experiments.masked_rank import MaskedRank
-from bench.experiments.numbers import listed
+from bench.experiments.numbers import integers, listed
 from bench.records.record import DoneRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAERankConfig(Config):
+    """Network, data and budget."""
+
+    task: str = option("digits", "An image task of `bench list tasks`.")
+    ratios: str = option("0.1,0.25,0.5,0.75,0.9", "Shares of the patches that are masked, ascending.")
+    width: int = option(64, "D of the ViT.", at_least=1)
+    depth: int = option(4, "Its blocks.")
+    steps: int = option(1000, "Optimiser steps.", at_least=1)
+    seeds: str = option("0,1,2", "A run each.")
 
 
 class MAERank(MaskedRank):
@@ -25,29 +37,9 @@ class MAERank(MaskedRank):
     place: ClassVar[str] = "Section 4.3, masked autoencoders"
     quick: ClassVar[Mapping[str, Any]] = {"ratios": "0.1,0.75", "seeds": "0", "steps": 100}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Network, data and budget."""
+    Config = MAERankConfig
 
-        task: str = "digits"
-        """An image task of `bench list tasks`."""
-        ratios: str = "0.1,0.25,0.5,0.75,0.9"
-        """Shares of the patches that are masked, ascending."""
-        width: int = 64
-        """D of the ViT."""
-        depth: int = 4
-        """Its blocks."""
-        steps: int = 1000
-        """Optimiser steps."""
-        seeds: str = "0,1,2"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-            in_range("width", self.width, 1)
-
-    config: Config
+    config: MAERankConfig
     usual: ClassVar[float] = 0.75
 
     @property
@@ -61,19 +53,31 @@ class MAERank(MaskedRank):
         return "vit"
 
     @property
-    def _shape(self) -> str:
+    def _shape(self) -> dict[str, Value]:
         c = self.config
-        return f"--set backbone.width={c.width} --set backbone.depth={c.depth} --set backbone.heads=4"
+        return {"backbone.width": c.width, "backbone.depth": c.depth, "backbone.heads": 4}
 
-    def pretrain(self, rate: float) -> list[DoneRecord]:
-        """Masked autoencoding."""
+    def pretrain(self, rate: float) -> Sequence[DoneRecord]:
+        """Pretrain by masked autoencoding."""
         c = self.config
         return self.lab.run(
-            f"--method mae --task {c.task} --backbone vit {self._shape} --set method.mask_ratio={rate!r} "
-            f"--max-steps {c.steps} --batch-size 64 --seeds {c.seeds}"
+            methods="mae",
+            tasks=c.task,
+            backbones="vit",
+            set={**self._shape, "method.mask_ratio": rate},
+            max_steps=c.steps,
+            batch_size=64,
+            seeds=integers(c.seeds),
         )
 
-    def probe(self, backbone: str, seed: int) -> str:
-        """A linear layer."""
-        shape = "" if backbone.startswith("runs:") else self._shape
-        return f"--method linear --task {self.config.task} --backbone {backbone} {shape} --max-steps 1"
+    def probe(self, backbone: str, seed: int) -> dict[str, Any]:
+        """Return the grid of a linear probe on that backbone."""
+        shape = {} if backbone.startswith("runs:") else self._shape
+        return {
+            "methods": "linear",
+            "tasks": self.config.task,
+            "backbones": backbone,
+            "set": shape,
+            "max_steps": 1,
+            "seeds": seed,
+        }

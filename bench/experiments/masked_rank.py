@@ -48,11 +48,11 @@ class MaskedRank(Experiment):
         """Rates, ascending."""
 
     @abstractmethod
-    def pretrain(self, rate: float) -> list[DoneRecord]:
+    def pretrain(self, rate: float) -> Sequence[DoneRecord]:
         """Runs at a rate, one per seed, each of which keeps its network."""
 
     @abstractmethod
-    def probe(self, backbone: str, seed: int) -> str:
+    def probe(self, backbone: str, seed: int) -> dict[str, Any]:
         """Words of `bench run` that put a linear layer on a backbone, to have it with its data."""
 
     @property
@@ -107,7 +107,7 @@ class MaskedRank(Experiment):
         )
 
     def _profile(self, backbone: str, seed: int) -> Profile:
-        [(method, data)] = self.lab.built(f"{self.probe(backbone, seed)} --seeds {seed}")
+        [(method, data)] = self.lab.build(**self.probe(backbone, seed))
         return profile(method, data.val_dataloader()[0])
 
     def _figure(self, found: Mapping[float, list[Profile]], before: list[Profile]) -> Figure:

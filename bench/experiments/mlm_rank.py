@@ -6,10 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, Value, option
 from bench.experiments.masked_rank import MaskedRank
-from bench.experiments.numbers import listed
+from bench.experiments.numbers import integers, listed
 from bench.records.record import DoneRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLMRankConfig(Config):
+    """Network and budget; the corpus is that of `bench run --task corpus`."""
+
+    rates: str = option("0.02,0.15,0.4,0.8", "Shares of the tokens that are selected, ascending.")
+    width: int = option(128, "D of the BERT.", at_least=1)
+    depth: int = option(2, "Its layers.")
+    steps: int = option(1000, "Optimiser steps.", at_least=1)
+    seeds: str = option("0", "A run each.")
 
 
 class MLMRank(MaskedRank):
@@ -25,27 +36,9 @@ class MLMRank(MaskedRank):
     place: ClassVar[str] = "Section 4.3, masked language models"
     quick: ClassVar[Mapping[str, Any]] = {"rates": "0.02,0.15", "seeds": "0", "steps": 60}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Network and budget; the corpus is that of `bench run --task corpus`."""
+    Config = MLMRankConfig
 
-        rates: str = "0.02,0.15,0.4,0.8"
-        """Shares of the tokens that are selected, ascending."""
-        width: int = 128
-        """D of the BERT."""
-        depth: int = 2
-        """Its layers."""
-        steps: int = 1000
-        """Optimiser steps."""
-        seeds: str = "0"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-            in_range("width", self.width, 1)
-
-    config: Config
+    config: MLMRankConfig
     usual: ClassVar[float] = 0.15
 
     @property
@@ -59,19 +52,32 @@ class MLMRank(MaskedRank):
         return "bert"
 
     @property
-    def _shape(self) -> str:
+    def _shape(self) -> dict[str, Value]:
         c = self.config
-        return f"--set backbone.hidden={c.width} --set backbone.layers={c.depth} --set backbone.heads=2"
+        return {"backbone.hidden": c.width, "backbone.layers": c.depth, "backbone.heads": 2}
 
-    def pretrain(self, rate: float) -> list[DoneRecord]:
-        """Masked language modelling."""
+    def pretrain(self, rate: float) -> Sequence[DoneRecord]:
+        """Pretrain by masked language modelling."""
         c = self.config
         return self.lab.run(
-            f"--method mlm --task corpus --backbone bert {self._shape} --set method.rate={rate!r} --lr 1e-3 "
-            f"--set task.max_length=64 --max-steps {c.steps} --batch-size 32 --seeds {c.seeds}"
+            methods="mlm",
+            tasks="corpus",
+            backbones="bert",
+            set={**self._shape, "method.rate": rate, "task.max_length": 64},
+            lr=1e-3,
+            max_steps=c.steps,
+            batch_size=32,
+            seeds=integers(c.seeds),
         )
 
-    def probe(self, backbone: str, seed: int) -> str:
-        """A linear layer."""
-        shape = "" if backbone.startswith("runs:") else self._shape
-        return f"--method linear --task corpus --backbone {backbone} {shape} --set task.max_length=64 --max-steps 1"
+    def probe(self, backbone: str, seed: int) -> dict[str, Any]:
+        """Return the grid of a linear probe on that backbone."""
+        shape = {} if backbone.startswith("runs:") else self._shape
+        return {
+            "methods": "linear",
+            "tasks": "corpus",
+            "backbones": backbone,
+            "set": {**shape, "task.max_length": 64},
+            "max_steps": 1,
+            "seeds": seed,
+        }

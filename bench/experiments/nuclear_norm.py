@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import deviation, effective, listed, mean, score, words
+from bench.experiments.numbers import deviation, effective, integers, listed, mean, score, words
 from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
@@ -20,6 +20,34 @@ RISE = 0.02
 """Of the rank without a penalty: how much larger the rank may be at the next penalty."""
 LOST = 0.02
 """Of the score that may be lost where the rank is said to be had for nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NuclearNormConfig(Config):
+    """A network that is trained in full."""
+
+    task: str = option("digits", "Any task of `bench list tasks`.")
+    backbone: str = option("mlp", "Any backbone that reads it.")
+    strengths: str = option("0,3e-5,1e-4,3e-4,1e-3,3e-3", "λ, ascending, the first of them 0.")
+    decays: str = option("0.1,1,3", "Weight decays of the control (decoupled, times the learning rate).")
+    steps: int = option(600, "Optimiser steps.", at_least=1)
+    batch_size: int = option(64, "Examples per step.")
+    lr: float = option(1e-3, "Learning rate.")
+    seeds: str = option("0,1,2", "A run each.")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        try:
+            given = [float(text) for text in listed(self.strengths)]
+        except ValueError:
+            given = []
+        if len(given) < 2 or given[0] != 0 or sorted(given) != given:
+            raise UsageError(
+                f"strengths={self.strengths}",
+                "at least two numbers, ascending, the first of them 0",
+                "Write 0,1e-3.",
+            )
 
 
 class NuclearNorm(Experiment):
@@ -34,42 +62,9 @@ class NuclearNorm(Experiment):
     place: ClassVar[str] = "Section 4, nuclear norm"
     quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 150, "strengths": "0,1e-3,3e-3"}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """A network that is trained in full."""
+    Config = NuclearNormConfig
 
-        task: str = "digits"
-        """Any task of `bench list tasks`."""
-        backbone: str = "mlp"
-        """Any backbone that reads it."""
-        strengths: str = "0,3e-5,1e-4,3e-4,1e-3,3e-3"
-        """λ, ascending, the first of them 0."""
-        decays: str = "0.1,1,3"
-        """Weight decays of the control (decoupled, times the learning rate)."""
-        steps: int = 600
-        """Optimiser steps."""
-        batch_size: int = 64
-        """Examples per step."""
-        lr: float = 1e-3
-        """Learning rate."""
-        seeds: str = "0,1,2"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-            try:
-                given = [float(text) for text in listed(self.strengths)]
-            except ValueError:
-                given = []
-            if len(given) < 2 or given[0] != 0 or sorted(given) != given:
-                raise UsageError(
-                    f"strengths={self.strengths}",
-                    "at least two numbers, ascending, the first of them 0",
-                    "Write 0,1e-3.",
-                )
-
-    config: Config
+    config: NuclearNormConfig
 
     def run(self) -> Outcome:
         """Train at every λ, and at every decay."""
@@ -109,10 +104,15 @@ class NuclearNorm(Experiment):
 
     def _records(self, option: str, value: float) -> Sequence[DoneRecord]:
         c = self.config
-        given = f"--set {option}={value!r}" if value else ""
         return self.lab.run(
-            f"--method full --task {c.task} --backbone {c.backbone} --lr {c.lr!r} --max-steps {c.steps} "
-            f"--batch-size {c.batch_size} --seeds {c.seeds} {given}"
+            methods="full",
+            tasks=c.task,
+            backbones=c.backbone,
+            lr=c.lr,
+            max_steps=c.steps,
+            batch_size=c.batch_size,
+            seeds=integers(c.seeds),
+            set={option: value} if value else {},
         )
 
     def _figure(self, ranks: Mapping[float, list[float]], scores: Mapping[float, list[float]]) -> Figure:

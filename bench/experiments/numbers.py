@@ -65,3 +65,8 @@ def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -
         return 0.0
     found: Any = spearmanr(x, y)
     return float(found.statistic)
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """Read `0,1,2`, the seeds of an experiment."""
+    return tuple(int(part) for part in listed(text))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, listed, mean, words
 from bench.experiments.updates import Trained, train
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 DESCENT, ADAPTIVE = ("sgd", "momentum"), ("adam", "adamw")
 MATRICES = ("dln", "mlp", "vit")
 """Networks whose hidden layers are matrices; Muon leaves convolutions to AdamW."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizersConfig(Config):
+    """Networks, optimisers and budget."""
+
+    networks: str = option("mlp,resnet18,vit", "Of dln, mlp, vgg11, resnet18, vit.")
+    task: str = option("digits", "An image task, of `bench list tasks`.")
+    steps: int = option(150, "Optimiser steps.", at_least=1)
+    batch_size: int = option(64, "Examples per step.")
+    seeds: str = option("0,1,2", "A run each.")
 
 
 class Optimizers(Experiment):
@@ -32,26 +43,9 @@ class Optimizers(Experiment):
     place: ClassVar[str] = "digest, second check"
     quick: ClassVar[Mapping[str, Any]] = {"networks": "mlp,vit", "steps": 60, "seeds": "0"}
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """Networks, optimisers and budget."""
+    Config = OptimizersConfig
 
-        networks: str = "mlp,resnet18,vit"
-        """Of dln, mlp, vgg11, resnet18, vit."""
-        task: str = "digits"
-        """An image task, of `bench list tasks`."""
-        steps: int = 150
-        """Optimiser steps."""
-        batch_size: int = 64
-        """Examples per step."""
-        seeds: str = "0,1,2"
-        """A run each."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("steps", self.steps, 1)
-
-    config: Config
+    config: OptimizersConfig
 
     def run(self) -> Outcome:
         """Train every network with every optimiser."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 
@@ -29,6 +29,35 @@ POINTS = 50
 """Steps at which the spectra are kept for the figure."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParsimonyConfig(Config):
+    """With ε = .5 and 2000 steps all 2K directions have moved visibly; from ε = 1e-2 only K have by then."""
+
+    width: int = option(30, "d, width of the hidden layers and number of inputs.")
+    classes: int = option(3, "K, outputs.", at_least=1)
+    depth: int = option(3, "L, number of matrices.", at_least=2)
+    init_scale: float = option(0.5, "ε.", above=0)
+    lr: float = option(0.05, "η.", above=0)
+    weight_decay: float = option(0.0, "λ.", at_least=0)
+    steps: int = option(2000, "Steps of full-batch training.", at_least=1)
+    optimizer: Literal["gd", "momentum", "adam"] = option(
+        "gd",
+        "The law is gradient descent's; without weight decay momentum obeys it too, Adam does not.",
+    )
+    init: Literal["orthogonal", "gaussian"] = option("orthogonal", "Start of every layer.")
+    seed: int = option(0, "Of the start and the target.", at_least=0, at_most=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        if self.width <= 2 * self.classes:
+            raise UsageError(
+                f"width={self.width} leaves no singular value that could stay",
+                f"2·classes = {2 * self.classes} of them move",
+                f"Give a width above {2 * self.classes}.",
+            )
+
+
 class Parsimony(Experiment):
     """W_l(t) = U_l·diag(W̃_l(t), ρ(t)·I)·V_lᵀ with W̃_l of 2K×2K and ρ(t) = ε(1 − ηλ)^t (arXiv 2306.01154, Theorem 1).
 
@@ -43,55 +72,16 @@ class Parsimony(Experiment):
 
     place: ClassVar[str] = "Section 3, Theorem 2"
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """With ε = .5 and 2000 steps all 2K directions have moved visibly; from ε = 1e-2 only K have by then."""
+    Config = ParsimonyConfig
 
-        width: int = 30
-        """d, width of the hidden layers and number of inputs."""
-        classes: int = 3
-        """K, outputs."""
-        depth: int = 3
-        """L, number of matrices."""
-        init_scale: float = 0.5
-        """ε."""
-        lr: float = 0.05
-        """η."""
-        weight_decay: float = 0.0
-        """λ."""
-        steps: int = 2000
-        """Steps of full-batch training."""
-        optimizer: Literal["gd", "momentum", "adam"] = "gd"
-        """The law is gradient descent's; without weight decay momentum obeys it too, Adam does not."""
-        init: Literal["orthogonal", "gaussian"] = "orthogonal"
-        """Start of every layer."""
-        seed: int = 0
-        """Of the start and the target."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("classes", self.classes, 1)
-            in_range("depth", self.depth, 2)
-            in_range("steps", self.steps, 1)
-            for name in ("init_scale", "lr"):
-                in_range(name, getattr(self, name), 1e-300)
-            in_range("weight_decay", self.weight_decay, 0)
-            in_range("seed", self.seed, 0, 2**32 - 1)
-            if self.width <= 2 * self.classes:
-                raise UsageError(
-                    f"width={self.width} leaves no singular value that could stay",
-                    f"2·classes = {2 * self.classes} of them move",
-                    f"Give a width above {2 * self.classes}.",
-                )
-
-    config: Config
+    config: ParsimonyConfig
 
     def run(self) -> Outcome:
         """Train, and the two controls beside it."""
         with one_thread(self.config.width):
             return self._outcome(self.config)
 
-    def _outcome(self, config: Config) -> Outcome:
+    def _outcome(self, config: ParsimonyConfig) -> Outcome:
         run, checks = self._held(config)
         controls: list[Control] = []
         exact = replace(config, optimizer="gd", init="orthogonal")
@@ -110,7 +100,7 @@ class Parsimony(Experiment):
             )
         return Outcome(checks=checks, controls=controls, figure=self._figure(run), says=self._says(checks))
 
-    def _held(self, config: Config) -> tuple[Run, list[Check]]:
+    def _held(self, config: ParsimonyConfig) -> tuple[Run, list[Check]]:
         run = train(config)
         rho = config.init_scale * (1 - config.lr * config.weight_decay) ** config.steps
         k2, note = 2 * config.classes, ""
@@ -188,7 +178,7 @@ class Run:
     path: list[tuple[int, list[Tensor]]]
 
 
-def train(config: Parsimony.Config) -> Run:
+def train(config: ParsimonyConfig) -> Run:
     """Train one network, in float64."""
     import torch
 
@@ -222,13 +212,13 @@ def train(config: Parsimony.Config) -> Run:
     return Run(ends=ends, updates=updates, first=first, path=path)
 
 
-def _finite(weights: list[Tensor], c: Parsimony.Config) -> None:
+def _finite(weights: list[Tensor], c: ParsimonyConfig) -> None:
     """Raises Diverged where a weight is not finite."""
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise Diverged("the network diverged", f"{c.optimizer} with lr={c.lr:g}", "Give a smaller lr.")
 
 
-def _optimizer(c: Parsimony.Config, weights: list[Tensor]) -> Any:
+def _optimizer(c: ParsimonyConfig, weights: list[Tensor]) -> Any:
     import torch
 
     if c.optimizer == "adam":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.parsimony import one_thread
@@ -24,6 +24,30 @@ FIT = 0.1
 """Share of ‖Φ‖²_F that may be left, or training was too short to say anything."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParsimonyCompressedConfig(Config):
+    """As in `parsimony`; the target is square and of rank r."""
+
+    width: int = option(30, "d.")
+    rank: int = option(3, "r, rank of the target; its singular values fall evenly from 1 to 1/r.", at_least=1)
+    depth: int = option(3, "L.", at_least=2)
+    init_scale: float = option(0.5, "ε.", above=0)
+    lr: float = option(0.05, "η.", above=0)
+    weight_decay: float = option(0.0, "λ.", at_least=0)
+    steps: int = option(500, "Steps of full-batch training.", at_least=1)
+    seed: int = option(0, "Seed of start and target.", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        if self.width <= 2 * self.rank:
+            raise UsageError(
+                f"width={self.width} leaves nothing to compress",
+                f"the compressed matrices are {2 * self.rank}×{2 * self.rank}",
+                f"Give a width above {2 * self.rank}.",
+            )
+
+
 class ParsimonyCompressed(Experiment):
     """‖f − f_c‖²_F = (d − 2r)·∏ρ_l(t)² ≤ (d − 2r)·∏ε_l² (Deep LoRA, arXiv 2406.04112, on 2306.01154's theory).
 
@@ -37,41 +61,9 @@ class ParsimonyCompressed(Experiment):
 
     place: ClassVar[str] = "Section 3.2, Deep LoRA"
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Config:
-        """As in `parsimony`; the target is square and of rank r."""
+    Config = ParsimonyCompressedConfig
 
-        width: int = 30
-        """d."""
-        rank: int = 3
-        """r, rank of the target; its singular values fall evenly from 1 to 1/r."""
-        depth: int = 3
-        """L."""
-        init_scale: float = 0.5
-        """ε."""
-        lr: float = 0.05
-        """η."""
-        weight_decay: float = 0.0
-        """λ."""
-        steps: int = 500
-        """Steps of full-batch training."""
-        seed: int = 0
-        """Of start and target."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            for name, least in (("rank", 1), ("depth", 2), ("steps", 1), ("weight_decay", 0), ("seed", 0)):
-                in_range(name, getattr(self, name), least)
-            for name in ("init_scale", "lr"):
-                in_range(name, getattr(self, name), 1e-300)
-            if self.width <= 2 * self.rank:
-                raise UsageError(
-                    f"width={self.width} leaves nothing to compress",
-                    f"the compressed matrices are {2 * self.rank}×{2 * self.rank}",
-                    f"Give a width above {2 * self.rank}.",
-                )
-
-    config: Config
+    config: ParsimonyCompressedConfig
 
     def run(self) -> Outcome:
         """Train the full network, the compressed one, and one between random outer factors."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.help import describe
-from bench.config.overrides import show
+from bench.config.options import show
 from bench.core import registry
 
 
@@ -56,7 +56,7 @@ def _command(name: str, result: dict[str, Any]) -> str:
     """What was typed: `--quick`, and options that differ from their defaults."""
     known = describe("experiments", name)
     usual = {option.name: option.default for option in known.options}
-    usual |= known.attributes.get("quick", {}) if result["quick"] else {}
+    usual |= known.subject.quick if result["quick"] else {}
     given = [f"--set {key}={show(value)}" for key, value in result["config"].items() if usual.get(key) != value]
     return " ".join([f"bench reproduce {name}", *(["--quick"] if result["quick"] else []), *given])
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.experiments.numbers import score
+from bench.config.options import Value
+from bench.experiments.numbers import integers, score
 from bench.records.record import DoneRecord
 from bench.spectra.files import store
 
@@ -82,11 +83,22 @@ def train(
 ) -> list[Trained]:
     """Train a network in full at a multiple of the optimiser's rate, looking at its penultimate layer on the way."""
     lr = RATES[optimizer] * factor
-    squared = "--set head.loss=squared" if network == "dln" else ""
+    options: dict[str, Value] = {
+        "optim.name": optimizer,
+        "spectra.layers": PENULTIMATE[network],
+        "spectra.every": max(1, steps // looks),
+    }
+    if network == "dln":
+        options["head.loss"] = "squared"
     records = lab.run(
-        f"--method full --task {task} --backbone {network} --set optim.name={optimizer} --lr {lr!r} "
-        f"--max-steps {steps} --batch-size {batch_size} --seeds {seeds} {squared} "
-        f"--set spectra.layers={PENULTIMATE[network]} --set spectra.every={max(1, steps // looks)}"
+        methods="full",
+        tasks=task,
+        backbones=network,
+        set=options,
+        lr=lr,
+        max_steps=steps,
+        batch_size=batch_size,
+        seeds=integers(seeds),
     )
     return [_trained(lab, record, network, optimizer, lr) for record in records]
 

@@ -1,4 +1,4 @@
-"""The record of a run before it starts: everything that is known, nothing measured."""
+"""The record of a run before it has trained: everything that is known, nothing measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bench.core.errors import EnvironmentProblem
-from bench.harness.planner import Cell
+from bench.harness.planner import PlannedRun
 from bench.records.schema import SCHEMA, BackboneInfo, Provenance, Record, SourceInfo, StoredSpec, TaskInfo
 
 PACKAGES = (
@@ -22,18 +22,18 @@ PACKAGES = (
 )
 
 
-def initial_record(cell: Cell) -> Record:
-    """The record of a run that starts now.
+def initial_record(run: PlannedRun) -> Record:
+    """Make the record of a run before it has trained.
 
     Raises:
         EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
     """
-    spec, task, corpus = cell.spec, cell.task.spec, cell.corpus
+    spec, task, corpus = run.spec, run.task.spec, run.corpus
     sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
     return Record(
         schema=SCHEMA,
-        run_id=cell.run_id,
-        group_id=cell.group_id,
+        run_id=run.run_id,
+        group_id=run.group_id,
         state="running",
         error=None,
         warnings=(),
@@ -47,11 +47,11 @@ def initial_record(cell: Cell) -> Record:
             note=task.note,
         ),
         backbone=BackboneInfo(
-            name=cell.backbone.name,
-            parameters=cell.backbone.parameters,
-            weights_hash=cell.backbone.weights_hash,
-            pooling=cell.backbone.pooling,
-            parent=cell.backbone.parent,
+            name=run.backbone.name,
+            parameters=run.backbone.parameters,
+            weights_hash=run.backbone.weights_hash,
+            pooling=run.backbone.pooling,
+            parent=run.backbone.parent,
         ),
         source=SourceInfo(
             kind=corpus.source,
@@ -91,9 +91,7 @@ def _version(package: str) -> str:
 
 def _more_packages(method: str) -> tuple[str, ...]:
     """Packages that decide the results of this method alone."""
-    from bench.config.peft_options import PREFIX
-
-    return ("peft",) if method.startswith(PREFIX) else ()
+    return ("peft",) if method.startswith("peft:") else ()
 
 
 @cache

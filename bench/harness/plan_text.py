@@ -1,4 +1,4 @@
-"""A plan in words: what will run, on what, and what the user must see before it does."""
+"""A plan as text: what will run, on what data, and what was left out."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from bench.harness.planner import Plan
 
 
 def describe(plan: Plan) -> str:
-    """The plan in words, as printed before it runs and by `--dry-run`."""
+    """Write a plan as `--dry-run` prints it."""
     lines: list[str] = [headline(plan)]
-    for cell in plan.cells:
-        spec = cell.spec
+    for run in plan.runs:
+        spec = run.spec
         lr = f"lr {spec.lr:g}" if spec.lr is not None else f"lr chosen from {', '.join(f'{t:g}' for t in spec.select)}"
-        lines.append(f"  {cell.run_id}  {spec.method:<10} {spec.task:<12} {spec.backbone:<8} seed {spec.seed}  {lr}")
+        lines.append(f"  {run.run_id}  {spec.method:<10} {spec.task:<12} {spec.backbone:<8} seed {spec.seed}  {lr}")
     if plan.trials:
-        lines.append(f"  and before them {len(plan.trials)} trials on a split held out from train")
+        lines.append(f"  first {len(plan.trials)} trials on a split held out from train")
     return "\n".join([*lines, *notes(plan)])
 
 
 def headline(plan: Plan) -> str:
-    """`9 cells · deeplora · minilm (22.7 M) · 150 steps of 16 · data: embedded`."""
-    cells, first = plan.cells, plan.cells[0].spec
-    methods = ", ".join(dict.fromkeys(c.spec.method for c in cells))
-    names = ", ".join(dict.fromkeys(_sized(c.backbone) for c in cells))
+    """`9 runs · deeplora · minilm (22.7 M) · 150 steps of 16 · data: embedded`."""
+    runs, first = plan.runs, plan.runs[0].spec
+    methods = ", ".join(dict.fromkeys(run.spec.method for run in runs))
+    names = ", ".join(dict.fromkeys(_sized(run.backbone) for run in runs))
     budget = f"{first.max_steps} steps" if first.max_steps else f"{first.epochs:g} epochs"
-    sources = ", ".join(dict.fromkeys(f"{c.corpus.source} ({c.corpus.revision})" for c in cells))
-    count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
+    sources = ", ".join(dict.fromkeys(f"{run.corpus.source} ({run.corpus.revision})" for run in runs))
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     return f"{count} · {methods} · {names} · {budget} of {first.batch_size} · data: {sources}"
 
 
@@ -36,7 +36,7 @@ def _sized(backbone: Backbone) -> str:
 
 def notes(plan: Plan) -> list[str]:
     """What the user must see: fall-backs of data sources, and what was left out and why."""
-    fallen = dict.fromkeys(note for cell in plan.cells for note in cell.corpus.notes)
+    fallen = dict.fromkeys(note for run in plan.runs for note in run.corpus.notes)
     absent = [s.name for s in plan.skipped if s.absent]
     lines = list(fallen)
     if absent:

@@ -1,26 +1,26 @@
-"""From a request to cells: names resolved, options filled in, data and backbones opened, nothing trained yet."""
+"""From a request to a plan: names resolved, options built, data and backbones opened, nothing trained yet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bench.api.backbone import Backbone
-from bench.api.batching import Cut
+from bench.api.batching import BatchSplit
 from bench.api.peft import open_folder
 from bench.api.task import Task
-from bench.config.help import describe as describe_entry
-from bench.config.overrides import named, resolve_all
-from bench.config.sections import NAMESPACES, AllocationConfig
+from bench.config.options import Value
+from bench.config.overrides import Configs, build_configs
+from bench.config.sections import AllocationConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
-from bench.harness.inputs import Opened, Skip, open_backbones, open_tasks
+from bench.harness.inputs import LoadedTask, Skip, load_tasks, open_backbones
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Corpus
-from bench.records.spec import Option, RunSpec
+from bench.records.spec import RunOptions, RunSpec
 
 DEFAULT_STEPS = 150
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
@@ -30,7 +30,7 @@ SELECT_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class PlannedRun:
     """One run to do.
 
     Attributes:
@@ -38,19 +38,19 @@ class Cell:
     """
 
     spec: RunSpec
-    opened: Opened
+    loaded: LoadedTask
     backbone: Backbone
-    trials: tuple[Cell, ...] = ()
+    trials: tuple[PlannedRun, ...] = ()
 
     @property
     def task(self) -> Task:
-        """The task, opened."""
-        return self.opened.task
+        """The task."""
+        return self.loaded.task
 
     @property
     def corpus(self) -> Corpus:
         """Its data."""
-        return self.opened.corpus
+        return self.loaded.corpus
 
     @property
     def run_id(self) -> str:
@@ -62,18 +62,33 @@ class Cell:
         """The same without the seed."""
         return self.spec.group_id(self.corpus.hash, self.backbone.weights_hash)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return `{run_id, group_id, source, spec, trials}`."""
+        corpus = self.corpus
+        source: dict[str, Any] = {"kind": corpus.source, "revision": corpus.revision, "data_hash": corpus.hash}
+        if corpus.reading:
+            source["reading"] = dict(corpus.reading)
+        return {
+            "run_id": self.run_id,
+            "group_id": self.group_id,
+            "source": source,
+            "spec": self.spec.to_json(),
+            "trials": [trial.spec.lr for trial in self.trials],
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All cells, and what was left out."""
+    """All runs of a grid, and what was left out of it."""
 
-    cells: tuple[Cell, ...]
+    request: Request
+    runs: tuple[PlannedRun, ...]
     skipped: tuple[Skip, ...]
 
     @property
-    def trials(self) -> tuple[Cell, ...]:
-        """The distinct trials of all cells, in order."""
-        return tuple({t.run_id: t for cell in self.cells for t in cell.trials}.values())
+    def trials(self) -> tuple[PlannedRun, ...]:
+        """The distinct trials of all runs, in order."""
+        return tuple({t.run_id: t for run in self.runs for t in run.trials}.values())
 
     @property
     def broken(self) -> tuple[Skip, ...]:
@@ -81,9 +96,9 @@ class Plan:
         return tuple(s for s in self.skipped if not s.absent)
 
     def to_json(self) -> dict[str, Any]:
-        """`{cells: [{run_id, group_id, source, spec, trials}], skipped: [{name, absent, what, known, todo}]}`."""
+        """Return `{runs: [{run_id, group_id, source, spec, trials}], skipped: [{name, absent, what, known, todo}]}`."""
         return {
-            "cells": [_cell_json(cell) for cell in self.cells],
+            "runs": [run.to_json() for run in self.runs],
             "skipped": [
                 {"name": s.name, "absent": s.absent, "what": s.error.what, "known": s.error.known, "todo": s.error.todo}
                 for s in self.skipped
@@ -91,96 +106,109 @@ class Plan:
         }
 
 
-def make(request: Request) -> Plan:
-    """Resolve a request.
+def make_plan(request: Request) -> Plan:
+    """Resolve a request into runs: options built, data and backbones opened, nothing trained.
 
     Raises:
         UsageError: an unknown name, key or value.
         EnvironmentProblem: nothing of it can run, or, with `strict`, some of it cannot.
     """
-    options = resolve_all(request.settings, request.methods, request.families, request.openers)
-    for namespace, kind in NAMESPACES.items():
-        kind(**options[request.methods[0]][namespace])  # checks ranges before anything is opened
-    _share_out(options)
-    request = replace(request, data=replace(request.data, **options[request.methods[0]]["data"]))
-    micro = int(options[request.methods[0]]["runtime"]["micro_batch"] or 0)
-    Cut(batch_size=request.batch_size, world=request.devices, micro=micro)
-    starts = {method: _start(request, method, options[method]["method"]) for method in request.methods}
+    configs = build_configs(
+        request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
+    )
+    _check_allocation(configs)
+    request = replace(request, data=replace(request.data, on_bad=configs.sections.data.on_bad))
+    BatchSplit(
+        batch_size=request.batch_size, world=request.devices, micro=configs.sections.runtime.micro_batch
+    )  # checks that the sizes fit
     skipped: list[Skip] = []
-    tasks = open_tasks(request, request.tasks, skipped)
-    backbones = open_backbones(request, skipped)
-    selectors = open_tasks(request, (request.select_on,) if request.select_on else (), skipped)
+    methods = {name: _start(request, name, config) for name, config in configs.methods.items()}
+    tasks = load_tasks(request, request.tasks, configs.tasks, skipped)
+    backbones = open_backbones(request, configs.backbones, skipped)
+    selectors = load_tasks(request, (request.select_on,) if request.select_on else (), configs.tasks, skipped)
     if request.select_on and not selectors:
         raise _nothing(skipped)
-    cells: list[Cell] = []
-    for method, backbone, opened in product(request.methods, backbones, tasks):
-        if not request.backbones and DEFAULT_BACKBONES[opened.task.spec.modality] != backbone.name:
+    runs: list[PlannedRun] = []
+    for method, backbone, loaded in product(request.methods, backbones, tasks):
+        if not request.backbones and DEFAULT_BACKBONES[loaded.task.spec.modality] != backbone.name:
             continue
-        if misfit := _misfit(request, method, backbone, opened):
-            skipped.append(Skip(name=f"{method} × {opened.task.spec.name}", error=misfit))
+        config, start = methods[method]
+        if misfit := _misfit(request, method, config, backbone, loaded):
+            skipped.append(Skip(name=f"{method} × {loaded.task.spec.name}", error=misfit))
             continue
         for seed in request.seeds:
-            base = _spec(request, method, options[method], backbone, opened, seed).with_(start=starts[method])
-            cells += _cells(request, base, opened, backbone, selectors[0] if selectors else opened)
-    if not cells:
+            base = _spec(request, method, config, configs.sections, backbone, loaded, seed).with_(start=start)
+            runs += _runs(request, base, loaded, backbone, selectors[0] if selectors else loaded)
+    if not runs:
         raise _nothing(skipped)
     if request.strict and skipped:
         raise _nothing(skipped, "--strict: not all of what was asked can run")
-    return Plan(cells=tuple({cell.run_id: cell for cell in cells}.values()), skipped=tuple(skipped))
+    distinct = {run.run_id: run for run in runs}
+    return Plan(request=request, runs=tuple(distinct.values()), skipped=tuple(skipped))
 
 
-def _share_out(options: dict[str, dict[str, dict[str, Option]]]) -> None:
-    """Let those methods keep a given `allocation` that have a rank per layer; the others run as they always do.
+def _check_allocation(configs: Configs) -> None:
+    """Refuse an allocation that no method uses, or that an adapter to start from decides.
 
-    Raises:
-        UsageError: none has one, or an adapter to start from decides it.
+    A method without a rank per layer runs as it always does, beside others that have one.
     """
-    policy = next(iter(options.values()))["allocation"]["policy"]
-    shares = policy != AllocationConfig().policy
-    able = {name for name in options if describe_entry("methods", name).attributes.get("allocates")}
-    if shares and not able:
-        every = [n for n in registry.entries("methods") if describe_entry("methods", n).attributes.get("allocates")]
+    policy = configs.sections.allocation.policy
+    if policy == AllocationConfig().policy:
+        return
+    able = [name for name, config in configs.methods.items() if config.allocates]
+    if not able:
+        every = [n for n in registry.entries("methods") if registry.load_config("methods", n).allocates]
         raise UsageError(
-            f"allocation.policy={policy}: {', '.join(options)} has no rank to share out between layers",
+            f"allocation.policy={policy}: {', '.join(configs.methods)} has no rank to share out between layers",
             f"methods that have: {', '.join(sorted(every))}",
             "Leave it out, or choose one of these.",
         )
-    for name, given in options.items():
-        if shares and name in able and given["method"].get("start"):
+    for name in able:
+        if getattr(configs.methods[name], "start", None):
             raise UsageError(
                 f"allocation.policy={policy} with method.start",
                 f"every layer of {name} has the rank that the adapter gives it",
                 "Leave one of the two out.",
             )
-        if not (shares and name in able):
-            given["allocation"] = asdict(AllocationConfig())
 
 
-def _cells(request: Request, base: RunSpec, opened: Opened, backbone: Backbone, decides: Opened) -> list[Cell]:
-    """One cell per learning rate, or one whose learning rate its trials on `decides` choose."""
-    attributes = describe_entry("methods", base.method).attributes
-    given: dict[str, Any] = {"opened": opened, "backbone": backbone}
-    scratch = 0.0 if backbone.pretrained else float(attributes.get("scratch_learning_rate", 0.0))
+def _runs(
+    request: Request, base: RunSpec, loaded: LoadedTask, backbone: Backbone, selector: LoadedTask
+) -> list[PlannedRun]:
+    """One run per learning rate, or one whose learning rate its trials on `selector` choose."""
+    config = base.options.method
+    scratch = 0.0 if backbone.pretrained else config.scratch_learning_rate
     if not request.select:
-        rates = request.lrs or (scratch or float(attributes.get("learning_rate", 1e-3)),)
-        return [Cell(spec=base.with_(lr=rate), **given) for rate in rates]
+        rates = request.lrs or (scratch or config.learning_rate,)
+        return [PlannedRun(spec=base.with_(lr=rate), loaded=loaded, backbone=backbone) for rate in rates]
     around = tuple(float(f"{factor * scratch:.1g}") for factor in (0.3, 1, 3)) if scratch else ()
-    own = around or attributes.get("learning_rates", (3e-4, 1e-3, 3e-3))
-    rates = request.lrs or tuple(float(rate) for rate in own)
-    name = decides.task.spec.name
-    trial = base.with_(task=name, task_options=decides.task_options, seed=SELECT_SEED, track="off")
-    trial = trial.with_(holdout=_holdout(decides.corpus))
-    trials = [Cell(spec=trial.with_(lr=rate), opened=decides, backbone=backbone) for rate in rates]
-    return [Cell(spec=base.with_(select=rates, select_on=name), **given, trials=tuple(trials))]
+    rates = request.lrs or around or config.learning_rates
+    name = selector.task.spec.name
+    trial = base.with_(
+        task=name,
+        seed=SELECT_SEED,
+        track="off",
+        holdout=_holdout(selector.corpus),
+        data_options=frozenset(selector.corpus.reading),
+    ).with_options(task=selector.request.config)
+    trials = [PlannedRun(spec=trial.with_(lr=rate), loaded=selector, backbone=backbone) for rate in rates]
+    spec = base.with_(select=rates, select_on=name)
+    return [PlannedRun(spec=spec, loaded=loaded, backbone=backbone, trials=tuple(trials))]
 
 
 def _spec(
-    request: Request, method: str, options: dict[str, dict[str, Option]], backbone: Backbone, opened: Opened, seed: int
+    request: Request,
+    method: str,
+    config: MethodConfig,
+    sections: Sections,
+    backbone: Backbone,
+    loaded: LoadedTask,
+    seed: int,
 ) -> RunSpec:
     """The specification of a run, but for its learning rate."""
     return RunSpec(
         method=method,
-        task=opened.task.spec.name,
+        task=loaded.task.spec.name,
         backbone=backbone.name,
         seed=seed,
         max_steps=request.max_steps or (None if request.epochs else DEFAULT_STEPS),
@@ -188,76 +216,80 @@ def _spec(
         batch_size=request.batch_size,
         train_samples=request.train_samples,
         precision=request.precision,
-        method_options=options["method"],
-        head=options["head"],
-        optim=options["optim"],
-        task_options=opened.task_options,
-        backbone_options=backbone.options,
-        allocation=options["allocation"],
-        runtime=options["runtime"],
         accelerator=request.accelerator,
         devices=request.devices,
         track=request.track,
         out=str(request.out),
-        penalty=options["penalty"],
-        spectra=options["spectra"],
+        options=RunOptions(
+            method=config,
+            task=loaded.request.config,
+            backbone=backbone.config,
+            head=sections.head,
+            optim=sections.optim,
+            penalty=sections.penalty,
+            allocation=sections.allocation if config.allocates else AllocationConfig(),
+            spectra=sections.spectra,
+            runtime=sections.runtime,
+        ),
+        data_options=frozenset(loaded.corpus.reading),
     )
 
 
-def _start(request: Request, method: str, options: dict[str, Option]) -> str | None:
-    """Folder that the option `start` names; in its place comes the hash of its content, with the options it decides.
+def _start(request: Request, method: str, config: MethodConfig) -> tuple[MethodConfig, str | None]:
+    """The options of a method, and the folder of the adapter that its option `start` names.
+
+    In the folder's place comes the hash of its content, with the options that the adapter decides.
 
     Raises:
         EnvironmentProblem: there is no adapter in it.
         UsageError: the method cannot start from it, or another value was given for an option that it decides.
     """
-    if not options.get("start"):
-        return None
-    folder = open_folder(Path(str(options["start"])).expanduser())
+    start = getattr(config, "start", None)
+    if not start:
+        return config, None
+    folder = open_folder(Path(str(start)).expanduser())
     kind: type[Any] = registry.load("methods", method)
-    decided: dict[str, Option] = kind.from_peft(folder)
-    asked = named(request.settings)
+    decided: dict[str, Value] = kind.from_peft(folder)
     for key, value in decided.items():
-        if key == "target" and key in asked:  # which layers an expression names, only the network can tell
-            continue
-        if key in asked and options[key] != value:
+        if key == "target" and request.overrides.has("method", key):
+            continue  # which layers an expression names, only the network can tell
+        if request.overrides.has("method", key) and getattr(config, key) != value:
             raise UsageError(
-                f"--set method.{key}={options[key]} contradicts the adapter to start from",
+                f"--set method.{key}={getattr(config, key)} contradicts the adapter to start from",
                 f"{folder.path} has {key} {value}",
                 "Leave the option out.",
             )
-        options[key] = value
-    options["start"] = f"sha256:{folder.hash}"
-    return str(folder.path)
+        config = config.changed(**{key: value})
+    return config.changed(start=f"sha256:{folder.hash}"), str(folder.path)
 
 
 def _holdout(corpus: Corpus) -> int:
     return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(corpus.train))))
 
 
-def _misfit(request: Request, method: str, backbone: Backbone, opened: Opened) -> BenchError | None:
+def _misfit(
+    request: Request, method: str, config: MethodConfig, backbone: Backbone, loaded: LoadedTask
+) -> BenchError | None:
     """Why a method, a backbone and a task do not go together; None if they do."""
-    task, there = opened.task.spec, len(opened.corpus.train)
-    attributes = describe_entry("methods", method).attributes
-    needs = attributes.get("needs")
-    if task.modality not in backbone.modalities or (needs and task.modality not in needs):
-        works = f", {method} works on {' and '.join(sorted(needs))}" if needs else ""
+    task, examples = loaded.task.spec, len(loaded.corpus.train)
+    if task.modality not in backbone.modalities or task.modality not in config.needs:
         return BenchError(
             f"{method} on {task.name} with {backbone.name} does not fit",
-            f"the task is {task.modality}, the backbone reads {' and '.join(backbone.modalities)}{works}",
+            f"the task is {task.modality}, the backbone reads {' and '.join(backbone.modalities)}, "
+            f"{method} works on {' and '.join(sorted(config.needs))}",
             f"`bench show {method}` says what it works on; `bench list backbones` what reads {task.modality}.",
         )
-    if attributes.get("supervised", True) and not task.labelled:
+    if config.supervised and not task.labelled:
         return BenchError(
             f"{method} on {task.name} does not fit",
             "the task has no labels, and the method learns from labels",
-            "Take a method such as mlm.",
+            "Choose a method such as mlm.",
         )
-    if request.train_samples is not None and request.train_samples > there:
+    if request.train_samples is not None and request.train_samples > examples:
         return UsageError(
-            f"--train-samples {request.train_samples}: {task.name} has {there} training examples",
+            f"--train-samples {request.train_samples}: {task.name} has {examples} training examples",
             "samples are drawn without replacement",
-            "Ask for fewer, or leave the option away to train on all.",
+            "Ask for fewer, or leave the option out to train on all.",
         )
     return None
 
@@ -276,14 +308,3 @@ def _nothing(skipped: Sequence[Skip], what: str = "nothing of this can run") -> 
         return kind(first.what, first.known if same else f"asked for {', '.join(names[first.what])}", first.todo)
     lines = [f"{', '.join(who)}: {reason} ({known[reason]})" for reason, who in names.items()]
     return kind(what, "\n".join(lines), first.todo)
-
-
-def _cell_json(cell: Cell) -> dict[str, Any]:
-    return {
-        "run_id": cell.run_id,
-        "group_id": cell.group_id,
-        "source": {"kind": cell.corpus.source, "revision": cell.corpus.revision, "data_hash": cell.corpus.hash}
-        | ({"reading": dict(cell.corpus.reading)} if cell.corpus.reading else {}),
-        "spec": cell.spec.to_json(),
-        "trials": [trial.spec.lr for trial in cell.trials],
-    }

@@ -1,4 +1,4 @@
-"""What the user sees while cells run, on standard error: bars on a terminal, one line per finished cell elsewhere."""
+"""What the user sees while runs train, on standard error: bars on a terminal, one line per finished run elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Plain lines: one when a cell ends."""
+    """Plain lines: one when a run ends."""
 
     def __init__(self, total: int) -> None:
         self.total, self.count = total, 0
@@ -36,19 +36,19 @@ class Progress:
         sys.stderr.flush()
 
     def begin(self, spec: RunSpec) -> None:
-        """A cell starts."""
+        """A run starts."""
 
     def step(self, step: int, loss: float) -> None:
         """An optimiser step is done."""
 
     def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
-        """A cell has ended, now or in an earlier run of the command."""
+        """A run has ended, now or in an earlier run of the command."""
         self.count += 1
         self.say(f"{self.count:>{len(str(self.total))}}/{self.total} {summary(spec, record, before=before)}")
 
 
 class RichProgress(Progress):
-    """Two bars: the cell's steps, and the plan's cells."""
+    """Two bars: the steps of the run, and the runs of the plan."""
 
     def __init__(self, total: int) -> None:
         super().__init__(total)
@@ -64,8 +64,8 @@ class RichProgress(Progress):
             console=Console(stderr=True),
             transient=True,
         )
-        self.plan = self.bars.add_task("all cells", total=total, note="")
-        self.cell = self.bars.add_task("", total=None, visible=False, note="")
+        self.plan = self.bars.add_task("all runs", total=total, note="")
+        self.run = self.bars.add_task("", total=None, visible=False, note="")
 
     def __enter__(self) -> RichProgress:
         """Show the bars."""
@@ -83,16 +83,16 @@ class RichProgress(Progress):
         self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, spec: RunSpec) -> None:
-        """Point the cell's bar at this cell."""
+        """Point the bar of steps at this run."""
         label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
-        self.bars.reset(self.cell, description=label, total=spec.max_steps, visible=True, note="loading")
+        self.bars.reset(self.run, description=label, total=spec.max_steps, visible=True, note="loading")
 
     def step(self, step: int, loss: float) -> None:
-        """Move the cell's bar."""
-        self.bars.update(self.cell, completed=step, note=f"loss {loss:.3f}")
+        """Move the bar of steps."""
+        self.bars.update(self.run, completed=step, note=f"loss {loss:.3f}")
 
     def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
-        """Print the cell's line and move the plan's bar."""
+        """Print the line of the run and move the plan's bar."""
         super().finished(spec, record, before=before)
         self.bars.update(self.plan, completed=self.count)
 

@@ -1,29 +1,37 @@
-"""What `bench run` was asked for: names and settings, before anything is looked up or opened."""
+"""What `bench run` was asked for: names and overrides, before anything is opened."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from bench.config.help import describe
-from bench.core.registry import family, opener
+from bench.config.options import Value
+from bench.config.overrides import Overrides
+from bench.core import registry
+from bench.core.errors import UsageError
+from bench.harness.task_names import check_task
 from bench.records.data import DataRequest
 from bench.records.spec import Precision, Track
 
 DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
-"""Modality → what reads it without a network."""
+"""Modality → the backbone for it that needs no network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What `bench run` was asked, names resolved by nobody yet.
+    """A grid: every combination of methods, tasks, backbones, learning rates and seeds.
 
     Attributes:
-        backbones: `--backbone`; none: each task takes the one of `DEFAULT_BACKBONES` that reads it.
-        lrs: `--lr`; several make a cell each, or are the candidates with `select`.
+        backbones: names as given; none: each task takes the one of `DEFAULT_BACKBONES` that reads it.
+        lrs: several make a run each, or are the candidates with `select`.
         select: choose the learning rate on a split held out from train.
-        select_on: task whose train split decides; None: each cell's own.
-        settings: `--set key=value` as typed.
+        select_on: task whose train split decides; None: each run's own.
+        overrides: options that were changed.
+        strict: something that cannot run is an error, instead of being left out.
+        retry: run again what failed before.
     """
 
     methods: tuple[str, ...]
@@ -38,7 +46,7 @@ class Request:
     lrs: tuple[float, ...] = ()
     select: bool = False
     select_on: str | None = None
-    settings: tuple[str, ...] = ()
+    overrides: Overrides = field(default_factory=Overrides)
     precision: Precision = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -48,18 +56,148 @@ class Request:
     retry: bool = False
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """Registered names of all tasks that are asked for."""
+        names = [*self.tasks, *([self.select_on] if self.select_on else [])]
+        return tuple(dict.fromkeys(map(registry.family, names)))
+
+    @property
     def all_backbones(self) -> tuple[str, ...]:
-        """The backbones that are asked for, or those that read the tasks."""
-        reads = [describe("tasks", name).attributes.get("modality", "text") for name in self.families]
-        return self.backbones or tuple(dict.fromkeys(DEFAULT_BACKBONES[modality] for modality in reads))
+        """The backbones that are asked for, or the defaults of the tasks' modalities."""
+        modalities = [registry.load("tasks", name).modality for name in self.families]
+        return self.backbones or tuple(dict.fromkeys(DEFAULT_BACKBONES[modality] for modality in modalities))
 
     @property
     def openers(self) -> tuple[str, ...]:
         """Registered names of these backbones."""
-        return tuple(dict.fromkeys(map(opener, self.all_backbones)))
+        return tuple(dict.fromkeys(map(registry.opener, self.all_backbones)))
 
-    @property
-    def families(self) -> tuple[str, ...]:
-        """Registered names of all tasks that are asked for."""
-        names = [*self.tasks, *([self.select_on] if self.select_on else [])]
-        return tuple(dict.fromkeys(map(family, names)))
+
+def make_request(
+    *,
+    methods: str | Iterable[str],
+    tasks: str | Iterable[str],
+    backbones: str | Iterable[str] = (),
+    seeds: int | Iterable[int] = 0,
+    lr: float | Iterable[float] = (),
+    select: bool = False,
+    select_on: str | None = None,
+    data: Literal["auto", "dir", "hub", "embedded"] = "auto",
+    data_dir: str | Path | Iterable[str | Path] | Mapping[str, str | Path] = (),
+    set: Mapping[str, Value] | Iterable[str] = (),
+    out: str | Path = "runs",
+    **fields: Any,
+) -> Request:
+    """Make a request from names; nothing is opened.
+
+    Args:
+        methods, tasks, backbones: one name or several.
+        seeds, lr: one value or several; each is a run of its own.
+        select: choose the learning rate on a split held out from train.
+        select_on: task whose train split decides for all.
+        data: which source the data come from.
+        data_dir: a folder, `NAME=DIR`, several of these, or name → folder.
+        set: option → value, `{"method.rank": 4}`, or `namespace.key=value` texts.
+        out: folder of the records.
+        fields: other fields of a Request.
+
+    Raises:
+        UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
+    """
+    names = {"--method": _several(methods), "--task": _several(tasks), "--backbone": _several(backbones)}
+    _required("--method", names["--method"], "methods")
+    _required("--task", names["--task"], "tasks")
+    for method in names["--method"]:
+        registry.find("methods", method)
+    for task in (*names["--task"], *([select_on] if select_on else [])):
+        check_task(task)
+    rates = _distinct("--lr", _several(lr))
+    _check_select(select, select_on, rates)
+    overrides = Overrides.of(set) if isinstance(set, Mapping) else Overrides.parse([*set])
+    return Request(
+        methods=_distinct("--method", names["--method"]),
+        tasks=_distinct("--task", names["--task"]),
+        backbones=_distinct("--backbone", names["--backbone"]),
+        seeds=_distinct("--seeds", _several(seeds)) or (0,),
+        lrs=rates,
+        select=select,
+        select_on=select_on,
+        data=_data_request(data, data_dir),
+        overrides=overrides,
+        out=Path(out).expanduser(),
+        **fields,
+    )
+
+
+def _several(values: Any) -> tuple[Any, ...]:
+    """One value or several, as a tuple."""
+    return (values,) if isinstance(values, str | int | float) else tuple(values or ())
+
+
+def _required(flag: str, values: tuple[str, ...], kind: registry.Kind) -> None:
+    if not values:
+        known = f"known {kind}: {', '.join(sorted(registry.entries(kind)))}"
+        raise UsageError(f"{flag} is missing", known, "Write for example: bench run --method deeplora --task glue")
+
+
+def _distinct(flag: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values, none of them twice: a run is made once."""
+    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if twice is not None:
+        raise UsageError(
+            f"{flag}: {twice} is given twice", f"given: {', '.join(map(str, values))}", "Keep one of them."
+        )
+    return values
+
+
+def _check_select(select: bool, select_on: str | None, rates: tuple[float, ...]) -> None:
+    if select_on and not select:
+        raise UsageError(
+            "--select-on without --select",
+            "it says on which task a choice is made",
+            "Add --select lr, or leave it out.",
+        )
+    if select and len(rates) == 1:
+        raise UsageError(
+            "--select lr with one learning rate has nothing to choose from",
+            f"--lr {rates[0]}",
+            "Give several (--lr 3e-4,1e-3,3e-3), or none for the method's own three.",
+        )
+
+
+def _data_request(
+    source: Literal["auto", "dir", "hub", "embedded"],
+    folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path],
+) -> DataRequest:
+    texts = [f"{k}={v}" for k, v in folders.items()] if isinstance(folders, Mapping) else [*map(str, _paths(folders))]
+    dirs = tuple(_named_dir(text) for text in texts)
+    for i, (name, folder) in enumerate(dirs):
+        if name in [other for other, _ in dirs[:i]]:
+            raise UsageError(
+                f"--data-dir is given twice for {name or 'all tasks'}",
+                f"the second is {folder}",
+                "Write --data-dir NAME=DIR, each name once.",
+            )
+    parent = os.environ.get("BENCH_DATA", "").strip()
+    if dirs and source in ("hub", "embedded"):
+        raise UsageError(f"--data {source} reads no directory", f"--data-dir {texts[0]}", "Leave one of the two out.")
+    if source == "dir" and not dirs and not parent:
+        raise UsageError(
+            "--data dir without a directory", "neither --data-dir nor BENCH_DATA is given", "Add --data-dir DIR."
+        )
+    return DataRequest(data=source, dirs=dirs, parent=Path(parent).expanduser() if parent else None)
+
+
+def _paths(folders: str | Path | Iterable[str | Path]) -> Iterable[str | Path]:
+    return [folders] if isinstance(folders, str | Path) else folders
+
+
+def _named_dir(text: str) -> tuple[str | None, Path]:
+    """`NAME=DIR` or `DIR`; a folder whose own name holds `=` is taken as it is."""
+    name, equals, folder = text.partition("=")
+    if not text.strip() or (equals and not folder):
+        raise UsageError(f"--data-dir '{text}' names no directory", "DIR or NAME=DIR", "Give a directory.")
+    if not equals or Path(text).expanduser().exists():
+        return None, Path(text).expanduser()
+    check_task(name)
+    return name, Path(folder).expanduser()

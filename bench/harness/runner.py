@@ -1,4 +1,4 @@
-"""Runs a plan cell by cell: skips what is done, records every end, and never lets one cell stop the others."""
+"""Runs a plan run by run: skips what is done, records every end, and never lets one cell stop the others."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from json import dumps
 from pathlib import Path
 
 from msgspec import structs
 
-from bench.core import errors
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.harness import failures
 from bench.harness.initial_record import initial_record
 from bench.harness.plan_text import notes
-from bench.harness.planner import Cell, Plan
+from bench.harness.planner import Plan, PlannedRun
 from bench.harness.progress import Progress, make_progress
 from bench.harness.request import Request
 from bench.records import record
@@ -37,47 +35,28 @@ class Preempted(BaseException):
     """SIGTERM arrived: the scheduler wants the machine back."""
 
 
-def execute(plan: Plan, request: Request, *, json: bool = False, verbose: bool = False) -> int:
-    """Run everything, print the table, return the exit code.
+def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
+    """Run a plan, and yield each run's record as soon as it has ended.
 
-    Records are the result: whatever ends this, cells that were finished stay finished.
-
-    Raises:
-        EnvironmentProblem: the folder of records cannot be made.
-    """
-    records: list[Record] = []
-    interrupted = 0
-    try:
-        for made in train(plan, request, verbose=verbose):
-            records.append(made)
-    except KeyboardInterrupt:
-        interrupted = errors.INTERRUPTED
-    except Preempted:
-        interrupted = errors.PREEMPTED
-    _report(plan, request, records, as_json=json)
-    if interrupted:
-        return interrupted
-    return errors.SOME_FAILED if plan.broken or any(r.state != "done" for r in records) else errors.OK
-
-
-def train(plan: Plan, request: Request, *, verbose: bool = False) -> Generator[Record]:
-    """Every cell's record as soon as it has ended; trials of learning rates come first and are not among them.
+    What is done is skipped, and a run that fails never stops the others. Trials of learning rates come first and are
+    not yielded.
 
     Raises:
         EnvironmentProblem: the folder of records cannot be made.
-        KeyboardInterrupt, Preempted: the command is to stop.
+        KeyboardInterrupt, Preempted: the command is to stop; finished runs stay finished.
     """
+    request = plan.request
     make_folder(request.out)
-    progress = make_progress(total=len(plan.cells) + len(plan.trials))
+    progress = make_progress(total=len(plan.runs) + len(plan.trials))
     with progress, _sigterm() as check:
         for line in notes(plan):
             progress.say(line)
         for trial in plan.trials:
             check()
             _once(trial, request, request.out / SELECTION, progress, verbose)
-        for cell in plan.cells:
+        for run in plan.runs:
             check()
-            yield _once(cell, request, request.out, progress, verbose)
+            yield _once(run, request, request.out, progress, verbose)
 
 
 def make_folder(out: Path) -> None:
@@ -92,16 +71,16 @@ def make_folder(out: Path) -> None:
         raise EnvironmentProblem(f"--out {out} cannot be made", str(error), "Give another folder.") from error
 
 
-def _once(cell: Cell, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
-    """The record of a cell: the one that is there, or that of a run now."""
-    folder = record.folder(out, cell.run_id)
+def _once(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
+    """The record of a run: the one that is there, or that of a run now."""
+    folder = record.folder(out, run.run_id)
     there = _existing(folder)
     if there and there.state in FINISHED and not (request.retry and there.state != "done"):
-        progress.finished(cell.spec, there, before=True)
-        return _track(cell, there, folder)
-    progress.begin(cell.spec)
-    made = _run(cell, request, folder, progress.step, verbose)
-    progress.finished(cell.spec, made)
+        progress.finished(run.spec, there, before=True)
+        return _track(run, there, folder)
+    progress.begin(run.spec)
+    made = _train_run(run, request, folder, progress.step, verbose)
+    progress.finished(run.spec, made)
     return made
 
 
@@ -113,17 +92,17 @@ def _existing(folder: Path) -> Record | None:
         return None
 
 
-def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) -> Record:
-    """Train one cell; whatever happens is a state in its record."""
-    made, log = initial_record(cell), folder / failures.LOG
+def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> Record:
+    """Train one run; whatever happens is a state in its record."""
+    made, log = initial_record(run), folder / failures.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
     stop: BaseException | None = None
     try:
-        cell, selection = _chosen(cell, request.out / SELECTION)
+        run, selection = _chosen(run, request.out / SELECTION)
         made = structs.replace(made, selection=selection)
-        whole = _completed(made, cell, _train(cell, folder, tell))
-        record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this cell's failure
+        whole = _completed(made, run, _train(run, folder, tell))
+        record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
         made = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
         stop = stopped(end)
@@ -138,16 +117,16 @@ def _run(cell: Cell, request: Request, folder: Path, tell: Tell, verbose: bool) 
     if stop is not None:
         raise stop
     checkpoint.drop(folder)
-    return _track(cell, made, folder)
+    return _track(run, made, folder)
 
 
-def _completed(made: Record, cell: Cell, result: TrainingResult) -> Record:
+def _completed(made: Record, run: PlannedRun, result: TrainingResult) -> Record:
     """The record of a run that is done, from that of its start."""
     size = made.backbone.parameters
     return structs.replace(
         made,
         state="done",
-        lr=cell.spec.lr,
+        lr=run.spec.lr,
         backbone=structs.replace(made.backbone, parameters=result.backbone_parameters if size is None else size),
         metrics=result.metrics,
         params=result.params,
@@ -162,9 +141,9 @@ def _completed(made: Record, cell: Cell, result: TrainingResult) -> Record:
     )
 
 
-def _track(cell: Cell, made: Record, folder: Path) -> Record:
+def _track(run: PlannedRun, made: Record, folder: Path) -> Record:
     """Mirror a finished run where that is asked and has not been done."""
-    there, kind = made.tracking, cell.spec.track
+    there, kind = made.tracking, run.spec.track
     if kind == "off" or not record.is_done(made):
         return made
     if there and there.kind == kind and not there.error:
@@ -185,30 +164,30 @@ def stopped(end: BaseException) -> BaseException | None:
     return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
-def _train(cell: Cell, folder: Path, tell: Tell) -> TrainingResult:
+def _train(run: PlannedRun, folder: Path, tell: Tell) -> TrainingResult:
     """In this process on one device; in one of its own on several, for Lightning's launcher repeats the command."""
-    if cell.spec.devices > 1:
+    if run.spec.devices > 1:
         from bench.harness import worker
 
-        return worker.run(worker.job(cell), folder, tell)
+        return worker.run(worker.job(run), folder, tell)
     from bench.training.trainer import fit
 
-    gc.collect()  # trainers and modules refer to each other: without it hundreds of cells fill the memory
-    return fit(cell.spec, cell.task, cell.corpus, cell.backbone, directory=folder, tell=tell)
+    gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
+    return fit(run.spec, run.task, run.corpus, run.backbone, directory=folder, tell=tell)
 
 
-def _chosen(cell: Cell, trials: Path) -> tuple[Cell, Selection | None]:
-    """The cell with its learning rate: the best of its trials, which are in their records.
+def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None]:
+    """The run with its learning rate: the best of its trials, which are in their records.
 
     Raises:
         BenchError: no trial ended.
     """
-    if not cell.trials:
-        return cell, None
+    if not run.trials:
+        return run, None
     tried: list[Trial] = []
     best: tuple[float, float] | None = None
     metric = ""
-    for trial in cell.trials:
+    for trial in run.trials:
         rate = trial.spec.lr
         assert rate is not None  # a trial is of one candidate
         there = _existing(record.folder(trials, trial.run_id))
@@ -226,29 +205,9 @@ def _chosen(cell: Cell, trials: Path) -> tuple[Cell, Selection | None]:
             "See the records in selection/; --retry.",
         )
     selection = Selection(
-        trials=tuple(tried), metric=metric, split="holdout", task=cell.trials[0].spec.task, chosen=best[1]
+        trials=tuple(tried), metric=metric, split="holdout", task=run.trials[0].spec.task, chosen=best[1]
     )
-    return replace(cell, spec=cell.spec.with_(lr=best[1])), selection
-
-
-def _report(plan: Plan, request: Request, records: list[Record], *, as_json: bool) -> None:
-    """Table (or JSON) on stdout; counts and the next command on stderr."""
-    states = [r.state for r in records]
-    if as_json:
-        skipped = plan.to_json()["skipped"]
-        sys.stdout.write(dumps({"runs": [one.to_json() for one in records], "skipped": skipped}) + "\n")
-    elif "done" in states:
-        from leaderboard.render.markdown import render
-
-        sys.stdout.write("\n" + render([r for r in records if r.state == "done"]) + "\n")
-    sys.stdout.flush()
-    done, failed = states.count("done"), len(states) - states.count("done")
-    left = len(plan.cells) - len(states)
-    first = next((r.run_id for r in records if r.state == "done"), None)
-    again = [f"{left} not run: the same command goes on"] if left else []
-    again += ["the same command with --retry runs failed ones again"] if failed else []
-    again += [f"next: bench leaderboard --runs {request.out}, bench show {first}"] if first else []
-    sys.stderr.write(" · ".join([f"{done} done, {failed} failed", f"records in {request.out}", *again]) + "\n")
+    return replace(run, spec=run.spec.with_(lr=best[1])), selection
 
 
 @contextmanager
@@ -279,4 +238,4 @@ def _sigterm() -> Generator[Callable[[], None]]:
         signal.signal(signal.SIGTERM, before)
 
 
-__all__ = ["Preempted", "execute", "make_folder", "stopped", "train"]
+__all__ = ["Preempted", "make_folder", "run_plan", "stopped"]

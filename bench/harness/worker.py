@@ -28,20 +28,20 @@ from bench.records.spec import RunSpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.harness.planner import Cell
+    from bench.harness.planner import PlannedRun
 
 JOB, RESULT, ERROR, LOG = "job.json", "result.json", "failure.json", "worker.log"
 STEP = "step "
 """Lines of standard output that begin so carry a step and its loss."""
 
 
-def job(cell: Cell) -> dict[str, Any]:
+def job(run: PlannedRun) -> dict[str, Any]:
     """What the process must know, as JSON values."""
-    data = cell.opened.request
+    data = run.loaded.request
     dirs = [[name, str(folder)] for name, folder in data.dirs]
     request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
-    known = {"spec": cell.spec.to_json(), "task": cell.opened.name, "data_hash": cell.corpus.hash}
-    return {**known, "data": request, "backbone": cell.backbone.to_json()}
+    known = {"spec": run.spec.to_json(), "task": run.loaded.name, "data_hash": run.corpus.hash}
+    return {**known, "data": request, "backbone": run.backbone.to_json()}
 
 
 def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> TrainingResult:
@@ -132,17 +132,18 @@ def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
     from bench.harness.inputs import expand
     from bench.training.trainer import fit
 
-    spec, data = RunSpec.from_json(asked["spec"]), asked["data"]
+    data, backbone = asked["data"], Backbone.from_json(asked["backbone"])
+    spec = RunSpec.from_json(asked["spec"], backbone=type(backbone.config))
     parent = Path(data["parent"]) if data["parent"] else None
     dirs = tuple((name, Path(folder)) for name, folder in data["dirs"])
-    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent}
-    request = DataRequest(**given)
     [(_, task)] = expand([asked["task"]])
+    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent, "config": task.Config(**data["config"])}
+    request = DataRequest(**given)
     corpus = task.open(request)
     if corpus.hash != asked["data_hash"]:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
     tell = _tell if _first() else lambda step, loss: None
-    return fit(spec, task, corpus, Backbone.from_json(asked["backbone"]), directory=folder, tell=tell)
+    return fit(spec, task, corpus, backbone, directory=folder, tell=tell)
 
 
 def end_with_parent(every_s: float = 1.0) -> None:

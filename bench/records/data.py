@@ -74,14 +74,14 @@ class DataRequest:
         data: `auto` takes the first source that answers, in the order directory, hub, embedded.
         dirs: `(name, directory)` from `--data-dir`; name is a task or suite (`glue`, `glue/cola`), or None for all.
         parent: the folder of `BENCH_DATA`, a parent that holds a folder per suite, or None.
-        options: the task's options, `--set task.key=value`, each with its default filled in.
+        config: the task's options, `--set task.key=value`; None: the defaults.
         on_bad: whether a row that cannot be used is an error or left out.
     """
 
     data: Literal["auto", "dir", "hub", "embedded"] = "auto"
     dirs: tuple[tuple[str | None, Path], ...] = ()
     parent: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    config: Any = None
     on_bad: Literal["error", "skip"] = "error"
 
 

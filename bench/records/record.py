@@ -131,7 +131,7 @@ def find(out: Path, prefix: str) -> Record:
         UsageError: no run or several begin so.
         EnvironmentProblem: the one that does cannot be read.
     """
-    todo = f"`bench list runs --out {out}` shows the runs that are there."
+    todo = f"`bench list runs --runs {out}` shows the runs that are there."
     if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
         raise UsageError(f"{prefix!r} is not the beginning of a run id", "a run id is 16 digits of 0-9a-f", todo)
     ids = sorted(p.parent.name for p in out.glob(f"{prefix}*/{FILE}") if _ID.fullmatch(p.parent.name))

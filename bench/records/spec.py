@@ -5,40 +5,74 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
 
-from bench.config.sections import AllocationConfig, PenaltyConfig, SpectraConfig
+from bench.config.options import Config
+from bench.config.sections import (
+    AllocationConfig,
+    BackboneConfig,
+    HeadConfig,
+    MethodConfig,
+    OptimConfig,
+    PenaltyConfig,
+    RuntimeConfig,
+    SpectraConfig,
+    TaskConfig,
+)
+from bench.core import registry
+
+C = TypeVar("C", bound=Config)
 
 PROTOCOL = 2
 """Raised whenever the same specification would give other results."""
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Track = Literal["off", "wandb", "tensorboard", "csv", "mlflow"]
-Option = str | int | float | bool | None
 
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "out", "start"})
-"""Fields that say where and how a run is executed: they do not enter `run_id`, nor does the namespace `runtime`."""
-NAMESPACES = ("method", "task", "backbone", "head", "optim", "penalty", "allocation", "spectra", "runtime")
-"""Keys of `options` in JSON, each a namespace of `--set`."""
-_DEFAULTS = {"penalty": PenaltyConfig, "allocation": AllocationConfig, "spectra": SpectraConfig}
-_OWN = {"method": "method_options", "task": "task_options", "backbone": "backbone_options"}
+"""Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`; nor does
+`options.runtime`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Every option of a run, by namespace: what `--set namespace.key=value` changes."""
+
+    method: MethodConfig = field(default_factory=MethodConfig)
+    task: Config = field(default_factory=TaskConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    allocation: AllocationConfig = field(default_factory=AllocationConfig)
+    spectra: SpectraConfig = field(default_factory=SpectraConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def task_as(self, kind: type[C]) -> C:
+        """Return the task's options as the class that the task declares."""
+        assert isinstance(self.task, kind), f"the task has {type(self.task).__name__}"
+        return self.task
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """Return namespace → key → value."""
+        return {space.name: getattr(self, space.name).to_json() for space in fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One run, completely: method, task, backbone, seed, budget and every option with its default filled in.
+    """One run, completely: method, task, backbone, seed, budget and every option.
 
     Attributes:
         lr: learning rate; None where `select` chooses it.
         select: candidate learning rates.
-        select_on: cell whose held-out train split decides between them.
-        holdout: number of training examples cut off (by seed) and evaluated on instead of dev; 0 evaluates on dev.
-        start: folder of the adapter to start from; its content's hash is the method's option `start`.
-        task_options: options of the task, without those that only say what the examples are (`Corpus.reading`).
-        method_options, head, optim, backbone_options, runtime: the other namespaces of `--set`.
-        allocation, penalty, spectra: namespaces too; empty where rank is uniform, where nothing is penalised, and where
-            spectra are taken as they are by default.
+        select_on: task whose held-out train split decides between them.
+        holdout: number of training examples that are held out (by seed) and evaluated on instead of dev; 0 evaluates on
+            dev.
+        options: the Configs of all namespaces.
+        data_options: options of the task that only say what the examples are (`Dataset.reading`). The hash of the data
+            speaks for them, so they are neither part of the identity nor of the JSON.
+        start: folder of the adapter to start from; the hash of its content is the method's option `start`.
     """
 
     method: str
@@ -54,60 +88,72 @@ class RunSpec:
     batch_size: int = 16
     train_samples: int | None = None
     precision: Precision = "32-true"
-    method_options: Mapping[str, Option] = field(default_factory=dict)
-    head: Mapping[str, Option] = field(default_factory=dict)
-    optim: Mapping[str, Option] = field(default_factory=dict)
-    task_options: Mapping[str, Option] = field(default_factory=dict)
-    backbone_options: Mapping[str, Option] = field(default_factory=dict)
-    allocation: Mapping[str, Option] = field(default_factory=dict)
-    runtime: Mapping[str, Option] = field(default_factory=dict)
     accelerator: str = "auto"
     devices: int = 1
     track: Track = "off"
     out: str = "runs"
     start: str | None = None
-    penalty: Mapping[str, Option] = field(default_factory=dict)
-    spectra: Mapping[str, Option] = field(default_factory=dict)
+    options: RunOptions = field(default_factory=RunOptions)
+    data_options: frozenset[str] = frozenset()
 
     def identity(self) -> dict[str, Any]:
-        """Every field that decides the result, as plain JSON values."""
+        """Return every field that decides the result, as plain JSON values."""
         return deciding(self.to_json())
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
-        """16 hex digits that name this run: the specification, the protocol, the bytes of data and weights."""
+        """Return the 16 hex digits that name this run: specification, protocol, bytes of data and weights."""
         return _digest({**self.identity(), "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
 
     def group_id(self, data_hash: str, weights_hash: str) -> str:
-        """The same without the seed: runs that differ only by seed share it."""
+        """Return the same hash without the seed: runs that differ only by seed share it."""
         identity = self.identity()
         del identity["seed"]
         return _digest({**identity, "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
 
     def with_(self, **changes: Any) -> RunSpec:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
+    def with_options(self, **changes: Config) -> RunSpec:
+        """Return a copy with the Configs of some namespaces replaced."""
+        return replace(self, options=replace(self.options, **changes))
+
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` gives the same RunSpec back."""
-        fields = asdict(self)
-        options = {space: fields.pop(_OWN.get(space, space)) for space in NAMESPACES}
-        options |= {space: {**asdict(kind()), **options[space]} for space, kind in _DEFAULTS.items()}
-        return json.loads(json.dumps({**fields, "options": options}))
+        """Return plain JSON values, from which `from_json` makes an equal RunSpec."""
+        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "data_options"}
+        options = self.options.to_json()
+        options["task"] = {key: value for key, value in options["task"].items() if key not in self.data_options}
+        return {**found, "select": list(self.select), "options": options}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunSpec:
-        """The RunSpec that `to_json` wrote."""
-        options: dict[str, Any] = {_OWN.get(space, space): data["options"][space] for space in NAMESPACES}
-        fields: dict[str, Any] = dict(data) | options | {"select": tuple(data["select"])}
-        del fields["options"]
-        return cls(**fields)
+    def from_json(cls, data: Mapping[str, Any], *, backbone: type[BackboneConfig] | None = None) -> RunSpec:
+        """Make the RunSpec that `to_json` wrote, with the Configs of the registered method, task and backbone.
+
+        Args:
+            data: the JSON values; an option that is missing has its default.
+            backbone: class of the backbone's options; None: that of the registered backbone.
+        """
+        stored = data["options"]
+        classes: dict[str, type[Any]] = {
+            "method": registry.load_config("methods", data["method"]),
+            "task": registry.load_config("tasks", registry.family(data["task"])),
+            "backbone": backbone or registry.load_config("backbones", registry.opener(data["backbone"])),
+            **{one.name: type(getattr(_DEFAULTS, one.name)) for one in fields(RunOptions)[3:]},
+        }
+        task = classes["task"]
+        options = RunOptions(**{space: kind(**stored.get(space, {})) for space, kind in classes.items()})
+        left_out = frozenset(one.name for one in fields(task) if one.name not in stored["task"])
+        given: dict[str, Any] = {**data, "select": tuple(data["select"]), "options": options, "data_options": left_out}
+        return cls(**given)
 
 
-def deciding(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those fields of a specification, as JSON values, that decide the result."""
-    found = {name: value for name, value in fields.items() if name not in NOT_IDENTITY}
-    found["options"] = {space: values for space, values in found["options"].items() if space != "runtime"}
-    return found
+_DEFAULTS = RunOptions()
+
+
+def deciding(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those fields of a specification, as JSON values, that decide the result."""
+    options = {space: values for space, values in spec["options"].items() if space != "runtime"}
+    return {**{name: value for name, value in spec.items() if name not in NOT_IDENTITY}, "options": options}
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Training and evaluation of one run: backbone, method and data in a Lightning Trainer."""
+"""One run: backbone, method and data into a Lightning Trainer; out come scores, ranks, counts and costs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 
 from bench.api import metrics, optimizers
 from bench.api.backbone import Backbone
-from bench.api.batching import Cut
+from bench.api.batching import BatchSplit
 from bench.api.dropout import drops
 from bench.api.method import Method
 from bench.api.running_statistics import moving_statistics
 from bench.api.task import Task
 from bench.backbones import runs
-from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, SpectraConfig
+from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.files import replacing
@@ -75,14 +75,13 @@ def fit(
     with _quiet(), _repeatable():
         memory.reset()
         data, method, network = build(spec, task, corpus, backbone)
-        runtime = RuntimeConfig(**spec.runtime)  # type: ignore[arg-type]
-        cut = Cut(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
+        runtime = spec.options.runtime
+        cut = BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
         curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
         scored = Evaluations(lambda world: _scores(data, method, predictions, world).all)
         file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
         keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
-        looking = SpectraConfig(**spec.spectra)  # type: ignore[arg-type]
-        tracker = SpectrumTracker(looking, steps=data.steps, directory=directory)
+        tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
         trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, scored, tracker, keeper])
         trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()
@@ -137,7 +136,7 @@ def trained(
     """
     with _quiet(), _repeatable():
         data, method, _ = build(spec, task, corpus, backbone)
-        cut = Cut(batch_size=spec.batch_size, world=1, micro=RuntimeConfig(**spec.runtime).micro_batch)  # type: ignore[arg-type]
+        cut = BatchSplit(batch_size=spec.batch_size, world=1, micro=spec.options.runtime.micro_batch)
         _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
     return method.cpu(), data
 
@@ -146,27 +145,26 @@ def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tupl
     """The DataModule, the adapted method and the backbone's parameters before that, the same at every call."""
     seed_everything(spec.seed, workers=True, verbose=False)
     data: Any = task.datamodule(corpus, backbone, spec)
-    head = HeadConfig(**spec.head)  # type: ignore[arg-type]
-    network = backbone.load(task=task.spec, head=head, seed=spec.seed)
+    options = spec.options
+    network = backbone.load(task=task.spec, head=options.head, seed=spec.seed)
     parameters = sum(p.numel() for p in network.parameters())
     kind: type[Method] = registry.load("methods", spec.method)
-    start = {"start": spec.start} if spec.start else {}
     method = kind(
         network,
         task.spec,
-        kind.Config(**{**spec.method_options, **start}),
-        head=head,
-        optim=OptimConfig(**spec.optim),  # type: ignore[arg-type]
+        options.method.changed(start=spec.start) if spec.start else options.method,
+        head=options.head,
+        optim=options.optim,
         lr=spec.lr or 0.0,
         seed=spec.seed,
-        allocation=AllocationConfig(**spec.allocation),  # type: ignore[arg-type]
+        allocation=options.allocation,
     )
     bias = cast("torch.nn.Parameter | None", method.head.bias)  # a deep linear network has none
     if bias is not None and not task.spec.num_classes and task.spec.targets == 1 and task.spec.labelled:
         bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
     method.adapt(data.first_batch())
-    if spec.penalty.get("nuclear"):
-        method.penalties.append(nuclear(method, PenaltyConfig(**spec.penalty)))  # type: ignore[arg-type]
+    if options.penalty.nuclear:
+        method.penalties.append(nuclear(method, options.penalty))
     if not any(p.requires_grad for p in method.parameters()):
         raise UsageError(
             f"{spec.method} has nothing to train here", "head.trainable=false freezes the head", "Let the head train."
@@ -262,7 +260,7 @@ def _barely(ranks: Sequence[LayerRank]) -> list[str]:
     return [f"ΔW barely left its start in {len(still)} of {len(ranks)} layers: ‖ΔW‖₂ < {BARELY:g}, least {least:.1e}"]
 
 
-def _shares(method: Method, cut: Cut) -> list[str]:
+def _shares(method: Method, cut: BatchSplit) -> list[str]:
     """What makes a batch in parts another experiment: statistics of the batch, and masks drawn for it."""
     if cut.world * cut.parts == 1:
         return []

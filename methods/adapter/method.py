@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from methods.common.adapters import AdapterConfig, Adapters
+from bench.config.sections import MethodConfig
+from methods.adapter.config import AdapterConfig
+from methods.common.adapters import Adapters
 
 
 class Adapter(Adapters):
-    """h ← h + Up(act(Down(h))) for the output h (D) of every block (Pfeiffer et al. 2020, arXiv 2005.00247).
+    """Adds a bottleneck after every block (see `AdapterConfig`)."""
 
-    One adapter per block, with bottleneck b = D / reduction, D the block's width or number of channels; Up starts at
-    zero, so the network starts where the backbone is. Trains: Down (b, D), Up (D, b), their biases, and the head.
-    Parameters: Σ over the blocks 2·D·b + b + D, plus head.
-    """
+    Config: ClassVar[type[MethodConfig]] = AdapterConfig
 
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(AdapterConfig):
-        """Defaults of AdapterHub."""
-
-        sweep: bool = False
-        """Evaluate also without the adapters of the first n blocks, for every n: what AdapterDrop is compared with."""
-
-    config: Config
+    config: AdapterConfig
 
     def lowest(self, blocks: int) -> int:
         """Every block has an adapter."""

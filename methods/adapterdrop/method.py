@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from bench.api.method import Batch
-from bench.config.sections import in_range
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
+from methods.adapterdrop.config import AdapterDropConfig
 from methods.adapterdrop.prefix_cache import MIB, Prefix
-from methods.common.adapters import AdapterConfig, Adapters
+from methods.common.adapters import Adapters
 
 STREAM = 2010
 """Keeps the drawn n apart from what else is drawn from seed and step."""
 
 
 class AdapterDrop(Adapters):
-    """h ← h + Up(act(Down(h))) after the blocks from number n on, none before (Rücklé et al. 2021, arXiv 2010.11918).
+    """Adapters that are dropped from the first blocks; equations are in `AdapterDropConfig`."""
 
-    Specialised (`method.n` given): blocks below n have no adapters, and their output is computed once per training
-    example. Robust (none): n ~ U{0, …, L−1} at every step, for the whole batch, so that any n may be chosen afterwards.
-    No gradient reaches the blocks below n. The record holds a curve of the score over every n that the adapters allow.
-    Trains: Down (b, D), Up (D, b) and their biases in each adapted block, and the head.
-    Parameters: Σ over the blocks from n on 2·D·b + b + D, with n = 0 in the robust form, plus head.
-    """
+    Config: ClassVar[type[MethodConfig]] = AdapterDropConfig
 
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(AdapterConfig):
-        """Adapters as in AdapterHub, the robust form."""
-
-        n: int | None = None
-        """Blocks from the bottom that do without adapters; none draws their number anew at every step."""
-        sweep: bool = True
-        """Evaluate for every number of dropped adapters, and keep the curve in the record."""
-
-        cache: bool = True
-        """With a fixed n, compute the frozen blocks once per training example instead of once per epoch."""
-        cache_mib: int = 2048
-        """Host memory per device that this may take; where it needs more, nothing is cached."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            super().__post_init__()
-            in_range("method.n", self.n or 0, 0)
-            in_range("method.cache_mib", self.cache_mib, 0)
-
-    config: Config
+    config: AdapterDropConfig
 
     def lowest(self, blocks: int) -> int:
         """Block n, or in the robust form the first.

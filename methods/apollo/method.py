@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 
-from methods.common.projected import Projected, ProjectedConfig
+from bench.config.sections import MethodConfig
+from methods.apollo.config import APOLLOConfig
+from methods.common.projected import Projected
 from methods.common.projected_adam import APOLLOAdamW
 
 
 class APOLLO(Projected):
-    """W ← W − η·√α·G·diag(s), s_j = ‖N_j‖/‖(P·G)_j‖ (Zhu et al. 2024, arXiv 2412.05270, algorithm 1).
+    """Trains everything with `APOLLOAdamW`; equations are in `APOLLOConfig`."""
 
-    N is Adam's direction for P·G, P (r, d) is Gaussian of variance 1/r on the shorter side d = min(m, n) of the
-    gradient G (m, n), drawn anew every `refresh` steps from seed, matrix and count; j runs over the longer side. The
-    update's norm grows by at most 1 % a step. A convolution's weight counts as (m, n·k·k). Biases, norms, embeddings,
-    the head, and matrices with d ≤ r get plain AdamW. APOLLO-Mini: `rank=1 scale_type=tensor scale=128`.
-    Trains: everything. Parameters: all of backbone and head. The optimiser keeps 2·r·max(m, n) + 1 numbers of a matrix,
-    AdamW 2·m·n.
-    """
+    Config: ClassVar[type[MethodConfig]] = APOLLOConfig
 
-    learning_rate: ClassVar[float] = 4e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
-    scratch_learning_rate: ClassVar[float] = 1e-2
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(ProjectedConfig):
-        """The paper's APOLLO."""
-
-        scale: float = 1.0
-        """α; s is about √(r/d) of what it is without projection, so d/r makes up for that."""
-        scale_type: Literal["channel", "tensor"] = "channel"
-        """A factor for every column, or one for the whole matrix."""
-
-    config: Config
+    config: APOLLOConfig
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
         """AdamW where it is plain, and scaled gradients."""

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.api.method import Batch, Method
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
+from methods.bitfit.config import BitFitConfig
 
 
 class BitFit(Method):
-    """b + Δb for every bias b of the backbone, those of normalisations too (Ben-Zaken et al. 2021, arXiv 2106.10199).
+    """Trains the biases (see `BitFitConfig`)."""
 
-    Trains: the biases and the head. Parameters: Σ biases, plus head. No weight moves: there is no ΔW.
-    """
+    Config: ClassVar[type[MethodConfig]] = BitFitConfig
 
-    learning_rate: ClassVar[float] = 3e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """Which biases."""
-
-        target: str = "all"
-        """Biases that train: all, or a regular expression searched in the names of their layers; query|intermediate is
-        the paper's smaller choice for BERT."""
-
-    config: Config
+    config: BitFitConfig
 
     def adapt(self, batch: Batch) -> None:
         """Freeze all but the chosen biases.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,34 +13,10 @@ from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
 from bench.api.running_statistics import freeze_statistics
-from bench.config.sections import in_range
 from bench.core.errors import UsageError
+from methods.common.config import BottleneckConfig
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """Options of every adapter method; the defaults are AdapterHub's for this placement."""
-
-    reduction: float = 16
-    """Width of the block's output, an image's channels, divided by that of the bottleneck (rounded, at least 1)."""
-    bottleneck: int | None = None
-    """Width b of the bottleneck; none takes it from `reduction`."""
-    activation: Literal["relu", "gelu", "silu"] = "relu"
-    """What lies between the two projections."""
-    dropout: float = 0.0
-    """Dropout rate on what an adapter adds."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        in_range("method.reduction", self.reduction, 1)
-        in_range("method.bottleneck", 1 if self.bottleneck is None else self.bottleneck, 1)
-        in_range("method.dropout", self.dropout, 0, 0.999)
-
-    def inner(self, width: int) -> int:
-        """b for a layer of this width."""
-        return self.bottleneck or max(1, round(width / self.reduction))
 
 
 class Bottleneck(nn.Module):
@@ -53,7 +28,7 @@ class Bottleneck(nn.Module):
     """
 
     def __init__(
-        self, width: int, config: AdapterConfig, generator: torch.Generator, *, channels: bool = False
+        self, width: int, config: BottleneckConfig, generator: torch.Generator, *, channels: bool = False
     ) -> None:
         super().__init__()
         inner = config.inner(width)
@@ -177,4 +152,4 @@ def _uniform(blocks: list[nn.Module]) -> bool:
     return bool(blocks) and min(linear) > 1 and all(shape == shapes[0] for shape in shapes)
 
 
-__all__ = ["AdapterConfig", "Adapters", "Bottleneck", "find_blocks"]
+__all__ = ["Adapters", "Bottleneck", "BottleneckConfig", "find_blocks"]

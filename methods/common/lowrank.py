@@ -4,40 +4,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
-from bench.config.sections import in_range
 from bench.spectra import Delta, matricize
 from methods.common.allocation import gradient_rank, share_out
+from methods.common.config import UpdateConfig
 from methods.common.factored import Base, FactoredLinear, matrix
 from methods.common.fused import split
 from methods.common.targets import choose, targets
 
 
-@dataclass(frozen=True, kw_only=True)
-class LowRankConfig:
-    """Options of every low-rank method."""
-
-    target: str = "qv"
-    """Layers that are adapted: qv, attention, all-linear, convolutions, all (linear layers and convolutions), or a
-    regular expression searched in the names of both. qv means all in a network without attention."""
-    dropout: float = 0.0
-    """Dropout rate on the update's input."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        in_range("method.dropout", self.dropout, 0, 0.999)
-
-
 class LowRank(Method):
     """Freezes the backbone and gives each target layer the `FactoredLinear` that `layer` builds."""
 
-    allocates: ClassVar[bool] = True
     rank_step: int = 1
     """Ranks are multiples of it."""
     _unspent = 0
@@ -176,4 +159,4 @@ def orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return q if rows >= columns else q.mT
 
 
-__all__ = ["Base", "FactoredLinear", "LowRank", "LowRankConfig", "matrix", "orthogonal", "replace", "targets"]
+__all__ = ["Base", "FactoredLinear", "LowRank", "UpdateConfig", "matrix", "orthogonal", "replace", "targets"]

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
 from bench.api.method import Batch
-from bench.config.sections import in_range
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import matricize
+from methods.common.config import ProjectedConfig
 from methods.full.method import Full
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 """Layers whose weights are matrices (m, n), a convolution's (m, n·k·k). An embedding is a table and none of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProjectedConfig:
-    """Options of every such optimiser."""
-
-    rank: int = 16
-    """r, dimensions of the subspace; matrices whose shorter side is not longer than r get plain AdamW."""
-    refresh: int = 200
-    """Steps after which a new subspace is taken; the moments stay as they are."""
-    scale: float = 1.0
-    """α of the update, in which biases, norms, embeddings and the head, on plain AdamW, have no part."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        in_range("method.rank", self.rank, 1)
-        in_range("method.refresh", self.refresh, 1)
-        in_range("method.scale", self.scale, 0)
-
-
 class Projected(Full):
     """Trains everything; the matrices of the backbone are in an optimiser group that names a rank."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"text", "image", "vector"})
-    Config: ClassVar[type[ProjectedConfig]] = ProjectedConfig  # type: ignore[assignment] - Full's has no options
+    Config: ClassVar[type[MethodConfig]] = ProjectedConfig
     config: Any
 
     def adapt(self, batch: Batch) -> None:

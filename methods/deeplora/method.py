@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Peft
-from bench.config.sections import in_range
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from methods.common import peft
-from methods.common.lowrank import Base, FactoredLinear, LowRank, LowRankConfig, matrix, orthogonal
+from methods.common.lowrank import Base, FactoredLinear, LowRank, matrix, orthogonal
+from methods.deeplora.config import DeepLoRAConfig
 
 
 class DeepLoRA(LowRank):
-    """ΔW = W_L·…·W_1, each factor orthogonal times ε (Yaras, Wang, Balzano, Qu 2024, arXiv 2406.04112).
+    """Adds a product of three or more factors to frozen layers; equations are in `DeepLoRAConfig`."""
 
-    `form=full`: W_1 (w, n), W_2 … W_{L−1} (w, w), W_L (m, w), with w = rank, or max(m, n) for `rank=none`.
-    `form=compressed`: ΔW = Left·W̃_L·…·W̃_1·Rightᵀ with W̃_l = ε·I (r, r); Left (m, r) and Right (n, r) are
-    orthonormal and come from the gradient of one evaluation-mode batch; they learn at γ times the learning rate.
-    A convolution is the matrix (out, in·k·k), n = in·k·k.
-    The overparametrised product finds updates of low rank by itself: see the rank used beside the nominal one.
-    Trains: the factors and the head. Parameters: full Σ w·(m + n) + (L−2)·w², compressed Σ r·(m + n) + L·r²
-    (L·r² for γ=0), plus head.
-    """
+    Config: ClassVar[type[MethodConfig]] = DeepLoRAConfig
 
-    learning_rate: ClassVar[float] = 3e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LowRankConfig):
-        """Defaults of the paper, but for Adam's epsilon and the learning rate: see docs/results.md."""
-
-        rank: int | None = 8
-        """Width w of the factors (full form; none: max(m, n)), or r = 2k of the compressed form."""
-        form: Literal["full", "compressed"] = "full"
-        """The factors as they are, or projected on the subspace in which they move."""
-        depth: int = 3
-        """Number of factors L, at least 2."""
-        init_scale: float = 1e-3
-        """ε: every factor starts as an orthogonal matrix times ε."""
-        gamma: float = 1e-2
-        """Learning rate of Left and Right relative to the inner factors' (compressed form); 0 freezes them."""
-
-        def __post_init__(self) -> None:
-            """Refuse what the equations do not define."""
-            super().__post_init__()
-            in_range("method.rank", 1 if self.rank is None else self.rank, 1)
-            in_range("method.depth", self.depth, 2)
-            in_range("method.init_scale", self.init_scale, 0)
-            in_range("method.gamma", self.gamma, 0)
-            if self.form == "compressed" and (self.rank is None or self.rank % 2):
-                raise UsageError(
-                    f"method.rank={self.rank}: the compressed form needs an even rank",
-                    "r = 2k, k directions of the gradient for either side",
-                    "Use an even rank, or method.form=full.",
-                )
-
-    config: Config
+    config: DeepLoRAConfig
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers; the compressed form looks at one gradient first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,42 +14,19 @@ from torch.overrides import TorchFunctionMode
 
 from bench.api.dropout import set_dropout
 from bench.api.method import Batch
-from bench.config.sections import in_range
+from bench.config.sections import MethodConfig
+from methods.dropout.config import DropoutConfig
 from methods.full.method import Full
 
 
 class Dropout(Full):
-    """h ↦ b ⊙ h/θ in training, b_i ~ Bernoulli(θ), θ = 1 − rate, at every dropout of the network and before the head.
-
-    For a product U·Vᵀ with dropout on the k numbers between its factors, the expected squared error is that of U·Vᵀ
-    and λ·Σ‖u_i‖²‖v_i‖², λ = (1 − θ)/θ: at its least λ/k times the squared nuclear norm (Cavazza et al. 2018, arXiv
-    1710.05092; Mianjy et al. 2018, arXiv 1806.09777). Masks are drawn for the batch as a device gets it: how it is cut
-    over devices and micro batches changes them.
-    A second head, the probe, learns from the features as evaluation sees them, and no gradient of it reaches the
-    network; its scores on dev, `probe_…`, are taken during training too. It costs a second forward pass.
-    Trains: everything, and the probe. Parameters: all of backbone and head, and another head.
-    ΔW = W(t) − W(0) of every linear layer.
-    """
+    """Trains everything with one dropout rate; equations are in `DropoutConfig`."""
 
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(Full.Config):
-        """As BERT and ViT were trained."""
+    Config: ClassVar[type[MethodConfig]] = DropoutConfig
 
-        rate: float = 0.1
-        """Chance that a number is dropped, 1 − θ; it takes the place of backbone.dropout and head.dropout."""
-        probe: bool = True
-        """Train the linear probe beside the head."""
-        evaluations: int = 10
-        """How many times dev is evaluated on the way."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("method.rate", self.rate, 0, 0.999)
-            in_range("method.evaluations", self.evaluations, 0)
-
-    config: Config  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: DropoutConfig
 
     def adapt(self, batch: Batch) -> None:
         """Set every dropout, once on every number: features that leave the network through one need none behind it."""

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
+from bench.config.sections import MethodConfig
 from bench.spectra import Delta, matricize
+from methods.full.config import FullConfig
 
 
 class Full(Method):
-    """The reference every other method is held against.
+    """Trains everything; ΔW is the difference from the start (see `FullConfig`)."""
 
-    Trains: everything. Parameters: all of backbone and head.
-    ΔW = W(t) − W(0) of every linear layer and convolution, by its matricisation (out, in·k·k), its rank limited by its
-    shape alone.
-    """
-
-    learning_rate: ClassVar[float] = 1e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
-    scratch_learning_rate: ClassVar[float] = 1e-3
     saves_adapter: ClassVar[bool] = False
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "asked"
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """No options."""
-
-    config: Config
+    Config: ClassVar[type[MethodConfig]] = FullConfig
 
     def adapt(self, batch: Batch) -> None:
         """Keep the weights as they were, on the CPU, to measure ΔW at the end."""

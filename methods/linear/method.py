@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from bench.api.method import Batch, Method
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
+from methods.linear.config import LinearConfig
 
 FLOOR = 0.01
 """Least deviation of a feature, relative to the root mean square over features: one that hardly varies in the first
@@ -17,25 +18,11 @@ batch may vary later."""
 
 
 class Linear(Method):
-    """What the pretrained features are worth without any adaptation: the floor of every comparison.
+    """Trains the head on frozen features (see `LinearConfig`)."""
 
-    With `standardise` the head sees (h − μ)/σ, μ and σ of each feature over the first global batch: then SGD's progress
-    says what the features hold, and not how large they are. MAE's linear probing has a BatchNorm without scale and
-    shift there (He et al. 2021, arXiv 2111.06377, A.1), whose statistics would depend on how a batch is cut.
-    Trains: the head. Parameters: head.
-    """
+    Config: ClassVar[type[MethodConfig]] = LinearConfig
 
-    learning_rate: ClassVar[float] = 1e-2
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-3, 1e-2, 3e-2)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """What the head sees."""
-
-        standardise: bool = False
-        """Shift and scale each feature by its mean and deviation over the first global batch."""
-
-    config: Config
+    config: LinearConfig
     mean: Tensor
     deviation: Tensor
 

@@ -4,76 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from bench.api.method import Batch, Peft
 from bench.api.peft import PeftFolder
-from bench.config.sections import in_range
-from bench.core.errors import UsageError
+from bench.config.sections import MethodConfig
 from methods.common import peft as peft_format
-from methods.common.lowrank import Base, FactoredLinear, LowRank, LowRankConfig, matrix
+from methods.common.lowrank import Base, FactoredLinear, LowRank, matrix
 from methods.lora import peft as peft_start
+from methods.lora.config import LoRAConfig
 from methods.lora.layer import STARTS, LoRALinear, principal
 
 
 class LoRA(LowRank):
-    """W + s·B·A with s = α/r (Hu et al. 2021, arXiv 2106.09685).
+    """Adds s·B·A to frozen layers; equations and variants are in `LoRAConfig`."""
 
-    A (r, n) starts Kaiming-uniform with a=√5, B (m, r) at zero, so the network starts where the backbone is. Options:
-    rsLoRA, `scaling=rank-stabilized`: s = α/√r (Kalajdzievski 2023, arXiv 2312.03732).
-    PiSSA, `init=pissa`: with W ≈ U_r·S_r·V_rᵀ, B₀ = U_r·√(S_r/s), A₀ = √(S_r/s)·V_rᵀ and the frozen residual
-    W − s·B₀·A₀ (Meng et al. 2024, arXiv 2404.02948, section 3); ΔW = s·(B·A − B₀·A₀), of rank up to 2r.
-    DoRA, `dora=true`: W' = g ⊙ V by rows, V = W + s·B·A, g = μ/‖V‖, where μ (m,) starts at ‖W‖ and the norm is constant
-    in the backward pass (Liu et al. 2024, arXiv 2402.09353, eq. 5 and section 4.3); ΔW = W' − W, of any rank.
-    A convolution is the matrix (out, in·k·k) on its patches, n = in·k·k: A (r, in, k, k) is one like it, B one of 1×1.
-    LoRA+, `lr_ratio`: B learns at that multiple of the learning rate (Hayou et al. 2024, arXiv 2402.12354).
-    Trains: A, B, with DoRA μ, and the head. Parameters: Σ over target layers r·(m + n), with DoRA + m, plus head.
-    """
+    Config: ClassVar[type[MethodConfig]] = LoRAConfig
 
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LowRankConfig):
-        """Defaults of the paper's RoBERTa setting."""
-
-        rank: int = 8
-        """r, the inner width of BA."""
-        alpha: float = 16.0
-        """Numerator of the scale α/r."""
-        init: Literal["kaiming", "normal", "pissa"] = "kaiming"
-        """Start of A: kaiming as in the LoRA paper, N(0, 1) as the Deep LoRA paper's baseline, or with B, pissa, the
-        weight's r principal singular directions."""
-        scaling: Literal["standard", "rank-stabilized", "none"] = "standard"
-        """Scale of BA: standard is α/r, rank-stabilized rsLoRA's α/√r, none 1, as the Deep LoRA paper's baseline."""
-        dora: bool = False
-        """Train the length of every row of the weight apart from its direction, which BA changes."""
-        lr_ratio: float = 1.0
-        """Learning rate of B relative to A's; LoRA+ recommends more than 1."""
-        start: str | None = None
-        """Folder of a LoRA adapter of peft to start from, which then decides rank, alpha, target, scaling and dora."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            super().__post_init__()
-            in_range("method.rank", self.rank, 1)
-            for name in ("alpha", "lr_ratio"):
-                value = getattr(self, name)
-                if not value > 0:
-                    raise UsageError(f"method.{name}={value:g}", "at 0 or below B·A cannot learn", "Give more than 0.")
-
-        def scale(self, rank: int) -> float:
-            """Factor on BA of a layer of that rank."""
-            return {"standard": self.alpha / rank, "rank-stabilized": self.alpha / math.sqrt(rank)}.get(
-                self.scaling, 1.0
-            )
-
-    config: Config
+    config: LoRAConfig
 
     def prepare(
         self,

@@ -4,49 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
 from bench.api.method import Batch, Method
-from bench.config.sections import in_range
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common.lowrank import replace
+from methods.lowrank.config import LowRankConfig
 from methods.lowrank.factors import LAYERS, Factors, Layer, why_whole
 
 
 class LowRankTraining(Method):
-    """W = U·V, U (m, r) and V (r, n), instead of W (m, n) (Khodak et al. 2021, arXiv 2105.01029).
+    """Replaces layers by products U·V; equations are in `LowRankConfig`."""
 
-    U and V start as U_r·√S_r and √S_r·V_rᵀ of the layer's own starting weight, which is then gone: the network is
-    smaller in training and after it. A convolution counts as (m, n·k·k) and becomes two. Layers where that saves
-    nothing, r·(m + n) ≥ m·n, stay whole, as do grouped and transposed convolutions; the record names them.
-    Trains: everything that is left. Parameters: backbone − Σ m·n + Σ r·(m + n) over the layers taken, plus head.
-    ΔW = U·V − U(0)·V(0), of rank up to 2r.
-    """
-
-    learning_rate: ClassVar[float] = 3e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
-    needs: ClassVar[frozenset[str]] = frozenset({"text", "image", "vector"})
     saves_adapter: ClassVar[bool] = False
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """Rank and layers."""
+    Config: ClassVar[type[MethodConfig]] = LowRankConfig
 
-        rank: int = 16
-        """r, the inner width of every product."""
-        target: str = "all"
-        """Layers that become products: all linear layers and convolutions of the backbone, or a regular expression
-        searched in their names."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("method.rank", self.rank, 1)
-
-    config: Config
+    config: LowRankConfig
 
     def adapt(self, batch: Batch) -> None:
         """Put products in the layers' places.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,76 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch
-from bench.config.sections import in_range
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from methods.full.method import Full
 from methods.mae import masks
+from methods.mae.config import MAEConfig
 from methods.mae.decoder import Decoder
 from methods.mae.encoder import Encoder
 from methods.mae.objective import normalise, patchify, uniformity
 
 
 class MAE(Full):
-    """L = mean over masked patches i of ‖p̂_i − p_i‖² / n, p_i the n normalised pixels (He et al., arXiv 2111.06377).
+    """Pretrains a vision transformer by reconstruction; equations are in `MAEConfig`."""
 
-    The transformer encodes the visible patches alone, with its class and register tokens; a light decoder gets what it
-    made of them, a learned token for every masked patch, and positions of its own. Which patches are masked follows
-    from seed, step and example; evaluation masks the same ones every time. With `uniformity` λ > 0, U-MAE's term
-    λ · mean over pairs (x, x') of the batch, x = x' among them, of (f(x)ᵀf(x'))² is added (Zhang et al., arXiv
-    2210.08344), f(x) the pooled features of the visible patches over their length: it counters features that collapse
-    into few dimensions.
-
-    Where the task has labels, the head learns at the same time from the features of whole images, and no gradient of it
-    reaches the transformer: an online linear probe, whose score is the primary one. `reconstruction` is L on dev.
-    Trains: backbone, decoder, and the head by itself. Parameters: those of backbone and head, and of a decoder of width
-    d and depth l between D and n: d·(D + 2) + l·(12·d² + 13·d) + 2·d + n·(d + 1).
-    """
-
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-    scratch_learning_rate: ClassVar[float] = 1e-3
-    needs: ClassVar[frozenset[str]] = frozenset({"image"})
-    supervised: ClassVar[bool] = False
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(Full.Config):
-        """Masks of He et al., and a decoder for small images."""
+    Config: ClassVar[type[MethodConfig]] = MAEConfig
 
-        mask_ratio: float = 0.75
-        """Share of patches that are masked, rounded to whole ones."""
-        decoder_width: int = 64
-        """Width of the decoder, a multiple of 4 and of its heads."""
-        decoder_depth: int = 1
-        """Blocks of the decoder."""
-        decoder_heads: int = 4
-        """Attention heads of the decoder."""
-        norm_pixels: bool = True
-        """Predict pixels less their patch's mean, over its deviation; false, better for 2×2 patches: as they are."""
-        uniformity: float = 0.0
-        """λ of U-MAE's term, 1e-2 in its paper. It compares all images of a batch, which then cannot be cut."""
-        probe_lr_ratio: float = 10.0
-        """Learning rate of the probe over that of the rest."""
-        evaluations: int = 4
-        """How many times dev is evaluated on the way."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("method.mask_ratio", self.mask_ratio, 0, 1)
-            in_range("method.decoder_depth", self.decoder_depth, 1)
-            in_range("method.decoder_heads", self.decoder_heads, 1)
-            in_range("method.decoder_width", self.decoder_width, 4)
-            in_range("method.uniformity", self.uniformity, 0)
-            in_range("method.probe_lr_ratio", self.probe_lr_ratio, 0)
-            in_range("method.evaluations", self.evaluations, 0)
-            if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
-                raise UsageError(
-                    f"method.decoder_width={self.decoder_width} with method.decoder_heads={self.decoder_heads}",
-                    "the width must be a multiple of 4, for its positions, and of the heads",
-                    "Change one of them.",
-                )
-
-    config: Config  # type: ignore[assignment]
+    config: MAEConfig
 
     def adapt(self, batch: Batch) -> None:
         """Find the transformer, build the decoder, from the seed alone, and keep W(0)."""

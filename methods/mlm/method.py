@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch
-from bench.config.sections import in_range
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.core.random import uniform
 from methods.full.method import Full
+from methods.mlm.config import MLMConfig
 from methods.mlm.head import MLMHead
 from methods.mlm.masking import DRAWS, mask_tokens
 
@@ -23,53 +23,15 @@ STATISTICS = 3
 
 
 class MLM(Full):
-    """Recover the 15 % of tokens that were selected (BERT, Devlin et al. 2018, arXiv 1810.04805).
+    """Pretrains a text encoder on masked tokens; equations are in `MLMConfig`."""
 
-    loss = mean over examples of the mean over the example's selected tokens of −log p(token | the masked text), with
-    p = softmax(W·LayerNorm(GELU(A·h + a)) + b) where W (V, E) are the word embeddings themselves. BERT takes the mean
-    over all tokens of a batch at once; a mean of means is the same for every device and micro batch without asking the
-    others for their counts. Selection is a function of seed, step and example; held-out masks never change.
-    A linear probe on the detached pooled features learns the task's labels beside it, where it has some: from masked
-    text, but it is scored on whole text. Nothing flows back from it.
-    Trains: everything but a pooler, which hidden words say nothing of. Parameters: those of the backbone, D·E + 3·E + V
-    for A, a, LayerNorm and b, and the probe's.
-    """
-
-    learning_rate: ClassVar[float] = 1e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
-    needs: ClassVar[frozenset[str]] = frozenset({"text"})
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-    supervised: ClassVar[bool] = False
     primary: ClassVar[tuple[str, ...]] = ("mlm_loss",)
     higher_is_better: ClassVar[bool] = False
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config(Full.Config):
-        """BERT's choices."""
+    Config: ClassVar[type[MethodConfig]] = MLMConfig
 
-        rate: float = 0.15
-        """Share of the tokens that are selected."""
-        random_share: float = 0.1
-        """Share of the selected that become a random token."""
-        keep_share: float = 0.1
-        """Share of the selected that stay as they are; the others are masked."""
-        probe: bool = True
-        """Train a linear probe beside it where the task has labels."""
-        probe_lr_ratio: float = 100.0
-        """Learning rate of the probe relative to the network's."""
-        evaluations: int = 4
-        """Evaluations on held-out text during training, evenly spaced."""
-
-        def __post_init__(self) -> None:
-            """Check ranges."""
-            in_range("method.rate", self.rate, 0.001, 0.999)
-            in_range("method.random_share", self.random_share, 0, 1)
-            in_range("method.keep_share", self.keep_share, 0, 1)
-            in_range("method.random_share + method.keep_share", self.random_share + self.keep_share, 0, 1)
-            in_range("method.probe_lr_ratio", self.probe_lr_ratio, 1e-6)
-            in_range("method.evaluations", self.evaluations, 1)
-
-    config: Config  # type: ignore[assignment]
+    config: MLMConfig
     backbone: Any
 
     def adapt(self, batch: Batch) -> None:

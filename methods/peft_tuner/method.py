@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method, Peft
-from bench.config.peft_options import PREFIX, tuner
+from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common import peft
 from methods.peft_tuner import layers
+from methods.peft_tuner.config import PREFIX, PeftTunerConfig
 
 BARE = "base_model.model."
 """Where peft's wrapper holds the network."""
@@ -35,25 +35,24 @@ class Adapted:
     base: nn.Module
 
 
-class Bridge(Method):
-    """W' = W changed by one of peft's tuners, such as VeRA's W + Λ_b·B·Λ_d·A, with IA³'s gains or OFT's rotations.
+class PeftTuner(Method):
+    """Adapts layers by one of peft's tuners; the equations are in `PeftTunerConfig`."""
 
-    The tuner computes, starts and merges as in peft itself; where it can merge, ΔW = W' − W is taken from that, in
-    float64. Trains: what peft marks as trained, and the head. Parameters: as counted by peft, plus head.
-    """
-
-    learning_rate: ClassVar[float] = 3e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
+    Config: ClassVar[type[MethodConfig]] = PeftTunerConfig
+    config: PeftTunerConfig
     tuner: ClassVar[str]
     _notes: Sequence[str] = ()
 
     @classmethod
     @cache
-    def of(cls, name: str) -> type[Bridge]:
-        """The method of one tuner; its options are peft's, as `bench.config.peft_options` reads them."""
-        found = [(o.name, Any, dataclasses.field(default=o.default)) for o in tuner(name).options]
-        config = dataclasses.make_dataclass("Config", found, frozen=True, kw_only=True)
-        return type("Bridge", (cls,), {"Config": config, "tuner": name, "__doc__": cls.__doc__})
+    def of(cls, tuner: str) -> type[PeftTuner]:
+        """Make the method of one tuner.
+
+        Raises:
+            UsageError: there is no such tuner, or it cannot run here.
+            EnvironmentProblem: peft is not installed.
+        """
+        return type("PeftTuner", (cls,), {"Config": PeftTunerConfig.of(tuner), "tuner": tuner, "__doc__": cls.__doc__})
 
     def adapt(self, batch: Batch) -> None:
         """Wrap the network with peft; torch's generator, from which tuners draw, is seeded for it.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from bench.api.task import TaskSpec
-from bench.config.sections import TaskConfig, in_range
+from bench.config.options import option
+from bench.config.sections import TaskConfig
 from bench.core.errors import DataProblem, UsageError
 from bench.records.data import Corpus, DataRequest
 from tasks.corpus.docstrings import KINDS
@@ -24,31 +25,32 @@ HUB = {"config": None, "split": "train", "column": "text", "revision": "main"}
 """Options that belong to `task.hub`, and their defaults."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusConfig(TaskConfig):
     """What a passage is, which of them are held out, and where on the hub they are."""
 
-    unit: Literal["paragraph", "line"] = "paragraph"
-    """A passage is the text between two blank lines, or a line; docstrings are passages as they are."""
-    validation: str = "0.1"
-    """Share of the passages that is held out, or a folder, a file, or a split of the hub's data set to evaluate on."""
-    split_seed: int = 0
-    """Draws that share, whatever the run's seed: all runs and seeds are scored on the same passages."""
-    hub: str | None = None
-    """Id of a data set on the hub, such as Salesforce/wikitext, or the folder of one."""
-    config: str | None = None
-    """Its configuration, such as wikitext-2-raw-v1."""
-    split: str = "train"
-    """Its split to train on."""
-    column: str = "text"
-    """Its column of texts."""
-    revision: str = "main"
-    """Its branch, tag or commit; a full commit that was read before needs no network."""
+    unit: Literal["paragraph", "line"] = option(
+        "paragraph",
+        "A passage is the text between two blank lines, or a line; docstrings are passages as they are.",
+    )
+    validation: str = option(
+        "0.1",
+        "Share of the passages that is held out, or a folder, a file, or a split of the hub's data set to evaluate on.",
+    )
+    split_seed: int = option(
+        0,
+        "Draws that share, whatever the run's seed: all runs and seeds are scored on the same passages.",
+        at_least=0,
+    )
+    hub: str | None = option(None, "Id of a data set on the hub, such as Salesforce/wikitext, or the folder of one.")
+    config: str | None = option(None, "Its configuration, such as wikitext-2-raw-v1.")
+    split: str = option("train", "Its split to train on.")
+    column: str = option("text", "Its column of texts.")
+    revision: str = option("main", "Its branch, tag or commit; a full commit that was read before needs no network.")
 
     def __post_init__(self) -> None:
         """Check ranges, and that options of the hub have one."""
-        TaskConfig.__post_init__(self)  # `super()` does not find its way through slots
-        in_range("task.split_seed", self.split_seed, 0)
+        super().__post_init__()
         if (share := self.share) is not None and not 0 < share < 1:
             known = "a share between 0 and 1, or where to find texts"
             raise UsageError(f"task.validation={self.validation}", known, "Change it.")
@@ -94,7 +96,7 @@ class TextCorpus(TextTask):
             UsageError: two sources are named, or `--data hub` without one.
             DataProblem: nothing is there, it holds no text, or a passage is not UTF-8; the error names file and line.
         """
-        config = CorpusConfig(**request.options)
+        config = request.config or CorpusConfig()
         if config.hub is not None and (self.path or request.data in ("dir", "embedded")):
             other = f"corpus:{self.path}" if self.path else f"--data {request.data}"
             raise UsageError("two sources of text", f"task.hub={config.hub} and {other}", "Leave one of them out.")

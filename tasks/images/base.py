@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.task import Task
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.records.data import Corpus
 
 if TYPE_CHECKING:
@@ -16,22 +16,28 @@ if TYPE_CHECKING:
     from bench.records.spec import RunSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
-    """What pictures are made into."""
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(Config):
+    """Size, channels and augmentation of the images."""
 
-    size: int | None = None
-    """Pictures become size × size: the shorter side is resized to it, the centre cut out; none leaves them as they are,
-    and all must then be of one size."""
-    mode: Literal["auto", "grey", "rgb"] = "auto"
-    """Channels, to which every picture is converted; auto takes what the first is, and refuses others."""
-    augment: Literal["none", "flip", "crop", "flip-crop", "trivial"] = "none"
-    """What changes pictures in training, each anew in every step: mirrored with chance ½; moved by up to an eighth of
-    the side, zeros coming in; both; TrivialAugmentWide (arXiv 2103.10158)."""
+    namespace: ClassVar[str] = "task"
 
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        in_range("task.size", 1 if self.size is None else self.size, 1, 1024)
+    size: int | None = option(
+        None,
+        "Images become size × size: the shorter side is resized to it and the centre is cut out; none leaves them as "
+        "they are, and all must then have one size.",
+        at_least=1,
+        at_most=1024,
+    )
+    mode: Literal["auto", "grey", "rgb"] = option(
+        "auto",
+        "Channels, to which every image is converted; auto takes those of the first image and refuses others.",
+    )
+    augment: Literal["none", "flip", "crop", "flip-crop", "trivial"] = option(
+        "none",
+        "Augmentation in training, drawn anew in every step: flip mirrors with probability ½; crop moves by up to an "
+        "eighth of the side and pads with zeros; both; TrivialAugmentWide (arXiv 2103.10158).",
+    )
 
 
 class ImageTask(Task):
@@ -56,6 +62,6 @@ class ImageTask(Task):
         from tasks.io.arrays import ArrayDataModule
 
         prepare = preparation(
-            str(spec.task_options["augment"]), corpus.reading["mean"], corpus.reading["std"], spec.seed
+            spec.options.task_as(ImageConfig).augment, corpus.reading["mean"], corpus.reading["std"], spec.seed
         )
         return ArrayDataModule(self.spec, corpus, spec, prepare)

@@ -44,7 +44,7 @@ class Digits(ImageTask):
             raise DataProblem("digits are embedded only", f"--data {request.data} was asked", todo)
         from tasks.images.digits_data import read_digits
 
-        config = ImageConfig(**request.options)
+        config = request.config or ImageConfig()
         train, test, reading = read_digits(config, SHARE, SPLIT)
         corpus = Corpus(
             train=Arrays(*train),

@@ -12,26 +12,30 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.api.task import TaskSpec
-from bench.config.sections import in_range
+from bench.config.options import option
 from bench.core.errors import UsageError
 from bench.records.data import Corpus, DataRequest
 from tasks.images.base import ImageConfig, ImageTask
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ImagesConfig(ImageConfig):
     """Which pictures to score on, too."""
 
-    validation: str = "0.1"
-    """A folder or tar to score on, or the share drawn for it, of every class alike; a share says nothing where the
-    pictures lie below train/ and test/, val/ or validation/."""
-    split_seed: int = 0
-    """Draws that share, whatever the run's seed: all runs and seeds are scored on the same pictures."""
+    validation: str = option(
+        "0.1",
+        "A folder or tar to score on, or the share drawn for it, of every class alike; a share says nothing where "
+        "the pictures lie below train/ and test/, val/ or validation/.",
+    )
+    split_seed: int = option(
+        0,
+        "Draws that share, whatever the run's seed: all runs and seeds are scored on the same pictures.",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        ImageConfig.__post_init__(self)
-        in_range("task.split_seed", self.split_seed, 0)
+        super().__post_init__()
         if (share := share_of(self.validation)) is not None and not 0 < share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a folder", "Change it.")
 
@@ -69,7 +73,7 @@ class Images(ImageTask):
         """
         from tasks.images.own_files import open_own
 
-        config = ImagesConfig(**request.options)
+        config = request.config or ImagesConfig()
         corpus = open_own(self.name, self.place, request, config, share_of(config.validation))
         self.spec = TaskSpec(
             name=self.name,

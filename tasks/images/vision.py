@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from bench.api.task import TaskSpec
+from bench.config.options import option, options_of
 from bench.records.data import Corpus, DataRequest
 from tasks.images.base import ImageConfig, ImageTask
 
@@ -40,7 +41,7 @@ class Known(ImageTask):
         from tasks.images.sources import open_vision
         from tasks.images.vision_schema import KNOWN
 
-        corpus, store = open_vision(KNOWN[self.key], request, self.Config(**request.options))
+        corpus, store = open_vision(KNOWN[self.key], request, request.config or self.Config())
         lossy = "JPEG" in store.facts["formats"]
         return self.settle(corpus, note=f"{self.title} (JPEG)" if lossy else "")
 
@@ -59,11 +60,13 @@ class FashionMNIST(Known):
     title: ClassVar[str] = "Fashion-MNIST"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CIFARConfig(ImageConfig):
     """Pictures of things that can be mirrored and moved."""
 
-    augment: Literal["none", "flip", "crop", "flip-crop", "trivial"] = "flip-crop"
+    augment: Literal["none", "flip", "crop", "flip-crop", "trivial"] = option(
+        "flip-crop", options_of(ImageConfig)["augment"].help
+    )
 
 
 class CIFAR10(Known):

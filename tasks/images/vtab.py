@@ -71,5 +71,5 @@ class VTAB(ImageTask):
         from tasks.images.vtab_schema import vision
 
         task = vision(self.cell)
-        corpus, store = open_vision(task, request, self.Config(**request.options))
+        corpus, store = open_vision(task, request, request.config or self.Config())
         return self.settle(corpus, note=DRAWN if drawn(task, store) else "")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.api.task import Task, TaskSpec
-from bench.config.sections import in_range
+from bench.config.options import Config, option
 from bench.core.errors import UsageError, did_you_mean
 from bench.records.data import Arrays, Corpus, DataRequest
 
@@ -37,41 +37,50 @@ MATRIX, OBSERVED, INPUTS, DEV, NOISE = range(5)
 """What is drawn."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyntheticConfig:
-    """The matrix, and what is told of it."""
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig(Config):
+    """The matrix, and what is observed of it."""
 
-    size: int = 64
-    """n, the matrix's columns: numbers in an input."""
-    outputs: int | None = None
-    """m, its rows: numbers to predict; none makes it square."""
-    rank: int | None = None
-    """r; none takes as many as the spectrum has, or 3."""
-    spectrum: str | None = None
-    """Its singular values, falling, such as 4,3,2,1; none takes r of them, evenly spaced from 1 down to 1/r."""
-    basis: Literal["random", "diagonal"] = "random"
-    """Singular vectors in random directions, or unit vectors, with which the matrix is diagonal."""
-    noise: float = 0.0
-    """Standard deviation of what is added to every number trained on; the numbers of dev have none."""
-    samples: int | None = None
-    """Regression: N, a multiple of the least power of two from n on, which none takes: XᵀX = N·I is then exact."""
-    fraction: float = 0.3
-    """Completion: share of all entries that is told."""
-    repeats: int = 1
-    """Factorisation and completion: how many times each column is an example; a step then averages several draws of
-    what is random in training, such as dropout."""
-    seed: int = 0
-    """Draws all of it, whatever the run's seed."""
+    namespace: ClassVar[str] = "task"
+
+    size: int = option(64, "n, columns of the matrix: numbers in an input.", at_least=2)
+    outputs: int | None = option(None, "m, its rows: numbers to predict; none makes it square.", at_least=2)
+    rank: int | None = option(None, "r; none takes the length of task.spectrum, or 3.", at_least=1)
+    spectrum: str | None = option(
+        None,
+        "Its singular values, falling, such as 4,3,2,1; none takes r of them, evenly spaced from 1 down to 1/r.",
+    )
+    basis: Literal["random", "diagonal"] = option(
+        "random",
+        "Singular vectors in random directions, or unit vectors, with which the matrix is diagonal.",
+    )
+    noise: float = option(
+        0.0,
+        "Standard deviation of the noise on every number trained on; the numbers of dev have none.",
+        at_least=0,
+    )
+    samples: int | None = option(
+        None,
+        "Regression: N, a multiple of the least power of two from n on, which none takes: XᵀX = N·I is then exact.",
+    )
+    fraction: float = option(0.3, "Completion: share of all entries that is observed.", at_least=0, at_most=1)
+    repeats: int = option(
+        1,
+        "Factorisation and completion: how many times each column is an example; a step then averages several draws "
+        "of what is random in training, such as dropout.",
+        at_least=1,
+    )
+    seed: int = option(0, "Draws all of it, whatever the run's seed.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        in_range("task.size", self.size, 2)
-        in_range("task.outputs", self.rows, 2)
-        in_range("task.noise", self.noise, 0)
-        in_range("task.fraction", self.fraction, 0, 1)
-        in_range("task.repeats", self.repeats, 1)
-        in_range("task.seed", self.seed, 0)
-        in_range("task.rank", len(self.values), 1, min(self.rows, self.size))
+        """Check what depends on several options."""
+        super().__post_init__()
+        if len(self.values) > (largest := min(self.rows, self.size)):
+            raise UsageError(
+                f"task.rank={len(self.values)}",
+                f"a matrix of {self.rows}×{self.size} has at most rank {largest}",
+                "Lower it, or raise task.size.",
+            )
         power = 1 << (self.size - 1).bit_length()
         if self.samples is not None and (self.samples < 1 or self.samples % power):
             known = f"inputs of {self.size} numbers are whitened exactly in multiples of {power}"
@@ -144,7 +153,7 @@ class Synthetic(Task):
         """
         from tasks.synthetic import matrices
 
-        config = SyntheticConfig(**request.options)
+        config = request.config or SyntheticConfig()
         self.spec = replace(self.spec, shape=(config.size,), targets=config.rows)
         matrix = matrices.of_spectrum(
             matrices.stream(config.seed, MATRIX),

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bench.api.task import TaskSpec
-from bench.config.sections import TaskConfig, in_range
+from bench.config.options import option
+from bench.config.sections import TaskConfig
 from bench.core.errors import UsageError
 from bench.records.data import Corpus, DataRequest, Example
 from tasks.io.rows import SUFFIXES, unusable
@@ -29,29 +30,31 @@ SHOWN = 8
 """Classes that the line on what was found names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TableConfig(TaskConfig):
     """Which columns, what kind of label, which rows to score on."""
 
-    text: str | None = None
-    """Column of the text; none guesses by name."""
-    text_pair: str | None = None
-    """Column of a second text; guessed only where the first is guessed too."""
-    label: str | None = None
-    """Column of the label; none guesses by name."""
-    kind: Literal["auto", "classification", "regression"] = "auto"
-    """auto: names, and whole numbers of at most 20 values, are classes; other numbers are a scale."""
-    validation: str = "0.1"
-    """A file to score on, or the share of rows drawn for it, of every class alike."""
-    split_seed: int = 0
-    """Draws that share, whatever the run's seed: all runs and seeds are scored on the same rows."""
-    quotes: bool = True
-    """Whether fields may be quoted, as CSV and pandas do; false takes quotes as they stand, as in GLUE's TSV files."""
+    text: str | None = option(None, "Column of the text; none guesses by name.")
+    text_pair: str | None = option(None, "Column of a second text; guessed only where the first is guessed too.")
+    label: str | None = option(None, "Column of the label; none guesses by name.")
+    kind: Literal["auto", "classification", "regression"] = option(
+        "auto",
+        "auto: names, and whole numbers of at most 20 values, are classes; other numbers are a scale.",
+    )
+    validation: str = option("0.1", "A file to score on, or the share of rows drawn for it, of every class alike.")
+    split_seed: int = option(
+        0,
+        "Draws that share, whatever the run's seed: all runs and seeds are scored on the same rows.",
+        at_least=0,
+    )
+    quotes: bool = option(
+        True,
+        "Whether fields may be quoted, as CSV and pandas do; false takes quotes as they stand, as in GLUE's TSV files.",
+    )
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        TaskConfig.__post_init__(self)  # `super()` does not find its way through slots
-        in_range("task.split_seed", self.split_seed, 0)
+        super().__post_init__()
         if (share := number(self.validation)) is not None and not 0 < share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a file", "Change it.")
 
@@ -78,7 +81,7 @@ class Table(TextTask):
             UsageError: an option names a column that is not there.
             DataProblem: no such file, or it is malformed; the error names file and line (of Parquet: row).
         """
-        config = TableConfig(**request.options)
+        config = request.config or TableConfig()
         sources = [Source(self.file, quotes=config.quotes, on_bad=request.on_bad)]
         share = number(config.validation)
         if share is None:

@@ -20,7 +20,7 @@ class TextDataModule(StepDataModule):
     """Feeds one run of one text task."""
 
     def __init__(self, task: TaskSpec, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> None:
-        self.options = TaskConfig(**spec.task_options)  # type: ignore[arg-type]
+        self.options = spec.options.task_as(TaskConfig)
         self.tokenizer = backbone.tokenizer()
         self._key = f"{corpus.hash}{backbone.weights_hash}"
         super().__init__(task, corpus, spec)

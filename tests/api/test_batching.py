@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bench.api.batching import GROUP, Cut, StepBatches
+from bench.api.batching import GROUP, BatchSplit, StepBatches
 from bench.core.errors import UsageError
 
 SIZES = [(64, 16), (50, 16), (17, 16), (16, 16), (5, 16), (1, 4), (333, 4), (40, 1)]
@@ -67,7 +67,7 @@ def test_parts_of_all_devices_make_up_the_batch(world: int, micro: int, size: in
     seen: list[int] = []
     means: list[float] = []
     for rank in range(world):
-        cut = Cut(batch_size=16, rank=rank, world=world, micro=micro)
+        cut = BatchSplit(batch_size=16, rank=rank, world=world, micro=micro)
         assert cut.parts == (16 // world // micro if micro else 1)
         for index in range(cut.parts):
             part, weight = cut.part(batch, index)
@@ -85,6 +85,6 @@ def test_parts_of_all_devices_make_up_the_batch(world: int, micro: int, size: in
 )
 def test_sizes_that_do_not_divide_are_refused(size: int, world: int, micro: int) -> None:
     with pytest.raises(UsageError, match="equal parts") as caught:
-        Cut(batch_size=size, world=world, micro=micro)
+        BatchSplit(batch_size=size, world=world, micro=micro)
     assert str(world) in caught.value.known
     assert caught.value.todo

@@ -6,7 +6,7 @@ import os
 import random
 import string
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from bench.backbones.folder import from_folder
 from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
 from bench.core import registry
 from bench.records.data import Corpus, DataRequest, Example
-from bench.records.spec import RunSpec
+from bench.records.schema import TrainingResult
+from bench.records.spec import RunOptions, RunSpec
 from tasks.text.task import TextTask
 
+SPACES = ("options", "head", "optim", "penalty", "backbone", "allocation", "runtime")
+"""What `Lab.spec` takes: `options` are the method's."""
 ACCELERATOR = os.environ.get("BENCH_TEST_ACCELERATOR", "cpu")
 """Where the runs of contract tests train; `gpu` says whether the methods hold there too."""
 
@@ -84,7 +87,7 @@ def toy(spec: TaskSpec, *, train: int = 34, dev: int = 48) -> Toy:
 class Run:
     """What a run left behind. `start` holds every parameter as it was before the first step."""
 
-    result: dict[str, Any]
+    result: TrainingResult
     losses: list[float]
     data: Any
     method: Method
@@ -102,23 +105,25 @@ class Lab:
 
     def spec(self, method: str, **changes: Any) -> RunSpec:
         """A method's defaults, 20 steps of 16; `options`, `head` and the other namespaces change some."""
-        kind = registry.load("methods", method)
-        spaces = ("options", "head", "optim", "penalty", "backbone", "allocation", "runtime")
-        given = {name: changes.pop(name, {}) for name in spaces}
+        kind = registry.load_config("methods", method)
+        given = {name: changes.pop(name, {}) for name in SPACES}
+        options = RunOptions(
+            method=kind(**given["options"]),
+            task=TaskConfig(),
+            backbone=self.backbone.config.changed(**given["backbone"]),
+            head=HeadConfig(**given["head"]),
+            optim=OptimConfig(**given["optim"]),
+            penalty=PenaltyConfig(**given["penalty"]),
+            allocation=AllocationConfig(**given["allocation"]),
+            runtime=RuntimeConfig(**given["runtime"]),
+        )
         fields: dict[str, Any] = {
             "task": CLASSES.name,
             "lr": kind.learning_rate,
             "max_steps": 20,
             "batch_size": 16,
             "accelerator": ACCELERATOR,
-            "method_options": asdict(kind.Config(**given["options"])),
-            "head": asdict(HeadConfig(**given["head"])),
-            "optim": asdict(OptimConfig(**given["optim"])),
-            "penalty": asdict(PenaltyConfig(**given["penalty"])) if given["penalty"] else {},
-            "task_options": asdict(TaskConfig()),
-            "backbone_options": {**self.backbone.options, **given.backbone},
-            "allocation": asdict(AllocationConfig(**given["allocation"])) if given["allocation"] else {},
-            "runtime": asdict(RuntimeConfig(**given["runtime"])),
+            "options": options,
         }
         return RunSpec(method=method, backbone=self.backbone.name, **fields | changes)
 
@@ -129,7 +134,7 @@ class Lab:
 
     def _backbone(self, spec: RunSpec) -> Backbone:
         """The backbone with the specification's options."""
-        return replace(self.backbone, options=spec.backbone_options)
+        return replace(self.backbone, config=spec.options.backbone)
 
     def run(self, spec: RunSpec, directory: Path | None = None, tell: Callable[[int], None] = lambda step: None) -> Run:
         """Train and evaluate as `bench run` does; `tell` hears every step."""

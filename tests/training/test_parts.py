@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from image_reference import Net, adapted, resnet, vit
 
-from bench.api.batching import Cut
+from bench.api.batching import BatchSplit
 from bench.training.trainer import _shares
 
 
@@ -33,7 +33,7 @@ def test_what_depends_on_the_parts_is_said(
     method: str, network: Callable[[], Net], options: dict[str, Any], said: list[str]
 ) -> None:
     made = adapted(method, network(), **options)
-    whole, cut, spread = Cut(batch_size=8), Cut(batch_size=8, micro=4), Cut(batch_size=8, world=2)
+    whole, cut, spread = BatchSplit(batch_size=8), BatchSplit(batch_size=8, micro=4), BatchSplit(batch_size=8, world=2)
     assert _shares(made, whole) == []
     assert [line.split()[0] for line in _shares(made, cut)] == said
     assert _shares(made, cut) == _shares(made, spread)

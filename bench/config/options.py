@@ -1,0 +1,270 @@
+"""Options: the fields of a Config, with default, help and range in one place, and read from text by their type.
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig(MethodConfig):
+    rank: int = option(8, "r, the inner width of B·A", at_least=1)
+
+LoRAConfig(rank=0)  # UsageError: method.rank=0: it must be at least 1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal, Self
+
+from bench.core.errors import UsageError
+
+Value = str | int | float | bool | None
+"""What an option can hold."""
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_EXPECTED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", None: "none"}
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    used_with: Mapping[str, Sequence[str]] | None = None,
+) -> Any:
+    """Declare a field of a Config.
+
+    Args:
+        default: its default; left out, the option must be given.
+        help: what it does, for `bench show` and error messages.
+        at_least: smallest allowed value; None as a value of the option always passes.
+        at_most: largest allowed value.
+        above: the value must be larger than this.
+        used_with: another option of the Config, and its values with which this one has an effect. With any other value
+            only the default is accepted, since two specifications would otherwise stand for one experiment.
+    """
+    limits = {"at_least": at_least, "at_most": at_most, "above": above, "used_with": used_with or {}}
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of all options: checks the declared limits when it is built.
+
+    Attributes:
+        namespace: what stands before the key in `--set namespace.key=value`; empty where keys stand alone.
+    """
+
+    namespace: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check the declared limits.
+
+        Raises:
+            UsageError: a value is out of range, or has no effect; names the option and what is allowed.
+        """
+        floats = _float_fields(type(self))
+        for field in dataclasses.fields(self):
+            value, limits = getattr(self, field.name), field.metadata
+            name = self.full_name(field.name)
+            if field.name in floats and type(value) is int:  # 16 and 16.0 are one value, and give one run id
+                object.__setattr__(self, field.name, value := float(value))
+            if isinstance(value, int | float) and not _within(value, limits):
+                raise UsageError(f"{name}={value}", _range(limits), "Choose a value in that range.")
+            for other, users in limits.get("used_with", {}).items():
+                if value != field.default and getattr(self, other) not in users:
+                    raise UsageError(
+                        f"{name}={show(value)} has no effect with {self.full_name(other)}={getattr(self, other)}",
+                        f"it is used with {self.full_name(other)} = {', '.join(users)}",
+                        "Leave it out, or choose one of these.",
+                    )
+
+    @classmethod
+    def full_name(cls, key: str) -> str:
+        """Return the key as `--set` takes it: `method.rank`."""
+        return f"{cls.namespace}.{key}" if cls.namespace else key
+
+    def to_json(self) -> dict[str, Value]:
+        """Return every option as a plain JSON value."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def changed(self, **changes: Any) -> Self:
+        """Return a copy with some options changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One field of a Config, described.
+
+    Attributes:
+        type: its type as `--set` reads it: `int`, `float or none`, `mean|cls`.
+        default: None also where `required`.
+        settable: whether a text can give it: its type is made of numbers, texts, true or false, none and literals.
+    """
+
+    name: str
+    type: str
+    default: Value
+    help: str
+    required: bool = False
+
+
+@cache
+def options_of(config: type[Any]) -> dict[str, Option]:
+    """Describe the fields of a Config by name, inherited ones first."""
+    hints = typing.get_type_hints(config)
+    found: dict[str, Option] = {}
+    for field in dataclasses.fields(config):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        found[field.name] = Option(
+            name=field.name,
+            type=describe_type(hints[field.name]),
+            default=None if field.default is dataclasses.MISSING else field.default,
+            help=" ".join(str(field.metadata.get("help", "")).split()),
+            required=required,
+        )
+    return found
+
+
+def build(config: type[Any], given: Mapping[str, Value], *, namespace: str = "") -> Any:
+    """Build a Config from texts, as typed on a command line, or from values.
+
+    Args:
+        config: the class.
+        given: some of its options; a text is read by the option's type, any other value must already fit it.
+        namespace: for messages, where the class does not say its own.
+
+    Raises:
+        UsageError: a value has the wrong type, is out of range, or an option without default is missing.
+    """
+    known, hints = options_of(config), typing.get_type_hints(config)
+    space = namespace or getattr(config, "namespace", "")
+    values: dict[str, Value] = {}
+    for name, one in known.items():
+        full = f"{space}.{name}" if space else name
+        if name not in given:
+            if one.required:
+                raise UsageError(f"{full} has no default", one.help, f"Give it: --set {full}=…")
+            continue
+        try:
+            values[name] = read_value(given[name], hints[name])
+        except ValueError as error:
+            default = "" if one.required else f", default {show(one.default)}"
+            known_text = f"{full}: {one.type}{default}. {one.help}".strip()
+            text = show(given[name])
+            raise UsageError(f"--set {full}={text}: {error}", known_text, "Give a value of that type.") from error
+    return config(**values)
+
+
+def read_value(value: Value, hint: Any) -> Value:
+    """Return the value that a text stands for under a type such as `int | None` or `Literal["a", "b"]`.
+
+    Args:
+        value: a text, or a value that must already be of that type (an int also passes for a float).
+        hint: the type.
+
+    Raises:
+        ValueError: it stands for none; the message says what is expected.
+    """
+    kinds = alternatives(hint)
+    # a text fits `str` whatever it says, so `str` comes last
+    for kind in sorted(kinds, key=lambda kind: kind is str):
+        try:
+            return _read_text(value, kind) if isinstance(value, str) else _check_value(value, kind)
+        except ValueError:
+            continue
+    raise ValueError(f"expected {' or '.join(_say(kind) for kind in kinds)}")
+
+
+def alternatives(hint: Any) -> list[Any]:
+    """List what a type allows: `int`, `float`, `bool`, `str`, None, and one-tuples that hold a literal."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return [(item,) for item in typing.get_args(hint)]
+    if origin in (typing.Union, types.UnionType):
+        return [kind for item in typing.get_args(hint) for kind in alternatives(item)]
+    return [None if hint is type(None) else hint]
+
+
+def describe_type(hint: Any) -> str:
+    """Write a type as help shows it: `int`, `float or none`, `mean|cls`."""
+    literals = [show(kind[0]) for kind in alternatives(hint) if isinstance(kind, tuple)]
+    plain = [kind for kind in alternatives(hint) if not isinstance(kind, tuple)]
+    others = ["none" if kind is None else getattr(kind, "__name__", str(kind)) for kind in plain]
+    return " or ".join([*(["|".join(literals)] if literals else []), *others])
+
+
+def show(value: object) -> str:
+    """Write a value as `--set` takes it."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read_text(text: str, kind: Any) -> Value:
+    if isinstance(kind, tuple):
+        if text != str(kind[0]) and text.lower() != show(kind[0]):
+            raise ValueError
+        return kind[0]
+    if kind is float:
+        return _finite(float(text))
+    if kind is int:
+        return int(text)
+    if kind is str:
+        return text
+    words: dict[str, Value] = {"none": None} if kind is None else dict(_BOOLEANS) if kind is bool else {}
+    if text.lower() not in words:
+        raise ValueError
+    return words[text.lower()]
+
+
+def _check_value(value: Value, kind: Any) -> Value:
+    if isinstance(kind, tuple):
+        fits = value == kind[0] and type(value) is type(kind[0])
+        return value if fits else _refuse()
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(float(value))
+    fits = value is None if kind is None else type(value) is kind
+    return value if fits else _refuse()
+
+
+def _finite(number: float) -> float:
+    return number if math.isfinite(number) else _refuse()
+
+
+def _refuse() -> typing.NoReturn:
+    raise ValueError
+
+
+def _say(kind: Any) -> str:
+    if isinstance(kind, tuple):
+        return show(kind[0])
+    return _EXPECTED.get(kind, f"{getattr(kind, '__name__', kind)} (not settable here)")
+
+
+@cache
+def _float_fields(config: type[Any]) -> frozenset[str]:
+    hints = typing.get_type_hints(config)
+    return frozenset(
+        field.name
+        for field in dataclasses.fields(config)
+        if float in (kinds := alternatives(hints[field.name])) and int not in kinds
+    )
+
+
+def _within(value: float, limits: Mapping[str, Any]) -> bool:
+    low, high, above = limits.get("at_least"), limits.get("at_most"), limits.get("above")
+    return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    low, high, above = limits.get("at_least"), limits.get("at_most"), limits.get("above")
+    lower = f"at least {low:g}" if low is not None else f"more than {above:g}" if above is not None else ""
+    if low is not None and high is not None:
+        return f"it must be between {low:g} and {high:g}"
+    return f"it must be {' and '.join(filter(None, [lower, f'at most {high:g}' if high is not None else '']))}"

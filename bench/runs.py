@@ -1,0 +1,97 @@
+"""The Python API: `bench.run`, `bench.plan` and `bench.load`, and the `Runs` that they return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from bench.core.errors import BenchError
+from bench.env import preflight
+from bench.harness.planner import Plan, make_plan
+from bench.harness.request import make_request
+from bench.records.record import DoneRecord, Record, is_done, load_all
+
+R = TypeVar("R", bound=Record, covariant=True)
+
+
+class Runs(Sequence[R]):
+    """The records of some runs, in order.
+
+        runs = bench.run(methods=["lora", "deeplora"], tasks="glue/rte", seeds=range(3), set={"method.rank": 4})
+        print(runs.table())
+        runs.frame().groupby("method").score.mean()
+        runs[0].ranks
+
+    Attributes:
+        folder: where the records are.
+        problems: files in that folder that are not valid records.
+    """
+
+    def __init__(self, records: Sequence[R], folder: Path, problems: Sequence[BenchError] = ()) -> None:
+        self._records, self.folder, self.problems = tuple(records), folder, tuple(problems)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs[R]: ...
+    def __getitem__(self, index: int | slice) -> R | Runs[R]:
+        if isinstance(index, slice):
+            return Runs(self._records[index], self.folder, self.problems)
+        return self._records[index]
+
+    @property
+    def done(self) -> Runs[DoneRecord]:
+        """Those that finished well."""
+        return Runs([record for record in self if is_done(record)], self.folder, self.problems)
+
+    def table(self) -> str:
+        """Write the leaderboard of these runs as Markdown."""
+        from leaderboard.render.markdown import render
+
+        return render([*self.done])
+
+
+def plan(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Plan:
+    """Plan a grid without training it; the arguments are those of `run`.
+
+    Raises:
+        UsageError: an unknown name, key or value.
+        EnvironmentProblem: nothing of it can run.
+    """
+    return make_plan(make_request(methods=methods, tasks=tasks, **options))
+
+
+def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Runs[Record]:
+    """Train every combination of methods, tasks, backbones, learning rates and seeds, and return their records.
+
+    What is done already is not trained again; an interrupted run goes on.
+
+    Args:
+        methods, tasks: one name or several, as in `bench list methods` and `bench list tasks`.
+        options: keyword arguments of `bench.harness.request.make_request` (`backbones`, `seeds`, `lr`, `data_dir`,
+            `set={"method.rank": 4}`, `out`) and fields of `Request` (`max_steps`, `epochs`, `train_samples`,
+            `batch_size`, `precision`, `accelerator`, `devices`, `track`, `strict`, `retry`).
+
+    Raises:
+        UsageError: an unknown name, key or value.
+        EnvironmentProblem: nothing of it can run.
+    """
+    preflight.check()
+    made = plan(methods, tasks, **options)
+    from bench.harness.runner import run_plan  # imports torch
+
+    return Runs([*run_plan(made)], made.request.out)
+
+
+def load(folder: str | Path = "runs") -> Runs[Record]:
+    """Read every record of a folder; files that are not valid records are in `problems`."""
+    path = Path(folder).expanduser()
+    records, problems = load_all(path)
+    return Runs(records, path, problems)

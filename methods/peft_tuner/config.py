@@ -1,0 +1,135 @@
+"""Any tuner of the installed `peft` that adapts layers: VeRA, IA³, OFT, LoHa and more, with peft's own options."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import typing
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+from bench.config.options import alternatives, option
+from bench.config.sections import MethodConfig
+from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
+
+PREFIX = "peft:"
+UNSUPPORTED = {
+    "adalora": "its ranks are allocated by calls from the training loop: --method adalora makes them",
+    "adaption_prompt": "it is for decoders alone",
+    "poly": "it wants a task with every example",
+    "shadow": "it is for generation",
+    "trainable_tokens": "it trains token embeddings, not layers",
+    "xlora": "it mixes existing adapters",
+}
+"""Tuners that do not adapt the layers of an encoder by themselves, and why; those that learn prompts neither."""
+LEFT_OUT = frozenset(
+    {
+        *("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"),
+        *("modules_to_save", "fan_in_fan_out", "megatron_core"),
+    }
+)
+"""Fields that `target` and the head replace, and those for layers that an encoder does not have."""
+NORMS = r"(?i)(layer_?norm|norm\d?)$"
+TARGET_HELP = (
+    "Layers that are adapted: qv, attention, all-linear, convolutions, all, or a regular expression searched in their "
+    "names; qv means all in a network without attention."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftTunerConfig(MethodConfig):
+    """W' = W changed by one of peft's tuners, such as VeRA's W + Λ_b·B·Λ_d·A, with IA³'s gains or OFT's rotations.
+
+    The tuner computes, starts and merges as in peft itself; where it can merge, ΔW = W' − W is taken from that, in
+    float64. Trains: what peft marks as trained, and the head. Parameters: as counted by peft, plus head.
+    """
+
+    learning_rate: ClassVar[float] = 3e-3
+    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
+    tuner: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    """First paragraph of the docstring that peft gives the tuner."""
+
+    target: str = option("qv", TARGET_HELP)
+
+    @classmethod
+    @cache
+    def of(cls, tuner: str) -> type[PeftTunerConfig]:
+        """Make the options of one tuner from peft's own configuration class. Imports peft.
+
+        Raises:
+            UsageError: there is no such tuner, or it cannot run here; the error lists those that can.
+            EnvironmentProblem: peft is not installed.
+        """
+        known = tuners()
+        if tuner not in known:
+            why = f"{UNSUPPORTED[tuner]}\n" if tuner in UNSUPPORTED else ""
+            raise UsageError(
+                f"{'no' if why else 'unknown'} method '{PREFIX}{tuner}'",
+                f"{why}tuners of the installed peft that adapt layers: {', '.join(sorted(known))}",
+                did_you_mean(tuner, known) or "Write for example --method peft:vera.",
+            )
+        config, model = known[tuner]
+        fields: list[tuple[str, Any, Any]] = []
+        if tuner == "ln_tuning":
+            fields.append(("target", str, option(NORMS, TARGET_HELP)))
+        made = dataclasses.make_dataclass(
+            f"{config.__name__}Options", [*fields, *_fields(config)], bases=(cls,), frozen=True, kw_only=True
+        )
+        made.tuner, made.__doc__ = tuner, cls.__doc__
+        made.summary = " ".join((model.__doc__ or "").partition("\n\n")[0].split())
+        return made
+
+
+@cache
+def tuners() -> dict[str, tuple[type[Any], type[Any]]]:
+    """List the tuners that run here: name → peft's configuration and model class. Imports peft.
+
+    Raises:
+        EnvironmentProblem: peft is not installed.
+    """
+    try:
+        from peft import PromptLearningConfig
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+    except ImportError as error:
+        todo = 'Run: pip install "lowrank-bench[peft]".'
+        raise EnvironmentProblem("peft is not installed", "methods named peft:TUNER are its tuners", todo) from error
+    models: dict[Any, Any] = dict(PEFT_TYPE_TO_TUNER_MAPPING)
+    return {
+        kind.value.lower(): (config, models[kind])
+        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if kind in models and kind.value.lower() not in UNSUPPORTED and not issubclass(config, PromptLearningConfig)
+    }
+
+
+def _fields(config: type[Any]) -> list[tuple[str, Any, Any]]:
+    """Fields that a single value can set, as `make_dataclass` takes them, without those that every tuner has."""
+    shared = {f.name for base in config.__mro__ if base.__module__ == "peft.config" for f in _declared(base)}
+    found: list[tuple[str, Any, Any]] = []
+    for field in dataclasses.fields(config):
+        hint = None if field.name in shared | LEFT_OUT else _settable(config, field)
+        default = field.default
+        if hint is not None and isinstance(default, str | int | float | bool | None):
+            found.append((field.name, hint, option(default, str(field.metadata.get("help", "")))))
+    return found
+
+
+def _declared(base: type[Any]) -> list[dataclasses.Field[Any]]:
+    return [*dataclasses.fields(base)] if dataclasses.is_dataclass(base) else []
+
+
+def _settable(config: type[Any], field: dataclasses.Field[Any]) -> Any:
+    """The part of a field's type that a single value can be of; None where there is none."""
+    hint: Any = field.type
+    if isinstance(hint, str):
+        owner = next(base for base in config.__mro__ if field.name in inspect.get_annotations(base))
+        try:
+            hint = eval(hint, vars(sys.modules[owner.__module__]))  # an annotation of the installed peft
+        except NameError:  # of a name that peft imports for type checkers alone
+            return None
+    kinds = [kind for kind in alternatives(hint) if isinstance(kind, tuple) or kind in (str, int, float, bool, None)]
+    if not any(kind is not None for kind in kinds):
+        return None
+    return typing.Union[tuple(Literal[kind[0]] if isinstance(kind, tuple) else kind for kind in kinds)]  # noqa: UP007

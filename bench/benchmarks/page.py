@@ -20,8 +20,8 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bench.cli.output import table
 from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.text import table
 from bench.records.record import FILE, DoneRecord, Record, is_done, load_all
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
 from bench.config.help import Description, describe, describe_prefixes, facts
 from bench.core import registry
 from bench.core.errors import OK
-from bench.core.text import format_score
+from bench.core.text import format_score, table
 from bench.harness import task_names
-from bench.records.record import Record
+
+if TYPE_CHECKING:
+    from bench.records.record import Record
+
 
 KINDS = ("methods", "tasks", "backbones", "runs")
 EXAMPLES = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api.task import TaskSpec
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, common
 from bench.cli.show_run import text as run_text
 from bench.config.help import Description, describe, facts
@@ -18,6 +18,7 @@ from bench.config.options import show as written
 from bench.config.sections import SECTIONS, TaskConfig
 from bench.core import registry
 from bench.core.errors import OK, UsageError, did_you_mean
+from bench.core.text import table
 from bench.harness import task_names
 
 EXAMPLES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from bench.cli.output import table
+from bench.core.text import table
 from bench.records.record import Record
 from bench.records.schema import BackboneInfo, FreeForm
 

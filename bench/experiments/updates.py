@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from bench.config.options import Value
 from bench.experiments.numbers import integers, score
 from bench.records.record import DoneRecord
-from bench.spectra.files import store
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
@@ -104,6 +103,8 @@ def train(
 
 
 def _trained(lab: Lab, record: DoneRecord, network: str, optimizer: str, lr: float) -> Trained:
+    from bench.spectra.files import store  # brings torch along
+
     [found] = store.read(lab.folder_of(record) / store.FILE).layers("updates").values()
     return Trained(
         network=network,

@@ -68,7 +68,7 @@ def _fields(part: dict[str, Any], parts: dict[str, Any], prefix: str, inside: tu
     for name, value in part.get("properties", {}).items():
         path = prefix + name
         choices = [_resolved(one, parts) for one in value.get("anyOf", [value])]
-        holds = " or ".join(sorted({_holds(one) for one in choices}, key=lambda text: text == "null"))
+        holds = " or ".join(sorted({_holds(one) for one in choices}, key=lambda text: (text == "null", text)))
         yield Field(path=path, holds=holds, meaning=value.get("description", ""), required=name in required)
         for one in choices:
             items = _resolved(one.get("items") or {}, parts)

@@ -35,7 +35,6 @@ HEAVY = {
     "datasets",
     "wandb",
     "rich",
-    "jsonschema",
     "peft",
     "matplotlib",
     "plotly",

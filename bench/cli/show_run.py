@@ -118,7 +118,7 @@ def _specification(record: Record) -> str:
     ]
     for space, options in spec.options.namespaces().items():
         if options:
-            rows.append((f"{space} options", ", ".join(f"{key}={value}" for key, value in options.items())))
+            rows.append((space, ", ".join(f"{key}={value}" for key, value in options.items())))
     return table(("specification", ""), rows)
 
 

@@ -69,7 +69,11 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callab
     """A working folder with two models and, in each folder that the examples name, runs, one beside its adapter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_DATA", raising=False)
-    others: tuple[dict[str, Any], ...] = ({"method": "full"}, {"method": "deeplora"}, {"method_options": {"rank": 16}})
+    others: tuple[dict[str, Any], ...] = (
+        {"method": "full"},
+        {"method": "deeplora"},
+        {"options": {"method": {"rank": 16}}},
+    )
     for out in ("runs", "results", "imported", "leaderboard/results/runs"):
         for other in others if out == "runs" else others[:2]:
             made = make_record(spec=other)

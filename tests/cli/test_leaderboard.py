@@ -69,7 +69,7 @@ def test_json_flag_is_the_board(runs: Path, capsys: Captured) -> None:
 
 
 def rows(text: str) -> set[tuple[str, str]]:
-    return {(line["row"], line.task) for line in csv.DictReader(io.StringIO(text)) if line.task}
+    return {(line["row"], line["task"]) for line in csv.DictReader(io.StringIO(text)) if line["task"]}
 
 
 @pytest.mark.parametrize(

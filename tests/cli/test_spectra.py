@@ -212,7 +212,7 @@ def test_a_nan_takes_its_layer_and_exit_1(capsys: pytest.CaptureFixture[str]) ->
     save_file(weights(bad=bad), "model.safetensors")
     code, value, err = parsed(capsys, "model.safetensors")
     assert code == SOME_FAILED
-    errors = {row["layer"]: row.error for row in value["layers"]}
+    errors = {row["layer"]: row["error"] for row in value["layers"]}
     assert [layer for layer, error in errors.items() if error] == ["bad"]
     assert len(errors) == 24
     assert "error: bad: " in err

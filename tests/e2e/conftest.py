@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench.records import record
+from bench.records.record import Record
 
 NAMES = ("ann", "bob", "cy", "dee", "eve", "fay")
 VERBS = ("sees", "hits", "likes", "calls")
@@ -33,7 +34,7 @@ class Outcome:
     folder: Path
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """The records in its folder, every one read and validated."""
         found, problems = record.load_all(self.folder)
         assert not problems
@@ -43,7 +44,7 @@ class Outcome:
         """State by method and task."""
         return {(r.spec.method, r.spec.task): r.state for r in self.records}
 
-    def only(self) -> dict[str, Any]:
+    def only(self) -> Record:
         """The one record."""
         [found] = self.records
         return found

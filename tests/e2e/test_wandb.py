@@ -214,7 +214,7 @@ def test_a_mirrored_grid_folds_seeds_and_shows_ranks_curves_and_directions(bench
         found = _inspect(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
         opened = _opened(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
         groups.add((opened["run_group"], opened["job_type"], tuple(sorted(found["tags"]))))
-        assert found["config"].get("method_options", {}) == made.spec.options.method
+        assert found["config"]["options"].get("method", {}) == made.spec.options.method
         assert found["config"].source.data_hash == made.source.data_hash
         assert "out" not in found["config"] and "start" not in found["config"]
         assert found["summary"]["score"] == pytest.approx(made.metrics.primary.value)
@@ -442,7 +442,7 @@ def test_csv_by_lightnings_logger(bench: Bench) -> None:
     losses = {step: float(row["train/loss"]) for step, row in rows.items() if row["train/loss"]}
     assert losses == {point.step: pytest.approx(point.loss) for point in made.curve}
     assert float(rows[max(rows)]["primary"]) == pytest.approx(made.metrics.primary.value)
-    assert "method_options/rank: 8" in (outcome.folder / made.run_id / "csv" / "hparams.yaml").read_text()
+    assert "options/method/rank: 8" in (outcome.folder / made.run_id / "csv" / "hparams.yaml").read_text()
 
 
 def test_a_logger_whose_package_is_absent_is_known_before_anything_is_trained(
@@ -469,6 +469,6 @@ def test_mlflow_by_lightnings_logger(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert made.tracking.error is None
     with closing(sqlite3.connect(outcome.folder / made.run_id / "mlflow" / "mlflow.db")) as database:
         losses = dict(database.execute("select step, value from metrics where key = 'train/loss'").fetchall())
-        [rank] = database.execute("select value from params where key = 'method_options/rank'").fetchall()
+        [rank] = database.execute("select value from params where key = 'options/method/rank'").fetchall()
     assert losses == {point.step: pytest.approx(point.loss) for point in made.curve}
     assert rank == ("8",)

@@ -170,7 +170,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         seen.append((spec.method, spec.task))
         return real(spec, *rest, **options)
 
-    monkeypatch.setattr(bench.fit, "fit", fit)
+    monkeypatch.setattr(bench.training.trainer, "fit", fit)
     return seen
 
 

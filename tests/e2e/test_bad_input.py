@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 Bench = Callable[..., Any]
 
@@ -333,7 +334,8 @@ def test_a_result_that_no_record_can_hold_is_a_failed_cell(bench: Bench, monkeyp
 
     def fit(spec: Any, *rest: Any, **options: Any) -> Any:
         result = real(spec, *rest, **options)
-        return result | ({"ranks": [{"norm": float("nan")}]} if spec.method == "lora" else {})
+        broken = tuple(structs.replace(row, norm=float("nan")) for row in result.ranks)
+        return structs.replace(result, ranks=broken) if spec.method == "lora" else result
 
     monkeypatch.setattr(fitting, "fit", fit)
     outcome = bench("--method", "lora,linear", "--task", "glue/cola")
@@ -344,7 +346,7 @@ def test_a_result_that_no_record_can_hold_is_a_failed_cell(bench: Bench, monkeyp
 def test_a_broken_record_is_made_again(bench: Bench, fitted: list[Any]) -> None:
     words = ("--method", "linear", "--task", "glue/cola,glue/rte")
     first = bench(*words)
-    path = first.folder / first.records[0]["run_id"] / "record.json"
+    path = first.folder / first.records[0].run_id / "record.json"
     path.write_text(path.read_text()[:100])
     again = bench(*words)
     assert (again.code, again.out) == (0, first.out)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from peft import PeftModel
 from safetensors.torch import load_file
 from scipy.stats import pearsonr, spearmanr
@@ -16,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoModel, AutoTokenizer
 
 from bench.records import record
+from bench.records.schema import RunError
 
 Bench = Callable[..., Any]
 METRICS: dict[str, Callable[[list[Any], list[Any]], float]] = {
@@ -85,7 +87,7 @@ def test_an_exported_run_is_a_start(bench: Bench, command: Any, tmp_path: Path) 
     start = (*LORA[:4], "--set")
     second = bench(*start, f"method.start={tmp_path / 'a'}", out=tmp_path / "second").only()
     options = second.spec.options.method
-    assert (options["rank"], options["alpha"], options.start[:7]) == (4, 2.0, "sha256:")
+    assert (options["rank"], options["alpha"], options["start"][:7]) == (4, 2.0, "sha256:")
     assert second.spec.start == str(tmp_path / "a")
     assert second.curve != first.curve
     assert second.params.trainable == first.params.trainable
@@ -149,8 +151,8 @@ def test_what_cannot_be_exported(bench: Bench, command: Any, tmp_path: Path) -> 
     tensors.write_bytes(b"broken")
     assert "cannot be read" in refused(kept.run_id, *target, *runs, code=3)
     tensors.unlink()
-    kept.state, kept.error = "failed", {"what": "w", "known": "k", "todo": "t"}
-    kept.metrics = None
+    error = RunError(what="w", known="k", todo="t")
+    kept = structs.replace(kept, state="failed", error=error, metrics=None)
     record.write(kept, tensors.parent)
     assert "its state is failed" in refused(kept.run_id, *target, *runs)
 

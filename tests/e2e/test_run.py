@@ -42,7 +42,7 @@ def test_four_methods_on_two_tasks(
     assert _scores(shown) == _scores(first.out) != []
     assert shown.splitlines()[0] == first.out.strip().splitlines()[0]
     assert command("list", "runs", *words, folder=tmp_path).out.count("done") == 8
-    assert "glue/" in command("show", first.records[0]["run_id"][:8], *words, folder=tmp_path).out
+    assert "glue/" in command("show", first.records[0].run_id[:8], *words, folder=tmp_path).out
 
 
 def _scores(text: str) -> list[list[str]]:
@@ -141,7 +141,7 @@ def test_select_chooses_on_a_split_of_train_and_never_on_dev(
     header = (own_glue / "STS-B" / "train.tsv").read_text().splitlines()[0]
     dev.write_text(header + "\n" + dev.read_text())
     other = bench(*SELECT, data=own_glue, out=tmp_path / "other")
-    blind = other.records[0]["selection"]
+    blind = other.records[0].selection
     assert [(t.lr, t.value) for t in blind.trials] == [(t.lr, t.value) for t in selection.trials]
 
 

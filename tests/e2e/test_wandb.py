@@ -357,7 +357,7 @@ def test_sync_sends_offline_runs_and_says_so_in_the_record(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = bench(*TWO)
-    first = outcome.records[0]["run_id"]
+    first = outcome.records[0].run_id
     extra = bench("--method", "linear", "--task", "glue/rte")
     monkeypatch.setattr(account, "need", lambda: None)
     words = ["wandb", "sync", "--runs", str(outcome.folder)]

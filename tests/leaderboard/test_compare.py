@@ -354,7 +354,7 @@ def test_other_backbones_are_paired_by_seed(grid):
 def test_specifications_field_by_field(grid):
     def altered(record):
         if only(record, "lora"):
-            record.spec.options.method.update(rank=16, alpha=None)
+            record.spec.options.method.update(rank=16, novel=None)
             record.spec.options.optim.update(name="sgd")
             record.lr = 3e-3 if record.spec.task == "glue/rte" else 1e-3
             record.provenance.packages["torch"] = "2.7.0"
@@ -364,7 +364,7 @@ def test_specifications_field_by_field(grid):
     assert found == {
         "method": (("full",), ("lora",)),
         "method.rank": (("8",), ("16",)),
-        "method.alpha": ((), ("none",)),
+        "method.novel": ((), ("none",)),
         "optim.name": (("adamw",), ("sgd",)),
         "lr": (("1e-3 (rte)",), ("3e-3 (rte)",)),
         "git": (("–",), ("0123456789ab",)),

@@ -453,5 +453,5 @@ def test_a_label_names_the_policy_and_not_all_its_options(run):
 
 def test_rows_that_differ_by_an_option_which_older_runs_lack_have_labels_of_their_own(run):
     old, new = (run("lora", "cola", 0, 0.5) for _ in range(2))
-    new.spec.options.method["dora"] = False
-    assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (dora=false)"]
+    new.spec.options.method["novel"] = False
+    assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (novel=false)"]

@@ -198,6 +198,24 @@ def test_candidates_of_a_selection_stay_in_the_command(make_record):
     assert board.command(record)[-1] == "1e-3,3e-3"
 
 
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (-1.25, "$-$1.250"),
+        (-0.25, "$-$0.250"),
+        (5.534e-5, r"5.53$\cdot10^{-5}$"),
+        (0.5, "0.500"),
+    ],
+)
+def test_latex_numbers_have_a_minus_and_powers_of_ten(make_record, value, printed):
+    loss = {"primary": {"name": "loss", "value": value, "higher_is_better": False}}
+    records = [make_record(spec={"seed": seed}, metrics=loss) for seed in range(3)]
+    [line] = [line for line in latex.render(tables(records)).splitlines() if line.startswith("lora &")]
+    shown = line.split(" & ")[1]
+    assert printed in shown and "e-" not in line and " -" not in line
+    assert r"$\pm$\,0" in shown
+
+
 def on(make_record, backbone, task="glue/cola", **spec):
     return make_record(spec={"task": task, **spec}, backbone={"name": backbone})
 

@@ -27,6 +27,6 @@ def grid_of(options: argparse.Namespace, **own: Any) -> dict[str, Any]:
 
 def unscored(run: PlannedRun) -> PlannedRun:
     """Keep one text of each split to score: evaluation is not what is timed."""
-    splits: dict[str, Any] = {**run.corpus.evaluation}
+    splits: dict[str, Any] = {**run.dataset.evaluation}
     few = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits.items()}
-    return replace(run, loaded=run.loaded._replace(corpus=replace(run.corpus, evaluation=few)))
+    return replace(run, loaded=run.loaded._replace(dataset=replace(run.dataset, evaluation=few)))

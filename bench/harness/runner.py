@@ -1,4 +1,4 @@
-"""Runs a plan run by run: skips what is done, records every end, and never lets one cell stop the others."""
+"""Runs a plan run by run: skips what is done, records every end, and never lets one run stop the others."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _existing(folder: Path) -> Record | None:
 
 def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> Record:
     """Train one run; whatever happens is a state in its record."""
-    made, log = initial_record(run), folder / failures.LOG
+    made, log = initial_record(run, request), folder / failures.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
     stop: BaseException | None = None
@@ -173,7 +173,7 @@ def _train(run: PlannedRun, folder: Path, tell: Tell) -> TrainingResult:
     from bench.training.trainer import fit
 
     gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
-    return fit(run.spec, run.task, run.corpus, run.backbone, directory=folder, tell=tell)
+    return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, tell=tell)
 
 
 def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None]:

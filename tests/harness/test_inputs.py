@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from bench.config.options import option
 from bench.config.sections import TaskConfig
-from bench.records.data import Corpus, DataRequest, Example
+from bench.records.data import Dataset, DataRequest, Example
 from bench.api.task import TaskSpec
 from tasks.text.task import TextTask
 
@@ -43,11 +43,11 @@ class Toy(TextTask):
     def __init__(self, cell: str) -> None:
         self.spec = TaskSpec(name="toy", version=1, modality="text", num_classes=2, metrics=("f1",), primary=("f1",))
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         size = request.config.size
         rows = [Example(f"text {i}", None, i % 2) for i in range(size)]
         dev = {"dev": rows[:2]}
-        return Corpus(train=rows, evaluation=dev, source="embedded", revision="1", reading={"size": size})
+        return Dataset(train=rows, evaluation=dev, source="embedded", revision="1", reading={"size": size})
 '''
 
 
@@ -80,7 +80,7 @@ def test_options_reach_the_task_that_knows_them_and_no_other(planned: Planned) -
     assert (glue.spec.task, toy.spec.task) == ("glue/cola", "toy")
     assert glue.spec.to_json()["options"]["task"] == {"max_length": 32}
     assert toy.spec.to_json()["options"]["task"] == {"max_length": 32, "noise": 0.5}, "size is in the examples"
-    assert len(toy.corpus.train) == 10
+    assert len(toy.dataset.train) == 10
     assert not hasattr(glue.loaded.request.config, "noise")
 
 
@@ -116,7 +116,7 @@ def test_options_that_do_not_fit(
     assert said in str(caught.value)
 
 
-def test_a_task_without_cells_has_none() -> None:
+def test_a_task_of_its_own_has_no_members() -> None:
     with pytest.raises(UsageError, match="unknown task 'digits/eights'") as caught:
         planner.make_plan(Request(methods=("linear",), tasks=("digits/eights",)))
     assert caught.value.todo == "Did you mean 'digits'?"

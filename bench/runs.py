@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from bench.core.errors import BenchError
 from bench.env import preflight
 from bench.harness.planner import Plan, make_plan
 from bench.harness.request import make_request
 from bench.records.record import DoneRecord, Record, is_done, load_all
+
+if TYPE_CHECKING:
+    import pandas
 
 R = TypeVar("R", bound=Record, covariant=True)
 
@@ -56,6 +59,39 @@ class Runs(Sequence[R]):
         from leaderboard.render.markdown import render
 
         return render([*self.done])
+
+    def frame(self) -> pandas.DataFrame:
+        """Return a DataFrame with a row per run: scores, parameters, ranks, times, and every option by its name.
+
+        `score` is the primary metric, `trained` and `total` count parameters, `effective_rank` and `nominal_rank` are
+        means over the layers. What a run does not have is NaN.
+        """
+        import pandas
+
+        return pandas.DataFrame([_row(record) for record in self])
+
+
+def _row(record: Record) -> dict[str, Any]:
+    spec, primary = record.spec, record.metrics.primary if record.metrics else None
+    ranks, count = record.ranks, len(record.ranks)
+    return {
+        "run_id": record.run_id,
+        "state": record.state,
+        "method": spec.method,
+        "task": spec.task,
+        "backbone": record.backbone.name,
+        "seed": spec.seed,
+        "lr": record.lr,
+        "metric": primary.name if primary else None,
+        "score": primary.value if primary else None,
+        "trained": record.params.trainable if record.params else None,
+        "total": record.params.total if record.params else None,
+        "effective_rank": sum(layer.effective for layer in ranks) / count if count else None,
+        "nominal_rank": sum(layer.nominal for layer in ranks) / count if count else None,
+        "train_s": record.cost.train_s if record.cost else None,
+        "eval_s": record.cost.eval_s if record.cost else None,
+        **spec.options.flat(),
+    }
 
 
 def plan(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Plan:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bench.records.record import DoneRecord
 
-EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft adapter --out results")
+EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft adapter --runs results")
 
 
 def parser() -> Parser:
@@ -31,7 +31,7 @@ def parser() -> Parser:
     )
     made.add_argument("run", metavar="RUN", help="the beginning of a run id, or a run's folder")
     made.add_argument("--peft", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
-    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     return made
 
 
@@ -39,7 +39,7 @@ def handle(options: argparse.Namespace) -> int:
     """Find the run, translate its tensors, write the directory."""
     from bench.records.record import FILE, find, is_done, read
 
-    given, out = Path(options.run).expanduser(), options.out.expanduser()
+    given, out = Path(options.run).expanduser(), options.runs.expanduser()
     if (given / FILE).is_file():
         record, out = read(given / FILE), given.resolve().parent
     else:

@@ -6,7 +6,7 @@ import html
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.core.text import format_score, format_trained
 from bench.records.record import Record, is_done

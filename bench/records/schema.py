@@ -325,7 +325,10 @@ class Provenance(Part, frozen=True, kw_only=True):
     """How to repeat a run."""
 
     created: Annotated[str, about("start of the run, ISO 8601, UTC")]
-    command: Annotated[tuple[str, ...], about("argv")]
+    command: Annotated[
+        tuple[str, ...],
+        about("the command that repeats this run alone; empty for a trial, part of another run"),
+    ]
     git: Annotated[str | None, about("commit of the code; null outside a repository")]
     packages: Annotated[dict[str, str], about("versions of the packages that matter, by name")]
     python: Annotated[str, about("Python's version")]

@@ -11,7 +11,6 @@ from typing import Any
 from bench.core.errors import BenchError
 from bench.records.record import Record
 from bench.records.schema import LossPoint, PrimaryMetric
-from leaderboard.tables.grouping import number
 from leaderboard.tables.table import Column, Row, Stat, Table
 
 POINTS = 60
@@ -131,7 +130,7 @@ def _run(run: Record, table: int, row: int, column: int | None) -> dict[str, Any
         "state": run.state,
         "value": primary.value if primary else None,
         "lr": run.lr,
-        "command": shlex.join(command(run)),
+        "command": shlex.join(run.provenance.command),
         "error": error.what if error else None,
         "warnings": list(run.warnings),
         "created": run.provenance.created,
@@ -142,24 +141,6 @@ def _run(run: Record, table: int, row: int, column: int | None) -> dict[str, Any
         "rank_curve": _rank_curve(run),
         "evaluations": _evaluations(run, primary),
     }
-
-
-def command(run: Record) -> list[str]:
-    """The words that repeat this run alone: those of its grid, with its own method, task, backbone, seed and rate."""
-    words, spec = list(run.provenance.command), run.spec
-    if words[1:2] != ["run"]:
-        return words
-    own = {"--method": spec.method, "--task": spec.task, "--seeds": str(spec.seed)}
-    own["--backbone"] = spec.backbone
-    if spec.lr is not None:
-        own["--lr"] = number(spec.lr)
-    for place, word in enumerate(words):
-        flag, given, _ = word.partition("=")
-        if flag in own and given:
-            words[place] = f"{flag}={own[flag]}"
-        elif flag in own and place + 1 < len(words):
-            words[place + 1] = own[flag]
-    return words
 
 
 def thinned(points: list[Any], most: int = POINTS) -> list[Any]:

@@ -28,4 +28,6 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "['done', 'done', 'done', 'done']" in text
     assert outputs[-1] == "4"
     bars = [o for c in notebook.cells for o in c.get("outputs", []) if "text/html" in o.get("data", {})]
-    assert any("lora glue/rte seed 1" in output["data"]["text/html"] for output in bars), "lines of the progress display"
+    assert any("lora glue/rte seed 1" in output["data"]["text/html"] for output in bars), (
+        "lines of the progress display"
+    )

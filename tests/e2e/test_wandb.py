@@ -53,7 +53,7 @@ def test_offline_without_a_key(
     for made in outcome.records:
         assert made.state == "done"
         tracking = made.tracking
-        assert {**tracking, "directory": None} == {
+        assert {**tracking.to_json(), "directory": None} == {
             "kind": "wandb", "mode": "offline", "id": made.run_id, "error": None, "directory": None,
         }  # fmt: skip
         folder = outcome.folder / made.run_id / "wandb" / tracking.directory
@@ -290,12 +290,12 @@ def test_what_wandb_holds_is_not_trusted(
     good, other = make_record(), make_record(spec={"seed": 5})
     hostile = {
         good.run_id: json.dumps(good.to_json()),
-        "../../../evil": json.dumps({**good, "run_id": "../../../evil"}),
+        "../../../evil": json.dumps({**good.to_json(), "run_id": "../../../evil"}),
         "a" * 16: json.dumps(other.to_json()),
         "b" * 16: "{",
-        "c" * 16: json.dumps({**good, "run_id": "c" * 16, "surprise": 1}),
-        "d" * 16: json.dumps({**good, "run_id": "d" * 16, "lr": float("nan")}),
-        "e" * 16: json.dumps({**good, "run_id": "e" * 16, "schema": 99}),
+        "c" * 16: json.dumps({**good.to_json(), "run_id": "c" * 16, "surprise": 1}),
+        "d" * 16: json.dumps({**good.to_json(), "run_id": "d" * 16, "lr": float("nan")}),
+        "e" * 16: json.dumps({**good.to_json(), "run_id": "e" * 16, "schema": 99}),
         other.run_id: json.dumps(other.to_json()),
     }
     files = tmp_path / "files"

@@ -67,12 +67,12 @@ def _check_summaries(outcome: Any) -> None:
     """What W&B's own reader finds in its files, against the records."""
     for made in outcome.records:
         found = _inspect(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
-        assert found.run_id == made.run_id
+        assert found["run_id"] == made.run_id
         assert found["project"] == "lowrank-bench"
         assert set(found["tags"]) == {made.spec.method, "glue/cola", "tiny-bert", "directory"}
         assert found["config"]["lr"] == made.lr
         summary, primary = found["summary"], made.metrics.primary
-        assert summary.primary == {"max": pytest.approx(primary.value)}
+        assert summary["primary"] == {"max": pytest.approx(primary.value)}
         assert summary["dev/matthews"] == pytest.approx(primary.value)
         assert summary["params/trainable"] == made.params.trainable
         assert summary["train/loss"]["min"] == pytest.approx(min(point.loss for point in made.curve))
@@ -81,7 +81,7 @@ def _check_summaries(outcome: Any) -> None:
         if ranks:
             mean = sum(rank.effective for rank in ranks) / len(ranks)
             assert summary["rank/effective"] == pytest.approx(mean)
-            assert summary.ranks["nrows"] == len(ranks)
+            assert summary["ranks"]["nrows"] == len(ranks)
 
 
 def _inspect(folder: Path) -> dict[str, Any]:
@@ -307,14 +307,14 @@ def test_what_wandb_holds_is_not_trusted(
     out = tmp_path / "out"
     ours = make_record(spec={"seed": 5}, run_id=other.run_id, lr=0.5)
     record.write(ours, record.folder(out, ours.run_id))
-    done = {one.run_id: one for one in restore(runs, out)}
+    done = {one.run_id: one for one in restore.restore(runs, out)}
     assert {run_id: one.state for run_id, one in done.items()} == {
         "f" * 16: "no record", good.run_id: "imported", other.run_id: "kept ours",
         **dict.fromkeys(["../../../evil", *(letter * 16 for letter in "abcde")], "bad"),
     }  # fmt: skip
     assert {path.name for path in out.iterdir()} == {good.run_id, other.run_id}
     assert record.read(out / other.run_id / record.FILE).lr == 0.5
-    assert [one.state for one in restore([runs[-1]], out, replace=True)] == ["imported"]
+    assert [one.state for one in restore.restore([runs[-1]], out, replace=True)] == ["imported"]
     assert record.read(out / other.run_id / record.FILE) == other
 
 

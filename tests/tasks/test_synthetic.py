@@ -113,7 +113,7 @@ def test_the_same_bytes_everywhere(member: str, options: dict[str, Any], digest:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_only_the_examples_count(member: str) -> None:
-    """Options that change no example are no part of a run's specification, and what does not concern a member is said."""
+    """Options that change no example are not in a specification; one that has no effect on a member is named."""
     task, dataset = opened(member, size=8, rank=3)
     assert (task.spec.shape, task.spec.targets, task.spec.higher_is_better) == ((8,), 8, False)
     request = DataRequest(options=asdict(SyntheticConfig(size=8, rank=3)))

@@ -24,7 +24,7 @@ def cache(tmp_path, monkeypatch):
 
 def opened(place, on_bad="error", **options):
     task = Images(str(place))
-    return task, task.open(DataRequest(options=options, on_bad=on_bad))
+    return task, task.open(DataRequest(config=ImagesConfig(**options), on_bad=on_bad))
 
 
 def pixels(files, *names):

@@ -74,7 +74,7 @@ def test_a_missing_and_a_bad_idx_file_are_named(tmp_path):
 
 def test_size_and_mode_are_no_part_of_the_run_but_of_the_data(tmp_path):
     folder = write_mnist(tmp_path / "mnist")
-    plain, large = (MNIST().open(asked(folder, options=o)) for o in ({}, {"size": 14, "mode": "rgb"}))
+    plain, large = (MNIST().open(asked(folder, config=c)) for c in (ImageConfig(), ImageConfig(size=14, mode="rgb")))
     assert large.train.inputs.shape == (20, 14, 14, 3)
     assert large.hash != plain.hash
     assert {"size", "mode", "mean", "std", "classes", "sizes", "files", "left_out"} <= set(large.reading)

@@ -7,11 +7,11 @@ import pytest
 from image_files import encoded, picture
 from PIL import Image
 
-from tasks.images.decode import Decoder, Unusable
+from tasks.images.reading.decode import BadImageError, Decoder
 
 
 def refused(data, **options):
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(BadImageError) as caught:
         Decoder(**options).decode(data)
     return f"{caught.value.reason} ({caught.value.detail})"
 
@@ -79,7 +79,7 @@ def test_the_first_decides_what_the_others_are():
         (encoded(picture(0, (6, 6), 1)), "not of the first image's mode"),
         (encoded(picture(0, (6, 7))), r"7×6, not 6×6"),
     ]:
-        with pytest.raises(Unusable) as caught:
+        with pytest.raises(BadImageError) as caught:
             decoder.decode(data)
         assert words in caught.value.reason + caught.value.detail
     assert decoder.formats == {"PNG": 1}

@@ -53,7 +53,7 @@ def test_a_tar_is_read_like_the_folder(tmp_path, mode, above):
     _, plain = opened(folder)
     assert tar.train.digest() == plain.train.digest()
     assert tar.evaluation["test"].digest() == plain.evaluation["test"].digest()
-    assert "images/pets: 1 files beside the classes are passed over" in tar.notes
+    assert "images/pets: 1 files beside the classes are ignored" in tar.notes
 
 
 @pytest.mark.parametrize(("name", "split"), [("val", "validation"), ("validation", "validation"), ("test", "test")])
@@ -90,7 +90,7 @@ def test_another_folder_to_score_on(tmp_path):
     assert corpus.reading["sizes"] == {"train": 6, "validation": 4}
     assert corpus.reading["validation"] == "b.tar"
     _, same = opened(train, validation=str(train))
-    assert "images/a: validation is train itself: no score of it counts" in same.notes
+    assert "images/a: validation and train are the same images; the score means nothing" in same.notes
 
 
 BAD = {
@@ -221,7 +221,7 @@ def test_a_truncated_tar_is_named(tmp_path, mode):
 def test_pictures_are_decoded_once(tmp_path, cache, monkeypatch):
     folder = write_tree(tmp_path / "pets", tree())
     _, first = opened(folder)
-    monkeypatch.setattr("tasks.images.decode.Decoder.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("tasks.images.reading.decode.Decoder.decode", lambda *_: pytest.fail("decoded again"))
     _, second = opened(folder)
     assert second.hash == first.hash
     assert isinstance(second.train.inputs, np.memmap)

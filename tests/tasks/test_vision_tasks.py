@@ -18,14 +18,15 @@ from bench.records.data import DataRequest
 from tasks.images.base import ImageConfig
 from tasks.images.digits import Digits
 from tasks.images.vision import CIFAR10, CIFAR100, MNIST, FashionMNIST
-from tasks.images.vision_schema import CIFAR10 as NAMES
-from tasks.images.vtab import VTAB
+from tasks.images.vtab import LOCATIONS, VTAB
+
+NAMES = CIFAR10.classes
 
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
     monkeypatch.setattr(hub, "silence", lambda endpoint: "huggingface.co: no such host")
 
 
@@ -134,12 +135,10 @@ def write_parquet(folder, splits, label="label", names=None, count=30):
 
 
 def test_parquet_of_a_directory_and_of_the_hubs_cache(tmp_path):
-    from tasks.images.vision_schema import KNOWN
-
     write_parquet(tmp_path / "cifar10" / "data", ("train", "test"))
     corpus = CIFAR10().open(asked(tmp_path))
     assert np.array_equal(corpus.train.inputs, np.stack([picture(i, (8, 8)) for i in range(30)]))
-    revision = KNOWN["cifar10"].repository.revision
+    revision = CIFAR10.hub.revision
     snapshot = tmp_path / "huggingface" / "hub" / "datasets--uoft-cs--cifar10" / "snapshots" / revision
     write_parquet(snapshot / "plain_text", ("train", "test"))
     cached = CIFAR10().open(DataRequest())
@@ -148,17 +147,12 @@ def test_parquet_of_a_directory_and_of_the_hubs_cache(tmp_path):
 
 
 def test_a_repository_is_read_through_datasets(tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from tasks.images import vision_schema
-    from tasks.images.hub import Repository
-
     folder = tmp_path / "hub" / "owner"
     write_parquet(folder, ("train", "test"), label="fine_label", names=[f"class {i}" for i in range(5)])
     card = "---\nconfigs:\n- config_name: plain\n  data_files:\n  - {split: train, path: train-*}\n"
     (folder / "README.md").write_text(card + "  - {split: test, path: test-*}\n---\n")
-    task = replace(vision_schema.KNOWN["cifar100"], classes=(), repository=Repository(name=str(folder), config="plain"))
-    monkeypatch.setitem(vision_schema.KNOWN, "cifar100", task)
+    monkeypatch.setattr(CIFAR100, "hub", hub.HubDataset(name=str(folder), config="plain"))
+    monkeypatch.setattr(CIFAR100, "classes", ())
     corpus = CIFAR100().open(DataRequest())
     assert corpus.source == "hub"
     assert corpus.reading["classes"] == [f"class {i}" for i in range(5)]
@@ -170,7 +164,7 @@ def test_without_a_network_it_says_so_and_what_to_do(task):
     with pytest.raises(DataProblem) as caught:
         task.open(DataRequest())
     assert caught.value.exit_code == 3
-    assert "cannot be had from the hub" in caught.value.what
+    assert "is not available from the hub" in caught.value.what
     assert caught.value.known == "no network: huggingface.co: no such host"
     assert f"--data-dir {task.spec.name}=DIR" in caught.value.todo
 
@@ -184,7 +178,7 @@ def test_what_is_not_embedded_says_so():
 
 
 def test_vtab_draws_a_thousand_where_there_are_more_and_notes_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.images.vtab_schema.TRAIN", 10)
+    monkeypatch.setattr("tasks.images.vtab.TRAIN", 10)
     write_tree(tmp_path / "vtab" / "dtd", tree(classes=("a", "b", "c"), count=8))
     task = VTAB("dtd")
     corpus = task.open(DataRequest(parent=tmp_path))
@@ -192,14 +186,15 @@ def test_vtab_draws_a_thousand_where_there_are_more_and_notes_it(tmp_path, monke
     assert len(corpus.evaluation["test"]) == 24
     assert "vtab/dtd: 10 of 24 training images drawn" in corpus.notes
     assert "not the paper's" in task.spec.note
-    monkeypatch.setattr("tasks.images.vtab_schema.TRAIN", 24)
+    monkeypatch.setattr("tasks.images.vtab.TRAIN", 24)
+    task = VTAB("dtd")
     assert task.open(DataRequest(parent=tmp_path)).notes == ()
     assert task.spec.note == ""
 
 
 def test_vtab_takes_no_other_tasks_folder_from_bench_data(tmp_path):
     write_tree(tmp_path / "cifar100", tree())
-    with pytest.raises(DataProblem, match="cannot be had from the hub"):
+    with pytest.raises(DataProblem, match="is not available from the hub"):
         VTAB("cifar100").open(DataRequest(parent=tmp_path))
 
 
@@ -247,10 +242,8 @@ def test_an_unknown_cell_is_a_usage_error():
 
 
 def test_every_cell_has_a_repository():
-    from tasks.images.vtab_schema import REPOSITORIES, REVISIONS, vision
-
-    assert set(REPOSITORIES) == set(VTAB.cells) >= set(REVISIONS)
-    assert len({vision(cell).repository.name for cell in VTAB.cells}) == 19
+    assert set(LOCATIONS) == set(VTAB.cells)
+    assert len({VTAB(cell).hub.name for cell in VTAB.cells}) == 19
 
 
 # digits

@@ -1,0 +1,216 @@
+"""Images in class folders, and in tars of class folders, which are read without being unpacked.
+
+Split and class follow from the path alone: `train/cat/1.jpg`, or `cat/1.jpg`. A folder and a tar of it are read alike,
+and folders that contain everything are skipped.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+from bench.core.errors import DataProblem
+from bench.core.files import sha256
+from tasks.images.reading.decode import SUFFIXES
+from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, read_bytes, sha256_of
+from tasks.io.readers import malformed
+
+SPLITS: dict[str, Split] = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""Name of a split's folder → split."""
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+"""Files that operating systems add; names that begin with a dot are hidden too."""
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
+LARGEST = 1 << 28
+"""Most bytes of one file in a tar: a few compressed bytes can stand for any number."""
+BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+
+
+class Folder(Source):
+    """Class folders, which may lie below folders of splits.
+
+    A link to a folder is followed at the level of splits and classes, and is bad further below.
+
+    Args:
+        split: the split of everything in it; by default the names of folders decide.
+
+    Raises:
+        DataProblem: something in it cannot be read.
+    """
+
+    def __init__(self, folder: Path, split: Split | None = None) -> None:
+        self.folder, self.place, self.split = folder, str(folder), split
+        bad = (f"{group.number} {group.where}" for group in self.listing.bad.by_reason.values())
+        names = (f"{name}\0" for name in (*self.listing.empty, *bad))
+        contents = (f"{entry.name}\0{sha256_of(data)}\0" for entry, data in self.read(self.listing.entries))
+        self.sha256 = sha256_of(*names, *contents)
+
+    def list_images(self) -> Listing:
+        """Find every file below the folder."""
+        bad = BadImages()
+        names, folders = self._walk(bad)
+        return arrange(names, folders, bad, self.split)
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """Yield in the order given."""
+        for entry in entries:
+            yield entry, read_bytes(self.folder / entry.name)
+
+    def _walk(self, bad: BadImages) -> tuple[list[str], list[str]]:
+        """List all files and all folders below this one, relative to it."""
+        names: list[str] = []
+        folders: list[str] = []
+        for place, below, files in os.walk(self.folder, onerror=_unreadable, followlinks=True):
+            inner = Path(place).relative_to(self.folder)
+            names += [str(inner / name) for name in files if not is_hidden(name)]
+            visible = sorted(name for name in below if not is_hidden(name))
+            linked = {name for name in visible if len(inner.parts) > 1 and (Path(place) / name).is_symlink()}
+            for name in sorted(linked):
+                bad.add(str(inner / name), "a link to a folder")
+            below[:] = [name for name in visible if name not in linked]  # what os.walk enters
+            folders += [str(inner / name) for name in below]
+        return names, folders
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise DataProblem(f"{error.filename} cannot be read", str(error), "Fix its permissions.") from error
+
+
+class Tar(Source):
+    """A tar of class folders, compressed or not; nothing is unpacked onto the disk.
+
+    Args:
+        split: as for `Folder`.
+
+    Raises:
+        DataProblem: it is not a tar, or is truncated.
+    """
+
+    def __init__(self, file: Path, split: Split | None = None) -> None:
+        self.file, self.place, self.split = file, str(file), split
+        try:
+            self.sha256 = sha256(file)
+        except OSError as error:
+            raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
+        self.files = [{"name": file.name, "sha256": self.sha256}]
+
+    def list_images(self) -> Listing:
+        """Find every member that is a file."""
+        bad, names, folders = BadImages(), dict[str, None](), list[str]()
+        for _, member in self._members():
+            name = str(PurePosixPath(member.name))
+            if is_hidden(name.replace("..", "")):
+                continue
+            if reason := _refusal(member, name, names):
+                bad.add(f"{self.file.name}: {name}", reason)
+            elif member.isdir():
+                folders.append(name)
+            else:
+                names[name] = None
+        return arrange(names, folders, bad, self.split)
+
+    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """Yield in the order of the file, which is read once."""
+        wanted = {entry.key: entry for entry in entries}
+        for tar, member in self._members():
+            entry = wanted.pop(str(PurePosixPath(member.name)), None) if member.isfile() else None
+            if entry is None:
+                continue
+            try:
+                stream = tar.extractfile(member)
+                data = stream.read() if stream else b""
+            except BROKEN as error:
+                raise malformed(self.file, member.name, f"the tar breaks off ({error})") from error
+            yield entry, data
+
+    def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+        last = "at its start"
+        try:
+            with tarfile.open(self.file, "r|*") as tar:
+                while member := tar.next():
+                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
+                    yield tar, member
+                    last = f"after {member.name}"
+        except BROKEN as error:
+            raise malformed(self.file, last, f"not a tar, or it breaks off ({error})") from error
+
+
+def _refusal(member: tarfile.TarInfo, name: str, names: Collection[str]) -> str:
+    """Return why a member is not read, or an empty string."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[:1]:
+        return "a path that leads out of the archive"
+    if member.issym() or member.islnk():
+        return "a link"
+    if not (member.isfile() or member.isdir()):
+        return "neither a file nor a folder"
+    if name in names:
+        return "twice in the archive"
+    return f"larger than {LARGEST >> 20} MiB" if member.size > LARGEST else ""
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of the path is hidden or was added by an operating system."""
+    return any(part.startswith(".") or part.casefold() in SYSTEM_FILES for part in PurePosixPath(path).parts)
+
+
+def arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, split: Split | None = None) -> Listing:
+    """Return split and class of every file.
+
+    Args:
+        names: paths of files, with `/` between their parts.
+        folders: paths of folders, in which classes without a file are found.
+        bad: what was found to be bad before; more is added.
+        split: the split of every file; by default its path says it.
+    """
+    paths = {name: PurePosixPath(name).parts for name in sorted(names)}
+    root = _shared_root([path for name, path in paths.items() if _is_image(name)])
+    depth = len(root)
+    has_splits = any(len(path) >= depth + 3 and path[depth].casefold() in SPLITS for path in paths.values())
+    entries: list[Entry] = []
+    ignored = 0
+    for name, path in paths.items():
+        inner = path[depth:] if path[:depth] == root else ("",)
+        found: Split | None = "train"
+        if has_splits:
+            found, inner = SPLITS.get(inner[0].casefold()), inner[1:]
+        if not found or (len(inner) == 1 and not _is_image(name)):
+            ignored += 1  # a README or a list of labels beside the classes
+        elif len(inner) < 2:
+            bad.add(name, "in no class folder")
+        else:
+            entries.append(Entry(name=name, split=split or found, label=inner[0], key=name))
+    level = depth + 1 + has_splits
+    filled = {paths[entry.name][:level] for entry in entries}
+    classes = [(name, PurePosixPath(name).parts) for name in sorted(folders)]
+    empty = tuple(
+        name
+        for name, path in classes
+        if len(path) == level and path not in filled and (not has_splits or path[depth].casefold() in SPLITS)
+    )
+    return Listing(entries=entries, bad=bad, ignored=ignored, empty=empty)
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.casefold() in SUFFIXES
+
+
+def _shared_root(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the folders that contain everything, above those of splits and classes."""
+    first = paths[0] if paths else ()
+    depth = 0
+    while paths and all(len(path) > depth + 2 and path[depth] == first[depth] for path in paths):
+        if first[depth].casefold() in SPLITS:
+            break
+        depth += 1
+    return first[:depth]

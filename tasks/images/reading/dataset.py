@@ -1,0 +1,146 @@
+"""From sources of images to the checked Dataset of a task; and the source that a folder or file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.core.errors import DataProblem
+from bench.records.data import Arrays, Corpus, DataRequest, SourceKind
+from tasks.images.reading.arrays import find_cifar, find_idx
+from tasks.images.reading.class_folders import TARS, Folder, Tar
+from tasks.images.reading.lists import find_lists
+from tasks.images.reading.prepare import Preparation, PreparedImages, prepare
+from tasks.images.reading.source import Source, Split
+from tasks.images.reading.tables import folder_tables
+from tasks.io.directories import listing
+
+LAYOUTS = "class folders below train/ and test/, one tar of such, idx files, CIFAR's binary version, or Parquet files"
+SHOWN = 8
+"""Names that a message lists at most."""
+
+
+def source_in(folder: Path, classes: tuple[str, ...] = ()) -> Source:
+    """Return what a folder holds, of `LAYOUTS`.
+
+    Raises:
+        DataProblem: none of them, or a broken one.
+    """
+    arrays = find_idx(folder, classes) or (find_cifar(folder, classes) if len(classes) in (10, 100) else None)
+    if source := arrays or find_lists(folder) or folder_tables(folder, classes):
+        return source
+    found = listing(folder)
+    if any(path.is_dir() for path in found):
+        return Folder(folder)
+    tars = [path for path in found if _is_tar(path)]
+    if len(tars) == 1:
+        return Tar(tars[0])
+    names = ", ".join(path.name for path in found[:SHOWN]) or "nothing"
+    raise DataProblem(f"no images in {folder}", f"it holds {names}", f"Expected are {LAYOUTS}.")
+
+
+def folder_or_tar(place: Path, split: Split | None = None) -> Source:
+    """Return the class folders in a folder or tar.
+
+    Raises:
+        DataProblem: it is neither.
+    """
+    if place.is_dir():
+        return Folder(place, split)
+    if _is_tar(place):
+        return Tar(place, split)
+    problem = f"is no tar ({', '.join(TARS)})" if place.exists() else "does not exist"
+    todo = "Give a folder of class folders, or a tar of one."
+    raise DataProblem(f"{place} {problem}", f"relative to {Path.cwd()}", todo)
+
+
+def _is_tar(file: Path) -> bool:
+    return file.name.casefold().endswith(TARS) and file.is_file()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Checked images of a task: where they were read, how, and the splits."""
+
+    name: str
+    sources: Sequence[Source]
+    preparation: Preparation
+    images: PreparedImages
+    splits: Mapping[str, Arrays]
+
+    @property
+    def drawn_from(self) -> int:
+        """Training images of which `most_train` were drawn; 0 where all are used."""
+        found, most = self.images.facts["found"].get("train", 0), self.preparation.most_train
+        return found if most and found > most else 0
+
+    def dataset(
+        self,
+        *,
+        kind: SourceKind,
+        revision: str,
+        notes: Sequence[str] = (),
+        reading: Mapping[str, object] | None = None,
+        version: str = "",
+    ) -> Corpus:
+        """Return the Dataset, with how it was read; `reading` and `notes` of the task are added."""
+        facts, bad = self.images.facts, self.images.bad
+        return Corpus(
+            train=self.splits["train"],
+            evaluation={name: rows for name, rows in self.splits.items() if name != "train"},
+            source=kind,
+            revision=revision,
+            notes=(*notes, *(f"{self.name}: {line}" for line in bad.summary(facts["total"]))),
+            version=version,
+            reading={
+                "size": self.preparation.size,
+                "mode": "grey" if facts["shape"][2] == 1 else "rgb",
+                "classes": facts["classes"],
+                "formats": facts["formats"],
+                "files": [file for source in self.sources for file in source.files],
+                "left_out": {reason: group.number for reason, group in bad.by_reason.items()},
+                "sizes": {name: len(rows) for name, rows in self.splits.items()},
+                "mean": facts["mean"],
+                "std": facts["std"],
+                **(reading or {}),
+            },
+        )
+
+
+def load_images(
+    name: str,
+    sources: Sequence[Source],
+    preparation: Preparation,
+    request: DataRequest,
+    *,
+    needed: Sequence[Split] = ("train",),
+) -> ImageData:
+    """Prepare the images of a task and check them.
+
+    Raises:
+        DataProblem: an image is bad and not to be skipped, a needed split is empty, there is one class only, or a
+            class has no training image.
+    """
+    images = prepare(sources, preparation)
+    places = " and ".join(source.place for source in sources)
+    images.bad.check(places, request.on_bad)
+    splits = {
+        split: Arrays(images.pixels[first:end], images.labels[first:end])
+        for split, (first, end) in images.facts["splits"].items()
+        if end > first
+    }
+    for split in needed:
+        if split not in splits:
+            known = ", ".join(f"{name}: {len(rows)}" for name, rows in splits.items()) or "none that can be used"
+            raise DataProblem(f"no {split} images in {places}", f"found {known}", f"Expected are {LAYOUTS}.")
+    classes = images.facts["classes"]
+    if len(classes) < 2:
+        known = f"all images in {places} are of one class, {classes[0]!r}"
+        raise DataProblem(f"{name} has one class only", known, "Name the folder above the class folders.")
+    if missing := set(range(len(classes))) - set(splits["train"].targets.tolist()):
+        names = ", ".join(classes[number] for number in sorted(missing)[:SHOWN])
+        raise DataProblem(
+            f"no training image of class {names}", f"read from {places}", "Add some, or remove its folder."
+        )
+    return ImageData(name, sources, preparation, images, splits)

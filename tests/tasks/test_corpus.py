@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def many(folder: Path, n: int = 200, name: str = "a.txt") -> Path:
 
 
 def opened(path: Path, *, on_bad: Any = "error", **options: Any) -> Dataset:
-    return TextCorpus(str(path)).open(DataRequest(options=options, on_bad=on_bad))
+    return TextCorpus(str(path)).open(DataRequest(config=CorpusConfig(**options), on_bad=on_bad))
 
 
 def texts(rows: Any) -> list[str]:
@@ -230,11 +231,11 @@ def test_directories_the_user_named(tmp_path: Path) -> None:
 )
 def test_words_that_contradict_are_refused(options: dict[str, Any], data: Any, argument: str) -> None:
     with pytest.raises(UsageError) as error:
-        TextCorpus(argument).open(DataRequest(options=options, data=data))
+        TextCorpus(argument).open(DataRequest(config=CorpusConfig(**options), data=data))
     assert error.value.known and error.value.todo and isinstance(error.value, BenchError)
 
 
 def test_every_option_of_what_the_passages_are_is_in_the_reading(tmp_path: Path) -> None:
-    own = {name for name in CorpusConfig.__dataclass_fields__ if name != "max_length"}
+    own = {option.name for option in fields(CorpusConfig)} - {"max_length"}
     assert own <= set(opened(many(tmp_path)).reading)
     assert own <= set(TextCorpus("").open(DataRequest()).reading)

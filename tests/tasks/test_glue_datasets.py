@@ -162,9 +162,9 @@ def cached(folder: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     ("place", "ending"),
     [
-        (f"hub/datasets--nyu-mll--glue/snapshots/{hub.REVISION}/mnli", "parquet"),
-        (f"datasets/nyu-mll___glue/mnli/0.0.0/{hub.REVISION}", "arrow"),
-        (f"datasets/glue/mnli/0.0.0/{hub.REVISION}", "arrow"),
+        (f"hub/datasets--nyu-mll--glue/snapshots/{glue_hub.REVISION}/mnli", "parquet"),
+        (f"datasets/nyu-mll___glue/mnli/0.0.0/{glue_hub.REVISION}", "arrow"),
+        (f"datasets/glue/mnli/0.0.0/{glue_hub.REVISION}", "arrow"),
     ],
 )
 def test_the_pinned_revision_is_taken_from_the_cache_without_asking_the_hub(monkeypatch, tmp_path, place, ending):
@@ -173,7 +173,7 @@ def test_the_pinned_revision_is_taken_from_the_cache_without_asking_the_hub(monk
     for data in ("auto", "hub"):
         dataset = GLUE("mnli").open(DataRequest(data=data))
         check(dataset)
-        assert (dataset.source, dataset.revision, dataset.notes) == ("hub", hub.REVISION, ())
+        assert (dataset.source, dataset.revision, dataset.notes) == ("hub", glue_hub.REVISION, ())
 
 
 def test_another_revision_in_the_cache_is_not_taken(monkeypatch, tmp_path):
@@ -274,12 +274,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.asked.append(path)
-        if path.startswith(prefix := f"/datasets/{hub.REPOSITORY}/resolve/{hub.REVISION}/"):
+        if path.startswith(prefix := f"/datasets/{glue_hub.REPOSITORY}/resolve/{glue_hub.REVISION}/"):
             self._file(path.removeprefix(prefix))
-        elif path == f"/api/datasets/{hub.REPOSITORY}/revision/{hub.REVISION}":
+        elif path == f"/api/datasets/{glue_hub.REPOSITORY}/revision/{glue_hub.REVISION}":
             siblings = [{"rfilename": name} for name in self.files]
-            self._json({"id": hub.REPOSITORY, "sha": hub.REVISION, "tags": [], "siblings": siblings})
-        elif path.startswith(prefix := f"/api/datasets/{hub.REPOSITORY}/tree/{hub.REVISION}"):
+            self._json({"id": glue_hub.REPOSITORY, "sha": glue_hub.REVISION, "tags": [], "siblings": siblings})
+        elif path.startswith(prefix := f"/api/datasets/{glue_hub.REPOSITORY}/tree/{glue_hub.REVISION}"):
             below = path.removeprefix(prefix).strip("/")
             entries = [{"type": "directory", "path": "mnli", "size": 0, "oid": "0" * 40}] if not below else []
             entries += [self._entry(name) for name in self.files if str(Path(name).parent) == (below or ".")]
@@ -298,9 +298,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def _file(self, name: str) -> None:
         if name in self.files:
-            self._send(self.files[name], 200, {"ETag": f'"{self._entry(name)["oid"]}"', "X-Repo-Commit": hub.REVISION})
+            self._send(
+                self.files[name], 200, {"ETag": f'"{self._entry(name)["oid"]}"', "X-Repo-Commit": glue_hub.REVISION}
+            )
         else:
-            self._send(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": hub.REVISION})
+            self._send(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": glue_hub.REVISION})
 
     def _json(self, value: object) -> None:
         self._send(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
@@ -343,4 +345,4 @@ def test_datasets_loads_the_pinned_revision_and_its_caches_are_found_again(tmp_p
             (cache / aside).rename(tmp_path / aside)
         dataset = GLUE("mnli").open(DataRequest(data="hub"))
         check(dataset)
-        assert done.stdout.split() == [dataset.hash, hub.REVISION]
+        assert done.stdout.split() == [dataset.hash, glue_hub.REVISION]

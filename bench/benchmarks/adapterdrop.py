@@ -60,7 +60,7 @@ def run(planned: PlannedRun, options: Mapping[str, Value]) -> Seconds:
         at[step] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, planned.task, planned.corpus, planned.backbone, directory=Path(folder), tell=tell)["cost"]
+        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder), tell=tell)["cost"]
     last = at[cost["steps"]] - at[cost["steps"] // EPOCHS]
     return Seconds(last, cost["train_s"] - EPOCHS * last)
 
@@ -104,11 +104,11 @@ def main(words: Sequence[str]) -> int:
     try:
         plan = make_plan(request_of(run_parser().parse_args([*given, *rest])))
         first = plan.runs[0]
-        splits: dict[str, Any] = {**first.corpus.evaluation}
+        splits: dict[str, Any] = {**first.dataset.evaluation}
         few = {name: rows[:1] for name, rows in splits.items()}  # evaluation is not what is timed
-        corpus = replace(first.corpus, evaluation=few)
+        dataset = replace(first.dataset, evaluation=few)
         sys.stderr.write(describe(plan) + "\n")
-        planned = replace(first, loaded=first.loaded._replace(corpus=corpus))
+        planned = replace(first, loaded=first.loaded._replace(dataset=dataset))
         print(report(measure(planned, options.rounds)))
     except BenchError as error:
         sys.stderr.write(f"{error}\n")

@@ -46,7 +46,7 @@ def run(planned: PlannedRun, spectra: SpectraConfig) -> Seconds:
     runtime = planned.spec.options.runtime.changed(save="none", checkpoint_s=None)
     spec = planned.spec.with_options(spectra=spectra, runtime=runtime)
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, planned.task, planned.corpus, planned.backbone, directory=Path(folder))["cost"]
+        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder))["cost"]
     return Seconds(cost["train_s"], cost["tracking_s"])
 
 
@@ -102,9 +102,9 @@ def main(words: Sequence[str]) -> int:
 
 def _unscored(planned: PlannedRun) -> PlannedRun:
     """With one text in each split to be scored: evaluation is not what is timed."""
-    splits: dict[str, Any] = {**planned.corpus.evaluation}
+    splits: dict[str, Any] = {**planned.dataset.evaluation}
     few = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits.items()}
-    return replace(planned, loaded=planned.loaded._replace(corpus=replace(planned.corpus, evaluation=few)))
+    return replace(planned, loaded=planned.loaded._replace(dataset=replace(planned.dataset, evaluation=few)))
 
 
 if __name__ == "__main__":

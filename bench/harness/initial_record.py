@@ -26,8 +26,8 @@ def initial_record(run: PlannedRun) -> record.Record:
     Raises:
         EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
     """
-    spec, task, corpus = run.spec, run.task.spec, run.corpus
-    sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
+    spec, task, dataset = run.spec, run.task.spec, run.dataset
+    sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in dataset.evaluation.items()}
     return {
         "schema": record.SCHEMA,
         "run_id": run.run_id,
@@ -46,12 +46,12 @@ def initial_record(run: PlannedRun) -> record.Record:
             **({"parent": run.backbone.parent} if run.backbone.parent else {}),
         },
         "source": {
-            "kind": corpus.source,
-            "revision": corpus.revision,
-            "data_hash": corpus.hash,
-            "train_examples": min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
+            "kind": dataset.source,
+            "revision": dataset.revision,
+            "data_hash": dataset.hash,
+            "train_examples": min(spec.train_samples or len(dataset.train), len(dataset.train) - spec.holdout),
             "evaluation_examples": sizes,
-            **({"reading": dict(corpus.reading)} if corpus.reading else {}),
+            **({"reading": dict(dataset.reading)} if dataset.reading else {}),
         },
         "metrics": None,
         "params": None,

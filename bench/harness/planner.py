@@ -19,7 +19,7 @@ from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.inputs import LoadedTask, Skip, load_tasks, open_backbones
 from bench.harness.request import DEFAULT_BACKBONES, Request
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 from bench.records.spec import RunOptions, RunSpec
 
 DEFAULT_STEPS = 150
@@ -48,26 +48,26 @@ class PlannedRun:
         return self.loaded.task
 
     @property
-    def corpus(self) -> Corpus:
+    def dataset(self) -> Dataset:
         """Its data."""
-        return self.loaded.corpus
+        return self.loaded.dataset
 
     @property
     def run_id(self) -> str:
         """Hash of specification, data and weights."""
-        return self.spec.run_id(self.corpus.hash, self.backbone.weights_hash)
+        return self.spec.run_id(self.dataset.hash, self.backbone.weights_hash)
 
     @property
     def group_id(self) -> str:
         """The same without the seed."""
-        return self.spec.group_id(self.corpus.hash, self.backbone.weights_hash)
+        return self.spec.group_id(self.dataset.hash, self.backbone.weights_hash)
 
     def to_json(self) -> dict[str, Any]:
         """Return `{run_id, group_id, source, spec, trials}`."""
-        corpus = self.corpus
-        source: dict[str, Any] = {"kind": corpus.source, "revision": corpus.revision, "data_hash": corpus.hash}
-        if corpus.reading:
-            source["reading"] = dict(corpus.reading)
+        dataset = self.dataset
+        source: dict[str, Any] = {"kind": dataset.source, "revision": dataset.revision, "data_hash": dataset.hash}
+        if dataset.reading:
+            source["reading"] = dict(dataset.reading)
         return {
             "run_id": self.run_id,
             "group_id": self.group_id,
@@ -188,8 +188,8 @@ def _runs(
         task=name,
         seed=SELECT_SEED,
         track="off",
-        holdout=_holdout(selector.corpus),
-        data_options=frozenset(selector.corpus.reading),
+        holdout=_holdout(selector.dataset),
+        data_options=frozenset(selector.dataset.reading),
     ).with_options(task=selector.request.config)
     trials = [PlannedRun(spec=trial.with_(lr=rate), loaded=selector, backbone=backbone) for rate in rates]
     spec = base.with_(select=rates, select_on=name)
@@ -231,7 +231,7 @@ def _spec(
             spectra=sections.spectra,
             runtime=sections.runtime,
         ),
-        data_options=frozenset(loaded.corpus.reading),
+        data_options=frozenset(loaded.dataset.reading),
     )
 
 
@@ -263,15 +263,15 @@ def _start(request: Request, method: str, config: MethodConfig) -> tuple[MethodC
     return config.changed(start=f"sha256:{folder.hash}"), str(folder.path)
 
 
-def _holdout(corpus: Corpus) -> int:
-    return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(corpus.train))))
+def _holdout(dataset: Dataset) -> int:
+    return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(dataset.train))))
 
 
 def _misfit(
     request: Request, method: str, config: MethodConfig, backbone: Backbone, loaded: LoadedTask
 ) -> BenchError | None:
     """Why a method, a backbone and a task do not go together; None if they do."""
-    task, examples = loaded.task.spec, len(loaded.corpus.train)
+    task, examples = loaded.task.spec, len(loaded.dataset.train)
     if task.modality not in backbone.modalities or task.modality not in config.needs:
         return BenchError(
             f"{method} on {task.name} with {backbone.name} does not fit",

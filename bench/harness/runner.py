@@ -1,4 +1,4 @@
-"""Runs a plan run by run: skips what is done, records every end, and never lets one cell stop the others."""
+"""Runs a plan run by run: skips what is done, records every end, and never lets one run stop the others."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _train(run: PlannedRun, folder: Path, tell: Tell) -> dict[str, Any]:
     from bench.training.trainer import fit
 
     gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
-    return fit(run.spec, run.task, run.corpus, run.backbone, directory=folder, tell=tell)
+    return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, tell=tell)
 
 
 def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, dict[str, Any] | None]:

@@ -27,7 +27,7 @@ from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.files import replacing
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
@@ -46,7 +46,7 @@ report, spectra, and `network`, the parameters of the backbone before it was ada
 def fit(
     spec: RunSpec,
     task: Task,
-    corpus: Corpus,
+    dataset: Dataset,
     backbone: Backbone,
     *,
     directory: Path,
@@ -57,7 +57,7 @@ def fit(
     Args:
         spec: what to run; its `lr` is set.
         task: the task of `spec`.
-        corpus: the opened data.
+        dataset: the opened data.
         backbone: the opened backbone.
         directory: the run's folder, for the adapter.
         tell: called with step and loss after every optimiser step.
@@ -68,7 +68,7 @@ def fit(
     """
     with _quiet(), _repeatable():
         memory.reset()
-        data, method, network = build(spec, task, corpus, backbone)
+        data, method, network = build(spec, task, dataset, backbone)
         runtime = spec.options.runtime
         cut = BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
         curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
@@ -116,16 +116,16 @@ def fit(
 
 
 def trained(
-    spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
+    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
 ) -> tuple[Method, Any]:
     """The trained method, on the CPU, and its DataModule: for those who look inside a run; nothing is written.
 
     Args:
-        spec, task, corpus, backbone: as in `fit`.
+        spec, task, dataset, backbone: as in `fit`.
         callbacks: of Lightning, called on the way.
     """
     with _quiet(), _repeatable():
-        data, method, _ = build(spec, task, corpus, backbone)
+        data, method, _ = build(spec, task, dataset, backbone)
         cut = BatchSplit(batch_size=spec.batch_size, world=1, micro=spec.options.runtime.micro_batch)
         _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
     return method.cpu(), data
@@ -144,10 +144,10 @@ def _cost(trainer: Trainer, data: Any, method: Method) -> dict[str, Any]:
     }
 
 
-def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method, int]:
+def build(spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone) -> tuple[Any, Method, int]:
     """The DataModule, the adapted method and the backbone's parameters before that, the same at every call."""
     seed_everything(spec.seed, workers=True, verbose=False)
-    data: Any = task.datamodule(corpus, backbone, spec)
+    data: Any = task.datamodule(dataset, backbone, spec)
     options = spec.options
     network = backbone.load(task=task.spec, head=options.head, seed=spec.seed)
     parameters = sum(p.numel() for p in network.parameters())

@@ -10,7 +10,7 @@ from bench.api.task import Task, TaskSpec
 from bench.config.options import Config, option
 from bench.core.errors import DataProblem
 from bench.core.hub import HubDataset, HubUnavailable
-from bench.records.data import Arrays, Corpus, DataRequest, SourceKind
+from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
 from tasks.io.directories import Wanted, find_folder, name_of
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class ImageTask(Task):
     modality: ClassVar[Literal["text", "image", "vector"]] = "image"
     Config: ClassVar[type] = ImageConfig
 
-    def complete_spec(self, dataset: Corpus, note: str = "") -> None:
+    def complete_spec(self, dataset: Dataset, note: str = "") -> None:
         """Put into `spec` what only the images say, their shape and the number of classes, and a note."""
         assert isinstance(dataset.train, Arrays)
         height, width, channels = dataset.train.inputs.shape[1:]
         classes = len(dataset.reading["classes"])
         self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes, note=note)
 
-    def datamodule(self, dataset: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
         """Batches of the dataset, normalised, and augmented in training."""
         from tasks.images.augment import preparation
         from tasks.io.arrays import ArrayDataModule
@@ -104,7 +104,7 @@ class PublishedImageTask(ImageTask):
     def note(self, data: ImageData) -> str:
         """Return the caveat shown beside scores."""
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check all images of train and test.
 
         Raises:

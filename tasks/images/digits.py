@@ -7,7 +7,7 @@ scikit-learn. A fifth is the test split, the same share of every class and the s
 from __future__ import annotations
 
 from bench.core.errors import DataProblem
-from bench.records.data import Arrays, Corpus, DataRequest
+from bench.records.data import Arrays, DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 
 VERSION = 1
@@ -23,7 +23,7 @@ class Digits(ImageTask):
     def __init__(self, _: str = "") -> None:
         self.spec = image_task_spec("digits", 10, VERSION)
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read the images, split.
 
         Raises:
@@ -49,7 +49,7 @@ class Digits(ImageTask):
         pixels, targets = np.stack([decoder.decode(image) for image in grey]), np.asarray(labels, dtype=np.int64)
         train, test = split([str(label) for label in targets.tolist()], SHARE, seed=VERSION, stratify=True)
         mean, std = channel_statistics(pixels[train])
-        dataset = Corpus(
+        dataset = Dataset(
             train=Arrays(pixels[train], targets[train]),
             evaluation={"test": Arrays(pixels[test], targets[test])},
             source="embedded",

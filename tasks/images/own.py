@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bench.api.task import TaskSpec
 from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Images(ImageTask):
         name = re.sub(r"\.(tar|tgz|txz)(\.\w+)?$", "", self.place.resolve().name)
         self.name = f"images/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-.')[:50] or 'images'}"
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check all images, and split them.
 
         Raises:

@@ -64,24 +64,24 @@ class VTAB(PublishedImageTask):
         UsageError: there is no such task.
     """
 
-    cells: ClassVar[tuple[str, ...]] = tuple(LOCATIONS)
+    members: ClassVar[tuple[str, ...]] = tuple(LOCATIONS)
 
-    def __init__(self, cell: str) -> None:
-        if cell not in LOCATIONS:
-            hint = f"{did_you_mean(cell, self.cells)} `bench list tasks` describes them.".strip()
-            raise UsageError(f"unknown VTAB task '{cell}'", f"known: {', '.join(self.cells)}", hint)
-        repository, folder, commit = LOCATIONS[cell]
-        self.spec = image_task_spec(f"vtab/{cell}")
+    def __init__(self, member: str) -> None:
+        if member not in LOCATIONS:
+            hint = f"{did_you_mean(member, self.members)} `bench list tasks` describes them.".strip()
+            raise UsageError(f"unknown VTAB task '{member}'", f"known: {', '.join(self.members)}", hint)
+        repository, folder, commit = LOCATIONS[member]
+        self.spec = image_task_spec(f"vtab/{member}")
         self.hub = HubDataset(name=f"{OWNER}/{repository}", config="default", revision=commit)
         self.location = Wanted(
             task=self.spec.name,
             entries=(self.spec.name,),
-            folders=tuple(filter(None, (normal(cell), folder))),
+            folders=tuple(filter(None, (normal(member), folder))),
             suites=("vtab", "vtab1k"),
             others=frozenset(map(normal, LOCATIONS)),
             beside=False,
-            expected=f"a folder {cell}",
-            how=f"Name its folder with --data-dir vtab/{cell}=DIR, or a folder that holds one for each task with "
+            expected=f"a folder {member}",
+            how=f"Name its folder with --data-dir vtab/{member}=DIR, or a folder that holds one for each task with "
             "--data-dir vtab=DIR.",
         )
         self.most_train = TRAIN

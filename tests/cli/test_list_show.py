@@ -69,10 +69,10 @@ def test_a_method_that_cannot_be_read_is_listed_with_its_error(capsys: pytest.Ca
     assert main(["run", "--method", "theirs", "--task", "glue"]) == 3
 
 
-def test_list_tasks_shows_the_cells(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_tasks_shows_the_members_of_a_suite(capsys: pytest.CaptureFixture[str]) -> None:
     main(["list", "tasks", "--json"])
     glue = next(row for row in json.loads(capsys.readouterr().out) if row["name"] == "glue")
-    assert sorted(glue["cells"]) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+    assert sorted(glue["members"]) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
 
 
 def test_list_runs(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,13 +119,13 @@ def test_show_method_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown["attributes"]["needs"] == ["image", "text", "vector"]
 
 
-def test_show_suite_and_cell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_suite_and_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "glue"]) == 0
     suite = capsys.readouterr().out
     assert main(["show", "glue/cola", "--json"]) == 0
-    cell = json.loads(capsys.readouterr().out)["cells"]
+    members = json.loads(capsys.readouterr().out)["members"]
     assert suite.count("\nglue/") == 9
-    assert [(c["name"], c["primary"]) for c in cell] == [("glue/cola", ["matthews"])]
+    assert [(c["name"], c["primary"]) for c in members] == [("glue/cola", ["matthews"])]
     assert "Raises:" not in suite
 
 

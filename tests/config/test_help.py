@@ -145,7 +145,7 @@ def test_built_in_methods_are_read_as_they_are(name: str) -> None:
 @pytest.mark.parametrize("name", registry.BUILTIN["tasks"])
 def test_built_in_tasks_are_read_as_they_are(name: str) -> None:
     found = describe("tasks", name)
-    assert (found.error, found.attributes.get("cells", ())) == ("", registry.load("tasks", name).cells)
+    assert (found.error, found.attributes.get("members", ())) == ("", registry.load("tasks", name).members)
 
 
 @pytest.mark.parametrize("name", NAMESPACES)

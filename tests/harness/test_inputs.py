@@ -21,7 +21,7 @@ TASK = '''
 from dataclasses import dataclass
 
 from bench.config.sections import TaskConfig, in_range
-from bench.records.data import Corpus, DataRequest, Example
+from bench.records.data import Dataset, DataRequest, Example
 from bench.api.task import TaskSpec
 from tasks.text.task import TextTask
 
@@ -33,7 +33,7 @@ class ToyConfig(TaskConfig):
     noise: float = 0.0
     """Of training: the examples do not show it."""
     size: int = 8
-    """Of the corpus: the examples show it."""
+    """Of the dataset: the examples show it."""
 
     def __post_init__(self) -> None:
         TaskConfig.__post_init__(self)
@@ -48,11 +48,11 @@ class Toy(TextTask):
     def __init__(self, cell: str) -> None:
         self.spec = TaskSpec(name="toy", version=1, modality="text", num_classes=2, metrics=("f1",), primary=("f1",))
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         size = request.options["size"]
         rows = [Example(f"text {i}", None, i % 2) for i in range(size)]
         dev = {"dev": rows[:2]}
-        return Corpus(train=rows, evaluation=dev, source="embedded", revision="1", reading={"size": size})
+        return Dataset(train=rows, evaluation=dev, source="embedded", revision="1", reading={"size": size})
 '''
 
 
@@ -86,7 +86,7 @@ def test_options_reach_the_task_that_knows_them_and_no_other(planned: Planned) -
     assert (glue.spec.task, toy.spec.task) == ("glue/cola", "toy")
     assert glue.spec.task_options == {"max_length": 32}
     assert toy.spec.task_options == {"max_length": 32, "noise": 0.5}, "size is in the examples"
-    assert len(toy.corpus.train) == 10
+    assert len(toy.dataset.train) == 10
     assert "noise" not in glue.opened.request.options
 
 

@@ -61,7 +61,7 @@ TASK = '''
 
 import random
 
-from bench.records.data import Corpus, DataRequest, Example
+from bench.records.data import Dataset, DataRequest, Example
 from bench.api.task import TaskSpec
 from tasks.text.task import TextTask
 
@@ -74,12 +74,12 @@ class Vowels(TextTask):
             name="vowels", version=1, modality="text", num_classes=2, metrics=("accuracy",), primary=("accuracy",)
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Nothing to read."""
         draw = random.Random(0)
         words = ["".join(draw.choices("aeioubcdfg", k=6)) for _ in range(80)]
         rows = [Example(w, None, int(sum(c in "aeiou" for c in w) > 3)) for w in words]
-        return Corpus(train=rows[:60], evaluation={"dev": rows[60:]}, source="embedded", revision="1")
+        return Dataset(train=rows[:60], evaluation={"dev": rows[60:]}, source="embedded", revision="1")
 '''
 
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.core.errors import DataProblem
-from tasks.glue import examples
+from tasks.glue.examples import examples
 from tasks.io.readers import SHORT_ROWS, Records, read_json, read_parquet, read_table, read_tsv
 
 COLUMNS = ("sentence", "label")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.core.errors import DataProblem
-from bench.records.data import Arrays, Corpus, DataRequest, SourceKind
+from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
 from tasks.images.reading.arrays import find_cifar, find_idx
 from tasks.images.reading.class_folders import TARS, Folder, Tar
 from tasks.images.reading.lists import find_lists
@@ -83,10 +83,10 @@ class ImageData:
         notes: Sequence[str] = (),
         reading: Mapping[str, object] | None = None,
         version: str = "",
-    ) -> Corpus:
+    ) -> Dataset:
         """Return the Dataset, with how it was read; `reading` and `notes` of the task are added."""
         facts, bad = self.images.facts, self.images.bad
-        return Corpus(
+        return Dataset(
             train=self.splits["train"],
             evaluation={name: rows for name, rows in self.splits.items() if name != "train"},
             source=kind,

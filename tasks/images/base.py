@@ -1,4 +1,4 @@
-"""Bases of tasks whose examples are images with a class: `ImageTask` for any, `PublishedImageTask` for known datasets."""
+"""Bases of tasks whose examples are images with a class: `ImageTask`, and `PublishedImageTask` for known datasets."""
 
 from __future__ import annotations
 

@@ -17,6 +17,17 @@ from tasks.io.directories import Wanted
 if TYPE_CHECKING:
     from tasks.images.reading.dataset import ImageData
 
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CIFAR100_NAMES = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
+    "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
+    "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
+    "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
+    "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+)
+
 
 class VisionTask(PublishedImageTask):
     """A dataset with a name of its own.
@@ -63,7 +74,7 @@ class FashionMNIST(VisionTask):
     name = "fashion-mnist"
     title = "Fashion-MNIST"
     folders = ("fashionmnist", "fmnist")
-    classes = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
+    classes = FASHION
     hub = HubDataset(
         name="zalando-datasets/fashion_mnist",
         config="fashion_mnist",
@@ -97,16 +108,6 @@ class CIFAR100(VisionTask):
     name = "cifar100"
     title = "CIFAR-100"
     folders = ("cifar100", "cifar100jpeg", "cifar100png", "cifar100images", "cifar100binary")
-    classes = tuple(
-        (
-            "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel "
-            "can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur "
-            "dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion "
-            "lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree "
-            "pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea "
-            "seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank "
-            "telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
-        ).split()
-    )
+    classes = tuple(CIFAR100_NAMES.split())
     hub = HubDataset(name="uoft-cs/cifar100", config="cifar100", revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5")
     Config = CIFARConfig

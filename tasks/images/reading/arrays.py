@@ -10,14 +10,13 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bench.core.files import sha256
-from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, read_bytes, sha256_of
+from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, read_bytes, sha256_of
 from tasks.io.readers import malformed
 
 UINT8 = 0x08
@@ -37,35 +36,21 @@ class _Part(NamedTuple):
     labels: np.ndarray
 
 
-class ArraySource(Source):
-    """Images and labels of files that are read whole."""
-
-    def __init__(self, place: Path, classes: tuple[str, ...], parts: Sequence[_Part], files: Sequence[Path]) -> None:
-        self.place, self.classes, self._parts = str(place), classes, parts
-        self.files = [{"name": file.name, "sha256": sha256(file)} for file in files]
-        self.sha256 = sha256_of(*(file["sha256"] for file in self.files))
-
-    def list_images(self) -> Listing:
-        """Find every image, in the order of the files."""
-        entries: list[Entry] = []
-        bad = BadImages()
-        for part in self._parts:
-            for number, label in enumerate(part.labels.tolist(), 1):
-                name = f"{part.file.name}, image {number}"
-                if label < len(self.classes):
-                    entries.append(Entry(name=name, split=part.split, label=label, key=len(entries) + len(bad)))
-                else:
-                    bad.add(name, "its label is none of the task's classes", str(label))
-        return Listing(entries=entries, bad=bad)
-
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, np.ndarray]]:
-        """Yield in the order given."""
-        images = [image for part in self._parts for image in part.images]
-        for entry in entries:
-            yield entry, images[int(entry.key)]
+def _source(place: Path, classes: tuple[str, ...], parts: Sequence[_Part], files: Sequence[Path]) -> Source:
+    """Return the images of all parts, in the order of the files."""
+    hashed = [hashed_file(file) for file in files]
+    found = Listing(entries=[], bad=BadImages())
+    for part in parts:
+        for number, (image, label) in enumerate(zip(part.images, part.labels.tolist(), strict=True), 1):
+            name = f"{part.file.name}, image {number}"
+            if label < len(classes):
+                found.entries.append(Entry(name=name, split=part.split, label=label, content=image))
+            else:
+                found.bad.add(name, "its label is none of the task's classes", str(label))
+    return Source(str(place), sha256_of(*(file["sha256"] for file in hashed)), lambda: found, hashed, classes)
 
 
-def find_idx(folder: Path, classes: tuple[str, ...]) -> ArraySource | None:
+def find_idx(folder: Path, classes: tuple[str, ...]) -> Source | None:
     """Read the four idx files of a folder, named as published or as torchvision unpacks them; None if it has none.
 
     Raises:
@@ -81,7 +66,7 @@ def find_idx(folder: Path, classes: tuple[str, ...]) -> ArraySource | None:
                 missing = f"{name}-{'labels-idx1' if images else 'images-idx3'}-ubyte[.gz]"
                 raise malformed(place, "", f"{missing} is missing")
             parts.append(_Part(IDX[name], images, *read_pair(images, labels)))
-        return ArraySource(place, classes, parts, [file for pair in pairs.values() for file in pair if file])
+        return _source(place, classes, parts, [file for pair in pairs.values() for file in pair if file])
     return None
 
 
@@ -144,7 +129,7 @@ def _idx_shape(file: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def find_cifar(folder: Path, classes: tuple[str, ...]) -> ArraySource | None:
+def find_cifar(folder: Path, classes: tuple[str, ...]) -> Source | None:
     """Read the files of CIFAR's binary version, here or in the folder of its archive; None if it has none.
 
     A record is the label (in CIFAR-100 the coarse label, then the label) and the image.
@@ -163,7 +148,7 @@ def find_cifar(folder: Path, classes: tuple[str, ...]) -> ArraySource | None:
                 _Part(split, place / name, *_cifar_records(place / name, 2 if fine else 1))
                 for name, split in files.items()
             ]
-            return ArraySource(place, classes, parts, [part.file for part in parts])
+            return _source(place, classes, parts, [part.file for part in parts])
     return None
 
 

@@ -11,13 +11,13 @@ import os
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from bench.core.errors import DataProblem
-from bench.core.files import sha256
 from tasks.images.reading.decode import SUFFIXES
-from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, read_bytes, sha256_of
+from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
 from tasks.io.readers import malformed
 
 SPLITS: dict[str, Split] = {
@@ -36,113 +36,105 @@ LARGEST = 1 << 28
 BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
-class Folder(Source):
-    """Class folders, which may lie below folders of splits.
-
-    A link to a folder is followed at the level of splits and classes, and is bad further below.
+def open_folder(folder: Path, split: Split | None = None) -> Source:
+    """Open class folders, which may be below folders of splits.
 
     Args:
+        folder: contains them.
         split: the split of everything in it; by default the names of folders decide.
 
     Raises:
         DataProblem: something in it cannot be read.
     """
+    bad = BadImages()
+    names, folders = _walk(folder, bad)
+    found = arrange(names, folders, bad, split)
+    entries = [replace(entry, content=folder / entry.name) for entry in found.entries]
+    parts = [f"{name}\0" for name in found.empty]
+    parts += [f"{group.number} {group.where}\0" for group in bad.by_reason.values()]
+    parts += [f"{entry.name}\0{hashed_file(folder / entry.name)['sha256']}\0" for entry in entries]
+    return Source(str(folder), sha256_of(*parts), lambda: replace(found, entries=entries))
 
-    def __init__(self, folder: Path, split: Split | None = None) -> None:
-        self.folder, self.place, self.split = folder, str(folder), split
-        bad = (f"{group.number} {group.where}" for group in self.listing.bad.by_reason.values())
-        names = (f"{name}\0" for name in (*self.listing.empty, *bad))
-        contents = (f"{entry.name}\0{sha256_of(data)}\0" for entry, data in self.read(self.listing.entries))
-        self.sha256 = sha256_of(*names, *contents)
 
-    def list_images(self) -> Listing:
-        """Find every file below the folder."""
-        bad = BadImages()
-        names, folders = self._walk(bad)
-        return arrange(names, folders, bad, self.split)
+def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
+    """List all files and all folders below a folder, relative to it.
 
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """Yield in the order given."""
-        for entry in entries:
-            yield entry, read_bytes(self.folder / entry.name)
-
-    def _walk(self, bad: BadImages) -> tuple[list[str], list[str]]:
-        """List all files and all folders below this one, relative to it."""
-        names: list[str] = []
-        folders: list[str] = []
-        for place, below, files in os.walk(self.folder, onerror=_unreadable, followlinks=True):
-            inner = Path(place).relative_to(self.folder)
-            names += [str(inner / name) for name in files if not is_hidden(name)]
-            visible = sorted(name for name in below if not is_hidden(name))
-            linked = {name for name in visible if len(inner.parts) > 1 and (Path(place) / name).is_symlink()}
-            for name in sorted(linked):
-                bad.add(str(inner / name), "a link to a folder")
-            below[:] = [name for name in visible if name not in linked]  # what os.walk enters
-            folders += [str(inner / name) for name in below]
-        return names, folders
+    A link to a folder is followed at the level of splits and classes, and is bad further below.
+    """
+    names: list[str] = []
+    folders: list[str] = []
+    for place, below, files in os.walk(root, onerror=_unreadable, followlinks=True):
+        inner = Path(place).relative_to(root)
+        names += [str(inner / name) for name in files if not is_hidden(name)]
+        visible = sorted(name for name in below if not is_hidden(name))
+        linked = [name for name in visible if len(inner.parts) > 1 and (Path(place) / name).is_symlink()]
+        for name in linked:
+            bad.add(str(inner / name), "a link to a folder")
+        below[:] = [name for name in visible if name not in linked]  # what os.walk enters
+        folders += [str(inner / name) for name in below]
+    return names, folders
 
 
 def _unreadable(error: OSError) -> NoReturn:
     raise DataProblem(f"{error.filename} cannot be read", str(error), "Fix its permissions.") from error
 
 
-class Tar(Source):
-    """A tar of class folders, compressed or not; nothing is unpacked onto the disk.
+def open_tar(file: Path, split: Split | None = None) -> Source:
+    """Open a tar of class folders, compressed or not; nothing is unpacked onto the disk.
 
     Args:
-        split: as for `Folder`.
+        file: the tar.
+        split: as for `open_folder`.
 
     Raises:
-        DataProblem: it is not a tar, or is truncated.
+        DataProblem: it cannot be read; later, when it is read, that it is not a tar, or is truncated.
     """
+    files = [hashed_file(file)]
+    return Source(
+        str(file), files[0]["sha256"], lambda: _list_tar(file, split), files, read=lambda some: _read_tar(file, some)
+    )
 
-    def __init__(self, file: Path, split: Split | None = None) -> None:
-        self.file, self.place, self.split = file, str(file), split
+
+def _list_tar(file: Path, split: Split | None) -> Listing:
+    bad, names, folders = BadImages(), dict[str, None](), list[str]()
+    for _, member in _members(file):
+        name = str(PurePosixPath(member.name))
+        if is_hidden(name.replace("..", "")):
+            continue
+        if reason := _refusal(member, name, names):
+            bad.add(f"{file.name}: {name}", reason)
+        elif member.isdir():
+            folders.append(name)
+        else:
+            names[name] = None
+    return arrange(names, folders, bad, split)
+
+
+def _read_tar(file: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield in the order of the file, which is read once."""
+    wanted = {entry.name: entry for entry in entries}
+    for tar, member in _members(file):
+        entry = wanted.pop(str(PurePosixPath(member.name)), None) if member.isfile() else None
+        if entry is None:
+            continue
         try:
-            self.sha256 = sha256(file)
-        except OSError as error:
-            raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
-        self.files = [{"name": file.name, "sha256": self.sha256}]
-
-    def list_images(self) -> Listing:
-        """Find every member that is a file."""
-        bad, names, folders = BadImages(), dict[str, None](), list[str]()
-        for _, member in self._members():
-            name = str(PurePosixPath(member.name))
-            if is_hidden(name.replace("..", "")):
-                continue
-            if reason := _refusal(member, name, names):
-                bad.add(f"{self.file.name}: {name}", reason)
-            elif member.isdir():
-                folders.append(name)
-            else:
-                names[name] = None
-        return arrange(names, folders, bad, self.split)
-
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """Yield in the order of the file, which is read once."""
-        wanted = {entry.key: entry for entry in entries}
-        for tar, member in self._members():
-            entry = wanted.pop(str(PurePosixPath(member.name)), None) if member.isfile() else None
-            if entry is None:
-                continue
-            try:
-                stream = tar.extractfile(member)
-                data = stream.read() if stream else b""
-            except BROKEN as error:
-                raise malformed(self.file, member.name, f"the tar breaks off ({error})") from error
-            yield entry, data
-
-    def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-        last = "at its start"
-        try:
-            with tarfile.open(self.file, "r|*") as tar:
-                while member := tar.next():
-                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
-                    yield tar, member
-                    last = f"after {member.name}"
+            stream = tar.extractfile(member)
+            data = stream.read() if stream else b""
         except BROKEN as error:
-            raise malformed(self.file, last, f"not a tar, or it breaks off ({error})") from error
+            raise malformed(file, member.name, f"the tar breaks off ({error})") from error
+        yield entry, data
+
+
+def _members(file: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    last = "at its start"
+    try:
+        with tarfile.open(file, "r|*") as tar:
+            while member := tar.next():
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
+                yield tar, member
+                last = f"after {member.name}"
+    except BROKEN as error:
+        raise malformed(file, last, f"not a tar, or it breaks off ({error})") from error
 
 
 def _refusal(member: tarfile.TarInfo, name: str, names: Collection[str]) -> str:
@@ -189,7 +181,7 @@ def arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, spli
         elif len(inner) < 2:
             bad.add(name, "in no class folder")
         else:
-            entries.append(Entry(name=name, split=split or found, label=inner[0], key=name))
+            entries.append(Entry(name=name, split=split or found, label=inner[0]))
     level = depth + 1 + has_splits
     filled = {paths[entry.name][:level] for entry in entries}
     classes = [(name, PurePosixPath(name).parts) for name in sorted(folders)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.core.errors import DataProblem
 from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
 from tasks.images.reading.arrays import find_cifar, find_idx
-from tasks.images.reading.class_folders import TARS, Folder, Tar
+from tasks.images.reading.class_folders import TARS, open_folder, open_tar
 from tasks.images.reading.lists import find_lists
 from tasks.images.reading.prepare import Preparation, PreparedImages, prepare
 from tasks.images.reading.source import Source, Split
@@ -32,10 +32,10 @@ def source_in(folder: Path, classes: tuple[str, ...] = ()) -> Source:
         return source
     found = listing(folder)
     if any(path.is_dir() for path in found):
-        return Folder(folder)
+        return open_folder(folder)
     tars = [path for path in found if _is_tar(path)]
     if len(tars) == 1:
-        return Tar(tars[0])
+        return open_tar(tars[0])
     names = ", ".join(path.name for path in found[:SHOWN]) or "nothing"
     raise DataProblem(f"no images in {folder}", f"it holds {names}", f"Expected are {LAYOUTS}.")
 
@@ -47,9 +47,9 @@ def folder_or_tar(place: Path, split: Split | None = None) -> Source:
         DataProblem: it is neither.
     """
     if place.is_dir():
-        return Folder(place, split)
+        return open_folder(place, split)
     if _is_tar(place):
-        return Tar(place, split)
+        return open_tar(place, split)
     problem = f"is no tar ({', '.join(TARS)})" if place.exists() else "does not exist"
     todo = "Give a folder of class folders, or a tar of one."
     raise DataProblem(f"{place} {problem}", f"relative to {Path.cwd()}", todo)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from bench.core.files import sha256
-from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, read_bytes, sha256_of
+from tasks.images.reading.source import (
+    BadImages,
+    Entry,
+    Listing,
+    Source,
+    Split,
+    hashed_file,
+    read_bytes,
+    sha256_of,
+)
 from tasks.io.readers import malformed
 
 LISTS: dict[Split, str] = {"train": "train800val200.txt", "test": "test.txt"}
@@ -15,32 +23,28 @@ DIGITS = 6
 """Most digits of a class number, so that a wrong column takes no memory."""
 
 
-class ListedImages(Source):
-    """The images of both lists in a folder.
+def find_lists(folder: Path) -> Source | None:
+    """Read the images of both lists in a folder; None if it has none.
 
     Raises:
         DataProblem: a list is missing or malformed, or an image is missing.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.place = folder, str(folder)
-        entries = self.listing.entries
-        self.files = [{"name": name, "sha256": sha256(folder / name)} for name in LISTS.values()]
-        self.sha256 = sha256_of(*(f"{e.split}\0{e.label}\0{sha256_of(data)}\0" for e, data in self.read(entries)))
-        self.classes = tuple(map(str, range(1 + max((int(entry.label) for entry in entries), default=-1))))
-
-    def list_images(self) -> Listing:
-        """Read both lists."""
-        entries = [entry for split, name in LISTS.items() for entry in _entries(self.folder / name, split)]
-        return Listing(entries=entries, bad=BadImages())
-
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """Yield in the order given."""
-        for entry in entries:
-            yield entry, read_bytes(self.folder / str(entry.key))
+    if not (folder / LISTS["train"]).is_file():
+        return None
+    entries = [entry for split, name in LISTS.items() for entry in _entries(folder, name, split)]
+    contents = (f"{e.split}\0{e.label}\0{hashed_file(folder / e.name)['sha256']}\0" for e in entries)
+    classes = range(1 + max((int(entry.label) for entry in entries), default=-1))
+    return Source(
+        str(folder),
+        sha256_of(*contents),
+        lambda: Listing(entries=entries, bad=BadImages()),
+        [hashed_file(folder / name) for name in LISTS.values()],
+        tuple(map(str, classes)),
+    )
 
 
-def _entries(file: Path, split: Split) -> Iterator[Entry]:
+def _entries(folder: Path, name: str, split: Split) -> Iterator[Entry]:
+    file = folder / name
     for number, line in enumerate(read_bytes(file).decode(errors="replace").splitlines(), 1):
         if not line.strip():
             continue
@@ -49,13 +53,4 @@ def _entries(file: Path, split: Split) -> Iterator[Entry]:
             raise malformed(file, f"line {number}", "expected a path, a space and a class number")
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise malformed(file, f"line {number}", f"a path that leads out of the folder: {path}")
-        yield Entry(name=path, split=split, label=int(label), key=path)
-
-
-def find_lists(folder: Path) -> ListedImages | None:
-    """Read the lists of a folder; None if it has none.
-
-    Raises:
-        DataProblem: as for `ListedImages`.
-    """
-    return ListedImages(folder) if (folder / LISTS["train"]).is_file() else None
+        yield Entry(name=path, split=split, label=int(label), content=folder / path)

@@ -1,22 +1,23 @@
-"""The base of all readers of images: a `Source`, its entries, and the images that cannot be used."""
+"""The result of finding images: a `Source` with its entries, and the images that cannot be used."""
 
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from bench.core.errors import DataProblem
+from bench.core.files import sha256
 from tasks.io.readers import malformed
 
-if TYPE_CHECKING:
-    import numpy as np
-
 Split = Literal["train", "validation", "test"]
+Content = bytes | np.ndarray
+"""The bytes of a file, or pixels (H, W) or (H, W, 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +27,13 @@ class Entry:
     Attributes:
         name: unique, as errors show it.
         label: name of its class, or the number of the class.
-        key: where the source finds it.
+        content: its file or its pixels; None where the source finds it by its name.
     """
 
     name: str
     split: Split
     label: str | int
-    key: str | int
+    content: Path | np.ndarray | None = field(default=None, compare=False)
 
 
 class BadGroup(NamedTuple):
@@ -90,39 +91,47 @@ class Listing:
         empty: class folders without a file, such as `train/cat`.
     """
 
-    entries: Sequence[Entry]
+    entries: list[Entry]
     bad: BadImages
     ignored: int = 0
     empty: tuple[str, ...] = ()
 
 
-class Source(ABC):
+def read_contents(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Content]]:
+    """Yield every entry that holds its content or names its file.
+
+    Raises:
+        DataProblem: a file cannot be read.
+    """
+    for entry in entries:
+        content = entry.content
+        yield entry, content if isinstance(content, np.ndarray) else read_bytes(content or Path(entry.name))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
     """Where images are read from.
 
     Attributes:
         place: the folder or file, as errors show it.
         sha256: hash of all that is read.
+        find_images: lists the images, before any is decoded; see `listing`.
         files: name and hash of every file that is not a single image.
         classes: names of the classes in the order of their numbers; empty where labels are names.
+        read: yields each entry with its content, in the order that costs least.
     """
 
     place: str
     sha256: str
+    find_images: Callable[[], Listing]
     files: Sequence[Mapping[str, str]] = ()
     classes: tuple[str, ...] = ()
+    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, Content]]] = read_contents
 
     @cached_property
     def listing(self) -> Listing:
-        """The images, before any is decoded."""
-        return self.list_images()
-
-    @abstractmethod
-    def list_images(self) -> Listing:
-        """Find the images."""
-
-    @abstractmethod
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes | np.ndarray]]:
-        """Yield each entry with its content, in the order that costs least."""
+        """The images, found once."""
+        return self.find_images()
 
 
 def read_bytes(file: Path) -> bytes:
@@ -133,6 +142,18 @@ def read_bytes(file: Path) -> bytes:
     """
     try:
         return file.read_bytes()
+    except OSError as error:
+        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
+
+
+def hashed_file(file: Path) -> dict[str, str]:
+    """Return name and hash of a file.
+
+    Raises:
+        DataProblem: it cannot be read.
+    """
+    try:
+        return {"name": file.name, "sha256": sha256(file)}
     except OSError as error:
         raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
 

@@ -34,48 +34,54 @@ class TablePart(NamedTuple):
     data: Path | pa.Table
 
 
-class Tables(Source):
-    """The tables of one dataset.
+def _source(place: str, parts: Sequence[TablePart], identity: str, classes: tuple[str, ...]) -> Source:
+    """Return the images of some tables.
 
     Args:
+        place: as errors show it.
+        parts: the tables.
         identity: names their content: a commit, or the hashes of the files.
         classes: names of the classes where the tables hold none.
 
     Raises:
         DataProblem: a column is missing.
     """
+    names = _class_names(parts[0].schema, _label_column(parts[0])) or classes or _class_numbers(parts)
+    return Source(
+        place,
+        sha256_of(identity),
+        lambda: _list(parts, len(names)),
+        classes=names,
+        read=lambda some: _read(parts, some),
+    )
 
-    def __init__(self, place: str, parts: Sequence[TablePart], identity: str, classes: tuple[str, ...]) -> None:
-        self.place, self.parts = place, parts
-        self.sha256 = sha256_of(identity)
-        self.classes = _class_names(parts[0].schema, _label_column(parts[0])) or classes or self._class_numbers()
 
-    def _class_numbers(self) -> tuple[str, ...]:
-        labels = (label for part in self.parts for label in _values(part, _label_column(part)))
-        highest = max((label for label in labels if isinstance(label, int) and label < MOST_CLASSES), default=-1)
-        return tuple(map(str, range(highest + 1)))
+def _class_numbers(parts: Sequence[TablePart]) -> tuple[str, ...]:
+    labels = (label for part in parts for label in _values(part, _label_column(part)))
+    highest = max((label for label in labels if isinstance(label, int) and label < MOST_CLASSES), default=-1)
+    return tuple(map(str, range(highest + 1)))
 
-    def list_images(self) -> Listing:
-        """Find every row whose label is a class."""
-        entries: list[Entry] = []
-        bad = BadImages()
-        for part in self.parts:
-            for row, label in enumerate(_values(part, _label_column(part)), 1):
-                name = f"{part.name}, row {row}"
-                if isinstance(label, int) and 0 <= label < len(self.classes):
-                    entries.append(Entry(name=name, split=part.split, label=label, key=name))
-                else:
-                    bad.add(name, "its label is no class", repr(label))
-        return Listing(entries=entries, bad=bad)
 
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-        """Yield in the order of the tables. An image that is stored in a file elsewhere is empty, and so bad."""
-        wanted = {entry.key: entry for entry in entries}
-        for part in self.parts:
-            for row, value in enumerate(_values(part, _image_column(part)), 1):
-                if entry := wanted.get(f"{part.name}, row {row}"):
-                    data = value.get("bytes") if isinstance(value, Mapping) else value
-                    yield entry, data if isinstance(data, bytes) else b""
+def _list(parts: Sequence[TablePart], classes: int) -> Listing:
+    found = Listing(entries=[], bad=BadImages())
+    for part in parts:
+        for row, label in enumerate(_values(part, _label_column(part)), 1):
+            name = f"{part.name}, row {row}"
+            if isinstance(label, int) and 0 <= label < classes:
+                found.entries.append(Entry(name=name, split=part.split, label=label))
+            else:
+                found.bad.add(name, "its label is no class", repr(label))
+    return found
+
+
+def _read(parts: Sequence[TablePart], entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield in the order of the tables. An image that is stored in a file elsewhere is empty, and so bad."""
+    wanted = {entry.name: entry for entry in entries}
+    for part in parts:
+        for row, value in enumerate(_values(part, _image_column(part)), 1):
+            if entry := wanted.get(f"{part.name}, row {row}"):
+                data = value.get("bytes") if isinstance(value, Mapping) else value
+                yield entry, data if isinstance(data, bytes) else b""
 
 
 def _values(part: TablePart, column: str) -> Iterator[object]:
@@ -156,7 +162,7 @@ def _open_parquet(file: Path, split: Split) -> TablePart:
         raise malformed(file, "", f"expected a Parquet file ({_first_line(error)})") from error
 
 
-def folder_tables(folder: Path, classes: tuple[str, ...]) -> Tables | None:
+def folder_tables(folder: Path, classes: tuple[str, ...]) -> Source | None:
     """Read the Parquet files of a folder or of `data/` in it; None if it has none.
 
     Raises:
@@ -164,11 +170,11 @@ def folder_tables(folder: Path, classes: tuple[str, ...]) -> Tables | None:
     """
     for place in (folder, folder / "data"):
         if parts := find_parquet(place):
-            return Tables(str(place), parts, "\0".join(sha256(Path(part.name)) for part in parts), classes)
+            return _source(str(place), parts, "\0".join(sha256(Path(part.name)) for part in parts), classes)
     return None
 
 
-def hub_tables(dataset: HubDataset, classes: tuple[str, ...]) -> Tables:
+def hub_tables(dataset: HubDataset, classes: tuple[str, ...]) -> Source:
     """Read a dataset of the hub, from the local cache if it holds this very commit.
 
     Raises:
@@ -183,7 +189,7 @@ def hub_tables(dataset: HubDataset, classes: tuple[str, ...]) -> Tables:
             raise malformed(dataset.name, "", f"expected a split '{missing[0]}', found {', '.join(tables)}")
         for split in SPLITS:
             parts.append(TablePart(split, f"{dataset.name}, {split}", tables[split].schema, tables[split]))
-    return Tables(f"{dataset.name}@{revision[:7]}", parts, f"{dataset.name}\0{config}\0{revision}", classes)
+    return _source(f"{dataset.name}@{revision[:7]}", parts, f"{dataset.name}\0{config}\0{revision}", classes)
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -90,12 +91,11 @@ def open_tar(file: Path, split: Split | None = None) -> Source:
         DataProblem: it cannot be read; later, when it is read, that it is not a tar, or is truncated.
     """
     files = [hashed_file(file)]
-    return Source(
-        str(file), files[0]["sha256"], lambda: _list_tar(file, split), files, read=lambda some: _read_tar(file, some)
-    )
+    find, read = partial(_find_in_tar, file, split), partial(_read_tar, file)
+    return Source(str(file), files[0]["sha256"], find, files, read=read)
 
 
-def _list_tar(file: Path, split: Split | None) -> Listing:
+def _find_in_tar(file: Path, split: Split | None) -> Listing:
     bad, names, folders = BadImages(), dict[str, None](), list[str]()
     for _, member in _members(file):
         name = str(PurePosixPath(member.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,13 +48,8 @@ def _source(place: str, parts: Sequence[TablePart], identity: str, classes: tupl
         DataProblem: a column is missing.
     """
     names = _class_names(parts[0].schema, _label_column(parts[0])) or classes or _class_numbers(parts)
-    return Source(
-        place,
-        sha256_of(identity),
-        lambda: _list(parts, len(names)),
-        classes=names,
-        read=lambda some: _read(parts, some),
-    )
+    find, read = partial(_find, parts, len(names)), partial(_read, parts)
+    return Source(place, sha256_of(identity), find, classes=names, read=read)
 
 
 def _class_numbers(parts: Sequence[TablePart]) -> tuple[str, ...]:
@@ -62,7 +58,7 @@ def _class_numbers(parts: Sequence[TablePart]) -> tuple[str, ...]:
     return tuple(map(str, range(highest + 1)))
 
 
-def _list(parts: Sequence[TablePart], classes: int) -> Listing:
+def _find(parts: Sequence[TablePart], classes: int) -> Listing:
     found = Listing(entries=[], bad=BadImages())
     for part in parts:
         for row, label in enumerate(_values(part, _label_column(part)), 1):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.core.hub import unreachable
-from tasks.glue.folder import full_set
-from tasks.glue.hub import NoHub, hub_folder
+from bench.core.hub import HubDataset, cached_snapshot, unreachable
+from bench.core.hub import HubUnavailable as NoHub
 from tasks.images.tables import Part, Tables, parquet, table
+from tasks.io.readers import is_complete_set as full_set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,8 @@ def read_repository(repository: Repository, classes: tuple[str, ...]) -> Tables:
 
 def _cached(repository: Repository) -> list[Part]:
     """The Parquet files that the hub's own library keeps of this very commit; empty if a split is not complete."""
-    folder = hub_folder("hub") / f"datasets--{repository.name.replace('/', '--')}" / "snapshots" / repository.revision
-    return find_parquet(folder / repository.config, repository.splits)
+    folder = cached_snapshot(HubDataset(name=repository.name, revision=repository.revision))
+    return find_parquet(folder / repository.config, repository.splits) if folder else []
 
 
 def find_parquet(folder: Path, splits: Mapping[str, str]) -> list[Part]:

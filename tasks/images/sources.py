@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import DataProblem
+from bench.core.hub import HubUnavailable as NoHub
 from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
-from tasks.glue.hub import NoHub
 from tasks.images.arrays import find_cifar, find_idx
 from tasks.images.base import ImageConfig
 from tasks.images.build import Wish, prepare
@@ -20,7 +20,6 @@ from tasks.images.lists import find_lists
 from tasks.images.rejects import Rejects
 from tasks.images.tables import Tables
 from tasks.io.directories import Wanted, find_folder, listing, name_of
-from tasks.io.rows import unusable
 
 LAYOUTS = "class folders below train/ and test/, one tar of such, idx files, CIFAR's binary version, or Parquet files"
 
@@ -143,9 +142,8 @@ def taken(
             raise DataProblem(f"no images to {name} on in {place}", f"found {known}", f"Expected are {LAYOUTS}.")
     classes = store.facts["classes"]
     if len(classes) < 2:
-        raise unusable(
-            Path(place), f"all images are of one class, {classes[0]!r}", "", "Name the folder above classes."
-        )
+        what = f"{Path(place).name}: all images are of one class, {classes[0]!r}"
+        raise DataProblem(what, f"file: {place}", "Name the folder above classes.")
     missing = set(range(len(classes))) - set(splits["train"].targets.tolist())
     if missing:
         names = ", ".join(classes[number] for number in sorted(missing)[:8])

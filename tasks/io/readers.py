@@ -376,15 +376,16 @@ class _ColumnarReader(Reader):
     unit = "row"
 
     @abstractmethod
-    def _schema(self) -> pa.Schema: ...
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
 
     def columns(self) -> Sequence[str]:
-        return self._schema().names
+        return self.schema().names
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
         """Return the names of class labels, which `datasets` keeps in the metadata of the schema."""
         try:
-            features = json.loads((self._schema().metadata or {})[b"huggingface"])["info"]["features"]
+            features = json.loads((self.schema().metadata or {})[b"huggingface"])["info"]["features"]
             labels = {name: f for name, f in features.items() if f.get("_type") == "ClassLabel"}
             return {name: list(f["names"]) for name, f in labels.items() if f["names"]}
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -394,7 +395,8 @@ class _ColumnarReader(Reader):
 class ParquetReader(_ColumnarReader):
     """A Parquet file, a few rows at a time."""
 
-    def _schema(self) -> pa.Schema:
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
         with self._opened("not a Parquet file") as parquet:
             return parquet.schema_arrow
 
@@ -421,7 +423,8 @@ class ArrowReader(_ColumnarReader):
         super().__init__(name)
         self.table = table
 
-    def _schema(self) -> pa.Schema:
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
         return self.table.schema
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:

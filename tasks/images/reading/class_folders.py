@@ -6,6 +6,7 @@ and folders that contain everything are skipped.
 
 from __future__ import annotations
 
+import itertools
 import lzma
 import os
 import tarfile
@@ -184,10 +185,9 @@ def arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, spli
             entries.append(Entry(name=name, split=split or found, label=inner[0]))
     level = depth + 1 + has_splits
     filled = {paths[entry.name][:level] for entry in entries}
-    classes = [(name, PurePosixPath(name).parts) for name in sorted(folders)]
     empty = tuple(
         name
-        for name, path in classes
+        for name, path in ((name, PurePosixPath(name).parts) for name in sorted(folders))
         if len(path) == level and path not in filled and (not has_splits or path[depth].casefold() in SPLITS)
     )
     return Listing(entries=entries, bad=bad, ignored=ignored, empty=empty)
@@ -199,10 +199,5 @@ def _is_image(name: str) -> bool:
 
 def _shared_root(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """Return the folders that contain everything, above those of splits and classes."""
-    first = paths[0] if paths else ()
-    depth = 0
-    while paths and all(len(path) > depth + 2 and path[depth] == first[depth] for path in paths):
-        if first[depth].casefold() in SPLITS:
-            break
-        depth += 1
-    return first[:depth]
+    shared = os.path.commonpath(["/".join(path[:-2]) for path in paths]) if paths else ""
+    return tuple(itertools.takewhile(lambda name: name.casefold() not in SPLITS, PurePosixPath(shared).parts))

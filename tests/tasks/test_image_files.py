@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from image_files import encoded, random_image, tree, write_tar, write_tree
+from image_files import encoded, noise, tree, write_tar, write_tree
 from PIL import Image
 
 from bench.core.errors import DataProblem, UsageError
@@ -96,11 +96,11 @@ def test_another_folder_to_score_on(tmp_path):
 
 
 BAD = {
-    "a broken image": encoded(random_image(0, (40, 40)))[:200],
+    "a broken image": encoded(noise(0, (40, 40)))[:200],
     "not an image file": b"text",
-    "not of the first image's size": encoded(random_image(0, (6, 7))),
-    "not of the first image's mode": encoded(random_image(0, channels=1)),
-    "neither grey nor RGB": encoded(Image.fromarray(random_image(0)).convert("RGBA")),
+    "not of the first image's size": encoded(noise(0, (6, 7))),
+    "not of the first image's mode": encoded(noise(0, channels=1)),
+    "neither grey nor RGB": encoded(Image.fromarray(noise(0)).convert("RGBA")),
 }
 
 
@@ -124,7 +124,7 @@ def test_bad_images_are_named_or_left_out(tmp_path, reason, packed):
 def test_what_is_left_out_later_is_counted_too(tmp_path):
     folder = write_tree(tmp_path / "pets", tree())
     for count, name in enumerate(("1.png", "2.png"), 1):
-        (folder / "train" / name).write_bytes(encoded(random_image(0)))
+        (folder / "train" / name).write_bytes(encoded(noise(0)))
         assert opened(folder, on_bad="skip")[1].reading["left_out"] == {"in no class folder": count}
 
 
@@ -137,13 +137,13 @@ def test_a_class_folder_without_an_image_is_named_or_left_out(tmp_path):
 
 
 def test_a_class_that_train_does_not_have(tmp_path):
-    folder = write_tree(tmp_path / "pets", {**tree(), "test/emu/1.png": encoded(random_image(0))})
+    folder = write_tree(tmp_path / "pets", {**tree(), "test/emu/1.png": encoded(noise(0))})
     with pytest.raises(DataProblem, match=r"test/emu/1.png: its class is not one of train's \(emu\)"):
         opened(folder)
 
 
 def test_an_image_in_no_class(tmp_path):
-    folder = write_tree(tmp_path / "pets", {**tree(), "train/1.png": encoded(random_image(0))})
+    folder = write_tree(tmp_path / "pets", {**tree(), "train/1.png": encoded(noise(0))})
     with pytest.raises(DataProblem, match=r"train/1\.png: in no class folder"):
         opened(folder)
 
@@ -159,7 +159,7 @@ def test_too_little(tmp_path):
         (tmp_path / "nowhere", "does not exist"),
         (write_tree(tmp_path / "x", {"f.zip": b""}) / "f.zip", "is no tar"),
         (tmp_path / "empty", "no images in"),
-        (write_tree(tmp_path / "one", {f"cat/{i}.png": encoded(random_image(i)) for i in range(4)}), "of one class"),
+        (write_tree(tmp_path / "one", {f"cat/{i}.png": encoded(noise(i)) for i in range(4)}), "of one class"),
         (write_tree(tmp_path / "bad", {"a/1.png": b"", "b/1.png": b""}), "not an image file"),
     ]:
         with pytest.raises(DataProblem, match=words) as caught:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import encoded, random_image, tree, write_idx, write_mnist, write_tar, write_tree
+from image_files import encoded, noise, tree, write_idx, write_mnist, write_tar, write_tree
 from PIL import Image
 
 from bench.core import hub
@@ -84,7 +84,7 @@ def test_size_and_mode_are_no_part_of_the_run_but_of_the_data(tmp_path):
 
 def cifar_files(kind="JPEG", train=2, test=1):
     return {
-        f"{split}/{name}/{i:04}.{kind.lower()}": encoded(random_image(100 * j + i, (32, 32)), kind)
+        f"{split}/{name}/{i:04}.{kind.lower()}": encoded(noise(100 * j + i, (32, 32)), kind)
         for split, count in (("train", train), ("test", test))
         for j, name in enumerate(NAMES)
         for i in range(count)
@@ -127,7 +127,7 @@ def write_parquet(folder, splits, label="label", names=None, count=30):
 
     for k, split in enumerate(splits):
         names = names or list(NAMES)
-        images = [{"bytes": encoded(random_image(1000 * k + i, (8, 8))), "path": None} for i in range(count)]
+        images = [{"bytes": encoded(noise(1000 * k + i, (8, 8))), "path": None} for i in range(count)]
         features = datasets.Features({"img": datasets.Image(), label: datasets.ClassLabel(names=names)})
         data = {"img": images, label: [i % len(names) for i in range(count)]}
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def write_parquet(folder, splits, label="label", names=None, count=30):
 def test_parquet_of_a_directory_and_of_the_hubs_cache(tmp_path):
     write_parquet(tmp_path / "cifar10" / "data", ("train", "test"))
     dataset = CIFAR10().open(asked(tmp_path))
-    assert np.array_equal(dataset.train.inputs, np.stack([random_image(i, (8, 8)) for i in range(30)]))
+    assert np.array_equal(dataset.train.inputs, np.stack([noise(i, (8, 8)) for i in range(30)]))
     revision = CIFAR10.hub.revision
     snapshot = tmp_path / "huggingface" / "hub" / "datasets--uoft-cs--cifar10" / "snapshots" / revision
     write_parquet(snapshot / "plain_text", ("train", "test"))
@@ -156,9 +156,7 @@ def test_a_repository_is_read_through_datasets(tmp_path, monkeypatch):
     dataset = CIFAR100().open(DataRequest())
     assert dataset.source == "hub"
     assert dataset.reading["classes"] == [f"class {i}" for i in range(5)]
-    assert np.array_equal(
-        dataset.evaluation["test"].inputs, np.stack([random_image(1000 + i, (8, 8)) for i in range(30)])
-    )
+    assert np.array_equal(dataset.evaluation["test"].inputs, np.stack([noise(1000 + i, (8, 8)) for i in range(30)]))
 
 
 @pytest.mark.parametrize("task", [MNIST(), FashionMNIST(), CIFAR10(), CIFAR100(), VTAB("dtd")])
@@ -201,15 +199,18 @@ def test_vtab_takes_no_other_tasks_folder_from_bench_data(tmp_path):
 
 
 def test_vtabs_lists(tmp_path):
-    files = {
-        f"images/{split}/{i}.png": encoded(random_image(i)) for split in ("train800val200", "test") for i in range(4)
-    }
+    files = {f"images/{split}/{i}.png": encoded(noise(i)) for split in ("train800val200", "test") for i in range(4)}
     folder = write_tree(tmp_path / "vtab-1k" / "cifar", files)
     for split in ("train800val200", "test"):
         (folder / f"{split}.txt").write_text("".join(f"images/{split}/{i}.png {i % 2}\n" for i in (3, 1, 2, 0)))
     dataset = VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
-    assert np.array_equal(dataset.train.inputs, np.stack([random_image(i) for i in (3, 1, 2, 0)]))
+    assert np.array_equal(dataset.train.inputs, np.stack([noise(i) for i in (3, 1, 2, 0)]))
     assert dataset.train.targets.tolist() == [1, 1, 0, 0]
+    (folder / "train800val200.txt").write_text(
+        "".join(f"images/train800val200/{i}.png {i % 2}\n" for i in (3, 3, 1, 0))
+    )
+    dataset = VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
+    assert np.array_equal(dataset.train.inputs, np.stack([noise(i) for i in (3, 3, 1, 0)])), "one image named twice"
     bad = {"images/x.png one": "line 2", "images/x.png 20261124103000": "line 2"}
     for line, words in {**bad, "../../x.png 1": "leads out", "images/x.png 1": "read"}.items():
         (folder / "test.txt").write_text(f"images/test/0.png 0\n{line}\n")
@@ -228,7 +229,7 @@ def test_a_column_of_something_else_is_no_class(tmp_path, labels):
 
     folder = tmp_path / "dtd"
     folder.mkdir()
-    rows = pa.table({"image": [encoded(random_image(i)) for i in range(2)], "label": labels})
+    rows = pa.table({"image": [encoded(noise(i)) for i in range(2)], "label": labels})
     for split in ("train", "test"):
         pq.write_table(rows, folder / f"{split}.parquet")
     with pytest.raises(DataProblem, match="row 1: its label is no class"):

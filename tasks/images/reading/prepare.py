@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -110,41 +110,23 @@ def prepare(sources: Sequence[Source], preparation: Preparation) -> PreparedImag
 
 
 def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) -> None:
-    bad, listings = BadImages(), [source.listing for source in sources]
-    for listing in listings:
-        for reason, group in listing.bad.by_reason.items():
-            bad.add(group.where, reason, group.detail, group.number)
-        for name in listing.empty:
-            bad.add(name, "a class folder without an image")
-    entries = [entry for listing in listings for entry in listing.entries]
-    total = len(entries) + len(bad)
-    classes = preparation.classes or _class_names(entries)
-    unknown = f"its class is not one of {'the task' if preparation.classes else 'train'}'s"
-    for entry in entries:
-        if not _is_known(entry, classes):
-            bad.add(entry.name, unknown, str(entry.label))
-    entries = [entry for entry in entries if _is_known(entry, classes)]
-    found = Counter(entry.split for entry in entries)
-    entries = _draw_train(entries, preparation)
+    bad = BadImages()
+    found = [entry for source in sources for entry in source.listing.entries]
+    total = len(found) + _add_bad_files(bad, sources)
+    classes = preparation.classes or _class_names(found)
+    known = [entry for entry in found if _check_class(entry, classes, preparation, bad)]
+    entries = _draw_train(known, preparation)
 
     decoder = Decoder(size=preparation.size, mode=preparation.mode)
-    chosen, row_of = set(entries), dict[Entry, int]()
     rows = folder / "rows"  # pixels in the order of reading; how many there will be is not known yet
-    with rows.open("wb") as stream:
-        for source, listing in zip(sources, listings, strict=True):
-            for entry, data in source.read([entry for entry in listing.entries if entry in chosen]):
-                try:
-                    stream.write(np.ascontiguousarray(decoder.decode(data)).data)
-                    row_of[entry] = len(row_of)
-                except BadImageError as error:
-                    bad.add(entry.name, error.reason, error.detail)
-    if not decoder.shape or not row_of:
+    row_of = _decode(sources, set(entries), decoder, rows, bad)
+    if not decoder.shape:
         place = " and ".join(source.place for source in sources)
         bad.check(place, "error")
         raise DataProblem(f"no images in {place}", "it holds no class folder with an image", "Name the folder above.")
     splits = _split([entry for entry in entries if entry in row_of], preparation)
     order = [entry for part in splits.values() for entry in part]
-    pixels = np.memmap(rows, dtype=np.uint8, mode="r", shape=(len(row_of), *decoder.shape))
+    pixels = np.memmap(rows, dtype=np.uint8, mode="r").reshape(-1, *decoder.shape)
     _write_array(folder / PIXELS, pixels, np.asarray([row_of[entry] for entry in order], dtype=np.int64))
     rows.unlink()
     numbers = {name: index for index, name in enumerate(classes)}
@@ -156,7 +138,7 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
         "shape": decoder.shape,
         "classes": classes,
         "splits": {name: (end - len(part), end) for (name, part), end in zip(splits.items(), ends, strict=True)},
-        "found": dict(found),
+        "found": dict(Counter(entry.split for entry in known)),
         "bad": bad.by_reason,
         "total": total,
         "mean": mean,
@@ -166,6 +148,35 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
     (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
+def _add_bad_files(bad: BadImages, sources: Sequence[Source]) -> int:
+    """Add what the sources know to be bad; return how many that is."""
+    for source in sources:
+        for reason, group in source.listing.bad.by_reason.items():
+            bad.add(group.where, reason, group.detail, group.number)
+        for name in source.listing.empty:
+            bad.add(name, "a class folder without an image")
+    return len(bad)
+
+
+def _decode(
+    sources: Sequence[Source], chosen: Set[Entry], decoder: Decoder, rows: Path, bad: BadImages
+) -> dict[Entry, int]:
+    """Write the pixels of the chosen entries to a file; return each one's row. An entry may occur twice."""
+    row_of: dict[Entry, int] = {}
+    count = 0
+    with rows.open("wb") as stream:
+        for source in sources:
+            for entry, data in source.read([entry for entry in source.listing.entries if entry in chosen]):
+                try:
+                    stream.write(np.ascontiguousarray(decoder.decode(data)).data)
+                except BadImageError as error:
+                    bad.add(entry.name, error.reason, error.detail)
+                else:
+                    row_of[entry] = count
+                    count += 1
+    return row_of
+
+
 def _class_names(entries: Sequence[Entry]) -> tuple[str, ...]:
     names = {str(entry.label) for entry in entries if entry.split == "train"}
     if all(number(name) is not None for name in names):
@@ -173,8 +184,13 @@ def _class_names(entries: Sequence[Entry]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _is_known(entry: Entry, classes: Sequence[str]) -> bool:
-    return entry.label < len(classes) if isinstance(entry.label, int) else entry.label in classes
+def _check_class(entry: Entry, classes: Sequence[str], preparation: Preparation, bad: BadImages) -> bool:
+    """Tell whether an entry's class is known, and add it to the bad ones if not."""
+    known = entry.label < len(classes) if isinstance(entry.label, int) else entry.label in classes
+    if not known:
+        owner = "the task" if preparation.classes else "train"
+        bad.add(entry.name, f"its class is not one of {owner}'s", str(entry.label))
+    return known
 
 
 def _draw_train(entries: list[Entry], preparation: Preparation) -> list[Entry]:

@@ -10,10 +10,9 @@ from bench.config.options import Config, option
 from bench.records.data import Dataset
 
 if TYPE_CHECKING:
-    from lightning import LightningDataModule
-
     from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
+    from tasks.io.arrays import ArrayDataModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class ImageTask(Task):
         self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes, **changes)
         return dataset
 
-    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
         """Normalised, in training augmented, batches of the dataset."""
         from tasks.images.augment import preparation
         from tasks.io.arrays import ArrayDataModule

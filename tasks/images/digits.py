@@ -44,7 +44,7 @@ class Digits(ImageTask):
             raise DataProblem("digits are embedded only", f"--data {request.data} was asked", todo)
         from tasks.images.digits_data import read_digits
 
-        config = request.config or ImageConfig()
+        config = request.config_as(ImageConfig)
         train, test, reading = read_digits(config, SHARE, SPLIT)
         dataset = Dataset(
             train=Arrays(*train),

@@ -73,7 +73,7 @@ class Images(ImageTask):
         """
         from tasks.images.own_files import open_own
 
-        config = request.config or ImagesConfig()
+        config = request.config_as(ImagesConfig)
         dataset = open_own(self.name, self.place, request, config, share_of(config.validation))
         self.spec = TaskSpec(
             name=self.name,

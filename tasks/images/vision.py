@@ -41,7 +41,7 @@ class Known(ImageTask):
         from tasks.images.sources import open_vision
         from tasks.images.vision_schema import KNOWN
 
-        dataset, store = open_vision(KNOWN[self.key], request, request.config or self.Config())
+        dataset, store = open_vision(KNOWN[self.key], request, request.config_as(self.Config))
         lossy = "JPEG" in store.facts["formats"]
         return self.settle(dataset, note=f"{self.title} (JPEG)" if lossy else "")
 

@@ -71,5 +71,5 @@ class VTAB(ImageTask):
         from tasks.images.vtab_schema import vision
 
         task = vision(self.member)
-        dataset, store = open_vision(task, request, request.config or self.Config())
+        dataset, store = open_vision(task, request, request.config_as(self.Config))
         return self.settle(dataset, note=DRAWN if drawn(task, store) else "")

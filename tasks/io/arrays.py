@@ -45,7 +45,7 @@ class ArraySplit:
         return ArraySplit(self.rows, self.chosen[index])
 
 
-class ArrayDataModule(StepDataModule):
+class ArrayDataModule(StepDataModule[Arrays, ArraySplit]):
     """Feeds one run of one task of images or vectors.
 
     Args:

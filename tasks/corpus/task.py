@@ -96,7 +96,7 @@ class TextCorpus(TextTask):
             UsageError: two sources are named, or `--data hub` without one.
             DataProblem: nothing is there, it holds no text, or a passage is not UTF-8; the error names file and line.
         """
-        config = request.config or CorpusConfig()
+        config = request.config_as(CorpusConfig)
         if config.hub is not None and (self.path or request.data in ("dir", "embedded")):
             other = f"corpus:{self.path}" if self.path else f"--data {request.data}"
             raise UsageError("two sources of text", f"task.hub={config.hub} and {other}", "Leave one of them out.")

@@ -51,8 +51,8 @@ def read_examples(
         if isinstance(label, int) and 0 <= label < len(own_names):
             label = own_names[label]
         try:
-            first, *second = map(_text, texts)
-            rows.append(Example(first, *(second or [None]), _class_index(label, labels) if labels else _score(label)))
+            target = _class_index(label, labels) if labels else _score(label)
+            rows.append(Example(_text(texts[0]), _text(texts[1]) if len(texts) > 1 else None, target))
         except ValueError as error:
             raise table.error(BadRow(row.number, str(error))) from error
     if len(short) * SHORT_ROWS > len(rows) + len(short):

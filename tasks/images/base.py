@@ -14,12 +14,14 @@ from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
 from tasks.io.directories import Wanted, find_folder, name_of
 
 if TYPE_CHECKING:
-    from lightning import LightningDataModule
-
     from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
+<<<<<<< HEAD
     from tasks.images.reading.dataset import ImageData
     from tasks.images.reading.source import Source
+=======
+    from tasks.io.arrays import ArrayDataModule
+>>>>>>> texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +65,13 @@ class ImageTask(Task):
         classes = len(dataset.reading["classes"])
         self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes, note=note)
 
+<<<<<<< HEAD
     def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
         """Batches of the dataset, normalised, and augmented in training."""
+=======
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
+        """Normalised, in training augmented, batches of the dataset."""
+>>>>>>> texts
         from tasks.images.augment import preparation
         from tasks.io.arrays import ArrayDataModule
 

@@ -34,6 +34,7 @@ class Digits(ImageTask):
             raise DataProblem("digits are embedded only", f"--data {request.data} is given", todo)
         import numpy as np
 
+<<<<<<< HEAD
         from tasks.images.reading.decode import Decoder
         from tasks.images.reading.prepare import channel_statistics
         from tasks.table.labels import split
@@ -49,6 +50,10 @@ class Digits(ImageTask):
         pixels, targets = np.stack([decoder.decode(image) for image in grey]), np.asarray(labels, dtype=np.int64)
         train, test = split([str(label) for label in targets.tolist()], SHARE, seed=VERSION, stratify=True)
         mean, std = channel_statistics(pixels[train])
+=======
+        config = request.config_as(ImageConfig)
+        train, test, reading = read_digits(config, SHARE, SPLIT)
+>>>>>>> texts
         dataset = Dataset(
             train=Arrays(pixels[train], targets[train]),
             evaluation={"test": Arrays(pixels[test], targets[test])},

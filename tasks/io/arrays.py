@@ -45,7 +45,7 @@ class ArraySplit:
         return ArraySplit(self.rows, self.chosen[index])
 
 
-class ArrayDataModule(StepDataModule):
+class ArrayDataModule(StepDataModule[Arrays, ArraySplit]):
     """Batches of images or vectors for one run.
 
     Args:

@@ -4,8 +4,8 @@ Lines are physical ones, split at "\n" alone and counted from 1; a record of sev
 hold U+2028, U+0085 and stray carriage returns; only "\r" at the end of a line belongs to the line break. Parquet, Arrow
 and a JSON array have no lines: their rows are counted from 1.
 
-Quoted files are read by Python's csv module. pyarrow.csv and pandas give no line numbers of bad rows, and a quote that is
-never closed takes the rest of the file with it.
+Quoted files are read by Python's csv module. pyarrow.csv and pandas give no line numbers of bad rows, and let a quote
+that is never closed take the rest of the file with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import csv
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -176,7 +176,7 @@ def list_columns(header: Sequence[str]) -> str:
 
 
 @contextmanager
-def _opened(file: str | Path) -> Iterator[BinaryIO]:
+def _opened(file: str | Path) -> Generator[BinaryIO]:
     try:
         with Path(file).open("rb") as stream:
             yield stream
@@ -405,7 +405,7 @@ class ParquetReader(_ColumnarReader):
             yield from _rows_of(parquet.iter_batches(BATCH, columns=list(columns)), columns)
 
     @contextmanager
-    def _opened(self, problem: str) -> Iterator[pq.ParquetFile]:
+    def _opened(self, problem: str) -> Generator[pq.ParquetFile]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 

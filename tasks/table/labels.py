@@ -1,4 +1,4 @@
-"""Encode the labels of a table: as classes or as numbers on a scale; and split rows so that each class is in both parts."""
+"""Labels of a table: classes or numbers on a scale; and a split of rows that takes the same share of every class."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Table(TextTask):
             UsageError: an option names a column that does not exist.
             DataProblem: no such file, or it is malformed; the error names file and line (of Parquet: row).
         """
-        config = request.config or TableConfig()
+        config = request.config_as(TableConfig)
         paths = [self.file]
         if config.share is None:
             paths.append(_table_path(config.validation, "--set task.validation=FILE, or =0.1"))

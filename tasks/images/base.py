@@ -16,12 +16,9 @@ from tasks.io.directories import Wanted, find_folder, name_of
 if TYPE_CHECKING:
     from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
-<<<<<<< HEAD
     from tasks.images.reading.dataset import ImageData
     from tasks.images.reading.source import Source
-=======
     from tasks.io.arrays import ArrayDataModule
->>>>>>> texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,7 @@ class ImageTask(Task):
     """
 
     modality: ClassVar[Literal["text", "image", "vector"]] = "image"
-    Config: ClassVar[type] = ImageConfig
+    Config: ClassVar[type[ImageConfig]] = ImageConfig
 
     def complete_spec(self, dataset: Dataset, note: str = "") -> None:
         """Put into `spec` what only the images say, their shape and the number of classes, and a note."""
@@ -65,13 +62,8 @@ class ImageTask(Task):
         classes = len(dataset.reading["classes"])
         self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes, note=note)
 
-<<<<<<< HEAD
-    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
-        """Batches of the dataset, normalised, and augmented in training."""
-=======
     def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
-        """Normalised, in training augmented, batches of the dataset."""
->>>>>>> texts
+        """Batches of the dataset, normalised, and augmented in training."""
         from tasks.images.augment import preparation
         from tasks.io.arrays import ArrayDataModule
 
@@ -122,7 +114,7 @@ class PublishedImageTask(ImageTask):
         from tasks.images.reading.prepare import Preparation
 
         source, kind, revision = self._source(request)
-        config = request.config or self.Config()
+        config = request.config_as(self.Config)
         preparation = Preparation(
             size=config.size, mode=config.mode, classes=self.classes or source.classes, most_train=self.most_train
         )

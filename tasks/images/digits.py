@@ -34,7 +34,6 @@ class Digits(ImageTask):
             raise DataProblem("digits are embedded only", f"--data {request.data} is given", todo)
         import numpy as np
 
-<<<<<<< HEAD
         from tasks.images.reading.decode import Decoder
         from tasks.images.reading.prepare import channel_statistics
         from tasks.table.labels import split
@@ -43,17 +42,13 @@ class Digits(ImageTask):
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise DataProblem("digits come with scikit-learn", str(error), "pip install scikit-learn") from error
-        config = request.config or ImageConfig()
+        config = request.config_as(ImageConfig)
         images, labels = load_digits(return_X_y=True)
         grey = np.rint(images.reshape(-1, 8, 8) * (255 / HIGHEST)).astype(np.uint8)
         decoder = Decoder(size=config.size, mode=config.mode)
         pixels, targets = np.stack([decoder.decode(image) for image in grey]), np.asarray(labels, dtype=np.int64)
         train, test = split([str(label) for label in targets.tolist()], SHARE, seed=VERSION, stratify=True)
         mean, std = channel_statistics(pixels[train])
-=======
-        config = request.config_as(ImageConfig)
-        train, test, reading = read_digits(config, SHARE, SPLIT)
->>>>>>> texts
         dataset = Dataset(
             train=Arrays(pixels[train], targets[train]),
             evaluation={"test": Arrays(pixels[test], targets[test])},

@@ -59,7 +59,7 @@ class Images(ImageTask):
     """
 
     argument: ClassVar[str] = "DIR"
-    Config: ClassVar[type] = ImagesConfig
+    Config = ImagesConfig
 
     def __init__(self, argument: str) -> None:
         if not argument:
@@ -78,8 +78,7 @@ class Images(ImageTask):
         from tasks.images.reading.prepare import Preparation
         from tasks.images.reading.source import sha256_of
 
-<<<<<<< HEAD
-        config = request.config or ImagesConfig()
+        config = request.config_as(ImagesConfig)
         sources = [folder_or_tar(self.place)]
         splits = {entry.split for entry in sources[0].listing.entries}
         if config.share is None:
@@ -105,10 +104,6 @@ class Images(ImageTask):
             },
             version=hashes[0] if len(hashes) == 1 else sha256_of(*hashes),
         )
-=======
-        config = request.config_as(ImagesConfig)
-        dataset = open_own(self.name, self.place, request, config, share_of(config.validation))
->>>>>>> texts
         self.spec = TaskSpec(
             name=self.name,
             version=dataset.version,

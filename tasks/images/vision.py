@@ -53,25 +53,9 @@ class VisionTask(PublishedImageTask):
             "with --data-dir DIR.",
         )
 
-<<<<<<< HEAD
     def note(self, data: ImageData) -> str:
         """Mark images whose compression is lossy: the originals are not."""
         return f"{self.title} (JPEG)" if "JPEG" in data.images.facts["formats"] else ""
-=======
-    def open(self, request: DataRequest) -> Dataset:
-        """Read and check every picture of train and test.
-
-        Raises:
-            AbsentTask: a directory of the user's is a good one but does not hold this task.
-            DataProblem: nothing is there, or a picture or file is broken; the error names it.
-        """
-        from tasks.images.sources import open_vision
-        from tasks.images.vision_schema import KNOWN
-
-        dataset, store = open_vision(KNOWN[self.key], request, request.config_as(self.Config))
-        lossy = "JPEG" in store.facts["formats"]
-        return self.settle(dataset, note=f"{self.title} (JPEG)" if lossy else "")
->>>>>>> texts
 
 
 class MNIST(VisionTask):

@@ -86,22 +86,6 @@ class VTAB(PublishedImageTask):
         )
         self.most_train = TRAIN
 
-<<<<<<< HEAD
     def note(self, data: ImageData) -> str:
         """Mark training images that are not those of the paper."""
         return "1000 training images drawn, not the paper's" if data.drawn_from else ""
-=======
-    def open(self, request: DataRequest) -> Dataset:
-        """Read and check every picture of train and test.
-
-        Raises:
-            AbsentTask: a directory of the user's is a good one but does not hold this task.
-            DataProblem: nothing is there, or a picture or file is broken; the error names it.
-        """
-        from tasks.images.sources import drawn, open_vision
-        from tasks.images.vtab_schema import vision
-
-        task = vision(self.member)
-        dataset, store = open_vision(task, request, request.config_as(self.Config))
-        return self.settle(dataset, note=DRAWN if drawn(task, store) else "")
->>>>>>> texts

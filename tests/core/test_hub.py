@@ -43,7 +43,7 @@ def test_a_failure_is_remembered_for_the_owner_alone(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     for name in ("a/x", "a/y", "b/x"):
-        with pytest.raises(HubUnavailable, match="^the hub failed: RuntimeError: no answer$"):
+        with pytest.raises(HubUnavailable, match=r"^the hub failed: RuntimeError: no answer$"):
             hub.load_tables(HubDataset(name=name, revision=COMMIT))
     assert calls == ["a/x", "b/x"]
 

@@ -16,7 +16,7 @@ from tasks.io.directories import Wanted, find_folder, name_of
 if TYPE_CHECKING:
     from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
-    from tasks.images.reading.dataset import ImageData
+    from tasks.images.reading.prepare import Facts
     from tasks.images.reading.source import Source
     from tasks.io.arrays import ArrayDataModule
 
@@ -100,8 +100,8 @@ class PublishedImageTask(ImageTask):
     most_train: int = 0
 
     @abstractmethod
-    def note(self, data: ImageData) -> str:
-        """Return the caveat shown beside scores."""
+    def note(self, facts: Facts, drawn: bool) -> str:
+        """Return the caveat shown beside scores; `drawn`: whether only some training images are used."""
 
     def open(self, request: DataRequest) -> Dataset:
         """Read and check all images of train and test.
@@ -119,10 +119,14 @@ class PublishedImageTask(ImageTask):
             size=config.size, mode=config.mode, classes=self.classes or source.classes, most_train=self.most_train
         )
         name = self.location.task
-        data = load_images(name, [source], preparation, request, needed=("train", "test"))
-        drawn = f"{name}: {len(data.splits['train'])} of {data.drawn_from} training images drawn"
-        dataset = data.dataset(kind=kind, revision=revision, notes=[drawn] if data.drawn_from else [])
-        self.complete_spec(dataset, self.note(data))
+        dataset, facts = load_images(
+            name, [source], preparation, request, kind=kind, revision=revision, needed=("train", "test")
+        )
+        found = facts["found"]["train"]
+        if drawn := 0 < self.most_train < found:
+            line = f"{name}: {len(dataset.train)} of {found} training images drawn"
+            dataset = replace(dataset, notes=(*dataset.notes, line))
+        self.complete_spec(dataset, self.note(facts, drawn))
         return dataset
 
     def _source(self, request: DataRequest) -> tuple[Source, SourceKind, str]:

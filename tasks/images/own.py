@@ -7,7 +7,8 @@ the same for all seeds. A note says what was found, and the record keeps it (`so
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,7 +19,7 @@ from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask
 
 if TYPE_CHECKING:
-    from tasks.images.reading.dataset import ImageData
+    from tasks.images.reading.prepare import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,21 +90,30 @@ class Images(ImageTask):
             sources.append(folder_or_tar(Path(config.validation).expanduser(), "validation"))
         share = config.share if config.share and splits == {"train"} else 0.0
         preparation = Preparation(size=config.size, mode=config.mode, share=share, seed=config.split_seed)
-        data = load_images(self.name, sources, preparation, request)
-        if len(data.splits) == 1:
-            known = f"read from {self.place}"
-            raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
+        where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
         hashes = [source.sha256 for source in sources]
-        dataset = data.dataset(
+        dataset, facts = load_images(
+            self.name,
+            sources,
+            preparation,
+            request,
             kind="file",
             revision=self.place.resolve().name,
-            notes=self._notes(data),
+            version=hashes[0] if len(hashes) == 1 else sha256_of(*hashes),
             reading={
                 "validation": f"{share:g}" if share else Path(sources[-1].place).name,
                 "split_seed": config.split_seed if share else None,
             },
-            version=hashes[0] if len(hashes) == 1 else sha256_of(*hashes),
         )
+        if not dataset.evaluation:
+            known = f"read from {self.place}"
+            raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
+        notes = [f"{self.name}: {_summary(facts, dataset.reading['sizes'])} ({where})", *dataset.notes]
+        if ignored := sum(source.listing.ignored for source in sources):
+            notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
+        if len(set(hashes)) < len(hashes):
+            notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
+        dataset = replace(dataset, notes=tuple(notes))
         self.spec = TaskSpec(
             name=self.name,
             version=dataset.version,
@@ -115,17 +125,10 @@ class Images(ImageTask):
         self.complete_spec(dataset)
         return dataset
 
-    def _notes(self, data: ImageData, shown: int = 8) -> list[str]:
-        """Say what was found: classes (at most `shown` by name), shape, sizes, and what is doubtful."""
-        facts, how = data.images.facts, data.preparation
-        classes, (height, width, channels) = facts["classes"], facts["shape"]
-        names = ", ".join(repr(name[:30]) for name in classes[:shown]) + (", …" if len(classes) > shown else "")
-        sizes = ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
-        where = f"share {how.share:g}, split seed {how.seed}" if how.share else data.sources[-1].place
-        shape = f"{width}×{height}×{channels}"
-        notes = [f"{self.name}: {len(classes)} classes: {names} · {shape} · {sizes} ({where})"]
-        if ignored := sum(source.listing.ignored for source in data.sources):
-            notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
-        if len({source.sha256 for source in data.sources}) < len(data.sources):
-            notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
-        return notes
+
+def _summary(facts: Facts, sizes: Mapping[str, int], shown: int = 8) -> str:
+    """Return classes (at most `shown` of them by name), shape and sizes of the splits in one line."""
+    classes, (height, width, channels) = facts["classes"], facts["shape"]
+    names = ", ".join(repr(name[:30]) for name in classes[:shown]) + (", …" if len(classes) > shown else "")
+    splits = ", ".join(f"{size} {split}" for split, size in sizes.items())
+    return f"{len(classes)} classes: {names} · {width}×{height}×{channels} · {splits}"

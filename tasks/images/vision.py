@@ -15,7 +15,7 @@ from tasks.images.base import ImageConfig, PublishedImageTask, image_task_spec
 from tasks.io.directories import Wanted
 
 if TYPE_CHECKING:
-    from tasks.images.reading.dataset import ImageData
+    from tasks.images.reading.prepare import Facts
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR100_NAMES = (
@@ -53,9 +53,9 @@ class VisionTask(PublishedImageTask):
             "with --data-dir DIR.",
         )
 
-    def note(self, data: ImageData) -> str:
+    def note(self, facts: Facts, drawn: bool) -> str:
         """Mark images whose compression is lossy: the originals are not."""
-        return f"{self.title} (JPEG)" if "JPEG" in data.images.facts["formats"] else ""
+        return f"{self.title} (JPEG)" if "JPEG" in facts["formats"] else ""
 
 
 class MNIST(VisionTask):

@@ -15,7 +15,7 @@ from tasks.images.base import PublishedImageTask, image_task_spec
 from tasks.io.directories import Wanted, normal
 
 if TYPE_CHECKING:
-    from tasks.images.reading.dataset import ImageData
+    from tasks.images.reading.prepare import Facts
 
 TRAIN = 1000
 OWNER = "clip-benchmark"
@@ -86,6 +86,6 @@ class VTAB(PublishedImageTask):
         )
         self.most_train = TRAIN
 
-    def note(self, data: ImageData) -> str:
+    def note(self, facts: Facts, drawn: bool) -> str:
         """Mark training images that are not those of the paper."""
-        return "1000 training images drawn, not the paper's" if data.drawn_from else ""
+        return "1000 training images drawn, not the paper's" if drawn else ""

@@ -1,9 +1,8 @@
-"""From sources of images to the checked Dataset of a task; and the source that a folder or file holds."""
+"""The dataset of an image task, checked; and the source of images that a folder or file holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.core.errors import DataProblem
@@ -11,7 +10,7 @@ from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
 from tasks.images.reading.arrays import find_cifar, find_idx
 from tasks.images.reading.class_folders import TARS, open_folder, open_tar
 from tasks.images.reading.lists import find_lists
-from tasks.images.reading.prepare import Preparation, PreparedImages, prepare
+from tasks.images.reading.prepare import Facts, Preparation, prepare
 from tasks.images.reading.source import Source, Split
 from tasks.images.reading.tables import folder_tables
 from tasks.io.directories import listing
@@ -59,88 +58,75 @@ def _is_tar(file: Path) -> bool:
     return file.name.casefold().endswith(TARS) and file.is_file()
 
 
-@dataclass(frozen=True, eq=False)
-class ImageData:
-    """Checked images of a task: where they were read, how, and the splits."""
-
-    name: str
-    sources: Sequence[Source]
-    preparation: Preparation
-    images: PreparedImages
-    splits: Mapping[str, Arrays]
-
-    @property
-    def drawn_from(self) -> int:
-        """Training images of which `most_train` were drawn; 0 where all are used."""
-        found, most = self.images.facts["found"].get("train", 0), self.preparation.most_train
-        return found if most and found > most else 0
-
-    def dataset(
-        self,
-        *,
-        kind: SourceKind,
-        revision: str,
-        notes: Sequence[str] = (),
-        reading: Mapping[str, object] | None = None,
-        version: str = "",
-    ) -> Dataset:
-        """Return the Dataset, with how it was read; `reading` and `notes` of the task are added."""
-        facts, bad = self.images.facts, self.images.bad
-        return Dataset(
-            train=self.splits["train"],
-            evaluation={name: rows for name, rows in self.splits.items() if name != "train"},
-            source=kind,
-            revision=revision,
-            notes=(*notes, *(f"{self.name}: {line}" for line in bad.summary(facts["total"]))),
-            version=version,
-            reading={
-                "size": self.preparation.size,
-                "mode": "grey" if facts["shape"][2] == 1 else "rgb",
-                "classes": facts["classes"],
-                "formats": facts["formats"],
-                "files": [file for source in self.sources for file in source.files],
-                "left_out": {reason: group.number for reason, group in bad.by_reason.items()},
-                "sizes": {name: len(rows) for name, rows in self.splits.items()},
-                "mean": facts["mean"],
-                "std": facts["std"],
-                **(reading or {}),
-            },
-        )
-
-
 def load_images(
     name: str,
     sources: Sequence[Source],
     preparation: Preparation,
     request: DataRequest,
     *,
+    kind: SourceKind,
+    revision: str,
     needed: Sequence[Split] = ("train",),
-) -> ImageData:
-    """Prepare the images of a task and check them.
+    version: str = "",
+    reading: Mapping[str, object] | None = None,
+) -> tuple[Dataset, Facts]:
+    """Prepare and check the images of a task.
+
+    Args:
+        name: of the task.
+        sources: where the images are; the second one, if any, holds the validation split.
+        preparation: how they become arrays.
+        request: says whether bad images are skipped.
+        kind: as for Dataset; so are `revision` and `version`.
+        needed: splits that must not be empty.
+        reading: what the record says beside what is known of all images.
 
     Raises:
         DataProblem: an image is bad and not to be skipped, a needed split is empty, there is one class only, or a
             class has no training image.
     """
     images = prepare(sources, preparation)
+    facts, bad = images.facts, images.bad
     places = " and ".join(source.place for source in sources)
-    images.bad.check(places, request.on_bad)
+    bad.check(places, request.on_bad)
     splits = {
         split: Arrays(images.pixels[first:end], images.labels[first:end])
-        for split, (first, end) in images.facts["splits"].items()
+        for split, (first, end) in facts["splits"].items()
         if end > first
     }
+    sizes = {split: len(rows) for split, rows in splits.items()}
     for split in needed:
         if split not in splits:
-            known = ", ".join(f"{name}: {len(rows)}" for name, rows in splits.items()) or "none that can be used"
+            known = ", ".join(f"{size} {other}" for other, size in sizes.items()) or "none that can be used"
             raise DataProblem(f"no {split} images in {places}", f"found {known}", f"Expected are {LAYOUTS}.")
-    classes = images.facts["classes"]
+    _check_classes(name, places, facts["classes"], splits["train"])
+    dataset = Dataset(
+        train=splits.pop("train"),
+        evaluation=splits,
+        source=kind,
+        revision=revision,
+        notes=tuple(f"{name}: {line}" for line in bad.summary(facts["total"])),
+        version=version,
+        reading={
+            "size": preparation.size,
+            "mode": "grey" if facts["shape"][2] == 1 else "rgb",
+            "classes": facts["classes"],
+            "formats": facts["formats"],
+            "files": [file for source in sources for file in source.files],
+            "left_out": {reason: group.number for reason, group in bad.by_reason.items()},
+            "sizes": sizes,
+            "mean": facts["mean"],
+            "std": facts["std"],
+            **(reading or {}),
+        },
+    )
+    return dataset, facts
+
+
+def _check_classes(name: str, places: str, classes: Sequence[str], train: Arrays) -> None:
     if len(classes) < 2:
         known = f"all images in {places} are of one class, {classes[0]!r}"
         raise DataProblem(f"{name} has one class only", known, "Name the folder above the class folders.")
-    if missing := set(range(len(classes))) - set(splits["train"].targets.tolist()):
-        names = ", ".join(classes[number] for number in sorted(missing)[:SHOWN])
-        raise DataProblem(
-            f"no training image of class {names}", f"read from {places}", "Add some, or remove its folder."
-        )
-    return ImageData(name, sources, preparation, images, splits)
+    if missing := set(range(len(classes))) - set(train.targets.tolist()):
+        names, todo = ", ".join(classes[i] for i in sorted(missing)[:SHOWN]), "Add some, or remove its folder."
+        raise DataProblem(f"no training image of class {names}", f"read from {places}", todo)

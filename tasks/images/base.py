@@ -55,11 +55,11 @@ class ImageTask(Task):
     modality: ClassVar[Literal["text", "image", "vector"]] = "image"
     Config: ClassVar[type[ImageConfig]] = ImageConfig
 
-    def complete_spec(self, dataset: Dataset, note: str = "") -> None:
-        """Put into `spec` what only the images say, their shape and the number of classes, and a note."""
+    def complete_spec(self, dataset: Dataset, note: str | None = None) -> None:
+        """Put into `spec` what only the images say, their shape and the number of classes; and a new note, if any."""
         assert isinstance(dataset.train, Arrays)
         height, width, channels = dataset.train.inputs.shape[1:]
-        classes = len(dataset.reading["classes"])
+        classes, note = len(dataset.reading["classes"]), self.spec.note if note is None else note
         self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes, note=note)
 
     def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:

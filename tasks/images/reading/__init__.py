@@ -2,6 +2,5 @@
 
 Formats are read by our own code (`class_folders`, `arrays`, `lists`): it names every bad image, unpacks nothing and
 loads no pickle. `imagefolder` of `datasets` unpacks archives; timm's tar reader keeps a pickled index and reads no
-.tar.xz;
-torchvision reads idx files with assertions and CIFAR from pickles.
+.tar.xz; torchvision reads idx files with assertions and CIFAR from pickles.
 """

@@ -1,21 +1,145 @@
-"""Whether a server answers: asked once, within seconds, so that having no network costs no waiting."""
+"""Access to the Hugging Face hub: is it reachable, what of a dataset is in the local cache, and downloads.
+
+Callers look into the cache first (`cached_snapshot`), then ask the network (`load_tables`, or their own calls inside
+`hub_access`). All failures are `HubUnavailable`, whose `what` is the reason in a few words.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Generator
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from bench.core.errors import BenchError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 PATIENCE_S = 4.0
-"""Time in which a server must answer, name look-up included."""
+"""Seconds in which a server must answer, name look-up included."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
+class HubUnavailable(EnvironmentProblem):
+    """The hub cannot be reached, or a download failed; `what` is the reason in a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubDataset:
+    """A dataset on the hub.
+
+    Attributes:
+        name: `owner/name`, or a local folder laid out like a repository.
+        config: name of its configuration; None is the default one.
+        revision: commit, tag or branch.
+    """
+
+    name: str
+    config: str | None = None
+    revision: str = "main"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `name` is a folder on this machine."""
+        return Path(self.name).expanduser().is_dir()
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the revision is a commit, whose content never changes."""
+        return COMMIT.fullmatch(self.revision) is not None
+
+
+def cached_snapshot(dataset: HubDataset) -> Path | None:
+    """Return the folder of the hub's cache that holds files of exactly this commit; None if there is none.
+
+    The folder may lack files that nobody has asked for yet.
+    """
+    if not dataset.is_pinned or dataset.is_local:
+        return None
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=dataset.name, repo_type="dataset")
+    folder = repository / "snapshots" / dataset.revision
+    return folder if folder.is_dir() else None
+
+
+def commit_of(dataset: HubDataset) -> str:
+    """Return the commit that the revision stands for now; asks the hub unless it is a commit itself.
+
+    Raises:
+        HubUnavailable: no network, or no such dataset or revision.
+    """
+    if dataset.is_pinned:
+        return dataset.revision
+    with hub_access(dataset):
+        from huggingface_hub import HfApi
+
+        return str(HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=10).sha)
+
+
+def load_tables(dataset: HubDataset) -> tuple[dict[str, pa.Table], str]:
+    """Return the Arrow table of every split, memory-mapped, and the commit ("local" for a local folder).
+
+    Images stay encoded. `datasets` keeps what it downloads in its own cache.
+
+    Raises:
+        HubUnavailable: no network, or the download failed now or earlier in this process.
+    """
+    owner = dataset.name.partition("/")[0]
+    if owner in _failed:
+        raise HubUnavailable(_failed[owner])
+    try:
+        with hub_access(dataset):
+            import datasets
+
+            revision = None if dataset.is_local else commit_of(dataset)
+            loaded = datasets.load_dataset(dataset.name, dataset.config, revision=revision)
+            tables = {str(name): split.with_format("arrow")[:] for name, split in dict(loaded).items()}
+    except HubUnavailable as error:
+        if not dataset.is_local and not unreachable():
+            _failed[owner] = error.what
+        raise
+    return tables, revision or "local"
+
+
+_failed: dict[str, str] = {}
+"""Owner → reason of the first failure: the libraries retry for long, so the owner's other datasets do not ask again."""
+
+
+@contextlib.contextmanager
+def hub_access(dataset: HubDataset) -> Generator[None]:
+    """Run a block that calls the hub's libraries, and turn whatever they raise into `HubUnavailable`.
+
+    The block does not run if the network is needed and cannot be reached. Errors of this project pass unchanged.
+
+    Raises:
+        HubUnavailable: no network, or the block failed.
+    """
+    if not dataset.is_local and (reason := unreachable()):
+        raise HubUnavailable(f"no network: {reason}")
+    try:
+        yield
+    except BenchError:
+        raise
+    except Exception as error:  # the hub's libraries raise dozens of kinds
+        first = (str(error).strip() or "no message").splitlines()[0]
+        what = "reading the folder" if dataset.is_local else "the hub"
+        raise HubUnavailable(f"{what} failed: {type(error).__name__}: {first}") from error
+
+
 def unreachable() -> str:
-    """Why the Hugging Face hub (`HF_ENDPOINT`) cannot be reached, or an empty string."""
+    """Return why the Hugging Face hub (`HF_ENDPOINT`) cannot be reached, or an empty string."""
     for name in OFFLINE:
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{name} is set"
@@ -24,10 +148,10 @@ def unreachable() -> str:
 
 @cache
 def silence(endpoint: str) -> str:
-    """Why a server cannot be reached, or an empty string; asked once per process."""
+    """Return why a server cannot be reached, or an empty string; asked once per process."""
     host = urlsplit(endpoint).hostname or endpoint
     answer: list[str] = []
-    # a name look-up knows no time limit, so it runs in a thread that may be left behind
+    # a name look-up has no time limit, so it runs in a thread that is abandoned if need be
     thread = threading.Thread(target=lambda: answer.append(ask(endpoint)), daemon=True)
     thread.start()
     thread.join(PATIENCE_S)
@@ -36,7 +160,7 @@ def silence(endpoint: str) -> str:
 
 
 def ask(endpoint: str) -> str:
-    """Empty if the host answers, with whatever status short of its own failure; else why not."""
+    """Return an empty string if the host answers with any status but a failure of its own, else the reason."""
     try:
         with urllib.request.urlopen(endpoint, timeout=PATIENCE_S):
             return ""

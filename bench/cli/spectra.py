@@ -19,7 +19,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench spectra",
         description="Show the spectra of a run: singular values and ranks of every layer over training. Or those of\n"

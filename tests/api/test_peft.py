@@ -26,8 +26,8 @@ from bench.config.sections import HeadConfig, OptimConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.training.trainer import FILE
-from methods.common import targets
 from methods.common.fused import split
+from methods.common.targets import targets
 
 COMPRESSED = {"form": "compressed", "rank": 4, "init_scale": 0.5}
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -60,7 +60,7 @@ def exported(run: Any, spec: Any, folder: Path) -> Path:
     kind = registry.load("methods", spec.method)
     tensors = load_file(run.directory / FILE)
     head = {key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")}
-    write_folder(folder, *kind.peft(kind.Config(**spec.method_options), tensors), head, {})
+    write_folder(folder, *kind.peft(spec.options.method, tensors), head, {})
     return folder
 
 
@@ -162,7 +162,7 @@ def test_adaloras_ranks_are_those_of_pefts_layers(lab: Any, tmp_path: Path) -> N
     for i, shape in enumerate([(6, 32), (6, 1), (32, 6)]):
         tensors[f"{first}.{i}"] = torch.randn(shape, generator=more, dtype=torch.float64)
     kind = registry.load("methods", "adalora")
-    write_folder(tmp_path / "adapter", *kind.peft(kind.Config(**spec.method_options), tensors), {}, {})
+    write_folder(tmp_path / "adapter", *kind.peft(spec.options.method, tensors), {}, {})
     pattern = json.loads((tmp_path / "adapter" / CONFIG).read_text())["rank_pattern"]
     plain = AutoModel.from_pretrained(lab.backbone.path).double()
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).base_model.model
@@ -385,7 +385,7 @@ def _remove(name: str) -> Callable[[Path], None]:
         (_remove(TENSORS), "no adapter_model.safetensors"),
         (lambda folder: (folder / CONFIG).write_text("{"), "is no JSON"),
         (lambda folder: (folder / CONFIG).write_text("[]"), "no configuration of peft"),
-        (lambda folder: (folder / TENSORS).write_bytes(b"pickle?"), "is no safetensors file"),
+        (lambda folder: (folder / TENSORS).write_bytes(b"pickle?"), "is not a safetensors file"),
         (lambda folder: folder.rename(folder.parent / "gone"), "no peft adapter directory"),
     ],
 )

@@ -20,7 +20,7 @@ from bench.backbones.folder import from_folder
 from bench.backbones.minilm import SHA256
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
-from methods.common import targets
+from methods.common.targets import targets
 
 CLASSES = TaskSpec(name="t", version=1, modality="text", num_classes=2, metrics=("accuracy",), primary=("accuracy",))
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -249,7 +249,7 @@ def test_a_layer_may_lose_its_whole_rank(lab: Any) -> None:
 
 @pytest.mark.parametrize("options", [{"tinit": 0.5, "tfinal": 0.5}, {"tinit": 15, "tfinal": 5}, {"tfinal": 20}])
 def test_a_schedule_without_room_is_refused(lab: Any, options: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="no step to fall in"):
+    with pytest.raises(UsageError, match="no step left to reduce its budget"):
         lab.run(lab.spec("adalora", options=options))
 
 

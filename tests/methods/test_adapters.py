@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from bench.core.errors import UsageError
-from methods.common.adapters import AdapterConfig, Adapters, find_blocks
+from methods.adapter.config import AdapterConfig
+from methods.common.adapters import Adapters, find_blocks
 
 
 @pytest.fixture(scope="module")

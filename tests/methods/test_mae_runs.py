@@ -190,11 +190,14 @@ import json, sys, tempfile
 from pathlib import Path
 import torch
 import lab as labs, mae_lab
+from bench.core import registry
 from bench.records.spec import RunSpec
+registry.entries("tasks")["toy"] = labs.TOY
 torch.set_num_threads(1)
 lab = labs.Lab(backbone=mae_lab.backbone(), folder=lambda: None, tasks=mae_lab.tasks())
 given = json.load(sys.stdin)
-result = lab.run(RunSpec.from_json(given["spec"]), Path(given["directory"])).result
+spec = RunSpec.from_json(given["spec"], backbone=mae_lab.ToyConfig)
+result = lab.run(spec, Path(given["directory"])).result
 Path(given["directory"], "resumed.json").write_text(json.dumps(result))
 """
 

@@ -21,7 +21,7 @@ from bench.core.errors import UsageError
 from bench.records.spec import RunSpec
 from bench.training.trainer import FILE
 
-METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
+METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load_config("methods", name).needs)
 STANDARDISED = {"standardise": True}
 COMPRESSED = {"form": "compressed", "rank": 4}
 CASES = [(name, {}) for name in METHODS] + [("deeplora", COMPRESSED), ("lora", {"target": "all-linear", "rank": 3})]
@@ -154,7 +154,9 @@ FORMULAS: dict[str, Callable[[Any, int], int]] = {
 @each
 @pytest.mark.parametrize("head", [True, False])
 def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[str, Any], head: bool) -> None:
-    assert "Parameters:" in (registry.load("methods", name).__doc__ or ""), "the docstring gives the count as a formula"
+    assert "Parameters:" in (registry.load_config("methods", name).__doc__ or ""), (
+        "the docstring gives the count as a formula"
+    )
     if name not in FORMULAS:
         pytest.skip(f"FORMULAS has no entry for {name}")
     if name == "linear" and not head:
@@ -224,13 +226,14 @@ def test_deltas_say_how_the_weights_moved(trained: Trained, lab: Any, name: str,
 
 
 @each
+@pytest.mark.usefixtures("toy_registered")
 def test_options_survive_the_record(lab: Any, name: str, options: dict[str, Any]) -> None:
     spec = lab.spec(name, options=options)
     back = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
     assert back == spec
-    config = registry.load("methods", name).Config
-    assert config(**back.method_options) == config(**options)
-    assert config.__dataclass_params__.frozen
+    kind = registry.load_config("methods", name)
+    assert back.options.method == kind(**options)
+    assert kind.__dataclass_params__.frozen
 
 
 @each

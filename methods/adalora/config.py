@@ -14,15 +14,15 @@ from methods.common.config import UpdateConfig
 class AdaLoRAConfig(UpdateConfig):
     """Adds (α/(r₀ + 1e-5))·B·(E ⊙ A) to every target layer W (m, n) and prunes it by importance.
 
-    A (r₀, n) and B (m, r₀) start as N(0, .02²), E (r₀, 1) at zero. After every optimiser step each triplet
-    (a_i, e_i, b_i) gets a score: the running sensitivity |w·∇w| of its entries times their uncertainty. A budget that falls
-    from Σ r₀ to Σ r keeps the best triplets over all layers and sets E of the others to zero. A and B are held near
-    orthogonal by γ · mean of ‖AAᵀ − I‖_F and ‖BᵀB − I‖_F (not squared, as in the authors' code). A convolution counts as
-    the matrix (out, in·k·k), n = in·k·k.
+    A (r₀, n) and B (m, r₀) start as N(0, .02²), E (r₀, 1) at zero. After every optimiser step each triplet (a_i, e_i,
+    b_i) gets a score: the running sensitivity |w·∇w| of its entries times their uncertainty. A budget that falls from Σ
+    r₀ to Σ r keeps the best triplets over all layers and sets E of the others to zero. A and B are held near orthogonal
+    by γ · mean of ‖AAᵀ − I‖_F and ‖BᵀB − I‖_F (not squared, as in the authors' code). A convolution counts as the
+    matrix (out, in·k·k), n = in·k·k.
     Trains: A, E, B and the head.
     Parameters: Σ over target layers r₀·(m + n + 1), plus head.
-    Source: Zhang et al. 2023, arXiv 2303.10512. Defaults: the authors' settings for GLUE's small tasks, with t_i and t_f as
-    shares of the run's steps.
+    Source: Zhang et al. 2023, arXiv 2303.10512. Defaults: the authors' settings for GLUE's small tasks, with t_i and
+    t_f as shares of the run's steps.
     """
 
     learning_rate: ClassVar[float] = 1e-2

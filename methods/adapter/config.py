@@ -13,8 +13,8 @@ from methods.common.config import BottleneckConfig
 class AdapterConfig(BottleneckConfig):
     """Replaces the output h (D) of every block by h + Up(act(Down(h))); the backbone stays frozen.
 
-    Each block has its own adapter with bottleneck b = D / reduction, where D is the block's width or number of channels. Up
-    starts at zero, so training starts from the backbone's own function.
+    Each block has its own adapter with bottleneck b = D / reduction, where D is the block's width or number of
+    channels. Up starts at zero, so training starts from the backbone's own function.
     Trains: Down (b, D), Up (D, b), their biases, and the head.
     Parameters: Σ over the blocks 2·D·b + b + D, plus head.
     Source: Pfeiffer et al. 2020, arXiv 2005.00247. Defaults: those of AdapterHub.

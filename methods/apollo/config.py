@@ -14,9 +14,9 @@ class APOLLOConfig(ProjectedConfig):
     """Updates W ← W − η·√α·G·diag(s) with s_j = ‖N_j‖/‖(P·G)_j‖, where N is Adam's direction for P·G.
 
     P (r, d) is Gaussian of variance 1/r on the shorter side d = min(m, n) of the gradient G (m, n), drawn anew every
-    `refresh` steps from seed, matrix and count; j runs over the longer side. The norm of the update grows by at most 1 % a
-    step. A convolution's weight counts as (m, n·k·k). Biases, norms, embeddings, the head, and matrices with d ≤ r get
-    plain AdamW. The optimiser keeps 2·r·max(m, n) + 1 numbers per matrix, AdamW 2·m·n.
+    `refresh` steps from seed, matrix and count; j runs over the longer side. The norm of the update grows by at most 1
+    % a step. A convolution's weight counts as (m, n·k·k). Biases, norms, embeddings, the head, and matrices with d ≤ r
+    get plain AdamW. The optimiser keeps 2·r·max(m, n) + 1 numbers per matrix, AdamW 2·m·n.
     APOLLO-Mini: `rank=1 scale_type=tensor scale=128`.
     Trains: everything.
     Parameters: all of backbone and head.

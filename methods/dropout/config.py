@@ -12,16 +12,16 @@ from methods.full.config import FullConfig
 class DropoutConfig(FullConfig):
     """Trains everything with h ↦ b ⊙ h/θ, b_i ~ Bernoulli(θ), θ = 1 − rate, at every dropout and before the head.
 
-    For a product U·Vᵀ with dropout on the k numbers between its factors, the expected squared error is that of U·Vᵀ plus
-    λ·Σ‖u_i‖²‖v_i‖², λ = (1 − θ)/θ. The least value of this sum is λ/k times the squared nuclear norm of U·Vᵀ. Masks are
-    drawn for the batch of each device: how a batch is split over devices and micro batches changes them.
+    For a product U·Vᵀ with dropout on the k numbers between its factors, the expected squared error is that of U·Vᵀ
+    plus λ·Σ‖u_i‖²‖v_i‖², λ = (1 − θ)/θ. The least value of this sum is λ/k times the squared nuclear norm of U·Vᵀ.
+    Masks are drawn for the batch of each device: how a batch is split over devices and micro batches changes them.
     A second head, the probe, learns from the features without dropout, as evaluation sees them. None of its gradient
     reaches the network; dev is scored with it during training too, as `probe_…`. It costs a second forward pass.
     ΔW = W(t) − W(0) of every linear layer.
     Trains: everything, and the probe.
     Parameters: all of backbone and head, and another head.
-    Source: Cavazza et al. 2018, arXiv 1710.05092; Mianjy et al. 2018, arXiv 1806.09777. Defaults: the rate with which BERT
-    and ViT were trained.
+    Source: Cavazza et al. 2018, arXiv 1710.05092; Mianjy et al. 2018, arXiv 1806.09777. Defaults: the rate with which
+    BERT and ViT were trained.
     """
 
     rate: float = option(

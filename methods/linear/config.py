@@ -15,8 +15,8 @@ class LinearConfig(MethodConfig):
 
     With `standardise` the head sees (h − μ)/σ, with mean μ and deviation σ of each feature over the first global batch.
     SGD's progress then depends on what the features hold and not on how large they are. MAE's linear probing uses a
-    BatchNorm without scale and shift here (He et al. 2021, arXiv 2111.06377, A.1), but its statistics would depend on how
-    a batch is split.
+    BatchNorm without scale and shift here (He et al. 2021, arXiv 2111.06377, A.1), but its statistics would depend on
+    how a batch is split.
     Trains: the head.
     Parameters: head.
     """

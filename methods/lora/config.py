@@ -14,9 +14,9 @@ from methods.common.config import UpdateConfig
 class LoRAConfig(UpdateConfig):
     """Adds s·B·A with s = α/r to every target layer W (m, n), which stays frozen.
 
-    A (r, n) starts Kaiming-uniform with a = √5 and B (m, r) at zero, so training starts from the backbone's own function.
-    A convolution counts as the matrix (out, in·k·k) on its patches, n = in·k·k: A is a convolution (r, in, k, k) like it,
-    B one of 1×1.
+    A (r, n) starts Kaiming-uniform with a = √5 and B (m, r) at zero, so training starts at the backbone's function.
+    A convolution counts as the matrix (out, in·k·k) on its patches, n = in·k·k: A is a convolution (r, in, k, k) like
+    it, B one of 1×1.
     rsLoRA, `scaling=rank-stabilized`: s = α/√r (Kalajdzievski 2023, arXiv 2312.03732).
     PiSSA, `init=pissa`: with W ≈ U_r·S_r·V_rᵀ, B₀ = U_r·√(S_r/s), A₀ = √(S_r/s)·V_rᵀ and the frozen residual
     W − s·B₀·A₀ (Meng et al. 2024, arXiv 2404.02948, section 3). ΔW = s·(B·A − B₀·A₀) has rank up to 2r.

@@ -14,18 +14,18 @@ from methods.full.config import FullConfig
 class MAEConfig(FullConfig):
     """Minimises L = mean over masked patches i of ‖p̂_i − p_i‖² / n, where p_i are the n normalised pixels of patch i.
 
-    The transformer encodes the visible patches alone, with its class and register tokens. A light decoder reads the encoded
-    patches, a learned token for every masked patch, and positions of its own. Seed, step and example determine which
-    patches are masked; evaluation always masks the same ones. `uniformity` λ > 0 adds U-MAE's term against features that
-    collapse into few dimensions: λ · mean over pairs (x, x') of the batch, x = x' included, of (f(x)ᵀf(x'))², where f(x)
-    are the pooled features of the visible patches divided by their norm.
-    Where the task has labels, the head learns at the same time from the features of whole images: an online linear probe,
-    whose score is the primary one. None of its gradient reaches the transformer. `reconstruction` is L on dev.
+    The transformer encodes the visible patches alone, with its class and register tokens. A light decoder reads the
+    encoded patches, a learned token for every masked patch, and positions of its own. Seed, step and example determine
+    which patches are masked; evaluation always masks the same ones. `uniformity` λ > 0 adds U-MAE's term against
+    features that collapse into few dimensions: λ · mean over pairs (x, x') of the batch, x = x' included, of
+    (f(x)ᵀf(x'))², where f(x) are the pooled features of the visible patches divided by their norm.
+    Where the task has labels, the head learns at the same time from the features of whole images: an online linear
+    probe, whose score is the primary one. None of its gradient reaches the transformer. `reconstruction` is L on dev.
     Trains: backbone, decoder, and the head by itself.
-    Parameters: those of backbone and head, and of a decoder of width d and depth l between D and n:
-    d·(D + 2) + l·(12·d² + 13·d) + 2·d + n·(d + 1).
-    Source: He et al. 2021, arXiv 2111.06377; U-MAE: Zhang et al. 2022, arXiv 2210.08344. Defaults: the masks of He et al.,
-    and a decoder for small images.
+    Parameters: those of backbone and head, and of a decoder of width d and depth l between D and n: d·(D + 2) +
+    l·(12·d² + 13·d) + 2·d + n·(d + 1).
+    Source: He et al. 2021, arXiv 2111.06377; U-MAE: Zhang et al. 2022, arXiv 2210.08344. Defaults: the masks of He et
+    al., and a decoder for small images.
     """
 
     learning_rate: ClassVar[float] = 1e-3

@@ -14,10 +14,10 @@ from methods.full.config import FullConfig
 class MLMConfig(FullConfig):
     """Minimises −log p(token | masked text) over the 15 % of tokens that are selected.
 
-    The loss is the mean over examples of the mean over the example's selected tokens. p = softmax(W·LayerNorm(GELU(A·h + a))
-    + b), where W (V, E) are the word embeddings themselves. BERT takes the mean over all tokens of a batch at once; a mean
-    of means is the same for every split over devices and micro batches, without exchanging counts. Selection is a function
-    of seed, step and example; held-out masks never change.
+    p = softmax(W·LayerNorm(GELU(A·h + a)) + b), where W (V, E) are the word embeddings themselves. The loss is the mean
+    over examples of the mean over the example's selected tokens. BERT takes the mean over all tokens of a batch at
+    once; a mean of means is the same for every split over devices and micro batches, without exchanging counts.
+    Selection is a function of seed, step and example; held-out masks never change.
     Where the task has labels, a linear probe learns them from the detached pooled features: from masked text, but it is
     scored on whole text. None of its gradient reaches the network.
     Trains: everything but a pooler, which masked tokens do not involve.
@@ -44,9 +44,7 @@ class MLMConfig(FullConfig):
         "Learning rate of the probe relative to the network's.",
         at_least=1e-06,
     )
-    evaluations: int = option(
-        4, "How many times held-out text is evaluated during training, evenly spaced.", at_least=1
-    )
+    evaluations: int = option(4, "Evaluations on held-out text during training, evenly spaced.", at_least=1)
 
     def __post_init__(self) -> None:
         """Check the shares.

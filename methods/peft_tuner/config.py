@@ -23,7 +23,7 @@ UNSUPPORTED = {
     "trainable_tokens": "it trains token embeddings, not layers",
     "xlora": "it mixes existing adapters",
 }
-"""Tuners that do not adapt the layers of an encoder by themselves, and why. Tuners that learn prompts are left out too."""
+"""Tuners that do not adapt the layers of an encoder by themselves, and why; nor do those that learn prompts."""
 LEFT_OUT = frozenset(
     {
         *("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"),
@@ -33,14 +33,14 @@ LEFT_OUT = frozenset(
 """Fields that `target` and the head replace, and fields for layers that an encoder does not have."""
 NORMS = r"(?i)(layer_?norm|norm\d?)$"
 TARGET_HELP = (
-    "Layers that are adapted: qv, attention, all-linear, convolutions, all, or a regular expression searched in their "
+    "Layers to adapt: qv, attention, all-linear, convolutions, all, or a regular expression searched in their "
     "names; qv means all in a network without attention."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeftTunerConfig(MethodConfig):
-    """Adapts the target layers W by a tuner of peft, such as VeRA's W' = W + Λ_b·B·Λ_d·A, IA³'s gains or OFT's rotations.
+    """Adapts the target layers W by a tuner of peft, such as VeRA's W + Λ_b·B·Λ_d·A, IA³'s gains or OFT's rotations.
 
     peft itself computes, starts and merges the tuner. Where peft can merge it, ΔW = W' − W in float64.
     Trains: what peft marks as trained, and the head.

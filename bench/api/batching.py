@@ -1,6 +1,6 @@
 """Which examples each step trains on: one global list of batches, a function of seed and step alone.
 
-The number of devices and the micro batch only decide how a global batch is cut, never what is in it.
+The number of devices and the micro batch decide how a global batch is split, never what is in it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,33 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Batch(TypedDict):
+    """Some examples as a method gets them.
+
+    Attributes:
+        inputs: what the network's forward takes, by name: `input_ids` and `attention_mask` (B, T), or `x` (B, …).
+        labels: (B,) or (B, k); NaN where a number was not observed.
+        index: (B,) numbers of the examples in their split.
+        weight: factor on the mean loss, so that micro batches and devices add up to the mean over the global batch.
+        step: of the optimiser; −1 in evaluation.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    index: Tensor
+    weight: float
+    step: int
+
 
 GROUP = 50
 """Batches within which examples are sorted by length: little padding, and still a random order."""

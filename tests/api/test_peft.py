@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from merging import merge
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from scipy.stats import pearsonr
@@ -26,8 +27,7 @@ from bench.config.sections import HeadConfig, OptimConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.training.trainer import FILE
-from methods.common.fused import split
-from methods.common.targets import targets
+from methods.common.targets import find_targets, split_fused
 
 COMPRESSED = {"form": "compressed", "rank": 4, "init_scale": 0.5}
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -248,7 +248,7 @@ def test_query_and_value_of_a_fused_projection(
             for rows, part in ((slice(0, 24), "query"), (slice(48, 72), "value")):
                 assert torch.allclose(change[rows], deltas[f"model.{name}.{part}"].dense(), rtol=0, atol=1e-12)
                 assert change[rows].abs().max() > 0.1
-    method.merge()
+    merge(method)
     assert torch.allclose(method.backbone(images), want, rtol=0, atol=1e-9)
 
 
@@ -266,9 +266,9 @@ def test_modernberts_fused_projection() -> None:
     network = ModernBertModel(ModernBertConfig(**small, intermediate_size=32, pad_token_id=0)).double().eval()
     ids = torch.randint(1, 50, (2, 7))
     want = network(ids).last_hidden_state
-    split(network)
+    split_fused(network)
     assert torch.allclose(network(ids).last_hidden_state, want, rtol=0, atol=1e-12)
-    names = [name.rpartition(".")[2] for name, _ in targets(network, "qv")]
+    names = [name.rpartition(".")[2] for name, _ in find_targets(network, "qv").layers]
     assert names == ["query", "value"] * 2
 
 
@@ -383,10 +383,10 @@ def _remove(name: str) -> Callable[[Path], None]:
     [
         (_remove(CONFIG), "no adapter_config.json"),
         (_remove(TENSORS), "no adapter_model.safetensors"),
-        (lambda folder: (folder / CONFIG).write_text("{"), "is no JSON"),
-        (lambda folder: (folder / CONFIG).write_text("[]"), "no configuration of peft"),
+        (lambda folder: (folder / CONFIG).write_text("{"), "is not JSON"),
+        (lambda folder: (folder / CONFIG).write_text("[]"), "not a configuration of peft"),
         (lambda folder: (folder / TENSORS).write_bytes(b"pickle?"), "is not a safetensors file"),
-        (lambda folder: folder.rename(folder.parent / "gone"), "no peft adapter directory"),
+        (lambda folder: folder.rename(folder.parent / "gone"), "not a folder of a peft adapter"),
     ],
 )
 def test_a_broken_directory_is_named(theirs: Any, harm: Callable[[Path], None], text: str) -> None:

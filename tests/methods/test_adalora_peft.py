@@ -23,8 +23,8 @@ from transformers import AutoModel, AutoTokenizer
 from bench.core.errors import UsageError
 from bench.records.data import Example
 from bench.training.trainer import FILE
-from methods.adalora.budget import Importance, Schedule, keep
-from methods.adalora.method import AdaLoRA
+from methods.adalora.layer import Importance, select_triplets
+from methods.adalora.method import AdaLoRA, BudgetSchedule
 
 STEPS, LR, WARM = 100, 2e-3, 6
 Course = list[dict[str, list[bool]]]
@@ -162,7 +162,7 @@ def test_a_hundred_steps_equal_pefts(lab: Any, masks: Course, options: dict[str,
 @pytest.mark.parametrize("every", [1, 10])
 def test_the_budget_is_pefts_at_every_step(total: int, begins: float, after: float, every: int) -> None:
     before, last = int(begins * total), total - int(after * total)
-    schedule = Schedule(initial=144, target=96, begins=before, ends=last, every=every)
+    schedule = BudgetSchedule(initial=144, target=96, begins=before, ends=last, every=every)
     config = AdaLoraConfig(target_r=8, init_r=12, tinit=before, tfinal=total - last, deltaT=every, total_step=total)
     names = [(f"layer{i}.lora_A.default", torch.zeros(12, 1)) for i in range(12)]
     allocator = RankAllocator(SimpleNamespace(named_parameters=lambda: names), config, "default")
@@ -183,7 +183,9 @@ def test_triplets_that_tie_with_the_threshold_go_as_in_peft(drop: int) -> None:
     scores = [torch.tensor([3.0, 1.0, 1.0]), torch.tensor([1.0, 0.0, 2.0])]
     everything = torch.cat(scores)
     threshold = sorted(everything.tolist())[drop - 1] if drop else -1.0
-    assert [mask.tolist() for mask in keep(scores, drop)] == [[v > threshold for v in s.tolist()] for s in scores]
+    assert [mask.tolist() for mask in select_triplets(scores, drop)] == [
+        [v > threshold for v in s.tolist()] for s in scores
+    ]
 
 
 def test_micro_batches_allocate_once_per_step(lab: Any, masks: Course) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from bench.api.optimizers import state_bytes
 from methods.apollo.method import APOLLO
-from methods.common.projected_adam import GROWTH, APOLLOAdamW, gaussian
+from methods.common.projected import GROWTH, APOLLOAdamW, gaussian
 
 SEED, SHIFT = 5, 1000
 OPTIONS = {"channel": (RANK, 1.0), "tensor": (1, 4.0)}

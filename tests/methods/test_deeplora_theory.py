@@ -16,7 +16,7 @@ from bench.backbones import open_backbone
 from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
 from bench.records.data import DataRequest
-from methods.common.lowrank import FactoredLinear
+from methods.common.factored import FactoredLinear
 from methods.deeplora.method import outer_factors
 from methods.full.config import FullConfig
 from tasks.glue.task import GLUE

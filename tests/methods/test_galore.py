@@ -30,11 +30,11 @@ from projected_reference import (
 )
 from torch import Tensor, nn
 
-import methods.common.projected_adam
+import methods.common.projected
 from bench.api.optimizers import state_bytes
 from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
-from methods.common.projected_adam import GaLoreAdamW, principal
+from methods.common.projected import GaLoreAdamW, principal
 from methods.galore.method import GaLore
 
 SCALE = 0.25
@@ -125,7 +125,7 @@ def test_signs_of_singular_vectors_change_nothing(shape: tuple[int, int], monkey
     def flipped(g_dD: Tensor, rank: int) -> Tensor:
         return principal(g_dD, rank) * (torch.randint(2, (rank, 1), generator=draws) * 2 - 1)
 
-    monkeypatch.setattr(methods.common.projected_adam, "principal", flipped)
+    monkeypatch.setattr(methods.common.projected, "principal", flipped)
     assert apart(course, train(ours(signed), signed, range(STEPS))) < 1e-6
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from merging import merge
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
@@ -20,6 +21,8 @@ from bench.core import registry
 from bench.core.errors import UsageError
 from bench.records.spec import RunSpec
 from bench.training.trainer import FILE
+from methods.common.lowrank import LowRank
+from methods.peft_tuner.method import PeftTuner
 
 METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load_config("methods", name).needs)
 STANDARDISED = {"standardise": True}
@@ -31,7 +34,7 @@ CASES += [(name, {"rank": 3}) for name in ("lowrank", "galore", "apollo") if nam
 CASES += [("peft:vera", {"r": 4}), ("peft:ia3", {"target": "all-linear"}), ("peft:oft", {"oft_block_size": 8})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" if options else name for name, options in CASES]
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
-MERGING = [(n, o) for n, o in CASES if hasattr(registry.load("methods", n), "merge")]
+MERGING = [(n, o) for n, o in CASES if issubclass(registry.load("methods", n), LowRank | PeftTuner)]
 each_merging = pytest.mark.parametrize(("name", "options"), MERGING)
 
 Trained = Callable[[str, dict[str, Any]], Any]
@@ -181,7 +184,7 @@ def test_stored_bytes_are_those_of_what_trains(trained: Trained, name: str, opti
 
 
 @each_merging
-def test_merged_is_the_same_network_and_unmerging_restores_it(lab: Any, name: str, options: dict[str, Any]) -> None:
+def test_merged_is_the_same_network(lab: Any, name: str, options: dict[str, Any]) -> None:
     data, method = lab.build(lab.spec(name, options=options))
     method.double()
     before = {n: layer.base.weight.detach().clone() for n, layer in method.layers()}
@@ -189,19 +192,14 @@ def test_merged_is_the_same_network_and_unmerging_restores_it(lab: Any, name: st
     shake(method)
     want = logits(method, everything(data))
     assert (want - start).abs().max() > 0.1, "the update must be visible"
-    for _ in range(2):
-        method.merge()  # once more does not add once more
-        assert torch.allclose(logits(method, everything(data)), want, rtol=0, atol=1e-9)
     deltas = dict(method.deltas())
-    assert set(deltas) == set(before)
-    for layer_name, layer in method.layers():
-        added = layer.base.weight.detach() - before[layer_name]
+    merged = merge(method)
+    assert torch.allclose(logits(method, everything(data)), want, rtol=0, atol=1e-9)
+    assert set(deltas) == set(before) == set(merged)
+    for layer_name, weight in merged.items():
+        added = weight - before[layer_name]
         assert torch.allclose(added, deltas[layer_name].dense(), rtol=0, atol=1e-12)
         assert added.abs().max() > 1e-2
-    for _ in range(2):
-        method.unmerge()
-        assert torch.allclose(logits(method, everything(data)), want, rtol=0, atol=1e-9)
-    assert all(torch.allclose(layer.base.weight, before[n], rtol=0, atol=1e-12) for n, layer in method.layers())
 
 
 @each_from_backbone
@@ -210,11 +208,10 @@ def test_deltas_say_how_the_weights_moved(trained: Trained, lab: Any, name: str,
     plain = {n.removesuffix(".weight"): p for n, p in AutoModel.from_pretrained(lab.backbone.path).named_parameters()}
     found = {n.removeprefix("model."): delta for n, delta in run.method.deltas()}
     assert [r["layer"].removeprefix("model.") for r in run.result["ranks"]] == [*found]
-    if hasattr(run.method, "merge"):
+    if (name, options) in MERGING:
         _, copy = lab.build(lab.spec(name, options=options, seed=11))
         copy.load_state_dict(run.method.export(), strict=False)
-        copy.merge()
-        layers = {n.removeprefix("model."): layer.base.weight for n, layer in copy.layers()}
+        layers = {n.removeprefix("model."): weight for n, weight in merge(copy).items()}
     else:
         now = run.method.backbone.model.named_parameters()
         layers = {n.removesuffix(".weight"): p for n, p in now}

@@ -15,7 +15,7 @@ from transformers import (
     AutoModel,
 )
 
-from methods.adapterdrop.prefix_cache import Prefix
+from methods.adapterdrop.prefix_cache import PrefixCache
 from methods.common.adapters import Adapters, find_blocks
 
 
@@ -87,8 +87,8 @@ def test_the_cache_changes_no_weight_in_single_precision(deep: Any, dropout: flo
 @pytest.mark.parametrize("n", [1, 3])
 def test_rows_are_what_the_plain_blocks_give_each_example_alone(deep: Any, monkeypatch: Any, n: int) -> None:
     rows: dict[int, Tensor] = {}
-    clear = Prefix.clear
-    monkeypatch.setattr(Prefix, "clear", lambda self: (rows.update(self.rows), clear(self)))
+    clear = PrefixCache.clear
+    monkeypatch.setattr(PrefixCache, "clear", lambda self: (rows.update(self.rows), clear(self)))
     run = deep.run(cached(deep, n, precision="64-true"))
     model = AutoModel.from_pretrained(deep.backbone.path).double().eval()
     model.encoder.layer, model.pooler = model.encoder.layer[:n], nn.Identity()
@@ -150,7 +150,7 @@ def test_every_network_may_replay_its_first_blocks(name: str, n: int) -> None:
     tokens = torch.randint(5, 20, (2, 7))
     inputs: Any = torch.randn(2, 3, 16, 16) if name == "vit" else torch.randn(2, 7, D) if name == "tuples" else tokens
     key = {"vit": "x", "tuples": "x"}.get(name, "input_ids")
-    prefix = Prefix(network, find_blocks(network), n)
+    prefix = PrefixCache(network, find_blocks(network), n)
     with torch.no_grad():
         want = network(inputs)
         hidden = prefix._run({key: inputs}, training=False)

@@ -14,8 +14,8 @@ from bench.core.errors import UsageError
 class PatchFilter(nn.Module):
     """Passes the visible tokens only.
 
-    It replaces timm's patch dropout, which acts after positions are added and before the blocks. It has no parameters, so the
-    names of the network's parameters do not change.
+    It replaces timm's patch dropout, which acts after positions are added and before the blocks. It has no
+    parameters, so the names of the network's parameters do not change.
 
     Attributes:
         keep: (B, V) numbers of the visible patches; None passes all.

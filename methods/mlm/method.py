@@ -101,7 +101,7 @@ class MLM(Full):
         return loss + self.criterion(self._probe(pooled.detach()), batch["labels"]) if self.probing else loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Return (B, 3 + outputs of the probe): summed loss, selected and recovered tokens; the probe reads full text."""
+        """Return (B, 3 + outputs of the probe): summed loss, selected, recovered tokens; the probe reads full text."""
         statistics, _ = self._recover(batch, -1)
         if not self.probing:
             return statistics

@@ -118,7 +118,7 @@ class PeftTuner(Method):
                 yield f"{inside}{name.removeprefix(WRAPPED)}", Adapted(module, module.get_base_layer())
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """Yield ΔW of every adapted linear layer and convolution by merging a copy; nothing if the tuner cannot merge."""
+        """Yield ΔW of every adapted linear layer and convolution, by merging a copy; nothing if peft cannot merge."""
         for name, layer in self.layers():
             if not isinstance(layer.base, nn.Linear | nn.Conv2d):
                 continue

@@ -351,7 +351,7 @@ def test_more_than_a_plain_lora_is_refused(theirs: Any, options: dict[str, Any],
 
 @pytest.mark.parametrize("name", ["full", "deeplora"])
 def test_a_method_that_starts_from_nothing_says_so(theirs: Any, name: str) -> None:
-    with pytest.raises(UsageError, match="starts from no adapter"):
+    with pytest.raises(UsageError, match="cannot start from an adapter"):
         registry.load("methods", name).from_peft(open_folder(theirs()[1]))
 
 

@@ -154,5 +154,5 @@ def test_a_target_that_matches_nothing_lists_the_layers(tmp_path):
     encoder = TextEncoder(saved("Bert", tmp_path), pooling="mean", dropout=0.0)
     with pytest.raises(UsageError, match=r"encoder\.layer\.#\.attention\.self\.query"):
         find_targets(encoder, "Wqkv")
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         find_targets(encoder, "(")

@@ -170,9 +170,9 @@ def test_the_budget_is_pefts_at_every_step(total: int, begins: float, after: flo
         budget, masking = allocator.budget_schedule(step)
         assert schedule.budget(step) == budget
         if step < last:
-            assert schedule.chooses(step) == masking
-    assert schedule.chooses(last) and schedule.budget(last) == 96
-    assert not any(schedule.chooses(step) for step in range(last + 1, total + 1))
+            assert schedule.selects(step) == masking
+    assert schedule.selects(last) and schedule.budget(last) == 96
+    assert not any(schedule.selects(step) for step in range(last + 1, total + 1))
     course = schedule.course()
     assert course[-1] == {"step": last, "budget": 96} and len(course) <= 42
     assert all(point["budget"] == allocator.budget_schedule(point["step"])[0] for point in course)

@@ -185,5 +185,5 @@ def test_a_rank_that_projects_nothing_is_refused() -> None:
 
 
 def test_another_optimiser_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"optim\.name=momentum does not go with GaLore"):
+    with pytest.raises(UsageError, match=r"optim\.name=momentum does not work with GaLore"):
         method(GaLore, optim=OptimConfig(name="momentum"))

@@ -172,7 +172,9 @@ def test_a_rank_at_the_break_even_stays_whole() -> None:
     assert "out (20×24" in refused.value.known
 
 
-@pytest.mark.parametrize(("target", "says"), [("(", "no regular expression"), ("nothing", "matches no linear layer")])
+@pytest.mark.parametrize(
+    ("target", "says"), [("(", "not a regular expression"), ("nothing", "matches no linear layer")]
+)
 def test_a_target_that_names_nothing_is_refused(target: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         method(target=target)

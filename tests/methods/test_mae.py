@@ -248,7 +248,7 @@ def overlapping() -> torch.nn.Module:
     return net
 
 
-@pytest.mark.parametrize(("network", "words"), [(Pixels, "as patches"), (overlapping, "each by itself")])
+@pytest.mark.parametrize(("network", "words"), [(Pixels, "into patches"), (overlapping, "embedded separately")])
 def test_a_backbone_without_patches_of_their_own_is_refused(network: Callable[[], torch.nn.Module], words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         PatchEncoder(network())

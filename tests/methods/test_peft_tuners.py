@@ -177,7 +177,7 @@ def test_an_exported_run_is_an_adapter_of_peft(lab: Any, tmp_path: Path, name: s
 
 def test_an_adapter_that_does_not_name_its_layers_is_refused(lab: Any) -> None:
     _, method = lab.build(lab.spec("peft:unilora"))
-    with pytest.raises(UsageError, match="does not say which layers") as caught:
+    with pytest.raises(UsageError, match="does not name its layers") as caught:
         method.peft(method.config, method.export())
     assert "save" in caught.value.todo
 
@@ -212,7 +212,7 @@ def test_no_tuner_is_forgotten() -> None:
         ("c3a", {}, "block size"),
         ("vera", {"r": 0}, "division by zero"),
         ("ln_tuning", {"target": "no-such-layer"}, "linear layers"),
-        ("vera", {"target": "("}, "no regular expression"),
+        ("vera", {"target": "("}, "not a regular expression"),
         ("vera", {"target": "LayerNorm"}, "No layers types compatible"),
     ],
 )

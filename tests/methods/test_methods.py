@@ -86,6 +86,8 @@ FROM_ELSEWHERE = {"lowrank"}
 """Methods that start from another network than the backbone; what they start from is in tests of their own."""
 WHOLE = {"full", "galore", "apollo", "lowrank", "dropout"}
 """Methods that train the whole network."""
+WITHIN = {"bitfit"}
+"""Methods that train parameters of the backbone and add none."""
 FROM_BACKBONE = [c for c in CASES if c[0] not in FROM_ELSEWHERE and c[1] is not STANDARDISED]
 each_from_backbone = pytest.mark.parametrize(("name", "options"), FROM_BACKBONE)
 
@@ -168,7 +170,7 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
     backbone = AutoModel.from_pretrained(lab.backbone.path).num_parameters()
     adapter = FORMULAS[name](method.config, backbone)
     assert method.parameter_counts() == {
-        "total": HEAD + (adapter if name in WHOLE else backbone + adapter * (name != "bitfit")),
+        "total": HEAD + (adapter if name in WHOLE else backbone + adapter * (name not in WITHIN)),
         "trainable": adapter + HEAD * head,
         "head": HEAD * head,
     }

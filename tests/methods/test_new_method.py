@@ -65,6 +65,7 @@ def _new_method(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
         patch.setitem(registry.BUILTIN["methods"], "new", registry.Entry("methods.new:New"))
         patch.setitem(contract.FORMULAS, "new", lambda config, backbone: NORMS * contract.WIDTH * (1 + config.shift))
+        patch.setattr(contract, "WITHIN", {*contract.WITHIN, "new"})
         registry.entries.cache_clear()
         yield
     registry.entries.cache_clear()

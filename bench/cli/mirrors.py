@@ -8,9 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
+from bench.core.text import table
 
 EXAMPLES = (
     "bench wandb sync --runs results --dry-run",
@@ -78,7 +79,7 @@ def _sync(options: argparse.Namespace) -> int:
         print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
     due = waiting(records, every=options.all)
     if options.dry_run:
-        done = [Sent(run_id=run["run_id"], state="would send") for run in due]
+        done = [Sent(run_id=run.run_id, state="would send") for run in due]
     else:
         if due:
             account.need()

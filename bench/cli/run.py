@@ -59,7 +59,7 @@ def _what(group: Any) -> None:
         metavar="T[,T…]",
         action="extend",
         type=listed(),
-        help="task, suite (glue), cell (glue/rte) or your own table:FILE",
+        help="task, suite (glue), task of it (glue/rte) or your own table:FILE",
     )
     group.add_argument(
         "--backbone",
@@ -139,7 +139,7 @@ def _how(group: Any) -> None:
         default="32-true",
         help=f"{', '.join(get_args(Precision))} (default: 32-true)",
     )
-    group.add_argument("--strict", action="store_true", help="a cell that cannot run, or is absent, stops everything")
+    group.add_argument("--strict", action="store_true", help="a task that cannot run, or is absent, stops everything")
     group.add_argument("--retry", action="store_true", help="run again what failed before")
     group.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
 
@@ -213,24 +213,23 @@ def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:
     _report(plan, records, as_json=as_json)
     if stopped:
         return stopped
-    return SOME_FAILED if plan.broken or any(r["state"] != "done" for r in records) else OK
+    return SOME_FAILED if plan.broken or any(r.state != "done" for r in records) else OK
 
 
 def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     """Table (or JSON) on stdout; counts and the next command on stderr."""
-    states = [r["state"] for r in records]
+    states = [r.state for r in records]
     if as_json:
-        sys.stdout.write(
-            json.dumps({"runs": records, **{k: v for k, v in plan.to_json().items() if k == "skipped"}}) + "\n"
-        )
+        made = {"runs": [one.to_json() for one in records], "skipped": plan.to_json()["skipped"]}
+        sys.stdout.write(json.dumps(made) + "\n")
     elif "done" in states:
         from leaderboard.render.markdown import render
 
-        sys.stdout.write("\n" + render([r for r in records if r["state"] == "done"]) + "\n")
+        sys.stdout.write("\n" + render([r for r in records if r.state == "done"]) + "\n")
     sys.stdout.flush()
     done, failed = states.count("done"), len(states) - states.count("done")
     left = len(plan.runs) - len(states)
-    first = next((r["run_id"] for r in records if r["state"] == "done"), None)
+    first = next((r.run_id for r in records if r.state == "done"), None)
     again = [f"{left} not run: the same command goes on"] if left else []
     again += ["the same command with --retry runs failed ones again"] if failed else []
     again += [f"next: bench leaderboard --runs {plan.request.out}, bench show {first}"] if first else []

@@ -16,7 +16,7 @@ from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
 from bench.config.sections import RuntimeConfig
 from bench.core import registry
-from bench.records.data import Arrays, Corpus, DataRequest
+from bench.records.data import Arrays, DataRequest, Dataset
 from bench.training.trainer import FILE
 from tasks.images.base import ImageConfig, ImageTask
 
@@ -57,12 +57,12 @@ class Toy(ImageTask):
                 pixels[i, :, 8 * label : 8 * label + 8] += 100
             parts.append(Arrays(pixels, labels))
         reading = {"mean": [0.4], "std": [0.2], "classes": ["left", "right"]}
-        self.corpus = Corpus(
+        self.dataset = Dataset(
             train=parts[0], evaluation={"test": parts[1]}, source="embedded", revision="1", reading=reading
         )
 
-    def open(self, request: DataRequest) -> Corpus:
-        return self.corpus
+    def open(self, request: DataRequest) -> Dataset:
+        return self.dataset
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def test_what_is_declared_trains_and_nothing_else_moves(spec_on: Make, name: str
     if not any(n.startswith("backbone") and n.endswith("bn1.weight") for n in declared):
         assert not moved & {n for n in statistics if "running" in n}, "a frozen network's statistics moved"
     assert run.losses[-1] < run.losses[0] or name in {"linear", "mae"}
-    assert run.result["metrics"]["primary"]["n"] == 20
-    assert 0 <= run.result["metrics"]["primary"]["value"] <= 1
+    assert run.result.metrics.primary.n == 20
+    assert 0 <= run.result.metrics.primary.value <= 1
 
 
 @each
@@ -158,8 +158,8 @@ def test_micro_batches_change_nothing(spec_on: Make, name: str) -> None:
 def test_what_a_cut_batch_changes_is_said(spec_on: Make, name: str, backbone: str, word: str) -> None:
     lab, spec = spec_on(name, backbone, max_steps=1)
     whole, parts = (lab.run(spec.with_options(runtime=RuntimeConfig(micro_batch=micro))) for micro in (0, 4))
-    assert not whole.result["warnings"]
-    assert any(word in line and "part of each batch" in line for line in parts.result["warnings"])
+    assert not whole.result.warnings
+    assert any(word in line and "part of each batch" in line for line in parts.result.warnings)
 
 
 @on_vit
@@ -173,7 +173,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(spec_on: Make, name: str, tmp_pa
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         lab.run(spec, tmp_path, stop)
     rest, whole = lab.run(spec, tmp_path), lab.run(spec)
-    assert rest.result["cost"]["resumed_at"] == [3]
+    assert rest.result.cost.resumed_at == [3]
     assert rest.losses == whole.losses[3:]
     ours, theirs = tensors(rest.method), tensors(whole.method)
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)

@@ -115,7 +115,7 @@ def test_forward_and_one_step_equal_pefts(lab: Any, variant: str, target: str) -
     run, theirs = lab.run(spec), reference(lab, variant, target)
     theirs.copy_from(run.start)
     optimizer = loraplus(theirs) if variant == "loraplus" else None
-    batches = batches_of(run, lab.tasks[spec.task].corpus.train, 1)
+    batches = batches_of(run, lab.tasks[spec.task].dataset.train, 1)
     losses = theirs.train(batches, rates=[LR], eps=EPS, optimizer=optimizer)
     assert run.losses == pytest.approx(losses, rel=0, abs=1e-6)
     copy = {n: p.detach().clone() for n, p in run.method.named_parameters() if p.requires_grad}
@@ -318,14 +318,14 @@ def test_bitfit_moves_biases_and_nothing_else(lab: Any, target: str, keep: Calla
     head = {"pooling": "mean"}
     run = lab.run(lab.spec("bitfit", options={"target": target}, head=head, max_steps=5))
     want = biases(lab, keep)
-    assert run.result["params"]["trainable"] == sum(p.numel() for p in want.values()) + 2 * 32 + 2
-    assert run.result["params"]["trainable"] == {"all": 608, "query|intermediate": 2 * (32 + 64)}[target] + 66
+    assert run.result.params.trainable == sum(p.numel() for p in want.values()) + 2 * 32 + 2
+    assert run.result.params.trainable == {"all": 608, "query|intermediate": 2 * (32 + 64)}[target] + 66
     plain = dict(AutoModel.from_pretrained(lab.backbone.path).named_parameters())
     now = {n.removeprefix("backbone.model."): p for n, p in run.method.named_parameters()}
     moved = {n for n, p in plain.items() if n in now and not torch.equal(p, now[n])}
     assert moved == {*want}
     assert {n for n in run.method.export() if not n.startswith("head.")} == {f"backbone.model.{n}" for n in want}
-    assert run.result["ranks"] == []
+    assert run.result.ranks == []
 
 
 @pytest.mark.parametrize("target", ["no-such-layer", "(", "word_embeddings"])

@@ -151,7 +151,7 @@ def test_robust_n_agrees_over_micro_batches_and_after_an_interruption(deep: Any,
     assert dropped == whole[:7]
     dropped.clear()
     resumed = deep.run(steps(checkpoint_s=0), folder)
-    assert resumed.result.cost.resumed_at == [6]
+    assert resumed.result.cost.resumed_at == (6,)
     assert dropped == whole[6:]
 
 

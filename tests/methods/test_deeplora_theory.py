@@ -249,7 +249,7 @@ def test_outer_factors_learn_at_gamma_times_the_rate(lab: Any, gamma: float) -> 
     moved = {n for n in outer if not torch.equal(now[n], run.start[n])}
     assert moved == (outer if gamma else set())
     groups = run.method.param_groups()
-    scales = {id(p): group.get("lr_scale", 1.0) for group in groups for p in group.params}
+    scales = {id(p): group.get("lr_scale", 1.0) for group in groups for p in group["params"]}
     assert all(scales.get(id(now[n]), 0.0) == gamma for n in outer)
     assert all(scale == 1.0 for n, p in now.items() if n not in outer and (scale := scales.get(id(p), 1.0)))
     rates = [group.lr for group in run.method.trainer.optimizers[0].param_groups]
@@ -291,7 +291,7 @@ def test_deeplora_leaves_its_start_within_fifty_steps(lab: Any, options: dict[st
     run = lab.run(lab.spec("deeplora", options=options, max_steps=50))
     assert len(run.result.ranks) == 4
     assert min(r.norm for r in run.result.ranks) >= 1e-3
-    assert run.result.warnings == []
+    assert not run.result.warnings
 
 
 @pytest.mark.slow
@@ -302,4 +302,4 @@ def test_deeplora_leaves_its_start_on_minilm(make_lab: Callable[..., Any]) -> No
     run = lab.run(lab.spec("deeplora", task="glue/cola", max_steps=50))
     assert len(run.result.ranks) == 12
     assert min(r.norm for r in run.result.ranks) >= 1e-3
-    assert run.result.warnings == []
+    assert not run.result.warnings

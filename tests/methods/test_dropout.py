@@ -144,7 +144,7 @@ def test_dev_is_scored_on_the_way_and_the_network_kept(small: Any) -> None:
     assert rows[-1].metrics == run.result.metrics.all
     errors = [row.metrics["dev"]["probe_relative_error"] for row in rows]
     assert errors[-1] < errors[0] - 0.02
-    assert "evaluations" not in small.run(spec(small, options={"rate": 0.2, "evaluations": 0})).result
+    assert not small.run(spec(small, options={"rate": 0.2, "evaluations": 0})).result.evaluations
     [file] = run.directory.glob("backbone/*.safetensors")
     kept = load_file(file)
     assert all(torch.equal(kept[name], tensor) for name, tensor in run.method.backbone.state_dict().items())

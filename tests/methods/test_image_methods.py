@@ -123,7 +123,9 @@ def test_a_repeated_run_is_the_same_run(spec_on: Make, name: str, backbone: str)
     lab, spec = spec_on(name, backbone, max_steps=3)
     one, two = lab.run(spec), lab.run(spec)
     assert one.losses == two.losses
-    assert all(one.result[part] == two.result[part] for part in ("metrics", "ranks", "params", "curve"))
+    assert all(
+        getattr(one.result, part) == getattr(two.result, part) for part in ("metrics", "ranks", "params", "curve")
+    )
     other = lab.run(spec.with_(seed=1))
     assert other.losses != one.losses
 
@@ -173,12 +175,12 @@ def test_an_interrupted_run_goes_on_bit_for_bit(spec_on: Make, name: str, tmp_pa
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         lab.run(spec, tmp_path, stop)
     rest, whole = lab.run(spec, tmp_path), lab.run(spec)
-    assert rest.result.cost.resumed_at == [3]
+    assert rest.result.cost.resumed_at == (3,)
     assert rest.losses == whole.losses[3:]
     ours, theirs = tensors(rest.method), tensors(whole.method)
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)
     for part in ("metrics", "ranks", "curve", "evaluations"):
-        assert rest.result.get(part) == whole.result.get(part), part
+        assert getattr(rest.result, part) == getattr(whole.result, part), part
 
 
 @pytest.mark.parametrize(("name", "backbone"), sorted(MISFITS))

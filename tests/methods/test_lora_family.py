@@ -325,7 +325,7 @@ def test_bitfit_moves_biases_and_nothing_else(lab: Any, target: str, keep: Calla
     moved = {n for n, p in plain.items() if n in now and not torch.equal(p, now[n])}
     assert moved == {*want}
     assert {n for n in run.method.export() if not n.startswith("head.")} == {f"backbone.model.{n}" for n in want}
-    assert run.result.ranks == []
+    assert not run.result.ranks
 
 
 @pytest.mark.parametrize("target", ["no-such-layer", "(", "word_embeddings"])

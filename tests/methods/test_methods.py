@@ -118,7 +118,7 @@ def test_only_what_is_declared_trains(lab: Any, name: str, options: dict[str, An
     declared = {n for n, p in now.items() if p.requires_grad}
     changed = {n for n, p in now.items() if not torch.equal(p, run.start[n])}
     assert changed == declared
-    grouped = [id(p) for group in run.method.param_groups() for p in group.params]
+    grouped = [id(p) for group in run.method.param_groups() for p in group["params"]]
     assert sorted(grouped) == sorted(id(now[n]) for n in declared), "each trained parameter is in one group, once"
 
 
@@ -266,7 +266,7 @@ def test_a_seed_repeats_a_run_and_another_does_not(
     again = lab.run(lab.spec(name, options=options, runtime={"save": "all"}))
     assert again.losses == first.losses
     for part in ("metrics", "ranks", "curve", "params"):
-        assert again.result[part] == first.result[part], part
+        assert getattr(again.result, part) == getattr(first.result, part), part
     ours, theirs = load_file(again.directory / FILE), load_file(first.directory / FILE)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
     other = lab.run(lab.spec(name, options=options, max_steps=2, seed=1))

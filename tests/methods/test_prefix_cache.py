@@ -116,7 +116,7 @@ def test_an_interrupted_cached_run_goes_on_bit_for_bit(deep: Any) -> None:
     with pytest.raises(Stop):
         deep.run(spec, folder, stop)
     resumed = deep.run(spec, folder)
-    assert resumed.result.cost.resumed_at == [5]
+    assert resumed.result.cost.resumed_at == (5,)
     assert resumed.result.cost.cache_bytes == whole.result.cost.cache_bytes > 0
     assert resumed.losses == whole.losses[5:]
     assert same(resumed, whole, 0.0)
@@ -140,7 +140,7 @@ def test_where_it_is_not_right_or_pays_nothing_is_cached(
     assert ([w for w in run.result.warnings if "not cached" in w] != []) == (said is not None)
     assert said is None or said in run.result.warnings[0]
     plainly = deep.run(cached(deep, n, cache=False, **changes))
-    assert plainly.result.warnings == []
+    assert not plainly.result.warnings
     assert run.losses == plainly.losses and same(run, plainly, 0.0), "no random number was used up"
 
 

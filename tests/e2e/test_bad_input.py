@@ -211,7 +211,7 @@ def test_no_trial_ends(bench: Bench) -> None:
     ("words", "what"),
     [
         ("--method lora,linear --set method.target=nothing_like_it", "matches no linear layer"),
-        ("--method lora,linear --set method.target=(", "no regular expression"),
+        ("--method lora,linear --set method.target=(", "not a regular expression"),
         ("--method deeplora,linear --set method.form=compressed --set method.rank=3", "even rank"),
         ("--method deeplora,linear --set method.form=compressed --set method.rank=34", "a layer of shape 32×32"),
         ("--method deeplora,linear --set method.depth=1", "method.depth=1"),

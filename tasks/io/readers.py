@@ -16,6 +16,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
@@ -34,6 +35,7 @@ BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "bytes that are not UTF-8"
 BAD_QUOTES = "a quote that is not closed, or text behind a closing one"
 BAD_RETURN = "a carriage return outside quotes"
+FIX = "Fix or replace the file, or name another one."
 
 
 class Row(NamedTuple):
@@ -59,17 +61,15 @@ class BadRow(NamedTuple):
     is_short: bool = False
 
 
-FIX = "Fix or replace the file, or name another one."
-
-
 def malformed(file: str | Path, where: str, problem: str, todo: str = FIX) -> DataProblem:
     """Make the error for one bad place, such as `line 7`; an empty `where` is the whole file."""
     place = f"{file}, {where}" if where else f"{file}"
     return DataProblem(f"malformed data in {Path(file).name}: {problem}", f"file: {place}", todo)
 
 
+@dataclass(eq=False)
 class Reader(ABC):
-    """A table in one file (or in memory).
+    """A table in one file, or in memory.
 
     Attributes:
         file: the file, as errors name it.
@@ -77,11 +77,9 @@ class Reader(ABC):
         header_place: where the names of the columns are, for errors; empty where they are in no line.
     """
 
-    unit: Literal["line", "row"] = "line"
-    header_place: str = ""
-
-    def __init__(self, file: str | Path) -> None:
-        self.file = file
+    file: str | Path
+    unit: Literal["line", "row"] = field(default="line", init=False)
+    header_place: str = field(default="", init=False)
 
     @abstractmethod
     def columns(self) -> Sequence[str]:
@@ -134,21 +132,24 @@ class Reader(ABC):
 def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None = None, strict: bool = False) -> Reader:
     """Open a table by the suffix of its name: .parquet, .jsonl, .json, .tsv or (anything else) CSV.
 
+    Parquet is read a few rows at a time, a JSON array as a whole. Names in the header of CSV and TSV lose the spaces
+    around them.
+
     Args:
         file: the table.
         quotes: whether fields of CSV and TSV may be quoted; else quotes are characters like others.
         header: names of all columns, where a CSV or TSV file has no line of them.
-        strict: a blank line between others and a missing JSON key are bad, as in published data; else the one is
-            skipped, and the other gives None.
+        strict: whether a blank line between others and a missing JSON key are bad rows; else blank lines are skipped,
+            and a missing key gives None.
     """
     match file.suffix.lower():
         case ".parquet":
-            return ParquetReader(file)
+            return _ParquetReader(file)
         case ".jsonl" | ".json":
-            return JsonReader(file, strict=strict)
+            return _JsonReader(file, strict=strict)
         case suffix:
             delimiter = "\t" if suffix == ".tsv" else ","
-            return SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
+            return _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
 
 
 def is_complete_set(files: Sequence[Path]) -> bool:
@@ -235,21 +236,15 @@ class _RewindableLines:
         self.again = chain(rest, self.again)
 
 
-class SeparatedReader(Reader):
-    """CSV or TSV. Column names lose the spaces around them."""
-
-    def __init__(
-        self, file: Path, delimiter: str, *, quotes: bool, header: Sequence[str] | None = None, strict: bool = False
-    ) -> None:
-        super().__init__(file)
-        self.delimiter, self.quotes, self.header, self.strict = delimiter, quotes, header, strict
+@dataclass(eq=False)
+class _SeparatedReader(Reader):
+    delimiter: str
+    _: KW_ONLY
+    quotes: bool
+    header: Sequence[str] | None
+    strict: bool
 
     def columns(self) -> Sequence[str]:
-        """Return the names of the columns.
-
-        Raises:
-            DataProblem: the file cannot be read, or its first line is broken.
-        """
         if self.header is not None:
             return self.header
         number, fields = next(self._records(), (1, []))
@@ -257,7 +252,7 @@ class SeparatedReader(Reader):
         if isinstance(fields, BadRow) or not all(map(is_unicode, fields)):
             reason = fields.reason if isinstance(fields, BadRow) else NOT_UTF8
             known = f"{self.header_place}, which holds the names of the columns"
-            raise malformed(self.file, known, f"line {number}: {reason}", "Fix the file.")
+            raise malformed(self.file, known, f"line {number}: {reason}")
         return [name.strip() for name in fields]
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -303,26 +298,18 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] |
             yield number, fields
 
 
-class JsonReader(Reader):
-    """JSON objects, one a line, or one array of them, which is read as a whole."""
-
-    def __init__(self, file: Path, *, strict: bool = False) -> None:
-        super().__init__(file)
-        self.strict = strict
+@dataclass(eq=False)
+class _JsonReader(Reader):
+    strict: bool
 
     def columns(self) -> Sequence[str]:
-        """Return the keys of the first object.
-
-        Raises:
-            DataProblem: the file cannot be read, or there is no object in it.
-        """
         bad: BadRow | None = None
         for _, value in self._objects():
             if not isinstance(value, BadRow):
                 return list(value)
             bad = bad or value
         if bad:
-            raise malformed(self.file, f"{self.unit} {bad.number}", f"{bad.reason} ({bad.detail})")
+            raise self.error(bad)
         return []
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -372,8 +359,9 @@ def _as_object(number: int, value: object) -> dict[str, object] | BadRow:
 # Parquet and Arrow
 
 
+@dataclass(eq=False)
 class _ColumnarReader(Reader):
-    unit = "row"
+    unit: Literal["line", "row"] = field(default="row", init=False)
 
     @abstractmethod
     def _schema(self) -> pa.Schema: ...
@@ -382,7 +370,7 @@ class _ColumnarReader(Reader):
         return self._schema().names
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
-        """Return the names of class labels, which `datasets` keeps in the metadata of the schema."""
+        # `datasets` keeps them in the metadata of the schema
         try:
             features = json.loads((self._schema().metadata or {})[b"huggingface"])["info"]["features"]
             labels = {name: f for name, f in features.items() if f.get("_type") == "ClassLabel"}
@@ -391,9 +379,7 @@ class _ColumnarReader(Reader):
             return {}
 
 
-class ParquetReader(_ColumnarReader):
-    """A Parquet file, a few rows at a time."""
-
+class _ParquetReader(_ColumnarReader):
     def _schema(self) -> pa.Schema:
         with self._opened("not a Parquet file") as parquet:
             return parquet.schema_arrow
@@ -414,12 +400,11 @@ class ParquetReader(_ColumnarReader):
             raise malformed(self.file, "", f"{problem} ({str(error).partition(chr(10))[0]})") from error
 
 
+@dataclass(eq=False)
 class ArrowReader(_ColumnarReader):
-    """An Arrow table in memory."""
+    """An Arrow table in memory; `file` is its name in errors."""
 
-    def __init__(self, table: pa.Table, name: str) -> None:
-        super().__init__(name)
-        self.table = table
+    table: pa.Table
 
     def _schema(self) -> pa.Schema:
         return self.table.schema

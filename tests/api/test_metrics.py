@@ -28,7 +28,7 @@ PRIMARY = {
     "mrpc": ("accuracy", "f1"),
     "qqp": ("accuracy", "f1"),
 }
-CLASSIFYING = [cell for cell in GLUE.cells if cell != "stsb"]
+CLASSIFYING = [cell for cell in GLUE.members if cell != "stsb"]
 BINARY = [cell for cell in CLASSIFYING if cell != "mnli"]
 
 
@@ -139,7 +139,7 @@ def test_constant_labels_give_a_number(n: int) -> None:
     assert found == {"pearson": 0.0, "spearman": 0.0}
 
 
-@pytest.mark.parametrize("cell", GLUE.cells)
+@pytest.mark.parametrize("cell", GLUE.members)
 def test_primary_is_the_mean_of_the_named(cell: str) -> None:
     task = GLUE(cell).spec
     assert task.primary == PRIMARY.get(cell, ("accuracy",))

@@ -249,8 +249,8 @@ def test_an_unknown_cell_is_a_usage_error():
 def test_every_cell_has_a_repository():
     from tasks.images.vtab_schema import REPOSITORIES, REVISIONS, vision
 
-    assert set(REPOSITORIES) == set(VTAB.cells) >= set(REVISIONS)
-    assert len({vision(cell).repository.name for cell in VTAB.cells}) == 19
+    assert set(REPOSITORIES) == set(VTAB.members) >= set(REVISIONS)
+    assert len({vision(cell).repository.name for cell in VTAB.members}) == 19
 
 
 # digits

@@ -35,7 +35,8 @@ BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "bytes that are not UTF-8"
 BAD_QUOTES = "a quote that is not closed, or text behind a closing one"
 BAD_RETURN = "a carriage return outside quotes"
-FIX = "Fix or replace the file, or name another one."
+FIX = "Fix the file, or name another one."
+FIX_DATASET = "Fix or download the file again, or give another directory with --data-dir."
 
 
 class Row(NamedTuple):
@@ -61,7 +62,7 @@ class BadRow(NamedTuple):
     is_short: bool = False
 
 
-def malformed(file: str | Path, where: str, problem: str, todo: str = FIX) -> DataProblem:
+def malformed(file: str | Path, where: str, problem: str, todo: str = FIX_DATASET) -> DataProblem:
     """Make the error for one bad place, such as `line 7`; an empty `where` is the whole file."""
     place = f"{file}, {where}" if where else f"{file}"
     return DataProblem(f"malformed data in {Path(file).name}: {problem}", f"file: {place}", todo)
@@ -75,11 +76,13 @@ class Reader(ABC):
         file: the file, as errors name it.
         unit: what the number of a row counts.
         header_place: where the names of the columns are, for errors; empty where they are in no line.
+        todo: what to do about errors, unless they say more.
     """
 
     file: str | Path
     unit: Literal["line", "row"] = field(default="line", init=False)
     header_place: str = field(default="", init=False)
+    todo: str = field(default=FIX, init=False)
 
     @abstractmethod
     def columns(self) -> Sequence[str]:
@@ -117,16 +120,30 @@ class Reader(ABC):
             if header.count(name) != 1:
                 what = f"the column {name!r} appears twice" if name in header else f"there is no column {name!r}"
                 known = "; ".join(filter(None, (self.header_place, list_columns(header))))
-                raise malformed(self.file, known, what if header else "the file is empty", "Rename or add a column.")
+                if not header:
+                    raise self.malformed(known, "the file is empty")
+                raise self.malformed(known, what, f"Rename or add a column. {self.todo}")
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
         """Return the class names that the file itself gives for columns of class indices."""
         return {}
 
-    def error(self, row: BadRow, more: str = "", todo: str = FIX) -> DataProblem:
+    def malformed(self, where: str, problem: str, todo: str = "") -> DataProblem:
+        """Make the error for a bad place; an empty `where` is the whole table."""
+        return malformed(self.file, where, problem, todo or self.todo)
+
+    def error(self, row: BadRow, more: str = "", todo: str = "") -> DataProblem:
         """Make the error for a bad row; `more` follows its number."""
         detail = f" ({row.detail})" if row.detail else ""
-        return malformed(self.file, f"{self.unit} {row.number}{more}", row.reason + detail, todo)
+        return self.malformed(f"{self.unit} {row.number}{more}", row.reason + detail, todo)
+
+    @contextmanager
+    def _opened(self) -> Generator[BinaryIO]:
+        try:
+            with Path(self.file).open("rb") as stream:
+                yield stream
+        except OSError as error:
+            raise self.malformed("", f"cannot be read ({error.strerror or error})") from error
 
 
 def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None = None, strict: bool = False) -> Reader:
@@ -139,17 +156,20 @@ def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None 
         file: the table.
         quotes: whether fields of CSV and TSV may be quoted; else quotes are characters like others.
         header: names of all columns, where a CSV or TSV file has no line of them.
-        strict: whether a blank line between others and a missing JSON key are bad rows; else blank lines are skipped,
-            and a missing key gives None.
+        strict: whether it is published data, where a blank line between others and a missing JSON key are bad rows; in
+            a user's own file blank lines are skipped, and a missing key gives None.
     """
     match file.suffix.lower():
         case ".parquet":
-            return _ParquetReader(file)
+            reader = _ParquetReader(file)
         case ".jsonl" | ".json":
-            return _JsonReader(file, strict=strict)
+            reader = _JsonReader(file, strict=strict)
         case suffix:
             delimiter = "\t" if suffix == ".tsv" else ","
-            return _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
+            reader = _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
+    if strict:
+        reader.todo = FIX_DATASET
+    return reader
 
 
 def is_complete_set(files: Sequence[Path]) -> bool:
@@ -174,15 +194,6 @@ def list_columns(header: Sequence[str]) -> str:
 
 
 # text files
-
-
-@contextmanager
-def _opened(file: str | Path) -> Generator[BinaryIO]:
-    try:
-        with Path(file).open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
 
 
 def _decoded(stream: BinaryIO) -> Iterator[str]:
@@ -252,7 +263,7 @@ class _SeparatedReader(Reader):
         if isinstance(fields, BadRow) or not all(map(is_unicode, fields)):
             reason = fields.reason if isinstance(fields, BadRow) else NOT_UTF8
             known = f"{self.header_place}, which holds the names of the columns"
-            raise malformed(self.file, known, f"line {number}: {reason}")
+            raise self.malformed(known, f"line {number}: {reason}")
         return [name.strip() for name in fields]
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -272,7 +283,7 @@ class _SeparatedReader(Reader):
 
     def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Yield every record with the number of its first line. Without `strict`, blank lines are none."""
-        with _opened(self.file) as stream:
+        with self._opened() as stream:
             if self.quotes:
                 yield from _quoted(stream, self.delimiter)
             else:
@@ -322,7 +333,7 @@ class _JsonReader(Reader):
                 yield Row(number, [value.get(name) for name in columns])
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        with _opened(self.file) as stream:
+        with self._opened() as stream:
             lines = _numbered(stream, spaces=None, strict=self.strict)
             first = next(lines, None)
             if first and first[1].startswith("["):
@@ -336,7 +347,7 @@ class _JsonReader(Reader):
         try:
             values: list[object] = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise malformed(self.file, "", f"not JSON ({error})") from error
+            raise self.malformed("", f"not JSON ({error})") from error
         for number, value in enumerate(values, 1):
             yield number, _as_object(number, value)
 
@@ -381,15 +392,15 @@ class _ColumnarReader(Reader):
 
 class _ParquetReader(_ColumnarReader):
     def _schema(self) -> pa.Schema:
-        with self._opened("not a Parquet file") as parquet:
+        with self._parquet("not a Parquet file") as parquet:
             return parquet.schema_arrow
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        with self._opened("broken Parquet") as parquet:
+        with self._parquet("broken Parquet") as parquet:
             yield from _rows_of(parquet.iter_batches(BATCH, columns=list(columns)), columns)
 
     @contextmanager
-    def _opened(self, problem: str) -> Generator[pq.ParquetFile]:
+    def _parquet(self, problem: str) -> Generator[pq.ParquetFile]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -397,7 +408,7 @@ class _ParquetReader(_ColumnarReader):
             with pq.ParquetFile(self.file) as parquet:
                 yield parquet
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise malformed(self.file, "", f"{problem} ({str(error).partition(chr(10))[0]})") from error
+            raise self.malformed("", f"{problem} ({str(error).partition(chr(10))[0]})") from error
 
 
 @dataclass(eq=False)

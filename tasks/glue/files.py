@@ -110,7 +110,7 @@ def _load_from_disk(folder: Path, schema: Schema) -> Splits:
         name = next((name for name in (split, hub_split(split)) if name in tables), None)
         if name is None:
             raise _missing(folder, split, f"there are only: {', '.join(tables)}")
-        splits[split] = read_examples(ArrowReader(folder / name, tables[name]), schema.hub, schema.labels)
+        splits[split] = read_examples(ArrowReader(tables[name], f"{folder / name}"), schema.hub, schema.labels)
     return splits
 
 
@@ -143,7 +143,7 @@ def read_hub(member: str) -> Splits:
     tables = _prepared(member, names.values()) or load_tables(dataset)[0]
     place = f"{REPOSITORY}@{REVISION[:7]} {member}"
     return {
-        split: read_examples(ArrowReader(f"{place}/{name}", tables[name]), schema.hub, schema.labels)
+        split: read_examples(ArrowReader(tables[name], f"{place}/{name}"), schema.hub, schema.labels)
         for split, name in names.items()
     }
 

@@ -161,7 +161,7 @@ def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None 
     """
     match file.suffix.lower():
         case ".parquet":
-            reader = _ParquetReader(file)
+            reader = ParquetReader(file)
         case ".jsonl" | ".json":
             reader = _JsonReader(file, strict=strict)
         case suffix:
@@ -375,23 +375,27 @@ class _ColumnarReader(Reader):
     unit: Literal["line", "row"] = field(default="row", init=False)
 
     @abstractmethod
-    def _schema(self) -> pa.Schema: ...
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
 
     def columns(self) -> Sequence[str]:
-        return self._schema().names
+        return self.schema().names
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
         # `datasets` keeps them in the metadata of the schema
         try:
-            features = json.loads((self._schema().metadata or {})[b"huggingface"])["info"]["features"]
+            features = json.loads((self.schema().metadata or {})[b"huggingface"])["info"]["features"]
             labels = {name: f for name, f in features.items() if f.get("_type") == "ClassLabel"}
             return {name: list(f["names"]) for name, f in labels.items() if f["names"]}
         except (KeyError, TypeError, ValueError, AttributeError):
             return {}
 
 
-class _ParquetReader(_ColumnarReader):
-    def _schema(self) -> pa.Schema:
+class ParquetReader(_ColumnarReader):
+    """A Parquet file, a few rows at a time."""
+
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
         with self._parquet("not a Parquet file") as parquet:
             return parquet.schema_arrow
 
@@ -411,13 +415,15 @@ class _ParquetReader(_ColumnarReader):
             raise self.malformed("", f"{problem} ({str(error).partition(chr(10))[0]})") from error
 
 
-@dataclass(eq=False)
 class ArrowReader(_ColumnarReader):
-    """An Arrow table in memory; `file` is its name in errors."""
+    """An Arrow table in memory, which errors call `name`."""
 
-    table: pa.Table
+    def __init__(self, table: pa.Table, name: str) -> None:
+        super().__init__(name)
+        self.table = table
 
-    def _schema(self) -> pa.Schema:
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
         return self.table.schema
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:

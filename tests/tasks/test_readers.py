@@ -192,9 +192,9 @@ def test_class_names_in_the_schema_win_over_the_order_of_the_numbers():
     metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
     table = pa.table({"sentence": ["a", "b", "c"], "label": [0, 1, -1]}).replace_schema_metadata(metadata)
     labels = ("entailment", "neutral", "contradiction")
-    found = read_examples(ArrowReader("x", table.slice(0, 2)), COLUMNS, labels)
+    found = read_examples(ArrowReader(table.slice(0, 2), "x"), COLUMNS, labels)
     assert found.rows == [("a", None, 2), ("b", None, 0)]
-    problem(lambda: read_examples(ArrowReader("x", table), COLUMNS, labels), "row 3", "found -1")
+    problem(lambda: read_examples(ArrowReader(table, "x"), COLUMNS, labels), "row 3", "found -1")
 
 
 class OneRow(Reader):

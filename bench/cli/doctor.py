@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, common
 from bench.core.errors import ENVIRONMENT, OK
+from bench.core.text import table
 
 EXAMPLES = ("bench doctor", "bench doctor --json")
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench doctor",
         description="Check packages, devices, data and the embedded model. Exit code 3 if something is broken.",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api.task import TaskSpec
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, common
 from bench.cli.show_run import text as run_text
 from bench.config.help import Description, describe, facts
@@ -18,6 +18,7 @@ from bench.config.options import show as written
 from bench.config.sections import SECTIONS, TaskConfig
 from bench.core import registry
 from bench.core.errors import OK, UsageError, did_you_mean
+from bench.core.text import table
 from bench.harness import task_names
 
 EXAMPLES = (
@@ -31,7 +32,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench show",
         description="Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"
@@ -174,7 +175,7 @@ def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
             f"{hint} `bench list runs --runs {out}` lists runs.".strip(),
         )
     record = find(out, prefix)
-    return {"kind": "run", **record}, run_text(record)
+    return {"kind": "run", **record.to_json()}, run_text(record)
 
 
 def _head(found: Description) -> str:

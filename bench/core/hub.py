@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PATIENCE_S = 4.0
-"""Time in which a server must answer, name look-up included."""
+"""Seconds in which a server must answer, name look-up included."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -139,7 +139,7 @@ def hub_access(dataset: HubDataset) -> Generator[None]:
 
 
 def unreachable() -> str:
-    """Why the Hugging Face hub (`HF_ENDPOINT`) cannot be reached, or an empty string."""
+    """Return why the Hugging Face hub (`HF_ENDPOINT`) cannot be reached, or an empty string."""
     for name in OFFLINE:
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{name} is set"
@@ -148,10 +148,10 @@ def unreachable() -> str:
 
 @cache
 def silence(endpoint: str) -> str:
-    """Why a server cannot be reached, or an empty string; asked once per process."""
+    """Return why a server cannot be reached, or an empty string; asked once per process."""
     host = urlsplit(endpoint).hostname or endpoint
     answer: list[str] = []
-    # a name look-up knows no time limit, so it runs in a thread that may be left behind
+    # a name look-up has no time limit, so it runs in a thread that is abandoned if need be
     thread = threading.Thread(target=lambda: answer.append(ask(endpoint)), daemon=True)
     thread.start()
     thread.join(PATIENCE_S)
@@ -160,7 +160,7 @@ def silence(endpoint: str) -> str:
 
 
 def ask(endpoint: str) -> str:
-    """Empty if the host answers, with whatever status short of its own failure; else why not."""
+    """Return an empty string if the host answers with any status but a failure of its own, else the reason."""
     try:
         with urllib.request.urlopen(endpoint, timeout=PATIENCE_S):
             return ""

@@ -81,8 +81,8 @@ def load_tasks(
     return loaded
 
 
-def open_backbones(request: Request, configs: Mapping[str, Any], skipped: list[Skip]) -> list[Backbone]:
-    """Open the backbones; those that cannot be found go to `skipped`.
+def open_backbones(request: Request, configs: Mapping[str, Any], skipped: list[Skip]) -> list[tuple[str, Backbone]]:
+    """Open the backbones, each with its name as given; those that cannot be found go to `skipped`.
 
     Args:
         request: what was asked for.
@@ -92,10 +92,10 @@ def open_backbones(request: Request, configs: Mapping[str, Any], skipped: list[S
     Raises:
         UsageError: a name that is nearly a registered one, or a network that does not exist.
     """
-    opened: list[Backbone] = []
+    opened: list[tuple[str, Backbone]] = []
     for name in request.all_backbones:
         try:
-            opened.append(open_backbone(name, configs[opener(name)], runs=request.out))
+            opened.append((name, open_backbone(name, configs[opener(name)], runs=request.out)))
         except EnvironmentProblem as error:
             skipped.append(Skip(name=name, error=error))
     return opened

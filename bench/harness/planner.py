@@ -34,12 +34,14 @@ class PlannedRun:
     """One run to do.
 
     Attributes:
+        backbone_name: name of the backbone as given: of a folder, its path.
         trials: runs that choose this one's learning rate; empty if it is given.
     """
 
     spec: RunSpec
     loaded: LoadedTask
     backbone: Backbone
+    backbone_name: str
     trials: tuple[PlannedRun, ...] = ()
 
     @property
@@ -129,7 +131,7 @@ def make_plan(request: Request) -> Plan:
     if request.select_on and not selectors:
         raise _nothing(skipped)
     runs: list[PlannedRun] = []
-    for method, backbone, loaded in product(request.methods, backbones, tasks):
+    for method, (backbone_name, backbone), loaded in product(request.methods, backbones, tasks):
         if not request.backbones and DEFAULT_BACKBONES[loaded.task.spec.modality] != backbone.name:
             continue
         config, start = methods[method]
@@ -138,7 +140,8 @@ def make_plan(request: Request) -> Plan:
             continue
         for seed in request.seeds:
             base = _spec(request, method, config, configs.sections, backbone, loaded, seed).with_(start=start)
-            runs += _runs(request, base, loaded, backbone, selectors[0] if selectors else loaded)
+            run = PlannedRun(spec=base, loaded=loaded, backbone=backbone, backbone_name=backbone_name)
+            runs += _with_rates(request, run, selectors[0] if selectors else loaded)
     if not runs:
         raise _nothing(skipped)
     if request.strict and skipped:
@@ -172,15 +175,13 @@ def _check_allocation(configs: Configs) -> None:
             )
 
 
-def _runs(
-    request: Request, base: RunSpec, loaded: LoadedTask, backbone: Backbone, selector: LoadedTask
-) -> list[PlannedRun]:
+def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list[PlannedRun]:
     """One run per learning rate, or one whose learning rate its trials on `selector` choose."""
-    config = base.options.method
-    scratch = 0.0 if backbone.pretrained else config.scratch_learning_rate
+    base, config = run.spec, run.spec.options.method
+    scratch = 0.0 if run.backbone.pretrained else config.scratch_learning_rate
     if not request.select:
         rates = request.lrs or (scratch or config.learning_rate,)
-        return [PlannedRun(spec=base.with_(lr=rate), loaded=loaded, backbone=backbone) for rate in rates]
+        return [replace(run, spec=base.with_(lr=rate)) for rate in rates]
     around = tuple(float(f"{factor * scratch:.1g}") for factor in (0.3, 1, 3)) if scratch else ()
     rates = request.lrs or around or config.learning_rates
     name = selector.task.spec.name
@@ -191,9 +192,8 @@ def _runs(
         holdout=_holdout(selector.dataset),
         data_options=frozenset(selector.dataset.reading),
     ).with_options(task=selector.request.config_as(Config))
-    trials = [PlannedRun(spec=trial.with_(lr=rate), loaded=selector, backbone=backbone) for rate in rates]
-    spec = base.with_(select=rates, select_on=name)
-    return [PlannedRun(spec=spec, loaded=loaded, backbone=backbone, trials=tuple(trials))]
+    trials = tuple(replace(run, spec=trial.with_(lr=rate), loaded=selector) for rate in rates)
+    return [replace(run, spec=base.with_(select=rates, select_on=name), trials=trials)]
 
 
 def _spec(

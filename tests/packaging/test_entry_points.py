@@ -31,21 +31,26 @@ METHOD = '''
 """NormTuning: only normalisation layers train."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
 from bench.api.method import Batch, Method
+from bench.config.options import option
+from bench.config.sections import MethodConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormTuningConfig(MethodConfig):
+    """One option."""
+
+    shift: bool = option(True, "Whether the shift trains too.")
 
 
 class NormTuning(Method):
     """Scale and shift of every LayerNorm (arXiv 2312.11420). Parameters: Σ over LayerNorms 2·d, plus head."""
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """One option."""
-
-        shift: bool = True
-        """Whether the shift trains too."""
+    Config: ClassVar = NormTuningConfig
 
     def adapt(self, batch: Batch) -> None:
         """Freeze all but the norms."""

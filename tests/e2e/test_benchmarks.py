@@ -1,0 +1,72 @@
+"""The benchmarks run and report every variant; what they measure is not asserted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.benchmarks import adapterdrop, tracker
+from bench.benchmarks.adapterdrop import Seconds
+
+
+def test_adapterdrop_times_every_n_with_and_without_cache(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--backbone", str(tiny_bert), "--data", "embedded", "--train-samples", "20", "--accelerator", "cpu"]
+    runs: list[tuple[object, int]] = []
+    import bench.training.trainer as fitting
+
+    real = fitting.fit
+
+    def fit(spec, *args, **options):
+        result = real(spec, *args, **options)
+        runs.append((spec.options.method.n, result.cost.cache_bytes))
+        return result
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    assert adapterdrop.main([*words, "--rounds", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in shown] == ["variant", "n=0", "n=1", "n=1 cached"]
+    assert len(runs) == 1 + 2 * 3
+    assert sorted((n, kept > 0) for n, kept in runs[1:]) == [(0, False)] * 2 + [(1, False)] * 2 + [(1, True)] * 2
+    assert adapterdrop.main([*words, "--train-samples", "10000000"]) != 0
+    assert "training examples" in capsys.readouterr().err
+
+
+def test_a_ratio_compares_runs_of_one_round() -> None:
+    found = {"n=0": [Seconds(1.0, 0.0), Seconds(4.0, 0.0), Seconds(2.0, 0.0)]}
+    found["n=1"] = [Seconds(0.5, 1.0), Seconds(3.0, 2.0), Seconds(0.5, 4.0)]
+    row = adapterdrop.report(found).splitlines()[2]
+    assert row.split() == ["n=1", "0.50", "0.50", "(0.25", "…", "0.75)", "+2.00"]
+
+
+def test_tracker_times_runs_with_spectra_and_without(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--data", "embedded", "--train-samples", "20", "--max-steps", "6", "--accelerator", "cpu"]
+    own = {"methods": "lora", "tasks": "glue/rte", "backbones": str(tiny_bert)}
+    monkeypatch.setitem(tracker.CASES, "minilm lora", own)
+    runs: list[tuple[object, int]] = []
+    import bench.training.trainer as fitting
+
+    real = fitting.fit
+
+    def fit(spec, *args, **options):
+        result = real(spec, *args, **options)
+        runs.append((spec.options.spectra.of, len(result.get("spectra", {}).get("layers", []))))
+        return result
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    assert tracker.main([*words, "--rounds", "2", "--case", "minilm lora"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split("  ")[0] == "run" and shown[-1].startswith("minilm lora")
+    assert runs[0] == ("none", 0) and sorted(runs[1:], key=str) == [("none", 0)] * 2 + [("updates", 4)] * 2
+
+
+def test_a_share_is_of_the_run_with_spectra() -> None:
+    off = [tracker.Seconds(10.0, 0.0), tracker.Seconds(20.0, 0.0), tracker.Seconds(40.0, 0.0)]
+    on = [tracker.Seconds(11.0, 0.55), tracker.Seconds(20.0, 0.2), tracker.Seconds(42.0, 0.42)]
+    row = tracker.report({"it": {"off": off, "on": on}}).splitlines()[-1]
+    cells = [cell.strip() for cell in row.split("  ") if cell.strip()]
+    assert cells == ["it", "20.00", "20.00", "1.050 (1.000 … 1.100)", "0.42", "1.0 % (most 5.0 %)"]

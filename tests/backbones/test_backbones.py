@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
 from bench.backbones.encoder import TextEncoder
-from bench.backbones.folder import from_folder
+from bench.backbones.folder import content_hash, from_folder
 from bench.backbones.minilm import SHA256
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
-from methods.common import targets
+from methods.common.targets import targets
 
 CLASSES = TaskSpec(name="t", version=1, modality="text", num_classes=2, metrics=("accuracy",), primary=("accuracy",))
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -97,14 +97,12 @@ def test_the_hash_is_of_the_bytes_not_of_the_path(tmp_path):
     weights = load_file(tmp_path / "b" / "model.safetensors")
     weights["embeddings.word_embeddings.weight"][0, 0] += 1
     save_file(weights, tmp_path / "b" / "model.safetensors", metadata={"format": "pt"})
-    from bench import backbones
-
-    backbones.content_hash.cache_clear()
+    content_hash.cache_clear()
     assert from_folder("b", tmp_path / "b").weights_hash != first.weights_hash
 
 
 def test_minilm_is_the_published_one():
-    backbone = open_backbone("minilm", {})
+    backbone = open_backbone("minilm")
     assert hashlib.sha256((backbone.path / "model.safetensors").read_bytes()).hexdigest() == SHA256
     assert (backbone.pooling, backbone.parameters) == ("mean", 22_713_728)
 
@@ -112,7 +110,7 @@ def test_minilm_is_the_published_one():
 def test_minilm_with_other_bytes_is_refused(monkeypatch):
     monkeypatch.setattr("bench.backbones.minilm.SHA256", "0" * 64)
     with pytest.raises(EnvironmentProblem, match="not the published ones"):
-        open_backbone("minilm", {})
+        open_backbone("minilm")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_a_backbone_that_is_not_there(name, kind, text, monkeypatch, tmp_path):
     hub.silence.cache_clear()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=text) as caught:
-        open_backbone(name, {})
+        open_backbone(name)
     assert caught.value.todo
     hub.silence.cache_clear()
 
@@ -146,7 +144,7 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_broken_weights_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors at all")
-    with pytest.raises(EnvironmentProblem, match=r"model\.safetensors is no safetensors file"):
+    with pytest.raises(EnvironmentProblem, match=r"model\.safetensors is not a safetensors file"):
         from_folder("b", tmp_path)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
+from bench.backbones.dln import DLNConfig
 from bench.backbones.linear_net import DeepLinearNet, start
 from bench.backbones.seeding import generator
 from bench.records.data import Arrays, Corpus
@@ -245,7 +246,7 @@ class Slope:
 
 
 def test_one_number_is_learned_without_a_bias(make_lab: Callable[..., Any]) -> None:
-    lab = make_lab(backbone=open_backbone("dln", {"depth": 2}), tasks={"toy/slope": Slope()})
+    lab = make_lab(backbone=open_backbone("dln", DLNConfig(depth=2)), tasks={"toy/slope": Slope()})
     run = lab.run(lab.spec("full", task="toy/slope", lr=3e-2, max_steps=100))
     assert run.method.head.bias is None
     assert run.losses[-1] < 1e-2 < run.losses[0]

@@ -194,7 +194,7 @@ def test_stems_leave_what_they_promise_of_the_image(stem, map_side):
 
 def test_what_is_built_has_no_revision():
     plain, named = found("mlp"), found("mlp", revision="v2")
-    assert (plain.weights_hash, plain.options) == (named.weights_hash, named.options)
+    assert (plain.weights_hash, plain.config) == (named.weights_hash, named.config)
 
 
 def test_no_width_is_no_width_of_zero():

@@ -16,7 +16,7 @@ from timm.layers import resample_abs_pos_embed
 from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
 from bench.backbones.folder import content_hash
-from bench.backbones.timm_model import Timm
+from bench.backbones.timm_model import Timm, TimmConfig
 from bench.config.sections import HeadConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem
@@ -73,7 +73,7 @@ def test_the_bytes_decide_the_identity_and_not_where_they_lie(folder, tmp_path):
     first = found(weights=str(folder))
     shutil.copytree(folder, tmp_path / "b")
     again = found(weights=str(tmp_path / "b"))
-    assert (again.weights_hash, again.options) == (first.weights_hash, first.options)
+    assert (again.weights_hash, again.config) == (first.weights_hash, first.config)
     weights = load_file(folder / "model.safetensors")
     weights["cls_token"] = weights["cls_token"] + 1
     save_file(weights, tmp_path / "b" / "model.safetensors")
@@ -106,7 +106,7 @@ def test_what_is_not_there_is_named(folder, tmp_path):
             found(weights=str(path))
         assert caught.value.todo
     (tmp_path / "bad.safetensors").write_bytes(b"not safetensors at all")
-    with pytest.raises(EnvironmentProblem, match=r"bad\.safetensors is no safetensors file"):
+    with pytest.raises(EnvironmentProblem, match=r"bad\.safetensors is not a safetensors file"):
         found(weights=str(tmp_path / "bad.safetensors"))
     shutil.copy(folder / "model.safetensors", tmp_path)
     (tmp_path / "config.json").write_text("{")
@@ -149,4 +149,4 @@ def test_the_hub_s_cache_is_enough(folder, tmp_path):
     backbone = found(pretrained=True)
     weights = load_file(folder / "model.safetensors")
     assert torch.equal(loaded(backbone).model.cls_token.data, weights["cls_token"])
-    assert backbone.options["pretrained"] and backbone.path is not None
+    assert backbone.config_as(TimmConfig).pretrained and backbone.path is not None

@@ -136,7 +136,7 @@ def _cost(trainer: Trainer, data: Any, method: Method) -> dict[str, Any]:
     return {
         "steps": data.steps,
         "samples": data.samples,
-        "peak_memory_bytes": memory.peak(),
+        "peak_memory_bytes": memory.peak(trainer.strategy.root_device),
         "cache_bytes": method.cache_bytes,
         "optimizer_bytes": sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
         "device": _device(trainer),

@@ -103,10 +103,10 @@ def _devices() -> Iterator[Finding]:
 
 
 def _embedded_model() -> Iterator[Finding]:
-    from bench.backbones.minilm import PACKAGE, MiniLM
+    from bench.backbones.text_encoders import MINILM_PACKAGE, MiniLM
     from bench.config.sections import BackboneConfig
 
-    if importlib.util.find_spec(PACKAGE) is None:
+    if importlib.util.find_spec(MINILM_PACKAGE) is None:
         text = 'not installed; pip install "lowrank-bench[embedded]" adds it, --backbone names another'
         yield Finding("embedded model", "note", text)
         return

@@ -6,7 +6,7 @@ import os
 import sys
 
 from bench.core.errors import EnvironmentProblem
-from bench.core.hub import silence
+from bench.core.hub import connection_error
 
 PROJECT = "lowrank-bench"
 SERVER = "https://api.wandb.ai"
@@ -20,7 +20,7 @@ def mode() -> str:
     if not key():
         return "offline"
     # W&B itself would wait a minute and a half, for every run
-    if reason := silence(server()):
+    if reason := connection_error(server()):
         sys.stderr.write(f"warning: {reason}; the W&B run is offline, `bench wandb sync` sends it later\n")
         return "offline"
     return "online"
@@ -34,7 +34,7 @@ def need() -> None:
     """
     if not key():
         raise EnvironmentProblem("no W&B key", f"server: {server()}", "`wandb login` stores one, or set WANDB_API_KEY.")
-    if reason := silence(server()):
+    if reason := connection_error(server()):
         raise EnvironmentProblem(
             "W&B's server does not answer", reason, "Try again with a network; WANDB_BASE_URL names another server."
         )

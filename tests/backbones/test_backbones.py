@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
-from bench.backbones.encoder import TextEncoder
-from bench.backbones.folder import content_hash, from_folder
-from bench.backbones.minilm import SHA256
+from bench.backbones.text_encoders import MINILM_SHA256, content_hash, from_folder
+from bench.backbones.text_network import TextEncoder
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 from methods.common.targets import targets
@@ -103,12 +102,12 @@ def test_the_hash_is_of_the_bytes_not_of_the_path(tmp_path):
 
 def test_minilm_is_the_published_one():
     backbone = open_backbone("minilm")
-    assert hashlib.sha256((backbone.path / "model.safetensors").read_bytes()).hexdigest() == SHA256
+    assert hashlib.sha256((backbone.path / "model.safetensors").read_bytes()).hexdigest() == MINILM_SHA256
     assert (backbone.pooling, backbone.parameters) == ("mean", 22_713_728)
 
 
 def test_minilm_with_other_bytes_is_refused(monkeypatch):
-    monkeypatch.setattr("bench.backbones.minilm.SHA256", "0" * 64)
+    monkeypatch.setattr("bench.backbones.text_encoders.MINILM_SHA256", "0" * 64)
     with pytest.raises(EnvironmentProblem, match="not the published ones"):
         open_backbone("minilm")
 
@@ -126,12 +125,12 @@ def test_a_backbone_that_is_not_there(name, kind, text, monkeypatch, tmp_path):
     from bench.core import hub
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub.silence.cache_clear()
+    hub.connection_error.cache_clear()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=text) as caught:
         open_backbone(name)
     assert caught.value.todo
-    hub.silence.cache_clear()
+    hub.connection_error.cache_clear()
 
 
 def test_pickled_weights_are_refused(tmp_path):

@@ -160,7 +160,7 @@ def test_a_failure_half_way_leaves_no_run_open(bench: Bench, monkeypatch: pytest
 def test_online_with_a_key_and_as_wandb_mode_says(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: list[dict[str, Any]], key: str, chosen: str, mode: str
 ) -> None:
-    monkeypatch.setattr(account, "silence", lambda endpoint: "")
+    monkeypatch.setattr(account, "connection_error", lambda endpoint: "")
     for name, value in (("WANDB_API_KEY", key), ("WANDB_MODE", chosen)):
         monkeypatch.delenv(name, raising=False)
         if value:  # W&B itself refuses an empty one

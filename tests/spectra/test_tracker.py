@@ -261,7 +261,9 @@ def test_a_matrix_with_a_nan_is_named_and_training_goes_on(lab: Any, monkeypatch
 
 def test_a_diverging_run_leaves_what_was_seen(lab: Any) -> None:
     folder = lab.folder()
-    spec = lab.spec("full", max_steps=9, lr=1e30, optim={"warmup": 0.0, "clip": 0.0}).with_options(spectra=looking(every=1))
+    spec = lab.spec("full", max_steps=9, lr=1e30, optim={"warmup": 0.0, "clip": 0.0}).with_options(
+        spectra=looking(every=1)
+    )
     with pytest.raises(Diverged):
         lab.run(spec, folder)
     assert next(iter(of(folder, "updates").values())).steps[0] == 0
@@ -291,7 +293,9 @@ def test_by_default_thin_updates_of_all_layers_or_four_wide_ones(lab: Any) -> No
 
 
 def test_a_pattern_that_names_nothing_is_a_warning(lab: Any) -> None:
-    run = lab.run(lab.spec("lora", max_steps=2).with_options(spectra=looking(of="updates,activations", layers="*query,blok*")))
+    run = lab.run(
+        lab.spec("lora", max_steps=2).with_options(spectra=looking(of="updates,activations", layers="*query,blok*"))
+    )
     notes = [w for w in run.result["warnings"] if "names none" in w]
     assert [note.partition(":")[0] for note in notes] == [
         "spectra.layers=blok* names none of the updates",

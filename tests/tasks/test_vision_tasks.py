@@ -26,7 +26,7 @@ from tasks.images.vtab import VTAB
 def alone(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
-    monkeypatch.setattr(hub, "silence", lambda endpoint: "huggingface.co: no such host")
+    monkeypatch.setattr(hub, "connection_error", lambda endpoint: "huggingface.co: no such host")
 
 
 def asked(*dirs, **more):

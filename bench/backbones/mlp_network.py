@@ -1,4 +1,4 @@
-"""Linear layers with ReLU or GELU between them."""
+"""The multilayer perceptron as a network: linear layers with ReLU or GELU between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.backbones.inputs import shape_of
+from bench.backbones.inputs import input_shape
 from bench.backbones.mlp import MLPConfig
 from bench.backbones.seeding import generator
 
@@ -73,10 +73,10 @@ def _linear(n: int, m: int, source: torch.Generator) -> nn.Linear:
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> MultilayerPerceptron:
-    """The network that `bench.backbones.mlp` describes, for the inputs of `task`."""
+    """Build an `MLP` for the inputs of `task`."""
     config = backbone.config_as(MLPConfig)
     return MultilayerPerceptron(
-        math.prod(shape_of(task, backbone.name)),
+        math.prod(input_shape(task, backbone.name)),
         depth=config.depth,
         width=config.width,
         activation=config.activation,

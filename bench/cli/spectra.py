@@ -16,7 +16,7 @@ from bench.core.errors import OK, SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
     from bench.figures import Figure
-    from bench.spectra.files.measured import Row
+    from bench.spectra.files.layer_metrics import LayerMetrics
 
 EXAMPLES = (
     "bench spectra 1f3a9c",
@@ -111,7 +111,7 @@ def _checkpoint(options: argparse.Namespace) -> int:
 
 
 def publish(
-    rows: Sequence[Row],
+    rows: Sequence[LayerMetrics],
     figure: Figure | None,
     folder: Path,
     *,
@@ -148,13 +148,13 @@ def publish(
     return SOME_FAILED if any(row.error for row in rows) else OK
 
 
-def text(rows: Sequence[Row]) -> str:
+def text(rows: Sequence[LayerMetrics]) -> str:
     """The table on a terminal."""
     header, body = cells(rows)
     return table(header, body)
 
 
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def cells(rows: Sequence[LayerMetrics]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table."""
     shown = [name for name in COLUMNS if any(name in row.numbers for row in rows)]
     header = ["layer", "shape", "nominal", *(COLUMNS[name] for name in shown), "computed"]
@@ -170,7 +170,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: LayerMetrics) -> dict[str, Any]:
     """A layer with all its numbers."""
     numbers = {name: row.numbers[name] for name in COLUMNS if name in row.numbers}
     return {
@@ -190,7 +190,7 @@ def _number(value: float | None, name: str) -> str:
     return f"{value:.3g}" if name == "norm" else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _draw(figure: Figure, rows: Sequence[Row], folder: Path) -> list[Path]:
+def _draw(figure: Figure, rows: Sequence[LayerMetrics], folder: Path) -> list[Path]:
     """Write both pictures.
 
     Raises:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.config.options import Value
 from bench.experiments.numbers import integers, score
 from bench.records.record import Record
-from bench.spectra.files import store
+from bench.spectra.files import history
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
@@ -104,7 +104,7 @@ def train(
 
 
 def _trained(lab: Lab, record: Record, network: str, optimizer: str, lr: float) -> Trained:
-    [found] = store.read(lab.folder_of(record) / store.FILE).layers("updates").values()
+    [found] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
     return Trained(
         network=network,
         optimizer=optimizer,

@@ -96,7 +96,7 @@ def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
     import torch
 
     from bench.spectra import effective_rank
-    from bench.spectra.files.store import read
+    from bench.spectra.files.history import read
 
     for layer, one in read(path).layers("updates").items():
         for step, values in zip(one.steps.tolist(), one.values, strict=True):

@@ -16,7 +16,7 @@ from bench.config.sections import QUANTITIES, SpectraConfig
 from bench.core import registry
 from bench.core.errors import Diverged
 from bench.spectra import Delta
-from bench.spectra.files import store
+from bench.spectra.files import history
 from bench.training.checkpoint import path
 from bench.training.trainer import build
 from methods.peft_tuner.config import tuners
@@ -58,8 +58,8 @@ def spec_of(lab: Any, name: str, **changes: Any) -> Any:
     return lab.spec(name, options=options, **{**fixed, **changes})
 
 
-def of(folder: Path, quantity: str) -> dict[str, store.Spectrum]:
-    return store.read(folder / store.FILE).layers(quantity)
+def of(folder: Path, quantity: str) -> dict[str, history.SpectrumHistory]:
+    return history.read(folder / history.FILE).layers(quantity)
 
 
 def sigma(matrix: Tensor) -> np.ndarray[Any, Any]:
@@ -82,10 +82,10 @@ def test_it_changes_nothing_and_sees_everything(lab: Any, name: str) -> None:
     assert all(torch.equal(parameter, before[n]) for n, parameter in after.items())
     same = ("metrics", "params", "ranks", "curve", "warnings")
     assert {key: run.result[key] for key in same} == {key: plain.result[key] for key in same}
-    assert not (plain.directory / store.FILE).exists()
+    assert not (plain.directory / history.FILE).exists()
     assert "spectra" not in plain.result and plain.result["cost"]["tracking_s"] == 0 < run.result["cost"]["tracking_s"]
 
-    found = store.read(run.directory / store.FILE)
+    found = history.read(run.directory / history.FILE)
     assert found.quantities == QUANTITIES or set(found.quantities) == set(QUANTITIES)
     for one in found.spectra:
         ends = {"gradients": [0, 2, 4, 5], "steps": [0, 2, 4, 5]}.get(one.of, [0, 2, 4, 6])
@@ -209,7 +209,7 @@ def test_a_run_that_goes_on_leaves_the_file_of_a_whole_one(lab: Any, name: str) 
     assert {step for rows in saved["log"] if rows["of"] == "gradients" for step in rows["steps"]} == {0}
     again, whole = lab.run(spec, folder), lab.run(spec)
     assert again.result["cost"]["resumed_at"] == [4]
-    one, other = (store.read(run.directory / store.FILE).spectra for run in (again, whole))
+    one, other = (history.read(run.directory / history.FILE).spectra for run in (again, whole))
     assert [(s.of, s.layer, s.shape, s.how) for s in one] == [(s.of, s.layer, s.shape, s.how) for s in other]
     for mine, theirs in zip(one, other, strict=True):
         assert mine.steps.tolist() == theirs.steps.tolist()
@@ -273,7 +273,7 @@ def test_a_full_disk_stops_no_training(lab: Any, monkeypatch: pytest.MonkeyPatch
     def write(path: Path, spectra: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write", write)
+    monkeypatch.setattr(history, "write", write)
     run = lab.run(lab.spec("lora", max_steps=3))
     assert [w for w in run.result["warnings"] if "spectra" in w] == [
         "spectra.npz could not be written: No space left on device"
@@ -289,7 +289,7 @@ def test_by_default_thin_updates_of_all_layers_or_four_wide_ones(lab: Any) -> No
     assert list(of(thin.directory, "updates")) == [name for name, _ in thin.method.deltas()]
     assert set(of(wide.directory, "updates")) == {name for name, _ in wide.method.deltas()}, "width 32 is thin"
     assert all(one.steps.tolist() == [0, 2, 4, 6, 8, 10] for one in of(wide.directory, "updates").values())
-    assert store.read(thin.directory / store.FILE).quantities == ("updates",)
+    assert history.read(thin.directory / history.FILE).quantities == ("updates",)
 
 
 def test_a_pattern_that_names_nothing_is_a_warning(lab: Any) -> None:

@@ -10,11 +10,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from bench.api.batching import BatchSplit, StepBatches
 from bench.api.task import TaskSpec
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 from bench.records.spec import RunSpec
 
 Batch = dict[str, Any]
@@ -53,17 +53,17 @@ class StepDataModule(LightningDataModule):
 
     done = 0
 
-    def __init__(self, task: TaskSpec, corpus: Corpus, spec: RunSpec) -> None:
+    def __init__(self, task: TaskSpec, dataset: Dataset, spec: RunSpec) -> None:
         super().__init__()
         self.task, self.spec = task, spec
         self.runtime = spec.options.runtime
-        chosen, held = _split(len(corpus.train), spec)
-        train = self.load(corpus.train, "train")
+        chosen, held = _split(len(dataset.train), spec)
+        train = self.load(dataset.train, "train")
         self.train = train.take(chosen)
         self.evaluation: dict[str, Any] = (
             {"holdout": train.take(held)}
             if spec.holdout
-            else {name: self.load(rows, name) for name, rows in corpus.evaluation.items()}
+            else {name: self.load(rows, name) for name, rows in dataset.evaluation.items()}
         )
         self.splits = tuple(self.evaluation)
         self.batches = StepBatches(lengths=self.train.lengths, batch_size=spec.batch_size, seed=spec.seed)
@@ -71,10 +71,10 @@ class StepDataModule(LightningDataModule):
 
     @abstractmethod
     def load(self, rows: Any, name: str) -> Split:
-        """Rows of the corpus as a split.
+        """Rows of the dataset as a split.
 
         Args:
-            rows: `Corpus.train` or one of `Corpus.evaluation`.
+            rows: `Dataset.train` or one of `Dataset.evaluation`.
             name: of the split.
         """
 
@@ -140,7 +140,7 @@ def _split(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(chosen), np.sort(held)
 
 
-class _Steps(Dataset[Batch]):
+class _Steps(torch.utils.data.Dataset[Batch]):
     """Item i is micro batch i % parts of step i // parts."""
 
     def __init__(self, data: StepDataModule, cut: BatchSplit) -> None:
@@ -184,7 +184,7 @@ class _Resumable(DataLoader[Batch]):
         self.position.start = state_dict["done"]
 
 
-class _Chunks(Dataset[Batch]):
+class _Chunks(torch.utils.data.Dataset[Batch]):
     """Item i is evaluation batch i."""
 
     def __init__(self, data: StepDataModule, split: Any, chunks: list[np.ndarray]) -> None:
@@ -197,6 +197,6 @@ class _Chunks(Dataset[Batch]):
         return self.data.collate(self.split, self.chunks[item])
 
 
-def _loader(dataset: Dataset[Batch], workers: int) -> DataLoader[Batch]:
+def _loader(items: torch.utils.data.Dataset[Batch], workers: int) -> DataLoader[Batch]:
     # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
-    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=workers, generator=torch.Generator())
+    return DataLoader(items, batch_size=None, shuffle=False, num_workers=workers, generator=torch.Generator())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.config.sections import TaskConfig
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -21,7 +21,7 @@ class TaskSpec:
     """Name, version, labels and metrics of one task.
 
     Attributes:
-        name: cell name, such as `glue/rte`.
+        name: such as `glue/rte`.
         version: raised whenever the same data would give another score; of a user's own data the hash.
         modality: what the backbone must read.
         num_classes: number of classes; 0 is regression.
@@ -53,25 +53,25 @@ class TaskSpec:
 
 
 class Task(ABC):
-    """A named data set: a cell of a suite (`GLUE("rte")`), one of its own (`Digits("")`) or of a file (`Table(FILE)`).
+    """A task: of a suite (`GLUE("rte")`), on its own (`Digits("")`) or of a file (`Table(FILE)`).
 
     Modules that define tasks stay free of torch, so that a wrong file is named before anything heavy is imported;
     `datamodule` imports what it needs.
     """
 
-    cells: ClassVar[tuple[str, ...]] = ()
-    """Cells of a suite; empty for a task of its own."""
+    members: ClassVar[tuple[str, ...]] = ()
+    """Names of the tasks of a suite (`rte` of `glue/rte`); empty for a task on its own."""
     argument: ClassVar[str] = ""
     """What stands behind the colon where the task is named so (`FILE` in `table:FILE`); empty where it takes none."""
     modality: ClassVar[Literal["text", "image", "vector"]] = "text"
-    """What all its cells read; it decides which backbone is the default."""
+    """What all its tasks read; it decides which backbone is the default."""
     Config: ClassVar[type] = TaskConfig
     """Options, `--set task.key=value`: those of texts, or a dataclass of its own, which may add to them."""
     spec: TaskSpec
     """Known at once, or, where the data decide (number of classes), once `open` has read them."""
 
     @abstractmethod
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check all splits.
 
         Raises:
@@ -80,5 +80,5 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
         """The LightningDataModule that feeds `spec`'s run."""

@@ -14,17 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bench.cli.output import table
-from bench.cli.run import parser as run_parser
-from bench.cli.run import request_of
+import bench
+from bench.benchmarks import add_grid_flags, grid_of, unscored
 from bench.config.options import Value
 from bench.core.errors import BenchError
+from bench.core.text import table
 from bench.harness.plan_text import describe
-from bench.harness.planner import PlannedRun, make_plan
+from bench.harness.planner import PlannedRun
 
 EPOCHS = 2
 BASE = "n=0"
@@ -60,7 +59,7 @@ def run(planned: PlannedRun, options: Mapping[str, Value]) -> Seconds:
         at[step] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, planned.task, planned.corpus, planned.backbone, directory=Path(folder), tell=tell)["cost"]
+        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder), tell=tell)["cost"]
     last = at[cost["steps"]] - at[cost["steps"] // EPOCHS]
     return Seconds(last, cost["train_s"] - EPOCHS * last)
 
@@ -95,21 +94,17 @@ def report(found: Mapping[str, Sequence[Seconds]]) -> str:
     return table(("variant", "s per epoch", f"ratio to {BASE}", "first epoch, s more"), rows)
 
 
-def main(words: Sequence[str]) -> int:
-    """Measure and print; options that are not named here are those of `bench run`."""
+def main(argv: Sequence[str]) -> int:
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.benchmarks.adapterdrop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each variant (default: 3)")
-    options, rest = parser.parse_known_args(words)
-    given = ["--method", "adapterdrop", "--task", "glue/rte", "--train-samples", "64", "--epochs", str(EPOCHS)]
+    add_grid_flags(parser)
+    options = parser.parse_args(argv)
+    own = {"methods": "adapterdrop", "tasks": "glue/rte", "train_samples": 64, "epochs": EPOCHS}
     try:
-        plan = make_plan(request_of(run_parser().parse_args([*given, *rest])))
-        first = plan.runs[0]
-        splits: dict[str, Any] = {**first.corpus.evaluation}
-        few = {name: rows[:1] for name, rows in splits.items()}  # evaluation is not what is timed
-        corpus = replace(first.corpus, evaluation=few)
+        plan = bench.plan(**grid_of(options, **own))
         sys.stderr.write(describe(plan) + "\n")
-        planned = replace(first, loaded=first.loaded._replace(corpus=corpus))
-        print(report(measure(planned, options.rounds)))
+        print(report(measure(unscored(plan.runs[0]), options.rounds)))
     except BenchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -19,8 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bench.cli.output import table
 from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.text import table
 from bench.records.record import FILE, Record, load_all
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -13,21 +13,20 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.cli.output import table
-from bench.cli.run import parser as run_parser
-from bench.cli.run import request_of
+import bench
+from bench.benchmarks import add_grid_flags, grid_of, unscored
 from bench.config.sections import SpectraConfig
 from bench.core.errors import BenchError
+from bench.core.text import table
 from bench.harness.plan_text import describe
-from bench.harness.planner import PlannedRun, make_plan
+from bench.harness.planner import PlannedRun
 
-CASES = {
-    "minilm lora": ("--method", "lora", "--task", "glue/rte", "--backbone", "minilm"),
-    "vit full": ("--method", "full", "--task", "digits", "--backbone", "vit"),
+CASES: dict[str, dict[str, Any]] = {
+    "minilm lora": {"methods": "lora", "tasks": "glue/rte", "backbones": "minilm"},
+    "vit full": {"methods": "full", "tasks": "digits", "backbones": "vit"},
 }
 OFF, ON = "off", "on"
 
@@ -46,7 +45,7 @@ def run(planned: PlannedRun, spectra: SpectraConfig) -> Seconds:
     runtime = planned.spec.options.runtime.changed(save="none", checkpoint_s=None)
     spec = planned.spec.with_options(spectra=spectra, runtime=runtime)
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, planned.task, planned.corpus, planned.backbone, directory=Path(folder))["cost"]
+        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder))["cost"]
     return Seconds(cost["train_s"], cost["tracking_s"])
 
 
@@ -81,30 +80,24 @@ def report(found: Mapping[str, Mapping[str, Sequence[Seconds]]]) -> str:
     return table(("run", "off, s", "on, s", "ratio", "tracker, s", "its share"), rows)
 
 
-def main(words: Sequence[str]) -> int:
-    """Measure and print; options that are not named here are those of `bench run`."""
+def main(argv: Sequence[str]) -> int:
+    """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.benchmarks.tracker", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs of each variant (default: 5)")
     parser.add_argument("--case", choices=[*CASES], action="append", help="one of them alone")
-    options, rest = parser.parse_known_args(words)
+    add_grid_flags(parser)
+    options = parser.parse_args(argv)
     found: dict[str, dict[str, list[Seconds]]] = {}
     try:
         for name in options.case or CASES:
-            plan = make_plan(request_of(run_parser().parse_args([*CASES[name], *rest])))
+            plan = bench.plan(**grid_of(options, **CASES[name]))
             sys.stderr.write(describe(plan) + "\n")
-            found[name] = measure(name, _unscored(plan.runs[0]), options.rounds)
+            found[name] = measure(name, unscored(plan.runs[0]), options.rounds)
     except BenchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     print(report(found))
     return 0
-
-
-def _unscored(planned: PlannedRun) -> PlannedRun:
-    """With one text in each split to be scored: evaluation is not what is timed."""
-    splits: dict[str, Any] = {**planned.corpus.evaluation}
-    few = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits.items()}
-    return replace(planned, loaded=planned.loaded._replace(corpus=replace(planned.corpus, evaluation=few)))
 
 
 if __name__ == "__main__":

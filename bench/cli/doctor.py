@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, common
 from bench.core.errors import ENVIRONMENT, OK
+from bench.core.text import table
 
 EXAMPLES = ("bench doctor", "bench doctor --json")
 

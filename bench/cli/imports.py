@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 from bench.cli.mirrors import split
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED
+from bench.core.text import table
 
 EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench leaderboard --runs imported")
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
 from bench.config.help import Description, describe, describe_prefixes, facts
 from bench.core import registry
 from bench.core.errors import OK
-from bench.core.text import format_score
+from bench.core.text import format_score, table
 from bench.harness import task_names
 
 KINDS = ("methods", "tasks", "backbones", "runs")

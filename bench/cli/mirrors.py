@@ -8,9 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
+from bench.core.text import table
 
 EXAMPLES = (
     "bench wandb sync --runs results --dry-run",

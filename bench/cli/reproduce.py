@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
 from bench.config.help import describe
 from bench.config.options import Config
 from bench.config.overrides import build_bare
 from bench.core import registry
 from bench.core.errors import CHECK, INTERRUPTED, OK, PREEMPTED, UsageError
+from bench.core.text import table
 from bench.env.preflight import check
 from bench.experiments import Experiment
 

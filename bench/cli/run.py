@@ -59,7 +59,7 @@ def _what(group: Any) -> None:
         metavar="T[,T…]",
         action="extend",
         type=listed(),
-        help="task, suite (glue), cell (glue/rte) or your own table:FILE",
+        help="task, suite (glue), task of it (glue/rte) or your own table:FILE",
     )
     group.add_argument(
         "--backbone",
@@ -139,7 +139,7 @@ def _how(group: Any) -> None:
         default="32-true",
         help=f"{', '.join(get_args(Precision))} (default: 32-true)",
     )
-    group.add_argument("--strict", action="store_true", help="a cell that cannot run, or is absent, stops everything")
+    group.add_argument("--strict", action="store_true", help="a task that cannot run, or is absent, stops everything")
     group.add_argument("--retry", action="store_true", help="run again what failed before")
     group.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api.task import TaskSpec
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, common
 from bench.cli.show_run import text as run_text
 from bench.config.help import Description, describe, facts
@@ -18,6 +18,7 @@ from bench.config.options import show as written
 from bench.config.sections import SECTIONS, TaskConfig
 from bench.core import registry
 from bench.core.errors import OK, UsageError, did_you_mean
+from bench.core.text import table
 from bench.harness import task_names
 
 EXAMPLES = (
@@ -90,11 +91,11 @@ def _method(name: str) -> tuple[dict[str, Any], str]:
 
 
 def _task(name: str) -> tuple[dict[str, Any], str]:
-    suite, cell = registry.family(name), name.partition("/")[2]
+    suite, member = registry.family(name), name.partition("/")[2]
     found = describe("tasks", suite)
     if getattr(found.subject, "argument", ""):
         return {"kind": "task", **_json("tasks", found)}, f"{_head(found)}\n\n{_own(found)}"
-    specs, error = _specs(suite, [cell] if cell else task_names.tasks_of(suite))
+    specs, error = _specs(suite, [member] if member else task_names.tasks_of(suite))
     rows = [
         (
             s.name,
@@ -107,17 +108,17 @@ def _task(name: str) -> tuple[dict[str, Any], str]:
         )
         for s in specs
     ]
-    header = ("cell", "version", "reads", "classes", "primary metric", "all metrics", "note")
-    body = table(header, rows) if rows else f"cells cannot be read: {error}"
+    header = ("task", "version", "reads", "classes", "primary metric", "all metrics", "note")
+    body = table(header, rows) if rows else f"tasks cannot be read: {error}"
     run = f"bench run --method lora --task {name}"
-    value = {"kind": "task", **_json("tasks", found), "cells": specs, "error": found.error or error or None}
+    value = {"kind": "task", **_json("tasks", found), "members": specs, "error": found.error or error or None}
     own = _own_options(found)
     options = f"\n\noptions of the task\n{_options_table(own)}" if own else ""
     return value, f"{_head(found)}\n\n{body}{options}\n\nrun it with: {run}"
 
 
 def _own(found: Description) -> str:
-    """Options of a task that says what its cells are only once it is opened, and how to run it."""
+    """Options of a task that says what it predicts only once it is opened, and how to run it."""
     text = task_names.written(found.name)
     own = [*_own_options(found), *((f"data.{option.name}", option) for option in options_of(SECTIONS["data"]).values())]
     run = f"bench run --method lora --task {text}"
@@ -130,11 +131,11 @@ def _own_options(found: Description) -> list[tuple[str, Option]]:
     return [(f"task.{option.name}", option) for option in found.options if option.name not in shared]
 
 
-def _specs(suite: str, cells: Sequence[str]) -> tuple[list[TaskSpec], str]:
-    """Specifications of the cells; modules of tasks are free of torch, so this one imports it."""
+def _specs(suite: str, members: Sequence[str]) -> tuple[list[TaskSpec], str]:
+    """Specifications of the tasks; modules of tasks are free of torch, so this one imports it."""
     try:
         task: Callable[[str], Any] = registry.load("tasks", suite)
-        return [task(cell).spec for cell in (cells or getattr(task, "cells", ()) or [""])], ""
+        return [task(member).spec for member in (members or getattr(task, "members", ()) or [""])], ""
     except Exception as error:  # a third party's task may be wrong in any way; its text is shown all the same
         return [], f"{type(error).__name__}: {error}"
 
@@ -165,9 +166,9 @@ def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
 
     if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
         known = [name for kind in registry.BUILTIN for name in registry.entries(kind)]
-        cells = task_names.all_tasks()
-        meant = [cell for cell in cells if cell.endswith(f"/{prefix}")]  # `rte` for `glue/rte` is the likeliest slip
-        hint = did_you_mean(prefix, meant or [*known, *cells])
+        tasks = task_names.all_tasks()
+        meant = [task for task in tasks if task.endswith(f"/{prefix}")]  # `rte` for `glue/rte` is the likeliest slip
+        hint = did_you_mean(prefix, meant or [*known, *tasks])
         raise UsageError(
             f"nothing is called '{prefix}', and it is not the beginning of a run id",
             f"names: {', '.join(known)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from bench.cli.output import table
+from bench.core.text import table
 
 _PLACES = ("method_options", "head", "optim", "penalty", "task_options", "backbone_options", "allocation", "runtime")
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.output import emit, table
+from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
 from bench.config.sections import QUANTITIES
 from bench.core.errors import OK, SOME_FAILED, UsageError
+from bench.core.text import table
 
 if TYPE_CHECKING:
     from bench.figures import Figure

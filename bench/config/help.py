@@ -82,7 +82,7 @@ def facts(kind: Kind, found: Description) -> dict[str, Any]:
     """Return what a plan must know of a name, for JSON; empty where it cannot be imported."""
     names: dict[Kind, tuple[str, ...]] = {
         "methods": ("learning_rate", "learning_rates", "scratch_learning_rate", "needs", "supervised", "allocates"),
-        "tasks": ("cells", "argument", "modality"),
+        "tasks": ("members", "argument", "modality"),
         "experiments": ("place", "quick"),
     }
     return {name: getattr(found.subject, name) for name in names.get(kind, ()) if found.subject is not None}

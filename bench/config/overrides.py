@@ -9,7 +9,7 @@ from typing import Any
 from bench.config.options import Value, build, options_of, show
 from bench.config.sections import SECTIONS, MethodConfig, Sections
 from bench.core import registry
-from bench.core.errors import UsageError, did_you_mean
+from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import Kind
 
 NAMESPACES = ("method", "task", "backbone", *SECTIONS)
@@ -103,6 +103,13 @@ def build_configs(
     classes = {
         space: {name: registry.load_config(_KINDS[space], name) for name in names} for space, names in chosen.items()
     }
+    for name, kind in classes["method"].items():
+        if not issubclass(kind, MethodConfig):
+            raise EnvironmentProblem(
+                f"the options of method '{name}' are no MethodConfig",
+                f"its Config is {kind.__module__}:{kind.__qualname__}",
+                "Derive it from bench.config.sections.MethodConfig.",
+            )
     _check_keys(overrides, classes)
     own = {
         space: {name: overrides.build(space, one) for name, one in found.items()} for space, found in classes.items()

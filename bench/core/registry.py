@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple
 
-from bench.core.errors import UsageError, did_you_mean
+from bench.core.errors import BenchError, EnvironmentProblem, UsageError, did_you_mean
 
 Kind = Literal["methods", "tasks", "backbones", "experiments"]
 
@@ -135,8 +135,9 @@ def load(kind: Kind, name: str) -> Any:
 
     Raises:
         UsageError: the name is not known.
+        EnvironmentProblem: its module cannot be imported.
     """
-    found, prefix = import_target(find(kind, name).target), _prefix(kind, name)
+    found, prefix = _imported(kind, name, find(kind, name).target), _prefix(kind, name)
     return found.of(name.removeprefix(prefix)) if prefix and hasattr(found, "of") else found
 
 
@@ -145,17 +146,31 @@ def load_config(kind: Kind, name: str) -> type[Any]:
 
     Raises:
         UsageError: the name is not known.
+        EnvironmentProblem: its module cannot be imported.
     """
     entry, prefix = find(kind, name), _prefix(kind, name)
     if not entry.config:
         return load(kind, name).Config
-    found = import_target(entry.config)
+    found = _imported(kind, name, entry.config)
     return found.of(name.removeprefix(prefix)) if prefix else found
 
 
 def known(kind: Kind, name: str) -> bool:
     """Tell whether a name is registered, or begins with a prefix."""
     return name in entries(kind) or bool(_prefix(kind, name))
+
+
+def _imported(kind: Kind, name: str, target: str) -> Any:
+    try:
+        return import_target(target)
+    except BenchError:
+        raise
+    except Exception as error:  # the code of a third party may be wrong in any way
+        raise EnvironmentProblem(
+            f"{kind[:-1]} '{name}' cannot be imported",
+            f"{target}: {type(error).__name__}: {error}",
+            f"Fix that module or the installation, or leave the {kind[:-1]} out.",
+        ) from error
 
 
 def import_target(target: str) -> Any:

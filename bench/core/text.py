@@ -1,6 +1,12 @@
-"""Numbers as people read them: scores and parameter counts."""
+"""Text for people: scores, parameter counts and aligned tables."""
 
 from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+import unicodedata
+from collections.abc import Sequence
 
 DECIMALS = 3
 """Decimals of a score."""
@@ -26,3 +32,22 @@ def format_trained(parameters: float, share: float) -> str:
     percent = 100 * share
     digits = f"{percent:.0f}" if percent >= 99.95 else f"{percent:.1f}" if percent >= 0.1 else f"{percent:.2g}"
     return f"{format_count(parameters)} ({digits} %)"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
+    """Align columns. On a terminal the last one is wrapped to its width, elsewhere a row stays one line."""
+    lines = [[*map(str, row)] for row in (header, *rows)]
+    widths = [max(_width(row[i]) for row in lines) for i in range(len(header) - 1)]
+    left = len(indent) + sum(widths) + 2 * len(widths)
+    room = max(30, shutil.get_terminal_size().columns - left) if sys.stdout.isatty() else sys.maxsize
+    out: list[str] = []
+    for *cells, last in lines:
+        start = "".join(cell + " " * (width - _width(cell) + 2) for cell, width in zip(cells, widths, strict=True))
+        first, *rest = textwrap.wrap(last, room) or [""]
+        out += [f"{indent}{start}{first}".rstrip(), *(" " * left + more for more in rest)]
+    return "\n".join(out)
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal: combining marks (W̃) take none."""
+    return sum(not unicodedata.combining(c) for c in text)

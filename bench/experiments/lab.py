@@ -66,14 +66,14 @@ class Lab:
         from bench.training.trainer import trained
 
         for run in self._plan(grid).runs:
-            yield trained(run.spec, run.task, run.corpus, run.backbone, callbacks=callbacks)
+            yield trained(run.spec, run.task, run.dataset, run.backbone, callbacks=callbacks)
 
     def build(self, **grid: Any) -> Iterator[tuple[Method, Any]]:
         """Yield the adapted, untrained method of every run of a grid, and its data."""
         from bench.training.trainer import build
 
         for run in self._plan(grid).runs:
-            data, method, _ = build(run.spec, run.task, run.corpus, run.backbone)
+            data, method, _ = build(run.spec, run.task, run.dataset, run.backbone)
             yield method, data
 
     def folder_of(self, record: Record) -> Path:
@@ -86,5 +86,5 @@ class Lab:
         plan = bench.plan(**given)
         for skip in (*plan.broken, *plan.skipped):
             raise skip.error
-        self.sources |= {f"{run.spec.task}: {run.corpus.source}" for run in plan.runs}
+        self.sources |= {f"{run.spec.task}: {run.dataset.source}" for run in plan.runs}
         return plan

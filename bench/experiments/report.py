@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import __version__
-from bench.cli.output import table
 from bench.core.files import write_atomic
+from bench.core.text import table
 
 if TYPE_CHECKING:
     from bench.experiments import Check, Control, Outcome

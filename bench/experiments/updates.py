@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from bench.config.options import Value
 from bench.experiments.numbers import integers, score
 from bench.records.record import Record
-from bench.spectra.files import history
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
@@ -104,6 +103,8 @@ def train(
 
 
 def _trained(lab: Lab, record: Record, network: str, optimizer: str, lr: float) -> Trained:
+    from bench.spectra.files import history  # brings torch along
+
     [found] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
     return Trained(
         network=network,

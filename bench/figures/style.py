@@ -14,7 +14,7 @@ from bench.figures import Axis, Figure, Map, Panel, Series
 ORDERED = 8
 """So many lines in a panel, or more, count as ordered (steps, singular values) and get a sequential palette."""
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
-"""Okabe and Ito (2008), distinguishable with every common colour blindness; violet replaces yellow, too pale on white."""
+"""Okabe and Ito (2008), distinguishable with every common colour blindness; violet for yellow, too pale on white."""
 DARK = ("#4AA8E8", "#FF8A4C", "#2FC99B", "#E7A3C9", "#F5B83D", "#9AD4F7", "#B79AE0")
 """The same hues for a dark background."""
 VIRIDIS = ("#440154", "#482878", "#3E4989", "#31688E", "#26828E", "#1F9E89", "#35B779", "#6ECE58", "#B5DE2B", "#FDE725")

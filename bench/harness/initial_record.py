@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bench.core.errors import EnvironmentProblem
 from bench.harness.planner import PlannedRun
+from bench.harness.repeat import repeat_command
+from bench.harness.request import Request
 from bench.records import record
 
 PACKAGES = (
@@ -20,14 +22,14 @@ PACKAGES = (
 )
 
 
-def initial_record(run: PlannedRun) -> record.Record:
+def initial_record(run: PlannedRun, request: Request) -> record.Record:
     """Make the record of a run before it has trained.
 
     Raises:
         EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
     """
-    spec, task, corpus = run.spec, run.task.spec, run.corpus
-    sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in corpus.evaluation.items()}
+    spec, task, dataset = run.spec, run.task.spec, run.dataset
+    sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in dataset.evaluation.items()}
     return {
         "schema": record.SCHEMA,
         "run_id": run.run_id,
@@ -46,12 +48,12 @@ def initial_record(run: PlannedRun) -> record.Record:
             **({"parent": run.backbone.parent} if run.backbone.parent else {}),
         },
         "source": {
-            "kind": corpus.source,
-            "revision": corpus.revision,
-            "data_hash": corpus.hash,
-            "train_examples": min(spec.train_samples or len(corpus.train), len(corpus.train) - spec.holdout),
+            "kind": dataset.source,
+            "revision": dataset.revision,
+            "data_hash": dataset.hash,
+            "train_examples": min(spec.train_samples or len(dataset.train), len(dataset.train) - spec.holdout),
             "evaluation_examples": sizes,
-            **({"reading": dict(corpus.reading)} if corpus.reading else {}),
+            **({"reading": dict(dataset.reading)} if dataset.reading else {}),
         },
         "metrics": None,
         "params": None,
@@ -61,7 +63,7 @@ def initial_record(run: PlannedRun) -> record.Record:
         "curve": [],
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": ["bench", *sys.argv[1:]],
+            "command": repeat_command(run, request),
             "git": _git(),
             "packages": {name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
             "python": platform.python_version(),

@@ -13,7 +13,7 @@ from bench.core import registry
 from bench.core.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import family, opener
 from bench.harness.request import Request
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 
 
 class LoadedTask(NamedTuple):
@@ -22,7 +22,7 @@ class LoadedTask(NamedTuple):
     name: str
     request: DataRequest
     task: Task
-    corpus: Corpus
+    dataset: Dataset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
         suite, colon, argument = name.partition(":")
         suite, _, member = (suite, "", argument) if colon else name.partition("/")
         task: type[Any] = registry.load("tasks", suite)
-        members: tuple[str, ...] = task.cells
+        members: tuple[str, ...] = task.members
         if member and members and member not in members:
             hint = did_you_mean(member, members)
             raise UsageError(f"unknown task '{name}'", f"{suite} has: {', '.join(members)}", hint)
@@ -81,8 +81,8 @@ def load_tasks(
     return loaded
 
 
-def open_backbones(request: Request, configs: Mapping[str, Any], skipped: list[Skip]) -> list[Backbone]:
-    """Open the backbones; those that cannot be found go to `skipped`.
+def open_backbones(request: Request, configs: Mapping[str, Any], skipped: list[Skip]) -> list[tuple[str, Backbone]]:
+    """Open the backbones, each with its name as given; those that cannot be found go to `skipped`.
 
     Args:
         request: what was asked for.
@@ -92,10 +92,10 @@ def open_backbones(request: Request, configs: Mapping[str, Any], skipped: list[S
     Raises:
         UsageError: a name that is nearly a registered one, or a network that does not exist.
     """
-    opened: list[Backbone] = []
+    opened: list[tuple[str, Backbone]] = []
     for name in request.all_backbones:
         try:
-            opened.append(open_backbone(name, configs[opener(name)], runs=request.out))
+            opened.append((name, open_backbone(name, configs[opener(name)], runs=request.out)))
         except EnvironmentProblem as error:
             skipped.append(Skip(name=name, error=error))
     return opened

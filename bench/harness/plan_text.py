@@ -24,7 +24,7 @@ def headline(plan: Plan) -> str:
     methods = ", ".join(dict.fromkeys(run.spec.method for run in runs))
     names = ", ".join(dict.fromkeys(_sized(run.backbone) for run in runs))
     budget = f"{first.max_steps} steps" if first.max_steps else f"{first.epochs:g} epochs"
-    sources = ", ".join(dict.fromkeys(f"{run.corpus.source} ({run.corpus.revision})" for run in runs))
+    sources = ", ".join(dict.fromkeys(f"{run.dataset.source} ({run.dataset.revision})" for run in runs))
     count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     return f"{count} · {methods} · {names} · {budget} of {first.batch_size} · data: {sources}"
 
@@ -36,7 +36,7 @@ def _sized(backbone: Backbone) -> str:
 
 def notes(plan: Plan) -> list[str]:
     """What the user must see: fall-backs of data sources, and what was left out and why."""
-    fallen = dict.fromkeys(note for run in plan.runs for note in run.corpus.notes)
+    fallen = dict.fromkeys(note for run in plan.runs for note in run.dataset.notes)
     absent = [s.name for s in plan.skipped if s.absent]
     lines = list(fallen)
     if absent:

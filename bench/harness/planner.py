@@ -19,7 +19,7 @@ from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.inputs import LoadedTask, Skip, load_tasks, open_backbones
 from bench.harness.request import DEFAULT_BACKBONES, Request
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 from bench.records.spec import RunOptions, RunSpec
 
 DEFAULT_STEPS = 150
@@ -34,12 +34,14 @@ class PlannedRun:
     """One run to do.
 
     Attributes:
+        backbone_name: name of the backbone as given: of a folder, its path.
         trials: runs that choose this one's learning rate; empty if it is given.
     """
 
     spec: RunSpec
     loaded: LoadedTask
     backbone: Backbone
+    backbone_name: str
     trials: tuple[PlannedRun, ...] = ()
 
     @property
@@ -48,26 +50,26 @@ class PlannedRun:
         return self.loaded.task
 
     @property
-    def corpus(self) -> Corpus:
+    def dataset(self) -> Dataset:
         """Its data."""
-        return self.loaded.corpus
+        return self.loaded.dataset
 
     @property
     def run_id(self) -> str:
         """Hash of specification, data and weights."""
-        return self.spec.run_id(self.corpus.hash, self.backbone.weights_hash)
+        return self.spec.run_id(self.dataset.hash, self.backbone.weights_hash)
 
     @property
     def group_id(self) -> str:
         """The same without the seed."""
-        return self.spec.group_id(self.corpus.hash, self.backbone.weights_hash)
+        return self.spec.group_id(self.dataset.hash, self.backbone.weights_hash)
 
     def to_json(self) -> dict[str, Any]:
         """Return `{run_id, group_id, source, spec, trials}`."""
-        corpus = self.corpus
-        source: dict[str, Any] = {"kind": corpus.source, "revision": corpus.revision, "data_hash": corpus.hash}
-        if corpus.reading:
-            source["reading"] = dict(corpus.reading)
+        dataset = self.dataset
+        source: dict[str, Any] = {"kind": dataset.source, "revision": dataset.revision, "data_hash": dataset.hash}
+        if dataset.reading:
+            source["reading"] = dict(dataset.reading)
         return {
             "run_id": self.run_id,
             "group_id": self.group_id,
@@ -129,7 +131,7 @@ def make_plan(request: Request) -> Plan:
     if request.select_on and not selectors:
         raise _nothing(skipped)
     runs: list[PlannedRun] = []
-    for method, backbone, loaded in product(request.methods, backbones, tasks):
+    for method, (backbone_name, backbone), loaded in product(request.methods, backbones, tasks):
         if not request.backbones and DEFAULT_BACKBONES[loaded.task.spec.modality] != backbone.name:
             continue
         config, start = methods[method]
@@ -138,7 +140,8 @@ def make_plan(request: Request) -> Plan:
             continue
         for seed in request.seeds:
             base = _spec(request, method, config, configs.sections, backbone, loaded, seed).with_(start=start)
-            runs += _runs(request, base, loaded, backbone, selectors[0] if selectors else loaded)
+            run = PlannedRun(spec=base, loaded=loaded, backbone=backbone, backbone_name=backbone_name)
+            runs += _with_rates(request, run, selectors[0] if selectors else loaded)
     if not runs:
         raise _nothing(skipped)
     if request.strict and skipped:
@@ -172,15 +175,13 @@ def _check_allocation(configs: Configs) -> None:
             )
 
 
-def _runs(
-    request: Request, base: RunSpec, loaded: LoadedTask, backbone: Backbone, selector: LoadedTask
-) -> list[PlannedRun]:
+def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list[PlannedRun]:
     """One run per learning rate, or one whose learning rate its trials on `selector` choose."""
-    config = base.options.method
-    scratch = 0.0 if backbone.pretrained else config.scratch_learning_rate
+    base, config = run.spec, run.spec.options.method
+    scratch = 0.0 if run.backbone.pretrained else config.scratch_learning_rate
     if not request.select:
         rates = request.lrs or (scratch or config.learning_rate,)
-        return [PlannedRun(spec=base.with_(lr=rate), loaded=loaded, backbone=backbone) for rate in rates]
+        return [replace(run, spec=base.with_(lr=rate)) for rate in rates]
     around = tuple(float(f"{factor * scratch:.1g}") for factor in (0.3, 1, 3)) if scratch else ()
     rates = request.lrs or around or config.learning_rates
     name = selector.task.spec.name
@@ -188,12 +189,11 @@ def _runs(
         task=name,
         seed=SELECT_SEED,
         track="off",
-        holdout=_holdout(selector.corpus),
-        data_options=frozenset(selector.corpus.reading),
+        holdout=_holdout(selector.dataset),
+        data_options=frozenset(selector.dataset.reading),
     ).with_options(task=selector.request.config)
-    trials = [PlannedRun(spec=trial.with_(lr=rate), loaded=selector, backbone=backbone) for rate in rates]
-    spec = base.with_(select=rates, select_on=name)
-    return [PlannedRun(spec=spec, loaded=loaded, backbone=backbone, trials=tuple(trials))]
+    trials = tuple(replace(run, spec=trial.with_(lr=rate), loaded=selector) for rate in rates)
+    return [replace(run, spec=base.with_(select=rates, select_on=name), trials=trials)]
 
 
 def _spec(
@@ -231,7 +231,7 @@ def _spec(
             spectra=sections.spectra,
             runtime=sections.runtime,
         ),
-        data_options=frozenset(loaded.corpus.reading),
+        data_options=frozenset(loaded.dataset.reading),
     )
 
 
@@ -263,15 +263,15 @@ def _start(request: Request, method: str, config: MethodConfig) -> tuple[MethodC
     return config.changed(start=f"sha256:{folder.hash}"), str(folder.path)
 
 
-def _holdout(corpus: Corpus) -> int:
-    return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(corpus.train))))
+def _holdout(dataset: Dataset) -> int:
+    return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(dataset.train))))
 
 
 def _misfit(
     request: Request, method: str, config: MethodConfig, backbone: Backbone, loaded: LoadedTask
 ) -> BenchError | None:
     """Why a method, a backbone and a task do not go together; None if they do."""
-    task, examples = loaded.task.spec, len(loaded.corpus.train)
+    task, examples = loaded.task.spec, len(loaded.dataset.train)
     if task.modality not in backbone.modalities or task.modality not in config.needs:
         return BenchError(
             f"{method} on {task.name} with {backbone.name} does not fit",

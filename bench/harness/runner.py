@@ -1,4 +1,4 @@
-"""Runs a plan run by run: skips what is done, records every end, and never lets one cell stop the others."""
+"""Runs a plan run by run: skips what is done, records every end, and never lets one run stop the others."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _existing(folder: Path) -> record.Record | None:
 
 def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> record.Record:
     """Train one run; whatever happens is a state in its record."""
-    made, log = initial_record(run), folder / failures.LOG
+    made, log = initial_record(run, request), folder / failures.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
     state: record.State = "done"
@@ -154,7 +154,7 @@ def _train(run: PlannedRun, folder: Path, tell: Tell) -> dict[str, Any]:
     from bench.training.trainer import fit
 
     gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
-    return fit(run.spec, run.task, run.corpus, run.backbone, directory=folder, tell=tell)
+    return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, tell=tell)
 
 
 def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, dict[str, Any] | None]:

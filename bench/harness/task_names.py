@@ -12,7 +12,7 @@ def tasks_of(suite: str) -> tuple[str, ...]:
     Raises:
         UsageError: there is none of that name.
     """
-    return registry.load("tasks", suite).cells
+    return registry.load("tasks", suite).members
 
 
 def written(task: str) -> str:

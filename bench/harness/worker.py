@@ -37,7 +37,7 @@ def job(run: PlannedRun) -> dict[str, Any]:
     data = run.loaded.request
     dirs = [[name, str(folder)] for name, folder in data.dirs]
     request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
-    known = {"spec": run.spec.to_json(), "task": run.loaded.name, "data_hash": run.corpus.hash}
+    known = {"spec": run.spec.to_json(), "task": run.loaded.name, "data_hash": run.dataset.hash}
     return {**known, "data": request, "backbone": run.backbone.to_json()}
 
 
@@ -135,11 +135,11 @@ def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     [(_, task)] = expand([asked["task"]])
     given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent, "config": task.Config(**data["config"])}
     request = DataRequest(**given)
-    corpus = task.open(request)
-    if corpus.hash != asked["data_hash"]:
+    dataset = task.open(request)
+    if dataset.hash != asked["data_hash"]:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
     tell = _tell if _first() else lambda step, loss: None
-    return fit(spec, task, corpus, backbone, directory=folder, tell=tell)
+    return fit(spec, task, dataset, backbone, directory=folder, tell=tell)
 
 
 def end_with_parent(every_s: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""What a task reads, before any tensor: examples, the splits of a corpus, where they came from, their hash."""
+"""What a task reads, before any tensor: examples, the splits of a dataset, where they came from, their hash."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class DataRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus:
+class Dataset:
     """The labelled splits of one task from one source.
 
     Attributes:

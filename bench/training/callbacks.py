@@ -136,22 +136,43 @@ class Predictions(Callback):
         return outputs[order], labels[order]
 
 
+def evaluation_steps(steps: int, count: int) -> frozenset[int]:
+    """Return the steps after which dev is evaluated: `count` of them, evenly spaced, the last step among them."""
+    return frozenset(-(-number * steps // count) for number in range(1, count + 1))
+
+
 class Evaluations(Callback):
     """Scores of the evaluations during training, for methods that ask for some (`Method.evaluations`).
+
+    The trainer must be told to evaluate after every batch (`val_check_interval=1`); this callback switches that off for
+    all but the wanted steps.
 
     Attributes:
         rows: `{"step", "metrics": {split: {name: value}}}`, in order.
     """
 
-    def __init__(self, scores: Callable[[int], dict[str, dict[str, float]]]) -> None:
-        """Args: gives every metric of what was just evaluated, from the number of devices."""
-        self.scores = scores
+    def __init__(self, at: frozenset[int], parts: int, score: Callable[[int], dict[str, dict[str, float]]]) -> None:
+        """Set up.
+
+        Args:
+            at: steps after which to evaluate.
+            parts: micro batches per step.
+            score: gives every metric of the evaluation that just ended, from the number of devices.
+        """
+        self.at, self.parts, self.score = at, parts, score
         self.rows: list[dict[str, Any]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let Lightning evaluate after this batch if its step is one of those."""
+        due = trainer.global_step in self.at and (batch_idx + 1) % self.parts == 0
+        trainer.val_check_batch = 1 if due else float("inf")  # infinity: only after the last batch
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score, if training goes on."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self.rows.append({"step": trainer.global_step, "metrics": self.scores(trainer.world_size)})
+            self.rows.append({"step": trainer.global_step, "metrics": self.score(trainer.world_size)})
 
     def state_dict(self) -> dict[str, Any]:
         """Those so far."""

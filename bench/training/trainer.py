@@ -1,4 +1,4 @@
-"""One run: backbone, method and data into a Lightning Trainer; out come scores, ranks, counts and costs."""
+"""Trains and evaluates one run: backbone, method and data in a Lightning Trainer."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.files import replacing
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
-from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, Predictions
+from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, Predictions, evaluation_steps
 from bench.training.regularizers import nuclear
 
 BARELY = 1e-3
@@ -46,7 +46,7 @@ report, spectra, and `network`, the parameters of the backbone before it was ada
 def fit(
     spec: RunSpec,
     task: Task,
-    corpus: Corpus,
+    dataset: Dataset,
     backbone: Backbone,
     *,
     directory: Path,
@@ -57,7 +57,7 @@ def fit(
     Args:
         spec: what to run; its `lr` is set.
         task: the task of `spec`.
-        corpus: the opened data.
+        dataset: the opened data.
         backbone: the opened backbone.
         directory: the run's folder, for the adapter.
         tell: called with step and loss after every optimiser step.
@@ -68,15 +68,22 @@ def fit(
     """
     with _quiet(), _repeatable():
         memory.reset()
-        data, method, network = build(spec, task, corpus, backbone)
+        data, method, network = build(spec, task, dataset, backbone)
         runtime = spec.options.runtime
         cut = BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
         curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
-        scored = Evaluations(lambda world: _scores(data, method, predictions, world)["all"])
+        at = evaluation_steps(data.steps, method.evaluations)
+        scored = Evaluations(at, cut.parts, lambda world: _scores(data, method, predictions, world)["all"])
         file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
         keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
-        trainer = _trainer(spec, data.steps, cut.parts, method, [curve, predictions, scored, tracker, keeper])
+        trainer = _trainer(
+            spec,
+            data.steps,
+            cut.parts,
+            method,
+            [curve, predictions, tracker, keeper, *([scored] if method.evaluations else [])],
+        )
         trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
@@ -116,16 +123,16 @@ def fit(
 
 
 def trained(
-    spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
+    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
 ) -> tuple[Method, Any]:
-    """The trained method, on the CPU, and its DataModule: for those who look inside a run; nothing is written.
+    """Train a run under callbacks and return the method, on the CPU, and its data module; nothing is written.
 
     Args:
-        spec, task, corpus, backbone: as in `fit`.
+        spec, task, dataset, backbone: as in `fit`.
         callbacks: of Lightning, called on the way.
     """
     with _quiet(), _repeatable():
-        data, method, _ = build(spec, task, corpus, backbone)
+        data, method, _ = build(spec, task, dataset, backbone)
         cut = BatchSplit(batch_size=spec.batch_size, world=1, micro=spec.options.runtime.micro_batch)
         _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
     return method.cpu(), data
@@ -144,10 +151,10 @@ def _cost(trainer: Trainer, data: Any, method: Method) -> dict[str, Any]:
     }
 
 
-def build(spec: RunSpec, task: Task, corpus: Corpus, backbone: Backbone) -> tuple[Any, Method, int]:
+def build(spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone) -> tuple[Any, Method, int]:
     """The DataModule, the adapted method and the backbone's parameters before that, the same at every call."""
     seed_everything(spec.seed, workers=True, verbose=False)
-    data: Any = task.datamodule(corpus, backbone, spec)
+    data: Any = task.datamodule(dataset, backbone, spec)
     options = spec.options
     network = backbone.load(task=task.spec, head=options.head, seed=spec.seed)
     parameters = sum(p.numel() for p in network.parameters())
@@ -186,13 +193,6 @@ def _report(method: Method) -> dict[str, Any]:
     return {**(tells(method.head) if tells else {}), **method.report()}
 
 
-def _every(method: Method, steps: int, parts: int) -> dict[str, Any]:
-    """When Lightning evaluates: only after the end, or so that `evaluations` of them are spread over the run."""
-    if not method.evaluations:
-        return {"check_val_every_n_epoch": 10**9}
-    return {"val_check_interval": max(1, steps // method.evaluations) * parts, "check_val_every_n_epoch": None}
-
-
 def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any]) -> Trainer:
     several = "ddp_find_unused_parameters_true" if method.skips_parameters else "ddp"
     return Trainer(
@@ -204,7 +204,9 @@ def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: l
         max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs
         accumulate_grad_batches=parts,
         gradient_clip_val=method.optim.clip or None,
-        **_every(method, steps, parts),
+        # `Evaluations` chooses among the batches; without evaluations dev is scored only after the end
+        val_check_interval=1 if method.evaluations else None,
+        check_val_every_n_epoch=None if method.evaluations else 10**9,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=callbacks,

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.api.task import TaskSpec
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import Corpus, Example
+from bench.records.data import Dataset, Example
 from tasks.corpus import docstrings
 from tasks.corpus.hub import Wanted, fetch
 from tasks.corpus.passages import held_out, key_of
@@ -28,7 +28,7 @@ OPTIONS = ("unit", "validation", "split_seed", "hub", "config", "split", "column
 """Options that say nothing but what the passages are: the record keeps them, no identity does."""
 
 
-def embedded(config: CorpusConfig) -> Corpus:
+def embedded(config: CorpusConfig) -> Dataset:
     """Docstrings and what they belong to; of every kind the same share is held out.
 
     Raises:
@@ -43,7 +43,7 @@ def embedded(config: CorpusConfig) -> Corpus:
     held = held_out(keys, config.share, seed=config.split_seed, classes=np.array([row.label for row in rows]))
     train = [row for row, out in zip(rows, held, strict=True) if not out]
     dev = [row for row, out in zip(rows, held, strict=True) if out]
-    return Corpus(
+    return Dataset(
         train=train,
         evaluation={"dev": dev},
         source="embedded",
@@ -58,7 +58,7 @@ def embedded(config: CorpusConfig) -> Corpus:
 
 def files(
     path: Path, config: CorpusConfig, on_bad: OnBad, *, source: Literal["file", "directory"]
-) -> tuple[TaskSpec, Corpus]:
+) -> tuple[TaskSpec, Dataset]:
     """A file or a folder; what is held out is a share of it, or another.
 
     Raises:
@@ -69,7 +69,7 @@ def files(
     return _unlabelled(config, readings, [one.resolve().name for one in paths], source=source)
 
 
-def hub(name: str, config: CorpusConfig, on_bad: OnBad) -> tuple[TaskSpec, Corpus]:
+def hub(name: str, config: CorpusConfig, on_bad: OnBad) -> tuple[TaskSpec, Dataset]:
     """A data set of the hub; what is held out is a share of its split, or another split.
 
     Raises:
@@ -83,8 +83,8 @@ def hub(name: str, config: CorpusConfig, on_bad: OnBad) -> tuple[TaskSpec, Corpu
         left_out = sum(reading.left_out.values()) + one.left_out
         reading.left_out, reading.first_left_out = {split: left_out} if left_out else {}, ""  # no file of the user's
     names = [name.rstrip("/").rpartition("/")[2], *splits[1:]]
-    spec, corpus = _unlabelled(config, readings, names, source="hub")
-    return spec, replace(corpus, revision=fetched[0].revision)
+    spec, dataset = _unlabelled(config, readings, names, source="hub")
+    return spec, replace(dataset, revision=fetched[0].revision)
 
 
 def _unlabelled(
@@ -93,7 +93,7 @@ def _unlabelled(
     names: Sequence[str],
     *,
     source: Literal["file", "directory", "hub"],
-) -> tuple[TaskSpec, Corpus]:
+) -> tuple[TaskSpec, Dataset]:
     train, dev = readings[0].passages, readings[-1].passages
     if drawn := config.share is not None:
         held = held_out(train.places["key"], config.share or 0, seed=config.split_seed)
@@ -123,7 +123,7 @@ def _unlabelled(
         "sizes": {"train": len(train), "dev": len(dev)},
     }
     same = [f"{spec.name}: held out is train itself: no score of it counts"] if len(set(hashes)) < len(hashes) else []
-    return spec, Corpus(
+    return spec, Dataset(
         train=train,
         evaluation={"dev": dev},
         source=source,

@@ -17,7 +17,7 @@ from bench.api.task import TaskSpec
 from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.corpus.docstrings import KINDS
 from tasks.text.task import TextTask
 
@@ -89,7 +89,7 @@ class TextCorpus(TextTask):
             primary=("macro_f1",),
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check every passage, and hold some out.
 
         Raises:
@@ -103,16 +103,16 @@ class TextCorpus(TextTask):
         from tasks.corpus import sources
 
         if self.path:
-            self.spec, corpus = sources.files(self.path, config, request.on_bad, source="file")
-            return corpus
+            self.spec, dataset = sources.files(self.path, config, request.on_bad, source="file")
+            return dataset
         if config.hub is not None:
-            self.spec, corpus = sources.hub(config.hub, config, request.on_bad)
-            return corpus
+            self.spec, dataset = sources.hub(config.hub, config, request.on_bad)
+            return dataset
         if request.data == "hub":
             raise UsageError("--data hub: which data set?", "task.hub names none", "Add --set task.hub=ID.")
         if request.data in ("auto", "dir") and (folder := _directory(request)):
-            self.spec, corpus = sources.files(folder, config, request.on_bad, source="directory")
-            return corpus
+            self.spec, dataset = sources.files(folder, config, request.on_bad, source="directory")
+            return dataset
         if request.data == "dir":
             known = "--data dir was asked; neither --data-dir corpus=DIR nor BENCH_DATA names a folder of texts"
             raise DataProblem("no directory of texts", known, "Name it: --task corpus:PATH.")

@@ -18,19 +18,19 @@ FORMATS = (("tsv",), ("parquet",), ("jsonl", "json"))
 Found = Mapping[str, list[Path]]
 
 
-def holds_splits(folder: Path, cell: str) -> bool:
+def holds_splits(folder: Path, member: str) -> bool:
     """Whether a file of any split of the task is there, in any format."""
-    return (folder / SAVED).is_file() or bool(_find(folder, cell))
+    return (folder / SAVED).is_file() or bool(_find(folder, member))
 
 
-def read_folder(folder: Path, cell: str) -> dict[str, list[Records]]:
+def read_folder(folder: Path, member: str) -> dict[str, list[Records]]:
     """Records per split (`train`, `dev`, or `dev_matched` and `dev_mismatched`), one for each file.
 
     Raises:
         DataProblem: a split is missing, shards are missing, a file is malformed.
     """
-    schema = SCHEMAS[cell]
-    if found := _find(folder, cell):
+    schema = SCHEMAS[member]
+    if found := _find(folder, member):
         missing = [split for split in schema.splits if not found[split]]
         if missing:
             present = ", ".join(path.name for files in found.values() for path in files)
@@ -41,13 +41,13 @@ def read_folder(folder: Path, cell: str) -> dict[str, list[Records]]:
     raise _missing(folder, "train", "there is no file of any split")
 
 
-def _find(folder: Path, cell: str) -> Found:
+def _find(folder: Path, member: str) -> Found:
     """Files per split in the first format that has any; empty if none has."""
     here = listing(folder)
-    below = [path for path in here if path.is_dir() and normal(path.name) in ("data", cell)]
+    below = [path for path in here if path.is_dir() and normal(path.name) in ("data", member)]
     for endings in FORMATS:
         for paths in (here, *map(listing, below)):
-            found = {split: _files(paths, split, endings) for split in SCHEMAS[cell].splits}
+            found = {split: _files(paths, split, endings) for split in SCHEMAS[member].splits}
             if any(found.values()):
                 return found
     return {}

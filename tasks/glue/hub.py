@@ -23,19 +23,19 @@ class NoHub(EnvironmentProblem):
     """The hub cannot be had; `what` is the reason in a few words."""
 
 
-def read_hub(cell: str, splits: Sequence[str], columns: Sequence[str]) -> dict[str, list[Records]]:
+def read_hub(member: str, splits: Sequence[str], columns: Sequence[str]) -> dict[str, list[Records]]:
     """Records per split, the splits named as the hub names them (`validation`).
 
     Raises:
         NoHub: not in the cache, and no network or no answer.
         DataProblem: the hub's files are not what was expected.
     """
-    cached = _hub_files(cell, splits)
+    cached = _hub_files(member, splits)
     if cached:
         return {split: [read_parquet(file, columns) for file in files] for split, files in cached.items()}
-    tables = _prepared(cell, splits) or _download(cell)
+    tables = _prepared(member, splits) or _download(member)
     name = f"{REPOSITORY}@{REVISION[:7]}"
-    return {split: [read_table(tables[split], columns, file=f"{name} {cell}/{split}")] for split in splits}
+    return {split: [read_table(tables[split], columns, file=f"{name} {member}/{split}")] for split in splits}
 
 
 # the cache: both forms in which `datasets` and `huggingface_hub` keep this very revision
@@ -49,18 +49,18 @@ def hub_folder(kind: str) -> Path:
     return Path(os.path.expandvars(os.environ.get("HF_HOME") or default)).expanduser() / kind
 
 
-def _hub_files(cell: str, splits: Sequence[str]) -> dict[str, list[Path]]:
+def _hub_files(member: str, splits: Sequence[str]) -> dict[str, list[Path]]:
     """Parquet files per split in the hub's cache; empty if one is not there."""
     name = f"datasets--{REPOSITORY.replace('/', '--')}"
-    folder = hub_folder("hub") / name / "snapshots" / REVISION / cell
+    folder = hub_folder("hub") / name / "snapshots" / REVISION / member
     files = {split: sorted(folder.glob(f"{split}-*-of-*.parquet")) for split in splits}
     return files if all(map(full_set, files.values())) else {}
 
 
-def _prepared(cell: str, splits: Sequence[str]) -> dict[str, pa.Table]:
+def _prepared(member: str, splits: Sequence[str]) -> dict[str, pa.Table]:
     """Tables per split that an earlier `load_dataset` left; empty if one is not there."""
     for name in (REPOSITORY.replace("/", "___"), "glue"):
-        for folder in (hub_folder("datasets") / name / cell).glob(f"*/{REVISION}"):
+        for folder in (hub_folder("datasets") / name / member).glob(f"*/{REVISION}"):
             files = {split: _arrow_files(folder, split) for split in splits}
             if all(map(full_set, files.values())):
                 return {split: _read_arrow(shards) for split, shards in files.items()}
@@ -80,7 +80,7 @@ def _read_arrow(files: Sequence[Path]) -> pa.Table:
 # the network
 
 
-def _download(cell: str) -> dict[str, pa.Table]:
+def _download(member: str) -> dict[str, pa.Table]:
     if _failures:
         raise NoHub(_failures[0])
     if reason := unreachable():
@@ -88,7 +88,7 @@ def _download(cell: str) -> dict[str, pa.Table]:
     import datasets
 
     try:
-        loaded = datasets.load_dataset(REPOSITORY, cell, revision=REVISION)
+        loaded = datasets.load_dataset(REPOSITORY, member, revision=REVISION)
         return {str(split): data.with_format("arrow")[:] for split, data in dict(loaded).items()}
     except Exception as error:  # the hub's libraries raise dozens of kinds, none of them ours to mend
         first = (str(error).strip() or "no message").splitlines()[0]

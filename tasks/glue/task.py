@@ -10,29 +10,29 @@ from typing import ClassVar
 
 from bench.api.task import TaskSpec
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.glue.schema import SCHEMAS
-from tasks.glue.sources import open_corpus
+from tasks.glue.sources import open_dataset
 from tasks.text.task import TextTask
 
 
 class GLUE(TextTask):
-    """One GLUE task by the name of its cell: `GLUE("rte")`.
+    """One GLUE task by its name within the suite: `GLUE("rte")`.
 
     Raises:
-        UsageError: no such cell.
+        UsageError: no such task.
     """
 
-    cells: ClassVar[tuple[str, ...]] = tuple(SCHEMAS)
+    members: ClassVar[tuple[str, ...]] = tuple(SCHEMAS)
 
-    def __init__(self, cell: str) -> None:
-        if cell not in SCHEMAS:
-            hint = f"{did_you_mean(cell, SCHEMAS)} `bench list tasks` describes them.".strip()
-            raise UsageError(f"unknown GLUE task '{cell}'", f"known: {', '.join(SCHEMAS)}", hint)
-        schema = SCHEMAS[cell]
-        self.cell = cell
+    def __init__(self, member: str) -> None:
+        if member not in SCHEMAS:
+            hint = f"{did_you_mean(member, SCHEMAS)} `bench list tasks` describes them.".strip()
+            raise UsageError(f"unknown GLUE task '{member}'", f"known: {', '.join(SCHEMAS)}", hint)
+        schema = SCHEMAS[member]
+        self.member = member
         self.spec = TaskSpec(
-            name=f"glue/{cell}",
+            name=f"glue/{member}",
             version=1,
             modality="text",
             num_classes=len(schema.labels),
@@ -41,11 +41,11 @@ class GLUE(TextTask):
             note=schema.note,
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check train and the evaluation splits.
 
         Raises:
             AbsentTask: a directory of the user's is a good one but does not hold this task.
             DataProblem: nothing is there, or a file is malformed; the error names file and line.
         """
-        return open_corpus(self.cell, request)
+        return open_dataset(self.member, request)

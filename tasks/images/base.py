@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.task import Task
 from bench.config.options import Config, option
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -43,25 +43,25 @@ class ImageConfig(Config):
 class ImageTask(Task):
     """A task of `bench.records.data.Arrays` of pictures (N, H, W, C): a subclass sets `spec` and implements `open`.
 
-    Its corpus' `reading` holds `mean` and `std` per channel of train, in [0, 1].
+    Its dataset's `reading` holds `mean` and `std` per channel of train, in [0, 1].
     """
 
     modality: ClassVar[Literal["text", "image", "vector"]] = "image"
     Config: ClassVar[type] = ImageConfig
 
-    def settle(self, corpus: Corpus, **changes: Any) -> Corpus:
-        """Put into `spec` what the pictures say: shape and number of classes. Gives the corpus back."""
-        height, width, channels = corpus.train.inputs.shape[1:]  # type: ignore[attr-defined]
-        classes = len(corpus.reading["classes"])
+    def settle(self, dataset: Dataset, **changes: Any) -> Dataset:
+        """Put into `spec` what the pictures say: shape and number of classes. Gives the dataset back."""
+        height, width, channels = dataset.train.inputs.shape[1:]  # type: ignore[attr-defined]
+        classes = len(dataset.reading["classes"])
         self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes, **changes)
-        return corpus
+        return dataset
 
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
-        """Normalised, in training augmented, batches of the corpus."""
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+        """Normalised, in training augmented, batches of the dataset."""
         from tasks.images.augment import preparation
         from tasks.io.arrays import ArrayDataModule
 
         prepare = preparation(
-            spec.options.task_as(ImageConfig).augment, corpus.reading["mean"], corpus.reading["std"], spec.seed
+            spec.options.task_as(ImageConfig).augment, dataset.reading["mean"], dataset.reading["std"], spec.seed
         )
-        return ArrayDataModule(self.spec, corpus, spec, prepare)
+        return ArrayDataModule(self.spec, dataset, spec, prepare)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from bench.api.task import TaskSpec
 from bench.core.errors import DataProblem
-from bench.records.data import Arrays, Corpus, DataRequest
+from bench.records.data import Arrays, DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask
 
 SPLIT = 1
@@ -33,7 +33,7 @@ class Digits(ImageTask):
             primary=("accuracy",),
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """The pictures, split.
 
         Raises:
@@ -46,11 +46,11 @@ class Digits(ImageTask):
 
         config = request.config or ImageConfig()
         train, test, reading = read_digits(config, SHARE, SPLIT)
-        corpus = Corpus(
+        dataset = Dataset(
             train=Arrays(*train),
             evaluation={"test": Arrays(*test)},
             source="embedded",
             revision=str(SPLIT),
             reading=reading,
         )
-        return self.settle(corpus)
+        return self.settle(dataset)

@@ -14,7 +14,7 @@ from typing import ClassVar
 from bench.api.task import TaskSpec
 from bench.config.options import option
 from bench.core.errors import UsageError
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask
 
 
@@ -65,7 +65,7 @@ class Images(ImageTask):
         name = re.sub(r"\.(tar|tgz|txz)(\.\w+)?$", "", self.place.resolve().name)
         self.name = f"images/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-.')[:50] or 'images'}"
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check every picture, split.
 
         Raises:
@@ -74,13 +74,13 @@ class Images(ImageTask):
         from tasks.images.own_files import open_own
 
         config = request.config or ImagesConfig()
-        corpus = open_own(self.name, self.place, request, config, share_of(config.validation))
+        dataset = open_own(self.name, self.place, request, config, share_of(config.validation))
         self.spec = TaskSpec(
             name=self.name,
-            version=corpus.version,
+            version=dataset.version,
             modality="image",
             num_classes=0,
             metrics=("macro_f1", "accuracy"),
             primary=("macro_f1",),
         )
-        return self.settle(corpus)
+        return self.settle(dataset)

@@ -6,19 +6,19 @@ import hashlib
 from pathlib import Path
 
 from bench.core.errors import DataProblem
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.images.build import Wish, prepare
 from tasks.images.files import TARS, Folder, Source, Tar
 from tasks.images.names import Listing
 from tasks.images.own import ImagesConfig
-from tasks.images.sources import corpus, left_out, taken
+from tasks.images.sources import dataset, left_out, taken
 
 SHOWN = 8
 """Classes that the line on what was found names."""
 
 
-def open_own(name: str, place: Path, request: DataRequest, config: ImagesConfig, share: float | None) -> Corpus:
-    """The corpus of a folder or tar.
+def open_own(name: str, place: Path, request: DataRequest, config: ImagesConfig, share: float | None) -> Dataset:
+    """The dataset of a folder or tar.
 
     Raises:
         DataProblem: no such folder, or a picture cannot be used and is not to be left out.
@@ -48,7 +48,7 @@ def open_own(name: str, place: Path, request: DataRequest, config: ImagesConfig,
     found = f"{name}: {len(names)} classes: {shown} · {width}×{height}×{channels} · {sizes} ({where})"
     passed = sum(source.listing().passed for source in sources)
     beside = [f"{name}: {passed} files beside the classes are passed over"] if passed else []
-    return corpus(
+    return dataset(
         splits,
         sources,
         store,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import DataProblem
-from bench.records.data import Arrays, Corpus, DataRequest, SourceKind
+from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
 from tasks.glue.hub import NoHub
 from tasks.images.arrays import find_cifar, find_idx
 from tasks.images.base import ImageConfig
@@ -44,8 +44,8 @@ class Vision:
     evaluation: tuple[str, ...] = field(default=("test",))
 
 
-def open_vision(task: Vision, request: DataRequest, config: ImageConfig) -> tuple[Corpus, Store]:
-    """The corpus of a task from the first source that the request allows and that answers.
+def open_vision(task: Vision, request: DataRequest, config: ImageConfig) -> tuple[Dataset, Store]:
+    """The dataset of a task from the first source that the request allows and that answers.
 
     Raises:
         AbsentTask: a directory of the user's is a good one but does not hold this task.
@@ -100,14 +100,14 @@ def _parquet_hash(file: Path) -> str:
 
 def _corpus(
     task: Vision, source: Source, request: DataRequest, config: ImageConfig, *, kind: SourceKind, revision: str
-) -> tuple[Corpus, Store]:
+) -> tuple[Dataset, Store]:
     wish = Wish(size=config.size, mode=config.mode, classes=task.classes or source.classes, most=task.most)
     store = prepare([source], wish)
     splits = taken(store, [source], request, needed=("train", *task.evaluation))
     name, whole = task.wanted.task, drawn(task, store)
     part = [f"{name}: {len(splits['train'])} of {whole} training images drawn"] if whole else []
     notes = (*left_out(name, store), *part)
-    return corpus(splits, [source], store, config, kind=kind, revision=revision, notes=notes), store
+    return dataset(splits, [source], store, config, kind=kind, revision=revision, notes=notes), store
 
 
 def drawn(task: Vision, store: Store) -> int:
@@ -155,7 +155,7 @@ def taken(
     return splits
 
 
-def corpus(
+def dataset(
     splits: Mapping[str, Arrays],
     sources: Sequence[Source],
     store: Store,
@@ -166,10 +166,10 @@ def corpus(
     notes: tuple[str, ...] = (),
     reading: Mapping[str, Any] | None = None,
     version: str = "",
-) -> Corpus:
-    """The corpus, and how it was read."""
+) -> Dataset:
+    """The dataset, and how it was read."""
     facts = store.facts
-    return Corpus(
+    return Dataset(
         train=splits["train"],
         evaluation={name: rows for name, rows in splits.items() if name != "train"},
         source=kind,

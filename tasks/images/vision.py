@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from bench.api.task import TaskSpec
 from bench.config.options import option, options_of
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask
 
 
@@ -31,7 +31,7 @@ class Known(ImageTask):
             primary=("accuracy",),
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check every picture of train and test.
 
         Raises:
@@ -41,9 +41,9 @@ class Known(ImageTask):
         from tasks.images.sources import open_vision
         from tasks.images.vision_schema import KNOWN
 
-        corpus, store = open_vision(KNOWN[self.key], request, request.config or self.Config())
+        dataset, store = open_vision(KNOWN[self.key], request, request.config or self.Config())
         lossy = "JPEG" in store.facts["formats"]
-        return self.settle(corpus, note=f"{self.title} (JPEG)" if lossy else "")
+        return self.settle(dataset, note=f"{self.title} (JPEG)" if lossy else "")
 
 
 class MNIST(Known):

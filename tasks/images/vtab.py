@@ -11,20 +11,20 @@ from typing import ClassVar
 
 from bench.api.task import TaskSpec
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageTask
 
 DRAWN = "1000 training images drawn, not the paper's"
 
 
 class VTAB(ImageTask):
-    """One task by the name of its cell: `VTAB("dtd")`. Pictures differ in size: `--set task.size=224`.
+    """One task by its name within the suite: `VTAB("dtd")`. Pictures differ in size: `--set task.size=224`.
 
     Raises:
-        UsageError: no such cell.
+        UsageError: no such task.
     """
 
-    cells: ClassVar[tuple[str, ...]] = (
+    members: ClassVar[tuple[str, ...]] = (
         "caltech101",
         "cifar100",
         "dtd",
@@ -46,13 +46,13 @@ class VTAB(ImageTask):
         "smallnorb_elevation",
     )
 
-    def __init__(self, cell: str) -> None:
-        if cell not in self.cells:
-            hint = f"{did_you_mean(cell, self.cells)} `bench list tasks` describes them.".strip()
-            raise UsageError(f"unknown VTAB task '{cell}'", f"known: {', '.join(self.cells)}", hint)
-        self.cell = cell
+    def __init__(self, member: str) -> None:
+        if member not in self.members:
+            hint = f"{did_you_mean(member, self.members)} `bench list tasks` describes them.".strip()
+            raise UsageError(f"unknown VTAB task '{member}'", f"known: {', '.join(self.members)}", hint)
+        self.member = member
         self.spec = TaskSpec(
-            name=f"vtab/{cell}",
+            name=f"vtab/{member}",
             version=1,
             modality="image",
             num_classes=0,
@@ -60,7 +60,7 @@ class VTAB(ImageTask):
             primary=("accuracy",),
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check every picture of train and test.
 
         Raises:
@@ -70,6 +70,6 @@ class VTAB(ImageTask):
         from tasks.images.sources import drawn, open_vision
         from tasks.images.vtab_schema import vision
 
-        task = vision(self.cell)
-        corpus, store = open_vision(task, request, request.config or self.Config())
-        return self.settle(corpus, note=DRAWN if drawn(task, store) else "")
+        task = vision(self.member)
+        dataset, store = open_vision(task, request, request.config or self.Config())
+        return self.settle(dataset, note=DRAWN if drawn(task, store) else "")

@@ -48,18 +48,18 @@ REVISIONS = {
 """Commits that are known; of the others, the branch's is looked up, and is in the record."""
 
 
-def vision(cell: str) -> Vision:
-    """How a cell is found."""
+def vision(member: str) -> Vision:
+    """How a task is found."""
     wanted = Wanted(
-        task=f"vtab/{cell}",
-        entries=(f"vtab/{cell}",),
-        folders=(normal(cell), *FOLDERS.get(cell, ())),
+        task=f"vtab/{member}",
+        entries=(f"vtab/{member}",),
+        folders=(normal(member), *FOLDERS.get(member, ())),
         suites=SUITES,
-        others=frozenset(normal(name) for name in VTAB.cells),
+        others=frozenset(normal(name) for name in VTAB.members),
         beside=False,
-        expected=f"a folder {cell}",
-        how=f"Name its folder with --data-dir vtab/{cell}=DIR, or a folder that holds one for each task with "
+        expected=f"a folder {member}",
+        how=f"Name its folder with --data-dir vtab/{member}=DIR, or a folder that holds one for each task with "
         "--data-dir vtab=DIR.",
     )
-    repository = Repository(name=f"{OWNER}/{REPOSITORIES[cell]}", revision=REVISIONS.get(cell, "main"))
+    repository = Repository(name=f"{OWNER}/{REPOSITORIES[member]}", revision=REVISIONS.get(member, "main"))
     return Vision(wanted=wanted, repository=repository, most=TRAIN)

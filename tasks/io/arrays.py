@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.api.datamodule import Batch, StepDataModule
 from bench.api.task import TaskSpec
-from bench.records.data import Arrays, Corpus
+from bench.records.data import Arrays, Dataset
 from bench.records.spec import RunSpec
 
 Prepare = Callable[[np.ndarray, np.ndarray, int], Tensor]
@@ -52,9 +52,9 @@ class ArrayDataModule(StepDataModule):
         prepare: gives the inputs of a batch from those of the arrays.
     """
 
-    def __init__(self, task: TaskSpec, corpus: Corpus, spec: RunSpec, prepare: Prepare | None = None) -> None:
+    def __init__(self, task: TaskSpec, dataset: Dataset, spec: RunSpec, prepare: Prepare | None = None) -> None:
         self.prepare: Prepare = prepare or (lambda inputs, index, step: torch.from_numpy(inputs))
-        super().__init__(task, corpus, spec)
+        super().__init__(task, dataset, spec)
 
     def load(self, rows: Arrays, name: str) -> ArraySplit:
         """All examples of the arrays."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from bench.api.task import Task, TaskSpec
 from bench.config.options import Config, option
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import Arrays, Corpus, DataRequest
+from bench.records.data import Arrays, DataRequest, Dataset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of the generator: raised whenever the same options would give other numbers."""
-CELLS = ("regression", "factorization", "completion")
+MEMBERS = ("regression", "factorization", "completion")
 ONLY: dict[str, tuple[str, ...]] = {
     "samples": ("regression",),
     "repeats": ("factorization", "completion"),
     "fraction": ("completion",),
 }
-"""Options that say something about these cells alone."""
+"""Options that say something about these tasks alone."""
 MATRIX, OBSERVED, INPUTS, DEV, NOISE = range(5)
 """What is drawn."""
 
@@ -119,24 +119,24 @@ class SyntheticConfig(Config):
 
 
 class Synthetic(Task):
-    """One of the three by the name of its cell: `Synthetic("completion")`.
+    """One of the three by its name within the suite: `Synthetic("completion")`.
 
     Raises:
-        UsageError: no such cell.
+        UsageError: no such task.
     """
 
     modality: ClassVar[Literal["text", "image", "vector"]] = "vector"
-    cells: ClassVar[tuple[str, ...]] = CELLS
+    members: ClassVar[tuple[str, ...]] = MEMBERS
     Config: ClassVar[type] = SyntheticConfig
 
-    def __init__(self, cell: str) -> None:
-        if cell not in CELLS:
+    def __init__(self, member: str) -> None:
+        if member not in MEMBERS:
             raise UsageError(
-                f"unknown task 'synthetic/{cell}'", f"known: {', '.join(CELLS)}", did_you_mean(cell, CELLS)
+                f"unknown task 'synthetic/{member}'", f"known: {', '.join(MEMBERS)}", did_you_mean(member, MEMBERS)
             )
-        self.cell = cell
+        self.member = member
         self.spec = TaskSpec(
-            name=f"synthetic/{cell}",
+            name=f"synthetic/{member}",
             version=VERSION,
             modality="vector",
             num_classes=0,
@@ -145,7 +145,7 @@ class Synthetic(Task):
             higher_is_better=False,
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Draw the matrix, inputs and noise.
 
         Raises:
@@ -162,9 +162,9 @@ class Synthetic(Task):
             config.values,
             diagonal=config.basis == "diagonal",
         )
-        make = _regression if self.cell == "regression" else _columns
-        train, dev, notes = make(config, matrix, self.cell)
-        unused = [name for name, cells in ONLY.items() if self.cell not in cells]
+        make = _regression if self.member == "regression" else _columns
+        train, dev, notes = make(config, matrix, self.member)
+        unused = [name for name, members in ONLY.items() if self.member not in members]
         given = {f.name: getattr(config, f.name) for f in fields(config) if f.name in unused}
         notes += [
             f"task.{name}={value} says nothing about {self.spec.name}"
@@ -172,7 +172,7 @@ class Synthetic(Task):
             if value != getattr(SyntheticConfig(), name)
         ]
         known = {"outputs": config.rows, "rank": len(config.values), "spectrum": list(config.values)}
-        return Corpus(
+        return Dataset(
             train=train,
             evaluation={"dev": dev},
             source="embedded",
@@ -181,14 +181,14 @@ class Synthetic(Task):
             reading={**asdict(config), **known, "samples": len(train), **dict.fromkeys(unused)},
         )
 
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
         """Vectors as they are."""
         from tasks.io.arrays import ArrayDataModule
 
-        return ArrayDataModule(self.spec, corpus, spec)
+        return ArrayDataModule(self.spec, dataset, spec)
 
 
-def _regression(config: SyntheticConfig, matrix: np.ndarray, cell: str) -> tuple[Arrays, Arrays, list[str]]:
+def _regression(config: SyntheticConfig, matrix: np.ndarray, member: str) -> tuple[Arrays, Arrays, list[str]]:
     """Whitened inputs and Φ·x, with noise in train."""
     from tasks.synthetic import matrices
 
@@ -199,7 +199,7 @@ def _regression(config: SyntheticConfig, matrix: np.ndarray, cell: str) -> tuple
     return _arrays(inputs, _noisy(config, targets)), _arrays(fresh, matrices.product(fresh, matrix.T)), []
 
 
-def _columns(config: SyntheticConfig, matrix: np.ndarray, cell: str) -> tuple[Arrays, Arrays, list[str]]:
+def _columns(config: SyntheticConfig, matrix: np.ndarray, member: str) -> tuple[Arrays, Arrays, list[str]]:
     """Unit vectors and the matrix's columns: all of them in train and dev, or in each a part of the entries."""
     import numpy as np
 
@@ -207,7 +207,7 @@ def _columns(config: SyntheticConfig, matrix: np.ndarray, cell: str) -> tuple[Ar
 
     told = hidden = matrix
     notes: list[str] = []
-    if cell == "completion":
+    if member == "completion":
         mask = matrices.observed(matrices.stream(config.seed, OBSERVED), config.rows, config.size, config.fraction)
         told, hidden = np.where(mask, matrix, np.nan), np.where(mask, np.nan, matrix)
         notes = _undetermined(mask, len(config.values))
@@ -240,4 +240,4 @@ def _arrays(inputs: np.ndarray, targets: np.ndarray) -> Arrays:
     return Arrays(inputs.astype("float32"), targets.astype("float32"))
 
 
-__all__ = ["CELLS", "VERSION", "Synthetic", "SyntheticConfig"]
+__all__ = ["MEMBERS", "VERSION", "Synthetic", "SyntheticConfig"]

@@ -19,7 +19,7 @@ from bench.api.task import TaskSpec
 from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import UsageError
-from bench.records.data import Corpus, DataRequest, Example
+from bench.records.data import DataRequest, Dataset, Example
 from tasks.io.rows import SUFFIXES, unusable
 from tasks.table.columns import Columns, check, choose
 from tasks.table.labels import Kind, Meaning, infer, learn, number, split
@@ -74,7 +74,7 @@ class Table(TextTask):
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.file.stem).strip("-.")
         self.name = f"table/{stem[:50] or 'table'}"
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Read and check every row, settle what the labels are, split.
 
         Raises:
@@ -118,7 +118,7 @@ class Table(TextTask):
         meaning: Meaning,
         train: list[Labelled],
         held: list[Labelled],
-    ) -> Corpus:
+    ) -> Dataset:
         hashes = [source.sha256 for source in sources]
         version = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         self.spec = _spec(self.name, version, meaning)
@@ -140,7 +140,7 @@ class Table(TextTask):
             "files": [{"name": s.file.name, "sha256": s.sha256, "left_out": s.counts()} for s in sources],
             "sizes": {"train": len(train), "validation": len(held)},
         }
-        return Corpus(
+        return Dataset(
             train=_examples(train, meaning),
             evaluation={"validation": _examples(held, meaning)},
             source="file",

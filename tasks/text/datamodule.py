@@ -11,7 +11,7 @@ from bench.api.backbone import Backbone
 from bench.api.datamodule import Batch, StepDataModule
 from bench.api.task import TaskSpec
 from bench.config.sections import TaskConfig
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 from bench.records.spec import RunSpec
 from tasks.text.tokens import Tokens, tokenise
 
@@ -19,11 +19,11 @@ from tasks.text.tokens import Tokens, tokenise
 class TextDataModule(StepDataModule):
     """Feeds one run of one text task."""
 
-    def __init__(self, task: TaskSpec, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> None:
+    def __init__(self, task: TaskSpec, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> None:
         self.options = spec.options.task_as(TaskConfig)
         self.tokenizer = backbone.tokenizer()
-        self._key = f"{corpus.hash}{backbone.weights_hash}"
-        super().__init__(task, corpus, spec)
+        self._key = f"{dataset.hash}{backbone.weights_hash}"
+        super().__init__(task, dataset, spec)
 
     def load(self, rows: Any, name: str) -> Tokens:
         """Tokenised examples."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.api.task import Task
-from bench.records.data import Corpus
+from bench.records.data import Dataset
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class TextTask(Task):
     """A task of `bench.records.data.Example`s: a subclass sets `spec` and implements `open`."""
 
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
-        """Tokenised, length-grouped batches of the corpus."""
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+        """Tokenised, length-grouped batches of the dataset."""
         from tasks.text.datamodule import TextDataModule
 
-        return TextDataModule(self.spec, corpus, backbone, spec)
+        return TextDataModule(self.spec, dataset, backbone, spec)

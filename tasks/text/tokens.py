@@ -89,7 +89,7 @@ def tokenise(rows: Iterable[Example], tokenizer: Any, *, key: str, max_length: i
             known = f"{file.parent}: {error.strerror or error}"
             todo = "Make room, or name another folder with LOWRANK_BENCH_CACHE."
             raise EnvironmentProblem(
-                "a corpus of this size needs the cache, which cannot be written", known, todo
+                "a dataset of this size needs the cache, which cannot be written", known, todo
             ) from error
     written = _mapped(file)
     return written if written is not None else _in_memory(_encode(rows, tokenizer, max_length))

@@ -108,7 +108,7 @@ def test_a_run_scores_the_same_in_peft(lab: Any, tmp_path: Path, name: str, opti
     spec = lab.spec(name, options=options)
     run = lab.run(spec)
     run.method.trainer = None
-    dev = lab.tasks[spec.task].corpus.evaluation["dev"]
+    dev = lab.tasks[spec.task].dataset.evaluation["dev"]
     logits = bare_logits(lab.backbone.path, exported(run, spec, tmp_path / "adapter"), dev, "pooler")
     ours = our_logits(run)
     assert evaluate(lab.tasks[spec.task].spec, logits, tensor_of(dev)) == run.result["metrics"]["all"]["dev"]
@@ -143,7 +143,7 @@ def test_a_regression_with_a_frozen_head_too(lab: Any, tmp_path: Path, pooling: 
     spec = lab.spec("lora", task="toy/scores", head={"pooling": pooling, "trainable": False})
     run = lab.run(spec)
     run.method.trainer = None
-    dev = lab.tasks[spec.task].corpus.evaluation["dev"]
+    dev = lab.tasks[spec.task].dataset.evaluation["dev"]
     adapter = exported(run, spec, tmp_path / "adapter")
     scores = bare_logits(lab.backbone.path, adapter, dev, pooling)
     assert torch.allclose(scores, our_logits(run), rtol=0, atol=1e-6)

@@ -15,7 +15,7 @@ from bench.backbones import open_backbone
 from bench.backbones.dln import DLNConfig
 from bench.backbones.dln_network import DeepLinearNet, initial_weight
 from bench.backbones.seeding import generator
-from bench.records.data import Arrays, Corpus
+from bench.records.data import Arrays, Dataset
 from tasks.io.arrays import ArrayDataModule
 
 EPS = 0.5
@@ -239,10 +239,10 @@ class Slope:
     )
     inputs = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
     rows = Arrays(inputs, 2 * inputs[:, 0])
-    corpus = Corpus(train=rows, evaluation={"dev": rows}, source="embedded", revision="1")
+    dataset = Dataset(train=rows, evaluation={"dev": rows}, source="embedded", revision="1")
 
-    def datamodule(self, corpus: Corpus, backbone: Any, spec: Any) -> ArrayDataModule:
-        return ArrayDataModule(self.spec, corpus, spec)
+    def datamodule(self, dataset: Dataset, backbone: Any, spec: Any) -> ArrayDataModule:
+        return ArrayDataModule(self.spec, dataset, spec)
 
 
 def test_one_number_is_learned_without_a_bias(make_lab: Callable[..., Any]) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from bench.cli import BROKEN_PIPE, main
-from bench.cli.output import table
-from bench.config import source
 from bench.core import registry
+from bench.core.text import table
 from bench.records import record
 
 MakeRecord = Callable[..., dict[str, Any]]
@@ -34,9 +33,8 @@ def out(tmp_path: Path, make_record: MakeRecord) -> Path:
 
 @pytest.fixture
 def broken_method(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(registry.BUILTIN["methods"], "theirs", "no_such_package.methods:Theirs")
+    monkeypatch.setitem(registry.BUILTIN["methods"], "theirs", registry.Entry("no_such_package.methods:Theirs"))
     registry.entries.cache_clear()
-    source.load.cache_clear()
     yield
     monkeypatch.undo()
     registry.entries.cache_clear()
@@ -52,7 +50,7 @@ def test_list_names_everything_registered(kind: registry.Kind, capsys: pytest.Ca
     known = [*registry.entries(kind), *more]
     assert [name if name in more else registry.family(name.replace("[", "")) for name in names] == known
     assert kind != "tasks" or {"table:FILE", "corpus[:PATH]"} <= {*names}
-    assert not any("cannot be read" in line for line in lines)
+    assert not any("cannot be imported" in line for line in lines)
     assert main(["list", kind, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == known
@@ -63,20 +61,20 @@ def test_list_names_everything_registered(kind: registry.Kind, capsys: pytest.Ca
 def test_a_method_that_cannot_be_read_is_listed_with_its_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "methods"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("theirs"))
-    assert "cannot be read: no_such_package.methods:Theirs: ModuleNotFoundError" in line
+    assert "cannot be imported: no_such_package.methods:Theirs: ModuleNotFoundError" in line
     assert main(["show", "theirs"]) == 0
     assert "no_such_package" in capsys.readouterr().out
     assert main(["run", "--method", "theirs", "--task", "glue"]) == 3
 
 
-def test_list_tasks_shows_the_cells(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_tasks_shows_the_members_of_a_suite(capsys: pytest.CaptureFixture[str]) -> None:
     main(["list", "tasks", "--json"])
     glue = next(row for row in json.loads(capsys.readouterr().out) if row["name"] == "glue")
-    assert sorted(glue["cells"]) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+    assert sorted(glue["members"]) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
 
 
 def test_list_runs(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "runs", "--out", str(out)]) == 0
+    assert main(["list", "runs", "--runs", str(out)]) == 0
     shown = capsys.readouterr()
     rows = {line.split()[5]: line for line in shown.out.splitlines()[1:]}
     assert "done" in rows["0"]
@@ -84,19 +82,19 @@ def test_list_runs(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["1"].split()[1] == "failed"
     assert rows["1"].endswith("–")
     assert "0000000000000000" in shown.err, "a broken record is named, on stderr"
-    assert main(["list", "runs", "--out", str(out), "--json"]) == 0
+    assert main(["list", "runs", "--runs", str(out), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
 
 
 def test_list_runs_marks_trials(tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]) -> None:
     made = make_record(spec={"holdout": 100})
     record.write(made, record.folder(tmp_path, made["run_id"]))
-    main(["list", "runs", "--out", str(tmp_path)])
+    main(["list", "runs", "--runs", str(tmp_path)])
     assert "glue/cola (trial)" in capsys.readouterr().out
 
 
 def test_list_runs_of_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "runs", "--out", str(tmp_path)]) == 0
+    assert main(["list", "runs", "--runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no runs in {tmp_path}\n"
 
 
@@ -106,7 +104,7 @@ def test_show_method_has_equation_options_and_how_to_set_them(capsys: pytest.Cap
     lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert "2106.09685" in out
     assert lines["method.rank"].split()[1:3] == ["int", "8"]
-    assert "kaiming | normal" in lines["method.init"]
+    assert "kaiming|normal" in lines["method.init"]
     assert "true" in lines["head.trainable"]
     assert "--set method." in out
 
@@ -115,17 +113,17 @@ def test_show_method_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "deeplora", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     rank = next(option for option in shown["options"] if option["name"] == "rank")
-    assert (shown["kind"], rank["default"], rank["annotation"]) == ("method", 8, "int | None")
-    assert shown["attributes"]["needs"] == ["image", "text", "vector"]
+    assert (shown["kind"], rank["default"], rank["type"]) == ("method", 8, "int or none")
+    assert shown["needs"] == ["image", "text", "vector"]
 
 
-def test_show_suite_and_cell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_suite_and_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "glue"]) == 0
     suite = capsys.readouterr().out
     assert main(["show", "glue/cola", "--json"]) == 0
-    cell = json.loads(capsys.readouterr().out)["cells"]
+    members = json.loads(capsys.readouterr().out)["members"]
     assert suite.count("\nglue/") == 9
-    assert [(c["name"], c["primary"]) for c in cell] == [("glue/cola", ["matthews"])]
+    assert [(c["name"], c["primary"]) for c in members] == [("glue/cola", ["matthews"])]
     assert "Raises:" not in suite
 
 
@@ -146,17 +144,17 @@ def test_show_unknown_name(name: str, hint: str, capsys: pytest.CaptureFixture[s
 
 def test_show_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = sorted(record.load_all(out)[0], key=lambda r: r["spec"]["seed"])
-    assert main(["show", good["run_id"][:6], "--out", str(out)]) == 0
+    assert main(["show", good["run_id"][:6], "--runs", str(out)]) == 0
     text = capsys.readouterr().out
     for part in ("lora on glue/cola, seed 0", "matthews 0.4100 on dev", "68,000 of 22,780,000 parameters (0.30%)"):
         assert part in text
     assert text.count("encoder.layer.") == len(good["ranks"])
     assert "bench run" in text
-    assert main(["show", bad["run_id"], "--out", str(out)]) == 0
+    assert main(["show", bad["run_id"], "--runs", str(out)]) == 0
     text = capsys.readouterr().out
     assert "failed" in text
     assert "went wrong\nthis\nthat" in text
-    assert main(["show", good["run_id"], "--out", str(out), "--json"]) == 0
+    assert main(["show", good["run_id"], "--runs", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"kind": "run", **good}
 
 
@@ -172,7 +170,7 @@ def test_show_run_with_selection_and_epochs(
         spec={"lr": None, "epochs": 2.0, "max_steps": None}, selection=selection, ranks=[], warnings=["hm"]
     )
     record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "0.001, chosen by accuracy on glue/sst2 holdout (0.001 → 0.500, 0.01 → –)" in text
     assert "2 epochs" in text
@@ -188,11 +186,11 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
         "share": 0.25,
         "none": [],
     }
-    made = make_record(report=report, spec={"penalty": {"nuclear": 0.5, "form": "exact"}})
+    made = make_record(report=report, spec={"options": {"penalty": {"nuclear": 0.5}}})
     for layer, nominal in zip(made["ranks"], (16, 0), strict=True):
         layer["nominal"] = nominal
     record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
     words = [line.split() for line in capsys.readouterr().out.splitlines()]
     for line in (
         ["budget", "initial=24,", "target=16"],
@@ -202,7 +200,7 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
         ["share", "0.25"],
     ):
         assert line in words
-    assert ["penalty", "nuclear=0.5,", "form=exact"] in words
+    assert ["penalty", "nuclear=0.5,", "form=exact,", "of=delta"] in words
     kept = {line[0]: line[2] for line in words if line and line[0].startswith("encoder.layer.")}
     assert list(kept.values()) == ["16", "0"]
 
@@ -241,7 +239,7 @@ def test_show_run_prints_the_curve_over_dropped_adapters(
     points = [{"n": n, "primary": 0.5 - n / 8, "metrics": {"dev": {"matthews": 0.0}}} for n in (1, 2)]
     made = make_record(spec={"method": "adapterdrop"}, sweep=points)
     record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "by n dropped" in line]
     assert line.split("by n dropped")[1].strip() == "1: 0.3750, 2: 0.2500"
 
@@ -255,7 +253,7 @@ def test_show_run_with_scores_on_the_way_and_a_trained_backbone(
     made = make_record(evaluations=rows, source={"reading": reading}, cost={"optimizer_bytes": 3 * 2**20})
     made["backbone"] |= {"name": f"runs:{'a' * 16}", "parent": {**chain, "parent": None}}
     record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--out", str(tmp_path)]) == 0
+    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     lines = [line.split() for line in text.splitlines()]
     assert ["step", "accuracy"] in lines and ["10", "0.2500"] in lines and ["20", "0.5000"] in lines

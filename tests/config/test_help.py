@@ -1,185 +1,105 @@
-"""Reading methods and tasks by `ast` gives what importing them would, and never runs them."""
+"""Descriptions of methods, tasks and backbones; code of third parties that cannot be imported is named, not raised."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from bench.config import source
-from bench.config.help import describe, namespace
-from bench.config.sections import NAMESPACES
+from bench.config.help import describe, describe_prefixes, facts
+from bench.config.sections import MethodConfig
 from bench.core import registry
 
 Register = Callable[..., None]
 
-BASE = '''
-"""Base module."""
-from dataclasses import dataclass
-
-SIZE = 4
-
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    rank: int = 8
-    """Width of
-    the update."""
-    kind: "int | None" = None
-    """May be none."""
-
-class Parent:
-    needs = frozenset({"text"})
-    learning_rate = 0.5
-    saves_adapter = True
-    cells = ("a",)
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(Shared):
-        depth: int = SIZE
-        """How deep."""
-'''
-CHILD = '''
+METHOD = '''
 """Mine: does nothing.
 
 More about it.
 """
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
-from . import base as b
-from .base import Parent
+from dataclasses import dataclass
 
-Form = Literal["x", "y"]
-TABLE = {"p": object(), "q": object()}
+from bench.config.options import option
+from bench.config.sections import MethodConfig
 
-class Mine(Parent):
+class Mine:
     """The equation."""
 
-    cells = tuple(TABLE)
-    saves_adapter = bool(TABLE)
-    learning_rate: ClassVar[float] = -1e-3
-
     @dataclass(frozen=True, kw_only=True)
-    class Config(b.Parent.Config):
-        scale: ClassVar[float] = 3.0
-        rank: int = 2
-        form: Form = "x"
-        """Which form."""
-        late: float = field(default=0.25)
-        needed: str
-
-class Heir(Mine):
-    """Inherits all of it."""
-
-class Alias:
-    Config = b.Shared
+    class Config(MethodConfig):
+        learning_rate = 0.5
+        rank: int = option(2, "Width.")
 '''
 
 
 @pytest.fixture
 def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
-    """Writes the package `acme` of a third party, whose own import fails, and registers names of it as methods."""
+    """Writes the module `acme` of a third party and registers its class `Mine` as the method `mine`."""
 
-    def write(files: dict[str, str], names: dict[str, str], init: str = "raise RuntimeError('executed')") -> None:
-        folder = tmp_path / "acme"
-        folder.mkdir()
-        for name, text in {"__init__": init, **files}.items():
-            (folder / f"{name}.py").write_text(text, encoding="utf-8")
-        for name, where in names.items():
-            monkeypatch.setitem(registry.BUILTIN["methods"], name, where)
+    def write(text: str, target: str = "acme:Mine") -> None:
+        (tmp_path / "acme.py").write_text(text, encoding="utf-8")
+        monkeypatch.setitem(registry.BUILTIN["methods"], "mine", registry.Entry(target))
         registry.entries.cache_clear()
-        source.load.cache_clear()
 
     monkeypatch.syspath_prepend(str(tmp_path))
     yield write
     monkeypatch.undo()
     registry.entries.cache_clear()
-    source.load.cache_clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "acme"]:
-        del sys.modules[name]
+    sys.modules.pop("acme", None)
 
 
-def test_reads_text_attributes_and_options(register: Register) -> None:
-    register({"base": BASE, "child": CHILD}, {"mine": "acme.child:Mine"})
+def test_a_class_with_a_config_of_its_own_is_described(register: Register) -> None:
+    register(METHOD)
     found = describe("methods", "mine")
-    assert found.error == ""
-    assert found.summary == "Mine: does nothing."
-    assert found.doc == "More about it.\n\nThe equation."
-    assert found.attributes == {"needs": frozenset({"text"}), "learning_rate": -0.001, "cells": ("p", "q")}
-    options = {o.name: (o.annotation, o.default, o.doc, o.required) for o in found.options}
-    assert options == {
-        "rank": ("int", 2, "Width of the update.", False),
-        "kind": ("int | None", None, "May be none.", False),
-        "depth": ("int", 4, "How deep.", False),
-        "form": ("Literal['x', 'y']", "x", "Which form.", False),
-        "late": ("float", 0.25, "", False),
-        "needed": ("str", None, "", True),
-    }
-    assert "acme" not in sys.modules
-
-
-@pytest.mark.parametrize("name", ["Mine", "Heir", "Alias"])
-def test_same_fields_in_the_same_order_as_dataclasses(register: Register, name: str) -> None:
-    register({"base": BASE, "child": CHILD}, {"mine": f"acme.child:{name}"}, init="")
-    config = getattr(importlib.import_module("acme.child"), name).Config
-    real = [(f.name, None if f.default is dataclasses.MISSING else f.default) for f in dataclasses.fields(config)]
-    assert [(o.name, o.default) for o in describe("methods", "mine").options] == real
-
-
-@pytest.mark.parametrize("name", registry.BUILTIN["methods"])
-def test_built_in_methods_are_read_as_they_are(name: str) -> None:
-    method = registry.load("methods", name)
-    found = describe("methods", name)
-    assert found.error == ""
-    assert found.summary == (sys.modules[method.__module__].__doc__ or "").splitlines()[0]
-    real = {f.name: f.default for f in dataclasses.fields(method.Config)}
-    assert {o.name: o.default for o in found.options} == real
-    assert all(o.doc for o in found.options), "every option has its text"
-    for attribute in ("learning_rate", "learning_rates", "needs", "saves_adapter"):
-        assert found.attributes[attribute] == getattr(method, attribute)
-
-
-@pytest.mark.parametrize("name", registry.BUILTIN["tasks"])
-def test_built_in_tasks_are_read_as_they_are(name: str) -> None:
-    found = describe("tasks", name)
-    assert (found.error, found.attributes.get("cells", ())) == ("", registry.load("tasks", name).cells)
-
-
-@pytest.mark.parametrize("name", NAMESPACES)
-def test_namespaces_are_read_as_they_are(name: str) -> None:
-    real = {f.name: f.default for f in dataclasses.fields(NAMESPACES[name])}
-    assert {o.name: o.default for o in namespace(name)} == real
-    assert all(o.doc for o in namespace(name))
+    assert (found.error, found.summary, found.doc) == ("", "Mine: does nothing.", "More about it.\n\nThe equation.")
+    assert [(o.name, o.type, o.default, o.help) for o in found.options] == [("rank", "int", 2, "Width.")]
+    assert found.subject.learning_rate == 0.5
+    assert facts("methods", found)["needs"] == MethodConfig.needs
 
 
 @pytest.mark.parametrize(
-    ("child", "where", "said"),
+    ("text", "target", "said"),
     [
-        ("def broken(:", "acme.child:Mine", "SyntaxError"),
-        ('"""Text."""', "acme.child:Mine", "no class 'Mine'"),
-        ("", "acme.absent:Mine", "no module 'acme.absent'"),
-        ("", "nowhere.child:Mine", "no module 'nowhere'"),
-        ("", "acme.child", "acme.child"),
-        ("class Mine(Mine): ...", "acme.child:Mine", "RecursionError"),
-        ("class Mine:\n class Config:\n  a: int = len('abc')", "acme.child:Mine", "`len('abc')` is not a literal"),
+        ("def broken(:", "acme:Mine", "SyntaxError"),
+        ("raise RuntimeError('executed')", "acme:Mine", "RuntimeError: executed"),
+        ("", "acme:Mine", "AttributeError"),
+        ("", "nowhere.child:Mine", "ModuleNotFoundError"),
+        ("class Mine: ...", "acme:Mine", "has no attribute 'Config'"),
+        ("", "acme", "acme"),
     ],
 )
-def test_what_cannot_be_read_is_said_and_not_raised(register: Register, child: str, where: str, said: str) -> None:
-    register({"child": child}, {"mine": where})
-    assert said in describe("methods", "mine").error
-
-
-def test_text_is_kept_where_the_class_is_broken(register: Register) -> None:
-    register({"child": '"""A good line."""\nclass Mine:\n class Config:\n  a: int = f()'}, {"mine": "acme.child:Mine"})
+def test_what_cannot_be_imported_is_named_and_not_raised(register: Register, text: str, target: str, said: str) -> None:
+    register(text, target)
     found = describe("methods", "mine")
-    assert found.summary == "A good line."
-    assert found.error
+    assert said in found.error
+    assert facts("methods", found) == {}
 
 
-def test_options_come_from_our_bases_in_a_third_partys_class(register: Register) -> None:
-    child = "from methods.lora.method import LoRA\nclass Mine(LoRA): ..."
-    register({"child": child}, {"mine": "acme.child:Mine"})
-    assert describe("methods", "mine").options == describe("methods", "lora").options != ()
+@pytest.mark.parametrize("name", registry.BUILTIN["methods"])
+def test_built_in_methods_are_described_by_their_config(name: str) -> None:
+    entry, found = registry.BUILTIN["methods"][name], describe("methods", name)
+    assert found.error == ""
+    assert found.subject is registry.load("methods", name).Config
+    assert found.summary == (sys.modules[entry.config.partition(":")[0]].__doc__ or "").splitlines()[0]
+    assert [o.name for o in found.options] == [f.name for f in dataclasses.fields(found.subject)]
+    assert all(o.help for o in found.options), "every option has its help"
+    assert "arXiv" in found.doc or name in ("full", "linear")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(k, n) for k in ("tasks", "backbones", "experiments") for n in registry.BUILTIN[k]]
+)
+def test_everything_built_in_is_described(kind: registry.Kind, name: str) -> None:
+    found = describe(kind, name)
+    assert (found.error, found.subject) == ("", registry.load(kind, name))
+    assert found.summary and found.doc
+    assert all(o.help for o in found.options), "every option has its help"
+
+
+def test_prefixes_are_described_without_what_follows() -> None:
+    assert [d.name for d in describe_prefixes("methods")] == ["peft:TUNER"]
+    assert [d.name for d in describe_prefixes("backbones")] == ["timm:NAME", "runs:RUN"]
+    assert not [d.error for kind in ("methods", "backbones") for d in describe_prefixes(kind) if d.error]

@@ -1,86 +1,54 @@
-"""`--set`: values are typed by their annotations, everything else is an error that helps."""
+"""`--set`: read once, given to every Config that knows the key; everything else is an error that helps."""
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import pytest
 
-from bench.config import help as describe_module
-from bench.config.help import Description, Option
-from bench.config.overrides import resolve, resolve_all, show, typed
-from bench.config.sections import NAMESPACES
+from bench.config.overrides import NAMESPACES, Configs, Overrides, build_bare, build_configs
+from bench.config.sections import SECTIONS, Sections
+from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
+from methods.deeplora.config import DeepLoRAConfig
+
+
+def configs(settings: list[str], *methods: str, **more: Any) -> Configs:
+    return build_configs(Overrides.parse(settings), methods=methods, **more)
 
 
 def test_without_settings_every_option_has_its_default() -> None:
-    found = resolve([], "deeplora")
-    assert [*found] == ["method", *NAMESPACES]
-    for name, kind in NAMESPACES.items():
-        assert found[name] == dataclasses.asdict(kind())
-    assert found["method"]["rank"] == 8
+    found = configs([], "deeplora", tasks=["glue"], backbones=["minilm"])
+    assert found.sections == Sections()
+    assert found.methods == {"deeplora": DeepLoRAConfig()}
+    assert [*found.tasks, *found.backbones] == ["glue", "minilm"]
+    assert ("method", "task", "backbone", *SECTIONS) == NAMESPACES
+
+
+def test_every_section_is_a_field_of_sections() -> None:
+    assert {name: type(getattr(Sections(), name)) for name in SECTIONS} == SECTIONS
+    assert {name: kind.namespace for name, kind in SECTIONS.items()} == {name: name for name in SECTIONS}
 
 
 def test_values_are_typed_and_reach_their_place() -> None:
     settings = ["method.rank=none", "head.trainable=no", "optim.eps=1", "method.target=a,b=c", "optim.schedule=cosine"]
-    found = resolve(settings, "deeplora")
-    assert found["method"]["rank"] is None
-    assert found["head"]["trainable"] is False
-    assert (found["optim"]["eps"], type(found["optim"]["eps"])) == (1.0, float)
-    assert found["method"]["target"] == "a,b=c", "commas and = belong to the value"
-    assert found["optim"]["schedule"] == "cosine"
+    found = configs(settings, "deeplora")
+    method: Any = found.methods["deeplora"]
+    assert method.rank is None
+    assert found.sections.head.trainable is False
+    assert (found.sections.optim.eps, type(found.sections.optim.eps)) == (1.0, float)
+    assert method.target == "a,b=c", "commas and = belong to the value"
+    assert found.sections.optim.schedule == "cosine"
 
 
-@pytest.mark.parametrize(
-    ("text", "annotation", "value"),
-    [
-        ("8", "int", 8),
-        ("-3", "int", -3),
-        ("8", "float", 8.0),
-        ("1e-3", "float", 0.001),
-        ("TRUE", "bool", True),
-        ("0", "bool", False),
-        ("yes", "bool", True),
-        ("", "str", ""),
-        ("none", "int | None", None),
-        ("7", "None | int", 7),
-        ("7", "Optional[int]", 7),
-        ("none", "typing.Optional[int]", None),
-        ("0.5", "Union[int, float]", 0.5),
-        ("5", "int | float", 5),
-        ("8", "str | int", 8),
-        ("qv", "str | int", "qv"),
-        ("none", "str | None", None),
-        ("a", "Literal['a', 'b']", "a"),
-        ("16", "Literal[8, 16]", 16),
-        ("none", "Literal['a'] | None", None),
-        ("none", "Literal['standard', 'none']", "none"),
-        ("3", "Literal['auto'] | int", 3),
-        ("true", "Literal[True, 'a']", True),
-    ],
-)
-def test_typed(text: str, annotation: str, value: object) -> None:
-    found = typed(text, annotation)
-    assert (found, type(found)) == (value, type(value))
-
-
-@pytest.mark.parametrize(
-    ("text", "annotation", "expected"),
-    [
-        ("8.0", "int", "a whole number"),
-        ("abc", "float", "a finite number"),
-        ("nan", "float", "a finite number"),
-        ("-inf", "float", "a finite number"),
-        ("2", "bool", "true or false"),
-        ("", "int", "a whole number"),
-        ("x", "int | None", "a whole number or none"),
-        ("c", "Literal['a', 'b']", "a or b"),
-        ("c", "tuple[int, ...]", "not settable"),
-    ],
-)
-def test_wrong_type_names_the_expected_one(text: str, annotation: str, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
-        typed(text, annotation)
+def test_python_values_do_the_same_as_texts() -> None:
+    texts = Overrides.parse(["method.rank=4", "head.trainable=false", "method.target=qv"])
+    values = Overrides.of({"method.rank": 4, "head.trainable": False, "method.target": "qv"})
+    assert build_configs(texts, methods=["lora"]) == build_configs(values, methods=["lora"])
+    with pytest.raises(UsageError, match=r"method\.rank=0\.5: expected a whole number"):
+        build_configs(Overrides.of({"method.rank": 0.5}), methods=["lora"])
+    with pytest.raises(UsageError, match=r"namespace\.key=value"):
+        Overrides.of({"rank": 4})
 
 
 @pytest.mark.parametrize(
@@ -89,75 +57,66 @@ def test_wrong_type_names_the_expected_one(text: str, annotation: str, expected:
         (["method.rnk=8"], "'method.rnk'", "method.rank", "Did you mean 'method.rank'?"),
         (["method.eps=1"], "'method.eps'", "method.rank", "Did you mean 'optim.eps'?"),
         (["head.trainible=no"], "'head.trainible'", "head.pooling", "Did you mean 'head.trainable'?"),
-        (["meth.rank=8"], "namespace 'meth'", "method, head", "Did you mean 'method'?"),
-        (["zzz.x=8"], "namespace 'zzz'", "method, head", "bench show"),
-        (["rank=8"], "namespace.key=value", "method, head", "--set method.rank=8"),
+        (["meth.rank=8"], "namespace 'meth'", "method, task", "Did you mean 'method'?"),
+        (["zzz.x=8"], "namespace 'zzz'", "method, task", "bench show"),
+        (["rank=8"], "namespace.key=value", "method, task", "--set method.rank=8"),
         (["method.rank"], "namespace.key=value", "method", "--set"),
         (["method.=8"], "namespace.key=value", "method", "--set"),
-        (["method.rank=x"], "expected a whole number", "method.rank: int, default 8.", ""),
+        (["method.rank=x"], "expected a whole number", "method.rank: int, default 8.", "of that type"),
         (["method.rank="], "expected a whole number", "", ""),
+        (["method.rank=0"], "method.rank=0", "at least 1", "in that range"),
         (["optim.eps=inf"], "expected a finite number", "optim.eps: float, default 1e-08.", ""),
         (["method.rank=8", "method.rank=8"], "given twice", "'8'", "Keep one"),
     ],
 )
 def test_errors_name_what_is_known_and_what_to_do(settings: list[str], what: str, known: str, todo: str) -> None:
     with pytest.raises(UsageError) as caught:
-        resolve(settings, "lora")
+        configs(settings, "lora")
     assert what in caught.value.what
     assert known in caught.value.known
     assert todo in caught.value.todo
 
 
 def test_a_key_goes_to_the_methods_that_know_it() -> None:
-    found = resolve_all(["method.rank=4", "method.depth=2"], ["full", "lora", "deeplora"])
-    assert found["full"]["method"] == {}
-    assert (found["lora"]["method"]["rank"], found["deeplora"]["method"]["rank"]) == (4, 4)
-    assert "depth" not in found["lora"]["method"]
-    assert found["deeplora"]["method"]["depth"] == 2
+    found = configs(["method.rank=4", "method.depth=2"], "full", "lora", "deeplora").methods
+    assert found["full"].to_json() == {}
+    assert [found[name].to_json()["rank"] for name in ("lora", "deeplora")] == [4, 4]
+    assert "depth" not in found["lora"].to_json()
+    assert found["deeplora"].to_json()["depth"] == 2
 
 
 def test_a_key_that_no_method_knows_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"method\.gama"):
-        resolve_all(["method.gama=1"], ["full", "deeplora"])
+        configs(["method.gama=1"], "full", "deeplora")
     with pytest.raises(UsageError, match=r"method\.rank") as caught:
-        resolve_all(["method.rank=1"], ["full"])
+        configs(["method.rank=1"], "full")
     assert "no options" in caught.value.known
     with pytest.raises(UsageError, match=r"method\.rank") as caught:
-        resolve_all(["method.rank=1"], ["full", "linear"])
+        configs(["method.rank=1"], "full", "linear")
     assert caught.value.known == "options of method full or linear: method.standardise"
 
 
-def _pretend(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
-    found = dataclasses.replace(Description(name="mine"), **changes)
-    monkeypatch.setattr(describe_module, "describe", lambda kind, name: found)
+def test_a_method_that_cannot_be_imported_is_an_environment_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BUILTIN["methods"], "theirs", registry.Entry("no_such_package.methods:Theirs"))
+    monkeypatch.setitem(
+        registry.BUILTIN["methods"], "plain", registry.Entry("methods.lora.method:LoRA", "argparse:Action")
+    )
+    registry.entries.cache_clear()
+    with pytest.raises(EnvironmentProblem, match="method 'theirs' cannot be imported") as caught:
+        configs([], "theirs")
+    assert "ModuleNotFoundError" in caught.value.known
+    with pytest.raises(EnvironmentProblem, match="are no MethodConfig"):
+        configs([], "plain")
+    registry.entries.cache_clear()
 
 
-def test_a_whole_default_of_a_float_is_a_float(monkeypatch: pytest.MonkeyPatch) -> None:
-    _pretend(monkeypatch, options=(Option("alpha", "float", 16, ""), Option("n", "int | float", 16, "")))
-    found = resolve([], "mine")["method"]
-    assert [type(value) for value in found.values()] == [float, int]
-
-
-def test_an_option_without_default_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    _pretend(monkeypatch, options=(Option("path", "str", None, "Where.", required=True),))
-    assert resolve(["method.path=x"], "mine")["method"] == {"path": "x"}
-    with pytest.raises(UsageError, match=r"method\.path has no default"):
-        resolve([], "mine")
-
-
-def test_a_method_that_cannot_be_read_is_an_environment_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    _pretend(monkeypatch, error="acme:Mine: SyntaxError")
-    with pytest.raises(EnvironmentProblem, match="SyntaxError"):
-        resolve([], "mine")
-
-
-def test_values_are_shown_as_they_are_written() -> None:
-    assert [show(v) for v in (None, True, False, 1, 0, 1e-8, "qv")] == [
-        "none",
-        "true",
-        "false",
-        "1",
-        "0",
-        "1e-08",
-        "qv",
-    ]
+def test_bare_keys_are_those_of_an_experiment() -> None:
+    config = registry.load_config("experiments", "parsimony")
+    assert build_bare(["width=40", "lr=1"], config, "parsimony") == {"width": 40, "lr": 1.0}
+    for settings, said in (
+        (["wdth=4"], "unknown option 'wdth'"),
+        (["lr=1", "lr=2"], "given twice"),
+        (["lr"], "key=value"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            build_bare(settings, config, "parsimony")

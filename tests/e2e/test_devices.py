@@ -225,9 +225,9 @@ def test_the_worker_opens_what_the_plan_opened(
     seen: list[tuple[Any, ...]] = []
     real = fitting.fit
 
-    def fit(spec: Any, task: Any, corpus: Any, backbone: Any, **options: Any) -> Any:
-        seen.append((spec, task.spec, corpus.hash, corpus.source, backbone))
-        return real(spec.with_(devices=1), task, corpus, backbone, **options)
+    def fit(spec: Any, task: Any, dataset: Any, backbone: Any, **options: Any) -> Any:
+        seen.append((spec, task.spec, dataset.hash, dataset.source, backbone))
+        return real(spec.with_(devices=1), task, dataset, backbone, **options)
 
     monkeypatch.setattr(fitting, "fit", fit)
     (tmp_path / "minilm").symlink_to(tiny_bert)  # a folder with the name of a registered backbone

@@ -145,9 +145,9 @@ def test_a_process_of_its_own_opens_the_same_files(
     seen: list[Any] = []
     monkeypatch.setattr(fitting, "fit", lambda *given, **more: seen.append(given))
     worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
-    [(spec, task, corpus, backbone)] = seen
+    [(spec, task, dataset, backbone)] = seen
     assert (spec, task.spec, backbone) == (cell.spec, cell.task.spec, cell.backbone)
-    assert (corpus.hash, corpus.reading) == (cell.corpus.hash, cell.corpus.reading)
+    assert (dataset.hash, dataset.reading) == (cell.dataset.hash, cell.dataset.reading)
     (tmp_path / "mine.csv").write_text("text,label\n" + "a,x\nb,y\n" * 20)
     with pytest.raises(BenchError, match="the data changed"):
         worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)

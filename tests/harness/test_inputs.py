@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.config import source
+from bench.config.overrides import Overrides
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.harness import planner
@@ -20,24 +20,19 @@ TASK = '''
 """Toys."""
 from dataclasses import dataclass
 
-from bench.config.sections import TaskConfig, in_range
-from bench.records.data import Corpus, DataRequest, Example
+from bench.config.options import option
+from bench.config.sections import TaskConfig
+from bench.records.data import Dataset, DataRequest, Example
 from bench.api.task import TaskSpec
 from tasks.text.task import TextTask
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ToyConfig(TaskConfig):
     """Options."""
 
-    noise: float = 0.0
-    """Of training: the examples do not show it."""
-    size: int = 8
-    """Of the corpus: the examples show it."""
-
-    def __post_init__(self) -> None:
-        TaskConfig.__post_init__(self)
-        in_range("task.noise", self.noise, 0, 1)
+    noise: float = option(0.0, "Of training: the examples do not show it.", at_least=0, at_most=1)
+    size: int = option(8, "Of the data: the examples show it.")
 
 
 class Toy(TextTask):
@@ -48,11 +43,11 @@ class Toy(TextTask):
     def __init__(self, cell: str) -> None:
         self.spec = TaskSpec(name="toy", version=1, modality="text", num_classes=2, metrics=("f1",), primary=("f1",))
 
-    def open(self, request: DataRequest) -> Corpus:
-        size = request.options["size"]
+    def open(self, request: DataRequest) -> Dataset:
+        size = request.config.size
         rows = [Example(f"text {i}", None, i % 2) for i in range(size)]
         dev = {"dev": rows[:2]}
-        return Corpus(train=rows, evaluation=dev, source="embedded", revision="1", reading={"size": size})
+        return Dataset(train=rows, evaluation=dev, source="embedded", revision="1", reading={"size": size})
 '''
 
 
@@ -61,20 +56,19 @@ def planned(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """`planned("task.noise=0.5", tasks=("toy",))` is the plan of a linear head on these tasks."""
     (tmp_path / "acme_toys.py").write_text(TASK)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(registry.BUILTIN["tasks"], "toy", "acme_toys:Toy")
+    monkeypatch.setitem(registry.BUILTIN["tasks"], "toy", registry.Entry("acme_toys:Toy"))
     registry.entries.cache_clear()
-    source.load.cache_clear()
 
     def make(*settings: str, tasks: tuple[str, ...] = ("toy",), **more: Any) -> planner.Plan:
         data, backbones = DataRequest(data="embedded"), (str(tiny_bert),)
-        return planner.make(
-            Request(methods=("linear",), tasks=tasks, settings=settings, data=data, backbones=backbones, **more)
+        overrides = Overrides.parse(settings)
+        return planner.make_plan(
+            Request(methods=("linear",), tasks=tasks, overrides=overrides, data=data, backbones=backbones, **more)
         )
 
     yield make
     monkeypatch.undo()
     registry.entries.cache_clear()
-    source.load.cache_clear()
     sys.modules.pop("acme_toys", None)
 
 
@@ -82,26 +76,26 @@ Planned = Callable[..., planner.Plan]
 
 
 def test_options_reach_the_task_that_knows_them_and_no_other(planned: Planned) -> None:
-    glue, toy = planned("task.noise=0.5", "task.size=10", "task.max_length=32", tasks=("glue/cola", "toy")).cells
+    glue, toy = planned("task.noise=0.5", "task.size=10", "task.max_length=32", tasks=("glue/cola", "toy")).runs
     assert (glue.spec.task, toy.spec.task) == ("glue/cola", "toy")
-    assert glue.spec.task_options == {"max_length": 32}
-    assert toy.spec.task_options == {"max_length": 32, "noise": 0.5}, "size is in the examples"
-    assert len(toy.corpus.train) == 10
-    assert "noise" not in glue.opened.request.options
+    assert glue.spec.to_json()["options"]["task"] == {"max_length": 32}
+    assert toy.spec.to_json()["options"]["task"] == {"max_length": 32, "noise": 0.5}, "size is in the examples"
+    assert len(toy.dataset.train) == 10
+    assert not hasattr(glue.loaded.request.config, "noise")
 
 
 def test_what_changes_the_run_changes_its_id(planned: Planned) -> None:
     settings = ((), ("task.noise=0.0",), ("task.noise=0.5",), ("task.size=10",))
-    ids = [planned(*given).cells[0].run_id for given in settings]
+    ids = [planned(*given).runs[0].run_id for given in settings]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
 
 
 def test_a_trial_has_the_options_of_the_task_that_decides(planned: Planned) -> None:
-    [cell] = planned("task.noise=0.5", tasks=("glue/cola",), select=True, select_on="toy").cells
-    assert cell.spec.task_options == {"max_length": 128}
+    [cell] = planned("task.noise=0.5", tasks=("glue/cola",), select=True, select_on="toy").runs
+    assert cell.spec.to_json()["options"]["task"] == {"max_length": 128}
     assert [trial.spec.task for trial in cell.trials] == ["toy"] * 3
-    assert all(trial.spec.task_options == {"max_length": 128, "noise": 0.5} for trial in cell.trials)
+    assert all(trial.spec.to_json()["options"]["task"] == {"max_length": 128, "noise": 0.5} for trial in cell.trials)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +116,7 @@ def test_options_that_do_not_fit(
     assert said in str(caught.value)
 
 
-def test_a_task_without_cells_has_none() -> None:
+def test_a_task_of_its_own_has_no_members() -> None:
     with pytest.raises(UsageError, match="unknown task 'digits/eights'") as caught:
-        planner.make(Request(methods=("linear",), tasks=("digits/eights",)))
+        planner.make_plan(Request(methods=("linear",), tasks=("digits/eights",)))
     assert caught.value.todo == "Did you mean 'digits'?"

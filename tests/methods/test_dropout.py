@@ -23,7 +23,7 @@ TASK = "synthetic/regression"
 def small(make_lab: Callable[..., Any]) -> Any:
     """Whitened regression of 8 numbers from 16 on a deep linear network of two matrices."""
     task: Any = Synthetic("regression")
-    task.corpus = task.open(DataRequest(options=asdict(SyntheticConfig(size=16, outputs=8, samples=64))))
+    task.dataset = task.open(DataRequest(options=asdict(SyntheticConfig(size=16, outputs=8, samples=64))))
     return make_lab(backbone=open_backbone("dln", {"depth": 2}), tasks={TASK: task})
 
 

@@ -32,7 +32,7 @@ def factors(make_lab: Callable[..., Any]) -> Callable[..., Any]:
 
     def lab(*, start: float = 1.0, **options: Any) -> Any:
         task: Any = Synthetic("factorization")
-        task.corpus = task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
+        task.dataset = task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
         backbone = open_backbone("dln", {"depth": 2, "width": K, "init": "gaussian", "init_scale": start})
         return make_lab(backbone=backbone, tasks={task.spec.name: task})
 

@@ -16,7 +16,7 @@ from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
 from bench.config.help import describe
 from bench.core import registry
-from bench.records.data import Arrays, Corpus, DataRequest
+from bench.records.data import Arrays, DataRequest, Dataset
 from bench.training.trainer import FILE
 from tasks.images.base import ImageTask
 
@@ -57,12 +57,12 @@ class Toy(ImageTask):
                 pixels[i, :, 8 * label : 8 * label + 8] += 100
             parts.append(Arrays(pixels, labels))
         reading = {"mean": [0.4], "std": [0.2], "classes": ["left", "right"]}
-        self.corpus = Corpus(
+        self.dataset = Dataset(
             train=parts[0], evaluation={"test": parts[1]}, source="embedded", revision="1", reading=reading
         )
 
-    def open(self, request: DataRequest) -> Corpus:
-        return self.corpus
+    def open(self, request: DataRequest) -> Dataset:
+        return self.dataset
 
 
 @pytest.fixture(scope="module")

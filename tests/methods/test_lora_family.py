@@ -114,7 +114,7 @@ def test_forward_and_one_step_equal_pefts(lab: Any, variant: str, target: str) -
     run, theirs = lab.run(spec), reference(lab, variant, target)
     theirs.copy_from(run.start)
     optimizer = loraplus(theirs) if variant == "loraplus" else None
-    batches = batches_of(run, lab.tasks[spec.task].corpus.train, 1)
+    batches = batches_of(run, lab.tasks[spec.task].dataset.train, 1)
     losses = theirs.train(batches, rates=[LR], eps=EPS, optimizer=optimizer)
     assert run.losses == pytest.approx(losses, rel=0, abs=1e-6)
     copy = {n: p.detach().clone() for n, p in run.method.named_parameters() if p.requires_grad}

@@ -43,9 +43,9 @@ def test_twenty_steps_equal_pefts(lab: Any, precision: str, dtype: torch.dtype, 
     run = lab.run(spec)
     reference = Reference(lab.backbone.path, peft_config(rank, alpha), dtype)
     reference.copy_from(run.start)
-    batches = batches_of(run, lab.tasks[spec.task].corpus.train, STEPS)
+    batches = batches_of(run, lab.tasks[spec.task].dataset.train, STEPS)
     losses = reference.train(batches, rates=[LR] * STEPS, eps=EPS, decay=DECAY, clip=0.0)
-    dev = lab.tasks[spec.task].corpus.evaluation["dev"]
+    dev = lab.tasks[spec.task].dataset.evaluation["dev"]
     with torch.no_grad():
         guess = reference.logits(dev).argmax(-1).tolist()
     truth = [row.label for row in dev]
@@ -61,7 +61,7 @@ def test_warm_up_decay_and_clipping_are_those_of_a_bare_loop(lab: Any) -> None:
     run = lab.run(lab.spec("lora", head={"pooling": "mean"}, optim=optim, lr=LR, precision="64-true"))
     reference = Reference(lab.backbone.path, peft_config(8, 16.0), torch.float64)
     reference.copy_from(run.start)
-    batches = batches_of(run, lab.tasks["toy/classes"].corpus.train, STEPS)
+    batches = batches_of(run, lab.tasks["toy/classes"].dataset.train, STEPS)
     rates = [LR * min((s + 1) / warm, (STEPS - s) / (STEPS - warm)) for s in range(STEPS)]
     losses = reference.train(batches, rates=rates, eps=1e-8, decay=0.0, clip=clip)
     assert_same(run, reference, losses, merged=1e-6)
@@ -136,13 +136,13 @@ def test_dropout_acts_on_the_updates_input_in_training_only(lab: Any) -> None:
 def test_minilm_equals_peft(make_lab: Callable[..., Any]) -> None:
     steps = 3
     cola = GLUE("cola")
-    corpus = cola.open(DataRequest(data="embedded"))
-    cola.corpus = replace(corpus, evaluation={"dev": corpus.evaluation["dev"][:8]})  # type: ignore[attr-defined]
+    dataset = cola.open(DataRequest(data="embedded"))
+    cola.dataset = replace(dataset, evaluation={"dev": dataset.evaluation["dev"][:8]})  # type: ignore[attr-defined]
     backbone = open_backbone("minilm", {})
     lab = make_lab(backbone=backbone, tasks={"glue/cola": cola})
     run = lab.run(lab.spec("lora", task="glue/cola", optim=PLAIN, lr=LR, max_steps=steps, batch_size=8))
     reference = Reference(backbone.path, peft_config(8, 16.0), torch.float32)
     reference.copy_from(run.start)
-    batches = batches_of(run, corpus.train, steps)
+    batches = batches_of(run, dataset.train, steps)
     losses = reference.train(batches, rates=[LR] * steps, eps=EPS, decay=DECAY, clip=0.0)
     assert_same(run, reference, losses, merged=1e-6)

@@ -57,7 +57,7 @@ def test_uniformity_refuses_a_batch_in_pieces(images: Any) -> None:
 def test_labels_change_nothing_but_the_head(images: Any, trained: Any, make_lab: Callable[..., Any]) -> None:
     """Through the whole of training: the common norm at which gradients are clipped holds none of the head's."""
     tasks = mae_lab.tasks()
-    rows = tasks["toy/stripes"].corpus.train
+    rows = tasks["toy/stripes"].dataset.train
     rows.targets[:] = (rows.targets + 1) % 3
     other = make_lab(backbone=images.backbone, tasks=tasks)
     run = other.run(spec(other))

@@ -345,7 +345,7 @@ def test_a_target_that_names_nothing_is_refused(lab: Any, options: dict[str, Any
 
 def test_a_regression_head_starts_at_the_mean_label(lab: Any) -> None:
     data, method = lab.build(lab.spec("linear", task="toy/scores"))
-    labels = [row.label for row in lab.tasks["toy/scores"].corpus.train]
+    labels = [row.label for row in lab.tasks["toy/scores"].dataset.train]
     assert method.head.bias.item() == pytest.approx(sum(labels) / len(labels), rel=1e-6)
     batch = everything(data)
     with torch.no_grad():

@@ -182,7 +182,7 @@ def test_the_trained_network_is_kept_as_a_backbone(lab: Any) -> None:
 def test_texts_without_labels(lab: Any, make_lab: Any) -> None:
     toy = lab.tasks["toy/classes"]
     texts = replace(toy.spec, name="toy/texts", num_classes=0, metrics=(), primary=(), labelled=False)
-    bare = make_lab(backbone=lab.backbone, tasks={texts.name: type(toy)(texts, toy.corpus)})
+    bare = make_lab(backbone=lab.backbone, tasks={texts.name: type(toy)(texts, toy.dataset)})
     run = bare.run(bare.spec("mlm", task=texts.name, max_steps=4))
     assert set(run.result["metrics"]["all"]["dev"]) == {"mlm_loss", "perplexity", "mlm_accuracy"}
     assert run.result["params"]["head"] == 0

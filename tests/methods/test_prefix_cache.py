@@ -97,7 +97,9 @@ def test_rows_are_what_the_plain_blocks_give_each_example_alone(deep: Any, monke
         alone = run.data.collate(run.data.train, np.array([index]))
         with torch.no_grad():
             assert torch.allclose(row, plain(model, alone["inputs"], {})[0], rtol=0, atol=1e-12)
-    numbers = sum(len(run.data.tokenizer(text)["input_ids"]) for text, *_ in deep.tasks["toy/classes"].corpus.train) * D
+    numbers = (
+        sum(len(run.data.tokenizer(text)["input_ids"]) for text, *_ in deep.tasks["toy/classes"].dataset.train) * D
+    )
     assert run.result["cost"]["cache_bytes"] == 8 * numbers
 
 

@@ -1,15 +1,18 @@
-"""Who may import whom, read from the sources: `bench` by name only, plug-ins the interfaces only, no torch at start."""
+"""Who imports whom, read from the sources: packages in one order without exceptions, no cycle, no torch at start."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, get_args
+from types import ModuleType
+from typing import get_args
 
 import pytest
 
@@ -18,105 +21,100 @@ from bench.core import registry
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "transformers", "timm", "wandb"}
 HEAVY |= {"captum", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "plotly", "peft"}
-PROJECT = {"bench", "methods", "tasks", "leaderboard"}
-
-INTERFACES = {
-    "methods": "methods bench.api.method bench.config.sections bench.core.random bench.core.errors bench.api.peft bench.api.running_statistics bench.spectra "
-    "bench.api.task bench.config.peft_options bench.backbones",
-    "tasks": "tasks bench.api.task bench.records.data bench.core.errors bench.config.sections bench.records.spec bench.api.metrics bench.backbones "
-    "bench.api.batching bench.core.random bench.core.hub",
-    "leaderboard": "leaderboard bench.records.record bench.records.spec bench.core.errors bench.figures",
-}
-"""What of the project each package may import: a name stands for the module and all below it."""
-
-LIGHT_BENCH = ["__init__", "cli", "config", "data", "describe", "errors", "exchange", "guard", "hub", "opening", "plan"]
-LIGHT_BENCH += ["plan_words", "record", "registry", "settings", "spec", "task", "tracking/__init__", "tuners"]
-"""Modules (or packages) of `bench` that the command line imports before it knows that something will be trained."""
+LIGHT = [
+    *("bench/__init__.py", "bench/__main__.py", "bench/runs.py"),
+    *("bench/core/*.py", "bench/config/*.py", "bench/records/*.py", "bench/cli/*.py", "bench/env/*.py"),
+    *("bench/api/backbone.py", "bench/api/task.py", "bench/api/batching.py", "bench/api/peft.py"),
+    *(f"bench/harness/{name}.py" for name in ("request", "task_names", "inputs", "planner", "plan_text")),
+    *("bench/tracking/__init__.py", "methods/*/config.py", "methods/common/config.py"),
+]
+"""What the command line imports before it knows that something will be trained."""
 
 
-class Import(NamedTuple):
-    """One import statement's module; `from a import b` gives `a.b`, since b may be a module."""
-
-    module: str
-    line: int
-    at_start: bool
-    """It runs when the file is imported, not first when a function is called."""
-
-
-def walk(node: ast.AST, package: str, *, at_start: bool = True) -> Iterator[Import]:
-    """Imports below `node`; those under TYPE_CHECKING never run and are left out."""
-    children = ast.iter_child_nodes(node)
-    match node:
-        case ast.Import():
-            yield from (Import(alias.name, node.lineno, at_start) for alias in node.names)
-        case ast.ImportFrom():
-            parts = package.split(".")
-            above = parts[: len(parts) + 1 - node.level] if node.level else []
-            base = ".".join([*above, *filter(None, [node.module])])
-            yield from (Import(f"{base}.{alias.name}", node.lineno, at_start) for alias in node.names)
-        case ast.If() if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
-            children = iter(node.orelse)
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
-            at_start = False
-    for child in children:
-        yield from walk(child, package, at_start=at_start)
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
-def imports(path: Path) -> list[Import]:
-    package = ".".join(path.relative_to(ROOT).parent.parts)
-    return list(walk(ast.parse(path.read_text(encoding="utf-8")), package))
+packages = _module(ROOT / "docs" / "packages.py")
+ARROWS: set[tuple[str, str]] = packages.arrows()
 
 
-def sources(*patterns: str) -> list[Path]:
-    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+def test_a_package_imports_only_what_stands_below_it() -> None:
+    place = {name: number for number, name in enumerate(packages.ORDER)}
+    assert not [arrow for arrow in ARROWS if place[arrow[0]] <= place[arrow[1]]]
 
 
-def within(module: str, names: set[str]) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in names)
+def test_every_module_is_in_a_package() -> None:
+    files = [file for top in ("bench", "methods", "tasks", "leaderboard") for file in (ROOT / top).rglob("*.py")]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
+    assert {name for name in names if packages.package_of(name) is None} == {"bench.__init__", "bench.__main__"}
 
 
-def relative(paths: list[Path]) -> list[str]:
-    return [path.relative_to(ROOT).as_posix() for path in paths]
+def test_the_picture_has_just_the_arrows_of_the_code() -> None:
+    drawn = set(re.findall(r'<path id="([\w.]+)-&gt;([\w.]+)"', packages.PICTURE.read_text(encoding="utf-8")))
+    assert drawn == ARROWS, "run `python docs/packages.py`"
+    assert "figures/packages.svg" in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
-LIGHT = sources("leaderboard/**/*.py", "tasks/[!_]*.py", "tasks/__init__.py")
-LIGHT += sources(*(f"bench/{name}{rest}" for name in LIGHT_BENCH for rest in (".py", "/**/*.py")))
+def test_bench_loads_methods_and_tasks_by_name_alone() -> None:
+    assert not [arrow for arrow in ARROWS if arrow[0].startswith("bench") and arrow[1] in ("methods", "tasks")]
 
 
-@pytest.mark.parametrize("name", LIGHT_BENCH)
-def test_light_modules_are_there(name: str) -> None:
-    assert {f"bench/{name}.py", f"bench/{name}/__init__.py"} & set(relative(LIGHT)), "renamed? then rename it here"
+def test_no_modules_import_each_other() -> None:
+    """No cycle between modules either, imports inside functions included."""
+    files = {}
+    for top in ("bench", "methods", "tasks", "leaderboard"):
+        for file in (ROOT / top).rglob("*.py"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph: dict[str, set[str]] = defaultdict(set)
+    names = {file: name for name, file in files.items()}
+    for one in packages.imports():
+        target = one.module if one.module in files else one.module.rpartition(".")[0]
+        if target in files and target not in ("bench", names[one.file]):
+            graph[names[one.file]].add(target)
+    assert _cycles(graph) == []
 
 
-@pytest.mark.parametrize("file", relative(sources("bench/**/*.py")))
-def test_bench_names_plug_ins_and_never_imports_them(file: str) -> None:
-    wrong = [f"{file}:{i.line} {i.module}" for i in imports(ROOT / file) if within(i.module, {"methods", "tasks"})]
-    assert not wrong, "bench loads methods and tasks through bench.core.registry alone"
+def _cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Every set of modules that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [*graph.get(start, ())]
+        while todo:
+            if (name := todo.pop()) not in seen:
+                seen.add(name)
+                todo += graph.get(name, ())
+        return seen
+
+    reach = {name: reached(name) for name in [*graph]}
+    looped = [name for name in reach if name in reach[name]]
+    found = {tuple(sorted({name} | {o for o in reach[name] if name in reach.get(o, ())})) for name in looped}
+    return [list(cycle) for cycle in sorted(found)]
 
 
-@pytest.mark.parametrize("file", relative(sources(*(f"{package}/**/*.py" for package in INTERFACES))))
-def test_plug_ins_and_tables_import_interfaces_only(file: str) -> None:
-    allowed = set(INTERFACES[file.split("/")[0]].split())
-    inside = [i for i in imports(ROOT / file) if within(i.module, PROJECT)]
-    wrong = [f"{file}:{i.line} {i.module}" for i in inside if not within(i.module, allowed)]
-    assert not wrong, f"allowed are {sorted(allowed)}"
+def test_a_cycle_is_seen() -> None:
+    assert _cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
 
 
-@pytest.mark.parametrize("file", relative(sources("leaderboard/**/*.py")))
-def test_leaderboard_knows_nothing_of_torch(file: str) -> None:
-    drawing = {"plotly", "numpy"}  # for intervals and the page, when they are made
-    heavy = HEAVY | {"numpy"}
-    assert not [f"{file}:{i.line} {i.module}" for i in imports(ROOT / file) if within(i.module, heavy - drawing)]
-    assert not [f"{file}:{i.line} {i.module}" for i in imports(ROOT / file) if i.at_start and within(i.module, heavy)]
+def light_files() -> list[Path]:
+    return sorted({file for pattern in LIGHT for file in ROOT.glob(pattern)})
 
 
-@pytest.mark.parametrize("file", relative(LIGHT))
-def test_light_modules_import_nothing_heavy_at_start(file: str) -> None:
-    assert not [f"{file}:{i.line} {i.module}" for i in imports(ROOT / file) if i.at_start and within(i.module, HEAVY)]
+@pytest.mark.parametrize("pattern", LIGHT)
+def test_light_modules_are_there(pattern: str) -> None:
+    assert [*ROOT.glob(pattern)], "renamed? then rename it here"
 
 
 def test_light_modules_bring_nothing_heavy_along() -> None:
-    modules = [file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in relative(LIGHT)]
+    """One process for each, since what one brings would hide what the next one does."""
+    modules = [".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for f in light_files()]
+    modules.remove("bench.__main__")
     code = (
         "import importlib, json, sys\n"
         "seen, heavy = {}, set(json.loads(sys.argv[2]))\n"
@@ -131,49 +129,49 @@ def test_light_modules_bring_nothing_heavy_along() -> None:
     assert json.loads(out.stdout) == {}, "package that came along: the light module that brought it"
 
 
-FORMS = {
-    "import torch.nn as nn": [("torch.nn", True)],
-    "try:\n    from torch import nn\nexcept ImportError:\n    pass": [("torch.nn", True)],
-    "class A:\n    import torch": [("torch", True)],
-    "def f():\n    import torch": [("torch", False)],
-    "if TYPE_CHECKING:\n    import torch\nelse:\n    import wandb": [("wandb", True)],
-    "from bench import runner": [("bench.harness.runner", True)],
-    "from . import runner": [("bench.spectra.runner", True)],
-    "from ..plan import Plan": [("bench.harness.planner.Plan", True)],
-}
+def test_registered_tasks_backbones_and_experiments_bring_nothing_heavy_along() -> None:
+    """`bench list` imports their classes; of a method it imports the Config."""
+    code = (
+        "import json, sys\nfrom bench.core import registry\n"
+        "for kind in ('tasks', 'backbones', 'experiments', 'methods'):\n"
+        "    for name in registry.BUILTIN[kind]: registry.load_config(kind, name)\n"
+        "print(json.dumps(sorted(set(json.loads(sys.argv[1])) & set(sys.modules))))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(sorted(HEAVY))]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(out.stdout) == []
 
 
-@pytest.mark.parametrize("text", FORMS)
-def test_reader_sees_every_form_of_import(text: str) -> None:
-    found = walk(ast.parse(text), "bench.spectra")
-    assert [(i.module, i.at_start) for i in found] == FORMS[text]
+def test_the_leaderboard_knows_nothing_of_torch() -> None:
+    drawing = {"plotly", "numpy"}  # for intervals and the page, when they are made
+    wrong: list[str] = []
+    for file in (ROOT / "leaderboard").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            roots = {name.partition(".")[0] for name in names}
+            at_start = isinstance(node, ast.Import | ast.ImportFrom) and node.col_offset == 0
+            if roots & (HEAVY - drawing) or (at_start and roots & drawing):
+                wrong.append(f"{file.relative_to(ROOT)}: {roots}")
+    assert not wrong
 
 
-NAMES = [(kind, name) for kind in get_args(registry.Kind) for name in registry.entries(kind)]
+NAMES = [(kind, name) for kind in get_args(registry.Kind) for name in registry.BUILTIN[kind]]
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMES)
-def test_registered_module_and_class_exist(kind: registry.Kind, name: str) -> None:
-    module, colon, attribute = registry.where(kind, name).partition(":")
-    found = importlib.util.find_spec(module)
-    assert colon, f"{registry.where(kind, name)} is not module:Class"
-    assert found is not None, f"no module {module}"
-    assert found.origin is not None, f"{module} is a folder without __init__.py"
-    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
-    assert attribute in {node.name for node in body if isinstance(node, ast.ClassDef)}
+def test_registered_classes_exist(kind: registry.Kind, name: str) -> None:
+    entry = registry.find(kind, name)
+    assert isinstance(registry.import_target(entry.target), type)
+    assert not entry.config or registry.import_target(entry.target).Config is registry.import_target(entry.config)
 
 
-@pytest.mark.parametrize("kind", ["methods", "tasks"])
-def test_every_public_file_is_registered(kind: registry.Kind) -> None:
-    named = {**registry.BUILTIN[kind], **registry.PREFIXES.get(kind, {})}
-    registered = {value.partition(":")[0] for value in named.values()}
-    bases = {"tasks.text.task", "tasks.images.base"}  # what packages of others build on
-    assert {f"{kind}.{path.stem}" for path in sources(f"{kind}/[!_]*.py")} - bases == registered
-
-
-def test_methods_are_registered_under_their_file_names() -> None:
-    values = registry.BUILTIN["methods"].items()
-    assert not [name for name, value in values if not value.startswith(f"methods.{name}:")]
+def test_every_method_is_a_package_with_a_config() -> None:
+    for name, entry in registry.BUILTIN["methods"].items():
+        assert entry.target.startswith(f"methods.{name}.method:")
+        assert entry.config.startswith(f"methods.{name}.config:")
+    folders = {file.parent.name for file in (ROOT / "methods").glob("*/method.py")}
+    assert folders == {*registry.BUILTIN["methods"], "peft_tuner"}
 
 
 @pytest.fixture
@@ -194,4 +192,4 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 @pytest.mark.usefixtures("third_party")
 def test_installed_package_adds_a_method_and_takes_none_away() -> None:
     assert registry.load("methods", "mine").__name__ == "Mine"
-    assert registry.where("methods", "lora") == registry.BUILTIN["methods"]["lora"]
+    assert registry.find("methods", "lora") == registry.BUILTIN["methods"]["lora"]

@@ -31,21 +31,26 @@ METHOD = '''
 """NormTuning: only normalisation layers train."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
 from bench.api.method import Batch, Method
+from bench.config.options import option
+from bench.config.sections import MethodConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormTuningConfig(MethodConfig):
+    """One option."""
+
+    shift: bool = option(True, "Whether the shift trains too.")
 
 
 class NormTuning(Method):
     """Scale and shift of every LayerNorm (arXiv 2312.11420). Parameters: Σ over LayerNorms 2·d, plus head."""
 
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """One option."""
-
-        shift: bool = True
-        """Whether the shift trains too."""
+    Config: ClassVar = NormTuningConfig
 
     def adapt(self, batch: Batch) -> None:
         """Freeze all but the norms."""
@@ -61,7 +66,7 @@ TASK = '''
 
 import random
 
-from bench.records.data import Corpus, DataRequest, Example
+from bench.records.data import Dataset, DataRequest, Example
 from bench.api.task import TaskSpec
 from tasks.text.task import TextTask
 
@@ -74,12 +79,12 @@ class Vowels(TextTask):
             name="vowels", version=1, modality="text", num_classes=2, metrics=("accuracy",), primary=("accuracy",)
         )
 
-    def open(self, request: DataRequest) -> Corpus:
+    def open(self, request: DataRequest) -> Dataset:
         """Nothing to read."""
         draw = random.Random(0)
         words = ["".join(draw.choices("aeioubcdfg", k=6)) for _ in range(80)]
         rows = [Example(w, None, int(sum(c in "aeiou" for c in w) > 3)) for w in words]
-        return Corpus(train=rows[:60], evaluation={"dev": rows[60:]}, source="embedded", revision="1")
+        return Dataset(train=rows[:60], evaluation={"dev": rows[60:]}, source="embedded", revision="1")
 '''
 
 Bench = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -123,7 +123,7 @@ def test_it_changes_nothing_and_sees_everything(lab: Any, name: str) -> None:
 def first_gradients(lab: Any, spec: Any) -> tuple[Any, dict[str, Tensor], list[Tensor]]:
     """Network, gradients and the first block's outputs of the first global batch, by plain torch."""
     task = lab.tasks[spec.task]
-    data, method, _ = build(spec, task, task.corpus, lab.backbone)
+    data, method, _ = build(spec, task, task.dataset, lab.backbone)
     batch, kept = data.first_batch(), []
     handle = method.backbone.model.encoder.layer[0].register_forward_hook(
         lambda module, args, out: kept.append((out[0] if isinstance(out, tuple) else out).detach())

@@ -21,7 +21,7 @@ from bench.api.task import TaskSpec
 from bench.backbones.text_encoders import from_folder
 from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
 from bench.core import registry
-from bench.records.data import Corpus, DataRequest, Example
+from bench.records.data import DataRequest, Dataset, Example
 from bench.records.spec import RunOptions, RunSpec
 from tasks.text.task import TextTask
 
@@ -63,23 +63,23 @@ def examples(n: int, *, seed: int, scores: bool) -> list[Example]:
 class Toy(TextTask):
     """A task that is already in memory."""
 
-    def __init__(self, spec: TaskSpec, corpus: Corpus) -> None:
-        self.spec, self.corpus = spec, corpus
+    def __init__(self, spec: TaskSpec, dataset: Dataset) -> None:
+        self.spec, self.dataset = spec, dataset
 
-    def open(self, request: DataRequest) -> Corpus:
-        return self.corpus
+    def open(self, request: DataRequest) -> Dataset:
+        return self.dataset
 
 
 def toy(spec: TaskSpec, *, train: int = 34, dev: int = 48) -> Toy:
     """34 training examples: with batches of 16 the last batch of an epoch holds 2."""
     scores = spec.num_classes == 0
-    corpus = Corpus(
+    dataset = Dataset(
         train=examples(train, seed=1, scores=scores),
         evaluation={"dev": examples(dev, seed=2, scores=scores)},
         source="embedded",
         revision="test",
     )
-    return Toy(spec, corpus)
+    return Toy(spec, dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class Lab:
     def build(self, spec: RunSpec) -> tuple[Any, Method]:
         """DataModule and adapted method, untrained."""
         task = self.tasks[spec.task]
-        return training.build(spec, task, task.corpus, self._backbone(spec))[:2]
+        return training.build(spec, task, task.dataset, self._backbone(spec))[:2]
 
     def _backbone(self, spec: RunSpec) -> Backbone:
         """The backbone with the specification's options."""
@@ -150,7 +150,7 @@ class Lab:
             result = training.fit(
                 spec,
                 task,
-                task.corpus,
+                task.dataset,
                 self._backbone(spec),
                 directory=directory,
                 tell=lambda step, loss: (losses.append(loss), tell(step)),

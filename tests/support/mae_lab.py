@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.api.backbone import Backbone
 from bench.api.task import Task, TaskSpec
 from bench.config.sections import HeadConfig
-from bench.records.data import Arrays, Corpus, DataRequest
+from bench.records.data import Arrays, DataRequest, Dataset
 from bench.records.spec import RunSpec
 from tasks.io.arrays import ArrayDataModule
 
@@ -123,7 +123,7 @@ class Pictures(Task):
 
     def __init__(self, spec: TaskSpec, *, train: int = 34, dev: int = 48) -> None:
         self.spec = spec
-        self.corpus = Corpus(
+        self.dataset = Dataset(
             train=self._rows(train, 1), evaluation={"dev": self._rows(dev, 2)}, source="embedded", revision="test"
         )
 
@@ -132,14 +132,14 @@ class Pictures(Task):
         targets = kinds.astype(np.int64) if self.spec.num_classes else kinds.astype(np.float32) + 1
         return Arrays(inputs=images[..., : self.spec.shape[0]], targets=targets)
 
-    def open(self, request: DataRequest) -> Corpus:
-        return self.corpus
+    def open(self, request: DataRequest) -> Dataset:
+        return self.dataset
 
-    def datamodule(self, corpus: Corpus, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
         def prepare(images: np.ndarray, index: np.ndarray, step: int) -> Tensor:
             return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)) / 60 - 128 / 60
 
-        return ArrayDataModule(self.spec, corpus, spec, prepare)
+        return ArrayDataModule(self.spec, dataset, spec, prepare)
 
 
 def tasks() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import DataProblem
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.table.task import Table
 
 NASTY = (
@@ -43,14 +43,14 @@ def write(file: Path, data: Sequence[Sequence[Any]], header: Sequence[str] = ("t
     return file
 
 
-def opened(file: Path, *, on_bad: Any = "error", **options: Any) -> tuple[Table, Corpus]:
+def opened(file: Path, *, on_bad: Any = "error", **options: Any) -> tuple[Table, Dataset]:
     task = Table(str(file))
     return task, task.open(DataRequest(options=options, on_bad=on_bad))
 
 
-def everything(corpus: Corpus) -> list[Any]:
+def everything(dataset: Dataset) -> list[Any]:
     """All examples, whichever part they are in."""
-    return [*corpus.train, *corpus.evaluation["validation"]]
+    return [*dataset.train, *dataset.evaluation["validation"]]
 
 
 def refused(file: Path, *, on_bad: Any = "error", **options: Any) -> DataProblem:

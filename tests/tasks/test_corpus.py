@@ -11,7 +11,7 @@ import pytest
 
 import tasks.corpus.read
 from bench.core.errors import BenchError, DataProblem, UsageError
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.corpus.passages import held_out, key_of
 from tasks.corpus.read import find, read
 from tasks.corpus.task import CorpusConfig, TextCorpus
@@ -32,7 +32,7 @@ def many(folder: Path, n: int = 200, name: str = "a.txt") -> Path:
     return written(folder, name, "\n\n".join(f"passage {i} of the text\nand more" for i in range(n)))
 
 
-def opened(path: Path, *, on_bad: Any = "error", **options: Any) -> Corpus:
+def opened(path: Path, *, on_bad: Any = "error", **options: Any) -> Dataset:
     return TextCorpus(str(path)).open(DataRequest(options=options, on_bad=on_bad))
 
 
@@ -82,8 +82,8 @@ def test_long_passages_are_divided_and_nothing_is_lost(
 
 def test_a_share_is_held_out_and_equal_texts_are_on_one_side(tmp_path: Path) -> None:
     file = written(tmp_path, text="\n\n".join(f"passage {i % 150}" for i in range(300)))
-    corpus = opened(file)
-    train, dev = texts(corpus.train), texts(corpus.evaluation["dev"])
+    dataset = opened(file)
+    train, dev = texts(dataset.train), texts(dataset.evaluation["dev"])
     assert len(train) + len(dev) == 300
     assert 0.05 * 300 <= len(dev) <= 0.15 * 300
     assert not set(train) & set(dev)
@@ -110,9 +110,9 @@ def test_texts_that_are_all_alike_cannot_be_divided(tmp_path: Path) -> None:
 
 def test_another_path_is_evaluated_on(tmp_path: Path) -> None:
     train, dev = many(tmp_path / "train"), many(tmp_path / "dev", 7)
-    corpus = opened(train, validation=str(dev.parent))
-    assert (len(corpus.train), len(corpus.evaluation["dev"])) == (200, 7)
-    assert corpus.reading["validation"] == "dev" and corpus.reading["split_seed"] is None
+    dataset = opened(train, validation=str(dev.parent))
+    assert (len(dataset.train), len(dataset.evaluation["dev"])) == (200, 7)
+    assert dataset.reading["validation"] == "dev" and dataset.reading["split_seed"] is None
     same = opened(train, validation=str(train))
     assert any("train itself" in note for note in same.notes)
     with pytest.raises(DataProblem, match="does not exist"):
@@ -121,14 +121,14 @@ def test_another_path_is_evaluated_on(tmp_path: Path) -> None:
 
 def test_what_is_known_of_it(tmp_path: Path) -> None:
     task = TextCorpus(str(many(tmp_path, name="My texts!.txt")))
-    corpus = task.open(DataRequest())
+    dataset = task.open(DataRequest())
     assert task.spec.name == "corpus/My-texts"
     assert (task.spec.labelled, task.spec.num_classes, task.spec.metrics) == (False, 0, ())
-    assert (corpus.source, corpus.revision) == ("file", "My texts!.txt")
-    assert corpus.notes == (
+    assert (dataset.source, dataset.revision) == ("file", "My texts!.txt")
+    assert dataset.notes == (
         "corpus/My-texts: 180 paragraphs to train, 20 to evaluate (share 0.1, split seed 0), no labels",
     )
-    assert str(tmp_path) not in str(corpus.reading), "a path is no part of a record"
+    assert str(tmp_path) not in str(dataset.reading), "a path is no part of a record"
 
 
 def test_equal_content_is_equal_data_and_other_content_other(tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
 
 
 def test_and_left_out_and_counted_on_demand(tmp_path: Path) -> None:
-    corpus = opened(written(tmp_path, text=BAD), on_bad="skip")
-    assert sorted(texts([*corpus.train, *corpus.evaluation["dev"]])) == ["another good", "good one"]
-    assert corpus.reading["texts"][0]["left_out"] == {"a.txt": 2}
-    assert any("2 left out" in note and "line 3" in note for note in corpus.notes)
+    dataset = opened(written(tmp_path, text=BAD), on_bad="skip")
+    assert sorted(texts([*dataset.train, *dataset.evaluation["dev"]])) == ["another good", "good one"]
+    assert dataset.reading["texts"][0]["left_out"] == {"a.txt": 2}
+    assert any("2 left out" in note and "line 3" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_a_folder_that_refuses_to_be_listed_is_named(tmp_path: Path, monkeypatch
 
 def test_a_file_that_changes_under_way_is_noticed(tmp_path: Path) -> None:
     file = many(tmp_path)
-    corpus = opened(file)
+    dataset = opened(file)
     file.write_text(file.read_text().replace("passage", "Passage"))
     with pytest.raises(DataProblem, match="changed"):
-        list(corpus.train)
+        list(dataset.train)
     file.unlink()
     with pytest.raises(DataProblem, match="changed"):
-        corpus.train[0]  # type: ignore[index]
+        dataset.train[0]  # type: ignore[index]
 
 
 def test_directories_the_user_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from corpus_hub import COMMIT, REPOSITORY, served
 
 from bench.core import hub
 from bench.core.errors import DataProblem
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.corpus.task import TextCorpus
 
 ROWS: dict[str, list[str | None]] = {
@@ -63,7 +63,7 @@ def layout(folder: Path, rows: dict[str, list[str | None]] = ROWS) -> Path:
     return folder
 
 
-def opened(name: str | Path, *, on_bad: Any = "error", **options: Any) -> Corpus:
+def opened(name: str | Path, *, on_bad: Any = "error", **options: Any) -> Dataset:
     options = {"config": CONFIG, "validation": "validation", **options}
     return TextCorpus("").open(DataRequest(data="hub", options={"hub": str(name), **options}, on_bad=on_bad))
 
@@ -73,9 +73,9 @@ def texts(rows: Any) -> list[str]:
 
 
 def test_a_local_data_set(tmp_path: Path) -> None:
-    corpus = opened(layout(tmp_path / "mine"))
-    assert (texts(corpus.train), texts(corpus.evaluation["dev"])) == (TRAIN, DEV)
-    assert (corpus.source, corpus.revision) == ("hub", "mine")
+    dataset = opened(layout(tmp_path / "mine"))
+    assert (texts(dataset.train), texts(dataset.evaluation["dev"])) == (TRAIN, DEV)
+    assert (dataset.source, dataset.revision) == ("hub", "mine")
     drawn = opened(tmp_path / "mine", validation="0.2")
     assert sorted([*texts(drawn.train), *texts(drawn.evaluation["dev"])]) == sorted(TRAIN)
     assert len(drawn.evaluation["dev"]) == round(0.2 * len(TRAIN))
@@ -113,10 +113,10 @@ def test_rows_without_text_are_named_or_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataProblem, match=r"row 2: None(?s:.*)on_bad=skip"):
         opened(folder)
     for _ in range(2):  # streamed, and from the cache
-        corpus = opened(folder, on_bad="skip")
-        assert texts(corpus.train) == ["one", "two"]
-        assert corpus.reading["texts"][0]["left_out"] == {"train": 2}
-        assert any("2 left out" in note for note in corpus.notes)
+        dataset = opened(folder, on_bad="skip")
+        assert texts(dataset.train) == ["one", "two"]
+        assert dataset.reading["texts"][0]["left_out"] == {"train": 2}
+        assert any("2 left out" in note for note in dataset.notes)
 
 
 SCRIPT = """
@@ -124,9 +124,9 @@ import json, sys
 from bench.records.data import DataRequest
 from tasks.corpus.task import TextCorpus
 options = json.loads(sys.argv[1])
-corpus = TextCorpus("").open(DataRequest(data="hub", options=options))
-train, dev = ([row.text for row in rows] for rows in (corpus.train, corpus.evaluation["dev"]))
-print(json.dumps([train, dev, corpus.revision, corpus.hash]))
+dataset = TextCorpus("").open(DataRequest(data="hub", options=options))
+train, dev = ([row.text for row in rows] for rows in (dataset.train, dataset.evaluation["dev"]))
+print(json.dumps([train, dev, dataset.revision, dataset.hash]))
 """
 
 

@@ -30,12 +30,12 @@ file, small, model = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(model)
 
 def use(path):
-    corpus = TextCorpus(path).open(DataRequest(options={"max_length": 16, "unit": "line"}))
-    tokens = tokenise(corpus.train, tokenizer, key=corpus.hash, max_length=16)
+    dataset = TextCorpus(path).open(DataRequest(options={"max_length": 16, "unit": "line"}))
+    tokens = tokenise(dataset.train, tokenizer, key=dataset.hash, max_length=16)
     order = np.random.default_rng(0).permutation(len(tokens.labels))
     taken = tokens.take(order)
     assert sum(len(taken.row(i)[0]) for i in range(1000)) == 16 * 1000
-    return len(corpus.train)
+    return len(dataset.train)
 
 def anonymous():
     # pages of mapped files can be dropped at any time, so they are not counted
@@ -104,11 +104,11 @@ def test_streamed_tokens_are_those_of_a_list(tmp_path: Path, tiny_bert: Path, mo
     monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "a.txt"
     file.write_text("\n\n".join(f"text {i}\n" + "word " * (i % 37) for i in range(300)))
-    corpus = TextCorpus(str(file)).open(DataRequest())
+    dataset = TextCorpus(str(file)).open(DataRequest())
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    streamed = tokenise(corpus.train, tokenizer, key="streamed", max_length=32)  # type: ignore[arg-type]
-    listed = [Example(row.text, None, 0) for row in corpus.train]  # type: ignore[attr-defined]
+    streamed = tokenise(dataset.train, tokenizer, key="streamed", max_length=32)  # type: ignore[arg-type]
+    listed = [Example(row.text, None, 0) for row in dataset.train]  # type: ignore[attr-defined]
     want = tokenise(listed, tokenizer, key="listed", max_length=32)
     for name in ("ids", "types", "starts", "lengths", "labels"):
         assert np.array_equal(getattr(streamed, name), getattr(want, name))
-    assert len(want.labels) == len(corpus.train) == 270
+    assert len(want.labels) == len(dataset.train) == 270

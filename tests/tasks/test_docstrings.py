@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.corpus import docstrings as docstrings_module
 from tasks.corpus.docstrings import KINDS, docstrings, gather, revision
 from tasks.corpus.task import TextCorpus
 
 
 @pytest.fixture(scope="module")
-def corpus() -> Corpus:
+def dataset() -> Dataset:
     return TextCorpus("").open(DataRequest())
 
 
@@ -118,33 +118,33 @@ def test_the_same_bytes_twice_and_in_another_process(tmp_path: Path) -> None:
     assert len(list((tmp_path / "one").rglob("*.json"))) == 1
 
 
-def test_each_text_once_in_order(corpus: Corpus) -> None:
-    rows = [*corpus.train, *corpus.evaluation["dev"]]
+def test_each_text_once_in_order(dataset: Dataset) -> None:
+    rows = [*dataset.train, *dataset.evaluation["dev"]]
     texts = [row.text for row in rows]
     assert len(set(texts)) == len(texts) > 5000
     assert all(text.strip() for text in texts)
-    assert [row.text for row in corpus.train] == sorted(row.text for row in corpus.train)
+    assert [row.text for row in dataset.train] == sorted(row.text for row in dataset.train)
 
 
-def test_a_tenth_of_every_kind_is_held_out(corpus: Corpus) -> None:
-    train, dev = (Counter(row.label for row in rows) for rows in (corpus.train, corpus.evaluation["dev"]))
+def test_a_tenth_of_every_kind_is_held_out(dataset: Dataset) -> None:
+    train, dev = (Counter(row.label for row in rows) for rows in (dataset.train, dataset.evaluation["dev"]))
     assert set(train) == set(dev) == set(range(len(KINDS)))
     for label in train:
         assert dev[label] == round(0.1 * (train[label] + dev[label]))
-    assert (corpus.source, len(corpus.revision)) == ("embedded", 12)
-    assert corpus.reading["labels"] == list(KINDS)
+    assert (dataset.source, len(dataset.revision)) == ("embedded", 12)
+    assert dataset.reading["labels"] == list(KINDS)
 
 
-def test_split_seed_and_share_draw_others(corpus: Corpus) -> None:
+def test_split_seed_and_share_draw_others(dataset: Dataset) -> None:
     other = TextCorpus("").open(DataRequest(options={"split_seed": 1}))
     half = TextCorpus("").open(DataRequest(options={"validation": "0.5"}))
-    assert other.hash != corpus.hash != half.hash
-    assert other.revision == corpus.revision == half.revision
-    dev = {row.text for row in corpus.evaluation["dev"]}
+    assert other.hash != dataset.hash != half.hash
+    assert other.revision == dataset.revision == half.revision
+    dev = {row.text for row in dataset.evaluation["dev"]}
     shared = dev & {row.text for row in other.evaluation["dev"]}
     assert len(shared) < 0.2 * len(dev)
     assert dev <= {row.text for row in half.evaluation["dev"]}, "a larger share holds out what a smaller one does"
-    assert TextCorpus("").open(DataRequest()).hash == corpus.hash
+    assert TextCorpus("").open(DataRequest()).hash == dataset.hash
 
 
 def test_other_texts_to_evaluate_on_are_refused() -> None:

@@ -69,16 +69,16 @@ def mnli(names: list[str] = NAMES):
     return datasets.DatasetDict(splits)
 
 
-def check(corpus) -> None:
-    assert corpus.train == ROWS["train"]
-    assert dict(corpus.evaluation) == {
+def check(dataset) -> None:
+    assert dataset.train == ROWS["train"]
+    assert dict(dataset.evaluation) == {
         "dev_matched": ROWS["validation_matched"],
         "dev_mismatched": ROWS["validation_mismatched"],
     }
 
 
-def opened(folder: Path, cell: str = "mnli"):
-    return GLUE(cell).open(DataRequest(dirs=((None, folder),)))
+def opened(folder: Path, member: str = "mnli"):
+    return GLUE(member).open(DataRequest(dirs=((None, folder),)))
 
 
 # what `datasets` writes
@@ -171,9 +171,9 @@ def test_the_pinned_revision_is_taken_from_the_cache_without_asking_the_hub(monk
     monkeypatch.setattr(hub, "ask", lambda endpoint: pytest.fail("the hub was asked"))
     cached(tmp_path / "hf" / place, ending)
     for data in ("auto", "hub"):
-        corpus = GLUE("mnli").open(DataRequest(data=data))
-        check(corpus)
-        assert (corpus.source, corpus.revision, corpus.notes) == ("hub", hub.REVISION, ())
+        dataset = GLUE("mnli").open(DataRequest(data=data))
+        check(dataset)
+        assert (dataset.source, dataset.revision, dataset.notes) == ("hub", hub.REVISION, ())
 
 
 def test_another_revision_in_the_cache_is_not_taken(monkeypatch, tmp_path):
@@ -191,18 +191,20 @@ def test_another_revision_in_the_cache_is_not_taken(monkeypatch, tmp_path):
 def test_offline_mode_is_respected(monkeypatch, name):
     monkeypatch.setenv(name, "1")
     monkeypatch.setattr(hub, "ask", lambda endpoint: pytest.fail("the hub was asked"))
-    corpus = GLUE("rte").open(DataRequest())
-    assert corpus.source == "embedded"
-    assert corpus.notes == (f"no network: {name} is set; using the embedded GLUE; --data-dir DIR for the real corpora",)
+    dataset = GLUE("rte").open(DataRequest())
+    assert dataset.source == "embedded"
+    assert dataset.notes == (
+        f"no network: {name} is set; using the embedded GLUE; --data-dir DIR for the real corpora",
+    )
 
 
 def test_a_refused_connection_falls_back_with_the_reason(monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        corpus = GLUE("rte").open(DataRequest())
-    assert corpus.source == "embedded"
-    assert [note for note in corpus.notes if "no network: 127.0.0.1: Connection refused" in note]
+        dataset = GLUE("rte").open(DataRequest())
+    assert dataset.source == "embedded"
+    assert [note for note in dataset.notes if "no network: 127.0.0.1: Connection refused" in note]
 
 
 def test_a_hub_that_never_answers_costs_seconds_once(monkeypatch):
@@ -210,12 +212,12 @@ def test_a_hub_that_never_answers_costs_seconds_once(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
-        corpora = [GLUE(cell).open(DataRequest()) for cell in GLUE.cells]
+        corpora = [GLUE(member).open(DataRequest()) for member in GLUE.members]
         with pytest.raises(DataProblem, match=r"(?s)cannot be had from the hub.*no network.*--data-dir"):
             GLUE("rte").open(DataRequest(data="hub"))
         assert time.monotonic() - start < 10
-    assert {corpus.source for corpus in corpora} == {"embedded"}
-    assert all("no network" in corpus.notes[0] for corpus in corpora)
+    assert {dataset.source for dataset in corpora} == {"embedded"}
+    assert all("no network" in dataset.notes[0] for dataset in corpora)
 
 
 def test_a_name_lookup_that_hangs_is_left_behind(monkeypatch):
@@ -223,10 +225,10 @@ def test_a_name_lookup_that_hangs_is_left_behind(monkeypatch):
     monkeypatch.setattr(hub, "TIMEOUT_S", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kw: release.wait(20) and [])
     start = time.monotonic()
-    corpus = GLUE("rte").open(DataRequest())
+    dataset = GLUE("rte").open(DataRequest())
     release.set()
     assert time.monotonic() - start < 10
-    assert "huggingface.co: no answer within 0.1 s" in corpus.notes[0]
+    assert "huggingface.co: no answer within 0.1 s" in dataset.notes[0]
 
 
 def test_a_failed_download_is_told_and_not_repeated(monkeypatch):
@@ -240,7 +242,7 @@ def test_a_failed_download_is_told_and_not_repeated(monkeypatch):
 
     monkeypatch.setattr(glue_hub, "unreachable", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    notes = {GLUE(cell).open(DataRequest()).notes for cell in ("rte", "cola")}
+    notes = {GLUE(member).open(DataRequest()).notes for member in ("rte", "cola")}
     assert asked == [("nyu-mll/glue", "rte")]
     assert notes == {
         ("the hub failed: ConnectionError: it broke; using the embedded GLUE; --data-dir DIR for the real corpora",)
@@ -315,8 +317,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
 SCRIPT = """
 from bench.records.data import DataRequest
 from tasks.glue.task import GLUE
-corpus = GLUE("mnli").open(DataRequest(data="hub"))
-print(corpus.hash, corpus.revision)
+dataset = GLUE("mnli").open(DataRequest(data="hub"))
+print(dataset.hash, dataset.revision)
 """
 
 
@@ -339,6 +341,6 @@ def test_datasets_loads_the_pinned_revision_and_its_caches_are_found_again(tmp_p
     for aside in ("", "hub"):  # both caches, then that of `datasets` alone
         if aside:
             (cache / aside).rename(tmp_path / aside)
-        corpus = GLUE("mnli").open(DataRequest(data="hub"))
-        check(corpus)
-        assert done.stdout.split() == [corpus.hash, hub.REVISION]
+        dataset = GLUE("mnli").open(DataRequest(data="hub"))
+        check(dataset)
+        assert done.stdout.split() == [dataset.hash, hub.REVISION]

@@ -35,12 +35,12 @@ HEADERS = {
 MNLI_DEV = f"{TREES} sentence1 sentence2 label1 label2 label3 label4 label5 gold_label"
 
 
-def line(cell: str, header: str, mark: str, label: str) -> str:
+def line(member: str, header: str, mark: str, label: str) -> str:
     """A row whose texts say which split they come from and everything else is `-`."""
-    if cell == "cola":
+    if member == "cola":
         return f"src\t{label}\t\t{mark} one"
-    first, *second = {"qnli": ["question", "sentence"]}.get(cell, SCHEMAS[cell].tsv[:-1])
-    known = {first: f"{mark} one", SCHEMAS[cell].tsv[-1]: label, **dict.fromkeys(second, f"{mark} two")}
+    first, *second = {"qnli": ["question", "sentence"]}.get(member, SCHEMAS[member].tsv[:-1])
+    known = {first: f"{mark} one", SCHEMAS[member].tsv[-1]: label, **dict.fromkeys(second, f"{mark} two")}
     return "\t".join(known.get(name, "-") for name in split_names(header))
 
 
@@ -48,20 +48,20 @@ def split_names(header: str) -> list[str]:
     return header.split("," if "," in header else " ")
 
 
-def write(folder: Path, cell: str, *labels: str, mark: str = "text") -> Path:
+def write(folder: Path, member: str, *labels: str, mark: str = "text") -> Path:
     """The TSV files of a task as the GLUE download script lays them out."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split in SCHEMAS[cell].splits:
-        header = MNLI_DEV if split.startswith("dev_") else HEADERS[cell]
+    for split in SCHEMAS[member].splits:
+        header = MNLI_DEV if split.startswith("dev_") else HEADERS[member]
         top = ["\t".join(split_names(header))] if header else []
-        rows = [line(cell, header or "", f"{mark} {split}", label) for label in labels or ("0",)]
+        rows = [line(member, header or "", f"{mark} {split}", label) for label in labels or ("0",)]
         (folder / f"{split}.tsv").write_text("\n".join([*top, *rows]) + "\n", encoding="utf-8")
     return folder
 
 
-def opened(cell: str, *dirs: Path | tuple[str, Path], **kw):
+def opened(member: str, *dirs: Path | tuple[str, Path], **kw):
     entries = tuple((None, d) if isinstance(d, Path) else d for d in dirs)
-    return GLUE(cell).open(DataRequest(dirs=entries, **kw))
+    return GLUE(member).open(DataRequest(dirs=entries, **kw))
 
 
 @pytest.fixture(autouse=True)
@@ -79,11 +79,11 @@ def _no_network(monkeypatch, tmp_path_factory):
 
 
 def test_the_nine_tasks_and_their_metrics():
-    assert GLUE.cells == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
-    specs = {cell: GLUE(cell).spec for cell in GLUE.cells}
-    assert {s.name for s in specs.values()} == {f"glue/{cell}" for cell in GLUE.cells}
-    assert {cell: s.num_classes for cell, s in specs.items() if s.num_classes != 2} == {"stsb": 0, "mnli": 3}
-    names = {cell: s.primary_name for cell, s in specs.items() if s.primary_name != "accuracy"}
+    assert GLUE.members == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+    specs = {member: GLUE(member).spec for member in GLUE.members}
+    assert {s.name for s in specs.values()} == {f"glue/{member}" for member in GLUE.members}
+    assert {member: s.num_classes for member, s in specs.items() if s.num_classes != 2} == {"stsb": 0, "mnli": 3}
+    names = {member: s.primary_name for member, s in specs.items() if s.primary_name != "accuracy"}
     assert names == {"cola": "matthews", "stsb": "pearson+spearman", "mrpc": "accuracy+f1", "qqp": "accuracy+f1"}
     assert all(set(s.primary) <= set(s.metrics) and s.higher_is_better for s in specs.values())
 
@@ -93,18 +93,18 @@ def test_an_unknown_cell_is_a_usage_error_with_a_hint():
         GLUE("sst3")
 
 
-@pytest.mark.parametrize("cell", GLUE.cells)
-def test_the_layout_of_the_download_script(tmp_path, cell):
-    corpus = opened(cell, write(tmp_path / FOLDERS[cell], cell))
-    splits = {"train": corpus.train, **corpus.evaluation}
-    assert list(splits) == (["train", "dev_matched", "dev_mismatched"] if cell == "mnli" else ["train", "dev"])
+@pytest.mark.parametrize("member", GLUE.members)
+def test_the_layout_of_the_download_script(tmp_path, member):
+    dataset = opened(member, write(tmp_path / FOLDERS[member], member))
+    splits = {"train": dataset.train, **dataset.evaluation}
+    assert list(splits) == (["train", "dev_matched", "dev_mismatched"] if member == "mnli" else ["train", "dev"])
     for split, rows in splits.items():
-        assert rows == [(f"text {split} one", None if cell in SINGLE else f"text {split} two", 0)]
-    assert (corpus.source, corpus.revision, corpus.notes) == ("directory", FOLDERS[cell], ())
+        assert rows == [(f"text {split} one", None if member in SINGLE else f"text {split} two", 0)]
+    assert (dataset.source, dataset.revision, dataset.notes) == ("directory", FOLDERS[member], ())
 
 
 @pytest.mark.parametrize(
-    ("cell", "written", "read"),
+    ("member", "written", "read"),
     [
         ("rte", ["entailment", "not_entailment"], [0, 1]),
         ("qnli", ["entailment", "not_entailment"], [0, 1]),
@@ -114,10 +114,10 @@ def test_the_layout_of_the_download_script(tmp_path, cell):
         ("stsb", ["5.000", "0.25"], [5.0, 0.25]),
     ],
 )
-def test_labels_become_hugging_face_indices(tmp_path, cell, written, read):
-    corpus = opened(cell, write(tmp_path, cell, *written))
-    assert [[row.label for row in rows] for rows in (corpus.train, *corpus.evaluation.values())] == [read] * (
-        3 if cell == "mnli" else 2
+def test_labels_become_hugging_face_indices(tmp_path, member, written, read):
+    dataset = opened(member, write(tmp_path, member, *written))
+    assert [[row.label for row in rows] for rows in (dataset.train, *dataset.evaluation.values())] == [read] * (
+        3 if member == "mnli" else 2
     )
 
 
@@ -141,8 +141,8 @@ def test_reading_tsv_imports_nothing_heavy(tmp_path):
 @pytest.mark.parametrize("given", ["parent", "own"])
 def test_folder_names_are_compared_loosely(tmp_path, name, above, given):
     own = write(tmp_path / above / name, "sst2")
-    corpus = opened("sst2", tmp_path if given == "parent" else own)
-    assert (len(corpus.train), corpus.revision) == (1, name)
+    dataset = opened("sst2", tmp_path if given == "parent" else own)
+    assert (len(dataset.train), dataset.revision) == (1, name)
 
 
 def test_the_suite_below_a_parent_wins_over_a_folder_beside_it(tmp_path):
@@ -153,8 +153,8 @@ def test_the_suite_below_a_parent_wins_over_a_folder_beside_it(tmp_path):
 
 def test_a_folder_of_any_other_name_is_the_tasks_own(tmp_path):
     write(tmp_path / "mine", "rte")
-    corpus = opened("rte", tmp_path / "mine")
-    assert (corpus.train[0].text, corpus.revision) == ("text train one", "mine")
+    dataset = opened("rte", tmp_path / "mine")
+    assert (dataset.train[0].text, dataset.revision) == ("text train one", "mine")
 
 
 def test_a_relative_folder_is_named_without_its_path(tmp_path, monkeypatch):
@@ -239,9 +239,9 @@ def test_named_directories_win_over_bench_data(tmp_path):
 
 
 def test_a_lost_bench_data_is_said(tmp_path):
-    corpus = GLUE("rte").open(DataRequest(parent=tmp_path / "gone"))
-    assert corpus.source == "embedded"
-    assert "BENCH_DATA names a folder that is not there" in corpus.notes
+    dataset = GLUE("rte").open(DataRequest(parent=tmp_path / "gone"))
+    assert dataset.source == "embedded"
+    assert "BENCH_DATA names a folder that is not there" in dataset.notes
 
 
 # the other sources
@@ -256,10 +256,10 @@ def test_embedded_ignores_directories_and_carries_the_generators_version(tmp_pat
     from tasks.glue.generated import VERSION, generate
 
     write(tmp_path / "MNLI", "mnli")
-    corpus = opened("mnli", tmp_path, data="embedded")
-    assert (corpus.source, corpus.revision, corpus.notes) == ("embedded", VERSION, ())
-    assert list(corpus.evaluation) == ["dev_matched", "dev_mismatched"]
-    assert corpus.train == generate("mnli")["train"]
+    dataset = opened("mnli", tmp_path, data="embedded")
+    assert (dataset.source, dataset.revision, dataset.notes) == ("embedded", VERSION, ())
+    assert list(dataset.evaluation) == ["dev_matched", "dev_mismatched"]
+    assert dataset.train == generate("mnli")["train"]
 
 
 def test_the_hash_depends_on_the_source_but_not_on_the_place(tmp_path):
@@ -308,9 +308,9 @@ def test_the_short_rows_of_qqp_are_counted_in_a_note(tmp_path):
     folder = write(tmp_path / "QQP", "qqp", *["1"] * 3000)
     with (folder / "train.tsv").open("a") as file:
         file.write('1\t2\t3\t"half a question\n"\tthe other half?\t0\n')
-    corpus = opened("qqp", tmp_path)
-    assert len(corpus.train) == 3000
-    assert corpus.notes == ("glue/qqp: 2 rows with too few columns left out",)
+    dataset = opened("qqp", tmp_path)
+    assert len(dataset.train) == 3000
+    assert dataset.notes == ("glue/qqp: 2 rows with too few columns left out",)
 
 
 # the real files
@@ -326,7 +326,7 @@ def real() -> Path:
 
 @pytest.mark.realdata
 @pytest.mark.parametrize(
-    ("cell", "train", "dev", "dev_labels"),
+    ("member", "train", "dev", "dev_labels"),
     [
         ("cola", 8551, 1043, {1: 721, 0: 322}),
         ("sst2", 67349, 872, {1: 444, 0: 428}),
@@ -335,19 +335,19 @@ def real() -> Path:
         ("stsb", 5749, 1500, None),
     ],
 )
-def test_the_real_corpora(real, cell, train, dev, dev_labels):
-    corpus = GLUE(cell).open(DataRequest(parent=real))
-    assert (len(corpus.train), len(corpus.evaluation["dev"]), corpus.notes) == (train, dev, ())
+def test_the_real_corpora(real, member, train, dev, dev_labels):
+    dataset = GLUE(member).open(DataRequest(parent=real))
+    assert (len(dataset.train), len(dataset.evaluation["dev"]), dataset.notes) == (train, dev, ())
     if dev_labels:
-        assert Counter(row.label for row in corpus.evaluation["dev"]) == dev_labels
-    if cell == "mrpc":
-        assert Counter(row.label for row in corpus.train)[1] == 2474
+        assert Counter(row.label for row in dataset.evaluation["dev"]) == dev_labels
+    if member == "mrpc":
+        assert Counter(row.label for row in dataset.train)[1] == 2474
 
 
 @pytest.mark.realdata
 def test_the_real_scores_are_as_written(real):
-    corpus = GLUE("stsb").open(DataRequest(parent=real))
+    dataset = GLUE("stsb").open(DataRequest(parent=real))
     text = (real / "glue" / "STS-B" / "dev.tsv").read_bytes().decode()
-    assert [row.label for row in corpus.evaluation["dev"]] == [
+    assert [row.label for row in dataset.evaluation["dev"]] == [
         float(row.split("\t")[-1]) for row in text.split("\n")[1:-1]
     ]

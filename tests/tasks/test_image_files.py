@@ -33,13 +33,15 @@ def pixels(files, *names):
 
 def test_splits_classes_and_pixels_are_those_of_the_files(tmp_path):
     files = tree()
-    task, corpus = opened(write_tree(tmp_path / "pets", files))
-    assert np.array_equal(corpus.train.inputs, pixels(files, *sorted(n for n in files if n.startswith("train"))))
-    assert corpus.train.targets.tolist() == [0, 0, 0, 1, 1, 1]
-    assert list(corpus.evaluation) == ["test"]
-    assert np.array_equal(corpus.evaluation["test"].inputs, pixels(files, *sorted(n for n in files if n[:4] == "test")))
+    task, dataset = opened(write_tree(tmp_path / "pets", files))
+    assert np.array_equal(dataset.train.inputs, pixels(files, *sorted(n for n in files if n.startswith("train"))))
+    assert dataset.train.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    assert list(dataset.evaluation) == ["test"]
+    assert np.array_equal(
+        dataset.evaluation["test"].inputs, pixels(files, *sorted(n for n in files if n[:4] == "test"))
+    )
     assert (task.spec.name, task.spec.shape, task.spec.num_classes) == ("images/pets", (3, 6, 6), 2)
-    assert corpus.reading["classes"] == ["cat", "dog"]
+    assert dataset.reading["classes"] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])
@@ -58,37 +60,37 @@ def test_a_tar_is_read_like_the_folder(tmp_path, mode, above):
 
 @pytest.mark.parametrize(("name", "split"), [("val", "validation"), ("validation", "validation"), ("test", "test")])
 def test_names_of_splits(tmp_path, name, split):
-    _, corpus = opened(write_tree(tmp_path / "pets", tree(splits=("train", name))))
-    assert list(corpus.evaluation) == [split]
+    _, dataset = opened(write_tree(tmp_path / "pets", tree(splits=("train", name))))
+    assert list(dataset.evaluation) == [split]
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    _, corpus = opened(write_tree(tmp_path / "vehicles", tree(classes=("car", "train"), splits=(), count=10)))
-    assert corpus.reading["classes"] == ["car", "train"]
+    _, dataset = opened(write_tree(tmp_path / "vehicles", tree(classes=("car", "train"), splits=(), count=10)))
+    assert dataset.reading["classes"] == ["car", "train"]
 
 
 def test_numbers_are_classes_in_the_order_of_their_values(tmp_path):
-    _, corpus = opened(write_tree(tmp_path / "a", tree(classes=("10", "9", "2"), splits=(), count=5)))
-    assert corpus.reading["classes"] == ["2", "9", "10"]
+    _, dataset = opened(write_tree(tmp_path / "a", tree(classes=("10", "9", "2"), splits=(), count=5)))
+    assert dataset.reading["classes"] == ["2", "9", "10"]
 
 
 def test_a_share_of_every_class_is_drawn_the_same_for_every_seed_of_a_run(tmp_path):
     folder = write_tree(tmp_path / "pets", tree(splits=(), count=20))
-    task, corpus = opened(folder, validation="0.2")
-    held = corpus.evaluation["validation"]
+    task, dataset = opened(folder, validation="0.2")
+    held = dataset.evaluation["validation"]
     assert np.bincount(held.targets).tolist() == [4, 4]
-    assert len({row.tobytes() for row in (*corpus.train.inputs, *held.inputs)}) == 40
-    assert opened(folder, validation="0.2")[1].hash == corpus.hash
-    assert opened(folder, validation="0.2", split_seed=1)[1].hash != corpus.hash
-    assert corpus.version == task.spec.version
+    assert len({row.tobytes() for row in (*dataset.train.inputs, *held.inputs)}) == 40
+    assert opened(folder, validation="0.2")[1].hash == dataset.hash
+    assert opened(folder, validation="0.2", split_seed=1)[1].hash != dataset.hash
+    assert dataset.version == task.spec.version
 
 
 def test_another_folder_to_score_on(tmp_path):
     train = write_tree(tmp_path / "a", tree(splits=()))
     held = write_tar(tmp_path / "b.tar", tree(splits=(), count=2), "w:")
-    _, corpus = opened(train, validation=str(held))
-    assert corpus.reading["sizes"] == {"train": 6, "validation": 4}
-    assert corpus.reading["validation"] == "b.tar"
+    _, dataset = opened(train, validation=str(held))
+    assert dataset.reading["sizes"] == {"train": 6, "validation": 4}
+    assert dataset.reading["validation"] == "b.tar"
     _, same = opened(train, validation=str(train))
     assert "images/a: validation is train itself: no score of it counts" in same.notes
 
@@ -112,11 +114,11 @@ def test_bad_pictures_are_named_or_left_out(tmp_path, reason, packed):
             opened(place)
         assert str(place) in str(caught.value)
         assert caught.value.exit_code == 3
-    _, corpus = opened(place, on_bad="skip")
-    assert len(corpus.train) == 6
-    [(found, count)] = corpus.reading["left_out"].items()
+    _, dataset = opened(place, on_bad="skip")
+    assert len(dataset.train) == 6
+    [(found, count)] = dataset.reading["left_out"].items()
     assert (found.startswith(reason), count) == (True, 1)
-    assert any("1 of 13 images left out" in note and "train/dog/9.png" in note for note in corpus.notes)
+    assert any("1 of 13 images left out" in note and "train/dog/9.png" in note for note in dataset.notes)
 
 
 def test_what_is_left_out_later_is_counted_too(tmp_path):
@@ -201,9 +203,9 @@ def test_members_that_are_not_read(tmp_path, changes, words):
     with pytest.raises(DataProblem, match=words) as caught:
         opened(file)
     assert "pets.tar" in caught.value.what
-    _, corpus = opened(file, on_bad="skip")
-    assert len(corpus.train) == 6
-    assert sum(corpus.reading["left_out"].values()) == 1
+    _, dataset = opened(file, on_bad="skip")
+    assert len(dataset.train) == 6
+    assert sum(dataset.reading["left_out"].values()) == 1
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:xz"])
@@ -251,7 +253,7 @@ def test_a_cache_cut_short_is_made_again(tmp_path, cache, name, left):
 def test_readers_that_come_at_once_agree(tmp_path, cache):
     folder = write_tree(tmp_path / "pets", tree())
     with ThreadPoolExecutor(8) as pool:
-        hashes = {corpus.hash for _, corpus in pool.map(lambda _: opened(folder), range(8))}
+        hashes = {dataset.hash for _, dataset in pool.map(lambda _: opened(folder), range(8))}
     assert len(hashes) == 1
     assert len([*cache.iterdir()]) == 1
 
@@ -264,7 +266,7 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 
 def test_mean_and_deviation_are_those_of_train(tmp_path):
-    _, corpus = opened(write_tree(tmp_path / "pets", tree()))
-    values = np.asarray(corpus.train.inputs, dtype=np.float64) / 255
-    assert np.allclose(corpus.reading["mean"], values.mean((0, 1, 2)), rtol=0, atol=1e-14)
-    assert np.allclose(corpus.reading["std"], values.std((0, 1, 2)), rtol=0, atol=1e-14)
+    _, dataset = opened(write_tree(tmp_path / "pets", tree()))
+    values = np.asarray(dataset.train.inputs, dtype=np.float64) / 255
+    assert np.allclose(dataset.reading["mean"], values.mean((0, 1, 2)), rtol=0, atol=1e-14)
+    assert np.allclose(dataset.reading["std"], values.std((0, 1, 2)), rtol=0, atol=1e-14)

@@ -11,20 +11,20 @@ import pytest
 
 from bench.core.errors import UsageError
 from bench.harness.inputs import Opened
-from bench.records.data import Corpus, DataRequest
+from bench.records.data import DataRequest, Dataset
 from tasks.synthetic import matrices
-from tasks.synthetic.task import CELLS, Synthetic, SyntheticConfig
+from tasks.synthetic.task import MEMBERS, Synthetic, SyntheticConfig
 
 
-def opened(cell: str, **options: Any) -> tuple[Synthetic, Corpus]:
-    task = Synthetic(cell)
+def opened(member: str, **options: Any) -> tuple[Synthetic, Dataset]:
+    task = Synthetic(member)
     return task, task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
 
 
-def arrays(cell: str, **options: Any) -> Any:
+def arrays(member: str, **options: Any) -> Any:
     """Train and dev."""
-    corpus = opened(cell, **options)[1]
-    return corpus.train, corpus.evaluation["dev"]
+    dataset = opened(member, **options)[1]
+    return dataset.train, dataset.evaluation["dev"]
 
 
 @pytest.mark.parametrize(("n", "samples"), [(2, 2), (8, None), (30, 32), (30, 96), (64, 128)])
@@ -90,42 +90,42 @@ def test_completion_hides_what_it_does_not_tell() -> None:
     assert np.array_equal(dev.targets[hidden], whole.targets[hidden])
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_noise_is_of_its_size_and_spares_dev(cell: str) -> None:
-    plain, noisy = (arrays(cell, size=64, rank=2, noise=noise) for noise in (0.0, 0.5))
+@pytest.mark.parametrize("member", MEMBERS)
+def test_noise_is_of_its_size_and_spares_dev(member: str) -> None:
+    plain, noisy = (arrays(member, size=64, rank=2, noise=noise) for noise in (0.0, 0.5))
     added = (noisy[0].targets - plain[0].targets)[~np.isnan(plain[0].targets)]
     assert abs(added.std() - 0.5) < 5 * 0.5 / (2 * added.size) ** 0.5
     assert np.array_equal(noisy[1].targets, plain[1].targets, equal_nan=True)
 
 
 @pytest.mark.parametrize(
-    ("cell", "options", "digest"),
+    ("member", "options", "digest"),
     [
         ("regression", {"noise": 0.1}, "901b673ac6804bea"),
         ("factorization", {}, "eabc89f2d24079c7"),
         ("completion", {"outputs": 30, "rank": 5}, "aa12d85123e2fb08"),
     ],
 )
-def test_the_same_bytes_everywhere(cell: str, options: dict[str, Any], digest: str) -> None:
+def test_the_same_bytes_everywhere(member: str, options: dict[str, Any], digest: str) -> None:
     """Of generator version 1: another version of numpy, another processor or BLAS must give these too."""
-    assert opened(cell, **options)[1].hash[:16] == digest
+    assert opened(member, **options)[1].hash[:16] == digest
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_only_the_examples_count(cell: str) -> None:
-    """Options that change no example are no part of a run's specification, and what does not concern a cell is said."""
-    task, corpus = opened(cell, size=8, rank=3)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_only_the_examples_count(member: str) -> None:
+    """Options that change no example are no part of a run's specification, and what does not concern a member is said."""
+    task, dataset = opened(member, size=8, rank=3)
     assert (task.spec.shape, task.spec.targets, task.spec.higher_is_better) == ((8,), 8, False)
     request = DataRequest(options=asdict(SyntheticConfig(size=8, rank=3)))
-    assert [*Opened("", request, task, corpus).task_options] == []
-    same = opened(cell, size=8, spectrum="1,0.66666666666666663,0.33333333333333331", outputs=8)[1]
-    assert same.hash == corpus.hash and same.reading == corpus.reading
-    assert opened(cell, size=8, rank=3, seed=1)[1].hash != corpus.hash
-    foreign = {"samples": 16} if cell != "regression" else {"repeats": 2}
-    other = opened(cell, size=8, rank=3, **foreign)[1]
-    assert other.hash == corpus.hash and other.reading == corpus.reading
+    assert [*Opened("", request, task, dataset).task_options] == []
+    same = opened(member, size=8, spectrum="1,0.66666666666666663,0.33333333333333331", outputs=8)[1]
+    assert same.hash == dataset.hash and same.reading == dataset.reading
+    assert opened(member, size=8, rank=3, seed=1)[1].hash != dataset.hash
+    foreign = {"samples": 16} if member != "regression" else {"repeats": 2}
+    other = opened(member, size=8, rank=3, **foreign)[1]
+    assert other.hash == dataset.hash and other.reading == dataset.reading
     [name] = foreign
-    assert any(f"task.{name}={foreign[name]} says nothing about synthetic/{cell}" in note for note in other.notes)
+    assert any(f"task.{name}={foreign[name]} says nothing about synthetic/{member}" in note for note in other.notes)
 
 
 def test_what_cannot_be_completed_is_said() -> None:

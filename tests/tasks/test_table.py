@@ -44,12 +44,12 @@ SIZES = (120, 60, 9, 2, 1)
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_every_format_gives_what_was_written(tmp_path: Path, suffix: str) -> None:
     data = rows()
-    task, corpus = opened(write(tmp_path / f"mine{suffix}", data))
-    names = corpus.reading["labels"]
+    task, dataset = opened(write(tmp_path / f"mine{suffix}", data))
+    names = dataset.reading["labels"]
     assert names == sorted({label for _, label in data})
-    assert sorted((row.text, names[row.label]) for row in everything(corpus)) == sorted(data)
-    assert all(type(row.label) is int and row.text_pair is None for row in everything(corpus))
-    assert (task.spec.name, task.spec.num_classes, corpus.source) == ("table/mine", 3, "file")
+    assert sorted((row.text, names[row.label]) for row in everything(dataset)) == sorted(data)
+    assert all(type(row.label) is int and row.text_pair is None for row in everything(dataset))
+    assert (task.spec.name, task.spec.num_classes, dataset.source) == ("table/mine", 3, "file")
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_what_is_no_quote_is_kept_and_quotes_may_be_off(tmp_path: Path) -> None:
 def test_blank_lines_are_no_rows_and_column_names_lose_their_spaces(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("\ufeffid, text , label\n\n" + "1,a,x\n2,b,y\n\n" * 6 + "\n", encoding="utf-8")
-    _, corpus = opened(file)
-    assert Counter(row.text for row in everything(corpus)) == {"a": 6, "b": 6}
+    _, dataset = opened(file)
+    assert Counter(row.text for row in everything(dataset)) == {"a": 6, "b": 6}
 
 
 def test_a_pair_of_texts(tmp_path: Path) -> None:
     data = [(f"q{i}", f"a{i}", i % 2) for i in range(20)]
-    _, corpus = opened(write(tmp_path / "mine.jsonl", data, ("premise", "hypothesis", "label")))
-    assert sorted((row.text, row.text_pair) for row in everything(corpus)) == sorted(row[:2] for row in data)
+    _, dataset = opened(write(tmp_path / "mine.jsonl", data, ("premise", "hypothesis", "label")))
+    assert sorted((row.text, row.text_pair) for row in everything(dataset)) == sorted(row[:2] for row in data)
 
 
 def test_parquet_by_batches_and_dictionaries(tmp_path: Path) -> None:
@@ -155,20 +155,20 @@ def test_columns_are_guessed_by_name(tmp_path: Path, header: str, text: str, pai
         [str(i % 2) if name.lower() in ("label", "score", "stars") else f"{name} {i}" for name in names]
         for i in range(20)
     ]
-    _, corpus = opened(write(tmp_path / "mine.csv", data, names))
-    reading = corpus.reading
+    _, dataset = opened(write(tmp_path / "mine.csv", data, names))
+    reading = dataset.reading
     assert (reading["text"], reading["text_pair"], reading["label"]) == (text, pair, label)
     assert set(reading["guessed"]) == {"text", "label"} | ({"text_pair"} if pair else set())
-    assert f"text {text!r} (guessed)" in corpus.notes[0]
-    assert all(row.text.startswith(f"{text} ") for row in corpus.train)
+    assert f"text {text!r} (guessed)" in dataset.notes[0]
+    assert all(row.text.startswith(f"{text} ") for row in dataset.train)
 
 
 def test_columns_that_are_given_are_taken(tmp_path: Path) -> None:
     data = [(f"t{i}", f"s{i}", f"u{i}", i % 2, i % 3) for i in range(30)]
     file = write(tmp_path / "mine.csv", data, ("text", "sentence1", "sentence2", "label", "other"))
-    _, corpus = opened(file, text="sentence2", label="other")
-    assert corpus.reading["guessed"] == [] and corpus.reading["labels"] == ["0", "1", "2"]
-    assert {(row.text[0], row.text_pair) for row in corpus.train} == {("u", None)}
+    _, dataset = opened(file, text="sentence2", label="other")
+    assert dataset.reading["guessed"] == [] and dataset.reading["labels"] == ["0", "1", "2"]
+    assert {(row.text[0], row.text_pair) for row in dataset.train} == {("u", None)}
     _, pairs = opened(file, text="text", text_pair="sentence1")
     assert {(row.text[0], (row.text_pair or "-")[0]) for row in pairs.train} == {("t", "s")}
 
@@ -248,14 +248,14 @@ def test_classes_are_ordered_by_value_or_by_name(tmp_path: Path) -> None:
 def test_numbers_are_learned_in_deviations_from_trains_mean(tmp_path: Path, factor: float) -> None:
     values = [factor * (math.sin(i) + 3) for i in range(50)]
     file = write(tmp_path / "mine.csv", [(f"t{i}", repr(value)) for i, value in enumerate(values)])
-    task, corpus = opened(file)
+    task, dataset = opened(file)
     assert (task.spec.num_classes, task.spec.metrics, task.spec.primary) == (0, ("pearson", "spearman"), ("pearson",))
-    labels = [row.label for row in corpus.train]
+    labels = [row.label for row in dataset.train]
     assert (np.mean(labels), np.std(labels)) == pytest.approx((0, 1), abs=1e-9)
-    scale = corpus.reading["scale"]
-    back = {row.text: row.label * scale["deviation"] + scale["mean"] for row in everything(corpus)}
+    scale = dataset.reading["scale"]
+    back = {row.text: row.label * scale["deviation"] + scale["mean"] for row in everything(dataset)}
     assert [back[f"t{i}"] for i in range(50)] == pytest.approx(values, rel=1e-9)
-    assert f"regression (task.kind=auto), mean {scale['mean']:.4g}" in corpus.notes[0]
+    assert f"regression (task.kind=auto), mean {scale['mean']:.4g}" in dataset.notes[0]
 
 
 def test_kind_can_be_forced(tmp_path: Path) -> None:
@@ -311,9 +311,9 @@ def test_every_class_keeps_a_row_to_train_on() -> None:
 
 
 def test_the_smallest_table(tmp_path: Path) -> None:
-    _, corpus = opened(write(tmp_path / "mine.csv", [("a", 0), ("b", 1), ("c", 0), ("d", 1)]))
-    assert (len(corpus.train), len(corpus.evaluation["validation"])) == (3, 1)
-    assert {row.label for row in corpus.train} == {0, 1}
+    _, dataset = opened(write(tmp_path / "mine.csv", [("a", 0), ("b", 1), ("c", 0), ("d", 1)]))
+    assert (len(dataset.train), len(dataset.evaluation["validation"])) == (3, 1)
+    assert {row.label for row in dataset.train} == {0, 1}
 
 
 def test_without_strata_the_share_is_exact_and_the_seed_draws() -> None:
@@ -326,13 +326,13 @@ def test_without_strata_the_share_is_exact_and_the_seed_draws() -> None:
 
 def test_a_file_to_validate_on(tmp_path: Path) -> None:
     train, dev = write(tmp_path / "train.csv", rows(30)), write(tmp_path / "dev.jsonl", rows(12))
-    task, corpus = opened(train, validation=str(dev))
-    assert [row.text for row in corpus.train] == [text for text, _ in rows(30)]
-    assert [row.text for row in corpus.evaluation["validation"]] == [text for text, _ in rows(12)]
+    task, dataset = opened(train, validation=str(dev))
+    assert [row.text for row in dataset.train] == [text for text, _ in rows(30)]
+    assert [row.text for row in dataset.evaluation["validation"]] == [text for text, _ in rows(12)]
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (train, dev)]
-    assert [file["sha256"] for file in corpus.reading["files"]] == hashes
+    assert [file["sha256"] for file in dataset.reading["files"]] == hashes
     assert task.spec.version == hashlib.sha256("".join(hashes).encode()).hexdigest()
-    assert (corpus.reading["validation"], corpus.reading["split_seed"]) == ("dev.jsonl", None)
+    assert (dataset.reading["validation"], dataset.reading["split_seed"]) == ("dev.jsonl", None)
     write(dev, rows(12), ("txt", "label"))
     problem = refused(train, validation=str(dev))
     assert "'text'" in problem.what and "dev.jsonl" in problem.known
@@ -358,15 +358,15 @@ def test_hash_and_version_follow_content_and_not_the_place(tmp_path: Path) -> No
     copy.parent.mkdir()
     write(first, rows())
     copy.write_bytes(first.read_bytes())
-    (task, corpus), (other, same) = opened(first), opened(copy)
-    assert (corpus.hash, task.spec) == (same.hash, other.spec)
+    (task, dataset), (other, same) = opened(first), opened(copy)
+    assert (dataset.hash, task.spec) == (same.hash, other.spec)
     assert task.spec.version == hashlib.sha256(first.read_bytes()).hexdigest()
-    assert str(tmp_path) not in json.dumps(dict(corpus.reading))
-    assert opened(first, text="text", kind="classification", validation="0.10")[1].hash == corpus.hash
-    assert opened(first, split_seed=1)[1].hash != corpus.hash
-    assert opened(first, validation="0.2")[1].hash != corpus.hash
+    assert str(tmp_path) not in json.dumps(dict(dataset.reading))
+    assert opened(first, text="text", kind="classification", validation="0.10")[1].hash == dataset.hash
+    assert opened(first, split_seed=1)[1].hash != dataset.hash
+    assert opened(first, validation="0.2")[1].hash != dataset.hash
     copy.write_bytes(first.read_bytes() + b"\n")  # no example differs
-    assert opened(copy)[1].hash != corpus.hash
+    assert opened(copy)[1].hash != dataset.hash
 
 
 @pytest.mark.parametrize(
@@ -480,9 +480,9 @@ from tasks.table.task import Table
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 tokenizer(["warm up"] * 100)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-corpus = Table(sys.argv[2]).open(DataRequest())
-tokens = tokenise(corpus.train, tokenizer, key=corpus.hash, max_length=128)
-print(len(corpus.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+dataset = Table(sys.argv[2]).open(DataRequest())
+tokens = tokenise(dataset.train, tokenizer, key=dataset.hash, max_length=128)
+print(len(dataset.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 

@@ -45,24 +45,24 @@ def test_a_bad_row_is_named_with_its_line_or_left_out(
     assert said in problem.what and problem.what.startswith("malformed data in mine.csv: ")
     assert f"{file}, line {2 + 2 * before}" in problem.known
     assert "data.on_bad=skip" in problem.todo
-    _, corpus = opened(file, on_bad="skip")
-    texts = Counter(row.text for row in everything(corpus))
+    _, dataset = opened(file, on_bad="skip")
+    texts = Counter(row.text for row in everything(dataset))
     assert {f"good,\n{i}" for i in range(20)} <= set(texts), "every good row is still there"
     assert set(texts) - {f"good,\n{i}" for i in range(20)} <= {"plain"}
-    [note] = corpus.notes[1:]
-    total = len(everything(corpus)) + count
+    [note] = dataset.notes[1:]
+    total = len(everything(dataset)) + count
     assert note.startswith(f"mine.csv: {count} of {total} rows left out: ") and f"first: line {2 + 2 * before})" in note
-    assert sum(corpus.reading["files"][0]["left_out"].values()) == count
+    assert sum(dataset.reading["files"][0]["left_out"].values()) == count
 
 
 def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("text,label\n" + "a,x\nb,y\n" * 10 + ",x\nc,\nd,x,y\n,y\n")
-    _, corpus = opened(file, on_bad="skip")
+    _, dataset = opened(file, on_bad="skip")
     left_out = {"the text is empty": 2, "the label is missing": 1, "wrong number of fields": 1}
-    assert corpus.reading["files"][0]["left_out"] == left_out
-    assert "4 of 24 rows left out: 2 × the text is empty (first: line 22), 1 ×" in corpus.notes[1]
-    assert len(everything(corpus)) == 20
+    assert dataset.reading["files"][0]["left_out"] == left_out
+    assert "4 of 24 rows left out: 2 × the text is empty (first: line 22), 1 ×" in dataset.notes[1]
+    assert len(everything(dataset)) == 20
     assert "3 more" in refused(file).known
 
 
@@ -100,8 +100,8 @@ def test_a_bad_row_of_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": column, "label": labels}), tmp_path / "mine.parquet")
     problem = refused(tmp_path / "mine.parquet")
     assert "not UTF-8" in problem.what and f"{tmp_path / 'mine.parquet'}, row 7" in problem.known
-    _, corpus = opened(tmp_path / "mine.parquet", on_bad="skip")
-    assert corpus.reading["files"][0]["left_out"] == {"bytes that are not UTF-8": 1, "the label is missing": 1}
+    _, dataset = opened(tmp_path / "mine.parquet", on_bad="skip")
+    assert dataset.reading["files"][0]["left_out"] == {"bytes that are not UTF-8": 1, "the label is missing": 1}
     numbers = pa.table({"text": list(range(20)), "label": list("xy") * 10})
     pq.write_table(numbers, tmp_path / "numbers.parquet")
     assert "the text is no text (int)" in refused(tmp_path / "numbers.parquet").what
@@ -119,9 +119,9 @@ def test_words_among_numbers(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.csv", [(f"t{i}", "n/a" if i == 7 else f"{i / 7:.3f}") for i in range(1, 40)])
     problem = refused(file)
     assert "the label is no number ('n/a')" in problem.what and f"{file}, line 8" in problem.known
-    task, corpus = opened(file, on_bad="skip")
+    task, dataset = opened(file, on_bad="skip")
     assert task.spec.num_classes == 0
-    assert len(everything(corpus)) == 38
+    assert len(everything(dataset)) == 38
 
 
 def test_a_class_seen_only_in_validation(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_a_class_seen_only_in_validation(tmp_path: Path) -> None:
     begin = dev.read_bytes().split(b'"odd')[0].count(b"\n") + 1
     problem = refused(train, validation=str(dev))
     assert "the label is not one of train's ('new')" in problem.what and f"{dev}, line {begin}" in problem.known
-    _, corpus = opened(train, validation=str(dev), on_bad="skip")
-    assert len(corpus.evaluation["validation"]) == 12
-    assert "dev.tsv: 1 of 13 rows left out" in corpus.notes[1]
-    assert [file["left_out"] for file in corpus.reading["files"]] == [{}, {"the label is not one of train's": 1}]
+    _, dataset = opened(train, validation=str(dev), on_bad="skip")
+    assert len(dataset.evaluation["validation"]) == 12
+    assert "dev.tsv: 1 of 13 rows left out" in dataset.notes[1]
+    assert [file["left_out"] for file in dataset.reading["files"]] == [{}, {"the label is not one of train's": 1}]
 
 
 def test_nothing_is_left(tmp_path: Path) -> None:

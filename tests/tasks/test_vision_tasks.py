@@ -44,11 +44,11 @@ def test_mnist_is_found_from_above_and_by_itself(tmp_path, end):
         DataRequest(parent=folder.parent),
     ):
         task = MNIST()
-        corpus = task.open(request)
-        hashes.add(corpus.hash)
-        assert (len(corpus.train), len(corpus.evaluation["test"]), corpus.source) == (20, 10, "directory")
+        dataset = task.open(request)
+        hashes.add(dataset.hash)
+        assert (len(dataset.train), len(dataset.evaluation["test"]), dataset.source) == (20, 10, "directory")
         assert (task.spec.shape, task.spec.num_classes, task.spec.note) == ((1, 28, 28), 10, "")
-        assert corpus.revision == "MNIST"
+        assert dataset.revision == "MNIST"
     assert len(hashes) == 1
 
 
@@ -67,9 +67,9 @@ def test_a_missing_and_a_bad_idx_file_are_named(tmp_path):
     write_idx(folder / "t10k-labels-idx1-ubyte.gz", np.array([0, 1, 2, 3, 77, 5, 6, 7, 8, 9]))
     with pytest.raises(DataProblem, match=r"t10k-images-idx3-ubyte.gz, image 5: its label is none .* \(77\)"):
         MNIST().open(asked(folder))
-    corpus = MNIST().open(asked(folder, on_bad="skip"))
-    assert len(corpus.evaluation["test"]) == 9
-    assert corpus.evaluation["test"].targets.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    dataset = MNIST().open(asked(folder, on_bad="skip"))
+    assert len(dataset.evaluation["test"]) == 9
+    assert dataset.evaluation["test"].targets.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
 
 
 def test_size_and_mode_are_no_part_of_the_run_but_of_the_data(tmp_path):
@@ -94,9 +94,9 @@ def cifar_files(kind="JPEG", train=2, test=1):
 def test_lossy_cifar_says_so(tmp_path, kind, note):
     write_tar(tmp_path / "cifar10_jpeg" / "CIFAR-10-images.tar.xz", cifar_files(kind))
     task = CIFAR10()
-    corpus = task.open(DataRequest(parent=tmp_path))
+    dataset = task.open(DataRequest(parent=tmp_path))
     assert task.spec.note == note
-    assert corpus.train.targets.tolist() == [i // 2 for i in range(20)]
+    assert dataset.train.targets.tolist() == [i // 2 for i in range(20)]
 
 
 def test_cifar_must_have_cifars_classes(tmp_path):
@@ -113,9 +113,9 @@ def test_the_binary_version_of_cifar(tmp_path):
     for name, part in zip([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"], planes, strict=True):
         (folder / name).write_bytes(b"".join(bytes([i]) + p.tobytes() for i, p in enumerate(part)))
     task = CIFAR10()
-    corpus = task.open(asked(tmp_path))
-    assert np.array_equal(corpus.train.inputs, planes[:5].reshape(50, 3, 32, 32).transpose(0, 2, 3, 1))
-    assert corpus.train.targets.tolist() == [*range(10)] * 5
+    dataset = task.open(asked(tmp_path))
+    assert np.array_equal(dataset.train.inputs, planes[:5].reshape(50, 3, 32, 32).transpose(0, 2, 3, 1))
+    assert dataset.train.targets.tolist() == [*range(10)] * 5
     (folder / "data_batch_3.bin").write_bytes(b"1" * 5000)
     with pytest.raises(DataProblem, match=r"data_batch_3.bin, record 1"):
         CIFAR10().open(asked(tmp_path))
@@ -137,14 +137,14 @@ def test_parquet_of_a_directory_and_of_the_hubs_cache(tmp_path):
     from tasks.images.vision_schema import KNOWN
 
     write_parquet(tmp_path / "cifar10" / "data", ("train", "test"))
-    corpus = CIFAR10().open(asked(tmp_path))
-    assert np.array_equal(corpus.train.inputs, np.stack([picture(i, (8, 8)) for i in range(30)]))
+    dataset = CIFAR10().open(asked(tmp_path))
+    assert np.array_equal(dataset.train.inputs, np.stack([picture(i, (8, 8)) for i in range(30)]))
     revision = KNOWN["cifar10"].repository.revision
     snapshot = tmp_path / "huggingface" / "hub" / "datasets--uoft-cs--cifar10" / "snapshots" / revision
     write_parquet(snapshot / "plain_text", ("train", "test"))
     cached = CIFAR10().open(DataRequest())
     assert (cached.source, cached.revision) == ("hub", revision[:7])
-    assert np.array_equal(cached.train.inputs, corpus.train.inputs)
+    assert np.array_equal(cached.train.inputs, dataset.train.inputs)
 
 
 def test_a_repository_is_read_through_datasets(tmp_path, monkeypatch):
@@ -159,10 +159,10 @@ def test_a_repository_is_read_through_datasets(tmp_path, monkeypatch):
     (folder / "README.md").write_text(card + "  - {split: test, path: test-*}\n---\n")
     task = replace(vision_schema.KNOWN["cifar100"], classes=(), repository=Repository(name=str(folder), config="plain"))
     monkeypatch.setitem(vision_schema.KNOWN, "cifar100", task)
-    corpus = CIFAR100().open(DataRequest())
-    assert corpus.source == "hub"
-    assert corpus.reading["classes"] == [f"class {i}" for i in range(5)]
-    assert np.array_equal(corpus.evaluation["test"].inputs, np.stack([picture(1000 + i, (8, 8)) for i in range(30)]))
+    dataset = CIFAR100().open(DataRequest())
+    assert dataset.source == "hub"
+    assert dataset.reading["classes"] == [f"class {i}" for i in range(5)]
+    assert np.array_equal(dataset.evaluation["test"].inputs, np.stack([picture(1000 + i, (8, 8)) for i in range(30)]))
 
 
 @pytest.mark.parametrize("task", [MNIST(), FashionMNIST(), CIFAR10(), CIFAR100(), VTAB("dtd")])
@@ -187,10 +187,10 @@ def test_vtab_draws_a_thousand_where_there_are_more_and_notes_it(tmp_path, monke
     monkeypatch.setattr("tasks.images.vtab_schema.TRAIN", 10)
     write_tree(tmp_path / "vtab" / "dtd", tree(classes=("a", "b", "c"), count=8))
     task = VTAB("dtd")
-    corpus = task.open(DataRequest(parent=tmp_path))
-    assert sorted(np.bincount(corpus.train.targets)) == [3, 3, 4]
-    assert len(corpus.evaluation["test"]) == 24
-    assert "vtab/dtd: 10 of 24 training images drawn" in corpus.notes
+    dataset = task.open(DataRequest(parent=tmp_path))
+    assert sorted(np.bincount(dataset.train.targets)) == [3, 3, 4]
+    assert len(dataset.evaluation["test"]) == 24
+    assert "vtab/dtd: 10 of 24 training images drawn" in dataset.notes
     assert "not the paper's" in task.spec.note
     monkeypatch.setattr("tasks.images.vtab_schema.TRAIN", 24)
     assert task.open(DataRequest(parent=tmp_path)).notes == ()
@@ -208,9 +208,9 @@ def test_vtabs_lists(tmp_path):
     folder = write_tree(tmp_path / "vtab-1k" / "cifar", files)
     for split in ("train800val200", "test"):
         (folder / f"{split}.txt").write_text("".join(f"images/{split}/{i}.png {i % 2}\n" for i in (3, 1, 2, 0)))
-    corpus = VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
-    assert np.array_equal(corpus.train.inputs, np.stack([picture(i) for i in (3, 1, 2, 0)]))
-    assert corpus.train.targets.tolist() == [1, 1, 0, 0]
+    dataset = VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
+    assert np.array_equal(dataset.train.inputs, np.stack([picture(i) for i in (3, 1, 2, 0)]))
+    assert dataset.train.targets.tolist() == [1, 1, 0, 0]
     bad = {"images/x.png one": "line 2", "images/x.png 20261124103000": "line 2"}
     for line, words in {**bad, "../../x.png 1": "leads out", "images/x.png 1": "read"}.items():
         (folder / "test.txt").write_text(f"images/test/0.png 0\n{line}\n")
@@ -261,16 +261,16 @@ def test_digits_are_scikit_learns(tmp_path):
 
     theirs = load_digits()
     task = Digits()
-    corpus = task.open(DataRequest())
-    test = corpus.evaluation["test"]
-    both = np.concatenate([corpus.train.inputs, test.inputs])[..., 0]
-    labels = np.concatenate([corpus.train.targets, test.targets])
+    dataset = task.open(DataRequest())
+    test = dataset.evaluation["test"]
+    both = np.concatenate([dataset.train.inputs, test.inputs])[..., 0]
+    labels = np.concatenate([dataset.train.targets, test.targets])
     ours = Counter((np.rint(p / 255 * 16).astype(int).tobytes(), int(t)) for p, t in zip(both, labels, strict=True))
     assert ours == Counter((p.astype(int).tobytes(), int(t)) for p, t in zip(theirs.images, theirs.target, strict=True))
-    assert (len(corpus.train), len(test), task.spec.shape) == (1438, 359, (1, 8, 8))
+    assert (len(dataset.train), len(test), task.spec.shape) == (1438, 359, (1, 8, 8))
     expected = np.bincount(theirs.target) * 359 / 1797
     assert np.abs(np.bincount(test.targets) - expected).max() < 1
-    assert Digits().open(DataRequest()).hash == corpus.hash
+    assert Digits().open(DataRequest()).hash == dataset.hash
 
 
 def test_digits_are_never_elsewhere():
@@ -294,29 +294,29 @@ def real() -> Path:
 def test_the_real_mnist(real):
     import gzip
 
-    corpus = MNIST().open(DataRequest(parent=real))
-    assert corpus.hash == MNIST().open(asked(real / "mnist")).hash
-    assert (len(corpus.train), len(corpus.evaluation["test"])) == (60000, 10000)
+    dataset = MNIST().open(DataRequest(parent=real))
+    assert dataset.hash == MNIST().open(asked(real / "mnist")).hash
+    assert (len(dataset.train), len(dataset.evaluation["test"])) == (60000, 10000)
     raw = gzip.decompress((real / "mnist" / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
     counts = np.bincount(np.frombuffer(raw, dtype=np.uint8))
-    assert np.bincount(corpus.train.targets).tolist() == counts.tolist()
+    assert np.bincount(dataset.train.targets).tolist() == counts.tolist()
     assert counts.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert np.allclose([*corpus.reading["mean"], *corpus.reading["std"]], [0.1307, 0.3081], atol=5e-5)
+    assert np.allclose([*dataset.reading["mean"], *dataset.reading["std"]], [0.1307, 0.3081], atol=5e-5)
 
 
 @pytest.mark.realdata
 def test_the_real_cifar10_as_jpegs(real):
     task = CIFAR10()
-    corpus = task.open(DataRequest(parent=real))
-    test = corpus.evaluation["test"]
-    assert (len(corpus.train), len(test), task.spec.note) == (50000, 10000, "CIFAR-10 (JPEG)")
-    assert np.bincount(corpus.train.targets).tolist() == [5000] * 10
+    dataset = task.open(DataRequest(parent=real))
+    test = dataset.evaluation["test"]
+    assert (len(dataset.train), len(test), task.spec.note) == (50000, 10000, "CIFAR-10 (JPEG)")
+    assert np.bincount(dataset.train.targets).tolist() == [5000] * 10
     wanted = {f"train/{name}/{i:04}.jpg": 5000 * k + i for k, name in enumerate(NAMES) for i in (0, 7, 4999)}
     seen = 0
     with tarfile.open(real / "cifar10_jpeg" / "CIFAR-10-images.tar.xz", "r|xz") as tar:
         for member in tar:
             if member.name in wanted:
                 theirs = np.asarray(Image.open(tar.extractfile(member)))
-                assert np.array_equal(corpus.train.inputs[wanted[member.name]], theirs)
+                assert np.array_equal(dataset.train.inputs[wanted[member.name]], theirs)
                 seen += 1
     assert seen == 30

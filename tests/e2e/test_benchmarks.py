@@ -1,4 +1,4 @@
-"""The timing scripts run and report every variant; what they measure is nobody's to assert."""
+"""The benchmarks run and report every variant; what they measure is not asserted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_adapterdrop_times_every_n_with_and_without_cache(
 
     def fit(spec, *args, **options):
         result = real(spec, *args, **options)
-        runs.append((spec.method_options["n"], result["cost"]["cache_bytes"]))
+        runs.append((spec.options.method.n, result["cost"]["cache_bytes"]))
         return result
 
     monkeypatch.setattr(fitting, "fit", fit)
@@ -45,7 +45,7 @@ def test_tracker_times_runs_with_spectra_and_without(
     tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--data", "embedded", "--train-samples", "20", "--max-steps", "6", "--accelerator", "cpu"]
-    own = ("--method", "lora", "--task", "glue/rte", "--backbone", str(tiny_bert))
+    own = {"methods": "lora", "tasks": "glue/rte", "backbones": str(tiny_bert)}
     monkeypatch.setitem(tracker.CASES, "minilm lora", own)
     runs: list[tuple[object, int]] = []
     import bench.training.trainer as fitting
@@ -54,14 +54,14 @@ def test_tracker_times_runs_with_spectra_and_without(
 
     def fit(spec, *args, **options):
         result = real(spec, *args, **options)
-        runs.append((spec.spectra.get("of"), len(result.get("spectra", {}).get("layers", []))))
+        runs.append((spec.options.spectra.of, len(result.get("spectra", {}).get("layers", []))))
         return result
 
     monkeypatch.setattr(fitting, "fit", fit)
     assert tracker.main([*words, "--rounds", "2", "--case", "minilm lora"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split("  ")[0] == "run" and shown[-1].startswith("minilm lora")
-    assert runs[0] == ("none", 0) and sorted(runs[1:], key=str) == [("none", 0)] * 2 + [(None, 4)] * 2
+    assert runs[0] == ("none", 0) and sorted(runs[1:], key=str) == [("none", 0)] * 2 + [("updates", 4)] * 2
 
 
 def test_a_share_is_of_the_run_with_spectra() -> None:

@@ -1,0 +1,74 @@
+"""The command that repeats one run of a grid, to the same run id."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from bench.config.options import options_of, show
+from bench.harness.planner import PlannedRun
+from bench.harness.request import Request
+
+
+def repeat_command(run: PlannedRun, request: Request) -> list[str]:
+    """Return the words of a `bench run` that plans this run alone; empty for a trial, which no flag asks for.
+
+    Data come from where they came from: a folder that `BENCH_DATA` named is named as `--data-dir`.
+
+    Args:
+        run: the run.
+        request: the grid that it is part of.
+    """
+    spec = run.spec
+    if spec.holdout:
+        return []
+    words = ["bench", "run", "--method", spec.method, "--task", run.loaded.name, "--backbone", run.backbone_name]
+    words += ["--seeds", str(spec.seed)]
+    words += ["--epochs", f"{spec.epochs!r}"] if spec.epochs else ["--max-steps", str(spec.max_steps)]
+    words += ["--batch-size", str(spec.batch_size)]
+    words += ["--train-samples", str(spec.train_samples)] if spec.train_samples else []
+    if spec.select:
+        words += ["--select", "lr", "--lr", ",".join(map(repr, spec.select))]
+        words += ["--select-on", request.select_on] if request.select_on else []
+    else:
+        words += ["--lr", repr(spec.lr)]
+    words += _data(run, request)
+    words += _changed(request)
+    for (space, key), value in request.overrides.given.items():
+        if _applies(run, space, key):
+            words += ["--set", f"{space}.{key}={show(value)}"]
+    return words
+
+
+def _data(run: PlannedRun, request: Request) -> list[str]:
+    """Flags that lead to the same source."""
+    match run.dataset.source:
+        case "embedded" | "hub":
+            return ["--data", run.dataset.source]
+        case "directory":
+            dirs = [f"{name}={folder}" if name else str(folder) for name, folder in request.data.dirs]
+            if request.data.parent and not any(name is None for name, _ in request.data.dirs):
+                dirs.append(str(request.data.parent))
+            return [word for folder in dirs for word in ("--data-dir", folder)]
+        case "file":
+            return []
+
+
+def _changed(request: Request) -> list[str]:
+    """Flags of how and where it runs, if they are not the defaults."""
+    defaults = {one.name: one.default for one in fields(Request)}
+    names = ("precision", "accelerator", "devices", "track", "out")
+    return [
+        word
+        for name in names
+        if getattr(request, name) != defaults[name]
+        for word in (f"--{name}", str(getattr(request, name)))
+    ]
+
+
+def _applies(run: PlannedRun, space: str, key: str) -> bool:
+    """Whether an override reached this run: other methods of the grid may have options that this one lacks."""
+    options = run.spec.options
+    own = {"method": options.method, "task": options.task, "backbone": options.backbone}
+    if space in own:
+        return key in options_of(type(own[space]))
+    return space != "allocation" or options.method.allocates

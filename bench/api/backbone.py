@@ -15,8 +15,7 @@ from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core.registry import import_target
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from bench.api.network import Network
     from bench.api.task import TaskSpec
 
 C = TypeVar("C", bound=BackboneConfig)
@@ -51,7 +50,7 @@ class Backbone:
     config: BackboneConfig = field(default_factory=BackboneConfig)
     parent: Mapping[str, Any] | None = None
 
-    def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
+    def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
         """Load or build the network: called with a batch's inputs it returns pooled features (B, `width`).
 
         Its loader is called with this backbone and the same arguments.

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
@@ -21,7 +21,7 @@ from bench.records import record
 if TYPE_CHECKING:
     from torch import nn
 
-    from bench.backbones.text_network import Pooled
+    from bench.api.network import Network
 
 FOLDER = "backbone"
 """Folder within a run's folder that `save` writes: the weights, and what is needed to build the network again."""
@@ -77,7 +77,7 @@ class Run:
         )
 
 
-def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
+def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
     """Build the network that the run trained, and load its weights.
 
     Raises:
@@ -105,7 +105,10 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
 def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -> None:
     """Write the files that `Run` opens: those of `save_pretrained` for a text encoder, else weights and options."""
     if "text" in backbone.modalities:
-        cast("Pooled", network).save(folder, backbone.tokenizer())
+        from bench.api.network import SavesPretrained
+
+        assert isinstance(network, SavesPretrained)
+        network.save(folder, backbone.tokenizer())
         return
     from safetensors.torch import save_file
 

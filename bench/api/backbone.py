@@ -48,7 +48,7 @@ class Backbone:
     path: Path | None = None
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     config: BackboneConfig = field(default_factory=BackboneConfig)
-    parent: Mapping[str, Any] | None = None
+    parent: Mapping[str, object] | None = None
 
     def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
         """Load or build the network: called with a batch's inputs it returns pooled features (B, `width`).
@@ -75,7 +75,7 @@ class Backbone:
         assert isinstance(self.config, kind), f"{self.name} was opened with {type(self.config).__name__}"
         return self.config
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain JSON values, from which `from_json` makes an equal Backbone."""
         kind = type(self.config)
         place = f"{kind.__module__}:{kind.__name__}"

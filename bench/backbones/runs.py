@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.api.backbone import Backbone
+from bench.api.backbone import Backbone, Opener
 from bench.api.task import TaskSpec
 from bench.backbones.text_encoders import content_hash, from_folder
 from bench.config.options import options_of
@@ -93,7 +94,7 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
             f"it was trained on inputs {_size(made['shape'])}, these are {_size(task.shape)}",
             "Give both tasks the same size: --set task.size=N --set task.mode=grey|rgb.",
         )
-    kind: type[Any] = registry.load("backbones", registry.opener(made["name"]))
+    kind: type[Opener] = registry.load("backbones", registry.opener(made["name"]))
     config = backbone.config
     if "pretrained" in options_of(type(config)):
         config = config.changed(pretrained=False)  # its weights are loaded below
@@ -125,5 +126,5 @@ def _saves(there: record.Record) -> Any:
     return there["spec"]["runtime"].get("save")
 
 
-def _size(shape: Any) -> str:
+def _size(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "of text"

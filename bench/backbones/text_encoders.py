@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from bench.api.backbone import Backbone, built
 from bench.config.options import option
@@ -156,7 +156,7 @@ def minilm_package(name: str) -> Path:
 
 
 def from_folder(
-    name: str, folder: Path, config: BackboneConfig | None = None, *, parent: Mapping[str, Any] | None = None
+    name: str, folder: Path, config: BackboneConfig | None = None, *, parent: Mapping[str, object] | None = None
 ) -> Backbone:
     """Check and hash a text encoder in the layout of `save_pretrained`, without loading it.
 

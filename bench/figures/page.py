@@ -9,7 +9,6 @@ from html import escape
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from bench.core.files import write_atomic
 from bench.figures import Axis, Figure, Map, Panel, Series, Table, style
@@ -50,7 +49,7 @@ def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
     write_atomic(path, page.encode("utf-8"))
 
 
-def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> dict[str, Any]:
+def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> dict[str, object]:
     """Make a panel for the page's script: plotly's traces and axes, without colours that depend on the background."""
     if isinstance(panel.content, Map):
         traces = [_map(panel.content)]
@@ -58,7 +57,7 @@ def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> 
     else:
         traces = [_trace(one, looks[one.name]) | {"key": keys[one.name]} for one in panel.content]
         drawn = {"x": [v for s in panel.content for v in s.x], "y": [v for s in panel.content for v in s.y]}
-    axes: dict[str, dict[str, Any]] = {}
+    axes: dict[str, dict[str, object]] = {}
     requested: list[tuple[str, str, Axis]] = [("x", panel.x, panel.x_axis), ("y", panel.y, panel.y_axis)]
     for which, label, scale in requested:
         named = any(isinstance(value, str) for value in drawn[which])
@@ -79,8 +78,8 @@ def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> 
     return {"traces": traces, **axes}
 
 
-def _trace(one: Series, look: style.Look) -> dict[str, Any]:
-    trace: dict[str, Any] = {
+def _trace(one: Series, look: style.Look) -> dict[str, object]:
+    trace: dict[str, object] = {
         "name": _text(one.name),
         "x": [_text(v) if isinstance(v, str) else _number(v) for v in one.x],
         "y": [_number(v) for v in one.y],
@@ -97,7 +96,7 @@ def _trace(one: Series, look: style.Look) -> dict[str, Any]:
     return trace | {"type": "scatter", "mode": mode, "line": {"dash": dash, "width": 2}, "marker": {"size": 4}}
 
 
-def _map(content: Map) -> dict[str, Any]:
+def _map(content: Map) -> dict[str, object]:
     return {
         "type": "heatmap",
         "x": [_text(v) if isinstance(v, str) else _number(v) for v in content.x],
@@ -173,7 +172,7 @@ def _number(value: float) -> float | None:
     return number if abs(number) < float("inf") else None  # also None for a NaN, which compares as false
 
 
-def _json(value: Sequence[Any]) -> str:
+def _json(value: Sequence[object]) -> str:
     """Write JSON that cannot end the HTML element that contains it."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.spectra.files.history import SpectrumHistory
@@ -27,7 +28,7 @@ class _Rows:
     values: list[Tensor | None] = field(default_factory=list["Tensor | None"])
     rows: list[int] = field(default_factory=list[int])
 
-    def table(self) -> np.ndarray[Any, Any]:
+    def table(self) -> NDArray[np.float64]:
         """Return (S, k): zeros after the last singular value, NaN in a row without a spectrum."""
         width = max((len(v) for v in self.values if v is not None), default=1)
         found = np.zeros((len(self.steps), width))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -139,7 +139,7 @@ def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
     By default these are the network's `blocks`, else those of its longest stack of modules of one class and several
     layers each, else its linear layers and convolutions.
     """
-    backbone: Any = method.backbone
+    backbone = method.backbone
     every = {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
     blocks = {id(block) for block in getattr(backbone, "blocks", ())} or _longest_stack(backbone)
     usual = [name for name, module in every.items() if id(module) in blocks]

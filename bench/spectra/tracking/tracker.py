@@ -102,7 +102,7 @@ class SpectrumTracker(Callback):
             mask = batch["inputs"].get("attention_mask")
             self._moments.begin(attention_mask=mask, weighted=bool(batch["weight"] != 0))
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: object) -> None:
         """Take gradients before clipping, and keep the weights before the step."""
         step = trainer.global_step
         if step in self.snapshots or step == self.steps - 1:
@@ -111,7 +111,7 @@ class SpectrumTracker(Callback):
                 self._before = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Take a snapshot after the last micro batch of its step."""
         if self._moments:

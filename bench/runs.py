@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from bench.core.errors import BenchError
 from bench.env import preflight
 from bench.harness.planner import Plan, make_plan
 from bench.harness.request import make_request
-from bench.records.record import Record, load_all
+from bench.records.record import DoneRecord, Record, is_done, load_all
 
 if TYPE_CHECKING:
-    pass
+    import pandas
+
+R = TypeVar("R", bound=Record, covariant=True)
 
 
-class Runs(Sequence[Record]):
+class Runs(Sequence[R]):
     """The records of some runs, in order.
 
         runs = bench.run(methods=["lora", "deeplora"], tasks="glue/rte", seeds=range(3), set={"method.rank": 4})
@@ -29,34 +31,67 @@ class Runs(Sequence[Record]):
         problems: files in that folder that are not valid records.
     """
 
-    def __init__(self, records: Sequence[Record], folder: Path, problems: Sequence[BenchError] = ()) -> None:
+    def __init__(self, records: Sequence[R], folder: Path, problems: Sequence[BenchError] = ()) -> None:
         self._records, self.folder, self.problems = tuple(records), folder, tuple(problems)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[R]:
         return iter(self._records)
 
     @overload
-    def __getitem__(self, index: int) -> Record: ...
+    def __getitem__(self, index: int) -> R: ...
     @overload
-    def __getitem__(self, index: slice) -> Runs: ...
-    def __getitem__(self, index: int | slice) -> Record | Runs:
+    def __getitem__(self, index: slice) -> Runs[R]: ...
+    def __getitem__(self, index: int | slice) -> R | Runs[R]:
         if isinstance(index, slice):
             return Runs(self._records[index], self.folder, self.problems)
         return self._records[index]
 
     @property
-    def done(self) -> Runs:
+    def done(self) -> Runs[DoneRecord]:
         """Those that finished well."""
-        return Runs([record for record in self if record["state"] == "done"], self.folder, self.problems)
+        return Runs([record for record in self if is_done(record)], self.folder, self.problems)
 
     def table(self) -> str:
         """Write the leaderboard of these runs as Markdown."""
         from leaderboard.render.markdown import render
 
         return render([*self.done])
+
+    def frame(self) -> pandas.DataFrame:
+        """Return a DataFrame with a row per run: scores, parameters, ranks, times, and every option by its name.
+
+        `score` is the primary metric, `trained` and `total` count parameters, `effective_rank` and `nominal_rank` are
+        means over the layers. What a run does not have is NaN.
+        """
+        import pandas
+
+        return pandas.DataFrame([_row(record) for record in self])
+
+
+def _row(record: Record) -> dict[str, Any]:
+    spec, primary = record.spec, record.metrics.primary if record.metrics else None
+    ranks, count = record.ranks, len(record.ranks)
+    return {
+        "run_id": record.run_id,
+        "state": record.state,
+        "method": spec.method,
+        "task": spec.task,
+        "backbone": record.backbone.name,
+        "seed": spec.seed,
+        "lr": record.lr,
+        "metric": primary.name if primary else None,
+        "score": primary.value if primary else None,
+        "trained": record.params.trainable if record.params else None,
+        "total": record.params.total if record.params else None,
+        "effective_rank": sum(layer.effective for layer in ranks) / count if count else None,
+        "nominal_rank": sum(layer.nominal for layer in ranks) / count if count else None,
+        "train_s": record.cost.train_s if record.cost else None,
+        "eval_s": record.cost.eval_s if record.cost else None,
+        **spec.options.flat(),
+    }
 
 
 def plan(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Plan:
@@ -69,7 +104,7 @@ def plan(methods: str | Sequence[str], tasks: str | Sequence[str], **options: An
     return make_plan(make_request(methods=methods, tasks=tasks, **options))
 
 
-def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Runs:
+def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Runs[Record]:
     """Train every combination of methods, tasks, backbones, learning rates and seeds, and return their records.
 
     What is done already is not trained again; an interrupted run goes on.
@@ -91,7 +126,7 @@ def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any
     return Runs([*run_plan(made)], made.request.out)
 
 
-def load(folder: str | Path = "runs") -> Runs:
+def load(folder: str | Path = "runs") -> Runs[Record]:
     """Read every record of a folder; files that are not valid records are in `problems`."""
     path = Path(folder).expanduser()
     records, problems = load_all(path)

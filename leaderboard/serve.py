@@ -142,7 +142,7 @@ class _Answer(BaseHTTPRequestHandler):
 def _server(host: str) -> type[ThreadingHTTPServer]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET  # a system's own number
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A browser that goes away is no error of ours; all else is told as always."""

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bench.core import registry
+from bench.records.record import Record
 from bench.records.spec import RunOptions, RunSpec
 
 pytest_plugins = ["lab"]
@@ -29,13 +31,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 RECORD: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "state": "done",
     "error": None,
     "warnings": [],
     "lr": 1e-3,
     "task": {"name": "glue/cola", "version": 1, "modality": "text", "num_classes": 2, "note": ""},
-    "backbone": {"name": "all-MiniLM-L6-v2", "parameters": 22_713_216, "weights_hash": "c" * 64},
+    "backbone": {"name": "all-MiniLM-L6-v2", "parameters": 22_713_216, "weights_hash": "c" * 64, "pooling": "mean"},
     "source": {
         "kind": "embedded",
         "revision": "1",
@@ -58,6 +60,7 @@ RECORD: dict[str, Any] = {
             "effective": 2.0 + i,
             "energy90": 2,
             "norm": 0.7,
+            "how": "factors",
         }
         for i in range(2)
     ],
@@ -66,9 +69,13 @@ RECORD: dict[str, Any] = {
         "samples": 4800,
         "train_s": 38.2,
         "eval_s": 1.1,
+        "tracking_s": 0.0,
         "peak_memory_bytes": None,
+        "cache_bytes": 0,
+        "optimizer_bytes": 544_000,
         "device": "cpu",
         "devices": 1,
+        "resumed_at": [],
     },
     "curve": [{"step": 0, "loss": 0.69}, {"step": 149, "loss": 0.41}],
     "provenance": {
@@ -92,7 +99,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return base
 
 
-def _make_record(**overrides: Any) -> dict[str, Any]:
+def _record_json(**overrides: Any) -> dict[str, Any]:
     options = RunOptions(method=registry.load_config("methods", "lora")(rank=8, target="all-linear"))
     spec = RunSpec(
         method="lora", task="glue/cola", backbone="minilm", lr=1e-3, max_steps=150, options=options
@@ -108,13 +115,19 @@ def _make_record(**overrides: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def make_record() -> Callable[..., dict[str, Any]]:
-    """Builds a valid record: `make_record(spec={"seed": 1}, state="failed", metrics=None)`.
+def make_record() -> Callable[..., Record]:
+    """Builds a record: `make_record(spec={"seed": 1}, state="failed", metrics=None)`.
 
     Dicts are merged into the default ones, other values replace them; run_id and group_id follow from spec, source and
     backbone unless given.
     """
-    return _make_record
+    return lambda **overrides: msgspec.convert(_record_json(**overrides), Record)
+
+
+@pytest.fixture
+def record_json() -> Callable[..., dict[str, Any]]:
+    """The same as JSON values, which need not be valid."""
+    return _record_json
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
+import msgspec
+
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core.registry import import_target
+from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
     from bench.api.network import Network
@@ -36,7 +39,7 @@ class Backbone:
         path: the folder of weights, configuration and tokenizer; None where there is none.
         pooling: default pooling of its token features into one vector.
         config: its options, `--set backbone.key=value`.
-        parent: `{run_id, group_id, method, task, backbone, parent}` of the run that trained it.
+        parent: the run that trained it.
     """
 
     name: str
@@ -48,7 +51,7 @@ class Backbone:
     path: Path | None = None
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     config: BackboneConfig = field(default_factory=BackboneConfig)
-    parent: Mapping[str, object] | None = None
+    parent: ParentRun | None = None
 
     def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
         """Load or build the network: called with a batch's inputs it returns pooled features (B, `width`).
@@ -79,7 +82,9 @@ class Backbone:
         """Return plain JSON values, from which `from_json` makes an equal Backbone."""
         kind = type(self.config)
         place = f"{kind.__module__}:{kind.__name__}"
-        return {**asdict(self), "path": str(self.path) if self.path else None, "config_class": place}
+        parent = self.parent.to_json() if self.parent else None
+        path = str(self.path) if self.path else None
+        return {**asdict(self), "path": path, "config_class": place, "parent": parent}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Backbone:
@@ -87,6 +92,7 @@ class Backbone:
         fields: dict[str, Any] = {**data, "modalities": tuple(data["modalities"])}
         fields["path"] = Path(data["path"]) if data["path"] else None
         fields["config"] = import_target(fields.pop("config_class"))(**data["config"])
+        fields["parent"] = msgspec.convert(data["parent"], ParentRun | None)
         return cls(**fields)
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bench.api.backbone import Backbone, Opener
 from bench.api.task import TaskSpec
@@ -18,6 +18,7 @@ from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.core.files import tensor_shapes
 from bench.records import record
+from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,21 +49,25 @@ class Run:
             EnvironmentProblem: the run is not finished, or kept no network.
         """
         there = record.find(self.runs, name.partition(":")[2])
-        folder = record.folder(self.runs, there["run_id"]) / FOLDER
-        if there["state"] != "done" or not folder.is_dir():
+        folder = record.folder(self.runs, there.run_id) / FOLDER
+        if there.state != "done" or not folder.is_dir():
             raise EnvironmentProblem(
-                f"run {there['run_id']} has no trained backbone",
-                f"it is {there['state']}; {there['spec']['method']} with runtime.save={_saves(there)}",
+                f"run {there.run_id} has no trained backbone",
+                f"it is {there.state}; {there.spec.method} with runtime.save={there.spec.options.runtime.get('save')}",
                 "Take a finished run of mae, mlm or dropout, or run its command with another --out and "
                 "--set runtime.save=all.",
             )
-        spec = there["spec"]
-        chain = {"run_id": there["run_id"], "group_id": there["group_id"]}
-        chain |= {"method": spec["method"], "task": spec["task"]}
-        chain |= {"backbone": there["backbone"]["name"], "parent": there["backbone"].get("parent")}
-        full = f"runs:{there['run_id']}"
+        parent = ParentRun(
+            run_id=there.run_id,
+            group_id=there.group_id,
+            method=there.spec.method,
+            task=there.spec.task,
+            backbone=there.backbone.name,
+            parent=there.backbone.parent,
+        )
+        full = f"runs:{there.run_id}"
         if not (folder / NETWORK).is_file():
-            return from_folder(full, folder, config, parent=chain)
+            return from_folder(full, folder, config, parent=parent)
         made = json.loads((folder / NETWORK).read_text())
         kind = registry.load_config("backbones", registry.opener(made["name"]))
         network = kind(**made["options"])
@@ -74,7 +79,7 @@ class Run:
             weights_hash=content_hash(folder.resolve()),
             parameters=sum(math.prod(shape) for shape in tensor_shapes(folder / WEIGHTS).values()),
             config=network if config.dropout == 0 else replace(network, dropout=config.dropout),
-            parent=chain,
+            parent=parent,
         )
 
 
@@ -120,10 +125,6 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
         name = json.loads((backbone.path / NETWORK).read_text())["name"]
     made = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": backbone.config.to_json()}
     (folder / NETWORK).write_text(json.dumps(made, indent=1) + "\n")
-
-
-def _saves(there: record.Record) -> Any:
-    return there["spec"]["runtime"].get("save")
 
 
 def _size(shape: Sequence[int]) -> str:

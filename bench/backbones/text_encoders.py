@@ -18,6 +18,7 @@ from bench.config.sections import BackboneConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem
 from bench.core.files import sha256, tensor_shapes
+from bench.records.schema import ParentRun
 
 WEIGHT_FILES = ("*.safetensors",)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
@@ -156,7 +157,7 @@ def minilm_package(name: str) -> Path:
 
 
 def from_folder(
-    name: str, folder: Path, config: BackboneConfig | None = None, *, parent: Mapping[str, object] | None = None
+    name: str, folder: Path, config: BackboneConfig | None = None, *, parent: ParentRun | None = None
 ) -> Backbone:
     """Check and hash a text encoder in the layout of `save_pretrained`, without loading it.
 

@@ -59,9 +59,9 @@ def run(planned: PlannedRun, options: Mapping[str, Value]) -> Seconds:
         at[step] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder), tell=tell)["cost"]
-    last = at[cost["steps"]] - at[cost["steps"] // EPOCHS]
-    return Seconds(last, cost["train_s"] - EPOCHS * last)
+        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder), tell=tell).cost
+    last = at[cost.steps] - at[cost.steps // EPOCHS]
+    return Seconds(last, cost.train_s - EPOCHS * last)
 
 
 def measure(planned: PlannedRun, rounds: int) -> dict[str, list[Seconds]]:

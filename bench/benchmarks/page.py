@@ -17,11 +17,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+
+from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.core.text import table
-from bench.records.record import FILE, Record, load_all
+from bench.records.record import FILE, DoneRecord, Record, is_done, load_all
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TABLES = 4
@@ -36,19 +37,21 @@ ACTIONS = {
 """What a reader does, as code for the page."""
 
 
-def copies(real: Sequence[Record], count: int) -> Iterator[Record]:
+def copies(real: Sequence[DoneRecord], count: int) -> Iterator[Record]:
     """`count` valid records: copies of real ones, in four budgets and as many settings as are needed."""
     draw = random.Random(0)
     for number in range(count):
-        made: dict[str, Any] = json.loads(json.dumps(real[number % len(real)]))
-        block = number // len(real)
-        made["spec"]["max_steps"] = 300 + block % TABLES
-        made["spec"]["optim"]["weight_decay"] = block // TABLES / 1000
-        for name in ("run_id", "group_id"):
-            made[name] = sha256(f"{made[name]} {block}".encode()).hexdigest()[:16]
-        if made["metrics"]:
-            made["metrics"]["primary"]["value"] += draw.gauss(0, 0.01)
-        yield made
+        one, block = real[number % len(real)], number // len(real)
+        optim = {**one.spec.options.optim, "weight_decay": block // TABLES / 1000}
+        options = structs.replace(one.spec.options, optim=optim)
+        primary = structs.replace(one.metrics.primary, value=one.metrics.primary.value + draw.gauss(0, 0.01))
+        yield structs.replace(
+            one,
+            run_id=sha256(f"{one.run_id} {block}".encode()).hexdigest()[:16],
+            group_id=sha256(f"{one.group_id} {block}".encode()).hexdigest()[:16],
+            spec=structs.replace(one.spec, max_steps=300 + block % TABLES, options=options),
+            metrics=structs.replace(one.metrics, primary=primary),
+        )
 
 
 @contextmanager
@@ -119,14 +122,14 @@ def main(words: Sequence[str]) -> int:
     )
     options = parser.parse_args(words)
     try:
-        real = [record for record in load_all(options.runs)[0] if record["state"] == "done"]
+        real = [record for record in load_all(options.runs)[0] if is_done(record)]
         if not real:
             raise EnvironmentProblem(f"no finished records in {options.runs}", "", "Name a folder of some: --runs DIR.")
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for record in copies(real, options.count):
-                (folder / record["run_id"]).mkdir()
-                (folder / record["run_id"] / FILE).write_text(json.dumps(record), encoding="utf-8")
+                (folder / record.run_id).mkdir()
+                (folder / record.run_id / FILE).write_text(json.dumps(record.to_json()), encoding="utf-8")
             page = folder / "page.html"
             rows = making(folder, page) + using(page)
     except BenchError as error:

@@ -45,8 +45,8 @@ def run(planned: PlannedRun, spectra: SpectraConfig) -> Seconds:
     runtime = planned.spec.options.runtime.changed(save="none", checkpoint_s=None)
     spec = planned.spec.with_options(spectra=spectra, runtime=runtime)
     with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder))["cost"]
-    return Seconds(cost["train_s"], cost["tracking_s"])
+        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder)).cost
+    return Seconds(cost.train_s, cost.tracking_s)
 
 
 def measure(name: str, planned: PlannedRun, rounds: int) -> dict[str, list[Seconds]]:

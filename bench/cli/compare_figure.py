@@ -48,7 +48,7 @@ def figure(found: Comparison, sides: tuple[Side, Side], runs: Path) -> tuple[Fig
         )
     names = _names(found)
     common = {one.task for one in found.scores if one.a and one.b} or {one.task for one in found.scores}
-    done = [[r for r in side.records if r["state"] == "done" and r["spec"]["task"] in common] for side in sides]
+    done = [[r for r in side.records if r.state == "done" and r.spec.task in common] for side in sides]
     notes: list[str] = []
     stored = [_stored(own, runs, name, notes) for own, name in zip(done, "AB", strict=True)]
     both = [pair.layer for pair in found.layers if all(pair.layer in one for one in stored)]
@@ -105,8 +105,8 @@ def _summed_up(done: Sequence[Record]) -> dict[int, float]:
     """The same as records have it: over the layers that each run followed."""
     found: defaultdict[int, list[float]] = defaultdict(list)
     for run in done:
-        for one in run.get("spectra", {}).get("series", ()):
-            for step, rank in zip(one["steps"], one["effective"], strict=False) if one["of"] == "updates" else ():
+        for one in run.spectra.series if run.spectra else ():
+            for step, rank in zip(one.steps, one.effective, strict=False) if one.of == "updates" else ():
                 if rank:
                     found[step].append(rank)
     return {step: fmean(found[step]) for step in sorted(found)}
@@ -156,9 +156,9 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
     found: defaultdict[str, list[SpectrumHistory]] = defaultdict(list)
     missing = 0
     for run in done:
-        path = folder(runs, run["run_id"]) / FILE
+        path = folder(runs, run.run_id) / FILE
         if not path.is_file():
-            missing += bool(run["ranks"])
+            missing += bool(run.ranks)
             continue
         try:
             stored = read(path)

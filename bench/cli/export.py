@@ -14,7 +14,9 @@ from bench.core.errors import OK, EnvironmentProblem, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft adapter --out results")
+    from bench.records.record import DoneRecord
+
+EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft adapter --runs results")
 
 
 def parser() -> Parser:
@@ -29,26 +31,32 @@ def parser() -> Parser:
     )
     made.add_argument("run", metavar="RUN", help="the beginning of a run id, or a run's folder")
     made.add_argument("--peft", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
-    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     return made
 
 
 def handle(options: argparse.Namespace) -> int:
     """Find the run, translate its tensors, write the directory."""
-    from bench.records.record import FILE, find, read
+    from bench.records.record import FILE, find, is_done, read
 
-    given, out = Path(options.run).expanduser(), options.out.expanduser()
+    given, out = Path(options.run).expanduser(), options.runs.expanduser()
     if (given / FILE).is_file():
         record, out = read(given / FILE), given.resolve().parent
     else:
         record = find(out, options.run)
-    tensors = _tensors(record, out / record["run_id"])
+    if not is_done(record):
+        raise UsageError(
+            f"run {record.run_id} has no adapter",
+            f"its state is {record.state}",
+            "Run its command again, or with --retry.",
+        )
+    tensors = _tensors(record, out / record.run_id)
     from bench.api.peft import write_folder
 
-    spec, folder = record["spec"], options.peft.expanduser()
-    kind: type[Any] = registry.load("methods", spec["method"])
-    config, adapter = kind.peft(kind.Config(**spec["method_options"]), tensors)
-    name = record["backbone"]["name"]
+    spec, folder = record.spec, options.peft.expanduser()
+    kind: type[Any] = registry.load("methods", spec.method)
+    config, adapter = kind.peft(kind.Config(**spec.options.method), tensors)
+    name = record.backbone.name
     config["base_model_name_or_path"] = name if "/" in name else None
     head = {key.removeprefix("head."): tensor for key, tensor in tensors.items() if key.startswith("head.")}
     note = _note(record)
@@ -56,22 +64,18 @@ def handle(options: argparse.Namespace) -> int:
     if options.json:
         emit({"directory": str(folder), "adapter_config": config, **note})
     else:
-        print(f"{record['run_id']} written to {folder}: {config['peft_type']} for {name}, with its head")
+        print(f"{record.run_id} written to {folder}: {config['peft_type']} for {name}, with its head")
     return OK
 
 
-def _tensors(record: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
     """What the run saved.
 
     Raises:
-        UsageError: the run has not ended well, or was told to save nothing.
+        UsageError: the run was told to save nothing.
         EnvironmentProblem: what it saved cannot be read.
     """
-    run_id, runtime = record["run_id"], record["spec"]["runtime"]
-    if record["state"] != "done":
-        raise UsageError(
-            f"run {run_id} has no adapter", f"its state is {record['state']}", "Run its command again, or with --retry."
-        )
+    run_id, runtime = record.run_id, record.spec.options.runtime
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -93,17 +97,17 @@ def _tensors(record: dict[str, Any], folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _note(record: dict[str, Any]) -> dict[str, Any]:
+def _note(record: DoneRecord) -> dict[str, Any]:
     """What the tensors belong to."""
-    spec, backbone = record["spec"], record["backbone"]
-    pooling = spec["head"]["pooling"]
+    spec, backbone = record.spec, record.backbone
+    pooling = spec.options.head["pooling"]
     return {
-        "run_id": record["run_id"],
-        "method": spec["method"],
-        "task": record["task"],
-        "backbone": backbone,
-        "pooling": backbone.get("pooling", pooling) if pooling == "auto" else pooling,
-        "max_length": spec["task_options"]["max_length"],
-        "precision": spec["precision"],
-        "metrics": record["metrics"]["all"],
+        "run_id": record.run_id,
+        "method": spec.method,
+        "task": record.task.to_json(),
+        "backbone": backbone.to_json(),
+        "pooling": backbone.pooling if pooling == "auto" else pooling,
+        "max_length": spec.options.task["max_length"],
+        "precision": spec.precision,
+        "metrics": record.metrics.all,
     }

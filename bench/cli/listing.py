@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.cli.output import emit
 from bench.cli.parser import Parser, choice, common
@@ -14,6 +14,10 @@ from bench.core import registry
 from bench.core.errors import OK
 from bench.core.text import format_score, table
 from bench.harness import task_names
+
+if TYPE_CHECKING:
+    from bench.records.record import Record
+
 
 KINDS = ("methods", "tasks", "backbones", "runs")
 EXAMPLES = (
@@ -78,7 +82,7 @@ def _runs(out: Path, *, as_json: bool) -> int:
     for problem in problems:
         print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
     if as_json:
-        emit(records)
+        emit([record.to_json() for record in records])
         return OK
     rows = [_run_row(record) for record in records]
     header = ("run", "state", "method", "task", "backbone", "seed", "lr", "score")
@@ -86,17 +90,17 @@ def _runs(out: Path, *, as_json: bool) -> int:
     return OK
 
 
-def _run_row(record: dict[str, Any]) -> tuple[str, ...]:
-    spec = record["spec"]
-    lr = "–" if record["lr"] is None else f"{record['lr']:g}"
-    task = spec["task"] + (" (trial)" if spec["holdout"] else "")  # of --select, scored on held-out train examples
-    where = (spec["method"], task, record["backbone"]["name"], str(spec["seed"]))
-    return (record["run_id"], record["state"], *where, lr, score(record))
+def _run_row(record: Record) -> tuple[str, ...]:
+    spec = record.spec
+    lr = "–" if record.lr is None else f"{record.lr:g}"
+    task = spec.task + (" (trial)" if spec.holdout else "")  # of --select, scored on held-out train examples
+    where = (spec.method, task, record.backbone.name, str(spec.seed))
+    return (record.run_id, record.state, *where, lr, score(record))
 
 
-def score(record: dict[str, Any]) -> str:
+def score(record: Record) -> str:
     """`matthews 0.412`, or – without one."""
-    if record["metrics"] is None:
+    if record.metrics is None:
         return "–"
-    primary = record["metrics"]["primary"]
-    return f"{primary['name']} {format_score(primary['value'], primary['higher_is_better'])}"
+    primary = record.metrics.primary
+    return f"{primary.name} {format_score(primary.value, primary.higher_is_better)}"

@@ -79,7 +79,7 @@ def _sync(options: argparse.Namespace) -> int:
         print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
     due = waiting(records, every=options.all)
     if options.dry_run:
-        done = [Sent(run_id=run["run_id"], state="would send") for run in due]
+        done = [Sent(run_id=run.run_id, state="would send") for run in due]
     else:
         if due:
             account.require()

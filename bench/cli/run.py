@@ -213,24 +213,23 @@ def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:
     _report(plan, records, as_json=as_json)
     if stopped:
         return stopped
-    return SOME_FAILED if plan.broken or any(r["state"] != "done" for r in records) else OK
+    return SOME_FAILED if plan.broken or any(r.state != "done" for r in records) else OK
 
 
 def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     """Table (or JSON) on stdout; counts and the next command on stderr."""
-    states = [r["state"] for r in records]
+    states = [r.state for r in records]
     if as_json:
-        sys.stdout.write(
-            json.dumps({"runs": records, **{k: v for k, v in plan.to_json().items() if k == "skipped"}}) + "\n"
-        )
+        made = {"runs": [one.to_json() for one in records], "skipped": plan.to_json()["skipped"]}
+        sys.stdout.write(json.dumps(made) + "\n")
     elif "done" in states:
         from leaderboard.render.markdown import render
 
-        sys.stdout.write("\n" + render([r for r in records if r["state"] == "done"]) + "\n")
+        sys.stdout.write("\n" + render([r for r in records if r.state == "done"]) + "\n")
     sys.stdout.flush()
     done, failed = states.count("done"), len(states) - states.count("done")
     left = len(plan.runs) - len(states)
-    first = next((r["run_id"] for r in records if r["state"] == "done"), None)
+    first = next((r.run_id for r in records if r.state == "done"), None)
     again = [f"{left} not run: the same command goes on"] if left else []
     again += ["the same command with --retry runs failed ones again"] if failed else []
     again += [f"next: bench leaderboard --runs {plan.request.out}, bench show {first}"] if first else []

@@ -175,7 +175,7 @@ def _run(prefix: str, out: Path) -> tuple[dict[str, Any], str]:
             f"{hint} `bench list runs --runs {out}` lists runs.".strip(),
         )
     record = find(out, prefix)
-    return {"kind": "run", **record}, run_text(record)
+    return {"kind": "run", **record.to_json()}, run_text(record)
 
 
 def _head(found: Description) -> str:

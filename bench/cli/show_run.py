@@ -6,86 +6,86 @@ import shlex
 from typing import Any
 
 from bench.core.text import table
+from bench.records.record import Record
+from bench.records.schema import BackboneInfo, FreeForm
 
-_PLACES = ("method_options", "head", "optim", "penalty", "task_options", "backbone_options", "allocation", "runtime")
 
-
-def text(record: dict[str, Any]) -> str:
+def text(record: Record) -> str:
     """State, specification, scores, parameters, ranks, cost, warnings, and the command that made it."""
-    spec = record["spec"]
-    title = f"run {record['run_id']}  ·  {record['state']}  ·  {spec['method']} on {spec['task']}, seed {spec['seed']}"
+    spec = record.spec
+    title = f"run {record.run_id}  ·  {record.state}  ·  {spec.method} on {spec.task}, seed {spec.seed}"
     results = (_results(record), _evaluations(record), _ranks(record), _report(record))
     sections = [title, _error(record), *results, _specification(record), _provenance(record)]
     return "\n\n".join(filter(None, sections))
 
 
-def _error(record: dict[str, Any]) -> str:
-    error = record["error"]
-    lines = [error["what"], error["known"], error["todo"]] if error else []
-    lines += [f"warning: {warning}" for warning in record["warnings"]]
+def _error(record: Record) -> str:
+    error = record.error
+    lines = [error.what, error.known, error.todo] if error else []
+    lines += [f"warning: {warning}" for warning in record.warnings]
     return "\n".join(filter(None, lines))
 
 
-def _results(record: dict[str, Any]) -> str:
+def _results(record: Record) -> str:
     rows: list[tuple[str, str]] = []
-    if metrics := record["metrics"]:
-        primary = metrics["primary"]
-        better = "" if primary["higher_is_better"] else ", lower is better"
-        value = f"{primary['name']} {primary['value']:.4f} on {primary['split']} (n = {primary['n']}{better})"
+    if metrics := record.metrics:
+        primary = metrics.primary
+        better = "" if primary.higher_is_better else ", lower is better"
+        value = f"{primary.name} {primary.value:.4f} on {primary.split} (n = {primary.n}{better})"
         rows.append(("score", value))
-        for split, values in metrics["all"].items():
+        for split, values in metrics.all.items():
             rows.append((f"  {split}", ", ".join(f"{name} {value:.4f}" for name, value in values.items())))
-    if sweep := record.get("sweep"):
-        rows.append(("  by n dropped", ", ".join(f"{point['n']}: {point['primary']:.4f}" for point in sweep)))
-    if params := record["params"]:
-        share = f"{params['trainable'] / params['total']:.2%}" if params["total"] else "–"
-        rows.append(("trained", f"{params['trainable']:,} of {params['total']:,} parameters ({share})"))
-        rows.append(("  of which head", f"{params['head']:,}"))
-        rows.append(("stored", f"{params['stored_bytes']:,} bytes"))
-    if cost := record["cost"]:
-        rows.append(("steps", f"{cost['steps']} ({cost['samples']:,} samples)"))
-        rows.append(("time", f"{cost['train_s']:.1f} s training, {cost['eval_s']:.1f} s evaluation"))
-        memory = cost["peak_memory_bytes"]
+    if sweep := record.sweep:
+        rows.append(("  by n dropped", ", ".join(f"{point.n}: {point.primary:.4f}" for point in sweep)))
+    if params := record.params:
+        share = f"{params.trainable / params.total:.2%}" if params.total else "–"
+        rows.append(("trained", f"{params.trainable:,} of {params.total:,} parameters ({share})"))
+        rows.append(("  of which head", f"{params.head:,}"))
+        rows.append(("stored", f"{params.stored_bytes:,} bytes"))
+    if cost := record.cost:
+        rows.append(("steps", f"{cost.steps} ({cost.samples:,} samples)"))
+        rows.append(("time", f"{cost.train_s:.1f} s training, {cost.eval_s:.1f} s evaluation"))
+        memory = cost.peak_memory_bytes
         peak = "" if memory is None else f", peak memory {memory / 2**20:,.0f} MiB"
-        if kept := cost.get("optimizer_bytes"):
+        if kept := cost.optimizer_bytes:
             rows.append(("optimiser", f"{kept / 2**20:,.1f} MiB of state"))
-        if kept := cost.get("cache_bytes"):
+        if kept := cost.cache_bytes:
             rows.append(("cached", f"{kept / 2**20:,.1f} MiB, computed once per example"))
-        rows.append(("device", f"{cost['devices']} × {cost['device']}{peak}"))
+        rows.append(("device", f"{cost.devices} × {cost.device}{peak}"))
     return table(("result", ""), rows) if rows else ""
 
 
-def _evaluations(record: dict[str, Any]) -> str:
+def _evaluations(record: Record) -> str:
     """Scores on the way, a row for each time the first split was evaluated."""
-    rows = record.get("evaluations") or []
+    rows = record.evaluations
     if not rows:
         return ""
-    first, *_ = rows[0]["metrics"]
-    names = tuple(rows[0]["metrics"][first])
-    body = [(str(row["step"]), *(f"{row['metrics'][first][name]:.4f}" for name in names)) for row in rows]
+    first, *_ = rows[0].metrics
+    names = tuple(rows[0].metrics[first])
+    body = [(str(row.step), *(f"{row.metrics[first][name]:.4f}" for name in names)) for row in rows]
     return f"{first} on the way\n" + table(("step", *names), body)
 
 
-def _ranks(record: dict[str, Any]) -> str:
+def _ranks(record: Record) -> str:
     header = ("layer", "shape", "nominal", "stable", "effective", "90 % energy", "‖ΔW‖₂")
     rows = [
         (
-            row["layer"],
-            "×".join(map(str, row["shape"])),
-            str(row["nominal"]),
-            f"{row['stable']:.2f}",
-            f"{row['effective']:.2f}",
-            str(row["energy90"]),
-            f"{row['norm']:.3g}",
+            row.layer,
+            "×".join(map(str, row.shape)),
+            str(row.nominal),
+            f"{row.stable:.2f}",
+            f"{row.effective:.2f}",
+            str(row.energy90),
+            f"{row.norm:.3g}",
         )
-        for row in record["ranks"]
+        for row in record.ranks
     ]
     return f"rank of ΔW\n{table(header, rows)}" if rows else ""
 
 
-def _report(record: dict[str, Any]) -> str:
+def _report(record: Record) -> str:
     """What the method tells: a list of like objects is a table, anything else a line."""
-    report: dict[str, Any] = record.get("report") or {}
+    report = record.report
     tables = {name: value for name, value in report.items() if value and _is_table(value)}
     lines = [(name, _plain(value)) for name, value in report.items() if name not in tables]
     parts = [table(("report", ""), lines)] if lines else []
@@ -106,33 +106,33 @@ def _plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _specification(record: dict[str, Any]) -> str:
-    spec, source = record["spec"], record["source"]
-    length = f"{spec['epochs']:g} epochs" if spec["epochs"] is not None else f"{spec['max_steps']} steps"
+def _specification(record: Record) -> str:
+    spec, source = record.spec, record.source
+    length = f"{spec.epochs:g} epochs" if spec.epochs is not None else f"{spec.max_steps} steps"
     rows = [
-        ("backbone", _backbone(record["backbone"])),
-        ("data", f"{source['kind']} {source['revision']}, {source['train_examples']:,} training examples"),
-        *_reading(source.get("reading")),
-        ("budget", f"{length}, global batch {spec['batch_size']}, {spec['precision']}"),
-        ("learning rate", "–" if record["lr"] is None else f"{record['lr']:g}{_chosen(record)}"),
+        ("backbone", _backbone(record.backbone)),
+        ("data", f"{source.kind} {source.revision}, {source.train_examples:,} training examples"),
+        *_reading(source.reading),
+        ("budget", f"{length}, global batch {spec.batch_size}, {spec.precision}"),
+        ("learning rate", "–" if record.lr is None else f"{record.lr:g}{_chosen(record)}"),
     ]
-    for place in _PLACES:
-        if options := spec.get(place):
-            rows.append((place.replace("_", " "), ", ".join(f"{key}={value}" for key, value in options.items())))
+    for space, options in spec.options.namespaces().items():
+        if options:
+            rows.append((space, ", ".join(f"{key}={value}" for key, value in options.items())))
     return table(("specification", ""), rows)
 
 
-def _backbone(backbone: dict[str, Any]) -> str:
+def _backbone(backbone: BackboneInfo) -> str:
     """Name and size, and the runs that it comes from."""
-    size = backbone["parameters"]
-    text, parent = backbone["name"] + (f" ({size:,} parameters)" if size is not None else ""), backbone.get("parent")
+    size = backbone.parameters
+    text, parent = backbone.name + (f" ({size:,} parameters)" if size is not None else ""), backbone.parent
     while parent:
-        text += f" ← {parent['method']} on {parent['task']} from {parent['backbone']}"
-        parent = parent["parent"]
+        text += f" ← {parent.method} on {parent.task} from {parent.backbone}"
+        parent = parent.parent
     return text
 
 
-def _reading(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _reading(reading: FreeForm) -> list[tuple[str, str]]:
     """How data was read; of a user's own table its columns, its labels, what was left out, the hash of its files."""
     if not reading:
         return []
@@ -154,24 +154,23 @@ def _reading(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [*rows, ("  validation", f"{reading['sizes']['validation']:,} rows, {reading['validation']}{seed}")]
 
 
-def _chosen(record: dict[str, Any]) -> str:
-    if not (selection := record["selection"]):
+def _chosen(record: Record) -> str:
+    if not (selection := record.selection):
         return ""
     tried = ", ".join(
-        f"{trial['lr']:g} → " + ("–" if trial["value"] is None else f"{trial['value']:.3f}")
-        for trial in selection["trials"]
+        f"{trial.lr:g} → " + ("–" if trial.value is None else f"{trial.value:.3f}") for trial in selection.trials
     )
-    return f", chosen by {selection['metric']} on {selection['task']} {selection['split']} ({tried})"
+    return f", chosen by {selection.metric} on {selection.task} {selection.split} ({tried})"
 
 
-def _provenance(record: dict[str, Any]) -> str:
-    made = record["provenance"]
+def _provenance(record: Record) -> str:
+    made = record.provenance
     rows = [
-        ("created", made["created"]),
-        ("git", made["git"] or "–"),
-        ("python", f"{made['python']} on {made['platform']}"),
-        ("packages", ", ".join(f"{name} {version}" for name, version in made["packages"].items())),
-        ("group", f"{record['group_id']} (the same without the seed)"),
-        ("command", shlex.join(made["command"])),
+        ("created", made.created),
+        ("git", made.git or "–"),
+        ("python", f"{made.python} on {made.platform}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
+        ("group", f"{record.group_id} (the same without the seed)"),
+        ("command", shlex.join(made.command)),
     ]
     return table(("provenance", ""), rows)

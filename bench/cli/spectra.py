@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "bench spectra 1f3a9c",
-    "bench spectra 1f3a9c --out results --layer encoder.layer.1.attention.self.query --output pictures",
+    "bench spectra 1f3a9c --runs results --layer encoder.layer.1.attention.self.query --output pictures",
     "bench spectra runs/1f3a9c0123456789/adapter.safetensors",
     "bench spectra tuned --base original --metrics all",
 )
@@ -55,7 +55,7 @@ def parser() -> Parser:
         metavar="RUN|CHECKPOINT|HF-ID",
         help="a run's folder or the beginning of its id; a file, folder or hub id",
     )
-    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     made.add_argument("--base", metavar="BASE", help="take the spectrum of CHECKPOINT minus this model, layer by layer")
     made.add_argument(
         "--of", metavar="QUANTITY", type=choice(*QUANTITIES), help=f"of a run, only: {', '.join(QUANTITIES)}"
@@ -107,7 +107,7 @@ def _checkpoint(options: argparse.Namespace) -> int:
 
     found = spectra_weights.measure(options.what, options.base, options.revision, every=options.metrics == "all")
     name = re.sub(r"[^\w.-]+", "-", options.what).strip("-.") or "model"
-    folder: Path = (options.output or Path("spectra") / name).expanduser()
+    folder: Path = (options.runsput or Path("spectra") / name).expanduser()
     return publish(found.rows, found.figure(), folder, notes=found.notes, options=options, more=found.more)
 
 

@@ -41,10 +41,10 @@ def show(options: argparse.Namespace) -> int:
         found = record.read(given.resolve() / record.FILE)
     else:
         found = record.find(out, options.what)
-        folder = record.folder(out, found["run_id"])
+        folder = record.folder(out, found.run_id)
     pictures: Path = (options.output or folder).expanduser()
-    title = f"run {found['run_id']}: {found['spec']['method']} on {found['spec']['task']}, seed {found['spec']['seed']}"
-    more: dict[str, Any] = {"kind": "run", "run_id": found["run_id"]}
+    title = f"run {found.run_id}: {found.spec.method} on {found.spec.task}, seed {found.spec.seed}"
+    more: dict[str, Any] = {"kind": "run", "run_id": found.run_id}
     spectra = _stored(folder)
     if not spectra:
         rows = _from_record(found)
@@ -62,7 +62,7 @@ def show(options: argparse.Namespace) -> int:
     more |= {"of": of, "layer": layer, "trajectories": [_as_json(one) for one in chosen]}
     others = [name for name in dict.fromkeys(one.of for one in spectra) if name != of]
     said = [f"{of} after step {max(int(one.steps[-1]) for one in chosen)}"]
-    said += [f"the run is {found['state']}"] * (found["state"] != "done")
+    said += [f"the run is {found.state}"] * (found.state != "done")
     said += [f"also stored: {', '.join(others)} (--of)"] if others else []
     notes = ["; ".join(said)]
     return publish(rows, drawn, pictures, notes=notes, options=options, more=more)
@@ -118,7 +118,7 @@ def _row(one: SpectrumHistory, found: record.Record) -> LayerMetrics:
 
     from bench.spectra.files.layer_metrics import LayerMetrics, metrics
 
-    allowed = {rank["layer"]: int(rank["nominal"]) for rank in found["ranks"]} if one.of == "updates" else {}
+    allowed = {rank.layer: int(rank.nominal) for rank in found.ranks} if one.of == "updates" else {}
     last = torch.tensor(one.values[-1:]).flatten()
     row = LayerMetrics(layer=one.layer, shape=one.shape, nominal=allowed.get(one.layer, min(one.shape)), how=one.how)
     if not len(last) or not bool(torch.isfinite(last).all()):
@@ -132,13 +132,13 @@ def _from_record(found: record.Record) -> list[LayerMetrics]:
 
     return [
         LayerMetrics(
-            layer=rank["layer"],
-            shape=(rank["shape"][0], rank["shape"][1]),
-            nominal=rank["nominal"],
+            layer=rank.layer,
+            shape=(rank.shape[0], rank.shape[1]),
+            nominal=rank.nominal,
             how="in the record",
-            numbers={name: rank[name] for name in ("stable", "effective", "energy90", "norm")},
+            numbers={name: getattr(rank, name) for name in ("stable", "effective", "energy90", "norm")},
         )
-        for rank in found["ranks"]
+        for rank in found.ranks
     ]
 
 
@@ -147,7 +147,7 @@ def _say_none_stored(found: record.Record, rows: Sequence[LayerMetrics]) -> None
         "its record holds the ranks of ΔW after the last step" if rows else "its record holds no ranks of a ΔW either"
     )
     print(
-        f"run {found['run_id']} stored no spectra over training\n  {held}\n"
+        f"run {found.run_id} stored no spectra over training\n  {held}\n"
         "Train it again, in another folder (--out), to see them: spectra are tracked by default.",
         file=sys.stderr,
     )

@@ -58,7 +58,7 @@ class AdaLoRAAllocation(Experiment):
         }
         options = {"method.rank": c.rank, "method.target": c.target}
         records = self.lab.run(methods="adalora", set=options, **shared)
-        kept = _means([{layer["layer"]: float(layer["nominal"]) for layer in r["ranks"]} for r in records])
+        kept = _means([{layer.layer: float(layer.nominal) for layer in r.ranks} for r in records])
         gradients = [_gradients(method, data) for method, data in self.lab.build(methods="full", **shared)]
         predictors = {
             "effective rank of the gradient": _means([{n: g[0] for n, g in one.items()} for one in gradients]),

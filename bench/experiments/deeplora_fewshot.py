@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench.config.options import Config, option
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, effective, grouped, integers, listed, mean, score, words
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
     from bench.figures import Figure
@@ -86,7 +86,7 @@ class DeepLoRAFewShot(Experiment):
             says=f"With {few} examples Deep LoRA is {gain:+.3f} from LoRA.",
         )
 
-    def _records(self, methods: Sequence[str], samples: int, rank: int) -> Sequence[Record]:
+    def _records(self, methods: Sequence[str], samples: int, rank: int) -> Sequence[DoneRecord]:
         c = self.config
         return self.lab.run(
             methods=methods,
@@ -100,8 +100,8 @@ class DeepLoRAFewShot(Experiment):
         )
 
 
-def _method(record: Record) -> str:
-    return record["spec"]["method"]
+def _method(record: DoneRecord) -> str:
+    return record.spec.method
 
 
 def _figure(

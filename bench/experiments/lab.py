@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import bench
 from bench.core.errors import BenchError
-from bench.records.record import Record
+from bench.records.record import DoneRecord, Record
+from bench.records.schema import RunError
 from bench.runs import Runs
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Lab:
     quick: bool = False
     sources: set[str] = field(default_factory=set[str])
 
-    def run(self, **grid: Any) -> Runs:
+    def run(self, **grid: Any) -> Runs[DoneRecord]:
         """Train a grid (keyword arguments of `bench.run`) and return its records in the plan's order.
 
         What is done is not run again, what failed is.
@@ -48,15 +49,15 @@ class Lab:
 
         plan = self._plan(grid)
         records = [*run_plan(plan)]
-        bad = [record for record in records if record["state"] != "done"]
+        bad = [record for record in records if record.state != "done"]
         if bad:
-            error = bad[0]["error"] or {"what": bad[0]["state"], "todo": ""}
+            error = bad[0].error or RunError(what=bad[0].state, known="", todo="")
             raise BenchError(
-                f"{len(bad)} of {len(records)} runs of the experiment did not finish: {error['what']}",
+                f"{len(bad)} of {len(records)} runs of the experiment did not finish: {error.what}",
                 f"records in {plan.request.out}",
-                error["todo"] or "Run the same command again.",
+                error.todo or "Run the same command again.",
             )
-        return Runs(records, plan.request.out)
+        return Runs(records, plan.request.out).done
 
     def train_with(self, callbacks: Sequence[Callback] = (), **grid: Any) -> Iterator[tuple[Method, Any]]:
         """Train a grid run by run under Lightning callbacks; yields each trained method and its data.
@@ -78,7 +79,7 @@ class Lab:
 
     def folder_of(self, record: Record) -> Path:
         """Return the folder of a run."""
-        return self.folder / "runs" / record["run_id"]
+        return self.folder / "runs" / record.run_id
 
     def _plan(self, grid: Mapping[str, Any]) -> Plan:
         # an experiment with a failed run has no answer, so failed runs are tried again

@@ -59,11 +59,11 @@ class LoRAVsFull(Experiment):
             max_steps=c.steps,
             batch_size=c.batch_size,
         )
-        cells = grouped(records, lambda r: (r["spec"]["method"], r["spec"]["task"]), score)
+        cells = grouped(records, lambda r: (r.spec.method, r.spec.task), score)
         tasks = list(dict.fromkeys(task for _, task in cells))
         average = {m: mean([mean(cells[m, task]) for task in tasks]) for m in METHODS}
-        shares = {m: mean(values) for m, values in grouped(records, lambda r: r["spec"]["method"], share).items()}
-        used = mean([rank for r in records if r["spec"]["method"] == "full" for rank in _used(r)])
+        shares = {m: mean(values) for m, values in grouped(records, lambda r: r.spec.method, share).items()}
+        used = mean([rank for r in records if r.spec.method == "full" for rank in _used(r)])
         checks = [
             Check.at_least("score: lora − full", 0.0, average["lora"] - average["full"], CLOSE),
             Check.at_most("parameters: share of lora", SMALL, shares["lora"]),
@@ -88,7 +88,7 @@ class LoRAVsFull(Experiment):
 
 def _used(record: Record) -> list[float]:
     """Effective rank of ΔW relative to the largest that its shape allows, by layer."""
-    return [layer["effective"] / layer["nominal"] for layer in record["ranks"] if layer["nominal"]]
+    return [layer.effective / layer.nominal for layer in record.ranks if layer.nominal]
 
 
 def _figure(records: Sequence[Record], cells: Mapping[Any, list[float]], tasks: Sequence[str]) -> Figure:
@@ -109,10 +109,7 @@ def _figure(records: Sequence[Record], cells: Mapping[Any, list[float]], tasks: 
         Series(
             name=m,
             x=tasks,
-            y=[
-                mean([effective(r) for r in records if (r["spec"]["method"], r["spec"]["task"]) == (m, t)])
-                for t in tasks
-            ],
+            y=[mean([effective(r) for r in records if (r.spec.method, r.spec.task) == (m, t)]) for t in tasks],
             form="bars",
         )
         for m in adapted

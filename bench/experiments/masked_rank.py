@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, listed, mean, words
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,7 +48,7 @@ class MaskedRank(Experiment):
         """Rates, ascending."""
 
     @abstractmethod
-    def pretrain(self, rate: float) -> Sequence[Record]:
+    def pretrain(self, rate: float) -> Sequence[DoneRecord]:
         """Runs at a rate, one per seed, each of which keeps its network."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class MaskedRank(Experiment):
         seeds = [int(text) for text in listed(self.config.seeds)]
         found: dict[float, list[Profile]] = {}
         for rate in self.rates:
-            found[rate] = [self._profile(f"runs:{r['run_id']}", r["spec"]["seed"]) for r in self.pretrain(rate)]
+            found[rate] = [self._profile(f"runs:{r.run_id}", r.spec.seed) for r in self.pretrain(rate)]
         before = [self._profile(self.untrained, seed) for seed in seeds]
         least, most = self.rates[0], self.rates[-1]
         usual = min(self.rates, key=lambda rate: abs(rate - self.usual))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bench.config.options import Config, Value, option
 from bench.experiments.masked_rank import MaskedRank
 from bench.experiments.numbers import integers, listed
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class MLMRank(MaskedRank):
         c = self.config
         return {"backbone.hidden": c.width, "backbone.layers": c.depth, "backbone.heads": 2}
 
-    def pretrain(self, rate: float) -> Sequence[Record]:
+    def pretrain(self, rate: float) -> Sequence[DoneRecord]:
         """Pretrain by masked language modelling."""
         c = self.config
         return self.lab.run(

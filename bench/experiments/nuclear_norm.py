@@ -11,7 +11,7 @@ from bench.config.options import Config, option
 from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.experiments.numbers import deviation, effective, integers, listed, mean, score, words
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
     from bench.figures import Figure
@@ -102,7 +102,7 @@ class NuclearNorm(Experiment):
             says=f"Effective rank falls from {bare:.1f} to {min(free) * bare:.1f} and the score by {LOST:g} at most.",
         )
 
-    def _records(self, option: str, value: float) -> Sequence[Record]:
+    def _records(self, option: str, value: float) -> Sequence[DoneRecord]:
         c = self.config
         return self.lab.run(
             methods="full",

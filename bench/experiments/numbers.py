@@ -7,29 +7,28 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bench.records.record import Record
+from bench.records.record import DoneRecord, Record
 
 K = TypeVar("K", bound=Hashable)
+R = TypeVar("R", bound=Record)
 
 
-def score(record: Record) -> float:
+def score(record: DoneRecord) -> float:
     """The primary metric."""
-    return float(record["metrics"]["primary"]["value"])
+    return record.metrics.primary.value
 
 
 def effective(record: Record) -> float:
     """Effective rank of ΔW, the mean over its layers."""
-    return float(np.mean([layer["effective"] for layer in record["ranks"]]))
+    return float(np.mean([layer.effective for layer in record.ranks]))
 
 
-def share(record: Record) -> float:
+def share(record: DoneRecord) -> float:
     """Trained parameters of all."""
-    return record["params"]["trainable"] / record["params"]["total"]
+    return record.params.trainable / record.params.total
 
 
-def grouped(
-    records: Iterable[Record], key: Callable[[Record], K], value: Callable[[Record], float]
-) -> dict[K, list[float]]:
+def grouped(records: Iterable[R], key: Callable[[R], K], value: Callable[[R], float]) -> dict[K, list[float]]:
     """Values by key, in the order of the records."""
     found: dict[K, list[float]] = {}
     for record in records:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.config.options import Value
 from bench.experiments.numbers import integers, score
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
@@ -102,7 +102,7 @@ def train(
     return [_trained(lab, record, network, optimizer, lr) for record in records]
 
 
-def _trained(lab: Lab, record: Record, network: str, optimizer: str, lr: float) -> Trained:
+def _trained(lab: Lab, record: DoneRecord, network: str, optimizer: str, lr: float) -> Trained:
     from bench.spectra.files import history  # brings torch along
 
     [found] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
@@ -110,9 +110,9 @@ def _trained(lab: Lab, record: Record, network: str, optimizer: str, lr: float) 
         network=network,
         optimizer=optimizer,
         lr=lr,
-        seed=record["spec"]["seed"],
+        seed=record.spec.seed,
         score=score(record),
-        loss=record["curve"][-1]["loss"],
+        loss=record.curve[-1].loss,
         steps=found.steps,
         values=found.values,
         shape=found.shape,

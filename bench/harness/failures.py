@@ -8,37 +8,35 @@ from pathlib import Path
 
 from bench.core.errors import BenchError, Diverged
 from bench.records.record import State
+from bench.records.schema import RunError
 
 LOG = "error.log"
 """The traceback of an error nobody foresaw, in the run's folder."""
-
-Error = dict[str, str]
 
 
 class Reported(Exception):
     """A failure that another process has explained already."""
 
-    def __init__(self, state: State, error: Error) -> None:
-        super().__init__(error["what"])
+    def __init__(self, state: State, error: RunError) -> None:
+        super().__init__(error.what)
         self.state: State = state
         self.error = error
 
 
-def explain(problem: BaseException, folder: Path) -> tuple[State, Error]:
+def explain(problem: BaseException, folder: Path) -> tuple[State, RunError]:
     """State and three parts; where nobody foresaw the problem, its traceback goes to the log in `folder`."""
     if isinstance(problem, Reported):
         return problem.state, problem.error
     if isinstance(problem, BenchError):
-        error = {"what": problem.what, "known": problem.known, "todo": problem.todo}
-        return "diverged" if isinstance(problem, Diverged) else "failed", error
+        return "diverged" if isinstance(problem, Diverged) else "failed", RunError.of(problem)
     (folder / LOG).write_text("".join(traceback.format_exception(problem)), encoding="utf-8", errors="replace")
     first = next(iter(str(problem).splitlines()), "")
     known = f"traceback in {LOG} of the run's folder"
-    error = {"what": f"{type(problem).__name__}: {first}".rstrip(": "), "known": known}
+    what = f"{type(problem).__name__}: {first}".rstrip(": ")
     if _out_of_memory(problem):
         less = "Give it less at a time, with the same result: --set runtime.micro_batch=N (or eval_batch), and --retry."
-        return "oom", {**error, "todo": less}
-    return "failed", {**error, "todo": "Mend it and use --retry."}
+        return "oom", RunError(what=what, known=known, todo=less)
+    return "failed", RunError(what=what, known=known, todo="Fix it, then rerun with --retry.")
 
 
 def _out_of_memory(problem: BaseException) -> bool:

@@ -10,11 +10,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
+
 from bench.core.errors import EnvironmentProblem
 from bench.harness.planner import PlannedRun
 from bench.harness.repeat import repeat_command
 from bench.harness.request import Request
-from bench.records import record
+from bench.records.schema import SCHEMA, BackboneInfo, Provenance, Record, SourceInfo, StoredSpec, TaskInfo
 
 PACKAGES = (
     *("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "datasets", "lowrank-bench"),
@@ -22,7 +24,7 @@ PACKAGES = (
 )
 
 
-def initial_record(run: PlannedRun, request: Request) -> record.Record:
+def initial_record(run: PlannedRun, request: Request) -> Record:
     """Make the record of a run before it has trained.
 
     Raises:
@@ -30,47 +32,53 @@ def initial_record(run: PlannedRun, request: Request) -> record.Record:
     """
     spec, task, dataset = run.spec, run.task.spec, run.dataset
     sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in dataset.evaluation.items()}
-    return {
-        "schema": record.SCHEMA,
-        "run_id": run.run_id,
-        "group_id": run.group_id,
-        "state": "running",
-        "error": None,
-        "warnings": [],
-        "spec": spec.to_json(),
-        "lr": spec.lr,
-        "task": {n: getattr(task, n) for n in ("name", "version", "modality", "num_classes", "note")},
-        "backbone": {
-            "name": run.backbone.name,
-            "parameters": run.backbone.parameters,
-            "weights_hash": run.backbone.weights_hash,
-            "pooling": run.backbone.pooling,
-            **({"parent": run.backbone.parent} if run.backbone.parent else {}),
-        },
-        "source": {
-            "kind": dataset.source,
-            "revision": dataset.revision,
-            "data_hash": dataset.hash,
-            "train_examples": min(spec.train_samples or len(dataset.train), len(dataset.train) - spec.holdout),
-            "evaluation_examples": sizes,
-            **({"reading": dict(dataset.reading)} if dataset.reading else {}),
-        },
-        "metrics": None,
-        "params": None,
-        "selection": None,
-        "ranks": [],
-        "cost": None,
-        "curve": [],
-        "provenance": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": repeat_command(run, request),
-            "git": _git(),
-            "packages": {name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        },
-        "tracking": None,
-    }
+    return Record(
+        schema=SCHEMA,
+        run_id=run.run_id,
+        group_id=run.group_id,
+        state="running",
+        error=None,
+        warnings=(),
+        spec=msgspec.convert(spec.to_json(), StoredSpec),
+        lr=spec.lr,
+        task=TaskInfo(
+            name=task.name,
+            version=task.version,
+            modality=task.modality,
+            num_classes=task.num_classes,
+            note=task.note,
+        ),
+        backbone=BackboneInfo(
+            name=run.backbone.name,
+            parameters=run.backbone.parameters,
+            weights_hash=run.backbone.weights_hash,
+            pooling=run.backbone.pooling,
+            parent=run.backbone.parent,
+        ),
+        source=SourceInfo(
+            kind=dataset.source,
+            revision=dataset.revision,
+            data_hash=dataset.hash,
+            train_examples=min(spec.train_samples or len(dataset.train), len(dataset.train) - spec.holdout),
+            evaluation_examples=sizes,
+            reading=dict(dataset.reading),
+        ),
+        metrics=None,
+        params=None,
+        selection=None,
+        ranks=(),
+        cost=None,
+        curve=(),
+        provenance=Provenance(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=tuple(repeat_command(run, request)),
+            git=_git(),
+            packages={name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
+            python=platform.python_version(),
+            platform=platform.platform(),
+        ),
+        tracking=None,
+    )
 
 
 def _version(package: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bench.core.text import format_score, format_trained
+from bench.records.record import Record, is_done
+from bench.records.schema import RunError
 from bench.records.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ class Progress:
     def step(self, step: int, loss: float) -> None:
         """An optimiser step is done."""
 
-    def finished(self, spec: RunSpec, record: dict[str, Any], *, before: bool = False) -> None:
+    def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
         """A run has ended, now or in an earlier run of the command."""
         self.count += 1
         self.say(f"{self.count:>{len(str(self.total))}}/{self.total} {summary(spec, record, before=before)}")
@@ -89,34 +93,80 @@ class RichProgress(Progress):
         """Move the bar of steps."""
         self.bars.update(self.run, completed=step, note=f"loss {loss:.3f}")
 
-    def finished(self, spec: RunSpec, record: dict[str, Any], *, before: bool = False) -> None:
+    def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
         """Print the line of the run and move the plan's bar."""
         super().finished(spec, record, before=before)
         self.bars.update(self.plan, completed=self.count)
 
 
+class NotebookProgress(Progress):
+    """One bar in a notebook's output, for the steps of the run, and a line above it for every finished run."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        from IPython.display import display
+
+        self.lines: list[str] = []
+        self.label, self.steps, self.done = "", 0, 0
+        self.shown: Any = display(self, display_id=True)
+        self._updated = 0.0
+
+    def _repr_html_(self) -> str:
+        lines = "\n".join(map(html.escape, self.lines))
+        bar = f'<progress value="{self.done}" max="{max(self.steps, 1)}"></progress> {html.escape(self.label)}'
+        return f"<pre>{lines}</pre>{bar if self.label else ''}"
+
+    def say(self, line: str) -> None:
+        """Add a line."""
+        self.lines.append(line)
+        self.shown.update(self)
+
+    def begin(self, spec: RunSpec) -> None:
+        """Start the bar of a run."""
+        self.label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
+        self.steps, self.done = spec.max_steps or 0, 0
+        self.shown.update(self)
+
+    def step(self, step: int, loss: float) -> None:
+        """Move the bar, at most five times a second."""
+        self.done = step
+        if time.monotonic() - self._updated > 0.2:
+            self._updated = time.monotonic()
+            self.shown.update(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar; the lines stay."""
+        self.label = ""
+        self.shown.update(self)
+
+
 def make_progress(total: int) -> Progress:
-    """Bars where standard error is a terminal."""
+    """Choose bars in a notebook or on a terminal, and plain lines elsewhere."""
+    ipython = sys.modules.get("IPython")
+    if ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None:
+        return NotebookProgress(total)
     return RichProgress(total) if sys.stderr.isatty() else Progress(total)
 
 
-def summary(spec: RunSpec, record: dict[str, Any], *, before: bool) -> str:
+def summary(spec: RunSpec, record: Record, *, before: bool) -> str:
     """`deeplora glue/cola seed 0  matthews 0.41  0.08 M (0.3 %) trained  rank 8 → 2.3 used  38 s`."""
     trial = "trial " if spec.holdout else ""
-    rate = f" lr {record['lr']:g}" if record["lr"] is not None else ""
+    rate = f" lr {record.lr:g}" if record.lr is not None else ""
     head = f"{trial}{spec.method} {spec.task} seed {spec.seed}{rate}"
-    if record["state"] != "done":
-        error = record["error"] or {"what": "see its record", "todo": ""}
-        known = f" ({error['known']})" if error.get("known") else ""
-        return f"{head:<40} {record['state'].upper()}: {error['what']}{known}. {error['todo']}".rstrip()
-    primary, params, cost = record["metrics"]["primary"], record["params"], record["cost"]
+    if not is_done(record):
+        error = record.error or RunError(what="see its record", known="", todo="")
+        known = f" ({error.known})" if error.known else ""
+        return f"{head:<40} {record.state.upper()}: {error.what}{known}. {error.todo}".rstrip()
+    primary, params, cost = record.metrics.primary, record.params, record.cost
     parts = [
-        f"{head:<40} {primary['name']} {format_score(primary['value'], primary['higher_is_better'])}",
-        f"{format_trained(params['trainable'], params['trainable'] / params['total'])} trained",
+        f"{head:<40} {primary.name} {format_score(primary.value, primary.higher_is_better)}",
+        f"{format_trained(params.trainable, params.trainable / params.total)} trained",
     ]
-    if record["ranks"]:
-        used = sum(r["effective"] for r in record["ranks"]) / len(record["ranks"])
-        nominal = sum(r["nominal"] for r in record["ranks"]) / len(record["ranks"])
+    if record.ranks:
+        used = sum(r.effective for r in record.ranks) / len(record.ranks)
+        nominal = sum(r.nominal for r in record.ranks) / len(record.ranks)
         parts.append(f"rank {nominal:.3g} → {used:.1f} used")
-    parts.append("done before" if before else f"{cost['train_s'] + cost['eval_s']:.0f} s")
-    return "  ".join([*parts, *(f"! {w}" for w in record["warnings"])])
+    parts.append("done before" if before else f"{cost.train_s + cost.eval_s:.0f} s")
+    return "  ".join([*parts, *(f"! {w}" for w in record.warnings)])

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from json import dumps, loads
 from pathlib import Path
-from typing import Any
+
+from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.harness import failures
@@ -20,6 +20,7 @@ from bench.harness.planner import Plan, PlannedRun
 from bench.harness.progress import Progress, make_progress
 from bench.harness.request import Request
 from bench.records import record
+from bench.records.schema import Record, Selection, TrainingResult, Trial
 from bench.training import checkpoint
 
 FINISHED = ("done", "failed", "oom", "diverged")
@@ -34,7 +35,7 @@ class Preempted(BaseException):
     """SIGTERM arrived: the scheduler wants the machine back."""
 
 
-def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[record.Record]:
+def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     """Run a plan, and yield each run's record as soon as it has ended.
 
     What is done is skipped, and a run that fails never stops the others. Trials of learning rates come first and are
@@ -70,11 +71,11 @@ def make_folder(out: Path) -> None:
         raise EnvironmentProblem(f"--out {out} cannot be made", str(error), "Give another folder.") from error
 
 
-def _once(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> record.Record:
+def _once(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
     """The record of a run: the one that is there, or that of a run now."""
     folder = record.folder(out, run.run_id)
     there = _existing(folder)
-    if there and there["state"] in FINISHED and not (request.retry and there["state"] != "done"):
+    if there and there.state in FINISHED and not (request.retry and there.state != "done"):
         progress.finished(run.spec, there, before=True)
         return _track(run, there, folder)
     progress.begin(run.spec)
@@ -83,7 +84,7 @@ def _once(run: PlannedRun, request: Request, out: Path, progress: Progress, verb
     return made
 
 
-def _existing(folder: Path) -> record.Record | None:
+def _existing(folder: Path) -> Record | None:
     """A readable record of this folder; a broken one counts as none, for the run can be made again."""
     try:
         return record.read(folder / record.FILE)
@@ -91,30 +92,27 @@ def _existing(folder: Path) -> record.Record | None:
         return None
 
 
-def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> record.Record:
+def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> Record:
     """Train one run; whatever happens is a state in its record."""
     made, log = initial_record(run, request), folder / failures.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
-    state: record.State = "done"
-    error, stop = None, None
+    stop: BaseException | None = None
     try:
-        run, made["selection"] = _chosen(run, request.out / SELECTION)
-        found = _train(run, folder, tell)
-        network = found.pop("network")
-        made["backbone"]["parameters"] = made["backbone"]["parameters"] or network
-        whole = {**made, **found, "state": state}
-        record.validate(loads(dumps(whole)), folder / record.FILE)  # what cannot be written is this run's failure
+        run, selection = _chosen(run, request.out / SELECTION)
+        made = structs.replace(made, selection=selection)
+        whole = _completed(made, run, _train(run, folder, tell))
+        record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
         made = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
         stop = stopped(end)
         if stop:
-            state = "preempted" if isinstance(stop, Preempted) else "cancelled"
+            made = structs.replace(made, state="preempted" if isinstance(stop, Preempted) else "cancelled")
         else:
             state, error = failures.explain(end, folder)
+            made = structs.replace(made, state=state, error=error)
             if verbose and log.is_file():
                 sys.stderr.write(log.read_text())
-    made |= {"state": state, "error": error}
     record.write(made, folder)
     if stop is not None:
         raise stop
@@ -122,18 +120,39 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verb
     return _track(run, made, folder)
 
 
-def _track(run: PlannedRun, made: record.Record, folder: Path) -> record.Record:
+def _completed(made: Record, run: PlannedRun, result: TrainingResult) -> Record:
+    """The record of a run that is done, from that of its start."""
+    size = made.backbone.parameters
+    return structs.replace(
+        made,
+        state="done",
+        lr=run.spec.lr,
+        backbone=structs.replace(made.backbone, parameters=result.backbone_parameters if size is None else size),
+        metrics=result.metrics,
+        params=result.params,
+        ranks=result.ranks,
+        cost=result.cost,
+        curve=result.curve,
+        warnings=result.warnings,
+        report=result.report,
+        spectra=result.spectra,
+        evaluations=result.evaluations,
+        sweep=result.sweep,
+    )
+
+
+def _track(run: PlannedRun, made: Record, folder: Path) -> Record:
     """Mirror a finished run where that is asked and has not been done."""
-    there = made["tracking"]
-    if run.spec.track == "off" or made["state"] != "done":
+    there, kind = made.tracking, run.spec.track
+    if kind == "off" or not record.is_done(made):
         return made
-    if there and there["kind"] == run.spec.track and not there["error"]:
+    if there and there.kind == kind and not there.error:
         return made
     from bench.tracking import mirror
 
-    made = {**made, "tracking": mirror(made, folder, run.spec.track)}
-    record.write(made, folder)
-    return made
+    tracked = structs.replace(made, tracking=mirror(made, folder, kind))
+    record.write(tracked, folder)
+    return tracked
 
 
 def stopped(end: BaseException) -> BaseException | None:
@@ -145,7 +164,7 @@ def stopped(end: BaseException) -> BaseException | None:
     return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
-def _train(run: PlannedRun, folder: Path, tell: Tell) -> dict[str, Any]:
+def _train(run: PlannedRun, folder: Path, tell: Tell) -> TrainingResult:
     """In this process on one device; in one of its own on several, for Lightning's launcher repeats the command."""
     if run.spec.devices > 1:
         from bench.harness import worker
@@ -157,7 +176,7 @@ def _train(run: PlannedRun, folder: Path, tell: Tell) -> dict[str, Any]:
     return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, tell=tell)
 
 
-def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, dict[str, Any] | None]:
+def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None]:
     """The run with its learning rate: the best of its trials, which are in their records.
 
     Raises:
@@ -165,30 +184,29 @@ def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, dict[str, Any] |
     """
     if not run.trials:
         return run, None
-    tried: list[dict[str, Any]] = []
+    tried: list[Trial] = []
     best: tuple[float, float] | None = None
     metric = ""
     for trial in run.trials:
-        there = _existing(record.folder(trials, trial.run_id)) or {"state": "failed", "metrics": None}
-        primary = there["metrics"]["primary"] if there["metrics"] else None  # the method's own metric, where it has one
-        value = primary["value"] if primary else None
-        tried.append({"lr": trial.spec.lr, "value": value, "run_id": trial.run_id, "state": there["state"]})
-        if primary and trial.spec.lr is not None:
-            metric, merit = primary["name"], primary["value"] if primary["higher_is_better"] else -primary["value"]
-            best = max(best, (merit, trial.spec.lr), key=lambda b: b[0]) if best else (merit, trial.spec.lr)
+        rate = trial.spec.lr
+        assert rate is not None  # a trial is of one candidate
+        there = _existing(record.folder(trials, trial.run_id))
+        # the method's own metric, where it has one
+        primary = there.metrics.primary if there and there.metrics else None
+        value, state = primary.value if primary else None, there.state if there else "failed"
+        tried.append(Trial(lr=rate, value=value, run_id=trial.run_id, state=state))
+        if primary:
+            metric, merit = primary.name, primary.value if primary.higher_is_better else -primary.value
+            best = max(best, (merit, rate), key=lambda b: b[0]) if best else (merit, rate)
     if best is None:
         raise BenchError(
             "no trial of the learning rate ended",
-            f"{[t['state'] for t in tried]}",
+            f"{[one.state for one in tried]}",
             "See the records in selection/; --retry.",
         )
-    selection = {
-        "trials": tried,
-        "metric": metric,
-        "split": "holdout",
-        "task": run.trials[0].spec.task,
-        "chosen": best[1],
-    }
+    selection = Selection(
+        trials=tuple(tried), metric=metric, split="holdout", task=run.trials[0].spec.task, chosen=best[1]
+    )
     return replace(run, spec=run.spec.with_(lr=best[1])), selection
 
 

@@ -16,10 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bench.core.errors import BenchError
 from bench.core.files import write_atomic
 from bench.harness import failures
 from bench.records.data import DataRequest
+from bench.records.schema import RunError, TrainingResult
 from bench.records.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ def job(run: PlannedRun) -> dict[str, Any]:
     return {**known, "data": request, "backbone": run.backbone.to_json()}
 
 
-def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> dict[str, Any]:
+def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> TrainingResult:
     """Start the process, pass on its steps, take its result; whatever ends this, no process of it is left.
 
     Raises:
@@ -86,7 +89,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def take(folder: Path, code: int) -> dict[str, Any]:
+def take(folder: Path, code: int) -> TrainingResult:
     """What the process left. A result stands: another device that fails after it has only lost touch with the first.
 
     Raises:
@@ -97,12 +100,12 @@ def take(folder: Path, code: int) -> dict[str, Any]:
     if error.is_file() and not result.is_file():
         state, three = json.loads(error.read_text())
         error.unlink()
-        raise failures.Reported(state, three)
+        raise failures.Reported(state, msgspec.convert(three, RunError))
     if not result.is_file():
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         known = f"exit code {code}; the end of {log.name} in the run's folder: {''.join(last) or '(empty)'}"
-        raise BenchError("the run's process ended without a result", known, "Mend it and use --retry.")
-    found = json.loads(result.read_text())
+        raise BenchError("the run's process ended without a result", known, "Fix it, then rerun with --retry.")
+    found = msgspec.json.decode(result.read_bytes(), type=TrainingResult)
     result.unlink()
     error.unlink(missing_ok=True)
     return found
@@ -115,14 +118,15 @@ def main(path: Path) -> int:
         result = _fit(json.loads(path.read_text()), folder)
     except Exception as problem:
         with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later ones only lost touch with the first
-            json.dump(failures.explain(problem, folder), file)
+            state, error = failures.explain(problem, folder)
+            json.dump([state, error.to_json()], file)
         return 1
     if _first():
-        write_atomic(folder / RESULT, json.dumps(result).encode())
+        write_atomic(folder / RESULT, msgspec.json.encode(result))
     return 0
 
 
-def _fit(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
     """Open what the plan opened, and train."""
     from bench.api.backbone import Backbone
     from bench.harness.inputs import expand

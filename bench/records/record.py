@@ -1,6 +1,6 @@
 """Records: one JSON file per run, the truth that tables, mirrors and resuming read.
 
-`<out>/<run_id>/record.json` is described by `record.schema.json` and, in words, by docs/record.md.
+`<out>/<run_id>/record.json` is described by `bench.records.schema` and, in words, by docs/record.md.
 """
 
 from __future__ import annotations
@@ -8,25 +8,21 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import math
 import re
-from collections.abc import Generator, Iterator, Mapping
-from functools import cache
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
+
+import msgspec
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import write_atomic
+from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable_numbers
 
-SCHEMA = 1
-"""Version of the schema that this code writes and reads."""
 FILE = "record.json"
-Record = dict[str, Any]
-State = Literal["running", "done", "failed", "oom", "diverged", "cancelled", "preempted"]
 
 _ID = re.compile(r"[0-9a-f]{16}")
-_LARGEST = 2**63
-"""Integers at or beyond it are no count of anything, and other JSON readers do not hold them."""
+_DECODER = msgspec.json.Decoder(Record)
 
 
 def folder(out: Path, run_id: str) -> Path:
@@ -42,34 +38,29 @@ def folder(out: Path, run_id: str) -> Path:
     return out / run_id
 
 
-def validate(record: Mapping[str, Any], path: Path, *, finite: bool = False) -> None:
-    """Check a record against the schema.
+def validate(value: object, path: Path) -> Record:
+    """The record that JSON values describe.
 
     Args:
-        record: what was read, or will be written.
+        value: what a JSON parser read.
         path: its file, for messages.
-        finite: it is known already that all numbers are finite.
 
     Raises:
         EnvironmentProblem: names `path`, the field and what is wrong with it.
     """
-    version = record.get("schema") if isinstance(record, dict) else None
+    version = cast(dict[str, object], value).get("schema") if isinstance(value, dict) else None
     if isinstance(version, int) and version != SCHEMA:
         raise EnvironmentProblem(
             f"{path}: schema version {version}",
             f"this version of lowrank-bench reads version {SCHEMA}",
             "Read it with the version that wrote it, or run its command again in another folder.",
         )
-    for field in () if finite else _not_finite(record):
-        raise _invalid(path, field, "not a finite number")
-    if _quick().is_valid(record):
-        return
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = cast(Any, best_match(Draft202012Validator(schema()).iter_errors(record)))
-    if error is not None:
-        raise _invalid(path, error.json_path, error.message)
+    for field in unusable_numbers(value):
+        raise _invalid(path, f"{field}: not a finite number of 64 bits")
+    reason = _reason(value)
+    if reason is not None:
+        raise _invalid(path, _with_keys(reason, value))
+    return msgspec.convert(value, Record)
 
 
 def write(record: Record, directory: Path) -> None:
@@ -80,12 +71,11 @@ def write(record: Record, directory: Path) -> None:
         directory: the run's own folder, `folder(out, run_id)`; made where it does not exist.
 
     Raises:
-        EnvironmentProblem: the record does not follow the schema, or is not of this folder; nothing is written.
+        EnvironmentProblem: a field has a wrong type or value, or the record is not of this folder; nothing is written.
     """
-    path = directory / FILE
-    _check(json.loads(json.dumps(record)), path)  # as it will be read: tuples are lists
-    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_atomic(path, text.encode(), sync=True)
+    path, value = directory / FILE, record.to_json()
+    _check_folder(validate(value, path), path)  # structures check types only where they are read
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), sync=True)
 
 
 def read(path: Path) -> Record:
@@ -95,11 +85,15 @@ def read(path: Path) -> Record:
         EnvironmentProblem: it cannot be read, is not JSON, or does not follow the schema; the error names the file.
     """
     try:
-        record, finite = _parse(path.read_text(encoding="utf-8"))
-        _check(record, path, finite=finite)
+        content = path.read_bytes()
+        try:
+            record = _DECODER.decode(content)
+        except msgspec.MsgspecError:  # to name the field, and to read what msgspec does not: lone surrogates
+            record = validate(json.loads(content.decode()), path)
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise EnvironmentProblem(f"{path}: cannot be read as a record", reason, _todo(path)) from error
+    _check_folder(record, path)
     return record
 
 
@@ -118,8 +112,8 @@ def load_all(out: Path) -> tuple[list[Record], list[BenchError]]:
 
 @contextlib.contextmanager
 def _uncollected() -> Generator[None]:
-    """No garbage collection meanwhile: of thousands of records it would look through all of them again and again, for a
-    third of the time, and find nothing, since JSON has no cycles.
+    """No garbage collection meanwhile: it would search thousands of records again and again, for a third of the time,
+    and find nothing, since JSON has no cycles.
     """
     before = gc.isenabled()
     gc.disable()
@@ -148,76 +142,68 @@ def find(out: Path, prefix: str) -> Record:
     return read(folder(out, ids[0]) / FILE)
 
 
-def state_of(out: Path, run_id: str) -> State | None:
-    """State of a run, or None where it has no record.
+def _check_folder(record: Record, path: Path) -> None:
+    """A copied or renamed folder would otherwise count one run twice."""
+    if path.parent.name != record.run_id:
+        raise _invalid(path, f"run_id: {record.run_id}, but the folder is named {path.parent.name!r}")
 
-    Raises:
-        UsageError: `run_id` is none.
-        EnvironmentProblem: the record is there but cannot be read.
+
+def _reason(value: object) -> str | None:
+    """Why `value` is no record, as `reason - at `$.path``."""
+    try:
+        msgspec.convert(value, Record)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
+
+
+def _with_keys(reason: str, value: object) -> str:
+    """`path: reason`, with the keys of mappings, for which msgspec writes `[...]`: a value is the wrong one if the
+    reason is the same without the others.
     """
-    path = folder(out, run_id) / FILE
-    return read(path)["state"] if path.exists() else None
+    text, _, place = reason.rpartition(" - at `$")
+    path, part = "", cast(Any, value)
+    try:
+        for name, index, key in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]|(\[\.{3}\])", place if text else ""):
+            if key:
+                name = next(one for one in list(part) if _wrong_alone(one, part, reason, value))
+            path += f"[{index}]" if index else f".{name}"
+            part = part[int(index)] if index else part[name]
+    except (LookupError, TypeError, StopIteration):  # a field's name can be made to look like a path
+        return reason
+    return f"{path.removeprefix('.')}: {text}" if path else reason
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of a record (draft 2020-12)."""
-    from importlib import resources  # here and below, not at module top: most commands check no record
-
-    return json.loads(resources.files("bench.records").joinpath("record.schema.json").read_text(encoding="utf-8"))
-
-
-@cache
-def _quick() -> Any:
-    """Says whether, not why: 250 times as fast, and nearly every record of a folder of thousands is valid."""
-    from jsonschema_rs import validator_for
-
-    return cast(Any, validator_for(schema()))
+def _wrong_alone(key: str, mapping: dict[str, Any], reason: str, value: object) -> bool:
+    """Whether `value` is wrong for the same reason when `mapping`, a part of it, has this key alone."""
+    before = dict(mapping)
+    mapping.clear()
+    mapping[key] = before[key]
+    same = _reason(value) == reason
+    mapping.clear()
+    mapping.update(before)
+    return same
 
 
-def _check(record: Record, path: Path, *, finite: bool = False) -> None:
-    """Schema and folder: a copied or renamed folder would otherwise count one run twice."""
-    validate(record, path, finite=finite)
-    if path.parent.name != record["run_id"]:
-        raise _invalid(path, "$.run_id", f"{record['run_id']}, but the folder is named {path.parent.name!r}")
-
-
-def _parse(text: str) -> tuple[Any, bool]:
-    """What JSON says, and whether all numbers are finite and below 64 bits: it costs little while they are read."""
-    odd: list[str] = []
-
-    def real(digits: str) -> float:
-        value = float(digits)
-        if not math.isfinite(value):
-            odd.append(digits)
-        return value
-
-    def whole(digits: str) -> int:
-        value = int(digits)
-        if abs(value) >= _LARGEST:
-            odd.append(digits)
-        return value
-
-    return json.loads(text, parse_float=real, parse_int=whole, parse_constant=real), not odd
-
-
-def _not_finite(value: Any, field: str = "$") -> Iterator[str]:
-    """Fields that hold NaN, an infinity or an integer beyond 64 bits: JSON schema lets them pass as numbers."""
-    if isinstance(value, dict):
-        for key, item in cast(dict[str, Any], value).items():
-            yield from _not_finite(item, f"{field}.{key}")
-    elif isinstance(value, list):
-        for index, item in enumerate(cast(list[Any], value)):
-            yield from _not_finite(item, f"{field}[{index}]")
-    elif (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) >= _LARGEST):
-        yield field
-
-
-def _invalid(path: Path, field: str, reason: str) -> EnvironmentProblem:
+def _invalid(path: Path, reason: str) -> EnvironmentProblem:
     reason = reason if len(reason) <= 200 else reason[:197] + "…"
-    return EnvironmentProblem(
-        f"{path}: not a valid record", f"{field.removeprefix('$.').replace('$', 'record')}: {reason}", _todo(path)
-    )
+    return EnvironmentProblem(f"{path}: not a valid record", reason, _todo(path))
 
 
 def _todo(path: Path) -> str:
     return f"Remove {path.parent} and run the command again, or put the record back from a copy."
+
+
+__all__ = [
+    "FILE",
+    "DoneRecord",
+    "Record",
+    "State",
+    "find",
+    "folder",
+    "is_done",
+    "load_all",
+    "read",
+    "validate",
+    "write",
+]

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bench.records.schema import LayerRank
 from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
 from bench.spectra.singular import Spectrum, finite, spectrum
 
@@ -66,22 +67,24 @@ class Delta:
         """Descending, float64: the `values` of `spectrum`."""
         return self.spectrum(name=name).values
 
-    def ranks(self, *, name: str = "") -> dict[str, float | int | str | list[int]]:
+    def ranks(self, name: str) -> LayerRank:
         """The record's entry: shape, nominal, stable, effective and 90 % energy rank, the spectral norm, and how.
 
         Args:
-            name: of the layer, for the error.
+            name: of the layer.
 
         Raises:
             ValueError: as `spectrum`.
         """
         sigma, how = self.spectrum(name=name)
-        return {
-            "shape": list(self.shape),
-            "nominal": self.nominal,
-            "stable": float(stable_rank(sigma, singular_values=True)),
-            "effective": float(effective_rank(sigma, singular_values=True)),
-            "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
-            "norm": float(sigma.max()),
-            "how": how,
-        }
+        assert how != "given"  # factors are matrices
+        return LayerRank(
+            layer=name,
+            shape=self.shape,
+            nominal=self.nominal,
+            stable=float(stable_rank(sigma, singular_values=True)),
+            effective=float(effective_rank(sigma, singular_values=True)),
+            energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
+            norm=float(sigma.max()),
+            how=how,
+        )

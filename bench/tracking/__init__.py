@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from bench.core.errors import EnvironmentProblem
-from bench.records.record import Record
+from bench.records.record import DoneRecord
+from bench.records.schema import MirrorKind, Tracking
 
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
 """Value of `--track` → packages, one of which it needs and lowrank-bench does not install."""
@@ -29,27 +30,28 @@ def check(kind: str) -> None:
         )
 
 
-def mirror(record: Record, folder: Path, kind: str = "wandb") -> dict[str, Any]:
+def mirror(record: DoneRecord, folder: Path, kind: MirrorKind = "wandb") -> Tracking:
     """Mirror a finished run, whose files are in `folder`.
 
     Returns:
         The record's `tracking` entry. A failure is in its `error`, and printed; it never fails the run.
     """
-    kept: dict[str, Any] = {"kind": kind, "mode": "offline", "id": record["run_id"], "error": None, "directory": None}
+    mode: Literal["online", "offline"] = "offline"
+    directory = failure = None
     from bench.tracking import account
 
     try:
         if kind == "wandb":
             from bench.tracking import send
 
-            kept["mode"] = account.mode()
-            kept["directory"] = send.send(record, folder, kept["mode"])
+            mode = account.mode()
+            directory = send.send(record, folder, mode)
         else:
             from bench.tracking import loggers
 
-            kept["directory"] = loggers.write(kind, record, folder)
+            directory = loggers.write(kind, record, folder)
     except Exception as error:  # a mirror may fail in any way; the record stays valid
-        kept["error"] = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
+        failure = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
         name = "W&B" if kind == "wandb" else kind
-        sys.stderr.write(f"warning: {name} did not take {record['run_id']}: {kept['error']}\n")
-    return kept
+        sys.stderr.write(f"warning: {name} did not take {record.run_id}: {failure}\n")
+    return Tracking(kind=kind, mode=mode, id=record.run_id, error=failure, directory=directory)

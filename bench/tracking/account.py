@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Literal
 
 from bench.core.errors import EnvironmentProblem
 from bench.core.hub import connection_error
@@ -12,7 +13,7 @@ PROJECT = "lowrank-bench"
 SERVER = "https://api.wandb.ai"
 
 
-def mode() -> str:
+def mode() -> Literal["online", "offline"]:
     """Return `WANDB_MODE` if it is set; else online with a key and a server that answers, offline without."""
     chosen = os.environ.get("WANDB_MODE")
     if chosen in ("online", "offline"):

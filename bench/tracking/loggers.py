@@ -7,11 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import Record
+from bench.records.record import DoneRecord
 from bench.tracking.send import config, series, summary
 
 
-def write(kind: str, record: Record, folder: Path) -> str:
+def write(kind: str, record: DoneRecord, folder: Path) -> str:
     """Write the run below `folder`; MLflow writes to MLFLOW_TRACKING_URI, else into a database below `folder`.
 
     Returns:
@@ -22,9 +22,9 @@ def write(kind: str, record: Record, folder: Path) -> str:
     by_step: dict[int, dict[str, float]] = defaultdict(dict)
     for values in series(record):
         by_step[int(values["step"])] |= {name: float(v) for name, v in values.items() if name != "step"}
-    last = max([record["cost"]["steps"], *by_step])
+    last = max([record.cost.steps, *by_step])
     numbers = {name: float(v) for name, v in summary(record).items() if isinstance(v, int | float)}
-    by_step[last] |= {"primary": record["metrics"]["primary"]["value"], **numbers}
+    by_step[last] |= {"primary": record.metrics.primary.value, **numbers}
     for step, values in sorted(by_step.items()):
         logger.log_metrics(values, step=step)
     logger.save()
@@ -43,7 +43,7 @@ def flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def _logger(kind: str, record: Record, folder: Path) -> Any:
+def _logger(kind: str, record: DoneRecord, folder: Path) -> Any:
     from lightning.pytorch import loggers
 
     if kind == "csv":
@@ -52,8 +52,8 @@ def _logger(kind: str, record: Record, folder: Path) -> Any:
         return loggers.TensorBoardLogger(str(folder), name=kind, version="", default_hp_metric=False)
     from bench.tracking.account import project
 
-    name = f"{record['spec']['method']} {record['spec']['task']} seed {record['spec']['seed']}"
-    tags = {"run_id": record["run_id"], "group_id": record["group_id"]}
+    name = f"{record.spec.method} {record.spec.task} seed {record.spec.seed}"
+    tags = {"run_id": record.run_id, "group_id": record.group_id}
     (folder / kind).mkdir(exist_ok=True)
     where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / kind).resolve()}/mlflow.db"
     return loggers.MLFlowLogger(experiment_name=project(), run_name=name, tags=tags, tracking_uri=where)

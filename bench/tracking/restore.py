@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.records import record
@@ -105,7 +106,7 @@ def _check(run_id: str, holds: bool, known: str) -> None:
 
 
 def _keep(made: record.Record, out: Path, *, replace: bool) -> Restored:
-    run_id = made["run_id"]
+    run_id = made.run_id
     folder = record.folder(out, run_id)
     if (folder / record.FILE).exists():
         there = _read_or_none(folder)
@@ -126,6 +127,4 @@ def _read_or_none(folder: Path) -> record.Record | None:
 
 def _same(one: record.Record, other: record.Record) -> bool:
     """Whether two records are equal but for their mirrors."""
-    return json.dumps({**one, "tracking": None}, sort_keys=True) == json.dumps(
-        {**other, "tracking": None}, sort_keys=True
-    )
+    return structs.replace(one, tracking=None) == structs.replace(other, tracking=None)

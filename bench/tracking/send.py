@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bench.records.record import FILE, Record
+from bench.records.record import FILE, DoneRecord, Record
+from bench.records.schema import LayerRank
 from bench.tracking.account import hidden, project
 
 ADAPTER = "adapter.safetensors"
@@ -16,7 +17,7 @@ PLACES = ("out", "start")
 """Fields of a specification that name folders of a machine, and mean nothing to readers of a project."""
 
 
-def send(record: Record, folder: Path, mode: str) -> str | None:
+def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -> str | None:
     """Write the run, or send it; the same record again continues the same W&B run.
 
     Returns:
@@ -24,16 +25,16 @@ def send(record: Record, folder: Path, mode: str) -> str | None:
     """
     import wandb
 
-    spec = record["spec"]
+    spec = record.spec
     run = wandb.init(
         project=project(),
-        id=record["run_id"],
-        name=f"{spec['method']} {spec['task']} seed {spec['seed']}",
-        group=record["group_id"],
-        job_type=spec["method"],
-        tags=[tag[:64] for tag in (spec["method"], spec["task"], spec["backbone"], record["source"]["kind"])],
+        id=record.run_id,
+        name=f"{spec.method} {spec.task} seed {spec.seed}",
+        group=record.group_id,
+        job_type=spec.method,
+        tags=[tag[:64] for tag in (spec.method, spec.task, spec.backbone, record.source.kind)],
         config=config(record),
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         dir=str(folder),
         resume="allow",
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
@@ -42,11 +43,11 @@ def send(record: Record, folder: Path, mode: str) -> str | None:
         _define(run, record)
         for values in (*series(record), *by_layer(folder)):
             run.log(values)
-        run.log({"primary": record["metrics"]["primary"]["value"]})
+        run.log({"primary": record.metrics.primary.value})
         run.summary.update(summary(record))
-        if record["ranks"]:
-            run.log({"ranks": _table(record["ranks"])})
-        if spec["runtime"].get("track_artifact"):
+        if record.ranks:
+            run.log({"ranks": _table(record.ranks)})
+        if spec.options.runtime.get("track_artifact"):
             _artifact(run, record, folder)
         _file(run, record)
         return Path(run.dir).parent.name if mode == "offline" else None
@@ -56,36 +57,37 @@ def send(record: Record, folder: Path, mode: str) -> str | None:
 
 def config(record: Record) -> dict[str, Any]:
     """The specification, and what the record says of task, backbone, source and origin."""
-    spec = {name: value for name, value in record["spec"].items() if name not in PLACES}
-    more = {"task_info": record["task"], "backbone_info": record["backbone"], "source": record["source"]}
-    made = {**spec, **more, "lr": record["lr"], "run_id": record["run_id"], "group_id": record["group_id"]}
-    return json.loads(hidden(json.dumps({**made, "provenance": record["provenance"]})))
+    spec = {name: value for name, value in record.spec.to_json().items() if name not in PLACES}
+    parts = {"task_info": record.task, "backbone_info": record.backbone, "source": record.source}
+    more = {name: part.to_json() for name, part in {**parts, "provenance": record.provenance}.items()}
+    made = {**spec, **more, "lr": record.lr, "run_id": record.run_id, "group_id": record.group_id}
+    return json.loads(hidden(json.dumps(made)))
 
 
-def summary(record: Record) -> dict[str, Any]:
+def summary(record: DoneRecord) -> dict[str, Any]:
     """Scores, counts, costs and mean ranks, by flat names."""
-    flat: dict[str, Any] = {"state": record["state"], "score": record["metrics"]["primary"]["value"]}
-    for split, scores in record["metrics"]["all"].items():
+    flat: dict[str, Any] = {"state": record.state, "score": record.metrics.primary.value}
+    for split, scores in record.metrics.all.items():
         flat |= {f"{split}/{name}": value for name, value in scores.items()}
-    flat |= {f"params/{k}": v for k, v in record["params"].items()}
-    flat |= {f"cost/{k}": v for k, v in record["cost"].items()}
-    if record["ranks"]:
+    flat |= {f"params/{k}": v for k, v in record.params.to_json().items()}
+    flat |= {f"cost/{k}": v for k, v in record.cost.to_json().items()}
+    if record.ranks:
         for name in ("nominal", "stable", "effective", "energy90", "norm"):
-            flat[f"rank/{name}"] = sum(r[name] for r in record["ranks"]) / len(record["ranks"])
+            flat[f"rank/{name}"] = sum(getattr(r, name) for r in record.ranks) / len(record.ranks)
     return flat
 
 
 def series(record: Record) -> Iterator[dict[str, Any]]:
     """Yield values over steps: loss, scores during training, mean effective rank of every tracked quantity."""
-    for point in record["curve"]:
-        yield {"step": point["step"], "train/loss": point["loss"]}
-    for row in record.get("evaluations", ()):
-        scores = {f"{split}/{n}": value for split, found in row["metrics"].items() for n, value in found.items()}
-        yield {"step": row["step"], **{f"evaluation/{name}": value for name, value in scores.items()}}
-    for course in record.get("spectra", {}).get("series", ()):
-        for step, rank in zip(course["steps"], course["effective"], strict=False):
+    for point in record.curve:
+        yield {"step": point.step, "train/loss": point.loss}
+    for row in record.evaluations:
+        scores = {f"{split}/{n}": value for split, found in row.metrics.items() for n, value in found.items()}
+        yield {"step": row.step, **{f"evaluation/{name}": value for name, value in scores.items()}}
+    for course in record.spectra.series if record.spectra else ():
+        for step, rank in zip(course.steps, course.effective, strict=False):
             if rank is not None:
-                yield {"step": step, f"effective_rank/{course['of']}": rank}
+                yield {"step": step, f"effective_rank/{course.of}": rank}
 
 
 def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
@@ -105,26 +107,26 @@ def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
                 yield {"step": step, f"effective_rank_by_layer/{layer}": rank}
 
 
-def _define(run: Any, record: Record) -> None:
+def _define(run: Any, record: DoneRecord) -> None:
     """Which way is better, and that courses are over optimiser steps."""
-    higher = record["metrics"]["primary"]["higher_is_better"]
+    higher = record.metrics.primary.higher_is_better
     run.define_metric("primary", summary="max" if higher else "min")
     run.define_metric("train/loss", step_metric="step", summary="min")
     for name in ("evaluation/*", "effective_rank/*", "effective_rank_by_layer/*"):
         run.define_metric(name, step_metric="step")
 
 
-def _table(ranks: list[dict[str, Any]]) -> Any:
+def _table(ranks: Sequence[LayerRank]) -> Any:
     import wandb
 
-    rows: list[Any] = [[str(v) if isinstance(v, list) else v for v in r.values()] for r in ranks]
-    return wandb.Table(columns=list(ranks[0]), data=rows)
+    rows = [{**rank.to_json(), "shape": str(list(rank.shape))} for rank in ranks]
+    return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
 
 def _file(run: Any, record: Record) -> None:
     """The record itself. W&B sends a file of the run's folder only where `save` names it."""
     path = Path(run.dir) / FILE
-    path.write_text(hidden(json.dumps(record, indent=1)) + "\n", encoding="utf-8")
+    path.write_text(hidden(json.dumps(record.to_json(), indent=1)) + "\n", encoding="utf-8")
     run.save(str(path), base_path=run.dir, policy="end")
 
 
@@ -135,7 +137,7 @@ def _artifact(run: Any, record: Record, folder: Path) -> None:
     path = folder / ADAPTER
     if not path.is_file():
         return
-    about = {"method": record["spec"]["method"], "task": record["spec"]["task"], "run_id": record["run_id"]}
-    artifact = wandb.Artifact(f"adapter-{record['run_id']}", type="model", metadata=about)
+    about = {"method": record.spec.method, "task": record.spec.task, "run_id": record.run_id}
+    artifact = wandb.Artifact(f"adapter-{record.run_id}", type="model", metadata=about)
     artifact.add_file(str(path), name=ADAPTER)
     run.log_artifact(artifact)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from msgspec import structs
+
 from bench.records import record
-from bench.records.record import Record
+from bench.records.record import DoneRecord, Record, is_done
 from bench.tracking.account import hidden
 
 _OFFLINE = re.compile(r"offline-run-[0-9]{8}_[0-9]{6}-[0-9a-f]{16}")
@@ -26,19 +28,19 @@ class Sent:
     why: str = ""
 
 
-def waiting(records: list[Record], *, every: bool = False) -> list[Record]:
+def waiting(records: list[Record], *, every: bool = False) -> list[DoneRecord]:
     """Finished runs that are offline, and with `every` those that no mirror has."""
 
-    def wanted(run: Record) -> bool:
-        there = run["tracking"]
-        if run["state"] != "done" or (there and there["kind"] != "wandb"):
+    def wanted(run: DoneRecord) -> bool:
+        there = run.tracking
+        if there and there.kind != "wandb":
             return False
-        return every if not there or there["error"] else there["mode"] == "offline"
+        return every if not there or there.error else there.mode == "offline"
 
-    return [run for run in records if wanted(run)]
+    return [run for run in records if is_done(run) and wanted(run)]
 
 
-def sync(out: Path, run: Record, *, send: Callable[[Path], str] | None = None) -> Sent:
+def sync(out: Path, run: DoneRecord, *, send: Callable[[Path], str] | None = None) -> Sent:
     """Send one run, and write the new state into its record.
 
     Args:
@@ -46,23 +48,21 @@ def sync(out: Path, run: Record, *, send: Callable[[Path], str] | None = None) -
         run: a record that `waiting` gave.
         send: sends the folder of an offline run and returns the error, or an empty string; None: `wandb sync`.
     """
-    folder, there = record.folder(out, run["run_id"]), run["tracking"]
-    if not there or there["error"]:
+    folder, there = record.folder(out, run.run_id), run.tracking
+    if not there or there.error:
         from bench.tracking import mirror
 
         tracking = mirror(run, folder)
-        wrong = tracking["error"] or (
-            "" if tracking["mode"] == "online" else "W&B is offline: WANDB_MODE, or no answer"
-        )
-        record.write({**run, "tracking": tracking}, folder)
+        wrong = tracking.error or ("" if tracking.mode == "online" else "W&B is offline: WANDB_MODE, or no answer")
+        record.write(structs.replace(run, tracking=tracking), folder)
     else:
-        name = there["directory"] or ""
+        name = there.directory or ""
         if not _OFFLINE.fullmatch(name) or not (folder / "wandb" / name).is_dir():
-            return Sent(run_id=run["run_id"], state="failed", why=f"no offline run {name!r} in {folder / 'wandb'}")
+            return Sent(run_id=run.run_id, state="failed", why=f"no offline run {name!r} in {folder / 'wandb'}")
         wrong = (send or _wandb_sync)(folder / "wandb" / name)
         if not wrong:
-            record.write({**run, "tracking": {**there, "mode": "online"}}, folder)
-    return Sent(run_id=run["run_id"], state="failed" if wrong else "sent", why=hidden(wrong))
+            record.write(structs.replace(run, tracking=structs.replace(there, mode="online")), folder)
+    return Sent(run_id=run.run_id, state="failed" if wrong else "sent", why=hidden(wrong))
 
 
 def _wandb_sync(folder: Path) -> str:

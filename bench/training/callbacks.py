@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from bench.core.errors import Diverged
 from bench.core.files import replacing
+from bench.records.schema import Evaluation, Scores
 
 POINTS = 200
 """Most points of a recorded loss curve."""
@@ -148,10 +150,10 @@ class Evaluations(Callback):
     all but the wanted steps.
 
     Attributes:
-        rows: `{"step", "metrics": {split: {name: value}}}`, in order.
+        rows: in the order of their steps.
     """
 
-    def __init__(self, at: frozenset[int], parts: int, score: Callable[[int], dict[str, dict[str, float]]]) -> None:
+    def __init__(self, at: frozenset[int], parts: int, score: Callable[[int], Scores]) -> None:
         """Set up.
 
         Args:
@@ -160,7 +162,7 @@ class Evaluations(Callback):
             score: gives every metric of the evaluation that just ended, from the number of devices.
         """
         self.at, self.parts, self.score = at, parts, score
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Evaluation] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -172,15 +174,15 @@ class Evaluations(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score, if training goes on."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self.rows.append({"step": trainer.global_step, "metrics": self.score(trainer.world_size)})
+            self.rows.append(Evaluation(step=trainer.global_step, metrics=self.score(trainer.world_size)))
 
     def state_dict(self) -> dict[str, Any]:
         """Those so far."""
-        return {"rows": self.rows}
+        return {"rows": [row.to_json() for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.rows = state_dict["rows"]
+        self.rows = msgspec.convert(state_dict["rows"], list[Evaluation])
 
 
 class Checkpoint(Callback):

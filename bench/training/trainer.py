@@ -28,6 +28,16 @@ from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.files import replacing
 from bench.records.data import Dataset
+from bench.records.schema import (
+    Cost,
+    LayerRank,
+    LossPoint,
+    Metrics,
+    Parameters,
+    PrimaryMetric,
+    SweepPoint,
+    TrainingResult,
+)
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
@@ -38,10 +48,6 @@ BARELY = 1e-3
 """Spectral norm of ΔW below which a layer counts as not having left its start."""
 FILE = "adapter.safetensors"
 
-Result = dict[str, Any]
-"""The parts of a record that training decides: metrics, params, ranks, cost, curve, evaluations, warnings, lr, sweep,
-report, spectra, and `network`, the parameters of the backbone before it was adapted."""
-
 
 def fit(
     spec: RunSpec,
@@ -51,7 +57,7 @@ def fit(
     *,
     directory: Path,
     tell: Callable[[int, float], None] = lambda step, loss: None,
-) -> Result:
+) -> TrainingResult:
     """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
     Args:
@@ -73,7 +79,7 @@ def fit(
         cut = BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
         curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
         at = evaluation_steps(data.steps, method.evaluations)
-        scored = Evaluations(at, cut.parts, lambda world: _scores(data, method, predictions, world)["all"])
+        scored = Evaluations(at, cut.parts, lambda world: _scores(data, method, predictions, world).all)
         file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
         keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
@@ -89,37 +95,41 @@ def fit(
         trainer.validate(method, datamodule=data, verbose=False)
         scores = _scores(data, method, predictions, trainer.world_size)
         eval_s = time.perf_counter() - began
-        sweep = list(_sweep(trainer, method, data, predictions))
+        sweep = tuple(_sweep(trainer, method, data, predictions))
     method = method.cpu()
-    ranks = [{"layer": name, **delta.ranks(name=name)} for name, delta in method.deltas()]
+    ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
         _save(method, exported, directory, runtime)
         if runtime.save in _KEEPS_BACKBONE[method.saves_backbone]:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
-    return {
-        "lr": spec.lr,
-        "metrics": scores,
-        "params": {
-            **method.parameter_counts(),
-            "stored_bytes": sum(t.numel() * t.element_size() for t in exported.values()),
-        },
-        "ranks": ranks,
-        "cost": {
-            **_cost(trainer, data, method),
-            "train_s": round(curve.train_s, 3),
-            "eval_s": round(eval_s, 3),
-            "tracking_s": round(tracker.tracking_s, 3),
-            "resumed_at": keeper.resumed,
-        },
-        "curve": [{"step": step, "loss": loss} for step, loss in curve.points],
-        "warnings": [*_barely(ranks), *_shares(method, cut), *method.warnings(), *tracker.warnings()],
-        "network": network,
-        **tracker.result(),
-        **({"evaluations": scored.rows} if scored.rows else {}),
-        **({"sweep": sweep} if sweep else {}),
-        **({"report": report} if (report := _report(method)) else {}),
-    }
+    return TrainingResult(
+        metrics=scores,
+        params=Parameters(
+            **method.parameter_counts(), stored_bytes=sum(t.numel() * t.element_size() for t in exported.values())
+        ),
+        ranks=tuple(ranks),
+        cost=Cost(
+            steps=data.steps,
+            samples=data.samples,
+            train_s=round(curve.train_s, 3),
+            eval_s=round(eval_s, 3),
+            tracking_s=round(tracker.tracking_s, 3),
+            peak_memory_bytes=memory.peak(trainer.strategy.root_device),
+            cache_bytes=method.cache_bytes,
+            optimizer_bytes=sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
+            device=_device(trainer),
+            devices=trainer.world_size,
+            resumed_at=tuple(keeper.resumed),
+        ),
+        curve=tuple(LossPoint(step=step, loss=loss) for step, loss in curve.points),
+        warnings=(*_barely(ranks), *_shares(method, cut), *method.warnings(), *tracker.warnings()),
+        backbone_parameters=network,
+        report=_report(method),
+        spectra=tracker.result(),
+        evaluations=tuple(scored.rows),
+        sweep=sweep,
+    )
 
 
 def trained(
@@ -136,19 +146,6 @@ def trained(
         cut = BatchSplit(batch_size=spec.batch_size, world=1, micro=spec.options.runtime.micro_batch)
         _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
     return method.cpu(), data
-
-
-def _cost(trainer: Trainer, data: Any, method: Method) -> dict[str, Any]:
-    """What a run took, but for its times."""
-    return {
-        "steps": data.steps,
-        "samples": data.samples,
-        "peak_memory_bytes": memory.peak(trainer.strategy.root_device),
-        "cache_bytes": method.cache_bytes,
-        "optimizer_bytes": sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
-        "device": _device(trainer),
-        "devices": trainer.world_size,
-    }
 
 
 def build(spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone) -> tuple[Any, Method, int]:
@@ -217,7 +214,7 @@ def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: l
     )
 
 
-def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> dict[str, Any]:
+def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> Metrics:
     """Every metric on every split; the primary one on the first."""
     task = method.task
     own = method.primary
@@ -229,25 +226,23 @@ def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> 
         every[split] = method.evaluate(outputs, labels)
         sizes.append(len(labels))
     first = data.splits[0]
-    return {
-        "primary": {
-            "name": "+".join(names),
-            "value": metrics.mean([every[first][name] for name in names]),
-            "split": first,
-            "higher_is_better": higher,
-            **({"of": "method"} if own else {}),
-            "n": sizes[0],
-        },
-        "all": every,
-    }
+    primary = PrimaryMetric(
+        name="+".join(names),
+        value=metrics.mean([every[first][name] for name in names]),
+        split=first,
+        higher_is_better=higher,
+        n=sizes[0],
+        of="method" if own else "task",
+    )
+    return Metrics(primary=primary, all=every)
 
 
-def _sweep(trainer: Trainer, method: Method, data: Any, predictions: Predictions) -> Iterator[dict[str, Any]]:
-    """Scores under every setting of `Method.sweep`, each as `{**setting, "primary": …, "metrics": {split: …}}`."""
+def _sweep(trainer: Trainer, method: Method, data: Any, predictions: Predictions) -> Iterator[SweepPoint]:
+    """Scores under every setting of `Method.sweep`."""
     for setting in method.sweep():
         trainer.validate(method, datamodule=data, verbose=False)
         scores = _scores(data, method, predictions, trainer.world_size)
-        yield {**setting, "primary": scores["primary"]["value"], "metrics": scores["all"]}
+        yield SweepPoint(**setting, primary=scores.primary.value, metrics=scores.all)
 
 
 def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
@@ -259,11 +254,11 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
-def _barely(ranks: list[dict[str, Any]]) -> list[str]:
-    still = [r for r in ranks if r["norm"] < BARELY and r["nominal"]]  # a method may take a layer's rank away
+def _barely(ranks: Sequence[LayerRank]) -> list[str]:
+    still = [r for r in ranks if r.norm < BARELY and r.nominal]  # a method may take a layer's rank away
     if not still:
         return []
-    least = min(r["norm"] for r in still)
+    least = min(r.norm for r in still)
     return [f"ΔW barely left its start in {len(still)} of {len(ranks)} layers: ‖ΔW‖₂ < {BARELY:g}, least {least:.1e}"]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from bench.records.record import Record
+from bench.records.record import DoneRecord, is_done
 from leaderboard.compare.contrast import Caution, Field, contrast
 from leaderboard.compare.ratios import LayerPair, Ratio, layer_pairs, ratios
 from leaderboard.compare.sides import Side
@@ -126,18 +126,18 @@ def compare(a: Side, b: Side) -> Comparison:
 class _Keys:
     """What tells repetitions apart: the weights too, where both sides started some seed of a task from the same."""
 
-    def __init__(self, mine: Mapping[str, list[Record]], theirs: Mapping[str, list[Record]]) -> None:
+    def __init__(self, mine: Mapping[str, list[DoneRecord]], theirs: Mapping[str, list[DoneRecord]]) -> None:
         self.by_weights = any(
             {seed_key(run) for run in mine[task]} & {seed_key(run) for run in theirs[task]}
             for task in mine.keys() & theirs.keys()
         )
 
-    def scores(self, runs: Iterable[Record]) -> dict[Key, float]:
+    def scores(self, runs: Iterable[DoneRecord]) -> dict[Key, float]:
         """Score by seed; the mean where a side has several runs of it."""
         found: defaultdict[Key, list[float]] = defaultdict(list)
         for run in runs:
             seed, weights = seed_key(run)
-            found[seed, weights if self.by_weights else ""].append(run["metrics"]["primary"]["value"])
+            found[seed, weights if self.by_weights else ""].append(run.metrics.primary.value)
         return {key: fmean(values) for key, values in sorted(found.items())}
 
     @staticmethod
@@ -153,23 +153,23 @@ def _summary(side: Side) -> Summary:
         name=side.name,
         label=side.label,
         runs=len(runs),
-        methods=tuple(sorted({run["spec"]["method"] for run in runs})),
-        tasks=tuple(sorted({run["spec"]["task"] for run in runs})),
-        seeds=tuple(sorted({run["spec"]["seed"] for run in runs})),
-        states=dict(sorted(Counter(run["state"] for run in runs).items())),
+        methods=tuple(sorted({run.spec.method for run in runs})),
+        tasks=tuple(sorted({run.spec.task for run in runs})),
+        seeds=tuple(sorted({run.spec.seed for run in runs})),
+        states=dict(sorted(Counter(run.state for run in runs).items())),
         superseded=side.superseded,
     )
 
 
-def _by_task(side: Side) -> dict[str, list[Record]]:
-    found: defaultdict[str, list[Record]] = defaultdict(list)
+def _by_task(side: Side) -> dict[str, list[DoneRecord]]:
+    found: defaultdict[str, list[DoneRecord]] = defaultdict(list)
     for run in side.records:
-        if run["state"] == "done":
-            found[run["spec"]["task"]].append(run)
+        if is_done(run):
+            found[run.spec.task].append(run)
     return dict(found)
 
 
-def _score(task: str, mine: list[Record], theirs: list[Record], keys: _Keys) -> Score:
+def _score(task: str, mine: list[DoneRecord], theirs: list[DoneRecord], keys: _Keys) -> Score:
     one, two = keys.scores(mine), keys.scores(theirs)
     metrics = {_metric(run) for run in (*mine, *theirs)}
     names, directions = {name for name, *_ in metrics}, {higher for _, _, higher, _ in metrics}
@@ -190,16 +190,16 @@ def _score(task: str, mine: list[Record], theirs: list[Record], keys: _Keys) -> 
     return replace(found, difference=apart, verdict=_verdict(apart.mean, direction), sure=_sure(apart), alone=alone)
 
 
-def _metric(run: Record) -> tuple[str, str, bool, str]:
-    primary = run["metrics"]["primary"]
-    return primary["name"], primary["split"], primary["higher_is_better"], primary.get("of", "task")
+def _metric(run: DoneRecord) -> tuple[str, str, bool, str]:
+    primary = run.metrics.primary
+    return primary.name, primary.split, primary.higher_is_better, primary.of
 
 
-def _incomparable(mine: list[Record], theirs: list[Record], metrics: set[tuple[str, str, bool, str]]) -> str:
+def _incomparable(mine: list[DoneRecord], theirs: list[DoneRecord], metrics: set[tuple[str, str, bool, str]]) -> str:
     """Why the scores of a task are no measurements of one thing, or nothing."""
     if not mine or not theirs:
         return f"only {'A' if mine else 'B'} has it"
-    data = {(str(run["task"]["version"]), run["source"]["data_hash"]) for run in (*mine, *theirs)}
+    data = {(str(run.task.version), run.source.data_hash) for run in (*mine, *theirs)}
     if len(data) > 1:
         return "other data: not compared"
     if len(metrics) > 1:
@@ -219,7 +219,7 @@ def _sure(apart: Difference) -> bool:
 
 
 def _overall(
-    scores: Sequence[Score], mine: Mapping[str, list[Record]], theirs: Mapping[str, list[Record]], keys: _Keys
+    scores: Sequence[Score], mine: Mapping[str, list[DoneRecord]], theirs: Mapping[str, list[DoneRecord]], keys: _Keys
 ) -> Overall | None:
     if len(scores) < 2:
         return None

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bench.records.record import Record
-from bench.records.spec import LATER_OPTIONS
+from bench.records.schema import Option
 from leaderboard.compare.sides import Side
 from leaderboard.tables.grouping import lineage, number, short
 
-_SPACES = {"method_options": "method", "task_options": "task", "backbone_options": "backbone"}
-_ELSEWHERE = {"seed", "task", "lr", "select", "select_on", "backbone", "out", "track", "start"}
+_ELSEWHERE = {"seed", "task", "lr", "select", "select_on", "backbone", "out", "track", "start", "options"}
 """Fields of a specification that are said otherwise, or that change nothing but where files lie."""
-_IDLE = {"allocation.policy": "uniform", "penalty.nuclear": "0"}
 _MADE = ("git", "python", "platform", "device", "accelerator", "devices", "runtime.", "package ", "weights", "lr")
 """Beginnings of fields that may vary between runs of one configuration."""
 _SHOWN = 6
@@ -50,7 +48,7 @@ class Caution(NamedTuple):
 
 def common_tasks(a: Side, b: Side) -> list[Task]:
     """Tasks that both sides have runs of, in whatever state."""
-    return sorted({run["spec"]["task"] for run in a.records} & {run["spec"]["task"] for run in b.records})
+    return sorted({run.spec.task for run in a.records} & {run.spec.task for run in b.records})
 
 
 def contrast(a: Side, b: Side) -> tuple[tuple[Field, ...], int, tuple[Caution, ...]]:
@@ -75,39 +73,36 @@ def contrast(a: Side, b: Side) -> tuple[tuple[Field, ...], int, tuple[Caution, .
 
 def flat(run: Record) -> Iterator[tuple[str, str]]:
     """Every field of a run's specification, data, learning rate and making, as name and text."""
-    spec, made, cost = run["spec"], run["provenance"], run["cost"]
-    yield "backbone", lineage(run["backbone"])
-    options = _IDLE | {f"{space}.{key}": _text(v) for space, known in LATER_OPTIONS.items() for key, v in known.items()}
-    for name, value in spec.items():
-        if isinstance(value, dict):
-            options |= {f"{_SPACES.get(name, name)}.{key}": _text(item) for key, item in value.items()}
-        elif name not in _ELSEWHERE:
-            yield name, _text(value)
-    yield from options.items()
-    if run["lr"] is not None:
-        yield "lr", number(run["lr"])
+    spec, made, cost = run.spec, run.provenance, run.cost
+    yield "backbone", lineage(run.backbone)
+    for name in spec.__struct_fields__:
+        if name not in _ELSEWHERE:
+            yield name, _text(getattr(spec, name))
+    yield from ((name, _text(value)) for name, value in spec.options.flat().items())
+    if run.lr is not None:
+        yield "lr", number(run.lr)
     yield "lr chosen", _choice(run)
-    yield "weights", run["backbone"]["weights_hash"][:12]
-    yield "head pooling", str(run["backbone"].get("pooling", "–"))
-    for name in ("kind", "revision"):
-        yield f"data {name}", run["source"][name]
-    yield "data hash", run["source"]["data_hash"][:12]
-    yield "data version", str(run["task"]["version"])
-    yield "training examples", str(run["source"]["train_examples"])
+    yield "weights", run.backbone.weights_hash[:12]
+    yield "head pooling", run.backbone.pooling
+    yield "data kind", run.source.kind
+    yield "data revision", run.source.revision
+    yield "data hash", run.source.data_hash[:12]
+    yield "data version", str(run.task.version)
+    yield "training examples", str(run.source.train_examples)
     if cost:
-        yield "steps done", str(cost["steps"])
-        yield "examples per step", f"{cost['samples'] / max(1, cost['steps']):.1f}"
-        yield "device", f"{cost['devices']} × {cost['device']}"
-    yield "git", (made["git"] or "–")[:12]
-    yield "python", made["python"]
-    yield "platform", made["platform"]
-    yield from ((f"package {name}", version) for name, version in sorted(made["packages"].items()))
+        yield "steps done", str(cost.steps)
+        yield "examples per step", f"{cost.samples / max(1, cost.steps):.1f}"
+        yield "device", f"{cost.devices} × {cost.device}"
+    yield "git", (made.git or "–")[:12]
+    yield "python", made.python
+    yield "platform", made.platform
+    yield from ((f"package {name}", version) for name, version in sorted(made.packages.items()))
 
 
 def _values(side: Side, tasks: Sequence[Task]) -> Values:
     found: Values = {task: {} for task in tasks or [""]}
     for run in side.records:
-        task = run["spec"]["task"] if tasks else ""
+        task = run.spec.task if tasks else ""
         for name, value in flat(run) if task in found else ():
             if task or not name.startswith(("data ", "training examples")):
                 found[task].setdefault(name, set()).add(value)
@@ -153,7 +148,7 @@ def _cautions(a: Side, b: Side, mine: Values, theirs: Values) -> Iterator[Cautio
     yield from _selection(a, b, apart("lr chosen"))
     yield from _mixed(((a, mine), (b, theirs)))
     for side in (a, b):
-        states = Counter(run["state"] for run in side.records if run["state"] != "done")
+        states = Counter(run.state for run in side.records if run.state != "done")
         if states:
             said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
             yield Caution("failures", f"{said} of {side.name}'s {len(side.records)} runs: its scores are of the others")
@@ -200,28 +195,26 @@ def some(texts: Sequence[str]) -> str:
 
 
 def _way(run: Record) -> str:
-    return "selected" if run["spec"]["lr"] is None else "given"
+    return "selected" if run.spec.lr is None else "given"
 
 
 def _trials(run: Record) -> int:
-    return len(run["selection"]["trials"] if run["selection"] else run["spec"]["select"])
+    return len(run.selection.trials if run.selection else run.spec.select)
 
 
 def _where(run: Record) -> str:
-    return run["spec"]["select_on"] or "the task itself"
+    return run.spec.select_on or "the task itself"
 
 
 def _choice(run: Record) -> str:
     if _way(run) == "given":
         return "given"
-    return f"selected from {', '.join(map(number, run['spec']['select']))} on {_where(run)}"
+    return f"selected from {', '.join(map(number, run.spec.select))} on {_where(run)}"
 
 
-def _text(value: Any) -> str:
+def _text(value: Option) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
     return number(value) if isinstance(value, float) else str(value)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Literal
 
-from bench.records.record import Record
-from leaderboard.tables.rows import layers
+from bench.records.record import DoneRecord
+from leaderboard.tables.rows import layers, over_layers
 from leaderboard.tables.table import Layer
 
-Runs = Mapping[str, list[Record]]
+Runs = Mapping[str, list[DoneRecord]]
 """The finished runs of a side, by task."""
-_Of = Callable[[Record], float | None]
+_Of = Callable[[DoneRecord], float | None]
 
 _SIZES: dict[str, tuple[str, _Of]] = {
-    "trained parameters": ("count", lambda r: r["params"]["trainable"]),
-    "stored": ("bytes", lambda r: r["params"]["stored_bytes"]),
-    "training time": ("s", lambda r: r["cost"]["train_s"]),
-    "peak memory": ("bytes", lambda r: r["cost"]["peak_memory_bytes"]),
-    "steps": ("count", lambda r: r["cost"]["steps"]),
-    "samples": ("count", lambda r: r["cost"]["samples"]),
+    "trained parameters": ("count", lambda r: r.params.trainable),
+    "stored": ("bytes", lambda r: r.params.stored_bytes),
+    "training time": ("s", lambda r: r.cost.train_s),
+    "peak memory": ("bytes", lambda r: r.cost.peak_memory_bytes),
+    "steps": ("count", lambda r: r.cost.steps),
+    "samples": ("count", lambda r: r.cost.samples),
 }
-_RANKS = {"effective": "effective rank of ΔW", "stable": "stable rank of ΔW", "norm": "‖ΔW‖₂"}
+_Field = Literal["effective", "stable", "norm"]
+_RANKS: dict[_Field, str] = {"effective": "effective rank of ΔW", "stable": "stable rank of ΔW", "norm": "‖ΔW‖₂"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def ratios(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> tuple[Ratio, ...]:
 def layer_pairs(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> tuple[LayerPair, ...]:
     """Every adapted layer in the order of the side that adapts more of them, then those of the other alone."""
     a, b = (
-        {one.name: one for one in layers([run["ranks"] for run in _over(runs, tasks) if run["ranks"]])}
+        {one.name: one for one in layers([run.ranks for run in _over(runs, tasks) if run.ranks])}
         for runs in (mine, theirs)
     )
     names = dict.fromkeys([*b, *a] if len(b) > len(a) else [*a, *b])
@@ -82,7 +83,7 @@ def layer_pairs(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> tuple[LayerPa
 
 
 def _ranks(mine: Runs, theirs: Runs, tasks: Sequence[str], none: str) -> Iterator[Ratio]:
-    a, b = ({one["layer"] for run in _over(runs, tasks) for one in run["ranks"]} for runs in (mine, theirs))
+    a, b = ({one.layer for run in _over(runs, tasks) for one in run.ranks} for runs in (mine, theirs))
     if not a and not b:
         return
     names = (a & b) or (a | b)
@@ -113,17 +114,17 @@ def _means(mine: Runs, theirs: Runs, tasks: Sequence[str], of: _Of) -> tuple[flo
     return (fmean(one.values()) if one else None), (fmean(two.values()) if two else None)
 
 
-def _over_layers(field: str, names: set[str]) -> _Of:
-    def mean(run: Mapping[str, Any]) -> float | None:
-        values: list[float] = [one[field] for one in run["ranks"] if one["layer"] in names]
-        return fmean(values) if values else None
+def _over_layers(field: _Field, names: Set[str]) -> _Of:
+    def mean(run: DoneRecord) -> float | None:
+        ranks = [one for one in run.ranks if one.layer in names]
+        return over_layers(ranks, field) if ranks else None
 
     return mean
 
 
 def _devices(runs: Runs, tasks: Sequence[str]) -> list[str]:
-    return sorted({f"{run['cost']['devices']} × {run['cost']['device']}" for run in _over(runs, tasks)})
+    return sorted({f"{run.cost.devices} × {run.cost.device}" for run in _over(runs, tasks)})
 
 
-def _over(runs: Runs, tasks: Sequence[str]) -> list[Record]:
+def _over(runs: Runs, tasks: Sequence[str]) -> list[DoneRecord]:
     return [run for task in tasks or runs for run in runs[task]]

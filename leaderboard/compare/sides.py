@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from bench.core.errors import UsageError, did_you_mean
 from bench.records.record import Record
 from bench.records.spec import deciding
-from leaderboard.tables.grouping import column_key, seed_key
+from leaderboard.tables.grouping import ColumnKey, Seed, column_key, seed_key
 from leaderboard.tables.select import Condition, lookup, parse
 
 _KNOWN = 8
@@ -44,8 +44,8 @@ def pair(records: Sequence[Record], a: str, b: str) -> tuple[Side, Side]:
         UsageError: one of them names nothing or several things, or both have runs in common.
     """
     one, two = find(records, "A", a), find(records, "B", b)
-    ids = {run["run_id"] for run in one.records}
-    shared = sorted(ids & {run["run_id"] for run in two.records})
+    ids = {run.run_id for run in one.records}
+    shared = sorted(ids & {run.run_id for run in two.records})
     if shared and len(shared) == len(one.records) == len(two.records):
         raise UsageError(
             f"A '{a}' and B '{b}' are the same runs",
@@ -70,14 +70,14 @@ def find(records: Sequence[Record], name: str, text: str) -> Side:
     """
     if re.search("[=<>]", text):
         return _filtered(records, name, text)
-    of_method = [run for run in records if run["spec"]["method"] == text and not run["spec"]["holdout"]]
+    of_method = [run for run in records if run.spec.method == text and not run.spec.holdout]
     if of_method:
         return _side(name, f"method {text}", "method", of_method)
-    runs = {run["run_id"]: run for run in records if text and run["run_id"].startswith(text)}
+    runs = {run.run_id: run for run in records if text and run.run_id.startswith(text)}
     groups: dict[str, list[Record]] = {}
     for run in records:
-        if text and run["group_id"].startswith(text):
-            groups.setdefault(run["group_id"], []).append(run)
+        if text and run.group_id.startswith(text):
+            groups.setdefault(run.group_id, []).append(run)
     runs, groups = ({text: runs[text]}, {}) if text in runs else (runs, groups)
     if len(runs) + len(groups) > 1:
         said = [_run_label(run) for _, run in sorted(runs.items())]
@@ -89,7 +89,7 @@ def find(records: Sequence[Record], name: str, text: str) -> Side:
         return _side(name, _run_label(run), "run", [run])
     for own in groups.values():
         return _side(name, _group_label(own), "group", own)
-    methods = sorted({run["spec"]["method"] for run in records if not run["spec"]["holdout"]})
+    methods = sorted({run.spec.method for run in records if not run.spec.holdout})
     raise UsageError(
         f"{name}: no run, group or method '{text}'",
         f"of these {len(records)} runs the methods are {_some(methods)}",
@@ -101,7 +101,7 @@ def find(records: Sequence[Record], name: str, text: str) -> Side:
 def _filtered(records: Sequence[Record], name: str, text: str) -> Side:
     conditions = [_condition(name, text, part) for part in text.split("&")]
     trials = any(one.name == "holdout" for one in conditions)
-    kept = [run for run in records if trials or not run["spec"]["holdout"]]
+    kept = [run for run in records if trials or not run.spec.holdout]
     for one in conditions:
         if not any(one.holds(run) for run in kept):
             raise _nothing(kept, name, one)
@@ -124,7 +124,7 @@ def _nothing(left: Sequence[Record], name: str, condition: Condition) -> UsageEr
     wanted = f"{condition.name}{condition.sign}{condition.value}"
     if not values:
         names = {"method", "task", "backbone", "seed", "lr", "state"}
-        names |= {f"method.{option}" for run in left for option in run["spec"]["method_options"]}
+        names |= {f"method.{option}" for run in left for option in run.spec.options.method}
         return UsageError(
             f"{name}: no run of these {len(left)} has a field '{condition.name}'",
             f"fields are those of a specification or record: {_some(sorted(names))}",
@@ -138,25 +138,25 @@ def _nothing(left: Sequence[Record], name: str, condition: Condition) -> UsageEr
 
 
 def _side(name: str, label: str, kind: Literal["run", "group", "method", "filter"], records: Iterable[Record]) -> Side:
-    best: dict[tuple[Any, ...], Record] = {}
-    given = sorted(records, key=lambda r: (r["state"] == "done", r["provenance"]["created"], r["run_id"]))
+    best: dict[tuple[str, ColumnKey, Seed], Record] = {}
+    given = sorted(records, key=lambda r: (r.state == "done", r.provenance.created, r.run_id))
     for run in given:
-        best[json.dumps(deciding(run["spec"]), sort_keys=True), column_key(run), seed_key(run)] = run
-    kept = tuple(sorted(best.values(), key=lambda run: run["run_id"]))
+        best[json.dumps(deciding(run.spec.to_json()), sort_keys=True), column_key(run), seed_key(run)] = run
+    kept = tuple(sorted(best.values(), key=lambda run: run.run_id))
     return Side(name=name, label=label, kind=kind, records=kept, superseded=len(given) - len(kept))
 
 
 def _run_label(run: Record) -> str:
-    spec = run["spec"]
-    trial = ", a trial" if spec["holdout"] else ""
-    return f"run {run['run_id']} ({spec['method']} on {spec['task']}, seed {spec['seed']}{trial})"
+    spec = run.spec
+    trial = ", a trial" if spec.holdout else ""
+    return f"run {run.run_id} ({spec.method} on {spec.task}, seed {spec.seed}{trial})"
 
 
 def _group_label(runs: Sequence[Record]) -> str:
-    return f"group {runs[0]['group_id']} ({runs[0]['spec']['method']} on {runs[0]['spec']['task']}, {len(runs)} runs)"
+    return f"group {runs[0].group_id} ({runs[0].spec.method} on {runs[0].spec.task}, {len(runs)} runs)"
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.core.errors import BenchError
 from bench.records.record import Record
-from leaderboard.tables.grouping import number
+from bench.records.schema import LossPoint, PrimaryMetric
 from leaderboard.tables.table import Column, Row, Stat, Table
 
 POINTS = 60
@@ -21,7 +21,7 @@ BINS = 30
 
 def board(tables: Sequence[Table], records: Iterable[Record], problems: Iterable[BenchError] = ()) -> dict[str, Any]:
     """Tables, the runs behind them, and what could not be read; the same for the same records in any order."""
-    by_id = {run["run_id"]: run for run in records}
+    by_id = {run.run_id: run for run in records}
     runs = {
         run_id: _run(by_id[run_id], i, j, at)
         for i, table in enumerate(tables)
@@ -31,7 +31,7 @@ def board(tables: Sequence[Table], records: Iterable[Record], problems: Iterable
     return {
         "title": "lowrank-bench leaderboard",
         "problems": sorted(str(problem) for problem in problems),
-        "trials": sum(bool(run["spec"]["holdout"]) for run in by_id.values()),
+        "trials": sum(bool(run.spec.holdout) for run in by_id.values()),
         "notes": [],
         "tables": [_table(table) for table in tables],
         "runs": dict(sorted(runs.items())),
@@ -120,45 +120,27 @@ def _stat(stat: Stat | None) -> dict[str, Any] | None:
 
 
 def _run(run: Record, table: int, row: int, column: int | None) -> dict[str, Any]:
-    spec, cost, error = run["spec"], run["cost"] or {}, run["error"]
-    primary = run["metrics"]["primary"] if column is not None else None
+    spec, cost, error = run.spec, run.cost, run.error
+    primary = run.metrics.primary if run.metrics and column is not None else None
     return {
         "table": table,
         "row": row,
-        "task": spec["task"],
-        "seed": spec["seed"],
-        "state": run["state"],
-        "value": primary["value"] if primary else None,
-        "lr": run["lr"],
-        "command": shlex.join(command(run)),
-        "error": error["what"] if error else None,
-        "warnings": run["warnings"],
-        "created": run["provenance"]["created"],
-        "git": run["provenance"]["git"],
-        "device": cost.get("device"),
-        "train_s": cost.get("train_s"),
-        "curve": _losses(run["curve"]),
+        "task": spec.task,
+        "seed": spec.seed,
+        "state": run.state,
+        "value": primary.value if primary else None,
+        "lr": run.lr,
+        "command": shlex.join(run.provenance.command),
+        "error": error.what if error else None,
+        "warnings": list(run.warnings),
+        "created": run.provenance.created,
+        "git": run.provenance.git,
+        "device": cost.device if cost else None,
+        "train_s": cost.train_s if cost else None,
+        "curve": _losses(run.curve),
         "rank_curve": _rank_curve(run),
         "evaluations": _evaluations(run, primary),
     }
-
-
-def command(run: Record) -> list[str]:
-    """The words that repeat this run alone: those of its grid, with its own method, task, backbone, seed and rate."""
-    words, spec = list(run["provenance"]["command"]), run["spec"]
-    if words[1:2] != ["run"]:
-        return words
-    own = {"--method": spec["method"], "--task": spec["task"], "--seeds": str(spec["seed"])}
-    own["--backbone"] = spec["backbone"]
-    if spec["lr"] is not None:
-        own["--lr"] = number(spec["lr"])
-    for place, word in enumerate(words):
-        flag, given, _ = word.partition("=")
-        if flag in own and given:
-            words[place] = f"{flag}={own[flag]}"
-        elif flag in own and place + 1 < len(words):
-            words[place + 1] = own[flag]
-    return words
 
 
 def thinned(points: list[Any], most: int = POINTS) -> list[Any]:
@@ -168,29 +150,29 @@ def thinned(points: list[Any], most: int = POINTS) -> list[Any]:
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
-def _losses(curve: Sequence[dict[str, Any]]) -> list[Any]:
+def _losses(curve: Sequence[LossPoint]) -> list[Any]:
     """Mean loss of as many neighbouring batches as it takes, at the last one's step."""
     count = min(BINS, len(curve))
     ends = [round((i + 1) * len(curve) / count) for i in range(count)]
     parts = [curve[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return [[part[-1]["step"], _short(sum(point["loss"] for point in part) / len(part))] for part in parts]
+    return [[part[-1].step, _short(sum(point.loss for point in part) / len(part))] for part in parts]
 
 
 def _rank_curve(run: Record) -> list[Any]:
     """Course of the mean effective rank of ΔW."""
-    for series in run.get("spectra", {}).get("series", ()):
-        if series["of"] == "updates":
-            pairs = zip(series["steps"], series["effective"], strict=False)
+    for series in run.spectra.series if run.spectra else ():
+        if series.of == "updates":
+            pairs = zip(series.steps, series.effective, strict=False)
             return thinned([[step, _short(value)] for step, value in pairs if value is not None])
     return []
 
 
-def _evaluations(run: Record, primary: dict[str, Any] | None) -> list[Any]:
+def _evaluations(run: Record, primary: PrimaryMetric | None) -> list[Any]:
     """The primary metric on the way, where it is one that was taken there."""
     if primary is None:
         return []
-    split, name = primary["split"], primary["name"]
-    found = [(row["step"], row["metrics"].get(split, {}).get(name)) for row in run.get("evaluations", ())]
+    split, name = primary.split, primary.name
+    found = [(row.step, row.metrics.get(split, {}).get(name)) for row in run.evaluations]
     return thinned([[step, _short(value)] for step, value in found if value is not None])
 
 

@@ -28,7 +28,7 @@ class Made:
     @property
     def trials(self) -> int:
         """Runs that chose a learning rate, which are not shown."""
-        return sum(bool(run["spec"]["holdout"]) for run in self.records)
+        return sum(bool(run.spec.holdout) for run in self.records)
 
     def board(self) -> dict[str, Any]:
         """The leaderboard as plain JSON values."""

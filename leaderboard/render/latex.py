@@ -20,6 +20,8 @@ _SPECIAL = {
     "–": "--", "—": "---", "…": r"\dots{}",
 }  # fmt: skip
 """`[` and `*` because a line break before them would read them as its own."""
+_POWER = re.compile(r"(?<=\d)e([+-]\d+)")
+_MINUS = re.compile(r"(?<![\w{^])-(?=[\d.])")
 HEAD = "% needs \\usepackage{booktabs}\n"
 
 
@@ -108,8 +110,10 @@ def _emphasised(shown: str, command: str | None) -> str:
 
 
 def _number(shown: str) -> str:
-    """With a minus that is one, not a hyphen."""
-    return escape(shown).replace("-0", "$-$0").replace("{[}", "[").replace("{]}", "]")
+    """Numbers as printed, with a minus sign instead of a hyphen, and powers of ten: `5.53e-05` is 5.53·10⁻⁵."""
+    text = escape(shown).replace("{[}", "[").replace("{]}", "]")
+    text = _POWER.sub(lambda found: rf"$\cdot10^{{{int(found[1])}}}$", text)
+    return _MINUS.sub("$-$", text)
 
 
 def _emphasis(table: Table) -> dict[tuple[str, int], str]:

@@ -31,7 +31,7 @@ _COSTS = (
 def render(records: Iterable[Record]) -> str:
     """One table per suite, backbone, source and budget, each below a heading that says them, with its footnotes."""
     records = list(records)
-    return render_tables(tables(records), trials=sum(bool(record["spec"]["holdout"]) for record in records))
+    return render_tables(tables(records), trials=sum(bool(record.spec.holdout) for record in records))
 
 
 def render_tables(made: Sequence[Table], *, trials: int = 0, costs: bool = False) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.records.record import Record
-from bench.records.spec import deciding
+from bench.records.schema import BackboneInfo, Option, ParentRun, StoredSpec
+from bench.records.spec import NOT_IDENTITY
 
 _COMPARED = {"task", "seed", "holdout", "backbone", "max_steps", "epochs", "batch_size", "train_samples", "precision"}
 """Fields of a specification that are no setting of a row: its table, its columns or its seeds carry them."""
-_PREFIX = {"method_options": "method.", "task_options": "task.", "backbone_options": "backbone."}
-
-_IDLE = {"allocation.policy": "uniform", "penalty.nuclear": "0"}
-"""What an empty namespace means."""
+_OFF: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
+"""Namespaces with the option and value that switch them off: their other options change nothing then."""
 
 Source = tuple[str, str, str]
 """Suite, kind of source, revision."""
@@ -48,36 +47,37 @@ RowKey = tuple[str, tuple[tuple[str, str], ...]]
 
 def table_key(run: Record, sources: Mapping[Source, str], own: Collection[str] = ()) -> TableKey:
     """The table of a run, given `source_names` and `own_metrics` of all runs."""
-    backbone, method = run["backbone"], run["spec"]["method"]
-    size, parent = backbone["parameters"], backbone.get("parent")
+    backbone, method = run.backbone, run.spec.method
+    size, parent = backbone.parameters, backbone.parent
     name = lineage(backbone) + (f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)" if size is not None else "")
     suite = f"{source(run)[0]} · {method}" if method in own else source(run)[0]
-    weights = parent["group_id"] if parent else backbone["weights_hash"]
-    return TableKey(suite, name, sources[source(run)], _budget(run["spec"]), weights)
+    weights = parent.group_id if parent else backbone.weights_hash
+    return TableKey(suite, name, sources[source(run)], _budget(run.spec), weights)
 
 
-def lineage(backbone: Mapping[str, Any]) -> str:
+def lineage(backbone: BackboneInfo) -> str:
     """Its name, or of one that runs trained: `vit + mae on mnist`."""
-    parent = backbone.get("parent")
-    if not parent:
-        return backbone["name"]
-    before = lineage({"name": parent["backbone"], "parent": parent["parent"]})
-    return f"{before} + {parent['method']} on {parent['task']}"
+    return _trained_by(backbone.parent) if backbone.parent else backbone.name
+
+
+def _trained_by(run: ParentRun) -> str:
+    before = _trained_by(run.parent) if run.parent else run.backbone
+    return f"{before} + {run.method} on {run.task}"
 
 
 def seed_key(run: Record) -> Seed:
     """What tells repetitions of a configuration apart: its seed, and the weights it started from."""
-    return run["spec"]["seed"], run["backbone"]["weights_hash"]
+    return run.spec.seed, run.backbone.weights_hash
 
 
 def own_metrics(runs: Iterable[Record]) -> set[str]:
     """Methods that are scored by a metric of their own, such as mlm: no other method belongs into their tables."""
-    return {r["spec"]["method"] for r in runs if r["metrics"] and r["metrics"]["primary"].get("of") == "method"}
+    return {r.spec.method for r in runs if r.metrics and r.metrics.primary.of == "method"}
 
 
 def column_key(run: Record) -> ColumnKey:
     """The column of a run within its table."""
-    return ColumnKey(run["spec"]["task"], str(run["task"]["version"]), run["source"]["data_hash"])
+    return ColumnKey(run.spec.task, str(run.task.version), run.source.data_hash)
 
 
 def row_key(run: Record) -> RowKey:
@@ -85,16 +85,15 @@ def row_key(run: Record) -> RowKey:
 
     A learning rate that was selected is the same setting whatever was chosen.
     """
-    spec = {name: value for name, value in deciding(run["spec"]).items() if name not in _COMPARED}
-    flat = {"lr": "selected"} if spec["lr"] is None else {}
-    for name, value in spec.items():
-        if isinstance(value, dict):
-            flat |= {_PREFIX.get(name, f"{name}.") + key: _text(item) for key, item in value.items()}
-        else:
-            flat.setdefault(name, _text(value))
-    for name, idle in _IDLE.items():
-        flat.setdefault(name, idle)
-    return flat.pop("method"), tuple(sorted(flat.items()))
+    spec = run.spec
+    names = {*spec.__struct_fields__} - _COMPARED - NOT_IDENTITY - {"method", "options"}
+    found = {name: _text(getattr(spec, name)) for name in names}
+    for space, options in spec.options.namespaces().items():
+        switch, off = _OFF.get(space, ("", None))
+        shown = {switch: off} if switch and options.get(switch) == off else options
+        found |= {f"{space}.{key}": _text(value) for key, value in shown.items() if space != "runtime"}
+    found |= {"lr": "selected"} if spec.lr is None else {}
+    return spec.method, tuple(sorted(found.items()))
 
 
 def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
@@ -109,14 +108,14 @@ def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
     several = {which for which, found in values.items() if len(found) > 1}
     found = {key: _label(key, several) for key in keys}
     alike = Counter(found.values())
-    # a setting that another row lacks, since a namespace is empty there, is told only where it must be
+    # a setting that another row lacks, because its option is newer, is shown only where it tells rows apart
     partial = several | {which for which, count in having.items() if count < rows[which[0]]}
     return {key: text if alike[text] == 1 else _label(key, partial) for key, text in found.items()}
 
 
-def _label(key: RowKey, told: Collection[tuple[str, str]]) -> str:
-    method, mine = key
-    parts = [f"{name.removeprefix('method.')}={value}" for name, value in mine if (method, name) in told]
+def _label(key: RowKey, shown: Collection[tuple[str, str]]) -> str:
+    method, settings = key
+    parts = [f"{name.removeprefix('method.')}={value}" for name, value in settings if (method, name) in shown]
     return f"{method} ({', '.join(parts)})" if parts else method
 
 
@@ -127,7 +126,7 @@ def short(task: str) -> str:
 
 def source(run: Record) -> Source:
     """Where a run's data came from."""
-    return run["spec"]["task"].partition("/")[0], run["source"]["kind"], run["source"]["revision"]
+    return run.spec.task.partition("/")[0], run.source.kind, run.source.revision
 
 
 def source_names(runs: Iterable[Record]) -> dict[Source, str]:
@@ -138,7 +137,7 @@ def source_names(runs: Iterable[Record]) -> dict[Source, str]:
     """
     content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
-        content[source(run)][run["spec"]["task"]].add(column_key(run))
+        content[source(run)][run.spec.task].add(column_key(run))
     shared: list[list[Source]] = []
     for one in sorted(content):
         fits = (group for group in shared if all(_may_share(content, one, other) for other in group))
@@ -162,17 +161,17 @@ def _may_share(content: Mapping[Source, Mapping[str, set[ColumnKey]]], one: Sour
     return one[1] in ("directory", "file") and one[:2] == other[:2] and same_data
 
 
-def _budget(spec: Mapping[str, Any]) -> str:
-    parts = [f"{spec['max_steps']} steps"] if spec["max_steps"] is not None else []
-    parts += [f"{number(spec['epochs'])} epochs"] if spec["epochs"] is not None else []
-    parts += [f"batch {spec['batch_size']}"]
-    parts += [f"{spec['train_samples']} training examples"] if spec["train_samples"] is not None else []
-    parts += [spec["precision"]] if spec["precision"] != "32-true" else []
+def _budget(spec: StoredSpec) -> str:
+    parts = [f"{spec.max_steps} steps"] if spec.max_steps is not None else []
+    parts += [f"{number(spec.epochs)} epochs"] if spec.epochs is not None else []
+    parts += [f"batch {spec.batch_size}"]
+    parts += [f"{spec.train_samples} training examples"] if spec.train_samples is not None else []
+    parts += [spec.precision] if spec.precision != "32-true" else []
     return ", ".join(parts)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list):
+def _text(value: Option | Sequence[float]) -> str:
+    if isinstance(value, tuple):
         return ",".join(_text(item) for item in value)
     if isinstance(value, bool):
         return str(value).lower()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
-from bench.records.record import Record
+from bench.records.record import DoneRecord
+from bench.records.schema import Cost
 from leaderboard.tables.grouping import short
 from leaderboard.tables.table import Mark, Row
 
@@ -14,13 +15,13 @@ SEEDS = 3
 """Fewer than so many have no rank."""
 
 
-def marks(rows: Sequence[Row], records: Mapping[str, Record]) -> list[tuple[Mark, ...]]:
-    """The marks of each row of one table, given its records by run id.
+def marks(rows: Sequence[Row], records: Mapping[str, DoneRecord]) -> list[tuple[Mark, ...]]:
+    """The marks of each row of one table, given its done runs by id.
 
     A table's rows have one budget as they were asked for; what a run really did is in its cost, and may differ: a
     method that stops by itself, a data set that shrank.
     """
-    steps = _odd(rows, records, "steps", lambda cost: cost["steps"], "optimiser steps")
+    steps = _odd(rows, records, "steps", lambda cost: cost.steps, "optimiser steps")
     batch = _odd(rows, records, "batch", _batch, "examples a step")
     chosen = _selection(rows)
     return [
@@ -28,8 +29,8 @@ def marks(rows: Sequence[Row], records: Mapping[str, Record]) -> list[tuple[Mark
     ]
 
 
-def _batch(cost: Mapping[str, Any]) -> float:
-    return round(cost["samples"] / max(1, cost["steps"]), 1)
+def _batch(cost: Cost) -> float:
+    return round(cost.samples / max(1, cost.steps), 1)
 
 
 def _seeds(row: Row) -> Mark | None:
@@ -40,24 +41,28 @@ def _seeds(row: Row) -> Mark | None:
 
 
 def _odd(
-    rows: Sequence[Row], records: Mapping[str, Record], code: Literal["steps", "batch"], of: Any, unit: str
+    rows: Sequence[Row],
+    records: Mapping[str, DoneRecord],
+    code: Literal["steps", "batch"],
+    of: Callable[[Cost], float],
+    unit: str,
 ) -> list[list[Mark]]:
     """Rows whose runs took other steps, or other batches, than most runs on the same task."""
     counts: dict[int, Counter[float]] = defaultdict(Counter)
     for row in rows:
         for column, cell in enumerate(row.runs):
-            counts[column].update(of(records[run.run_id]["cost"]) for run in cell)
-    usual = {column: max(sorted(found), key=found.__getitem__) for column, found in counts.items() if found}
-    told: list[list[Mark]] = []
+            counts[column].update(of(records[run.run_id].cost) for run in cell)
+    usual = {column: max(sorted(seen), key=seen.__getitem__) for column, seen in counts.items() if seen}
+    found: list[list[Mark]] = []
     for row in rows:
         parts: list[str] = []
         for column, cell in enumerate(row.runs):
-            other = sorted({value for run in cell if (value := of(records[run.run_id]["cost"])) != usual[column]})
+            other = sorted({value for run in cell if (value := of(records[run.run_id].cost)) != usual[column]})
             if other:
-                task = short(records[cell[0].run_id]["spec"]["task"])
+                task = short(records[cell[0].run_id].spec.task)
                 parts.append(f"{task} {', '.join(f'{value:g}' for value in other)} (most: {usual[column]:g})")
-        told.append([Mark(code, f"other {unit}: {'; '.join(parts)}")] if parts else [])
-    return told
+        found.append([Mark(code, f"other {unit}: {'; '.join(parts)}")] if parts else [])
+    return found
 
 
 def _selection(rows: Sequence[Row]) -> list[Mark | None]:

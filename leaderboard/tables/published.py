@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.records.record import Record
 from leaderboard.tables.table import Published, Row, Stat, Table
@@ -53,16 +53,16 @@ def model_of(backbone: str) -> str | None:
 
 def with_published(tables: Sequence[Table], records: Iterable[Record]) -> list[Table]:
     """The tables, each with what is published for its backbone, tasks and number of training examples."""
-    started = {run["run_id"]: run for run in records}
-    return [replace(table, published=_rows(table, started)) for table in tables]
+    by_id = {run.run_id: run for run in records}
+    return [replace(table, published=_rows(table, by_id)) for table in tables]
 
 
-def _rows(table: Table, records: dict[str, Any]) -> tuple[Row, ...]:
+def _rows(table: Table, records: Mapping[str, Record]) -> tuple[Row, ...]:
     ids = [run.run_id for row in table.rows for cell in row.runs for run in cell]
     ids += [run_id for row in table.rows for run_id in row.failed_ids]
-    some = records[ids[0]]
-    model = None if some["backbone"].get("parent") else model_of(some["backbone"]["name"])
-    samples = some["spec"]["train_samples"]
+    one = records[ids[0]]
+    model = None if one.backbone.parent else model_of(one.backbone.name)
+    samples = one.spec.train_samples
     here = {column.cell for column in table.columns}
     groups: dict[tuple[str, ...], list[Figure]] = defaultdict(list)
     for figure in figures():

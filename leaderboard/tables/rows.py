@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Literal
 
-from bench.records.record import Record
+from bench.records.record import DoneRecord, Record, is_done
+from bench.records.schema import LayerRank
 from leaderboard.tables.grouping import ColumnKey, RowKey, Seed, column_key, seed_key, short
 from leaderboard.tables.intervals import middle
 from leaderboard.tables.table import Column, Layer, Row, Scored, Stat
@@ -16,15 +17,15 @@ from leaderboard.tables.table import Column, Layer, Row, Scored, Stat
 def row(label: str, key: RowKey, group: list[Record], keys: list[ColumnKey], columns: tuple[Column, ...]) -> Row:
     """The row of `group`, all runs of one configuration; places and differences are given to it later."""
     runs, superseded = _latest(group)
-    done = [run for run in runs if run["state"] == "done"]
+    done = [run for run in runs if is_done(run)]
     cells = _cells(done, keys)
     complete = _complete(cells, columns)
     failures: dict[str, list[str]] = defaultdict(list)
-    failed = [run for run in runs if run["state"] != "done"]
-    for run in sorted(failed, key=lambda r: (r["spec"]["task"], r["spec"]["seed"])):
-        failures[run["state"]].append(f"{short(run['spec']['task'])} seed {run['spec']['seed']}")
-    ranked = [run["ranks"] for run in done if run["ranks"]]
-    memory = [peak for run in done if (peak := run["cost"]["peak_memory_bytes"]) is not None]
+    failed = [run for run in runs if run.state != "done"]
+    for run in sorted(failed, key=lambda r: (r.spec.task, r.spec.seed)):
+        failures[run.state].append(f"{short(run.spec.task)} seed {run.spec.seed}")
+    ranked = [run.ranks for run in done if run.ranks]
+    memory = [peak for run in done if (peak := run.cost.peak_memory_bytes) is not None]
     return Row(
         label=label,
         method=key[0],
@@ -33,40 +34,40 @@ def row(label: str, key: RowKey, group: list[Record], keys: list[ColumnKey], col
         runs=cells,
         average=Stat.of([fmean(scores) for scores in complete]) if complete else None,
         iqm=middle([value for scores in complete for value in scores]) if complete else None,
-        trainable=_mean(done, lambda r: r["params"]["trainable"]),
-        share=_mean(done, lambda r: r["params"]["trainable"] / max(1, r["params"]["total"])),
-        stored_bytes=_mean(done, lambda r: r["params"]["stored_bytes"]),
+        trainable=_mean(done, lambda r: r.params.trainable),
+        share=_mean(done, lambda r: r.params.trainable / max(1, r.params.total)),
+        stored_bytes=_mean(done, lambda r: r.params.stored_bytes),
         peak_memory_bytes=fmean(memory) if memory else None,
-        rank_used=(_over_layers(ranked, "effective"), _over_layers(ranked, "nominal")) if ranked else None,
-        stable=_over_layers(ranked, "stable") if ranked else None,
-        norm=_over_layers(ranked, "norm") if ranked else None,
+        rank_used=(_over_runs(ranked, "effective"), _over_runs(ranked, "nominal")) if ranked else None,
+        stable=_over_runs(ranked, "stable") if ranked else None,
+        norm=_over_runs(ranked, "norm") if ranked else None,
         layers=layers(ranked),
-        lrs=tuple(sorted({run["lr"] for run in done})),
-        selected=group[0]["spec"]["lr"] is None,
+        lrs=tuple(sorted({run.lr for run in done})),
+        selected=group[0].spec.lr is None,
         trials=_trials(runs),
-        train_s=_mean(done, lambda r: r["cost"]["train_s"]),
-        devices=tuple(sorted({run["cost"]["device"] for run in done})),
-        states=dict(sorted(Counter(run["state"] for run in runs).items())),
+        train_s=_mean(done, lambda r: r.cost.train_s),
+        devices=tuple(sorted({run.cost.device for run in done})),
+        states=dict(sorted(Counter(run.state for run in runs).items())),
         failures={state: tuple(names) for state, names in sorted(failures.items())},
-        failed_ids=tuple(sorted(run["run_id"] for run in failed)),
-        warnings=dict(sorted(Counter(text for run in done for text in set(run["warnings"])).items())),
+        failed_ids=tuple(sorted(run.run_id for run in failed)),
+        warnings=dict(sorted(Counter(text for run in done for text in set(run.warnings)).items())),
         superseded=superseded,
     )
 
 
-def _latest(group: list[Record]) -> tuple[list[Record], int]:
+def _latest(group: Sequence[Record]) -> tuple[list[Record], int]:
     """One run per task and seed, a finished one before others, then the newest; and how many were left out."""
-    best: dict[tuple[Any, ...], Record] = {}
-    for run in sorted(group, key=lambda r: (r["state"] == "done", r["provenance"]["created"], r["run_id"])):
-        best[(*column_key(run), *seed_key(run))] = run
-    return list(best.values()), len({run["run_id"] for run in group}) - len(best)
+    best: dict[tuple[ColumnKey, Seed], Record] = {}
+    for run in sorted(group, key=lambda r: (r.state == "done", r.provenance.created, r.run_id)):
+        best[column_key(run), seed_key(run)] = run
+    return list(best.values()), len({run.run_id for run in group}) - len(best)
 
 
-def _cells(done: Sequence[Record], keys: list[ColumnKey]) -> tuple[tuple[Scored, ...], ...]:
+def _cells(done: Sequence[DoneRecord], keys: list[ColumnKey]) -> tuple[tuple[Scored, ...], ...]:
     found: list[list[Scored]] = [[] for _ in keys]
     place = {key: i for i, key in enumerate(keys)}
     for run in done:
-        scored = Scored(seed_key(run), run["metrics"]["primary"]["value"], run["run_id"])
+        scored = Scored(seed_key(run), run.metrics.primary.value, run.run_id)
         found[place[column_key(run)]].append(scored)
     return tuple(tuple(sorted(cell)) for cell in found)
 
@@ -81,23 +82,32 @@ def _complete(cells: Sequence[Sequence[Scored]], columns: Sequence[Column]) -> l
 
 def _trials(runs: Sequence[Record]) -> int:
     """Runs that choosing the learning rate took; those that several runs share count once."""
-    chosen = [run["selection"] for run in runs if run["selection"]]
-    return len({trial["run_id"] or (one["task"], trial["lr"]) for one in chosen for trial in one["trials"]})
+    chosen = [run.selection for run in runs if run.selection]
+    return len({trial.run_id or (one.task, trial.lr) for one in chosen for trial in one.trials})
 
 
-def layers(ranked: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Layer, ...]:
+def layers(ranked: Sequence[Sequence[LayerRank]]) -> tuple[Layer, ...]:
     """Layer by layer the mean over runs, given the `ranks` of each run."""
-    by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for layers in ranked:
-        for one in layers:
-            by_name[one["layer"]].append(one)
+    by_name: dict[str, list[LayerRank]] = defaultdict(list)
+    for ranks in ranked:
+        for one in ranks:
+            by_name[one.layer].append(one)
     fields = Layer._fields[1:]
-    return tuple(Layer(name, *(fmean(one[f] for one in same) for f in fields)) for name, same in by_name.items())
+    return tuple(
+        Layer(name, *(fmean(getattr(one, f) for one in same) for f in fields)) for name, same in by_name.items()
+    )
 
 
-def _over_layers(ranked: list[list[dict[str, Any]]], field: str) -> float:
-    return fmean(fmean(layer[field] for layer in layers) for layers in ranked)
+def over_layers(ranks: Sequence[LayerRank], field: Literal["nominal", "effective", "stable", "norm"]) -> float:
+    """Mean of a number over layers."""
+    return fmean(getattr(layer, field) for layer in ranks)
 
 
-def _mean(done: list[Record], of: Callable[[Record], float]) -> float | None:
+def _over_runs(
+    ranked: Sequence[Sequence[LayerRank]], field: Literal["nominal", "effective", "stable", "norm"]
+) -> float:
+    return fmean(over_layers(ranks, field) for ranks in ranked)
+
+
+def _mean(done: list[DoneRecord], of: Callable[[DoneRecord], float]) -> float | None:
     return fmean(of(run) for run in done) if done else None

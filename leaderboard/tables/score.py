@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.core.text import DECIMALS, SMALL
-from bench.records.record import Record
+from bench.records.record import Record, is_done
 from leaderboard.tables.grouping import (
     ColumnKey,
     RowKey,
@@ -42,7 +42,7 @@ def tables(records: Iterable[Record], *, baseline: str | None = None) -> list[Ta
         records: of any runs, in any order.
         baseline: method, or label of a row, that the other rows of its table are held against.
     """
-    runs = sorted((r for r in records if not r["spec"]["holdout"]), key=lambda r: r["run_id"])
+    runs = sorted((r for r in records if not r.spec.holdout), key=lambda r: r.run_id)
     sources, own = source_names(runs), own_metrics(runs)
     groups: dict[TableKey, list[Record]] = defaultdict(list)
     for run in runs:
@@ -70,7 +70,7 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str
     keys = sorted(by_column)
     columns = tuple(_column(one, keys, by_column[one]) for one in keys)
     found = [row(name, one, by_row[one], keys, columns) for one, name in labels(sorted(by_row)).items()]
-    by_id = {run["run_id"]: run for run in runs}
+    by_id = {run.run_id: run for run in runs if is_done(run)}
     found = [replace(one, marks=told) for one, told in zip(found, marks(found, by_id), strict=True)]
     against, unclear = _baseline(found, baseline)
     if against:
@@ -139,14 +139,14 @@ def _places(values: Sequence[float]) -> list[tuple[int, float]]:
 
 
 def _column(key: ColumnKey, keys: list[ColumnKey], own: list[Record]) -> Column:
-    primary = next((run["metrics"]["primary"] for run in own if run["state"] == "done"), None)
+    primary = next((run.metrics.primary for run in own if is_done(run)), None)
     twice = sum(other.task == key.task for other in keys) > 1
     return Column(
         task=short(key.task),
         cell=key.task,
-        metric=primary["name"] if primary else "",
-        split=primary["split"] if primary else "",
-        higher_is_better=primary["higher_is_better"] if primary else None,
+        metric=primary.name if primary else "",
+        split=primary.split if primary else "",
+        higher_is_better=primary.higher_is_better if primary else None,
         data=f"v{key.version[:7]} {key.data_hash[:7]}" if twice else "",
-        note=own[0]["task"]["note"],
+        note=own[0].task.note,
     )

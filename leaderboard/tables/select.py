@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from bench.core.errors import UsageError, did_you_mean
 from bench.records.record import Record
+from bench.records.schema import Part
 
 _WHERE = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
-_SPACES = {"method": "method_options", "task": "task_options", "backbone": "backbone_options"}
-"""Namespaces of `--set` that have another name in a record."""
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -29,7 +28,7 @@ class Selection:
     """What to keep; an empty field keeps everything, several fields must all hold.
 
     Attributes:
-        tasks: suites, cells, or patterns with `*`.
+        tasks: suites, tasks, or patterns with `*`.
         methods: names or patterns.
         backbones: names as in a record, or as they were asked for, or patterns.
         sources: kinds of data source (`directory`, `hub`, …), their revisions, or patterns.
@@ -50,10 +49,10 @@ class Selection:
             UsageError: a name fits no record, a condition cannot be read, or nothing is left.
         """
         named: dict[str, tuple[tuple[str, ...], Callable[[Record], set[str]]]] = {
-            "--tasks": (self.tasks, lambda r: {r["spec"]["task"], r["spec"]["task"].partition("/")[0]}),
-            "--methods": (self.methods, lambda r: {r["spec"]["method"]}),
-            "--backbone": (self.backbones, lambda r: {r["spec"]["backbone"], r["backbone"]["name"]}),
-            "--source": (self.sources, lambda r: {r["source"]["kind"], r["source"]["revision"]}),
+            "--tasks": (self.tasks, lambda r: {r.spec.task, r.spec.task.partition("/")[0]}),
+            "--methods": (self.methods, lambda r: {r.spec.method}),
+            "--backbone": (self.backbones, lambda r: {r.spec.backbone, r.backbone.name}),
+            "--source": (self.sources, lambda r: {r.source.kind, r.source.revision}),
         }
         kept = list(records)
         for flag, (wanted, names) in named.items():
@@ -88,7 +87,7 @@ class Condition:
     def holds(self, record: Record) -> bool:
         """Whether it does; a field that a record lacks, or that is null, equals nothing and is below nothing."""
         found = lookup(record, self.name)
-        if found is None or isinstance(found, dict | list):
+        if not isinstance(found, str | int | float):
             return self.sign == "!="
         if isinstance(found, bool):
             found = str(found).lower()
@@ -114,19 +113,21 @@ def parse(text: str) -> Condition:
     return Condition(*found.groups())
 
 
-def lookup(record: Mapping[str, Any], name: str) -> Any:
+def lookup(record: Record, name: str) -> object:
     """The value of a field by its name in the specification or in `--set`, or by its place in the record."""
-    spec: Mapping[str, Any] = record["spec"]
-    space, _, option = name.partition(".")
     if name == "lr":
-        return record["lr"]
-    if option and isinstance(options := spec.get(_SPACES.get(space, space)), dict) and option in options:
-        return options[option]
-    if name in spec:
-        return spec[name]
-    value: Any = record
+        return record.lr
+    options = record.spec.options.flat()
+    if name in options:
+        return options[name]
+    if name in record.spec.__struct_fields__:
+        return getattr(record.spec, name)
+    value: object = record
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, Part) and part in value.__struct_fields__:
+            value = getattr(value, part)
+        else:
+            value = cast(dict[str, object], value).get(part) if isinstance(value, dict) else None
     return value
 
 
@@ -144,7 +145,7 @@ def _check_names(flag: str, wanted: Sequence[str], known: set[str]) -> None:
             )
 
 
-def _number(value: Any) -> float | None:
+def _number(value: str | float) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -111,11 +111,11 @@ def test_a_run_scores_the_same_in_peft(lab: Any, tmp_path: Path, name: str, opti
     dev = lab.tasks[spec.task].dataset.evaluation["dev"]
     logits = bare_logits(lab.backbone.path, exported(run, spec, tmp_path / "adapter"), dev, "pooler")
     ours = our_logits(run)
-    assert evaluate(lab.tasks[spec.task].spec, logits, tensor_of(dev)) == run.result["metrics"]["all"]["dev"]
+    assert evaluate(lab.tasks[spec.task].spec, logits, tensor_of(dev)) == run.result.metrics.all["dev"]
     assert torch.equal(logits, ours) if (name, options) in EXACT else torch.allclose(logits, ours, rtol=0, atol=1e-6)
     truth, guess = [row.label for row in dev], logits.argmax(-1).tolist()
-    assert run.result["metrics"]["all"]["dev"]["accuracy"] == pytest.approx(accuracy_score(truth, guess), rel=1e-6)
-    assert run.result["metrics"]["all"]["dev"]["matthews"] == pytest.approx(matthews_corrcoef(truth, guess), rel=1e-6)
+    assert run.result.metrics.all["dev"]["accuracy"] == pytest.approx(accuracy_score(truth, guess), rel=1e-6)
+    assert run.result.metrics.all["dev"]["matthews"] == pytest.approx(matthews_corrcoef(truth, guess), rel=1e-6)
     plain = AutoModel.from_pretrained(lab.backbone.path).eval()
     with torch.no_grad():
         batch = next(iter(run.data.val_dataloader()[0]))
@@ -148,7 +148,7 @@ def test_a_regression_with_a_frozen_head_too(lab: Any, tmp_path: Path, pooling: 
     scores = bare_logits(lab.backbone.path, adapter, dev, pooling)
     assert torch.allclose(scores, our_logits(run), rtol=0, atol=1e-6)
     want = pearsonr(scores[:, 0].double(), [row.label for row in dev]).statistic
-    assert run.result["metrics"]["all"]["dev"]["pearson"] == pytest.approx(want, abs=1e-6)
+    assert run.result.metrics.all["dev"]["pearson"] == pytest.approx(want, abs=1e-6)
     assert load_file(adapter / HEAD)["bias"].abs() > 1, "it starts at the mean label, and stays"
 
 
@@ -157,7 +157,7 @@ def test_adaloras_ranks_are_those_of_pefts_layers(lab: Any, tmp_path: Path) -> N
     spec = lab.spec("adalora", options={"rank": 1, "init_rank": 4, "tinit": 0, "tfinal": 0.2}, max_steps=30)
     run = lab.run(spec)
     tensors = {n: t.double() for n, t in run.method.export().items()}
-    first = f"backbone.{run.result['ranks'][0]['layer']}.factors"
+    first = f"backbone.{run.result.ranks[0].layer}.factors"
     more = torch.Generator().manual_seed(0)
     for i, shape in enumerate([(6, 32), (6, 1), (32, 6)]):
         tensors[f"{first}.{i}"] = torch.randn(shape, generator=more, dtype=torch.float64)
@@ -166,7 +166,7 @@ def test_adaloras_ranks_are_those_of_pefts_layers(lab: Any, tmp_path: Path) -> N
     pattern = json.loads((tmp_path / "adapter" / CONFIG).read_text())["rank_pattern"]
     plain = AutoModel.from_pretrained(lab.backbone.path).double()
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).base_model.model
-    ranks = {r["layer"]: r["nominal"] for r in run.result["ranks"]}
+    ranks = {r.layer: r.nominal for r in run.result.ranks}
     assert min(ranks.values()) == 0 < max(ranks.values())
     for name in ranks:
         a, e, b = (tensors[f"backbone.{name}.factors.{i}"].numpy() for i in range(3))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from bench.cli import main
 from bench.records import record
@@ -30,13 +31,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[
                     source={"data_hash": task},
                     metrics={"primary": {"value": 0.5 + 0.1 * (method == "lora") + 0.01 * seed}},
                     params={"trainable": 1000 if method == "lora" else 4000},
+                    **({"ranks": []} if method == "bitfit" else {}),
                 )
-                if method == "bitfit":
-                    made["ranks"] = []
-                place = record.folder(folder, made["run_id"])
+                place = record.folder(folder, made.run_id)
                 record.write(made, place)
-                for one in made["ranks"][:1]:
-                    history.write(place / history.FILE, [spectrum(one["layer"], 4 if method == "lora" else 32, seed)])
+                for one in made.ranks[:1]:
+                    history.write(place / history.FILE, [spectrum(one.layer, 4 if method == "lora" else 32, seed)])
     broken = folder / ("0" * 16)
     broken.mkdir()
     (broken / record.FILE).write_text("{")
@@ -92,7 +92,7 @@ def test_filters_narrow_both(runs: Path, capsys: Captured) -> None:
 
 def test_one_run_against_another(runs: Path, capsys: Captured) -> None:
     records, _ = record.load_all(runs)
-    one, two = (next(r["run_id"] for r in records if r["spec"]["method"] == m) for m in ("full", "lora"))
+    one, two = (next(r.run_id for r in records if r.spec.method == m) for m in ("full", "lora"))
     assert compare(one, two, "--runs", runs) == 0
     assert f"run {one} (full on glue/" in capsys.readouterr().out
 
@@ -151,8 +151,8 @@ def test_hostile_names_cannot_leave_the_page(
 ) -> None:
     evil = "</script><script>alert(1)</script>"
     made = make_record(spec={"method": evil})
-    made["ranks"][0]["layer"] = evil
-    record.write(made, record.folder(runs, made["run_id"]))
+    made = structs.replace(made, ranks=(structs.replace(made.ranks[0], layer=evil), *made.ranks[1:]))
+    record.write(made, record.folder(runs, made.run_id))
     assert compare("full", f"method={evil}", "--runs", runs, "--figure", tmp_path / "x.html") == 0
     assert "<script>alert" not in (tmp_path / "x.html").read_text(encoding="utf-8")
 

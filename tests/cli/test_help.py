@@ -35,7 +35,6 @@ HEAVY = {
     "datasets",
     "wandb",
     "rich",
-    "jsonschema",
     "peft",
     "matplotlib",
     "plotly",
@@ -70,13 +69,17 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callab
     """A working folder with two models and, in each folder that the examples name, runs, one beside its adapter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BENCH_DATA", raising=False)
-    others: tuple[dict[str, Any], ...] = ({"method": "full"}, {"method": "deeplora"}, {"method_options": {"rank": 16}})
+    others: tuple[dict[str, Any], ...] = (
+        {"method": "full"},
+        {"method": "deeplora"},
+        {"options": {"method": {"rank": 16}}},
+    )
     for out in ("runs", "results", "imported", "leaderboard/results/runs"):
         for other in others if out == "runs" else others[:2]:
             made = make_record(spec=other)
-            record.write(made, record.folder(tmp_path / out, made["run_id"]))
+            record.write(made, record.folder(tmp_path / out, made.run_id))
         made = make_record(run_id="1f3a9c0123456789")
-        folder = record.folder(tmp_path / out, made["run_id"])
+        folder = record.folder(tmp_path / out, made.run_id)
         record.write(made, folder)
         factors = {f"backbone.model.query.factors.{i}": np.ones((8, 8), dtype=np.float32) for i in range(2)}
         head = {"head.weight": np.ones((2, 8), dtype=np.float32), "head.bias": np.ones(2, dtype=np.float32)}
@@ -93,7 +96,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server of W&B's is asked, and ours ends at once."""
     monkeypatch.setattr(account, "require", lambda: None)
     monkeypatch.setattr(restore, "runs", lambda path: [])
-    monkeypatch.setattr(sync, "sync", lambda out, run: sync.Sent(run_id=run["run_id"], state="sent"))
+    monkeypatch.setattr(sync, "sync", lambda out, run: sync.Sent(run_id=run.run_id, state="sent"))
     saved = SimpleNamespace(save=lambda: None, url="https://wandb.example/report")
     monkeypatch.setattr(report, "report", lambda *path, **options: SimpleNamespace(**vars(saved), _to_model=_Model))
     monkeypatch.setattr(serve, "serve", lambda make, *where: print(len(make()["tables"]), *where) or OK)

@@ -31,7 +31,7 @@ def runs(tmp_path: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
                     source={"data_hash": task},
                     metrics={"primary": {"value": value}},
                 )
-                record.write(made, record.folder(folder, made["run_id"]))
+                record.write(made, record.folder(folder, made.run_id))
     broken = folder / ("0" * 16)
     broken.mkdir()
     (broken / record.FILE).write_text("{")

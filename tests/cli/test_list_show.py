@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from bench.cli import BROKEN_PIPE, main
 from bench.core import registry
@@ -25,7 +26,7 @@ def out(tmp_path: Path, make_record: MakeRecord) -> Path:
     for seed, state, changes in ((0, "done", {}), (1, "failed", {"metrics": None, "lr": None, "cost": None})):
         error = {"what": "went wrong", "known": "this", "todo": "that"} if state == "failed" else None
         made = make_record(spec={"seed": seed}, state=state, error=error, **changes)
-        record.write(made, record.folder(tmp_path, made["run_id"]))
+        record.write(made, record.folder(tmp_path, made.run_id))
     (tmp_path / ("0" * 16)).mkdir()
     (tmp_path / ("0" * 16) / "record.json").write_text("{")
     return tmp_path
@@ -88,7 +89,7 @@ def test_list_runs(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_list_runs_marks_trials(tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]) -> None:
     made = make_record(spec={"holdout": 100})
-    record.write(made, record.folder(tmp_path, made["run_id"]))
+    record.write(made, record.folder(tmp_path, made.run_id))
     main(["list", "runs", "--runs", str(tmp_path)])
     assert "glue/cola (trial)" in capsys.readouterr().out
 
@@ -143,19 +144,19 @@ def test_show_unknown_name(name: str, hint: str, capsys: pytest.CaptureFixture[s
 
 
 def test_show_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good, bad = sorted(record.load_all(out)[0], key=lambda r: r["spec"]["seed"])
-    assert main(["show", good["run_id"][:6], "--runs", str(out)]) == 0
+    good, bad = sorted(record.load_all(out)[0], key=lambda r: r.spec.seed)
+    assert main(["show", good.run_id[:6], "--runs", str(out)]) == 0
     text = capsys.readouterr().out
     for part in ("lora on glue/cola, seed 0", "matthews 0.4100 on dev", "68,000 of 22,780,000 parameters (0.30%)"):
         assert part in text
-    assert text.count("encoder.layer.") == len(good["ranks"])
+    assert text.count("encoder.layer.") == len(good.ranks)
     assert "bench run" in text
-    assert main(["show", bad["run_id"], "--runs", str(out)]) == 0
+    assert main(["show", bad.run_id, "--runs", str(out)]) == 0
     text = capsys.readouterr().out
     assert "failed" in text
     assert "went wrong\nthis\nthat" in text
-    assert main(["show", good["run_id"], "--runs", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"kind": "run", **good}
+    assert main(["show", good.run_id, "--runs", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"kind": "run", **good.to_json()}
 
 
 def test_show_run_with_selection_and_epochs(
@@ -169,8 +170,8 @@ def test_show_run_with_selection_and_epochs(
     made = make_record(
         spec={"lr": None, "epochs": 2.0, "max_steps": None}, selection=selection, ranks=[], warnings=["hm"]
     )
-    record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
+    record.write(made, record.folder(tmp_path, made.run_id))
+    assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "0.001, chosen by accuracy on glue/sst2 holdout (0.001 → 0.500, 0.01 → –)" in text
     assert "2 epochs" in text
@@ -187,10 +188,10 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
         "none": [],
     }
     made = make_record(report=report, spec={"options": {"penalty": {"nuclear": 0.5}}})
-    for layer, nominal in zip(made["ranks"], (16, 0), strict=True):
-        layer["nominal"] = nominal
-    record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
+    ranks = [structs.replace(layer, nominal=nominal) for layer, nominal in zip(made.ranks, (16, 0), strict=True)]
+    made = structs.replace(made, ranks=tuple(ranks))
+    record.write(made, record.folder(tmp_path, made.run_id))
+    assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
     words = [line.split() for line in capsys.readouterr().out.splitlines()]
     for line in (
         ["budget", "initial=24,", "target=16"],
@@ -238,8 +239,8 @@ def test_show_run_prints_the_curve_over_dropped_adapters(
 ) -> None:
     points = [{"n": n, "primary": 0.5 - n / 8, "metrics": {"dev": {"matthews": 0.0}}} for n in (1, 2)]
     made = make_record(spec={"method": "adapterdrop"}, sweep=points)
-    record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
+    record.write(made, record.folder(tmp_path, made.run_id))
+    assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "by n dropped" in line]
     assert line.split("by n dropped")[1].strip() == "1: 0.3750, 2: 0.2500"
 
@@ -250,10 +251,11 @@ def test_show_run_with_scores_on_the_way_and_a_trained_backbone(
     rows = [{"step": step, "metrics": {"dev": {"accuracy": value}}} for step, value in ((10, 0.25), (20, 0.5))]
     chain = {"run_id": "a" * 16, "group_id": "b" * 16, "method": "mae", "task": "digits", "backbone": "vit"}
     reading = {"mode": "grey", "mean": [0.25, 0.5], "left_out": {}}
-    made = make_record(evaluations=rows, source={"reading": reading}, cost={"optimizer_bytes": 3 * 2**20})
-    made["backbone"] |= {"name": f"runs:{'a' * 16}", "parent": {**chain, "parent": None}}
-    record.write(made, record.folder(tmp_path, made["run_id"]))
-    assert main(["show", made["run_id"], "--runs", str(tmp_path)]) == 0
+    backbone = {"name": f"runs:{'a' * 16}", "parent": {**chain, "parent": None}}
+    cost = {"optimizer_bytes": 3 * 2**20}
+    made = make_record(evaluations=rows, source={"reading": reading}, cost=cost, backbone=backbone)
+    record.write(made, record.folder(tmp_path, made.run_id))
+    assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     lines = [line.split() for line in text.splitlines()]
     assert ["step", "accuracy"] in lines and ["10", "0.2500"] in lines and ["20", "0.5000"] in lines

@@ -238,7 +238,7 @@ def test_real_dry_run_plans_without_torch_or_network(
     words = [*BASE, "--seeds", "0,1", "--set", "method.rank=4", "--data", "embedded", "--dry-run", "--json"]
     assert main(words) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
-    assert [(c["spec"]["seed"], c["spec"]["method_options"]["rank"]) for c in cells] == [(0, 4), (1, 4)]
+    assert [(c["spec"]["seed"], c["spec"]["options"]["method"]["rank"]) for c in cells] == [(0, 4), (1, 4)]
     assert {c["spec"]["max_steps"] for c in cells} == {150}
     assert not [*tmp_path.iterdir()], "a dry run writes nothing"
     assert main([*words, "--set", "penalty.nuclear=1e-3"]) == 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench.records import record
+from bench.records.record import Record
 
 NAMES = ("ann", "bob", "cy", "dee", "eve", "fay")
 VERBS = ("sees", "hits", "likes", "calls")
@@ -33,7 +34,7 @@ class Outcome:
     folder: Path
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """The records in its folder, every one read and validated."""
         found, problems = record.load_all(self.folder)
         assert not problems
@@ -41,9 +42,9 @@ class Outcome:
 
     def states(self) -> dict[tuple[str, str], str]:
         """State by method and task."""
-        return {(r["spec"]["method"], r["spec"]["task"]): r["state"] for r in self.records}
+        return {(r.spec.method, r.spec.task): r.state for r in self.records}
 
-    def only(self) -> dict[str, Any]:
+    def only(self) -> Record:
         """The one record."""
         [found] = self.records
         return found
@@ -169,7 +170,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         seen.append((spec.method, spec.task))
         return real(spec, *rest, **options)
 
-    monkeypatch.setattr(bench.fit, "fit", fit)
+    monkeypatch.setattr(bench.training.trainer, "fit", fit)
     return seen
 
 

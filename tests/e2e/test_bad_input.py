@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 Bench = Callable[..., Any]
 
@@ -85,7 +86,7 @@ def test_a_package_is_not_installed(
 def test_one_backbone_of_two_is_not_there(bench: Bench, tiny_bert: Path) -> None:
     outcome = bench("--method", "linear", "--task", "glue/cola", backbone=f"{tiny_bert},/not/there")
     assert outcome.code == 1
-    assert outcome.only()["state"] == "done"
+    assert outcome.only().state == "done"
     assert "/not/there" in outcome.err
 
 
@@ -175,13 +176,13 @@ def test_a_loss_that_is_no_number(bench: Bench, fitted: list[Any]) -> None:
     words = ("--method", "full", "--task", "glue/cola,glue/stsb", "--lr", "1e30,1e-4")
     outcome = bench(*words)
     assert outcome.code == 1
-    by_rate = {(made["lr"], made["task"]["name"]): made for made in outcome.records}
+    by_rate = {(made.lr, made.task.name): made for made in outcome.records}
     for task in ("glue/cola", "glue/stsb"):
         good, bad = by_rate[1e-4, task], by_rate[1e30, task]
-        assert (good["state"], bad["state"]) == ("done", "diverged")
-        assert bad["metrics"] is None
-        assert "--lr" in bad["error"]["todo"]
-        assert all(bad["error"].values())
+        assert (good.state, bad.state) == ("done", "diverged")
+        assert bad.metrics is None
+        assert "--lr" in bad.error.todo
+        assert all(bad.error.values())
     assert outcome.err.count("DIVERGED") == 2
     assert "2 done, 2 failed" in outcome.err and "--retry" in outcome.err
     assert "1e+30" not in outcome.out, "no score, no row"
@@ -194,16 +195,16 @@ def test_a_diverged_trial_is_not_chosen(bench: Bench) -> None:
     words = ("--method", "full", "--task", "glue/stsb", "--select", "lr")
     made = bench(*words, "--lr", "1e30,1e-4")
     assert made.code == 0
-    selection = made.only()["selection"]
-    assert [(t["state"], t["value"] is None) for t in selection["trials"]] == [("diverged", True), ("done", False)]
-    assert selection["chosen"] == 1e-4
+    selection = made.only().selection
+    assert [(t.state, t.value is None) for t in selection.trials] == [("diverged", True), ("done", False)]
+    assert selection.chosen == 1e-4
 
 
 def test_no_trial_ends(bench: Bench) -> None:
     outcome = bench("--method", "full", "--task", "glue/stsb", "--select", "lr", "--lr", "1e30,1e31")
     assert outcome.code == 1
-    assert outcome.only()["state"] == "failed"
-    assert "no trial" in outcome.only()["error"]["what"]
+    assert outcome.only().state == "failed"
+    assert "no trial" in outcome.only().error.what
 
 
 @pytest.mark.parametrize(
@@ -222,11 +223,11 @@ def test_an_option_that_does_not_fit_the_backbone(bench: Bench, words: str, what
     states = outcome.states()
     assert states.pop(("linear", "glue/cola")) == "done"
     assert [*states.values()] == ["failed"]
-    [bad] = [made for made in outcome.records if made["state"] == "failed"]
-    assert what in bad["error"]["what"] + bad["error"]["known"]
-    assert bad["error"]["what"] in outcome.err
-    assert bad["error"]["known"] and bad["error"]["todo"]
-    assert not (outcome.folder / bad["run_id"] / "error.log").exists(), "foreseen, so no traceback"
+    [bad] = [made for made in outcome.records if made.state == "failed"]
+    assert what in bad.error.what + bad.error.known
+    assert bad.error.what in outcome.err
+    assert bad.error.known and bad.error.todo
+    assert not (outcome.folder / bad.run_id / "error.log").exists(), "foreseen, so no traceback"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_samples_that_one_task_lacks_leave_the_others(bench: Bench) -> None:
     outcome = bench("--method", "linear", "--task", "glue/cola,glue/stsb", "--train-samples", "50")
     assert outcome.code == 1
     assert outcome.states() == {("linear", "glue/cola"): "done"}
-    assert outcome.only()["source"]["train_examples"] == 50
+    assert outcome.only().source.train_examples == 50
     assert "glue/stsb has 40 training examples" in outcome.err
 
 
@@ -264,20 +265,20 @@ def test_a_defect_of_a_method_and_retry(
         outcome = bench(*words)
         loud = bench(*words, "-v", out=tmp_path / "loud")
     assert outcome.code == 1
-    by_method = {made["spec"]["method"]: made for made in outcome.records}
+    by_method = {made.spec.method: made for made in outcome.records}
     bad, good = by_method["lora"], by_method["linear"]
-    assert (bad["state"], good["state"]) == ("failed", "done")
-    assert bad["error"]["what"] == "RuntimeError: boom"
-    log = outcome.folder / bad["run_id"] / "error.log"
+    assert (bad.state, good.state) == ("failed", "done")
+    assert bad.error.what == "RuntimeError: boom"
+    log = outcome.folder / bad.run_id / "error.log"
     assert "Traceback" in log.read_text() and "in adapt" in log.read_text()
     assert "Traceback" in loud.err and "in adapt" in loud.err
 
     fitted.clear()
-    before = files(outcome.folder / good["run_id"])
+    before = files(outcome.folder / good.run_id)
     again = bench(*words, "--retry")
     assert again.code == 0
     assert fitted == [("lora", "glue/cola")], "--retry runs what failed, and nothing else"
-    assert files(outcome.folder / good["run_id"]) == before
+    assert files(outcome.folder / good.run_id) == before
     assert not log.exists(), "the log of an attempt that was made good"
 
 
@@ -333,7 +334,8 @@ def test_a_result_that_no_record_can_hold_is_a_failed_cell(bench: Bench, monkeyp
 
     def fit(spec: Any, *rest: Any, **options: Any) -> Any:
         result = real(spec, *rest, **options)
-        return result | ({"ranks": [{"norm": float("nan")}]} if spec.method == "lora" else {})
+        broken = tuple(structs.replace(row, norm=float("nan")) for row in result.ranks)
+        return structs.replace(result, ranks=broken) if spec.method == "lora" else result
 
     monkeypatch.setattr(fitting, "fit", fit)
     outcome = bench("--method", "lora,linear", "--task", "glue/cola")
@@ -344,7 +346,7 @@ def test_a_result_that_no_record_can_hold_is_a_failed_cell(bench: Bench, monkeyp
 def test_a_broken_record_is_made_again(bench: Bench, fitted: list[Any]) -> None:
     words = ("--method", "linear", "--task", "glue/cola,glue/rte")
     first = bench(*words)
-    path = first.folder / first.records[0]["run_id"] / "record.json"
+    path = first.folder / first.records[0].run_id / "record.json"
     path.write_text(path.read_text()[:100])
     again = bench(*words)
     assert (again.code, again.out) == (0, first.out)

@@ -21,7 +21,7 @@ def test_adapterdrop_times_every_n_with_and_without_cache(
 
     def fit(spec, *args, **options):
         result = real(spec, *args, **options)
-        runs.append((spec.options.method.n, result["cost"]["cache_bytes"]))
+        runs.append((spec.options.method.n, result.cost.cache_bytes))
         return result
 
     monkeypatch.setattr(fitting, "fit", fit)

@@ -37,23 +37,23 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
     outcome = bench(*words, "--devices", "2", budget=("--epochs", "1"), out=Path("two"))
     assert outcome.code == 0, outcome.err
     two = outcome.only()
-    assert (one["cost"]["devices"], two["cost"]["devices"]) == (1, 2)
-    assert two["run_id"] == one["run_id"]
-    assert [point["step"] for point in two["curve"]] == [1, 2, 3, 4, 5]
-    assert [p["loss"] for p in two["curve"]] == pytest.approx([p["loss"] for p in one["curve"]], abs=1e-6)
-    scores = one["metrics"]["all"]["dev"]
+    assert (one.cost.devices, two.cost.devices) == (1, 2)
+    assert two.run_id == one.run_id
+    assert [point.step for point in two.curve] == [1, 2, 3, 4, 5]
+    assert [p.loss for p in two.curve] == pytest.approx([p.loss for p in one.curve], abs=1e-6)
+    scores = one.metrics.all["dev"]
     assert abs(scores["pearson"]) > 0.01
-    assert two["metrics"]["all"]["dev"] == pytest.approx(scores, abs=1e-6)
-    assert one["metrics"]["primary"]["n"] == two["metrics"]["primary"]["n"] == 21
-    assert (two["params"], two["source"]) == (one["params"], one["source"])
-    norms = [[rank["norm"] for rank in made["ranks"]] for made in (one, two)]
+    assert two.metrics.all["dev"] == pytest.approx(scores, abs=1e-6)
+    assert one.metrics.primary.n == two.metrics.primary.n == 21
+    assert (two.params, two.source) == (one.params, one.source)
+    norms = [[rank.norm for rank in made.ranks] for made in (one, two)]
     assert norms[1] == pytest.approx(norms[0], rel=1e-3)
-    left = {path.name for path in (outcome.folder / two["run_id"]).iterdir()}
+    left = {path.name for path in (outcome.folder / two.run_id).iterdir()}
     assert left == {"record.json", "worker.log", "spectra.npz"} | (
         {"adapter.safetensors"} if method != "full" else set()
     )
     if method == "adapterdrop":  # the robust form leaves parameters out of some steps
-        curves = [[point["metrics"]["dev"]["pearson"] for point in made["sweep"]] for made in (one, two)]
+        curves = [[point.metrics["dev"]["pearson"] for point in made.sweep] for made in (one, two)]
         assert len(curves[0]) == 2 and curves[1] == pytest.approx(curves[0], abs=1e-6)
 
 
@@ -69,10 +69,10 @@ def test_two_devices_go_on_from_a_checkpoint(bench: Bench, monkeypatch: pytest.M
         )
         assert bench(*words, budget=("--epochs", "1"), out=Path("parts")).code == 130
     parts = bench(*words, budget=("--epochs", "1"), out=Path("parts")).only()
-    [resumed] = parts["cost"]["resumed_at"]
+    [resumed] = parts.cost.resumed_at
     assert resumed in (2, 3, 4)
-    assert parts["curve"][resumed:] == whole["curve"][resumed:]
-    assert (parts["metrics"], parts["ranks"]) == (whole["metrics"], whole["ranks"])
+    assert parts.curve[resumed:] == whole.curve[resumed:]
+    assert (parts.metrics, parts.ranks) == (whole.metrics, whole.ranks)
 
 
 # the process itself, in the place of which stands a small one
@@ -129,7 +129,7 @@ def test_a_signal_leaves_no_process_behind(
     pids = stand_in(HANGS + "    time.sleep(600)\n")
     monkeypatch.setattr(Progress, "step", lambda self, step, loss: os.kill(os.getpid(), number))
     outcome = bench("--method", "lora", *TWO)
-    assert (outcome.code, outcome.only()["state"]) == (code, state)
+    assert (outcome.code, outcome.only().state) == (code, state)
     assert gone(pids)
 
 
@@ -137,10 +137,10 @@ def test_a_first_process_that_dies_takes_the_others_with_it(bench: Bench, stand_
     pids = stand_in(HANGS + "    print('the last words', file=sys.stderr)\n    sys.exit(3)\n")
     outcome = bench("--method", "lora", *TWO)
     assert outcome.code == 1
-    error = outcome.only()["error"]
-    assert outcome.only()["state"] == "failed"
-    assert "without a result" in error["what"]
-    assert "exit code 3" in error["known"] and "the last words" in error["known"]
+    error = outcome.only().error
+    assert outcome.only().state == "failed"
+    assert "without a result" in error.what
+    assert "exit code 3" in error.known and "the last words" in error.known
     assert gone(pids)
 
 
@@ -208,9 +208,9 @@ def test_an_error_in_the_worker_arrives_as_its_state(
     outcome = bench("--method", "lora", *TWO)
     assert outcome.code == 1
     made = outcome.only()
-    assert (made["state"], made["error"]["what"]) == (state, what)
-    assert made["error"]["known"] and made["error"]["todo"]
-    folder = outcome.folder / made["run_id"]
+    assert (made.state, made.error.what) == (state, what)
+    assert made.error.known and made.error.todo
+    folder = outcome.folder / made.run_id
     assert (folder / failures.LOG).exists() == log
     assert not (folder / worker.ERROR).exists()
 
@@ -269,5 +269,5 @@ def test_the_second_device_alone_runs_out_of_memory(bench: Bench, stand_in: Any)
     outcome = bench("--method", "lora", *TWO, budget=("--max-steps", "4"))
     assert outcome.code == 1
     made = outcome.only()
-    assert made["state"] == "oom", made["error"]
-    assert "second device" in made["error"]["what"]
+    assert made.state == "oom", made.error
+    assert "second device" in made.error.what

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from peft import PeftModel
 from safetensors.torch import load_file
 from scipy.stats import pearsonr, spearmanr
@@ -16,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import AutoModel, AutoTokenizer
 
 from bench.records import record
+from bench.records.schema import RunError
 
 Bench = Callable[..., Any]
 METRICS: dict[str, Callable[[list[Any], list[Any]], float]] = {
@@ -61,15 +63,15 @@ def test_an_exported_run_scores_the_same_in_peft(
     done = bench("--method", method, "--task", f"glue/{task}", *words, **lively)
     made = done.only()
     where = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
-    assert command("export", made["run_id"][:8], *where, folder=tmp_path).code == 0
+    assert command("export", made.run_id[:8], *where, folder=tmp_path).code == 0
     texts, labels = dev(glue, task)
     outputs = bare_scores(lively_bert, tmp_path / "adapter", texts)
     guess = outputs[:, 0].tolist() if task == "stsb" else outputs.argmax(-1).tolist()
-    for name, value in made["metrics"]["all"]["dev"].items():
+    for name, value in made.metrics.all["dev"].items():
         assert value == pytest.approx(METRICS[name](labels, guess), rel=2e-5, abs=1e-6), name
     note = json.loads((tmp_path / "adapter" / "bench.json").read_text())
-    assert note["backbone"]["weights_hash"] == made["backbone"]["weights_hash"]
-    assert (note["task"]["name"], note["metrics"]) == (f"glue/{task}", made["metrics"]["all"])
+    assert note["backbone"]["weights_hash"] == made.backbone.weights_hash
+    assert (note["task"]["name"], note["metrics"]) == (f"glue/{task}", made.metrics.all)
     if task != "stsb":
         assert len(set(guess)) == 2, "all alike would be the same under any adapter"
 
@@ -80,22 +82,22 @@ LORA = ("--method", "lora", "--task", "glue/cola", "--set", "method.rank=4")
 def test_an_exported_run_is_a_start(bench: Bench, command: Any, tmp_path: Path) -> None:
     first = bench(*LORA, "--set", "method.alpha=2").only()
     words = ("--peft", str(tmp_path / "a"), "--json")
-    value = json.loads(command("export", str(tmp_path / "runs" / first["run_id"]), *words, folder=tmp_path).out)
+    value = json.loads(command("export", str(tmp_path / "runs" / first.run_id), *words, folder=tmp_path).out)
     assert value["adapter_config"]["r"] == 4
     start = (*LORA[:4], "--set")
     second = bench(*start, f"method.start={tmp_path / 'a'}", out=tmp_path / "second").only()
-    options = second["spec"]["method_options"]
+    options = second.spec.options.method
     assert (options["rank"], options["alpha"], options["start"][:7]) == (4, 2.0, "sha256:")
-    assert second["spec"]["start"] == str(tmp_path / "a")
-    assert second["curve"] != first["curve"]
-    assert second["params"]["trainable"] == first["params"]["trainable"]
+    assert second.spec.start == str(tmp_path / "a")
+    assert second.curve != first.curve
+    assert second.params.trainable == first.params.trainable
     (tmp_path / "a").rename(tmp_path / "b")
     moved = bench(*start, f"method.start={tmp_path / 'b'}", "--dry-run", "--json", out=tmp_path / "second")
-    assert json.loads(moved.out)["cells"][0]["run_id"] == second["run_id"], "content decides, not the path"
+    assert json.loads(moved.out)["cells"][0]["run_id"] == second.run_id, "content decides, not the path"
     config = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
     (tmp_path / "b" / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 3}))
     other = bench(*start, f"method.start={tmp_path / 'b'}", "--dry-run", "--json", out=tmp_path / "second")
-    assert json.loads(other.out)["cells"][0]["run_id"] != second["run_id"]
+    assert json.loads(other.out)["cells"][0]["run_id"] != second.run_id
     against = bench(*LORA[:4], "--set", "method.rank=3", "--set", f"method.start={tmp_path / 'b'}")
     assert against.code == 2
     assert "has rank 4" in against.err
@@ -110,13 +112,13 @@ def test_a_tuner_of_peft_runs_and_exports(
     done = bench(*words, *options, **lively)
     made = done.only()
     assert "peft:vera" in done.out
-    assert (made["spec"]["method_options"]["r"], len(made["ranks"])) == (4, 12)
-    assert "peft" in made["provenance"]["packages"]
+    assert (made.spec.options.method["r"], len(made.ranks)) == (4, 12)
+    assert "peft" in made.provenance.packages
     where = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
-    assert command("export", made["run_id"], *where, folder=tmp_path).code == 0
+    assert command("export", made.run_id, *where, folder=tmp_path).code == 0
     texts, labels = dev(glue, "cola")
     guess = bare_scores(lively_bert, tmp_path / "adapter", texts).argmax(-1).tolist()
-    for name, value in made["metrics"]["all"]["dev"].items():
+    for name, value in made.metrics.all["dev"].items():
         assert value == pytest.approx(METRICS[name](labels, guess), rel=2e-5, abs=1e-6), name
     typo = bench(*words, "--set", "method.rr=4", budget=())
     assert typo.code == 2
@@ -141,25 +143,25 @@ def test_what_cannot_be_exported(bench: Bench, command: Any, tmp_path: Path) -> 
         assert not (tmp_path / "adapter").exists()
         return found.err
 
-    assert "runtime.save was none" in refused(kept["run_id"], *target, *runs)
-    assert "no equivalent in peft" in refused(full["run_id"], *target, "--out", str(tmp_path / "linear"))
+    assert "runtime.save was none" in refused(kept.run_id, *target, *runs)
+    assert "no equivalent in peft" in refused(full.run_id, *target, "--out", str(tmp_path / "linear"))
     assert "no run" in refused("abc", *target, *runs)
-    assert "--peft" in refused(kept["run_id"], *runs)
-    tensors = tmp_path / "runs" / kept["run_id"] / "adapter.safetensors"
+    assert "--peft" in refused(kept.run_id, *runs)
+    tensors = tmp_path / "runs" / kept.run_id / "adapter.safetensors"
     tensors.write_bytes(b"broken")
-    assert "cannot be read" in refused(kept["run_id"], *target, *runs, code=3)
+    assert "cannot be read" in refused(kept.run_id, *target, *runs, code=3)
     tensors.unlink()
-    kept["state"], kept["error"] = "failed", {"what": "w", "known": "k", "todo": "t"}
-    kept["metrics"] = None
+    error = RunError(what="w", known="k", todo="t")
+    kept = structs.replace(kept, state="failed", error=error, metrics=None)
     record.write(kept, tensors.parent)
-    assert "its state is failed" in refused(kept["run_id"], *target, *runs)
+    assert "its state is failed" in refused(kept.run_id, *target, *runs)
 
 
 def test_nothing_is_written_over(bench: Bench, command: Any, tmp_path: Path) -> None:
     made = bench(*LORA).only()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
-    words = ("export", made["run_id"], "--out", str(tmp_path / "runs"), "--peft")
+    words = ("export", made.run_id, "--out", str(tmp_path / "runs"), "--peft")
     found = command(*words, str(tmp_path / "full"), folder=tmp_path)
     assert found.code == 2
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]

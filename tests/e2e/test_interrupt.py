@@ -48,20 +48,20 @@ def test_a_signal_stops_the_command_and_the_same_one_goes_on(
     outcome = bench(*CELLS)
     assert outcome.code == code
     assert [method for method, _ in fitted] == ["linear", "lora"], "nothing is begun after it"
-    by_method = {made["spec"]["method"]: made for made in outcome.records}
-    assert {method: made["state"] for method, made in by_method.items()} == {"linear": "done", "lora": state}
-    assert by_method["lora"]["metrics"] is None
+    by_method = {made.spec.method: made for made in outcome.records}
+    assert {method: made.state for method, made in by_method.items()} == {"linear": "done", "lora": state}
+    assert by_method["lora"].metrics is None
     assert "1 done" in outcome.err and "2 not run" in outcome.err and "goes on" in outcome.err
     assert "linear" in outcome.out, "what is done is shown"
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
     fitted.clear()
-    done = outcome.folder / by_method["linear"]["run_id"]
+    done = outcome.folder / by_method["linear"].run_id
     before = files(done)
     again = bench(*CELLS)
     assert again.code == 0
     assert [method for method, _ in fitted] == ["lora", "full"]
-    assert {made["state"] for made in again.records} == {"done"}
+    assert {made.state for made in again.records} == {"done"}
     assert files(done) == before
 
 
@@ -81,7 +81,7 @@ def test_a_sigterm_that_python_drops_is_not_lost(
     monkeypatch.setattr(Progress, hook, drop)
     outcome = bench(*CELLS)
     assert outcome.code == 75
-    assert [made["state"] for made in outcome.records] == [state]
+    assert [made.state for made in outcome.records] == [state]
     assert len(fitted) == 1
 
 
@@ -92,7 +92,7 @@ def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_
     assert (outcome.code, outcome.out.strip(), outcome.records) == (130, "", [])
     trials, problems = record.load_all(tmp_path / "runs" / "selection")
     assert not problems
-    assert sorted(made["state"] for made in trials) == ["cancelled", "done"]
+    assert sorted(made.state for made in trials) == ["cancelled", "done"]
     assert bench(*words).code == 0
     assert len(fitted) == 5, "two of the first command, two trials and the cell of the second"
 
@@ -129,15 +129,15 @@ def test_kill_9_breaks_no_record_and_the_same_command_goes_on(
         process.wait()
     records, problems = record.load_all(out)
     assert not problems, "every record is whole"
-    done = [made["run_id"] for made in records if made["state"] == "done"]
+    done = [made.run_id for made in records if made.state == "done"]
     assert 2 <= len(done) < 9
-    assert {made["state"] for made in records} <= {"done", "running"}
+    assert {made.state for made in records} <= {"done", "running"}
 
     before = {run_id: files(out / run_id) for run_id in done}
     again = bench(*NINE, budget=("--max-steps", "40"))
     assert again.code == 0
     assert len(fitted) == 9 - len(done)
-    assert [made["state"] for made in again.records] == ["done"] * 9
+    assert [made.state for made in again.records] == ["done"] * 9
     assert {run_id: files(out / run_id) for run_id in done} == before
 
 
@@ -157,10 +157,10 @@ def test_a_killed_run_goes_on_from_its_last_step(bench: Bench, glue: Path, tiny_
         process.kill()
         process.wait()
     made = bench(*ONE, budget=("--max-steps", "120")).only()
-    assert made["state"] == "done"
-    [step] = made["cost"]["resumed_at"]
+    assert made.state == "done"
+    [step] = made.cost.resumed_at
     assert 1 <= step < 120
-    assert [point["step"] for point in made["curve"]] == [*range(1, 121)], "no step is missing or twice"
+    assert [point.step for point in made.curve] == [*range(1, 121)], "no step is missing or twice"
     assert not [*out.glob("*/checkpoint*")], "what has ended needs none"
 
 
@@ -172,7 +172,7 @@ def test_a_run_that_fails_leaves_no_checkpoint(bench: Bench, monkeypatch: pytest
 
     monkeypatch.setattr(Progress, "step", step)
     outcome = bench(*ONE, budget=("--max-steps", "4"))
-    assert outcome.only()["error"]["what"] == "RuntimeError: boom"
+    assert outcome.only().error.what == "RuntimeError: boom"
     assert not [*outcome.folder.glob("*/checkpoint*")], "the second attempt begins anew"
 
 
@@ -208,4 +208,4 @@ def _alive(pid: int) -> bool:
 def _count(out: Path, state: str) -> int:
     records, problems = record.load_all(out)
     assert not problems, "no reader ever sees half a record"
-    return sum(made["state"] == state for made in records)
+    return sum(made.state == state for made in records)

@@ -48,17 +48,17 @@ def test_a_run_of_every_format(bench: Bench, command: Any, tmp_path: Path, suffi
     assert outcome.code == 0, outcome.err
     assert "table/mine: classification (task.kind=auto), 2 classes: 'x', 'y'" in outcome.err
     made = outcome.only()
-    assert (made["task"]["name"], made["spec"]["task"], made["source"]["kind"]) == ("table/mine", "table/mine", "file")
-    assert made["source"]["train_examples"] == 37
-    assert made["source"]["evaluation_examples"] == {"validation": 4} == {"validation": made["metrics"]["primary"]["n"]}
-    assert made["metrics"]["primary"]["name"] == "macro_f1"
-    assert set(made["metrics"]["all"]["validation"]) == {"macro_f1", "accuracy"}
-    assert made["source"]["reading"]["labels"] == ["x", "y"]
-    assert made["spec"]["task_options"] == {"max_length": 24}
-    head = load_file(outcome.folder / made["run_id"] / "adapter.safetensors")["head.weight"]
+    assert (made.task.name, made.spec.task, made.source.kind) == ("table/mine", "table/mine", "file")
+    assert made.source.train_examples == 37
+    assert made.source.evaluation_examples == {"validation": 4} == {"validation": made.metrics.primary.n}
+    assert made.metrics.primary.name == "macro_f1"
+    assert set(made.metrics.all["validation"]) == {"macro_f1", "accuracy"}
+    assert made.source.reading["labels"] == ["x", "y"]
+    assert made.spec.options.task == {"max_length": 24}
+    head = load_file(outcome.folder / made.run_id / "adapter.safetensors")["head.weight"]
     assert head.shape[0] == 2
-    shown = command("show", made["run_id"], "--out", str(outcome.folder), folder=outcome.folder).out
-    assert "'x' → 0, 'y' → 1" in shown and made["task"]["version"] in shown
+    shown = command("show", made.run_id, "--out", str(outcome.folder), folder=outcome.folder).out
+    assert "'x' → 0, 'y' → 1" in shown and made.task.version in shown
     assert "mine macro_f1 ↑" in outcome.out
 
 
@@ -66,8 +66,8 @@ def test_a_scale_is_learned(bench: Bench, tmp_path: Path) -> None:
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv", regression=True)), data=None)
     made = outcome.only()
     assert "table/mine: regression" in outcome.err
-    assert (made["metrics"]["primary"]["name"], made["task"]["num_classes"]) == ("pearson", 0)
-    assert 0.5 < made["curve"][0]["loss"] < 2, "squared error in deviations"
+    assert (made.metrics.primary.name, made.task.num_classes) == ("pearson", 0)
+    assert 0.5 < made.curve[0].loss < 2, "squared error in deviations"
 
 
 def test_one_run_wherever_the_file_lies_and_another_when_it_changes(
@@ -79,22 +79,22 @@ def test_one_run_wherever_the_file_lies_and_another_when_it_changes(
     file = file.rename(tmp_path / "moved" / "mine.csv")
     monkeypatch.chdir(tmp_path / "moved")
     named = ("--set", "task.text=text", "--set", "task.validation=0.1")
-    assert bench(*LINEAR, *task(Path("mine.csv")), *named, data=None).only()["run_id"] == first["run_id"]
+    assert bench(*LINEAR, *task(Path("mine.csv")), *named, data=None).only().run_id == first.run_id
     assert len(fitted) == 1, "it is done"
     file.write_bytes(file.read_bytes().replace(b"and on", b"and off", 1))
     both = bench(*LINEAR, *task(file), data=None).records
-    assert len({made["run_id"] for made in both}) == len({made["task"]["version"] for made in both}) == 2
+    assert len({made.run_id for made in both}) == len({made.task.version for made in both}) == 2
     assert len(fitted) == 2
 
 
 def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), "--seeds", "0,1", data=None)
     one, other = outcome.records
-    assert one["source"] == other["source"]
-    assert one["group_id"] == other["group_id"]
-    assert one["curve"] != other["curve"]
+    assert one.source == other.source
+    assert one.group_id == other.group_id
+    assert one.curve != other.curve
     drawn = bench(*LINEAR, *task(tmp_path / "mine.csv"), "--set", "task.split_seed=1", data=None, out=tmp_path / "o")
-    assert drawn.only()["source"]["data_hash"] != one["source"]["data_hash"]
+    assert drawn.only().source.data_hash != one.source.data_hash
 
 
 def test_files_share_a_table_and_two_of_one_name_are_two_columns(bench: Bench, tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_files_share_a_table_and_two_of_one_name_are_two_columns(bench: Bench, t
         write(file, 41 + i)
     outcome = bench(*LINEAR, "--task", ",".join(f"table:{file}" for file in files), data=None)
     assert outcome.out.count("### table ·") == 1
-    one, other = [made for made in outcome.records if made["task"]["name"] == "table/mine"]
+    one, other = [made for made in outcome.records if made.task.name == "table/mine"]
     header = next(line for line in outcome.out.splitlines() if line.startswith("| method"))
     assert header.count("mine") == 2
-    assert all(made["source"]["data_hash"][:7] in header for made in (one, other))
+    assert all(made.source.data_hash[:7] in header for made in (one, other))
     assert "(3 tasks)" in header
 
 
@@ -115,10 +115,10 @@ def test_select_holds_out_of_train_and_few_shot_draws_from_it(bench: Bench, tmp_
     words = ("--select", "lr", "--lr", "1e-3,1e-1", "--train-samples", "16")
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), *words, data=None)
     made = outcome.only()
-    assert [trial["state"] for trial in made["selection"]["trials"]] == ["done", "done"]
-    assert (made["selection"]["task"], made["selection"]["split"]) == ("table/mine", "holdout")
-    assert made["source"]["train_examples"] == 16
-    assert made["source"]["reading"]["sizes"] == {"train": 37, "validation": 4}
+    assert [trial.state for trial in made.selection.trials] == ["done", "done"]
+    assert (made.selection.task, made.selection.split) == ("table/mine", "holdout")
+    assert made.source.train_examples == 16
+    assert made.source.reading["sizes"] == {"train": 37, "validation": 4}
 
 
 def test_a_table_beside_glue_and_choosing_for_it(bench: Bench, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_a_table_beside_glue_and_choosing_for_it(bench: Bench, tmp_path: Path) -
     words = ("--task", f"glue/cola,table:{file}", "--set", "task.text=text", "--select", "lr")
     outcome = bench(*LINEAR, *words, "--select-on", f"table:{file}", "--lr", "1e-3,1e-2")
     assert outcome.code == 0, outcome.err
-    assert {made["selection"]["task"] for made in outcome.records} == {"table/mine"}
-    assert {made["spec"]["task"] for made in outcome.records} == {"glue/cola", "table/mine"}
-    assert {json.dumps(made["spec"]["task_options"]) for made in outcome.records} == {'{"max_length": 24}'}
+    assert {made.selection.task for made in outcome.records} == {"table/mine"}
+    assert {made.spec.task for made in outcome.records} == {"glue/cola", "table/mine"}
+    assert {json.dumps(made.spec.options.task) for made in outcome.records} == {'{"max_length": 24}'}
 
 
 def test_a_process_of_its_own_opens_the_same_files(
@@ -162,9 +162,9 @@ def test_two_devices_equal_one(bench: Bench, tmp_path: Path, monkeypatch: pytest
     outcome = bench(*words, "--devices", "2", data=None, out=tmp_path / "two")
     assert outcome.code == 0, outcome.err
     two = outcome.only()
-    assert two["run_id"] == one["run_id"] and two["cost"]["devices"] == 2
-    assert [p["loss"] for p in two["curve"]] == pytest.approx([p["loss"] for p in one["curve"]], abs=1e-6)
-    assert two["metrics"]["primary"]["n"] == 13
+    assert two.run_id == one.run_id and two.cost.devices == 2
+    assert [p.loss for p in two.curve] == pytest.approx([p.loss for p in one.curve], abs=1e-6)
+    assert two.metrics.primary.n == 13
 
 
 # what is wrong
@@ -231,7 +231,7 @@ def test_a_bad_row_is_exit_3_alone_exit_1_beside_others_and_none_when_left_out(
     left_out = bench(*LINEAR, *task(bad), "--set", "data.on_bad=skip", data=None, out=tmp_path / "skip")
     assert left_out.code == 0
     assert f"bad.csv: 1 of 42 rows left out: 1 × the label is missing (first: line {lines + 1})" in left_out.err
-    [file] = left_out.only()["source"]["reading"]["files"]
+    [file] = left_out.only().source.reading["files"]
     assert file["left_out"] == {"the label is missing": 1}
 
 

@@ -25,25 +25,25 @@ SMALL = ("--batch-size", "8", "--set", "task.max_length=24", "--accelerator", "c
 def test_a_run_leaves_spectra_beside_its_record(bench: Bench, command: Callable[..., Any]) -> None:
     outcome = bench("--method", "lora", "--task", "glue/cola", budget=("--max-steps", "10"))
     made = outcome.only()
-    assert made["spec"]["spectra"] == {}, "the defaults are no part of the identity"
-    assert 0 < made["cost"]["tracking_s"] < made["cost"]["train_s"]
-    found = history.read(outcome.folder / made["run_id"] / history.FILE).layers("updates")
-    assert list(found) == [rank["layer"] for rank in made["ranks"]]
-    [series] = made["spectra"]["series"]
-    assert series["steps"] == [0, 2, 4, 6, 8, 10] and series["effective"][0] == 0 < series["effective"][1]
+    assert made.spec.options.spectra == {}, "the defaults are no part of the identity"
+    assert 0 < made.cost.tracking_s < made.cost.train_s
+    found = history.read(outcome.folder / made.run_id / history.FILE).layers("updates")
+    assert list(found) == [rank.layer for rank in made.ranks]
+    [series] = made.spectra.series
+    assert series.steps == [0, 2, 4, 6, 8, 10] and series.effective[0] == 0 < series.effective[1]
 
     same = bench("--method", "lora", "--task", "glue/cola", "--set", "spectra.of=updates", budget=("--max-steps", "10"))
-    assert same.only()["run_id"] == made["run_id"]
+    assert same.only().run_id == made.run_id
     off = bench(
         "--method", "lora", "--task", "glue/cola", "--set", "spectra.of=none", budget=("--max-steps", "10")
     ).records
-    [other] = [one for one in off if one["run_id"] != made["run_id"]]
-    assert other["spec"]["spectra"]["of"] == "none" and "spectra" not in other
-    assert [path.name for path in sorted((outcome.folder / other["run_id"]).iterdir())] == [
+    [other] = [one for one in off if one.run_id != made.run_id]
+    assert other.spec.options.spectra["of"] == "none" and "spectra" not in other
+    assert [path.name for path in sorted((outcome.folder / other.run_id).iterdir())] == [
         "adapter.safetensors",
         "record.json",
     ]
-    assert (other["curve"], other["metrics"]) == (made["curve"], made["metrics"])
+    assert (other.curve, other.metrics) == (made.curve, made.metrics)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_kill_9_leaves_readable_spectra_and_the_same_command_ends_them(
         assert one.steps.tolist() == [*range(len(one.steps))] and 3 < len(one.steps) < steps
         assert np.isfinite(one.values).all()
     [made], problems = record.load_all(out)
-    assert not problems and made["state"] == "running"
+    assert not problems and made.state == "running"
 
     outcome = bench(
         *("--method", "lora", "--task", "glue/cola", "--set", "runtime.checkpoint_s=1", *LOOK),
@@ -100,9 +100,9 @@ def test_two_devices_see_what_one_sees(bench: Bench, tmp_path: Path) -> None:
         outcome = bench(*words, "--devices", devices, budget=("--epochs", "1"), out=tmp_path / devices)
         assert outcome.code == 0, outcome.err
         made = outcome.only()
-        assert made["cost"]["devices"] == int(devices) and made["cost"]["tracking_s"] > 0
-        assert not [line for line in made["warnings"] if "activations" in line or "spectr" in line]
-        folders.append(outcome.folder / made["run_id"])
+        assert made.cost.devices == int(devices) and made.cost.tracking_s > 0
+        assert not [line for line in made.warnings if "activations" in line or "spectr" in line]
+        folders.append(outcome.folder / made.run_id)
     one, two = (history.read(folder / history.FILE).spectra for folder in folders)
     assert [(s.of, s.layer, s.how) for s in one] == [(s.of, s.layer, s.how) for s in two]
     assert {s.of for s in one} == set(QUANTITIES)
@@ -131,8 +131,8 @@ def test_two_devices_go_on_with_their_activations(bench: Bench, monkeypatch: pyt
         )
         assert bench(*words, budget=("--max-steps", "5"), out=Path("parts")).code == 130
     parts = bench(*words, budget=("--max-steps", "5"), out=Path("parts"))
-    assert parts.only()["cost"]["resumed_at"][0] in (2, 3, 4)
-    one, two = (history.read(o.folder / o.only()["run_id"] / history.FILE).spectra for o in (whole, parts))
+    assert parts.only().cost.resumed_at[0] in (2, 3, 4)
+    one, two = (history.read(o.folder / o.only().run_id / history.FILE).spectra for o in (whole, parts))
     for mine, other in zip(one, two, strict=True):
         assert (mine.of, mine.layer, mine.steps.tolist()) == (other.of, other.layer, other.steps.tolist())
         assert np.allclose(mine.values, other.values, rtol=1e-9, atol=1e-12)

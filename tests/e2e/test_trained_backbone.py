@@ -27,10 +27,10 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     out = tmp_path_factory.mktemp("runs")
 
     def run(*words: str, code: int = OK, task: str = "digits") -> list[dict[str, Any]]:
-        before = {r["run_id"] for r in record.load_all(out)[0]}
+        before = {r.run_id for r in record.load_all(out)[0]}
         fixed = ["--task", task, "--max-steps", "4", "--accelerator", "cpu", "--out", str(out)]
         assert main(["run", *fixed, *words]) == code
-        return [r for r in record.load_all(out)[0] if r["run_id"] not in before]
+        return [r for r in record.load_all(out)[0] if r.run_id not in before]
 
     run.out = out  # type: ignore[attr-defined]
     return run
@@ -43,42 +43,42 @@ def parent(command: Command) -> dict[str, Any]:
 
 
 def test_weights_and_chain_are_those_of_the_run(command: Command, parent: dict[str, Any]) -> None:
-    [child] = command("--method", "linear", "--backbone", f"runs:{parent['run_id'][:10]}")
-    folder = command.out / parent["run_id"]  # type: ignore[attr-defined]
+    [child] = command("--method", "linear", "--backbone", f"runs:{parent.run_id[:10]}")
+    folder = command.out / parent.run_id  # type: ignore[attr-defined]
     trained = load_file(folder / "backbone" / "model.safetensors")
     kept = {n.removeprefix("backbone."): t for n, t in load_file(folder / "adapter.safetensors").items()}
     assert all(torch.equal(t, kept[n]) for n, t in trained.items())
-    assert child["spec"]["backbone"] == child["backbone"]["name"] == f"runs:{parent['run_id']}"
-    assert child["backbone"]["parameters"] == sum(t.numel() for t in trained.values())
-    assert child["backbone"]["parent"] == {
-        "run_id": parent["run_id"],
-        "group_id": parent["group_id"],
+    assert child.spec.backbone == child.backbone.name == f"runs:{parent.run_id}"
+    assert child.backbone.parameters == sum(t.numel() for t in trained.values())
+    assert child.backbone.parent == {
+        "run_id": parent.run_id,
+        "group_id": parent.group_id,
         "method": "full",
         "task": "digits",
         "backbone": "mlp",
         "parent": None,
     }
-    plan = make(_request(command, f"runs:{parent['run_id']}"))
+    plan = make(_request(command, f"runs:{parent.run_id}"))
     [cell] = plan.cells
     network = cell.backbone.load(task=cell.task.spec, head=HeadConfig(), seed=99)  # nothing comes from the seed
     assert all(torch.equal(t, trained[n]) for n, t in network.state_dict().items())
 
 
 def test_a_run_of_a_run_names_both(command: Command, parent: dict[str, Any]) -> None:
-    backbone = f"runs:{parent['run_id']}"
+    backbone = f"runs:{parent.run_id}"
     [second] = command("--method", "full", "--backbone", backbone, "--set", "runtime.save=all")
-    [third] = command("--method", "linear", "--backbone", f"runs:{second['run_id']}")
-    assert third["backbone"]["parent"]["run_id"] == second["run_id"]
-    assert third["backbone"]["parent"]["parent"]["run_id"] == parent["run_id"]
+    [third] = command("--method", "linear", "--backbone", f"runs:{second.run_id}")
+    assert third.backbone.parent.run_id == second.run_id
+    assert third.backbone.parent.parent.run_id == parent.run_id
 
 
 def test_the_id_follows_the_weights(command: Command, parent: dict[str, Any]) -> None:
-    request = _request(command, f"runs:{parent['run_id']}")
+    request = _request(command, f"runs:{parent.run_id}")
     [cell] = make(request).cells
-    file = command.out / parent["run_id"] / "backbone" / "model.safetensors"  # type: ignore[attr-defined]
+    file = command.out / parent.run_id / "backbone" / "model.safetensors"  # type: ignore[attr-defined]
     assert cell.backbone.pretrained
     assert len(cell.backbone.weights_hash) == 64
-    assert cell.backbone.weights_hash != parent["backbone"]["weights_hash"]
+    assert cell.backbone.weights_hash != parent.backbone.weights_hash
     assert file.is_file()
 
 
@@ -92,20 +92,20 @@ def test_an_unknown_run_is_a_usage_error(
 
 def test_a_run_that_kept_no_network_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     [made] = command("--method", "linear", "--backbone", "mlp", "--seeds", "7")
-    command("--method", "linear", "--backbone", f"runs:{made['run_id']}", code=ENVIRONMENT)
+    command("--method", "linear", "--backbone", f"runs:{made.run_id}", code=ENVIRONMENT)
     said = capsys.readouterr().err
-    assert made["run_id"] in said and "runtime.save=all" in said
+    assert made.run_id in said and "runtime.save=all" in said
 
 
 def test_inputs_of_another_shape_are_refused(command: Command, parent: dict[str, Any]) -> None:
-    backbone = f"runs:{parent['run_id']}"
+    backbone = f"runs:{parent.run_id}"
     [made] = command("--method", "linear", "--backbone", backbone, "--set", "task.size=12", code=1)
-    assert made["state"] == "failed"
-    assert "1×8×8" in made["error"]["known"] and "1×12×12" in made["error"]["known"]
+    assert made.state == "failed"
+    assert "1×8×8" in made.error.known and "1×12×12" in made.error.known
 
 
 def test_what_is_kept_says_how_to_build_it_and_runs_nothing(command: Command, parent: dict[str, Any]) -> None:
-    folder = command.out / parent["run_id"] / "backbone"  # type: ignore[attr-defined]
+    folder = command.out / parent.run_id / "backbone"  # type: ignore[attr-defined]
     made = json.loads((folder / "network.json").read_text())
     assert made["name"] == "mlp" and made["shape"] == [1, 8, 8]
     assert sorted(p.name for p in folder.iterdir()) == ["model.safetensors", "network.json"]
@@ -122,7 +122,7 @@ def test_a_rate_is_selected_by_the_metric_of_the_method(command: Command, tmp_pa
     settings = [word for given in (*size, "method.evaluations=1") for word in ("--set", given)]
     words = ["--method", "mlm", "--backbone", "bert", *settings, "--select", "lr", "--lr", "1e-6,3e-2"]
     [made] = command(*words, task=f"corpus:{tmp_path / 'texts.txt'}")
-    selection = made["selection"]
-    idle, learned = (trial["value"] for trial in selection["trials"])
+    selection = made.selection
+    idle, learned = (trial.value for trial in selection.trials)
     assert learned < idle - 0.1, "of a loss less is better"
-    assert (selection["metric"], selection["chosen"], made["lr"]) == ("mlm_loss", 3e-2, 3e-2)
+    assert (selection.metric, selection.chosen, made.lr) == ("mlm_loss", 3e-2, 3e-2)

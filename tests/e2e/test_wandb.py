@@ -49,14 +49,14 @@ def test_offline_without_a_key(
     assert "wandb" not in outcome.err.lower()
     assert not (tmp_path / "wandb").exists(), "nothing is left where the user stands"
     for made in outcome.records:
-        assert made["state"] == "done"
-        tracking = made["tracking"]
+        assert made.state == "done"
+        tracking = made.tracking
         assert {**tracking, "directory": None} == {
-            "kind": "wandb", "mode": "offline", "id": made["run_id"], "error": None, "directory": None,
+            "kind": "wandb", "mode": "offline", "id": made.run_id, "error": None, "directory": None,
         }  # fmt: skip
-        folder = outcome.folder / made["run_id"] / "wandb" / tracking["directory"]
-        raw = (folder / f"run-{made['run_id']}.wandb").read_bytes()
-        assert made["group_id"].encode() in raw
+        folder = outcome.folder / made.run_id / "wandb" / tracking.directory
+        raw = (folder / f"run-{made.run_id}.wandb").read_bytes()
+        assert made.group_id.encode() in raw
         assert b"lowrank-bench" in raw
     _check_summaries(outcome)
 
@@ -64,22 +64,22 @@ def test_offline_without_a_key(
 def _check_summaries(outcome: Any) -> None:
     """What W&B's own reader finds in its files, against the records."""
     for made in outcome.records:
-        found = _inspect(outcome.folder / made["run_id"] / "wandb" / made["tracking"]["directory"])
-        assert found["run_id"] == made["run_id"]
+        found = _inspect(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
+        assert found.run_id == made.run_id
         assert found["project"] == "lowrank-bench"
-        assert set(found["tags"]) == {made["spec"]["method"], "glue/cola", "tiny-bert", "directory"}
-        assert found["config"]["lr"] == made["lr"]
-        summary, primary = found["summary"], made["metrics"]["primary"]
-        assert summary["primary"] == {"max": pytest.approx(primary["value"])}
-        assert summary["dev/matthews"] == pytest.approx(primary["value"])
-        assert summary["params/trainable"] == made["params"]["trainable"]
-        assert summary["train/loss"]["min"] == pytest.approx(min(point["loss"] for point in made["curve"]))
-        ranks = made["ranks"]
+        assert set(found["tags"]) == {made.spec.method, "glue/cola", "tiny-bert", "directory"}
+        assert found["config"].lr == made.lr
+        summary, primary = found["summary"], made.metrics.primary
+        assert summary.primary == {"max": pytest.approx(primary.value)}
+        assert summary["dev/matthews"] == pytest.approx(primary.value)
+        assert summary["params/trainable"] == made.params.trainable
+        assert summary["train/loss"]["min"] == pytest.approx(min(point.loss for point in made.curve))
+        ranks = made.ranks
         assert ("rank/effective" in summary) == bool(ranks)
         if ranks:
-            mean = sum(rank["effective"] for rank in ranks) / len(ranks)
+            mean = sum(rank.effective for rank in ranks) / len(ranks)
             assert summary["rank/effective"] == pytest.approx(mean)
-            assert summary["ranks"]["nrows"] == len(ranks)
+            assert summary.ranks["nrows"] == len(ranks)
 
 
 def _inspect(folder: Path) -> dict[str, Any]:
@@ -120,16 +120,16 @@ def test_a_failure_is_a_warning_and_stays_in_the_record(bench: Bench, monkeypatc
     assert outcome.err.count("warning: W&B") == 2
     assert "RuntimeError: no room left" in outcome.err
     for made in outcome.records:
-        assert (made["state"], made["tracking"]["error"]) == ("done", "RuntimeError: no room left")
-        assert made["metrics"]
+        assert (made.state, made.tracking.error) == ("done", "RuntimeError: no room left")
+        assert made.metrics
 
 
 def test_a_wandb_that_cannot_be_imported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     outcome = bench(*TWO)
     assert outcome.code == 0
-    assert {made["state"] for made in outcome.records} == {"done"}
-    assert all("wandb" in made["tracking"]["error"] for made in outcome.records)
+    assert {made.state for made in outcome.records} == {"done"}
+    assert all("wandb" in made.tracking.error for made in outcome.records)
 
 
 def test_a_failure_half_way_leaves_no_run_open(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_online_with_a_key_and_as_wandb_mode_says(
             monkeypatch.setenv(name, value)
     outcome = bench("--method", "linear", "--task", "glue/cola", "--track", "wandb")
     assert [options["mode"] for options in seen] == [mode], outcome.err
-    assert outcome.only()["tracking"]["mode"] == mode
+    assert outcome.only().tracking.mode == mode
 
 
 def test_a_key_and_a_server_that_is_not_there(
@@ -190,7 +190,7 @@ def test_a_run_that_is_done_already_is_mirrored_once(
     bench(*words)
     assert not seen
     for times in (1, 2):  # the refusal is in the record, so it is tried again
-        assert bench(*words, "--track", "wandb").only()["tracking"]["error"] == "RuntimeError: no room left"
+        assert bench(*words, "--track", "wandb").only().tracking.error == "RuntimeError: no room left"
         assert len(seen) == times
     assert len(fitted) == 1
 
@@ -199,7 +199,7 @@ def test_off_by_default(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb, "init", lambda **options: pytest.fail("W&B is asked for, never assumed"))
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     outcome = bench("--method", "linear", "--task", "glue/cola")
-    assert outcome.only()["tracking"] is None
+    assert outcome.only().tracking is None
 
 
 GRID = ("--method", "lora,linear", "--task", "glue/cola,glue/rte", "--seeds", "0,1", "--track", "wandb")
@@ -211,21 +211,21 @@ def test_a_mirrored_grid_folds_seeds_and_shows_ranks_curves_and_directions(bench
     assert len(outcome.records) == 8
     groups = set()
     for made in outcome.records:
-        found = _inspect(outcome.folder / made["run_id"] / "wandb" / made["tracking"]["directory"])
-        opened = _opened(outcome.folder / made["run_id"] / "wandb" / made["tracking"]["directory"])
+        found = _inspect(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
+        opened = _opened(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
         groups.add((opened["run_group"], opened["job_type"], tuple(sorted(found["tags"]))))
-        assert found["config"].get("method_options", {}) == made["spec"]["method_options"]
-        assert found["config"]["source"]["data_hash"] == made["source"]["data_hash"]
+        assert found["config"]["options"].get("method", {}) == made.spec.options.method
+        assert found["config"].source.data_hash == made.source.data_hash
         assert "out" not in found["config"] and "start" not in found["config"]
-        assert found["summary"]["score"] == pytest.approx(made["metrics"]["primary"]["value"])
-        courses = {f"effective_rank/{one['of']}": one["effective"][-1] for one in made["spectra"]["series"]}
+        assert found["summary"]["score"] == pytest.approx(made.metrics.primary.value)
+        courses = {f"effective_rank/{one.of}": one.effective[-1] for one in made.spectra.series}
         sent = {name: value for name, value in found["summary"].items() if name.startswith("effective_rank/")}
         assert courses and sent == pytest.approx(courses)
-        layers = {row["layer"]: row["effective"] for row in made["spectra"]["layers"] if row["of"] == "updates"}
+        layers = {row.layer: row.effective for row in made.spectra.layers if row.of == "updates"}
         before = "effective_rank_by_layer/"
         told = {name.removeprefix(before): v for name, v in found["summary"].items() if name.startswith(before)}
-        assert told == pytest.approx(layers) and set(layers) >= {row["layer"] for row in made["ranks"]}
-    assert {group for group, *_ in groups} == {made["group_id"] for made in outcome.records}
+        assert told == pytest.approx(layers) and set(layers) >= {row.layer for row in made.ranks}
+    assert {group for group, *_ in groups} == {made.group_id for made in outcome.records}
     assert len(groups) == 4, "two seeds of a configuration are one group"
 
 
@@ -251,7 +251,7 @@ class _Run:
 
 
 def _answers(outcome: Any) -> list[_Run]:
-    tracked = [(made["run_id"], made["tracking"]["directory"]) for made in outcome.records]
+    tracked = [(made.run_id, made.tracking.directory) for made in outcome.records]
     return [_Run(run_id, outcome.folder / run_id / "wandb" / name / "files") for run_id, name in tracked]
 
 
@@ -287,14 +287,14 @@ def test_what_wandb_holds_is_not_trusted(
 ) -> None:
     good, other = make_record(), make_record(spec={"seed": 5})
     hostile = {
-        good["run_id"]: json.dumps(good),
+        good.run_id: json.dumps(good),
         "../../../evil": json.dumps({**good, "run_id": "../../../evil"}),
         "a" * 16: json.dumps(other),
         "b" * 16: "{",
         "c" * 16: json.dumps({**good, "run_id": "c" * 16, "surprise": 1}),
         "d" * 16: json.dumps({**good, "run_id": "d" * 16, "lr": float("nan")}),
         "e" * 16: json.dumps({**good, "run_id": "e" * 16, "schema": 99}),
-        other["run_id"]: json.dumps(other),
+        other.run_id: json.dumps(other),
     }
     files = tmp_path / "files"
     runs = [_Run("f" * 16, files / "none")]
@@ -303,37 +303,37 @@ def test_what_wandb_holds_is_not_trusted(
         (files / str(i) / record.FILE).write_text(text)
         runs.append(_Run(run_id, files / str(i)))
     out = tmp_path / "out"
-    ours = make_record(spec={"seed": 5}, run_id=other["run_id"], lr=0.5)
-    record.write(ours, record.folder(out, ours["run_id"]))
+    ours = make_record(spec={"seed": 5}, run_id=other.run_id, lr=0.5)
+    record.write(ours, record.folder(out, ours.run_id))
     done = {one.run_id: one for one in restore(runs, out)}
     assert {run_id: one.state for run_id, one in done.items()} == {
-        "f" * 16: "no record", good["run_id"]: "imported", other["run_id"]: "kept ours",
+        "f" * 16: "no record", good.run_id: "imported", other.run_id: "kept ours",
         **dict.fromkeys(["../../../evil", *(letter * 16 for letter in "abcde")], "bad"),
     }  # fmt: skip
-    assert {path.name for path in out.iterdir()} == {good["run_id"], other["run_id"]}
-    assert record.read(out / other["run_id"] / record.FILE)["lr"] == 0.5
+    assert {path.name for path in out.iterdir()} == {good.run_id, other.run_id}
+    assert record.read(out / other.run_id / record.FILE).lr == 0.5
     assert [one.state for one in restore([runs[-1]], out, replace=True)] == ["imported"]
-    assert record.read(out / other["run_id"] / record.FILE) == other
+    assert record.read(out / other.run_id / record.FILE) == other
 
 
 def test_the_adapter_is_an_artifact_where_that_is_asked(bench: Bench) -> None:
     outcome = bench(*TWO, "--set", "runtime.track_artifact=true")
     plain = bench(*TWO, out=outcome.folder.parent / "plain")
-    assert [r["run_id"] for r in outcome.records] == [r["run_id"] for r in plain.records], "no part of the identity"
+    assert [r.run_id for r in outcome.records] == [r.run_id for r in plain.records], "no part of the identity"
     for found, sent in ((outcome, True), (plain, False)):
         for made in found.records:
-            folder = found.folder / made["run_id"] / "wandb" / made["tracking"]["directory"]
-            raw = (folder / f"run-{made['run_id']}.wandb").read_bytes()
-            assert (f"adapter-{made['run_id']}".encode() in raw) == sent
+            folder = found.folder / made.run_id / "wandb" / made.tracking.directory
+            raw = (folder / f"run-{made.run_id}.wandb").read_bytes()
+            assert (f"adapter-{made.run_id}".encode() in raw) == sent
 
 
 def test_two_processes_are_one_wandb_run(bench: Bench) -> None:
     made = bench("--method", "lora", "--task", "glue/cola", "--track", "wandb", "--devices", "2")
     assert made.code == 0, made.err
     run = made.only()
-    assert run["cost"]["devices"] == 2
-    [folder] = (made.folder / run["run_id"] / "wandb").glob("*run-*-*")
-    assert _inspect(folder)["run_id"] == run["run_id"]
+    assert run.cost.devices == 2
+    [folder] = (made.folder / run.run_id / "wandb").glob("*run-*-*")
+    assert _inspect(folder).run_id == run.run_id
 
 
 def test_no_key_in_config_record_or_warning(
@@ -357,7 +357,7 @@ def test_sync_sends_offline_runs_and_says_so_in_the_record(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = bench(*TWO)
-    first = outcome.records[0]["run_id"]
+    first = outcome.records[0].run_id
     extra = bench("--method", "linear", "--task", "glue/rte")
     monkeypatch.setattr(account, "require", lambda: None)
     words = ["wandb", "sync", "--runs", str(outcome.folder)]
@@ -373,7 +373,7 @@ def test_sync_sends_offline_runs_and_says_so_in_the_record(
     assert main(words) == 1
     shown = capsys.readouterr()
     assert "no room in the cloud" in shown.out and "1 sent, 1 failed, 1 not due" in shown.err
-    modes = {r["run_id"]: r["tracking"] and r["tracking"]["mode"] for r in extra.records}
+    modes = {r.run_id: r.tracking and r.tracking.mode for r in extra.records}
     assert modes[first] == "offline" and sorted(map(str, modes.values())) == ["None", "offline", "online"]
     assert len(seen) == 2
     monkeypatch.setattr(sync, "_wandb_sync", lambda folder: "")
@@ -384,7 +384,7 @@ def test_sync_sends_offline_runs_and_says_so_in_the_record(
 def test_sync_trusts_no_folder_of_a_record(make_record: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     tracking = {"kind": "wandb", "mode": "offline", "id": "x", "error": None, "directory": "../../../etc"}
     run = make_record(tracking=tracking)
-    record.write(run, record.folder(tmp_path, run["run_id"]))
+    record.write(run, record.folder(tmp_path, run.run_id))
     found = sync.sync(tmp_path, run, send=lambda folder: pytest.fail("nothing is sent"))
     assert found.state == "failed" and "no offline run '../../../etc'" in found.why
 
@@ -434,15 +434,15 @@ def test_a_report_is_written_without_any_network(
 def test_csv_by_lightnings_logger(bench: Bench) -> None:
     outcome = bench("--method", "lora", "--task", "glue/cola", "--track", "csv")
     made = outcome.only()
-    assert made["tracking"] == {
-        "kind": "csv", "mode": "offline", "id": made["run_id"], "error": None, "directory": "csv",
+    assert made.tracking == {
+        "kind": "csv", "mode": "offline", "id": made.run_id, "error": None, "directory": "csv",
     }  # fmt: skip
-    with (outcome.folder / made["run_id"] / "csv" / "metrics.csv").open() as file:
+    with (outcome.folder / made.run_id / "csv" / "metrics.csv").open() as file:
         rows = {int(row["step"]): row for row in csv.DictReader(file)}
     losses = {step: float(row["train/loss"]) for step, row in rows.items() if row["train/loss"]}
-    assert losses == {point["step"]: pytest.approx(point["loss"]) for point in made["curve"]}
-    assert float(rows[max(rows)]["primary"]) == pytest.approx(made["metrics"]["primary"]["value"])
-    assert "method_options/rank: 8" in (outcome.folder / made["run_id"] / "csv" / "hparams.yaml").read_text()
+    assert losses == {point.step: pytest.approx(point.loss) for point in made.curve}
+    assert float(rows[max(rows)]["primary"]) == pytest.approx(made.metrics.primary.value)
+    assert "options/method/rank: 8" in (outcome.folder / made.run_id / "csv" / "hparams.yaml").read_text()
 
 
 def test_a_logger_whose_package_is_absent_is_known_before_anything_is_trained(
@@ -457,8 +457,8 @@ def test_tensorboard_by_lightnings_logger(bench: Bench) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     outcome = bench("--method", "lora", "--task", "glue/cola", "--track", "tensorboard")
     made = outcome.only()
-    assert made["tracking"]["error"] is None
-    assert list((outcome.folder / made["run_id"] / "tensorboard").glob("events.out.*"))
+    assert made.tracking.error is None
+    assert list((outcome.folder / made.run_id / "tensorboard").glob("events.out.*"))
 
 
 def test_mlflow_by_lightnings_logger(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -466,9 +466,9 @@ def test_mlflow_by_lightnings_logger(bench: Bench, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     outcome = bench("--method", "lora", "--task", "glue/cola", "--track", "mlflow")
     made = outcome.only()
-    assert made["tracking"]["error"] is None
-    with closing(sqlite3.connect(outcome.folder / made["run_id"] / "mlflow" / "mlflow.db")) as database:
+    assert made.tracking.error is None
+    with closing(sqlite3.connect(outcome.folder / made.run_id / "mlflow" / "mlflow.db")) as database:
         losses = dict(database.execute("select step, value from metrics where key = 'train/loss'").fetchall())
-        [rank] = database.execute("select value from params where key = 'method_options/rank'").fetchall()
-    assert losses == {point["step"]: pytest.approx(point["loss"]) for point in made["curve"]}
+        [rank] = database.execute("select value from params where key = 'options/method/rank'").fetchall()
+    assert losses == {point.step: pytest.approx(point.loss) for point in made.curve}
     assert rank == ("8",)

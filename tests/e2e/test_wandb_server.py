@@ -34,17 +34,17 @@ def test_what_is_sent_is_enough_for_every_table(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", mode)
     outcome = bench(*GRID)
-    assert [made["tracking"]["mode"] for made in outcome.records] == [mode] * 4
+    assert [made.tracking.mode for made in outcome.records] == [mode] * 4
     monkeypatch.delenv("WANDB_MODE")
     if mode == "offline":
         assert not server.runs
         assert main(["wandb", "sync", "--runs", str(outcome.folder)]) == 0
-    made = {run["run_id"]: run for run in outcome.records}
-    assert {run["tracking"]["mode"] for run in made.values()} == {"online"}
+    made = {run.run_id: run for run in outcome.records}
+    assert {run.tracking.mode for run in made.values()} == {"online"}
     assert server.runs.keys() == made.keys()
     for run_id, run in made.items():
         opened = server.runs[run_id]
-        assert (opened["groupName"], opened["jobType"]) == (run["group_id"], run["spec"]["method"])
+        assert (opened["groupName"], opened["jobType"]) == (run.group_id, run.spec.method)
         sent = json.loads(server.files[run_id][record.FILE])
         assert {**sent, "tracking": None} == {**run, "tracking": None}
     everything = [*server.bodies, *(body for files in server.files.values() for body in files.values())]
@@ -66,19 +66,19 @@ def test_runs_that_cannot_be_had_are_named_and_leave_others_alone(
 ) -> None:
     good, lost = make_record(), make_record(spec={"seed": 5})
     for run in (lost, good):
-        server.runs[run["run_id"]] = {}
-        server.files[run["run_id"]] = {record.FILE: json.dumps(run).encode()}
+        server.runs[run.run_id] = {}
+        server.files[run.run_id] = {record.FILE: json.dumps(run).encode()}
     server.runs["f" * 16] = {}
     server.runs["e" * 16] = {}
     server.files["e" * 16] = {record.FILE: b"\xff\xfe\x00"}
-    server.lost = {lost["run_id"]}
+    server.lost = {lost.run_id}
     out = tmp_path / "out"
     assert main(["import", "wandb", "us/lowrank-bench", "--out", str(out), "--json"]) == 1
     found = {one["run_id"]: one["state"] for one in json.loads(capsys.readouterr().out)["runs"]}
     assert found == {
-        good["run_id"]: "imported", lost["run_id"]: "not fetched", "e" * 16: "bad", "f" * 16: "no record",
+        good.run_id: "imported", lost.run_id: "not fetched", "e" * 16: "bad", "f" * 16: "no record",
     }  # fmt: skip
-    assert [path.name for path in out.iterdir()] == [good["run_id"]]
+    assert [path.name for path in out.iterdir()] == [good.run_id]
 
 
 def test_a_run_that_the_server_refuses_stays_offline(
@@ -87,9 +87,9 @@ def test_a_run_that_the_server_refuses_stays_offline(
     monkeypatch.setenv("WANDB_MODE", "offline")
     outcome = bench("--method", "lora,linear", "--task", "glue/cola", "--track", "wandb")
     monkeypatch.delenv("WANDB_MODE")
-    first, second = (made["run_id"] for made in outcome.records)
+    first, second = (made.run_id for made in outcome.records)
     server.refused = {first}
     assert main(["wandb", "sync", "--runs", str(outcome.folder)]) == 1
     assert "1 sent, 1 failed" in capsys.readouterr().err
-    modes = {made["run_id"]: made["tracking"]["mode"] for made in outcome.records}
+    modes = {made.run_id: made.tracking.mode for made in outcome.records}
     assert modes == {first: "offline", second: "online"}

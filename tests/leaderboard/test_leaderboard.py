@@ -10,10 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
+from records import altered
 
+from bench.core.text import format_score
 from bench.records import record
 from leaderboard.render.markdown import escape, render
-from leaderboard.render.text import figure
 from leaderboard.tables.grouping import number
 from leaderboard.tables.score import Stat, rows, tables
 
@@ -94,7 +96,7 @@ def test_one_seed_has_no_deviation_and_no_rank(run):
 
 def test_a_missing_cell_takes_the_average_away_and_changes_no_other(grid):
     records, _ = grid()
-    lost = [r for r in records if not (r["spec"]["method"] == "lora" and r["spec"]["task"] == "glue/rte")]
+    lost = [r for r in records if not (r.spec.method == "lora" and r.spec.task == "glue/rte")]
     before, after = ({row.label: row for row in rows(some)} for some in (records, lost))
     assert replace(after["full"], average_rank=1.0) == replace(before["full"], average_rank=1.0)
     assert after["full"].average_rank == 1.0, "places are among complete rows"
@@ -112,7 +114,7 @@ def test_a_task_at_which_everybody_failed_still_counts(run):
 
 def test_seeds_that_lack_a_task_do_not_enter_the_average(grid):
     records, scores = grid(methods=("lora",))
-    kept = [r for r in records if (r["spec"]["task"], r["spec"]["seed"]) != ("glue/rte", 3)]
+    kept = [r for r in records if (r.spec.task, r.spec.seed) != ("glue/rte", 3)]
     [row] = rows(kept)
     assert row.average.n == 3
     assert row.average.mean == pytest.approx(scores[0, :, :3].mean(), rel=1e-14)
@@ -134,7 +136,8 @@ def test_the_order_of_records_changes_nothing(grid, run):
     records, _ = grid(methods=("full", "lora", "deeplora"))
     records += [run("linear", "cola", 0), run("linear", "rte", 1, state="oom")]
     records += [run("lora", "cola", 0, 0.1, source={"kind": "hub", "revision": "abc"})]
-    records[0]["task"]["note"] = "a note that the other runs of this task lack"
+    note = "a note that the other runs of this task lack"
+    records[0] = altered(records[0], lambda r: r.task.update(note=note))
     expected = render(records)
     for seed in range(5):
         random.Random(seed).shuffle(records)
@@ -203,10 +206,10 @@ def test_data_that_changed_under_one_name_has_a_column_of_its_own(run):
 def test_rows_of_one_method_tell_what_they_differ_in(run):
     some = [
         run("lora", "cola", 0, 0.1),
-        run("lora", "cola", 0, 0.2, spec={"method_options": {"rank": 16}}),
+        run("lora", "cola", 0, 0.2, spec={"options": {"method": {"rank": 16}}}),
         run("lora", "cola", 0, 0.3, spec={"lr": 3e-3}, lr=3e-3),
-        run("lora", "cola", 0, 0.4, spec={"head": {"trainable": False}}),
-        run("full", "cola", 0, 0.5, spec={"method_options": {}}),
+        run("lora", "cola", 0, 0.4, spec={"options": {"head": {"trainable": False}}}),
+        run("full", "cola", 0, 0.5, spec={"options": {"method": {}}}),
     ]
     labels = {row.cells[0].mean: row.label for row in rows(some)}
     assert labels[0.1] == "lora (head.trainable=true, lr=1e-3, rank=8)"
@@ -216,21 +219,17 @@ def test_rows_of_one_method_tell_what_they_differ_in(run):
     assert labels[0.5] == "full"
 
 
-@pytest.mark.parametrize("field", ["devices", "accelerator", "track", "out", "runtime"])
+@pytest.mark.parametrize("field", ["devices", "accelerator", "track", "out", "options"])
 def test_where_it_ran_makes_no_row(run, field):
-    value = {"devices": 4, "accelerator": "gpu", "track": "wandb", "out": "other", "runtime": {"workers": 3}}[field]
+    value = {
+        "devices": 4,
+        "accelerator": "gpu",
+        "track": "wandb",
+        "out": "other",
+        "options": {"runtime": {"workers": 3}},
+    }[field]
     [row] = rows([run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={field: value})])
     assert row.cells[0].n == 2
-
-
-def test_runs_from_before_a_namespace_share_the_row_of_those_that_leave_it_empty(run):
-    older, plain = run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={"allocation": {}})
-    del older["spec"]["allocation"]
-    [row] = rows([older, plain])
-    assert row.cells[0].n == 2 and row.label == "lora"
-    deep = run("lora", "cola", 0, 0.3, spec={"allocation": {"policy": "depth", "slope": 0.5}})
-    labels = {row.cells[0].mean: row.label for row in rows([older, plain, deep])}
-    assert set(labels.values()) == {"lora (allocation.policy=uniform)", "lora (allocation.policy=depth)"}
 
 
 def test_a_learning_rate_chosen_per_task_is_one_row(run):
@@ -256,8 +255,7 @@ def test_ranks_share_ties_and_need_three_seeds(run):
 
 def test_a_metric_that_should_fall_is_ranked_from_below(run):
     some = [run(m, "cola", s, v) for m, v in {"a": 2.0, "b": 1.0}.items() for s in range(3)]
-    for one in some:
-        one["metrics"]["primary"]["higher_is_better"] = False
+    some = [altered(one, lambda r: r.metrics.primary.update(higher_is_better=False)) for one in some]
     [table] = parse(render(some))
     assert columns(table)["method"] == ["b", "a"] and "cola matthews ↓" in table[0]
     mixed = [*some, *(run(m, "rte", s, 0.5) for m in "ab" for s in range(3))]
@@ -272,7 +270,8 @@ def test_without_any_average_rows_go_by_tasks_then_name(run):
 
 def test_parameters_ranks_and_times(run):
     lora = [run("lora", "cola", s, 0.5, params={"trainable": 68_340, "total": 22_780_000}) for s in range(2)]
-    lora[1]["ranks"] = [{**layer, "effective": 3.5, "norm": 0.1} for layer in lora[1]["ranks"]]
+    ranks = [structs.replace(layer, effective=3.5, norm=0.1) for layer in lora[1].ranks]
+    lora[1] = structs.replace(lora[1], ranks=tuple(ranks))
     linear = run("linear", "cola", 0, 0.5, params={"trainable": 770}, ranks=[], cost={"train_s": 200.0})
     [table] = parse(render([*lora, linear]))
     found = columns(table)
@@ -295,7 +294,7 @@ def test_failures_and_warnings_are_told_below_the_table(run):
 
 def test_devices_and_notes_are_told(run):
     some = [run("lora", "cola", 0, 0.5), run("full", "cola", 0, 0.5, cost={"device": "H200"}, task={"note": "odd"})]
-    some[0]["task"]["note"] = "odd"
+    some[0] = altered(some[0], lambda r: r.task.update(note="odd"))
     [table] = parse(render(some))
     assert "cola matthews ↑ ¹" in table[0] and "train time ²" in table[0]
     assert "- ¹ odd\n- ² train time: mean of a run; devices differ: H200, cpu" in render(some)
@@ -320,11 +319,15 @@ HOSTILE = [
 def test_hostile_text_stays_in_its_cell(run, text):
     some = [
         run(text, "cola", 0, 0.5, warnings=[text]),
-        run("lora", "cola", 0, 0.4, spec={"method_options": {"target": text}}, cost={"device": text}),
+        run("lora", "cola", 0, 0.4, spec={"options": {"method": {"target": text}}}, cost={"device": text}),
         run("lora", text or "x", 0, 0.4, task={"note": text}),
     ]
-    some[0]["metrics"]["primary"]["name"] = text
-    some[2]["source"]["revision"] = some[2]["backbone"]["name"] = text
+
+    def named(record):
+        record.source.revision = record.backbone.name = text
+
+    some[0] = altered(some[0], lambda r: r.metrics.primary.update(name=text))
+    some[2] = altered(some[2], named)
     rendered = render(some)
     found = parse(rendered)
     assert len(found) == 2
@@ -342,7 +345,7 @@ def test_escaped_text_reads_as_it_was(text):
 
 def test_columns_are_equally_wide_in_a_terminal(grid, run):
     records, _ = grid()
-    records.append(run("lora", "cola", 9, warnings=["x"], spec={"method_options": {"rank": 128}}))
+    records.append(run("lora", "cola", 9, warnings=["x"], spec={"options": {"method": {"rank": 128}}}))
     lines = [line for line in render(records).split("\n") if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1
     assert len({tuple(i for i, c in enumerate(line) if c == "|") for line in lines}) == 1
@@ -359,7 +362,7 @@ def test_numbers_as_people_type_them(value, text):
 def test_a_folder_with_a_broken_file(tmp_path, grid):
     records, _ = grid()
     for one in records:
-        record.write(one, record.folder(tmp_path, one["run_id"]))
+        record.write(one, record.folder(tmp_path, one.run_id))
     (tmp_path / ("f" * 16)).mkdir()
     (tmp_path / ("f" * 16) / record.FILE).write_text("{")
     found, [problem] = record.load_all(tmp_path)
@@ -375,7 +378,7 @@ def test_nothing_to_show(tmp_path, run):
 def test_tables_need_no_torch():
     code = (
         "import sys, leaderboard.render.markdown\n"
-        "print([m for m in ('torch', 'lightning', 'jsonschema') if m in sys.modules])"
+        "print([m for m in ('torch', 'lightning', 'numpy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -404,8 +407,8 @@ def test_one_seed_on_two_trained_backbones_counts_twice(run):
 
 
 def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
-    own = run("mlm", "cola", 0, 2.5)
-    own["metrics"]["primary"] |= {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
+    loss = {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
+    own = altered(run("mlm", "cola", 0, 2.5), lambda r: r.metrics.primary.update(loss))
     failed = run("mlm", "cola", 1)
     found = tables([own, failed, run("lora", "cola", 0, 0.5)])
     assert [[row.method for row in table.rows] for table in found] == [["lora"], ["mlm"]]
@@ -425,7 +428,7 @@ def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
     ],
 )
 def test_small_errors_keep_three_digits(value, higher, text):
-    assert figure(value, higher) == text
+    assert format_score(value, higher) == text
 
 
 def test_small_errors_are_ranked_by_what_is_printed(run):
@@ -433,15 +436,14 @@ def test_small_errors_are_ranked_by_what_is_printed(run):
     for method, values in {"a": (3e-5, 3e-5, 3e-5), "b": (2e-5, 2e-5, 2e-5), "c": (0.5, 0.5, 0.5)}.items():
         for seed, value in enumerate(values):
             one = run(method, "completion", seed, value)
-            one["metrics"]["primary"]["higher_is_better"] = False
-            records.append(one)
+            records.append(altered(one, lambda r: r.metrics.primary.update(higher_is_better=False)))
     assert [(row.method, row.rank) for row in rows(records)] == [("b", 1), ("a", 2), ("c", 3)]
 
 
 def test_a_label_names_the_policy_and_not_all_its_options(run):
     depth = {"policy": "depth", "slope": 0.5, "measure": "effective", "minimum": 1}
-    records = [run("lora", "cola", 0, 0.5, spec={"allocation": a}) for a in ({}, depth)]
-    records.append(run("lora", "cola", 0, 0.5, spec={"allocation": {**depth, "slope": 0.9}}))
+    records = [run("lora", "cola", 0, 0.5, spec={"options": {"allocation": a}}) for a in ({}, depth)]
+    records.append(run("lora", "cola", 0, 0.5, spec={"options": {"allocation": {**depth, "slope": 0.9}}}))
     assert sorted(row.label for row in rows(records)) == [
         "lora (allocation.policy=depth, allocation.slope=0.5)",
         "lora (allocation.policy=depth, allocation.slope=0.9)",
@@ -451,5 +453,5 @@ def test_a_label_names_the_policy_and_not_all_its_options(run):
 
 def test_rows_that_differ_by_an_option_which_older_runs_lack_have_labels_of_their_own(run):
     old, new = (run("lora", "cola", 0, 0.5) for _ in range(2))
-    new["spec"]["method_options"]["dora"] = False
-    assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (dora=false)"]
+    new.spec.options.method["novel"] = False
+    assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (novel=false)"]

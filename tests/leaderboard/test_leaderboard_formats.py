@@ -12,6 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from records import altered
 
 from leaderboard.render import board, latex, markdown, tidy
 from leaderboard.tables.published import figures, model_of, with_published
@@ -45,9 +46,12 @@ def grid(make_record):
             for seed in range(3)
         ]
         if text:
-            for record in records:
-                record["task"]["note"] = record["source"]["revision"] = record["backbone"]["name"] = text
-                record["metrics"]["primary"]["name"] = record["cost"]["device"] = text
+
+            def say(record):
+                record.task.note = record.source.revision = record.backbone.name = text
+                record.metrics.primary.name = record.cost.device = text
+
+            records = [altered(record, say) for record in records]
         return records
 
     return make
@@ -91,7 +95,7 @@ def test_latex_makes_the_best_bold_and_the_second_underlined(grid):
 
 
 def test_latex_gives_no_prize_for_fewer_than_three_seeds(grid):
-    few = [r for r in grid() if not (r["spec"]["method"] == "lora" and r["spec"]["seed"] == 2)]
+    few = [r for r in grid() if not (r.spec.method == "lora" and r.spec.seed == 2)]
     lora = next(line for line in latex.render(tables(few)).splitlines() if line.startswith("lora"))
     assert "\\textbf" not in lora and "\\underline" not in lora
 
@@ -121,7 +125,7 @@ def test_csv_has_one_value_a_line(grid, text):
     assert {tuple(line) for line in lines} == {tidy.FIELDS}
     assert not [v for line in lines for k, v in line.items() if k != "value" and v.startswith(("=", "+", "-", "@"))]
     scores = {line["run_id"]: float(line["value"]) for line in lines if line["quantity"] == "score"}
-    assert scores == {r["run_id"]: r["metrics"]["primary"]["value"] for r in records}
+    assert scores == {r.run_id: r.metrics.primary.value for r in records}
     named = [tuple(v for k, v in line.items() if k != "value") for line in lines]
     assert len(set(named)) == len(named), "no quantity is told twice"
     [average] = [line for line in lines if line["quantity"] == "average" and line["row"] == "full"]
@@ -136,7 +140,7 @@ def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
     made = json.loads(board.text(board.board(tables(records, baseline="full"), records)))
     cells = [cell for table in made["tables"] for row in table["rows"] for cell in row["cells"]]
     ids = [run_id for cell in cells for _, _, run_id in cell["runs"]]
-    assert sorted(ids) == sorted(made["runs"]) == sorted(r["run_id"] for r in records)
+    assert sorted(ids) == sorted(made["runs"]) == sorted(r.run_id for r in records)
     for run_id, run in made["runs"].items():
         row = made["tables"][run["table"]]["rows"][run["row"]]
         assert run_id in [found for cell in row["cells"] for *_, found in cell["runs"]]
@@ -152,7 +156,7 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
         make_record(spec={"seed": 1}, state="failed", error=error, metrics=None, cost=None),
     ]
     made = board.board(tables(records), records)
-    good, bad = (made["runs"][r["run_id"]] for r in records)
+    good, bad = (made["runs"][r.run_id] for r in records)
     assert len(good["curve"]) == 30 and good["curve"][-1][0] == 999
     losses = np.array([point["loss"] for point in curve])
     firsts = np.split(losses, [step + 1 for step, _ in good["curve"][:-1]])
@@ -165,7 +169,7 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
 def test_board_shows_evaluations_of_the_primary_metric(make_record):
     evaluations = [{"step": step, "metrics": {"dev": {"matthews": step / 10, "other": 9.0}}} for step in (1, 2)]
     record = make_record(evaluations=evaluations)
-    assert board.board(tables([record]), [record])["runs"][record["run_id"]]["evaluations"] == [[1, 0.1], [2, 0.2]]
+    assert board.board(tables([record]), [record])["runs"][record.run_id]["evaluations"] == [[1, 0.1], [2, 0.2]]
 
 
 @pytest.mark.parametrize(
@@ -185,13 +189,31 @@ def test_a_runs_command_repeats_it_alone(make_record, typed, alone):
     record = make_record(spec={"seed": 2}, provenance={"command": typed.split()})
     expected = typed if alone is None else f"bench run {alone}"
     assert board.command(record) == expected.split()
-    assert record["provenance"]["command"] == typed.split()
+    assert list(record.provenance.command) == typed.split()
 
 
 def test_candidates_of_a_selection_stay_in_the_command(make_record):
     words = ["bench", "run", "--method", "lora,full", "--task", "glue", "--select", "lr", "--lr", "1e-3,3e-3"]
     record = make_record(spec={"lr": None, "select": [1e-3, 3e-3]}, provenance={"command": words})
     assert board.command(record)[-1] == "1e-3,3e-3"
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (-1.25, "$-$1.250"),
+        (-0.25, "$-$0.250"),
+        (5.534e-5, r"5.53$\cdot10^{-5}$"),
+        (0.5, "0.500"),
+    ],
+)
+def test_latex_numbers_have_a_minus_and_powers_of_ten(make_record, value, printed):
+    loss = {"primary": {"name": "loss", "value": value, "higher_is_better": False}}
+    records = [make_record(spec={"seed": seed}, metrics=loss) for seed in range(3)]
+    [line] = [line for line in latex.render(tables(records)).splitlines() if line.startswith("lora &")]
+    shown = line.split(" & ")[1]
+    assert printed in shown and "e-" not in line and " -" not in line
+    assert r"$\pm$\,0" in shown
 
 
 def on(make_record, backbone, task="glue/cola", **spec):
@@ -221,8 +243,7 @@ def test_published_figures_are_cited_marked_and_never_ranked(make_record):
     records = [
         on(make_record, "microsoft/deberta-v3-base", f"glue/{t}", seed=s) for t in ("cola", "mrpc") for s in range(3)
     ]
-    for record in records:
-        record["source"]["data_hash"] = record["spec"]["task"]
+    records = [altered(record, lambda r: r.source.update(data_hash=r.spec.task)) for record in records]
     made = with_published(tables(records), records)
     [table] = made
     assert [row.label for row in table.rows] == ["lora"] and all(row.rank is None for row in table.published)

@@ -16,8 +16,8 @@ def records(make_record):
 
     return [
         run("lora", "glue/cola", 0),
-        run("lora", "glue/cola", 1, spec={"method_options": {"rank": 16}}, lr=3e-3),
-        run("full", "glue/rte", 0, spec={"method_options": {"rank": None}}, cost={"device": "H200"}),
+        run("lora", "glue/cola", 1, spec={"options": {"method": {"rank": 16}}}, lr=3e-3),
+        run("full", "glue/rte", 0, spec={"options": {"method": {"rank": None}}}, cost={"device": "H200"}),
         run("deeplora", "digits", 2, backbone={"name": "vit"}, source={"kind": "directory", "revision": "MNIST"}),
         run("peft:vera", "glue/cola", 0, state="failed", error={"what": "x", "known": "", "todo": ""}, metrics=None),
     ]
@@ -81,7 +81,7 @@ def test_nothing_there_is_no_error():
 
 def test_fields_by_their_name_in_set_and_by_their_place(records):
     first = records[0]
-    assert lookup(first, "method.rank") == 8 and lookup(first, "method_options.rank") == 8
+    assert lookup(first, "method.rank") == 8 and lookup(first, "spec.options.method.rank") == 8
     assert lookup(first, "params.trainable") == 68_000 and lookup(first, "metrics.primary.value") == 0.41
     assert lookup(first, "method") == "lora" and lookup(first, "method.none") is None and lookup(first, "a.b.c") is None
 

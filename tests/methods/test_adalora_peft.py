@@ -148,7 +148,7 @@ def test_a_hundred_steps_equal_pefts(lab: Any, masks: Course, options: dict[str,
     assert [run.method.schedule.budget(t) for t in range(1, STEPS + 1)] == [
         allocator.budget_schedule(t)[0] for t in range(1, STEPS + 1)
     ]
-    assert [r["nominal"] for r in run.result["ranks"]] == [sum(masks[-1][name]) for name, _ in layers]
+    assert [r.nominal for r in run.result.ranks] == [sum(masks[-1][name]) for name, _ in layers]
     moved = 0.0
     for (_, delta), (name, layer) in zip(run.method.deltas(), layers, strict=True):
         theirs = layer.get_delta_weight("default").detach()
@@ -210,7 +210,7 @@ def test_scores_survive_an_interruption_while_the_budget_falls(lab: Any, masks: 
         lab.run(spec, folder, stop)
     del masks[4:]  # the last checkpoint is that of step 4
     again = lab.run(spec, folder)
-    assert again.result["cost"]["resumed_at"] == [4]
+    assert again.result.cost.resumed_at == [4]
     assert masks == wanted and len({str(step) for step in wanted[4:]}) > 1
     state = again.method.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in whole.method.state_dict().items())
@@ -232,16 +232,16 @@ def test_a_layer_may_lose_its_whole_rank(lab: Any) -> None:
     """Its ΔW is zero, its ranks are 0 and it is not said to have barely moved; what was kept is in the adapter."""
     options = {"rank": 1, "init_rank": 4, "delta_t": 1, "tinit": 0, "tfinal": 0.2}
     run = lab.run(lab.spec("adalora", options=options, max_steps=30, runtime={"save": "all"}))
-    assert sum(r["nominal"] for r in run.result["ranks"]) == 4
-    empty = [r for r in run.result["ranks"] if r["nominal"] == 0]
+    assert sum(r.nominal for r in run.result.ranks) == 4
+    empty = [r for r in run.result.ranks if r.nominal == 0]
     assert empty, "the budget of this run must leave a layer without rank"
     for ranks in empty:
         assert [ranks[name] for name in ("stable", "effective", "energy90", "norm")] == [0, 0, 0, 0]
-    assert run.result["warnings"] == []
+    assert run.result.warnings == []
     _, fresh = lab.build(lab.spec("adalora", options=options, seed=5))
     fresh.load_state_dict(load_file(run.directory / FILE), strict=False)
-    assert [{"layer": n, **delta.ranks()} for n, delta in fresh.deltas()] == run.result["ranks"]
-    assert run.result["report"] == {
+    assert [{"layer": n, **delta.ranks()} for n, delta in fresh.deltas()] == run.result.ranks
+    assert run.result.report == {
         "budget": {"initial": 16, "target": 4, "begins": 0, "ends": 24, "every": 1},
         "course": run.method.schedule.course(),
     }

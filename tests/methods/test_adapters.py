@@ -150,7 +150,7 @@ def test_robust_n_agrees_over_micro_batches_and_after_an_interruption(deep: Any,
     assert dropped == whole[:7]
     dropped.clear()
     resumed = deep.run(steps(checkpoint_s=0), folder)
-    assert resumed.result["cost"]["resumed_at"] == [6]
+    assert resumed.result.cost.resumed_at == [6]
     assert dropped == whole[6:]
 
 
@@ -195,7 +195,7 @@ def test_training_equals_a_bare_loop(deep: Any, dropped: list[int], n: int | Non
 def test_the_sweep_is_what_zeroed_adapters_score(deep: Any, method: str, options: dict[str, Any], points: Any) -> None:
     run = deep.run(deep.spec(method, options=options, lr=1e-2))
     curve = run.result.get("sweep", [])
-    assert [point["n"] for point in curve] == [*points]
+    assert [point.n for point in curve] == [*points]
     batch = dev_batch(run.data)
     outputs: list[Tensor] = []
     for point in curve:
@@ -203,7 +203,7 @@ def test_the_sweep_is_what_zeroed_adapters_score(deep: Any, method: str, options
         other.load_state_dict(run.method.export(), strict=False)
         with torch.no_grad():
             for i, adapter in other.adapters.items():
-                if i < point["n"]:
+                if i < point.n:
                     adapter.up.weight.zero_(), adapter.up.bias.zero_()
             outputs.append(other.eval()(batch["inputs"]))
         guess = outputs[-1].argmax(-1)
@@ -211,11 +211,11 @@ def test_the_sweep_is_what_zeroed_adapters_score(deep: Any, method: str, options
             "accuracy": accuracy_score(batch["labels"], guess),
             "matthews": matthews_corrcoef(batch["labels"], guess),
         }
-        assert point["metrics"]["dev"] == pytest.approx(want, abs=1e-6), point["n"]
-        assert point["primary"] == point["metrics"]["dev"]["accuracy"]
+        assert point.metrics["dev"] == pytest.approx(want, abs=1e-6), point.n
+        assert point.primary == point.metrics["dev"]["accuracy"]
     if points:
-        assert curve[0]["metrics"] == run.result["metrics"]["all"], "as it was trained, or with every adapter"
-        assert len({point["primary"] for point in curve}) > 1, "the adapters matter, or nothing was compared"
+        assert curve[0].metrics == run.result.metrics.all, "as it was trained, or with every adapter"
+        assert len({point.primary for point in curve}) > 1, "the adapters matter, or nothing was compared"
 
 
 # any stack of transformer blocks

@@ -278,16 +278,16 @@ def test_gradient_ranks_are_those_of_numpys_svd(deep: Any, measure: str) -> None
 def test_a_run_has_its_ranks_and_warnings_in_the_record(deep: Any) -> None:
     run = deep.run(spec(deep, "compressed", "qv", "depth").with_(max_steps=2))
     uniform = deep.run(spec(deep, "compressed", "qv", "uniform").with_(max_steps=2))
-    assert [row["nominal"] for row in run.result["ranks"]] == [*ranks_of(run.method).values()]
-    fewer = uniform.result["params"]["trainable"] - run.result["params"]["trainable"]
+    assert [row.nominal for row in run.result.ranks] == [*ranks_of(run.method).values()]
+    fewer = uniform.result.params.trainable - run.result.params.trainable
     assert fewer > 0, "even ranks of ten equal layers do not meet every sum"
-    [line] = [line for line in run.result["warnings"] if line.startswith("allocation")]
+    [line] = [line for line in run.result.warnings if line.startswith("allocation")]
     assert line == f"allocation.policy=depth trains {fewer:,} parameters fewer than method.rank everywhere"
-    assert not [line for line in uniform.result["warnings"] if line.startswith("allocation")]
+    assert not [line for line in uniform.result.warnings if line.startswith("allocation")]
     again = deep.run(spec(deep, "lora", "all-linear", "gradient").with_(max_steps=2))
     repeat = deep.run(spec(deep, "lora", "all-linear", "gradient").with_(max_steps=2))
-    assert again.losses == repeat.losses and again.result["ranks"] == repeat.result["ranks"]
-    assert not [line for line in again.result["warnings"] if line.startswith("allocation")]
+    assert again.losses == repeat.losses and again.result.ranks == repeat.result.ranks
+    assert not [line for line in again.result.warnings if line.startswith("allocation")]
 
 
 @pytest.mark.parametrize(

@@ -136,9 +136,9 @@ def test_the_state_is_as_large_as_the_formula_says(options: dict[str, Any]) -> N
     rank = options["rank"]
     sides = [*SIDES.values(), *([(4, 24)] * 2 if rank < 4 else [])]
     projected, rest = made.param_groups()
-    assert len(projected["params"]) == len(sides)
+    assert len(projected.params) == len(sides)
     numbers = sum(2 * rank * max(side) + 1 for side in sides)
-    assert state_bytes(optimizer) == 4 * (numbers + 2 * sum(p.numel() for p in rest["params"]))
+    assert state_bytes(optimizer) == 4 * (numbers + 2 * sum(p.numel() for p in rest.params))
     assert state_bytes(optimizer) < 0.6 * 2 * 4 * sum(p.numel() for p in made.parameters())
 
 

@@ -42,15 +42,15 @@ def hidden_error(run: Any, **options: Any) -> float:
 
 
 def check(run: Any, **options: Any) -> None:
-    score = run.result["metrics"]["primary"]
-    assert (score["name"], score["higher_is_better"]) == ("relative_error", False)
-    assert score["value"] < 1e-3
-    assert score["value"] == pytest.approx(hidden_error(run, **options), rel=1e-2)
+    score = run.result.metrics.primary
+    assert (score.name, score.higher_is_better) == ("relative_error", False)
+    assert score.value < 1e-3
+    assert score.value == pytest.approx(hidden_error(run, **options), rel=1e-2)
     values = np.array([(options["rank"] - i) / options["rank"] for i in range(options["rank"])])
-    found = run.result["report"]["end_to_end"]
-    assert found["norm"] == pytest.approx(1, abs=1e-3)
-    assert found["effective"] == pytest.approx(np.exp(entropy(values)), abs=0.02)
-    assert found["stable"] == pytest.approx((values**2).sum(), rel=1e-3)
+    found = run.result.report["end_to_end"]
+    assert found.norm == pytest.approx(1, abs=1e-3)
+    assert found.effective == pytest.approx(np.exp(entropy(values)), abs=0.02)
+    assert found.stable == pytest.approx((values**2).sum(), rel=1e-3)
 
 
 def test_a_small_matrix_is_completed(make_lab: Callable[..., Any]) -> None:
@@ -63,7 +63,7 @@ def test_one_matrix_completes_nothing(make_lab: Callable[..., Any]) -> None:
     options = {"size": 50, "rank": 2, "fraction": 0.4}
     run = complete(make_lab, scale=0.01, lr=8, steps=200, depth=1, **options)
     assert run.losses[-1] < 1e-6
-    assert run.result["metrics"]["primary"]["value"] > 0.9
+    assert run.result.metrics.primary.value > 0.9
 
 
 @pytest.mark.slow

@@ -249,10 +249,10 @@ def test_outer_factors_learn_at_gamma_times_the_rate(lab: Any, gamma: float) -> 
     moved = {n for n in outer if not torch.equal(now[n], run.start[n])}
     assert moved == (outer if gamma else set())
     groups = run.method.param_groups()
-    scales = {id(p): group.get("lr_scale", 1.0) for group in groups for p in group["params"]}
+    scales = {id(p): group.get("lr_scale", 1.0) for group in groups for p in group.params}
     assert all(scales.get(id(now[n]), 0.0) == gamma for n in outer)
     assert all(scale == 1.0 for n, p in now.items() if n not in outer and (scale := scales.get(id(p), 1.0)))
-    rates = [group["lr"] for group in run.method.trainer.optimizers[0].param_groups]
+    rates = [group.lr for group in run.method.trainer.optimizers[0].param_groups]
     assert rates == pytest.approx([spec.lr, spec.lr * gamma] if gamma else [spec.lr])
     trained = sum(p.numel() for n, p in now.items() if p.requires_grad and not n.startswith("head"))
     assert trained == len(layers) * (5 * 4**2 + (2 * 4 * WIDTH if gamma else 0))
@@ -281,17 +281,17 @@ def test_frozen_outer_factors_are_part_of_the_export(lab: Any) -> None:
 
 def test_an_update_that_stays_at_its_start_is_said_so(lab: Any) -> None:
     still = lab.run(lab.spec("deeplora", lr=1e-6, max_steps=5))
-    (warning,) = still.result["warnings"]
+    (warning,) = still.result.warnings
     assert "barely left its start in 4 of 4 layers" in warning
-    assert all(r["norm"] < 1e-3 for r in still.result["ranks"])
+    assert all(r.norm < 1e-3 for r in still.result.ranks)
 
 
 @pytest.mark.parametrize("options", [{}, COMPRESSED], ids=["full", "compressed"])
 def test_deeplora_leaves_its_start_within_fifty_steps(lab: Any, options: dict[str, Any]) -> None:
     run = lab.run(lab.spec("deeplora", options=options, max_steps=50))
-    assert len(run.result["ranks"]) == 4
-    assert min(r["norm"] for r in run.result["ranks"]) >= 1e-3
-    assert run.result["warnings"] == []
+    assert len(run.result.ranks) == 4
+    assert min(r.norm for r in run.result.ranks) >= 1e-3
+    assert run.result.warnings == []
 
 
 @pytest.mark.slow
@@ -300,6 +300,6 @@ def test_deeplora_leaves_its_start_on_minilm(make_lab: Callable[..., Any]) -> No
     cola.dataset = cola.open(DataRequest(data="embedded"))  # type: ignore[attr-defined]
     lab = make_lab(backbone=open_backbone("minilm", {}), tasks={"glue/cola": cola})
     run = lab.run(lab.spec("deeplora", task="glue/cola", max_steps=50))
-    assert len(run.result["ranks"]) == 12
-    assert min(r["norm"] for r in run.result["ranks"]) >= 1e-3
-    assert run.result["warnings"] == []
+    assert len(run.result.ranks) == 12
+    assert min(r.norm for r in run.result.ranks) >= 1e-3
+    assert run.result.warnings == []

@@ -129,7 +129,7 @@ def test_the_probe_reads_features_as_evaluation_sees_them(small: Any) -> None:
 def test_without_dropout_it_is_full_fine_tuning(small: Any) -> None:
     ours, plain = small.run(spec(small, options={"rate": 0.0})), small.run(full(small))
     assert ours.losses == plain.losses
-    assert ours.result["metrics"]["all"]["dev"].items() > plain.result["metrics"]["all"]["dev"].items()
+    assert ours.result.metrics.all["dev"].items() > plain.result.metrics.all["dev"].items()
     assert small.run(spec(small, options={"rate": 0.2})).losses != plain.losses
 
 
@@ -139,10 +139,10 @@ def full(lab: Any) -> Any:
 
 def test_dev_is_scored_on_the_way_and_the_network_kept(small: Any) -> None:
     run = small.run(spec(small, options={"rate": 0.2, "evaluations": 4}))
-    rows = run.result["evaluations"]
-    assert [row["step"] for row in rows] == [10, 20, 30, 40]
-    assert rows[-1]["metrics"] == run.result["metrics"]["all"]
-    errors = [row["metrics"]["dev"]["probe_relative_error"] for row in rows]
+    rows = run.result.evaluations
+    assert [row.step for row in rows] == [10, 20, 30, 40]
+    assert rows[-1].metrics == run.result.metrics.all
+    errors = [row.metrics["dev"]["probe_relative_error"] for row in rows]
     assert errors[-1] < errors[0] - 0.02
     assert "evaluations" not in small.run(spec(small, options={"rate": 0.2, "evaluations": 0})).result
     [file] = run.directory.glob("backbone/*.safetensors")
@@ -154,7 +154,7 @@ def test_a_class_and_a_single_number_have_probes_too(lab: Any) -> None:
     """With text, whose features BERT does not drop last."""
     for task, metric in [("toy/classes", "probe_accuracy"), ("toy/scores", "probe_pearson")]:
         run = lab.run(lab.spec("dropout", task=task, max_steps=3))
-        assert metric in run.result["metrics"]["all"]["dev"]
+        assert metric in run.result.metrics.all["dev"]
         assert run.method.head_config.dropout == 0.1
 
 

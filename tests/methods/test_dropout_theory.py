@@ -126,7 +126,7 @@ def test_training_reaches_the_closed_form(factors: Any, c: float) -> None:
     assert lengths.tolist() == pytest.approx([sum(OPTIMUM[c]) / K] * K, abs=0.05), "all products of lengths alike"
     # the probe, which no penalty holds back, finds all of X but the directions that dropout has taken from V
     lost = sum(s**2 for s, kept in zip((4, 3, 2, 1), OPTIMUM[c], strict=True) if not kept)
-    probe = [row["metrics"]["dev"]["probe_relative_error"] for row in run.result["evaluations"]]
+    probe = [row.metrics["dev"]["probe_relative_error"] for row in run.result.evaluations]
     assert len(probe) == 10
     assert probe[-1] == pytest.approx((lost / 30) ** 0.5, abs=5e-3)
 

@@ -153,10 +153,10 @@ def test_layers_are_projected_and_tables_vectors_and_the_head_are_not() -> None:
     made = method(GaLore, rank=4)
     names = {id(p): name.removeprefix("backbone.") for name, p in made.named_parameters()}
     projected, rest = made.param_groups()
-    assert {names[id(p)] for p in projected["params"]} == PROJECTED
+    assert {names[id(p)] for p in projected.params} == PROJECTED
     assert projected["rank"] == 4
     assert "rank" not in rest
-    assert sorted(id(p) for g in (projected, rest) for p in g["params"]) == sorted(names)
+    assert sorted(id(p) for g in (projected, rest) for p in g.params) == sorted(names)
     assert made.report() == {"projected_matrices": 4, "plain_matrices": ["small.weight", "back.weight"]}
 
 

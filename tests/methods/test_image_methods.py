@@ -80,7 +80,7 @@ def spec_on(make_lab: Make) -> Make:
         if name.startswith("adapter"):
             changes["options"] = {"bottleneck": 8}  # of two rectified units both may be off
         given = {"task": "toy/halves", "task_options": {"augment": "flip-crop"}, "max_steps": STEPS}
-        given["lr"] = kind.scratch_learning_rate or kind.learning_rate
+        given.lr = kind.scratch_learning_rate or kind.learning_rate
         return labs[backbone], labs[backbone].spec(name, **given | changes)
 
     return make
@@ -113,8 +113,8 @@ def test_what_is_declared_trains_and_nothing_else_moves(spec_on: Make, name: str
     if not any(n.startswith("backbone") and n.endswith("bn1.weight") for n in declared):
         assert not moved & {n for n in statistics if "running" in n}, "a frozen network's statistics moved"
     assert run.losses[-1] < run.losses[0] or name in {"linear", "mae"}
-    assert run.result["metrics"]["primary"]["n"] == 20
-    assert 0 <= run.result["metrics"]["primary"]["value"] <= 1
+    assert run.result.metrics.primary.n == 20
+    assert 0 <= run.result.metrics.primary.value <= 1
 
 
 @each
@@ -157,8 +157,8 @@ def test_micro_batches_change_nothing(spec_on: Make, name: str) -> None:
 def test_what_a_cut_batch_changes_is_said(spec_on: Make, name: str, backbone: str, word: str) -> None:
     lab, spec = spec_on(name, backbone, max_steps=1)
     whole, parts = (lab.run(spec.with_(runtime={**spec.runtime, "micro_batch": micro})) for micro in (0, 4))
-    assert not whole.result["warnings"]
-    assert any(word in line and "part of each batch" in line for line in parts.result["warnings"])
+    assert not whole.result.warnings
+    assert any(word in line and "part of each batch" in line for line in parts.result.warnings)
 
 
 @on_vit
@@ -172,7 +172,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(spec_on: Make, name: str, tmp_pa
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         lab.run(spec, tmp_path, stop)
     rest, whole = lab.run(spec, tmp_path), lab.run(spec)
-    assert rest.result["cost"]["resumed_at"] == [3]
+    assert rest.result.cost.resumed_at == [3]
     assert rest.losses == whole.losses[3:]
     ours, theirs = tensors(rest.method), tensors(whole.method)
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)

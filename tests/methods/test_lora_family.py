@@ -326,14 +326,14 @@ def test_bitfit_moves_biases_and_nothing_else(lab: Any, target: str, keep: Calla
     head = {"pooling": "mean"}
     run = lab.run(lab.spec("bitfit", options={"target": target}, head=head, max_steps=5))
     want = biases(lab, keep)
-    assert run.result["params"]["trainable"] == sum(p.numel() for p in want.values()) + 2 * 32 + 2
-    assert run.result["params"]["trainable"] == {"all": 608, "query|intermediate": 2 * (32 + 64)}[target] + 66
+    assert run.result.params.trainable == sum(p.numel() for p in want.values()) + 2 * 32 + 2
+    assert run.result.params.trainable == {"all": 608, "query|intermediate": 2 * (32 + 64)}[target] + 66
     plain = dict(AutoModel.from_pretrained(lab.backbone.path).named_parameters())
     now = {n.removeprefix("backbone.model."): p for n, p in run.method.named_parameters()}
     moved = {n for n, p in plain.items() if n in now and not torch.equal(p, now[n])}
     assert moved == {*want}
     assert {n for n in run.method.export() if not n.startswith("head.")} == {f"backbone.model.{n}" for n in want}
-    assert run.result["ranks"] == []
+    assert run.result.ranks == []
 
 
 @pytest.mark.parametrize("target", ["no-such-layer", "(", "word_embeddings"])

@@ -49,7 +49,7 @@ def test_twenty_steps_equal_pefts(lab: Any, precision: str, dtype: torch.dtype, 
     with torch.no_grad():
         guess = reference.logits(dev).argmax(-1).tolist()
     truth = [row.label for row in dev]
-    assert run.result["metrics"]["all"]["dev"] == pytest.approx(
+    assert run.result.metrics.all["dev"] == pytest.approx(
         {"matthews": matthews_corrcoef(truth, guess), "accuracy": accuracy_score(truth, guess)}, abs=1e-6
     )
     assert_same(run, reference, losses, merged=1e-6)

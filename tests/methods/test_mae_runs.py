@@ -80,7 +80,7 @@ def test_only_what_is_declared_trains(images: Any, make_lab: Callable[..., Any],
     assert {n for n, p in now.items() if not torch.equal(p, run.start[n])} == declared
     frozen = set(now) - declared
     assert all(".attn_pool." in name for name in frozen) and bool(frozen) == (kind == "attention pool")
-    grouped = [id(p) for group in run.method.param_groups() for p in group["params"]]
+    grouped = [id(p) for group in run.method.param_groups() for p in group.params]
     assert sorted(grouped) == sorted(id(now[n]) for n in declared)
 
 
@@ -110,14 +110,14 @@ def test_what_a_run_reports(images: Any, trained: Any) -> None:
         guess = method(batch["inputs"]).argmax(-1)
         x = batch["inputs"]["x"]
         errors = method.errors(x, method.encoder(x, keep), keep)
-    found = trained.result["metrics"]
-    assert found["primary"]["name"] == "accuracy" and found["primary"]["higher_is_better"]
-    assert found["all"]["dev"] == {
+    found = trained.result.metrics
+    assert found.primary.name == "accuracy" and found.primary.higher_is_better
+    assert found.all["dev"] == {
         "accuracy": pytest.approx(float((guess == batch["labels"]).float().mean()), abs=1e-6),
         "reconstruction": pytest.approx(float(errors.mean()), rel=1e-5),
     }
-    assert [row["step"] for row in trained.result["evaluations"]] == [5, 10, 15, 20]
-    assert trained.result["evaluations"][-1]["metrics"] == found["all"]
+    assert [row.step for row in trained.result.evaluations] == [5, 10, 15, 20]
+    assert trained.result.evaluations[-1].metrics == found.all
 
 
 def test_evaluating_on_the_way_changes_no_step(images: Any) -> None:
@@ -131,15 +131,15 @@ def test_evaluating_on_the_way_changes_no_step(images: Any) -> None:
 
 def test_without_labels_the_reconstruction_is_what_counts(images: Any) -> None:
     run = images.run(spec(images, task="toy/pictures"))
-    primary = run.result["metrics"]["primary"]
-    assert (primary["name"], primary["higher_is_better"]) == ("reconstruction", False)
-    assert run.result["metrics"]["all"]["dev"] == {"reconstruction": primary["value"]}
-    assert run.result["params"]["head"] == 0
+    primary = run.result.metrics.primary
+    assert (primary.name, primary.higher_is_better) == ("reconstruction", False)
+    assert run.result.metrics.all["dev"] == {"reconstruction": primary.value}
+    assert run.result.params.head == 0
 
 
 def test_a_number_is_probed_too(images: Any) -> None:
     run = images.run(spec(images, task="toy/slopes", max_steps=60))
-    found = run.result["metrics"]["all"]["dev"]
+    found = run.result.metrics.all["dev"]
     assert set(found) == {"pearson", "reconstruction"} and found["pearson"] > 0.1
 
 
@@ -162,7 +162,7 @@ def test_micro_batches_change_nothing(images: Any) -> None:
     assert torch.allclose(whole, parts, rtol=1e-6, atol=0)
     ours, theirs = (run.method.state_dict() for run in runs)
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
-    assert [row["step"] for row in runs[1].result["evaluations"]] == [1, 2, 3, 4, 5, 6]
+    assert [row.step for row in runs[1].result.evaluations] == [1, 2, 3, 4, 5, 6]
 
 
 def test_export_is_what_trains_and_loads_back(images: Any, trained: Any) -> None:

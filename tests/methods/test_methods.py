@@ -113,7 +113,7 @@ def test_only_what_is_declared_trains(lab: Any, name: str, options: dict[str, An
     declared = {n for n, p in now.items() if p.requires_grad}
     changed = {n for n, p in now.items() if not torch.equal(p, run.start[n])}
     assert changed == declared
-    grouped = [id(p) for group in run.method.param_groups() for p in group["params"]]
+    grouped = [id(p) for group in run.method.param_groups() for p in group.params]
     assert sorted(grouped) == sorted(id(now[n]) for n in declared), "each trained parameter is in one group, once"
 
 
@@ -174,8 +174,8 @@ def test_stored_bytes_are_those_of_what_trains(trained: Trained, name: str, opti
     run = trained(name, options)
     beside = sum(t.numel() for n, t in run.method.export().items() if BESIDE.search(n))
     assert (beside > 0) == (options.get("init") == "pissa" or name == "peft:vera" or options is STANDARDISED)
-    assert run.result["params"]["stored_bytes"] == 4 * (run.result["params"]["trainable"] + beside)
-    assert (run.directory / FILE).stat().st_size > run.result["params"]["stored_bytes"]
+    assert run.result.params.stored_bytes == 4 * (run.result.params.trainable + beside)
+    assert (run.directory / FILE).stat().st_size > run.result.params.stored_bytes
 
 
 @each_merging
@@ -207,7 +207,7 @@ def test_deltas_say_how_the_weights_moved(trained: Trained, lab: Any, name: str,
     run = trained(name, options)
     plain = {n.removesuffix(".weight"): p for n, p in AutoModel.from_pretrained(lab.backbone.path).named_parameters()}
     found = {n.removeprefix("model."): delta for n, delta in run.method.deltas()}
-    assert [r["layer"].removeprefix("model.") for r in run.result["ranks"]] == [*found]
+    assert [r.layer.removeprefix("model.") for r in run.result.ranks] == [*found]
     if hasattr(run.method, "merge"):
         _, copy = lab.build(lab.spec(name, options=options, seed=11))
         copy.load_state_dict(run.method.export(), strict=False)
@@ -250,7 +250,7 @@ def test_the_adapter_learns_under_a_frozen_head(lab: Any, name: str) -> None:
     spec = lab.spec(name, head={"trainable": False})
     run, (data, fresh) = lab.run(spec), lab.build(spec)
     assert torch.equal(run.method.head.weight, run.start["head.weight"])
-    assert run.result["params"]["head"] == 0
+    assert run.result.params.head == 0
     batch = data.collate(data.train, torch.arange(34).numpy())
     with torch.no_grad():
         assert float(run.method.eval().loss(batch)) < float(fresh.eval().loss(batch)) - 2e-4

@@ -152,21 +152,21 @@ def test_the_probe_changes_nothing_of_the_network(lab: Any) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not torch.equal(with_probe.method.head.weight, with_probe.start["head.weight"])
     assert torch.equal(without.method.head.weight, without.start["head.weight"])
-    assert not any(name.startswith("probe_") for name in without.result["metrics"]["all"]["dev"])
+    assert not any(name.startswith("probe_") for name in without.result.metrics.all["dev"])
 
 
 def test_a_regression_probe_too(lab: Any) -> None:
     run = lab.run(lab.spec("mlm", task="toy/scores", max_steps=6))
-    assert {"mlm_loss", "probe_pearson"} <= set(run.result["metrics"]["all"]["dev"])
+    assert {"mlm_loss", "probe_pearson"} <= set(run.result.metrics.all["dev"])
 
 
 def test_words_are_learned_and_scored_on_the_way(lab: Any) -> None:
     run = lab.run(lab.spec("mlm", max_steps=40, lr=3e-3))
-    primary, rows = run.result["metrics"]["primary"], run.result["evaluations"]
-    assert (primary["name"], primary["higher_is_better"]) == ("mlm_loss", False)
-    assert [row["step"] for row in rows] == [10, 20, 30, 40]
-    losses = [row["metrics"]["dev"]["mlm_loss"] for row in rows]
-    assert losses[-1] == pytest.approx(primary["value"])
+    primary, rows = run.result.metrics.primary, run.result.evaluations
+    assert (primary.name, primary.higher_is_better) == ("mlm_loss", False)
+    assert [row.step for row in rows] == [10, 20, 30, 40]
+    losses = [row.metrics["dev"]["mlm_loss"] for row in rows]
+    assert losses[-1] == pytest.approx(primary.value)
     assert losses[-1] < losses[0]
     before, after = run.start["backbone.model.embeddings.word_embeddings.weight"], run.method.backbone
     assert not torch.equal(before, after.get_input_embeddings().weight)
@@ -184,8 +184,8 @@ def test_texts_without_labels(lab: Any, make_lab: Any) -> None:
     texts = replace(toy.spec, name="toy/texts", num_classes=0, metrics=(), primary=(), labelled=False)
     bare = make_lab(backbone=lab.backbone, tasks={texts.name: type(toy)(texts, toy.dataset)})
     run = bare.run(bare.spec("mlm", task=texts.name, max_steps=4))
-    assert set(run.result["metrics"]["all"]["dev"]) == {"mlm_loss", "perplexity", "mlm_accuracy"}
-    assert run.result["params"]["head"] == 0
+    assert set(run.result.metrics.all["dev"]) == {"mlm_loss", "perplexity", "mlm_accuracy"}
+    assert run.result.params.head == 0
     ours, theirs = alone(run), alone(lab.run(lab.spec("mlm", max_steps=4)))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), "labels change nothing"
 

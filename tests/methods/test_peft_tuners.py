@@ -254,5 +254,5 @@ def test_without_peft_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ranks_are_recorded(lab: Any) -> None:
     run = lab.run(lab.spec("peft:vera", options={"r": 4}))
-    assert [row["layer"] for row in run.result["ranks"]] == [f"model.{layer}" for layer in QV]
-    assert all(row["energy90"] <= 4 and math.isfinite(row["norm"]) for row in run.result["ranks"])
+    assert [row.layer for row in run.result.ranks] == [f"model.{layer}" for layer in QV]
+    assert all(row.energy90 <= 4 and math.isfinite(row.norm) for row in run.result.ranks)

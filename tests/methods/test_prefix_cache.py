@@ -70,7 +70,7 @@ def test_the_cache_changes_no_weight_and_computes_once(deep: Any, computed: list
         counts.append(sum(computed) - 48)  # the dev examples
     assert same(*runs, 1e-9)
     assert runs[0].losses == pytest.approx(runs[1].losses, rel=1e-9)
-    assert runs[0].result["metrics"] == runs[1].result["metrics"]
+    assert runs[0].result.metrics == runs[1].result.metrics
     moved = runs[0].method.state_dict()[f"backbone.model.encoder.layer.{L - 1}.adapter.up.weight"]
     assert moved.abs().max() > 1e-2
     assert counts[0] == 34 + 32, "every example once, and the first 32 once more in training mode"
@@ -80,7 +80,7 @@ def test_the_cache_changes_no_weight_and_computes_once(deep: Any, computed: list
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_cache_changes_no_weight_in_single_precision(deep: Any, dropout: float) -> None:
     one, other = (deep.run(cached(deep, 2, cache=cache, options={"dropout": dropout})) for cache in (True, False))
-    assert one.result["cost"]["cache_bytes"] > 0
+    assert one.result.cost.cache_bytes > 0
     assert same(one, other, 1e-6)
 
 
@@ -100,7 +100,7 @@ def test_rows_are_what_the_plain_blocks_give_each_example_alone(deep: Any, monke
     numbers = (
         sum(len(run.data.tokenizer(text)["input_ids"]) for text, *_ in deep.tasks["toy/classes"].dataset.train) * D
     )
-    assert run.result["cost"]["cache_bytes"] == 8 * numbers
+    assert run.result.cost.cache_bytes == 8 * numbers
 
 
 def test_an_interrupted_cached_run_goes_on_bit_for_bit(deep: Any) -> None:
@@ -116,8 +116,8 @@ def test_an_interrupted_cached_run_goes_on_bit_for_bit(deep: Any) -> None:
     with pytest.raises(Stop):
         deep.run(spec, folder, stop)
     resumed = deep.run(spec, folder)
-    assert resumed.result["cost"]["resumed_at"] == [5]
-    assert resumed.result["cost"]["cache_bytes"] == whole.result["cost"]["cache_bytes"] > 0
+    assert resumed.result.cost.resumed_at == [5]
+    assert resumed.result.cost.cache_bytes == whole.result.cost.cache_bytes > 0
     assert resumed.losses == whole.losses[5:]
     assert same(resumed, whole, 0.0)
 
@@ -136,11 +136,11 @@ def test_where_it_is_not_right_or_pays_nothing_is_cached(
     deep: Any, computed: list[int], n: int, changes: dict[str, Any], said: str | None
 ) -> None:
     run = deep.run(cached(deep, n, **changes))
-    assert run.result["cost"]["cache_bytes"] == 0
-    assert ([w for w in run.result["warnings"] if "not cached" in w] != []) == (said is not None)
-    assert said is None or said in run.result["warnings"][0]
+    assert run.result.cost.cache_bytes == 0
+    assert ([w for w in run.result.warnings if "not cached" in w] != []) == (said is not None)
+    assert said is None or said in run.result.warnings[0]
     plainly = deep.run(cached(deep, n, cache=False, **changes))
-    assert plainly.result["warnings"] == []
+    assert plainly.result.warnings == []
     assert run.losses == plainly.losses and same(run, plainly, 0.0), "no random number was used up"
 
 

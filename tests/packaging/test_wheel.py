@@ -50,8 +50,8 @@ def test_no_source_file_is_left_out(wheel: zipfile.Path) -> None:
     assert sources == {name for name in names(wheel) if name.split("/")[0] in PACKAGES}
 
 
-def test_typed_marker_and_schema(wheel: zipfile.Path) -> None:
-    assert {f"{package}/py.typed" for package in PACKAGES} | {"bench/record.schema.json"} <= names(wheel)
+def test_typed_marker(wheel: zipfile.Path) -> None:
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names(wheel)
 
 
 def test_command_and_licence(wheel: zipfile.Path) -> None:

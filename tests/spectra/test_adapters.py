@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.core import registry
 from bench.core.errors import UsageError
 from bench.records import record
 from bench.spectra.files import adapters, layer_metrics
@@ -86,10 +84,8 @@ def test_adapters_of_runs_equal_their_method_s_delta(
     tmp_path: Path,
     make_record: Callable[..., Any],
 ) -> None:
-    kind: Any = registry.load("methods", method)
-    made = make_record(spec={"method": method, "method_options": None})
-    made["spec"]["method_options"] = asdict(kind.Config(**options))
-    folder = record.folder(tmp_path, made["run_id"])
+    made = make_record(spec={"method": method, "options": {"method": None}})
+    folder = record.folder(tmp_path, made.run_id)
     record.write(made, folder)
     layers = ["model.a.qkv.query", "model.a.qkv.value"]  # parts of a fused projection stay apart
     tensors = {

@@ -83,7 +83,7 @@ def test_it_changes_nothing_and_sees_everything(lab: Any, name: str) -> None:
     same = ("metrics", "params", "ranks", "curve", "warnings")
     assert {key: run.result[key] for key in same} == {key: plain.result[key] for key in same}
     assert not (plain.directory / history.FILE).exists()
-    assert "spectra" not in plain.result and plain.result["cost"]["tracking_s"] == 0 < run.result["cost"]["tracking_s"]
+    assert "spectra" not in plain.result and plain.result.cost.tracking_s == 0 < run.result.cost.tracking_s
 
     found = history.read(run.directory / history.FILE)
     assert found.quantities == QUANTITIES or set(found.quantities) == set(QUANTITIES)
@@ -106,15 +106,15 @@ def test_it_changes_nothing_and_sees_everything(lab: Any, name: str) -> None:
         for layer, delta in deltas.items():
             assert updates[layer].shape == delta.shape
             assert near(updates[layer].values[-1], sigma(delta.dense()))
-    rows = run.result["spectra"]
-    last = {(row["of"], row["layer"]): row for row in rows["layers"]}
+    rows = run.result.spectra
+    last = {(row.of, row.layer): row for row in rows.layers}
     assert set(last) == {(one.of, one.layer) for one in found.spectra}
-    for measured in run.result["ranks"]:
-        row = last["updates", measured["layer"]]
-        assert row["step"] == STEPS
-        assert row["effective"] == pytest.approx(measured["effective"], rel=1e-6)
-        assert (row["stable"], row["norm"]) == pytest.approx((measured["stable"], measured["norm"]), rel=1e-9)
-    assert [row["of"] for row in rows["series"]] == list(dict.fromkeys(one.of for one in found.spectra))
+    for measured in run.result.ranks:
+        row = last["updates", measured.layer]
+        assert row.step == STEPS
+        assert row.effective == pytest.approx(measured.effective, rel=1e-6)
+        assert (row.stable, row.norm) == pytest.approx((measured.stable, measured.norm), rel=1e-9)
+    assert [row.of for row in rows.series] == list(dict.fromkeys(one.of for one in found.spectra))
 
 
 # against the same matrices by other ways
@@ -208,14 +208,14 @@ def test_a_run_that_goes_on_leaves_the_file_of_a_whole_one(lab: Any, name: str) 
     saved = torch.load(path(folder, world=1, parts=1), weights_only=True)["callbacks"]["SpectrumTracker"]
     assert {step for rows in saved["log"] if rows["of"] == "gradients" for step in rows["steps"]} == {0}
     again, whole = lab.run(spec, folder), lab.run(spec)
-    assert again.result["cost"]["resumed_at"] == [4]
+    assert again.result.cost.resumed_at == [4]
     one, other = (history.read(run.directory / history.FILE).spectra for run in (again, whole))
     assert [(s.of, s.layer, s.shape, s.how) for s in one] == [(s.of, s.layer, s.shape, s.how) for s in other]
     for mine, theirs in zip(one, other, strict=True):
         assert mine.steps.tolist() == theirs.steps.tolist()
         assert np.array_equal(mine.values, theirs.values), (mine.of, mine.layer)
         assert (mine.rows is None and theirs.rows is None) or mine.rows.tolist() == theirs.rows.tolist()
-    assert again.result["spectra"] == whole.result["spectra"]
+    assert again.result.spectra == whole.result.spectra
 
 
 def test_activations_go_on_inside_a_window(lab: Any) -> None:
@@ -226,7 +226,7 @@ def test_activations_go_on_inside_a_window(lab: Any) -> None:
         lab.run(spec, folder, stop)
     again, whole = lab.run(spec, folder), lab.run(spec)
     single = lab.run(spec.with_options(spectra=looking(of="activations", every=1, window=1)))
-    assert again.result["cost"]["resumed_at"] == [4]
+    assert again.result.cost.resumed_at == [4]
     for layer, mine in of(again.directory, "activations").items():
         theirs, each = (of(run.directory, "activations")[layer] for run in (whole, single))
         assert mine.rows.tolist() == theirs.rows.tolist() == [each.rows[0], each.rows[3:].sum()]
@@ -249,14 +249,14 @@ def test_a_matrix_with_a_nan_is_named_and_training_goes_on(lab: Any, monkeypatch
     monkeypatch.setattr(methods.full.method.Full, "deltas", deltas)
     run = lab.run(lab.spec("full", max_steps=4).with_options(spectra=looking(every=2)))
     assert run.losses == plain.losses
-    [line] = [w for w in run.result["warnings"] if "NaN" in w]
+    [line] = [w for w in run.result.warnings if "NaN" in w]
     layer = [name for name, _ in real(run.method)][2]
     assert line == f"updates of {layer}: a NaN or an infinity at step 2, so no spectrum"
     found = of(run.directory, "updates")
     assert np.isnan(found[layer].values[1]).all() and np.isfinite(found[layer].values[[0, 2]]).all()
     assert all(np.isfinite(one.values).all() for name, one in found.items() if name != layer)
-    [series] = run.result["spectra"]["series"]
-    assert all(np.isfinite(series["effective"]))
+    [series] = run.result.spectra.series
+    assert all(np.isfinite(series.effective))
 
 
 def test_a_diverging_run_leaves_what_was_seen(lab: Any) -> None:
@@ -275,10 +275,10 @@ def test_a_full_disk_stops_no_training(lab: Any, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(history, "write", write)
     run = lab.run(lab.spec("lora", max_steps=3))
-    assert [w for w in run.result["warnings"] if "spectra" in w] == [
+    assert [w for w in run.result.warnings if "spectra" in w] == [
         "spectra.npz could not be written: No space left on device"
     ]
-    assert run.result["spectra"]["layers"]
+    assert run.result.spectra.layers
 
 
 # what is chosen
@@ -296,7 +296,7 @@ def test_a_pattern_that_names_nothing_is_a_warning(lab: Any) -> None:
     run = lab.run(
         lab.spec("lora", max_steps=2).with_options(spectra=looking(of="updates,activations", layers="*query,blok*"))
     )
-    notes = [w for w in run.result["warnings"] if "names none" in w]
+    notes = [w for w in run.result.warnings if "names none" in w]
     assert [note.partition(":")[0] for note in notes] == [
         "spectra.layers=blok* names none of the updates",
         "spectra.layers=blok* names none of the activations",

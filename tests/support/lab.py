@@ -22,6 +22,7 @@ from bench.backbones.text_encoders import from_folder
 from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
 from bench.core import registry
 from bench.records.data import DataRequest, Dataset, Example
+from bench.records.schema import TrainingResult
 from bench.records.spec import RunOptions, RunSpec
 from tasks.text.task import TextTask
 
@@ -86,7 +87,7 @@ def toy(spec: TaskSpec, *, train: int = 34, dev: int = 48) -> Toy:
 class Run:
     """What a run left behind. `start` holds every parameter as it was before the first step."""
 
-    result: dict[str, Any]
+    result: TrainingResult
     losses: list[float]
     data: Any
     method: Method

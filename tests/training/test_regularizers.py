@@ -158,8 +158,8 @@ def used(lab: Any) -> Callable[..., float]:
         key = f"{name} {penalty}"
         if key not in found:
             spec = lab.spec(name, penalty=penalty, max_steps=40, lr=1e-3 if name == "full" else 1e-2)
-            ranks = lab.run(spec).result["ranks"]
-            found[key] = sum(rank["effective"] for rank in ranks) / len(ranks)
+            ranks = lab.run(spec).result.ranks
+            found[key] = sum(rank.effective for rank in ranks) / len(ranks)
         return found[key]
 
     return run

@@ -92,9 +92,9 @@ def deltas_of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
             f"there is no {record.FILE} beside it, which names the method",
             "Give the file in its run's folder, or what `bench export --peft` wrote.",
         )
-    spec = record.read(beside.resolve())["spec"]
-    kind: Any = registry.load("methods", spec["method"])
-    method = kind.Config(**spec["method_options"])
+    spec = record.read(beside.resolve()).spec
+    kind: Any = registry.load("methods", spec.method)
+    method = kind.Config(**spec.options.method)
     if not layers:
         config, given = kind.peft(method, tensors)
         return deltas_of_peft(config, given, str(file))

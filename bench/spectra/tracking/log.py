@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.records.schema import LayerSpectrum, Quantity, RankSeries, Spectra
 from bench.spectra.files.history import SpectrumHistory
 from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
 
@@ -20,7 +21,7 @@ from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
 class _Rows:
     """Spectra of one quantity and layer; `values` are (k,) float64, k may change; None where there was no spectrum."""
 
-    of: str
+    of: Quantity
     layer: str
     shape: tuple[int, int]
     how: str
@@ -41,7 +42,7 @@ class SpectrumLog:
     """Spectra by quantity and layer, in the order of their steps."""
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, str], _Rows] = {}
+        self._series: dict[tuple[Quantity, str], _Rows] = {}
 
     def __bool__(self) -> bool:
         """Whether there is any spectrum."""
@@ -59,6 +60,7 @@ class SpectrumLog:
         rows: int | None = None,
     ) -> None:
         """Add a spectrum (k,), or None where the matrix was not finite. A step that is already there is ignored."""
+        of = cast(Quantity, of)  # one of `QUANTITIES`, as `SpectraConfig` checks
         series = self._series.setdefault((of, layer), _Rows(of=of, layer=layer, shape=shape, how=how))
         if series.steps and step <= series.steps[-1]:
             return
@@ -92,11 +94,12 @@ class SpectrumLog:
                 rows=np.array(series.rows, dtype=np.int64) if series.rows else None,
             )
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Spectra:
         """Summarise for the record: the last spectrum of every layer, and the mean effective rank at every step."""
-        layers: list[dict[str, Any]] = []
-        series: list[dict[str, Any]] = []
-        for of in dict.fromkeys(of for of, _ in self._series):
+        layers: list[LayerSpectrum] = []
+        series: list[RankSeries] = []
+        quantities: dict[Quantity, None] = dict.fromkeys(rows.of for rows in self._series.values())
+        for of in quantities:
             mine = [rows for rows in self._series.values() if rows.of == of]
             layers += [last for rows in mine if (last := _last(rows))]
             ranks: dict[int, list[float]] = {step: [] for step in sorted({s for rows in mine for s in rows.steps})}
@@ -104,24 +107,24 @@ class SpectrumLog:
                 for step, value in zip(rows.steps, rows.values, strict=True):
                     ranks[step] += [] if value is None else [float(effective_rank(value, singular_values=True))]
             means = [math.fsum(found) / len(found) if found else None for found in ranks.values()]
-            series.append({"of": of, "layers": len(mine), "steps": [*ranks], "effective": means})
-        return {"layers": layers, "series": series}
+            series.append(RankSeries(of=of, layers=len(mine), steps=(*ranks,), effective=tuple(means)))
+        return Spectra(layers=tuple(layers), series=tuple(series))
 
 
 _FIELDS = ("of", "layer", "shape", "how", "steps", "values", "rows")
 
 
-def _last(rows: _Rows) -> dict[str, Any] | None:
+def _last(rows: _Rows) -> LayerSpectrum | None:
     there = [(step, value) for step, value in zip(rows.steps, rows.values, strict=True) if value is not None]
     if not there:
         return None
     step, sigma = there[-1]
-    return {
-        "of": rows.of,
-        "layer": rows.layer,
-        "step": step,
-        "stable": float(stable_rank(sigma, singular_values=True)),
-        "effective": float(effective_rank(sigma, singular_values=True)),
-        "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
-        "norm": float(torch.linalg.vector_norm(sigma, float("inf"))),
-    }
+    return LayerSpectrum(
+        of=rows.of,
+        layer=rows.layer,
+        step=step,
+        stable=float(stable_rank(sigma, singular_values=True)),
+        effective=float(effective_rank(sigma, singular_values=True)),
+        energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
+        norm=float(torch.linalg.vector_norm(sigma, float("inf"))),
+    )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.api.method import Method
 from bench.config.sections import SpectraConfig
+from bench.records.schema import Spectra
 from bench.spectra.delta import Delta
 from bench.spectra.files import history
 from bench.spectra.tracking import sources
@@ -57,9 +58,9 @@ class SpectrumTracker(Callback):
 
     # for the record
 
-    def result(self) -> dict[str, Any]:
-        """`{"spectra": …}` for the record; nothing where nothing was looked at."""
-        return {"spectra": self.spectra.summary()} if self.spectra else {}
+    def result(self) -> Spectra | None:
+        """What the record keeps; None where nothing was looked at."""
+        return self.spectra.summary() if self.spectra else None
 
     def warnings(self) -> list[str]:
         """List what could not be tracked."""

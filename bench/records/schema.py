@@ -1,0 +1,463 @@
+"""What a record holds, as typed, frozen structures; the JSON schema and the tables of docs/record.md come from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeGuard, cast
+
+import msgspec
+from msgspec import Meta
+
+from bench.core.errors import BenchError
+from bench.records.data import SourceKind
+
+SCHEMA = 2
+"""Version of the schema that this code writes and reads."""
+LARGEST = 2**63 - 1
+"""Larger integers are no count of anything, and other JSON readers do not hold them."""
+
+State = Literal["running", "done", "failed", "oom", "diverged", "cancelled", "preempted"]
+MirrorKind = Literal["wandb", "tensorboard", "csv", "mlflow"]
+Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
+Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+Real = Annotated[float, Meta(ge=0)]
+RunId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
+Option = str | Annotated[int, Meta(ge=-LARGEST, le=LARGEST)] | float | bool | None
+Scores = dict[str, dict[str, float]]
+"""Split → metric → value."""
+FreeForm = dict[str, Any]
+"""JSON values of which only the writer knows the names."""
+
+
+def about(text: str) -> Meta:
+    """Description of a field."""
+    return Meta(description=text)
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Base of all parts. Only a field with a default may be absent in a file, and is where it has that value."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, as a parser reads them from a file: lists, no tuples."""
+        return _with_lists(msgspec.to_builtins(self))
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in cast(dict[str, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_with_lists(item) for item in cast(list[Any], value)]
+    return value
+
+
+class RunError(Part, frozen=True, kw_only=True):
+    """Why a run failed."""
+
+    what: Annotated[str, about("what went wrong")]
+    known: Annotated[str, about("what is known about it")]
+    todo: Annotated[str, about("what to do next")]
+
+    @classmethod
+    def of(cls, problem: BenchError) -> RunError:
+        """The three parts of an error."""
+        return cls(what=problem.what, known=problem.known, todo=problem.todo)
+
+
+class Options(Part, frozen=True, kw_only=True):
+    """Every option, with its default filled in, by the namespaces of `--set`."""
+
+    method: Annotated[dict[str, Option], about("the method's own options")]
+    task: Annotated[
+        dict[str, Option],
+        about("how examples become batches; without options that say only what the examples are"),
+    ]
+    backbone: Annotated[dict[str, Option], about("options of the backbone")]
+    head: Annotated[dict[str, Option], about("options of the head")]
+    optim: Annotated[dict[str, Option], about("options of the optimiser and its schedule")]
+    penalty: Annotated[dict[str, Option], about("what is added to the loss to keep rank low")]
+    allocation: Annotated[dict[str, Option], about("how rank is shared between layers")]
+    spectra: Annotated[dict[str, Option], about("whose singular values are taken during training")]
+    runtime: Annotated[dict[str, Option], about("how the run was executed; not part of its identity")]
+
+    def namespaces(self) -> dict[str, dict[str, Option]]:
+        """Namespace → its options."""
+        return {name: getattr(self, name) for name in self.__struct_fields__}
+
+    def flat(self) -> dict[str, Option]:
+        """Every option by its name in `--set`: `method.rank`."""
+        return {f"{space}.{key}": value for space, found in self.namespaces().items() for key, value in found.items()}
+
+
+class StoredSpec(Part, frozen=True, kw_only=True):
+    """The RunSpec as a record keeps it; `RunSpec.from_json(spec.to_json())` gives it back."""
+
+    method: Annotated[str, about("registry name of the method")]
+    task: Annotated[str, about("task, such as glue/rte")]
+    backbone: Annotated[str, about("registry name, hub id or directory of the backbone")]
+    seed: Annotated[
+        int,
+        Meta(
+            ge=-LARGEST,
+            le=LARGEST,
+            description="seeds a network that is built, the head, the adapter, the drawn examples, the order of "
+            "batches, augmentation and masks",
+        ),
+    ]
+    lr: Annotated[Real | None, about("learning rate asked for; null where it was selected")]
+    select: Annotated[tuple[Real, ...], about("candidate learning rates; empty where nothing was selected")]
+    select_on: Annotated[str | None, about("task whose held-out train split decided; null: this run's own")]
+    holdout: Annotated[
+        Count, about("training examples cut off, by seed, and evaluated on instead of dev; 0 evaluates on dev")
+    ]
+    max_steps: Annotated[Count | None, about("budget in optimiser steps; null where epochs say it")]
+    epochs: Annotated[Real | None, about("budget in passes over train; null where max_steps says it")]
+    batch_size: Annotated[Count, about("examples per optimiser step over all devices")]
+    train_samples: Annotated[Count | None, about("examples drawn from train; null: all")]
+    precision: Annotated[str, about("Lightning's precision, such as 32-true")]
+    accelerator: Annotated[str, about("Lightning's accelerator; not part of the identity")]
+    devices: Annotated[Count, about("number of devices; not part of the identity")]
+    track: Annotated[str, about("off, wandb, tensorboard, csv or mlflow; not part of the identity")]
+    out: Annotated[str, about("folder of the records; not part of the identity")]
+    start: Annotated[
+        str | None,
+        about(
+            "folder of the adapter it started from; not part of the identity, its content's hash in options.method is"
+        ),
+    ]
+    options: Annotated[Options, about("every option with its default filled in, by namespace of --set")]
+
+
+class TaskInfo(Part, frozen=True, kw_only=True):
+    """What was learned."""
+
+    name: Annotated[str, about("task, such as glue/rte")]
+    version: Annotated[
+        Count | str,
+        about("raised whenever the same data would give another score; of a user's own data the hash of its files"),
+    ]
+    modality: Annotated[str, about("text, image or vector")]
+    num_classes: Annotated[Count, about("number of classes; 0 is regression")]
+    note: Annotated[str, about("caveat shown beside scores; may be empty")]
+
+
+class ParentRun(Part, frozen=True, kw_only=True):
+    """The run that trained a backbone."""
+
+    run_id: Annotated[RunId, about("its run")]
+    group_id: Annotated[RunId, about("its group: the run but for the seed")]
+    method: Annotated[str, about("method that trained it")]
+    task: Annotated[str, about("task it was trained on")]
+    backbone: Annotated[str, about("name of the backbone that the run itself started from")]
+    parent: Annotated[ParentRun | None, about("the run that trained that one, and so on; null where none did")]
+
+
+class BackboneInfo(Part, frozen=True, kw_only=True):
+    """What was adapted."""
+
+    name: Annotated[str, about("name of the network")]
+    parameters: Annotated[
+        Count | None,
+        about("parameters before adapting, without the head; null until a network that is built has been"),
+    ]
+    weights_hash: Annotated[
+        str, about("hash of the pretrained weights; of a network that is built, of its name and options")
+    ]
+    pooling: Annotated[str, about("how token features become one vector where head.pooling is auto")]
+    parent: Annotated[ParentRun | None, about("the run that trained it; absent where none did")] = None
+
+
+class SourceInfo(Part, frozen=True, kw_only=True):
+    """Where the data came from."""
+
+    kind: Annotated[SourceKind, about("which of the sources answered")]
+    revision: Annotated[str, about("hub revision, generator version, folder or file name")]
+    data_hash: Annotated[str, about("sha256 of all examples")]
+    train_examples: Annotated[Count, about("examples trained on")]
+    evaluation_examples: Annotated[dict[str, Count], about("examples of each evaluation split, by name")]
+    reading: Annotated[
+        FreeForm,
+        about(
+            "how data was read or made: columns, classes, split, size, mean, files, what was left out; absent for GLUE"
+        ),
+    ] = {}
+
+
+class PrimaryMetric(Part, frozen=True, kw_only=True):
+    """The one number of the task."""
+
+    name: Annotated[str, about("metric, such as matthews or accuracy+f1 (mean of the two)")]
+    value: Annotated[float, about("its value; fractions, not percent")]
+    split: Annotated[str, about("split it was measured on")]
+    higher_is_better: Annotated[bool, about("direction")]
+    n: Annotated[Count, about("examples evaluated")]
+    of: Annotated[
+        Literal["task", "method"],
+        about("method where the metric is the method's own, such as mlm's held-out loss; absent for the task's"),
+    ] = "task"
+
+
+class Metrics(Part, frozen=True, kw_only=True):
+    """The scores after the last step, never the best evaluation."""
+
+    primary: Annotated[PrimaryMetric, about("the one number of the task")]
+    all: Annotated[Scores, about("every metric of every evaluation split")]
+
+
+class Parameters(Part, frozen=True, kw_only=True):
+    """Sizes of the model."""
+
+    total: Annotated[Count, about("backbone, adapter and head")]
+    trainable: Annotated[Count, about("trained parameters, head included")]
+    head: Annotated[Count, about("trained parameters of the head; 0 where it is frozen")]
+    stored_bytes: Annotated[Count, about("bytes on disk of what was trained")]
+
+
+class Trial(Part, frozen=True, kw_only=True):
+    """One candidate of a selection."""
+
+    lr: Annotated[Real, about("candidate")]
+    value: Annotated[float | None, about("score on the held-out split; null where the trial failed")]
+    run_id: Annotated[RunId | None, about("run of the trial")]
+    state: Annotated[str, about("state of the trial")]
+
+
+class Selection(Part, frozen=True, kw_only=True):
+    """How the learning rate was chosen."""
+
+    trials: Annotated[tuple[Trial, ...], about("one per candidate")]
+    metric: Annotated[str, about("metric compared")]
+    split: Annotated[str, about("split it was measured on")]
+    task: Annotated[str, about("task whose train was split")]
+    chosen: Annotated[Real, about("learning rate taken")]
+
+
+class LayerRank(Part, frozen=True, kw_only=True):
+    """The rank of one layer's ΔW."""
+
+    layer: Annotated[str, about("name of the adapted layer")]
+    shape: Annotated[tuple[Count, Count], about("rows and columns of ΔW")]
+    nominal: Annotated[Count, about("rank the method allows; what is left of it where the method prunes, 0 if nothing")]
+    stable: Annotated[Real, about("‖ΔW‖_F² / ‖ΔW‖₂²")]
+    effective: Annotated[Real, about("exponential of the entropy of the normalised singular values")]
+    energy90: Annotated[Count, about("singular values that carry 90 % of ‖ΔW‖_F²")]
+    norm: Annotated[Real, about("‖ΔW‖₂, the largest singular value")]
+    how: Annotated[
+        Literal["svd", "gram", "factors"],
+        about("how the singular values were computed: float64 SVD, float64 Gram matrix, or QR of ΔW's factors"),
+    ]
+
+
+class LayerSpectrum(Part, frozen=True, kw_only=True):
+    """The last spectrum of a layer, summed up."""
+
+    of: Annotated[Quantity, about("what was looked at")]
+    layer: Annotated[str, about("name of the layer, trained matrix or module")]
+    step: Annotated[Count, about("optimiser steps done")]
+    stable: Annotated[Real, about("Σσ²/σ₁²")]
+    effective: Annotated[Real, about("exponential of the entropy of the normalised singular values")]
+    energy90: Annotated[Count, about("singular values that carry 90 % of Σσ²")]
+    norm: Annotated[Real, about("σ₁, the largest singular value")]
+
+
+class RankSeries(Part, frozen=True, kw_only=True):
+    """The course of effective rank."""
+
+    of: Annotated[Quantity, about("what was looked at")]
+    layers: Annotated[Count, about("how many layers")]
+    steps: Annotated[tuple[Count, ...], about("optimiser steps done at each look")]
+    effective: Annotated[
+        tuple[Real | None, ...], about("mean effective rank over the layers; null where no spectrum was finite")
+    ]
+
+
+class Spectra(Part, frozen=True, kw_only=True):
+    """Singular values during training, summed up."""
+
+    layers: Annotated[tuple[LayerSpectrum, ...], about("the last spectrum of each layer looked at")]
+    series: Annotated[tuple[RankSeries, ...], about("the course of effective rank")]
+
+
+class Cost(Part, frozen=True, kw_only=True):
+    """What a run took. Seconds count all processes of a run that was resumed."""
+
+    steps: Annotated[Count, about("optimiser steps")]
+    samples: Annotated[Count, about("examples seen, repeats counted")]
+    train_s: Annotated[Real, about("seconds of training")]
+    eval_s: Annotated[Real, about("seconds of evaluation")]
+    tracking_s: Annotated[Real, about("seconds of train_s that spectra took")]
+    peak_memory_bytes: Annotated[Count | None, about("peak memory in bytes; null where unknown")]
+    cache_bytes: Annotated[
+        Count, about("bytes kept per device, while training, of what was computed only once per example")
+    ]
+    optimizer_bytes: Annotated[Count, about("bytes of the optimiser's state on one device")]
+    device: Annotated[str, about("name of the device")]
+    devices: Annotated[Count, about("how many")]
+    resumed_at: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=LARGEST)], ...],
+        about("steps after which an interrupted run went on; seconds count all its processes"),
+    ]
+
+
+class LossPoint(Part, frozen=True, kw_only=True):
+    """Training loss of one batch."""
+
+    step: Annotated[Count, about("optimiser step")]
+    loss: Annotated[float, about("training loss of that step's batch")]
+
+
+class Evaluation(Part, frozen=True, kw_only=True):
+    """Scores during training."""
+
+    step: Annotated[Count, about("optimiser steps done")]
+    metrics: Annotated[Scores, about("every metric of every evaluation split")]
+
+
+class SweepPoint(Part, frozen=True, kw_only=True):
+    """Scores of the trained network without its first adapters."""
+
+    n: Annotated[Count, about("blocks from the bottom that did without their adapters")]
+    primary: Annotated[float, about("value of the primary metric")]
+    metrics: Annotated[Scores, about("every metric of every evaluation split")]
+
+
+class Provenance(Part, frozen=True, kw_only=True):
+    """How to repeat a run."""
+
+    created: Annotated[str, about("start of the run, ISO 8601, UTC")]
+    command: Annotated[
+        tuple[str, ...],
+        about("the command that repeats this run alone; empty for a trial, part of another run"),
+    ]
+    git: Annotated[str | None, about("commit of the code; null outside a repository")]
+    packages: Annotated[dict[str, str], about("versions of the packages that matter, by name")]
+    python: Annotated[str, about("Python's version")]
+    platform: Annotated[str, about("operating system and machine")]
+
+
+class Tracking(Part, frozen=True, kw_only=True):
+    """The mirror of a record in another program."""
+
+    kind: Annotated[MirrorKind, about("service")]
+    mode: Annotated[Literal["online", "offline"], about("whether it was sent")]
+    id: Annotated[str, about("the service's id of the run")]
+    error: Annotated[str | None, about("why mirroring failed; null where it did not")]
+    directory: Annotated[str | None, about("local folder of an offline mirror")]
+
+
+class TrainingResult(Part, frozen=True, kw_only=True):
+    """The fields of a record that training decides, and the parameters of the backbone before it was adapted."""
+
+    metrics: Metrics
+    params: Parameters
+    ranks: tuple[LayerRank, ...]
+    cost: Cost
+    curve: tuple[LossPoint, ...]
+    warnings: tuple[str, ...]
+    backbone_parameters: Count
+    report: FreeForm = {}
+    spectra: Spectra | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    sweep: tuple[SweepPoint, ...] = ()
+
+
+class Record(Part, frozen=True, kw_only=True):
+    """One run: what was run, its scores, what it cost and where it came from.
+
+    A done run has a learning rate, metrics, params and cost, and no error. A failed, oom or diverged one has an error.
+    A diverged one has no metrics. Elsewhere, what is not known is null.
+    """
+
+    schema: Annotated[Literal[2], about("version of this schema")]
+    run_id: Annotated[
+        RunId,
+        about("names the run and its folder: hash of the specification, the protocol, the data and the weights"),
+    ]
+    group_id: Annotated[RunId, about("the same hash without the seed: runs that differ only by seed share it")]
+    state: Annotated[State, about("where the run stands")]
+    error: Annotated[RunError | None, about("why a run failed, in three parts; null where it did not")]
+    warnings: Annotated[tuple[str, ...], about("lines the reader of a score must see, such as a ΔW that barely moved")]
+    spec: Annotated[StoredSpec, about("the RunSpec")]
+    lr: Annotated[Real | None, about("learning rate really used; null while none is chosen")]
+    task: Annotated[TaskInfo, about("what was learned")]
+    backbone: Annotated[BackboneInfo, about("what was adapted")]
+    source: Annotated[SourceInfo, about("where the data came from")]
+    metrics: Annotated[
+        Metrics | None, about("the scores after the last step, never the best evaluation; null where there are none")
+    ]
+    params: Annotated[Parameters | None, about("sizes; null where the model was never built")]
+    selection: Annotated[Selection | None, about("how the learning rate was chosen; null where it was given")]
+    ranks: Annotated[
+        tuple[LayerRank, ...],
+        about("the rank of ΔW really used, per adapted layer; empty for a method without a ΔW"),
+    ]
+    cost: Annotated[Cost | None, about("what the run took; null where it never trained")]
+    curve: Annotated[tuple[LossPoint, ...], about("training loss over time")]
+    provenance: Annotated[Provenance, about("how to repeat the run")]
+    tracking: Annotated[Tracking | None, about("the mirror of this record; null where there is none")]
+    spectra: Annotated[
+        Spectra | None,
+        about(
+            "singular values during training, summed up; all of them are in spectra.npz beside the record; "
+            "absent where none were taken"
+        ),
+    ] = None
+    report: Annotated[
+        FreeForm,
+        about("what else the method tells of the run, such as the course of AdaLoRA's budget; most have none"),
+    ] = {}
+    evaluations: Annotated[
+        tuple[Evaluation, ...],
+        about("scores during training, for methods that evaluate on the way; absent for others"),
+    ] = ()
+    sweep: Annotated[
+        tuple[SweepPoint, ...],
+        about("the trained network without its first n adapters; only methods that can do without some have it"),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        """Check what a state needs, and that free-form values are numbers that JSON holds.
+
+        Raises:
+            ValueError: begins with the name of the field.
+        """
+        done = self.state == "done"
+        for name in ("lr", "metrics", "params", "cost") if done else ():
+            if getattr(self, name) is None:
+                raise ValueError(f"{name}: null, but a done run has it")
+        if done and self.error:
+            raise ValueError("error: a done run has none")
+        if self.state in ("failed", "oom", "diverged") and not self.error:
+            raise ValueError(f"error: null, but a run that is {self.state} has one")
+        if self.state == "diverged" and self.metrics:
+            raise ValueError("metrics: a diverged run has none")
+        if self.report or self.source.reading:
+            free = {"report": self.report, "source": {"reading": self.source.reading}}
+            for field in unusable_numbers(free):
+                raise ValueError(f"{field}: not a finite number of 64 bits")
+
+
+class DoneRecord(Record, frozen=True, kw_only=True):
+    """The type of a record whose state is done, after `is_done`; files are always read as `Record`."""
+
+    lr: float
+    metrics: Metrics
+    params: Parameters
+    cost: Cost
+
+
+def is_done(record: Record) -> TypeGuard[DoneRecord]:
+    """Whether a run is done, so that it has a learning rate, metrics, params and a cost."""
+    return record.state == "done"
+
+
+def unusable_numbers(value: object, field: str = "") -> Iterator[str]:
+    """Names of fields of a JSON value that hold NaN, an infinity or an integer beyond 64 bits."""
+    if isinstance(value, dict):
+        for key, item in cast(dict[str, object], value).items():
+            yield from unusable_numbers(item, f"{field}.{key}" if field else key)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(cast(list[object], value)):
+            yield from unusable_numbers(item, f"{field}[{index}]")
+    elif (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST):
+        yield field or "record"

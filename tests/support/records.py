@@ -1,0 +1,44 @@
+"""Records that tests change: a draft is a record's JSON whose fields may be set as attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from bench.records.record import Record
+
+
+class Draft(dict[str, Any]):
+    """A JSON object with its keys as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+def draft(value: Any) -> Any:
+    """A record, or a part of its JSON, to be changed."""
+    if isinstance(value, Record):
+        return draft(value.to_json())
+    if isinstance(value, dict):
+        return Draft({key: draft(item) for key, item in value.items()})
+    return [draft(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def finished(changed: Any) -> Record:
+    """The record of a draft."""
+    return msgspec.convert(changed, Record)
+
+
+def altered(record: Record, change: Callable[[Any], object]) -> Record:
+    """The record after `change(draft)`."""
+    changed = draft(record)
+    change(changed)
+    return finished(changed)

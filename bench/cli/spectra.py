@@ -107,7 +107,7 @@ def _checkpoint(options: argparse.Namespace) -> int:
 
     found = spectra_weights.measure(options.what, options.base, options.revision, every=options.metrics == "all")
     name = re.sub(r"[^\w.-]+", "-", options.what).strip("-.") or "model"
-    folder: Path = (options.runsput or Path("spectra") / name).expanduser()
+    folder: Path = (options.output or Path("spectra") / name).expanduser()
     return publish(found.rows, found.figure(), folder, notes=found.notes, options=options, more=found.more)
 
 

@@ -84,7 +84,9 @@ def test_adapters_of_runs_equal_their_method_s_delta(
     tmp_path: Path,
     make_record: Callable[..., Any],
 ) -> None:
-    made = make_record(spec={"method": method, "options": {"method": None}})
+    made = make_record(spec={"method": method})
+    made.spec.options.method.clear()
+    made.spec.options.method.update(registry.load_config("methods", method)(**options).to_json())
     folder = record.folder(tmp_path, made.run_id)
     record.write(made, folder)
     layers = ["model.a.qkv.query", "model.a.qkv.value"]  # parts of a fused projection stay apart

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bench.core import registry
 from bench.core.errors import UsageError
 from bench.records import record
 from bench.spectra.files import adapters, layer_metrics

@@ -35,7 +35,7 @@ def show(options: argparse.Namespace) -> int:
         UsageError: there is no such run, quantity or layer.
         EnvironmentProblem: the record or the spectra cannot be read.
     """
-    given, out = Path(options.what).expanduser(), options.out.expanduser()
+    given, out = Path(options.what).expanduser(), options.runs.expanduser()
     if (given / record.FILE).is_file():
         folder = given
         found = record.read(given.resolve() / record.FILE)

@@ -1,6 +1,6 @@
 """Which examples each step trains on: one global list of batches, a function of seed and step alone.
 
-The number of devices and the micro batch only decide how a global batch is cut, never what is in it.
+The number of devices and the micro batch only decide how a global batch is divided, never what is in it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,34 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Batch(TypedDict):
+    """Some examples of a task, as a network and a loss take them.
+
+    Attributes:
+        inputs: keyword arguments of the backbone's forward.
+        labels: (B,) or (B, k).
+        index: (B,) numbers of the examples in their split.
+        weight: what the batch's mean loss is multiplied with, so that micro batches and devices add up to the mean over
+            the global batch.
+        step: of the optimiser; −1 in evaluation.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    index: Tensor
+    weight: float
+    step: int
+
 
 GROUP = 50
 """Batches within which examples are sorted by length: little padding, and still a random order."""
@@ -37,22 +61,22 @@ class StepBatches:
         return math.ceil(len(self.lengths) / self.batch_size)
 
     def __getitem__(self, step: int) -> np.ndarray:
-        """Indices of the examples of step 0, 1, …"""
+        """Return the indices of the examples of step 0, 1, …"""
         epoch, within = divmod(step, self.per_epoch)
         return _epoch(self, epoch)[within]
 
 
 @lru_cache(maxsize=2)
 def _epoch(batches: StepBatches, epoch: int) -> list[np.ndarray]:
-    """The batches of an epoch: shuffled, sorted by length inside groups of batches, and shuffled again."""
+    """Return the batches of an epoch: shuffled, sorted by length inside groups of batches, and shuffled again."""
     generator = np.random.default_rng([batches.seed, epoch])
     order = generator.permutation(len(batches.lengths))
     size = batches.batch_size
     groups = [order[i : i + GROUP * size] for i in range(0, len(order), GROUP * size)]
     sorted_groups = [g[np.argsort(-batches.lengths[g], kind="stable")] for g in groups]
     flat = np.concatenate(sorted_groups)
-    cut = [flat[i : i + size] for i in range(0, len(flat), size)]
-    return [cut[i] for i in generator.permutation(len(cut))]
+    parts = [flat[i : i + size] for i in range(0, len(flat), size)]
+    return [parts[i] for i in generator.permutation(len(parts))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +93,7 @@ class BatchSplit:
     micro: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit.
+        """Check that the sizes fit.
 
         Raises:
             UsageError: world × micro does not divide the global batch size.
@@ -77,7 +101,7 @@ class BatchSplit:
         if self.batch_size % self.world or (self.micro and (self.batch_size // self.world) % self.micro):
             micro = f" × {self.micro} per micro batch" if self.micro else ""
             raise UsageError(
-                f"--batch-size {self.batch_size} cannot be cut into equal parts",
+                f"--batch-size {self.batch_size} cannot be divided into equal parts",
                 f"{self.world} devices{micro} do not divide it",
                 "micro batch × accumulation × devices = batch size: change one of them.",
             )
@@ -88,13 +112,13 @@ class BatchSplit:
         return self.batch_size // self.world // self.micro if self.micro else 1
 
     def part(self, batch: np.ndarray, index: int) -> tuple[np.ndarray, float]:
-        """Micro batch `index` of this device and the weight of its mean loss.
+        """Return micro batch `index` of this device and the weight of its mean loss.
 
         Weights are such that the mean over parts and devices, which Lightning and DDP take, is the mean over the global
-        batch. Where a small last batch leaves nothing, one example stands in with weight 0, so that every device takes
-        as many steps as the others.
+        batch. Where a small last batch leaves nothing for a device, it gets one example with weight 0, so that all
+        devices take the same number of steps.
         """
-        mine = batch[self.rank :: self.world][index :: self.parts]
-        if not len(mine):
+        own = batch[self.rank :: self.world][index :: self.parts]
+        if not len(own):
             return batch[:1], 0.0
-        return mine, len(mine) / len(batch) * self.world * self.parts
+        return own, len(own) / len(batch) * self.world * self.parts

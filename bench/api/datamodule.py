@@ -1,23 +1,24 @@
-"""Examples as a LightningDataModule that is indexed by step: what a run trains on follows from seed and step alone."""
+"""The LightningDataModule that third parties build on: what a run trains on follows from seed and step alone."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any, Protocol, Self
+from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils import data as torch_data
+from torch.utils.data import DataLoader
 
-from bench.api.batching import BatchSplit, StepBatches
+from bench.api.batching import Batch, BatchSplit, StepBatches
 from bench.api.task import TaskSpec
 from bench.records.data import Dataset
 from bench.records.spec import RunSpec
 
-Batch = dict[str, Any]
+__all__ = ["Batch", "Split", "StepDataModule"]
 
 
 class Split(Protocol):
@@ -25,7 +26,7 @@ class Split(Protocol):
 
     @property
     def lengths(self) -> np.ndarray:
-        """(N,): batches hold examples of like length."""
+        """(N,): batches hold examples of similar length."""
         ...
 
     @property
@@ -34,44 +35,79 @@ class Split(Protocol):
         ...
 
     def take(self, index: np.ndarray) -> Self:
-        """Those examples, in that order."""
+        """Return those examples, in that order."""
         ...
 
 
-class StepDataModule(LightningDataModule):
-    """Feeds one run of one task. A subclass says how rows become a `Split` (`load`) and examples a batch (`collate`).
+RowsT = TypeVar("RowsT")
+SplitT = TypeVar("SplitT", bound=Split)
 
-    Training is one long list of micro batches, indexed by step. With `spec.holdout` that many training examples are cut
-    off by seed and evaluated on instead of dev; `spec.train_samples` then draws, by seed and without replacement, from
-    the rest.
+
+class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
+    """Feeds one run of one task; training is one long list of micro batches, indexed by step.
+
+    A subclass implements two methods: `load` makes a `Split` of the rows that `Task.open` returned, and `collate` makes
+    a batch of some examples of a split. All else follows: order, devices, micro batches, resuming, evaluation.
+
+    Example: numbers x, each with a class, as the inputs of a network whose `forward` takes `x`.
+
+        @dataclass(frozen=True, eq=False)
+        class Numbers:
+            values: np.ndarray
+            labels: np.ndarray
+
+            @property
+            def lengths(self) -> np.ndarray:
+                return np.ones(len(self.labels))  # all alike: batches are drawn from all examples
+
+            def take(self, index: np.ndarray) -> Numbers:
+                return Numbers(self.values[index], self.labels[index])
+
+        class NumbersDataModule(StepDataModule[Arrays, Numbers]):
+            def load(self, rows: Arrays, name: str) -> Numbers:
+                return Numbers(rows.inputs, rows.targets)
+
+            def collate(self, split: Numbers, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
+                return Batch(
+                    inputs={"x": torch.from_numpy(split.values[index])},
+                    labels=torch.from_numpy(split.labels[index]),
+                    index=torch.from_numpy(index),
+                    weight=weight,
+                    step=step,
+                )
+
+    With `spec.holdout`, that many training examples are drawn by seed and evaluated on instead of dev;
+    `spec.train_samples` then draws, by seed and without replacement, from the rest.
 
     Attributes:
-        splits: names of the evaluation splits, in the order of `val_dataloader`; the first is primary.
+        train: the examples trained on.
+        evaluation: evaluation splits by name, in the order of `val_dataloader`; the first is primary.
+        splits: names of the evaluation splits.
         steps: optimiser steps of the whole run.
-        done: micro batches that training has taken, told by whoever writes a checkpoint.
+        batches_taken: micro batches that training has taken; set before a checkpoint is written.
     """
 
-    done = 0
+    batches_taken = 0
 
     def __init__(self, task: TaskSpec, dataset: Dataset, spec: RunSpec) -> None:
         super().__init__()
         self.task, self.spec = task, spec
         self.runtime = spec.options.runtime
-        chosen, held = _split(len(dataset.train), spec)
-        train = self.load(dataset.train, "train")
+        chosen, held_out = _split_by_seed(len(dataset.train), spec)
+        train = self.load(cast("RowsT", dataset.train), "train")
         self.train = train.take(chosen)
-        self.evaluation: dict[str, Any] = (
-            {"holdout": train.take(held)}
+        self.evaluation: dict[str, SplitT] = (
+            {"holdout": train.take(held_out)}
             if spec.holdout
-            else {name: self.load(rows, name) for name, rows in dataset.evaluation.items()}
+            else {name: self.load(cast("RowsT", rows), name) for name, rows in dataset.evaluation.items()}
         )
         self.splits = tuple(self.evaluation)
         self.batches = StepBatches(lengths=self.train.lengths, batch_size=spec.batch_size, seed=spec.seed)
         self.steps = spec.max_steps or math.ceil((spec.epochs or 1) * self.batches.per_epoch)
 
     @abstractmethod
-    def load(self, rows: Any, name: str) -> Split:
-        """Rows of the dataset as a split.
+    def load(self, rows: RowsT, name: str) -> SplitT:
+        """Make a split of rows of the dataset.
 
         Args:
             rows: `Dataset.train` or one of `Dataset.evaluation`.
@@ -79,11 +115,11 @@ class StepDataModule(LightningDataModule):
         """
 
     @abstractmethod
-    def collate(self, split: Any, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        """Examples `index` of a split as a batch (`bench.api.method.Batch`).
+    def collate(self, split: SplitT, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
+        """Make a batch of some examples of a split.
 
         Args:
-            split: what `load` gave, or a part of it.
+            split: what `load` returned, or a part of it.
             index: (B,).
             weight: of the mean loss.
             step: of the optimiser, for what is drawn anew at every step; −1 in evaluation.
@@ -97,65 +133,80 @@ class StepDataModule(LightningDataModule):
     @property
     def samples(self) -> int:
         """Examples seen over the whole run, repeats counted."""
-        whole, rest = divmod(self.steps, self.batches.per_epoch)
-        return whole * len(self.train.labels) + sum(len(self.batches[s]) for s in range(rest))
-
-    def cut(self) -> BatchSplit:
-        """This process's share of a global batch."""
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return BatchSplit(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
+        epochs, rest = divmod(self.steps, self.batches.per_epoch)
+        return epochs * len(self.train.labels) + sum(len(self.batches[s]) for s in range(rest))
 
     def first_batch(self) -> Batch:
-        """The whole global batch of step 0, the same on every device."""
+        """Return the whole global batch of step 0, the same on every device."""
         return self.collate(self.train, self.batches[0], step=0)
 
-    def once(self, size: int = 32) -> Iterator[Batch]:
-        """Every training example once, long ones first, in batches that depend on nothing but the data."""
+    def one_pass(self, size: int = 32) -> Iterator[Batch]:
+        """Yield every training example once, long ones first, in batches that depend on nothing but the data."""
         order = np.argsort(-self.train.lengths, kind="stable")
         for i in range(0, len(order), size):
             yield self.collate(self.train, order[i : i + size])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Micro batches of this device, in order, for the whole run, or for what is left of an interrupted one."""
-        return _Resumable(self, _Steps(self, self.cut()))
+        """Return this device's micro batches in order, of the whole run or of what is left of an interrupted one."""
+        return _TrainLoader(self, _TrainBatches(self, self._batch_split()))
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """One loader per evaluation split: every example once over all devices, long ones first."""
-        cut = self.cut()
+        """Return one loader per evaluation split: every example once over all devices, long ones first."""
+        devices = self._batch_split()
         size = self.runtime.eval_batch
         loaders: list[DataLoader[Batch]] = []
         for split in self.evaluation.values():
-            mine = np.argsort(-split.lengths, kind="stable")[cut.rank :: cut.world]
-            chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
-            loaders.append(_loader(_Chunks(self, split, chunks), self.runtime.workers))
+            own = np.argsort(-split.lengths, kind="stable")[devices.rank :: devices.world]
+            batches = _EvaluationBatches(self, split, [own[i : i + size] for i in range(0, len(own), size)])
+            # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
+            generator = torch.Generator()
+            loaders.append(DataLoader(batches, batch_size=None, num_workers=self.runtime.workers, generator=generator))
         return loaders
 
+    def _batch_split(self) -> BatchSplit:
+        """Return this device's share of a global batch."""
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return BatchSplit(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
 
-def _split(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Indices trained on and held out; the order of a permutation by seed decides both."""
+
+def _split_by_seed(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices to train on and to hold out; the order of a permutation by seed decides both."""
     order = np.random.default_rng([spec.seed, n]).permutation(n)
-    held, rest = order[: spec.holdout], order[spec.holdout :]
+    held_out, rest = order[: spec.holdout], order[spec.holdout :]
     chosen = rest if spec.train_samples is None else rest[: spec.train_samples]
-    return np.sort(chosen), np.sort(held)
+    return np.sort(chosen), np.sort(held_out)
 
 
-class _Steps(torch.utils.data.Dataset[Batch]):
+class _TrainBatches(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
     """Item i is micro batch i % parts of step i // parts."""
 
-    def __init__(self, data: StepDataModule, cut: BatchSplit) -> None:
-        self.data, self.cut = data, cut
+    def __init__(self, data: StepDataModule[RowsT, SplitT], devices: BatchSplit) -> None:
+        self.data, self.devices = data, devices
 
     def __len__(self) -> int:
-        return self.data.steps * self.cut.parts
+        return self.data.steps * self.devices.parts
 
     def __getitem__(self, item: int) -> Batch:
-        step, part = divmod(item, self.cut.parts)
-        index, weight = self.cut.part(self.data.batches[step], part)
+        step, part = divmod(item, self.devices.parts)
+        index, weight = self.devices.part(self.data.batches[step], part)
         return self.data.collate(self.data.train, index, weight, step)
 
 
-class _From(Sampler[int]):
+class _EvaluationBatches(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
+    """Item i is evaluation batch i."""
+
+    def __init__(self, data: StepDataModule[RowsT, SplitT], split: SplitT, batches: Sequence[np.ndarray]) -> None:
+        self.data, self.split, self.batches = data, split, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Batch:
+        return self.data.collate(self.split, self.batches[item])
+
+
+class _ResumableSampler(torch_data.Sampler[int]):
     """`start`, …, `total` − 1; its length is the whole run's, by which Lightning counts."""
 
     def __init__(self, total: int) -> None:
@@ -168,35 +219,17 @@ class _From(Sampler[int]):
         return self.total
 
 
-class _Resumable(DataLoader[Batch]):
-    """The training loader, whose position Lightning keeps in a checkpoint: micro batches taken, as the run says."""
+class _TrainLoader(DataLoader[Batch], Generic[RowsT, SplitT]):
+    """The training loader; Lightning keeps its state in a checkpoint."""
 
-    def __init__(self, data: StepDataModule, steps: _Steps) -> None:
-        self.data, self.position = data, _From(len(steps))
-        super().__init__(steps, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
+    def __init__(self, data: StepDataModule[RowsT, SplitT], batches: _TrainBatches[RowsT, SplitT]) -> None:
+        self.data, self.position = data, _ResumableSampler(len(batches))
+        super().__init__(batches, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
 
     def state_dict(self) -> dict[str, int]:
-        """The loader itself may have read ahead."""
-        return {"done": self.data.done}
+        """Return the batches that training has taken: the loader itself may have read ahead."""
+        return {"batches_taken": self.data.batches_taken}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin there."""
-        self.position.start = state_dict["done"]
-
-
-class _Chunks(torch.utils.data.Dataset[Batch]):
-    """Item i is evaluation batch i."""
-
-    def __init__(self, data: StepDataModule, split: Any, chunks: list[np.ndarray]) -> None:
-        self.data, self.split, self.chunks = data, split, chunks
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    def __getitem__(self, item: int) -> Batch:
-        return self.data.collate(self.split, self.chunks[item])
-
-
-def _loader(items: torch.utils.data.Dataset[Batch], workers: int) -> DataLoader[Batch]:
-    # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
-    return DataLoader(items, batch_size=None, shuffle=False, num_workers=workers, generator=torch.Generator())
+        """Start at the first batch that was not taken."""
+        self.position.start = state_dict["batches_taken"]

@@ -14,6 +14,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from bench.api import metrics, optimizers
+from bench.api.batching import Batch as Batch
 from bench.api.peft import PeftFolder
 from bench.api.running_statistics import freeze_statistics, moving_statistics
 from bench.api.task import TaskSpec
@@ -21,10 +22,6 @@ from bench.config.sections import AllocationConfig, HeadConfig, MethodConfig, Op
 from bench.core.errors import UsageError
 from bench.spectra.delta import Delta
 
-Batch = dict[str, Any]
-"""`inputs` (tensors of the backbone's forward), `labels` (B,) or (B, k), `index` (B,), `step` (of the optimiser; −1 in
-evaluation), and `weight`: what the batch's mean loss is multiplied with, so that micro batches and devices add up to
-the mean over the global batch."""
 Peft = tuple[dict[str, Any], dict[str, Tensor]]
 """An adapter of `peft`: what its adapter_config.json and its adapter_model.safetensors hold."""
 

@@ -1,18 +1,17 @@
-"""What a task is: a description, a reader and the DataModule that training plugs into."""
+"""The base class of tasks: a description, a reader of the data, and the data module of a run."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.config.sections import TaskConfig
 from bench.records.data import DataRequest, Dataset
 
 if TYPE_CHECKING:
-    from lightning import LightningDataModule
-
     from bench.api.backbone import Backbone
+    from bench.api.datamodule import StepDataModule
     from bench.records.spec import RunSpec
 
 
@@ -22,12 +21,12 @@ class TaskSpec:
 
     Attributes:
         name: such as `glue/rte`.
-        version: raised whenever the same data would give another score; of a user's own data the hash.
-        modality: what the backbone must read.
+        version: raised whenever the same data would give another score; of a user's own data, the hash of the files.
+        modality: what the backbone must be able to read.
         num_classes: number of classes; 0 is regression.
         shape: of one input, channels first: (C, H, W) of an image, (n,) of a vector; empty for text.
-        targets: numbers that a regression predicts per example.
-        labelled: False where there is nothing to predict, only text or images to learn from.
+        targets: numbers that a regression predicts for each example.
+        labelled: False where there is nothing to predict, only texts or images to learn from.
         metrics: names from `bench.api.metrics`, computed on every evaluation split.
         primary: the metrics whose mean is the primary value, on the first evaluation split.
         higher_is_better: direction of the primary metric.
@@ -55,30 +54,47 @@ class TaskSpec:
 class Task(ABC):
     """A task: of a suite (`GLUE("rte")`), on its own (`Digits("")`) or of a file (`Table(FILE)`).
 
-    Modules that define tasks stay free of torch, so that a wrong file is named before anything heavy is imported;
+    Modules that define tasks import no torch, so that errors in the data are reported before it is loaded;
     `datamodule` imports what it needs.
+
+    Example: a task of texts, with `tasks.text.task.TextTask`, which implements `datamodule`.
+
+        class Movies(TextTask):
+            def __init__(self, argument: str) -> None:
+                self.spec = TaskSpec(
+                    name="movies",
+                    version=1,
+                    modality="text",
+                    num_classes=2,
+                    metrics=("accuracy",),
+                    primary=("accuracy",),
+                )
+
+            def open(self, request: DataRequest) -> Dataset:
+                train, dev = ([Example(text, None, label) for text, label in part] for part in read_my_files())
+                return Dataset(train=train, evaluation={"dev": dev}, source="file", revision="1")
     """
 
     members: ClassVar[tuple[str, ...]] = ()
     """Names of the tasks of a suite (`rte` of `glue/rte`); empty for a task on its own."""
     argument: ClassVar[str] = ""
-    """What stands behind the colon where the task is named so (`FILE` in `table:FILE`); empty where it takes none."""
+    """Name of the argument after the colon (`FILE` of `table:FILE`); empty if the task takes none."""
     modality: ClassVar[Literal["text", "image", "vector"]] = "text"
-    """What all its tasks read; it decides which backbone is the default."""
+    """Kind of input of all its tasks; it decides which backbone is the default."""
     Config: ClassVar[type] = TaskConfig
-    """Options, `--set task.key=value`: those of texts, or a dataclass of its own, which may add to them."""
+    """Options, `--set task.key=value`: those of texts, or a Config of its own, which may add to them."""
     spec: TaskSpec
-    """Known at once, or, where the data decide (number of classes), once `open` has read them."""
+    """Set by the constructor, or by `open` where the data decide it (number of classes)."""
 
     @abstractmethod
     def open(self, request: DataRequest) -> Dataset:
         """Read and check all splits.
 
         Raises:
-            AbsentTask: the directory is a good one but does not hold this task.
-            DataProblem: nothing is there, or a file is malformed; the error names file and line.
+            AbsentTask: the directory holds other tasks of the suite, but not this one.
+            DataProblem: there are no data, or a file is malformed; the error names file and line.
         """
 
     @abstractmethod
-    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
-        """The LightningDataModule that feeds `spec`'s run."""
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> StepDataModule[Any, Any]:
+        """Return the data module of a run."""

@@ -222,8 +222,8 @@ def _hub_weights(architecture: str, repository: str, file: str, revision: str) -
     if name:
         try:
             return hub.cached_or_fetched(partial(hf_hub_download, name, file, revision=pinned or revision))
-        except hub.NotAvailable as error:
-            known = f"{name}: {error}"
+        except hub.HubUnavailable as error:
+            known = f"{name}: {error.what}"
     raise EnvironmentProblem(
         f"timm's weights of {architecture} are not there",
         known,

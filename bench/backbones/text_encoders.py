@@ -84,10 +84,10 @@ class HuggingFace:
         fetch = partial(snapshot_download, name, revision=config.revision, allow_patterns=patterns)
         try:
             return from_folder(name, hub.cached_or_fetched(fetch), config)
-        except hub.NotAvailable as error:
+        except hub.HubUnavailable as error:
             raise EnvironmentProblem(
                 f"backbone '{name}' is not there",
-                f"there is no local folder of this name; {error}",
+                f"there is no local folder of this name; {error.what}",
                 "Give a local folder, a hub id, or the embedded one: --backbone minilm.",
             ) from error
 

@@ -1,4 +1,4 @@
-"""The command `bench`: parses, hands over to a verb, and turns whatever happens into an exit code."""
+"""The command `bench`: parses the verb, calls it, and turns every end into an exit code."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from bench.core.errors import INTERRUPTED, USAGE, BenchError, EnvironmentProblem
 from bench.env.preflight import check_packages
 
 VERBS: dict[str, tuple[str, str]] = {
-    "run": ("bench.cli.run", "train methods on tasks and record what came out"),
+    "run": ("bench.cli.run", "train methods on tasks, and write a record of each run"),
     "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
     "show": ("bench.cli.show", "show a method with its options, a task, a backbone, an experiment or a run"),
-    "reproduce": ("bench.cli.reproduce", "hold a claim of the survey against what is measured"),
+    "reproduce": ("bench.cli.reproduce", "compare a claim of the survey with what is measured"),
     "spectra": ("bench.cli.spectra", "show the singular values and ranks of a run, a model or an adapter"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
-    "compare": ("bench.cli.compare", "hold a run, a group or a method against another"),
+    "compare": ("bench.cli.compare", "compare two runs, groups of runs or methods"),
     "export": ("bench.cli.export", "write a run's adapter for other programs"),
     "wandb": ("bench.cli.mirrors", "send finished runs to Weights & Biases, or build a report there"),
-    "import": ("bench.cli.imports", "make records from what Weights & Biases holds"),
+    "import": ("bench.cli.imports", "write records from the runs of a W&B project"),
     "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),
 }
 """Verb → its module, imported when the verb is called, and its line in `bench --help`. A module has `EXAMPLES`,
 `parser()` and `handle(options)`."""
 BROKEN_PIPE = 141
-"""What a shell reports of a program that SIGPIPE ends: the reader (`bench list runs | head`) has gone."""
+"""Exit code of a program that SIGPIPE ends, as when the reader has left (`bench list runs | head`)."""
 EXAMPLES = (
     "bench run --method deeplora --task glue",
     "bench list methods",
@@ -45,38 +45,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: words after `bench`; None is `sys.argv`.
+        argv: the arguments after `bench`; None reads `sys.argv`.
 
     Returns:
         The exit code: 0 all done, 1 some run failed, 2 usage, 3 environment, 4 a check did not hold, 75 pre-empted,
         130 interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    argv = [*(sys.argv[1:] if argv is None else argv)]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters still gets its table
     try:
-        code = _dispatch(words)
+        code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except BenchError as error:
-        if _verbose(words):
+        if _verbose(argv):
             traceback.print_exc()
-        output.report(error, as_json="--json" in words)
+        output.report(error, as_json="--json" in argv)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # nothing more can be written, and Python would complain once more when it closes stdout
+        # nothing more can be written, and Python would report it again when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        return _unexpected(error, words)
+        return _unexpected(error, argv)
 
 
 def verb_module(verb: str) -> Any:
-    """The module of a verb.
+    """Import the module of a verb.
 
     Raises:
         UsageError: there is no such verb.
@@ -89,7 +89,7 @@ def verb_module(verb: str) -> Any:
 
 
 def _top() -> Parser:
-    """The parser of a command without verb: its help lists them."""
+    """Build the parser of a command without verb, whose help lists the verbs."""
     top = Parser(
         prog="bench",
         description="How good is a low-rank training method, how few parameters does it need, and what rank does it "
@@ -103,38 +103,38 @@ def _top() -> Parser:
     return top
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words:
+def _dispatch(argv: list[str]) -> int:
+    if not argv:
         _top().print_help(sys.stderr)
         return USAGE
-    flag_first = words[0].startswith("-")
-    module = None if flag_first else verb_module(words[0])
+    flag_first = argv[0].startswith("-")
+    module = None if flag_first else verb_module(argv[0])
     parser: Parser = module.parser() if module else _top()
     try:
-        options, rest = parser.parse_known_args(words if flag_first else words[1:])
-    except SystemExit as stop:  # --help and --version have printed what was asked for
+        options, rest = parser.parse_known_args(argv if flag_first else argv[1:])
+    except SystemExit as stop:  # --help and --version have printed
         return int(stop.code or 0)
     if rest or module is None:
-        parser.unknown(rest or words)
+        parser.unknown(rest or argv)
     check_packages()
     return module.handle(options)
 
 
-def _unexpected(error: Exception, words: Sequence[str]) -> int:
-    """A defect of this program, or of a package below it: not the user's to mend."""
-    if _verbose(words):
+def _unexpected(error: Exception, argv: Sequence[str]) -> int:
+    """Report an unexpected error, a defect of this program or of a package, and return the exit code."""
+    if _verbose(argv):
         traceback.print_exc()
     first = next(iter(str(error).splitlines()), "")
     # a package that cannot be imported is the environment's fault, the rest is this program's
     kind = EnvironmentProblem if isinstance(error, ImportError) else BenchError
     problem = kind(
         f"{type(error).__name__}: {first}".rstrip(": "),
-        "this was not foreseen; finished runs and their records are whole",
+        "this error is unexpected; finished runs and their records are complete",
         "Run the same command with -v for the traceback, and `bench doctor` for the state of this machine.",
     )
-    output.report(problem, as_json="--json" in words)
+    output.report(problem, as_json="--json" in argv)
     return problem.exit_code
 
 
-def _verbose(words: Sequence[str]) -> bool:
-    return "-v" in words or "--verbose" in words
+def _verbose(argv: Sequence[str]) -> bool:
+    return "-v" in argv or "--verbose" in argv

@@ -26,18 +26,18 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench compare",
-        description="Hold B against A: what differs in their specifications, the differences of their scores (B − A, "
+        description="Compare B with A: what differs in their specifications, the differences of their scores (B − A, "
         "over\nthe seeds of both, with a 95 % bootstrap interval), what B costs relative to A, and the ranks of each "
         "layer's ΔW\nside by side. A and B are each a method, the beginning of an id of a run or of a group (all its "
         "seeds), or a\ncondition on records such as method=lora, several joined by &: 'method=lora&method.rank=8'.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("a", metavar="A", help="method, run, group or condition that B is held against")
-    made.add_argument("b", metavar="B", help="the same, of what is compared with it")
+    made.add_argument("a", metavar="A", help="method, run, group or condition: the reference")
+    made.add_argument("b", metavar="B", help="the same: what is compared with it")
     made.add_argument(
         "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
     )
@@ -56,7 +56,7 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Compare, draw where asked for, print."""
+    """Compare, print, and draw if asked for."""
     path: Path | None = options.figure.expanduser() if options.figure else None
     if path and path.suffix not in ENDINGS:
         raise UsageError(
@@ -78,7 +78,7 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
-    """All of it as plain JSON values."""
+    """Return a comparison as plain JSON values."""
     value = asdict(found)
     value["cautions"] = [one._asdict() for one in found.cautions]
     value["layers"] = [

@@ -13,7 +13,7 @@ EXAMPLES = ("bench doctor", "bench doctor --json")
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench doctor",
         description="Check packages, devices, data and the embedded model. Exit code 3 if something is broken.",

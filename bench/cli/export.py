@@ -20,7 +20,7 @@ EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft ad
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench export",
         description="Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
@@ -36,7 +36,7 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Find the run, translate its tensors, write the directory."""
+    """Find the run, translate its tensors, and write the folder."""
     from bench.records.record import FILE, find, is_done, read
 
     given, out = Path(options.run).expanduser(), options.runs.expanduser()
@@ -48,7 +48,7 @@ def handle(options: argparse.Namespace) -> int:
         raise UsageError(
             f"run {record.run_id} has no adapter",
             f"its state is {record.state}",
-            "Run its command again, or with --retry.",
+            "Rerun its command, with --retry if it failed.",
         )
     tensors = _tensors(record, out / record.run_id)
     from bench.api.peft import write_folder
@@ -69,11 +69,11 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
-    """What the run saved.
+    """Load what the run saved.
 
     Raises:
-        UsageError: the run was told to save nothing.
-        EnvironmentProblem: what it saved cannot be read.
+        UsageError: the run saved nothing.
+        EnvironmentProblem: the file cannot be read.
     """
     run_id, runtime = record.run_id, record.spec.options.runtime
     from safetensors import SafetensorError
@@ -98,7 +98,7 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
 
 
 def _note(record: DoneRecord) -> dict[str, Any]:
-    """What the tensors belong to."""
+    """Describe what the tensors belong to."""
     spec, backbone = record.spec, record.backbone
     pooling = spec.options.head["pooling"]
     return {
@@ -107,7 +107,7 @@ def _note(record: DoneRecord) -> dict[str, Any]:
         "task": record.task.to_json(),
         "backbone": backbone.to_json(),
         "pooling": backbone.pooling if pooling == "auto" else pooling,
-        "max_length": spec.options.task["max_length"],
+        "max_length": spec.options.task.get("max_length"),  # of texts alone
         "precision": spec.precision,
         "metrics": record.metrics.all,
     }

@@ -1,4 +1,4 @@
-"""`bench import`: records from what Weights & Biases holds."""
+"""`bench import`: records from the runs of a W&B project."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench le
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench import",
         description="Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
-        "A record that is there already stays as it is.",
+        "A record that exists already stays as it is.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("source", metavar="wandb", type=choice("wandb"), help="where from")
+    made.add_argument("source", metavar="wandb", type=choice("wandb"), help="the service")
     made.add_argument("project", metavar="ENTITY/PROJECT", help="the project, as its address ends")
     made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")
-    made.add_argument("--replace", action="store_true", help="write over records that say something else")
+    made.add_argument("--replace", action="store_true", help="overwrite records that differ")
     return made
 
 

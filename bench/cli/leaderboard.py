@@ -27,7 +27,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench leaderboard",
         description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"

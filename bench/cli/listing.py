@@ -29,7 +29,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench list",
         description="List methods, tasks, backbones, or the runs of a folder.",

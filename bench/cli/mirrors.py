@@ -22,7 +22,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench wandb",
         description="sync: send finished runs that are still offline. report: build a report on a project's runs\n"
@@ -34,18 +34,18 @@ def parser() -> Parser:
     made.add_argument("project", nargs="?", metavar="ENTITY/PROJECT", help="with report: the project it is about")
     made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     made.add_argument("--all", action="store_true", help="with sync: finished runs that no mirror has, too")
-    made.add_argument("--dry-run", action="store_true", help="say, or write, what would be sent, and send nothing")
+    made.add_argument("--dry-run", action="store_true", help="print, or write, what would be sent, and send nothing")
     made.add_argument("--output", metavar="FILE", type=Path, help="with report --dry-run: a file instead of stdout")
     return made
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Send, or build."""
+    """Send runs, or build a report."""
     if options.what == "report":
         return _report(options)
     if options.project:
         raise UsageError(
-            f"sync takes no project, but '{options.project}'", "runs know theirs", "WANDB_PROJECT sets it."
+            f"sync takes no project, but '{options.project}'", "each run has its project", "Set it with WANDB_PROJECT."
         )
     return _sync(options)
 
@@ -122,7 +122,9 @@ def _report(options: argparse.Namespace) -> int:
     except Exception as error:  # whatever W&B's packages raise
         known = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
         raise EnvironmentProblem(
-            f"W&B did not take the report on {entity}/{project}", known, "Is the project there, and yours to write to?"
+            f"W&B did not take the report on {entity}/{project}",
+            known,
+            "Check that it exists and that you may write to it.",
         ) from error
     print(made.url)
     return OK

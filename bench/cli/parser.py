@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(what, known, more[1] if len(more) > 1 else f"`{self.prog} --help` explains every flag.")
 
     def unknown(self, words: Sequence[str]) -> NoReturn:
-        """Raise for words nothing stands for, with the nearest flag."""
+        """Raise for arguments that no flag takes, with the nearest flag."""
         word = words[0]
         flags = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", self.format_help().partition("examples:")[0])))
         if word.startswith("-"):

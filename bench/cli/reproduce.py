@@ -26,7 +26,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench reproduce",
         description="Run an experiment of the survey: its prediction is held against what is measured. Exit code 4 if\n"

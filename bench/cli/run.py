@@ -37,7 +37,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench run",
         description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"

@@ -32,7 +32,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """The verb's parser."""
+    """Build the parser."""
     made = Parser(
         prog="bench show",
         description="Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"

@@ -1,4 +1,4 @@
-"""The text of `bench show RUN`: a record for reading."""
+"""The text of `bench show RUN`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.records.schema import BackboneInfo, FreeForm
 
 
 def text(record: Record) -> str:
-    """State, specification, scores, parameters, ranks, cost, warnings, and the command that made it."""
+    """Write a record as text: state, scores, parameters, ranks, cost, warnings, specification, and its command."""
     spec = record.spec
     title = f"run {record.run_id}  ·  {record.state}  ·  {spec.method} on {spec.task}, seed {spec.seed}"
     results = (_results(record), _evaluations(record), _ranks(record), _report(record))
@@ -56,14 +56,14 @@ def _results(record: Record) -> str:
 
 
 def _evaluations(record: Record) -> str:
-    """Scores on the way, a row for each time the first split was evaluated."""
+    """Scores during training, a row for each evaluation of the first split."""
     rows = record.evaluations
     if not rows:
         return ""
     first, *_ = rows[0].metrics
     names = tuple(rows[0].metrics[first])
     body = [(str(row.step), *(f"{row.metrics[first][name]:.4f}" for name in names)) for row in rows]
-    return f"{first} on the way\n" + table(("step", *names), body)
+    return f"{first} during training\n" + table(("step", *names), body)
 
 
 def _ranks(record: Record) -> str:
@@ -84,7 +84,7 @@ def _ranks(record: Record) -> str:
 
 
 def _report(record: Record) -> str:
-    """What the method tells: a list of like objects is a table, anything else a line."""
+    """What the method reports: a list of similar objects is a table, anything else a line."""
     report = record.report
     tables = {name: value for name, value in report.items() if value and _is_table(value)}
     lines = [(name, _plain(value)) for name, value in report.items() if name not in tables]
@@ -133,7 +133,7 @@ def _backbone(backbone: BackboneInfo) -> str:
 
 
 def _reading(reading: FreeForm) -> list[tuple[str, str]]:
-    """How data was read; of a user's own table its columns, its labels, what was left out, the hash of its files."""
+    """How data was read; of a user's table the columns, labels, rows left out and hashes of files."""
     if not reading:
         return []
     if "text_pair" not in reading:

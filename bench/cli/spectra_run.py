@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.spectra import SHOWN, publish
+from bench.cli.spectra_output import SHOWN, report
 from bench.core.errors import UsageError, did_you_mean
 from bench.records import record
 
@@ -50,7 +50,7 @@ def show(options: argparse.Namespace) -> int:
         rows = _from_record(found)
         _say_none_stored(found, rows)
         drawn = _profile(title, rows, "ΔW", [], "") if rows else None
-        return publish(rows, drawn, pictures, notes=[], options=options, more={**more, "trajectories": []})
+        return report(rows, drawn, pictures, notes=[], options=options, more={**more, "trajectories": []})
     of = _quantity(options.of, spectra)
     chosen = [one for one in spectra if one.of == of]
     layer = _layer(options.layer, chosen)
@@ -65,7 +65,7 @@ def show(options: argparse.Namespace) -> int:
     said += [f"the run is {found.state}"] * (found.state != "done")
     said += [f"also stored: {', '.join(others)} (--of)"] if others else []
     notes = ["; ".join(said)]
-    return publish(rows, drawn, pictures, notes=notes, options=options, more=more)
+    return report(rows, drawn, pictures, notes=notes, options=options, more=more)
 
 
 def _stored(folder: Path) -> Sequence[SpectrumHistory]:

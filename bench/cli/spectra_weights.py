@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.spectra import SHOWN
+from bench.cli.spectra_output import SHOWN
 from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:

@@ -1,23 +1,141 @@
-"""The Hugging Face hub: whether a server answers, asked once and within seconds, and files from the hub's cache."""
+"""Access to the Hugging Face hub: is it reachable, what of a dataset is in the local cache, and downloads.
+
+Callers look into the cache first (`cached_snapshot`), then ask the network (`load_tables`, or their own calls inside
+`hub_access`). All failures are `HubUnavailable`, whose `what` is the reason in a few words.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from bench.core.errors import BenchError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 TIMEOUT_S = 4.0
-"""Time in which a server must answer, name look-up included."""
+"""Seconds in which a server must answer, name look-up included."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-class NotAvailable(Exception):
-    """Files that are not in the hub's cache and cannot be downloaded; the message says why."""
+class HubUnavailable(EnvironmentProblem):
+    """The hub cannot be reached, or a download failed; `what` is the reason in a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubDataset:
+    """A dataset on the hub.
+
+    Attributes:
+        name: `owner/name`, or a local folder laid out like a repository.
+        config: name of its configuration; None is the default one.
+        revision: commit, tag or branch.
+    """
+
+    name: str
+    config: str | None = None
+    revision: str = "main"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether `name` is a folder on this machine."""
+        return Path(self.name).expanduser().is_dir()
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the revision is a commit, whose content never changes."""
+        return COMMIT.fullmatch(self.revision) is not None
+
+
+def cached_snapshot(dataset: HubDataset) -> Path | None:
+    """Return the folder of the hub's cache that holds files of exactly this commit; None if there is none.
+
+    The folder may lack files that nobody has asked for yet.
+    """
+    if not dataset.is_pinned or dataset.is_local:
+        return None
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=dataset.name, repo_type="dataset")
+    folder = repository / "snapshots" / dataset.revision
+    return folder if folder.is_dir() else None
+
+
+def commit_of(dataset: HubDataset) -> str:
+    """Return the commit that the revision stands for now; asks the hub unless it is a commit itself.
+
+    Raises:
+        HubUnavailable: no network, or no such dataset or revision.
+    """
+    if dataset.is_pinned:
+        return dataset.revision
+    with hub_access(dataset):
+        from huggingface_hub import HfApi
+
+        return str(HfApi().dataset_info(dataset.name, revision=dataset.revision, timeout=10).sha)
+
+
+def load_tables(dataset: HubDataset) -> tuple[dict[str, pa.Table], str]:
+    """Return the Arrow table of every split, memory-mapped, and the commit ("local" for a local folder).
+
+    Images stay encoded. `datasets` keeps what it downloads in its own cache.
+
+    Raises:
+        HubUnavailable: no network, or the download failed now or earlier in this process.
+    """
+    owner = dataset.name.partition("/")[0]
+    if owner in _failed:
+        raise HubUnavailable(_failed[owner])
+    try:
+        with hub_access(dataset):
+            import datasets
+
+            revision = None if dataset.is_local else commit_of(dataset)
+            loaded = datasets.load_dataset(dataset.name, dataset.config, revision=revision)
+            tables = {str(name): split.with_format("arrow")[:] for name, split in dict(loaded).items()}
+    except HubUnavailable as error:
+        if not dataset.is_local and not unreachable():
+            _failed[owner] = error.what
+        raise
+    return tables, revision or "local"
+
+
+_failed: dict[str, str] = {}
+"""Owner → reason of the first failure: the libraries retry for long, so the owner's other datasets do not ask again."""
+
+
+@contextlib.contextmanager
+def hub_access(dataset: HubDataset) -> Generator[None]:
+    """Run a block that calls the hub's libraries, and turn whatever they raise into `HubUnavailable`.
+
+    The block does not run if the network is needed and cannot be reached. Errors of this project pass unchanged.
+
+    Raises:
+        HubUnavailable: no network, or the block failed.
+    """
+    if not dataset.is_local and (reason := unreachable()):
+        raise HubUnavailable(f"no network: {reason}")
+    try:
+        yield
+    except BenchError:
+        raise
+    except Exception as error:  # the hub's libraries raise dozens of kinds
+        first = (str(error).strip() or "no message").splitlines()[0]
+        what = "reading the folder" if dataset.is_local else "the hub"
+        raise HubUnavailable(f"{what} failed: {type(error).__name__}: {first}") from error
 
 
 def cached_or_fetched(fetch: Callable[..., str], complete: Callable[[Path], bool] = lambda path: True) -> Path:
@@ -25,10 +143,10 @@ def cached_or_fetched(fetch: Callable[..., str], complete: Callable[[Path], bool
 
     Args:
         fetch: `hf_hub_download` or `snapshot_download` with its arguments, called with `local_files_only`.
-        complete: whether what the cache holds is enough.
+        complete: whether the files in the cache are enough.
 
     Raises:
-        NotAvailable: the hub cannot be reached, or has no such files.
+        HubUnavailable: the hub cannot be reached, or has no such files.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -37,15 +155,15 @@ def cached_or_fetched(fetch: Callable[..., str], complete: Callable[[Path], bool
         if complete(path):
             return path
     except HFValidationError as error:
-        raise NotAvailable(str(error)) from error
+        raise HubUnavailable(str(error)) from error
     except LocalEntryNotFoundError:
         pass
     if reason := unreachable():
-        raise NotAvailable(f"it is not in the hub's cache; {reason}")
+        raise HubUnavailable(f"it is not in the hub's cache; {reason}")
     try:
         return Path(fetch(local_files_only=False))
     except (HfHubHTTPError, OSError) as error:
-        raise NotAvailable(str(error).splitlines()[0]) from error
+        raise HubUnavailable(str(error).splitlines()[0]) from error
 
 
 def unreachable() -> str:
@@ -58,10 +176,10 @@ def unreachable() -> str:
 
 @cache
 def connection_error(endpoint: str) -> str:
-    """Return why a server cannot be reached, or an empty string; tried once per process."""
+    """Return why a server cannot be reached, or an empty string; asked once per process."""
     host = urlsplit(endpoint).hostname or endpoint
     answer: list[str] = []
-    # a name look-up has no time limit, so it runs in a thread that may be left behind
+    # a name look-up has no time limit, so it runs in a thread that is abandoned if need be
     thread = threading.Thread(target=lambda: answer.append(_request(endpoint)), daemon=True)
     thread.start()
     thread.join(TIMEOUT_S)
@@ -70,7 +188,7 @@ def connection_error(endpoint: str) -> str:
 
 
 def _request(endpoint: str) -> str:
-    """Return an empty string if the host answers, with any status short of its own failure; else why it does not."""
+    """Return an empty string if the host answers with any status but a failure of its own, else the reason."""
     try:
         with urllib.request.urlopen(endpoint, timeout=TIMEOUT_S):
             return ""

@@ -1,4 +1,4 @@
-"""What an exception that ends a run means: the state of its record, and an error in three parts."""
+"""Exceptions that end a run, as the state of its record and an error in three parts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.records.record import State
 from bench.records.schema import RunError
 
 LOG = "error.log"
-"""The traceback of an error nobody foresaw, in the run's folder."""
+"""File in the run's folder with the traceback of an unexpected error."""
 
 
 class Reported(Exception):
-    """A failure that another process has explained already."""
+    """A failure that the run's own process has explained."""
 
     def __init__(self, state: State, error: RunError) -> None:
         super().__init__(error.what)
@@ -24,7 +24,7 @@ class Reported(Exception):
 
 
 def explain(problem: BaseException, folder: Path) -> tuple[State, RunError]:
-    """State and three parts; where nobody foresaw the problem, its traceback goes to the log in `folder`."""
+    """Return state and error of an exception; the traceback of an unexpected one goes to the log in `folder`."""
     if isinstance(problem, Reported):
         return problem.state, problem.error
     if isinstance(problem, BenchError):
@@ -34,7 +34,9 @@ def explain(problem: BaseException, folder: Path) -> tuple[State, RunError]:
     known = f"traceback in {LOG} of the run's folder"
     what = f"{type(problem).__name__}: {first}".rstrip(": ")
     if _out_of_memory(problem):
-        less = "Give it less at a time, with the same result: --set runtime.micro_batch=N (or eval_batch), and --retry."
+        less = (
+            "Use smaller parts of a batch, with the same result: --set runtime.micro_batch=N (or eval_batch) --retry."
+        )
         return "oom", RunError(what=what, known=known, todo=less)
     return "failed", RunError(what=what, known=known, todo="Fix it, then rerun with --retry.")
 
@@ -43,5 +45,5 @@ def _out_of_memory(problem: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if isinstance(problem, MemoryError) or (torch and isinstance(problem, torch.OutOfMemoryError)):
         return True
-    # on the CPU torch raises a RuntimeError of no kind of its own
+    # on the CPU torch raises a plain RuntimeError
     return isinstance(problem, RuntimeError) and "DefaultCPUAllocator" in str(problem)

@@ -12,7 +12,7 @@ from bench.api.backbone import Backbone
 from bench.api.batching import BatchSplit
 from bench.api.peft import open_folder
 from bench.api.task import Task
-from bench.config.options import Value
+from bench.config.options import Config, Value
 from bench.config.overrides import Configs, build_configs
 from bench.config.sections import AllocationConfig, MethodConfig, Sections
 from bench.core import registry
@@ -191,7 +191,7 @@ def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list
         track="off",
         holdout=_holdout(selector.dataset),
         data_options=frozenset(selector.dataset.reading),
-    ).with_options(task=selector.request.config)
+    ).with_options(task=selector.request.config_as(Config))
     trials = tuple(replace(run, spec=trial.with_(lr=rate), loaded=selector) for rate in rates)
     return [replace(run, spec=base.with_(select=rates, select_on=name), trials=trials)]
 
@@ -222,7 +222,7 @@ def _spec(
         out=str(request.out),
         options=RunOptions(
             method=config,
-            task=loaded.request.config,
+            task=loaded.request.config_as(Config),
             backbone=backbone.config,
             head=sections.head,
             optim=sections.optim,

@@ -1,4 +1,4 @@
-"""What the user sees while runs train, on standard error: bars on a terminal, one line per finished run elsewhere."""
+"""Progress on standard error: bars on a terminal or in a notebook, one line per finished run elsewhere."""
 
 from __future__ import annotations
 

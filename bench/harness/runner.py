@@ -1,4 +1,4 @@
-"""Runs a plan run by run: skips what is done, records every end, and never lets one run stop the others."""
+"""Runs a plan: skips what is done, records how every run ends, and never lets one run stop the others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bench.training import checkpoint
 FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""
 SELECTION = "selection"
-"""Folder in `out` that holds the trials' records, where no table finds them."""
+"""Folder in `out` for the records of trials, which tables do not read."""
 
 Tell = Callable[[int, float], None]
 
 
 class Preempted(BaseException):
-    """SIGTERM arrived: the scheduler wants the machine back."""
+    """SIGTERM arrived, as from a scheduler that reclaims the machine."""
 
 
 def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
@@ -53,39 +53,39 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
             progress.say(line)
         for trial in plan.trials:
             check()
-            _once(trial, request, request.out / SELECTION, progress, verbose)
+            _record_of(trial, request, request.out / SELECTION, progress, verbose)
         for run in plan.runs:
             check()
-            yield _once(run, request, request.out, progress, verbose)
+            yield _record_of(run, request, request.out, progress, verbose)
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder that `--out` names.
+    """Create the folder of the records.
 
     Raises:
-        EnvironmentProblem: it cannot be made.
+        EnvironmentProblem: it cannot be created.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentProblem(f"--out {out} cannot be made", str(error), "Give another folder.") from error
+        raise EnvironmentProblem(f"--out {out} cannot be created", str(error), "Name another folder.") from error
 
 
-def _once(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
-    """The record of a run: the one that is there, or that of a run now."""
+def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
+    """Return the record of a run: the finished one in its folder, or that of training it now."""
     folder = record.folder(out, run.run_id)
-    there = _existing(folder)
-    if there and there.state in FINISHED and not (request.retry and there.state != "done"):
-        progress.finished(run.spec, there, before=True)
-        return _track(run, there, folder)
+    earlier = _existing(folder)
+    if earlier and earlier.state in FINISHED and not (request.retry and earlier.state != "done"):
+        progress.finished(run.spec, earlier, before=True)
+        return _track(run, earlier, folder)
     progress.begin(run.spec)
-    made = _train_run(run, request, folder, progress.step, verbose)
-    progress.finished(run.spec, made)
-    return made
+    finished = _train_run(run, request, folder, progress.step, verbose)
+    progress.finished(run.spec, finished)
+    return finished
 
 
 def _existing(folder: Path) -> Record | None:
-    """A readable record of this folder; a broken one counts as none, for the run can be made again."""
+    """Return the record in a folder; None if there is none or it is broken, since the run can be trained again."""
     try:
         return record.read(folder / record.FILE)
     except (BenchError, FileNotFoundError):
@@ -93,7 +93,7 @@ def _existing(folder: Path) -> Record | None:
 
 
 def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> Record:
-    """Train one run; whatever happens is a state in its record."""
+    """Train one run and write its record, whatever happens."""
     made, log = initial_record(run, request), folder / failures.LOG
     record.write(made, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
@@ -121,7 +121,7 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verb
 
 
 def _completed(made: Record, run: PlannedRun, result: TrainingResult) -> Record:
-    """The record of a run that is done, from that of its start."""
+    """Return the record of a run that is done, from that of its start."""
     size = made.backbone.parameters
     return structs.replace(
         made,
@@ -142,7 +142,7 @@ def _completed(made: Record, run: PlannedRun, result: TrainingResult) -> Record:
 
 
 def _track(run: PlannedRun, made: Record, folder: Path) -> Record:
-    """Mirror a finished run where that is asked and has not been done."""
+    """Mirror a finished run if that is asked for and not done yet."""
     there, kind = made.tracking, run.spec.track
     if kind == "off" or not record.is_done(made):
         return made
@@ -156,7 +156,7 @@ def _track(run: PlannedRun, made: Record, folder: Path) -> Record:
 
 
 def stopped(end: BaseException) -> BaseException | None:
-    """What is to stop the whole command: Ctrl-C or SIGTERM, which Lightning may turn into SystemExit; else None."""
+    """Return Ctrl-C or SIGTERM, which must stop the command and which Lightning may turn into SystemExit; else None."""
     if isinstance(end, SystemExit):
         from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -165,7 +165,7 @@ def stopped(end: BaseException) -> BaseException | None:
 
 
 def _train(run: PlannedRun, folder: Path, tell: Tell) -> TrainingResult:
-    """In this process on one device; in one of its own on several, for Lightning's launcher repeats the command."""
+    """Train in this process on one device; on several in a process of its own, since Lightning repeats the command."""
     if run.spec.devices > 1:
         from bench.harness import worker
 
@@ -177,10 +177,10 @@ def _train(run: PlannedRun, folder: Path, tell: Tell) -> TrainingResult:
 
 
 def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None]:
-    """The run with its learning rate: the best of its trials, which are in their records.
+    """Return the run with the learning rate of its best trial, and how it was chosen.
 
     Raises:
-        BenchError: no trial ended.
+        BenchError: no trial has a score.
     """
     if not run.trials:
         return run, None
@@ -200,9 +200,9 @@ def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None
             best = max(best, (merit, rate), key=lambda b: b[0]) if best else (merit, rate)
     if best is None:
         raise BenchError(
-            "no trial of the learning rate ended",
-            f"{[one.state for one in tried]}",
-            "See the records in selection/; --retry.",
+            "no trial of the learning rate has a score",
+            f"states of the trials: {', '.join(one.state for one in tried)}",
+            f"Read their records in {trials}, then rerun with --retry.",
         )
     selection = Selection(
         trials=tuple(tried), metric=metric, split="holdout", task=run.trials[0].spec.task, chosen=best[1]
@@ -212,7 +212,7 @@ def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None
 
 @contextmanager
 def _sigterm() -> Generator[Callable[[], None]]:
-    """SIGTERM becomes `Preempted`, so that the record can say so. Only the main thread may set handlers.
+    """Turn SIGTERM into `Preempted`, so that the record can say so. Only the main thread may set handlers.
 
     Yields a function that raises it again: Python drops what a handler raises while an object is being finalised.
     """

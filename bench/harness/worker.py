@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 JOB, RESULT, ERROR, LOG = "job.json", "result.json", "failure.json", "worker.log"
 STEP = "step "
-"""Lines of standard output that begin so carry a step and its loss."""
+"""Prefix of the lines on standard output that carry a step and its loss."""
 
 
 def job(run: PlannedRun) -> dict[str, Any]:
-    """What the process must know, as JSON values."""
+    """Return what the process must know, as JSON values."""
     data = run.loaded.request
     dirs = [[name, str(folder)] for name, folder in data.dirs]
     request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
@@ -45,17 +45,17 @@ def job(run: PlannedRun) -> dict[str, Any]:
 
 
 def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> TrainingResult:
-    """Start the process, pass on its steps, take its result; whatever ends this, no process of it is left.
+    """Train a job in a process of its own and return its result; no process is left, however this ends.
 
     Raises:
-        BenchError: it ended without a word.
-        Reported: it failed.
+        BenchError: the process ended without a result.
+        Reported: the run failed.
     """
     for name in (RESULT, ERROR):
         (folder / name).unlink(missing_ok=True)
     (folder / JOB).write_text(json.dumps(asked))
     with (folder / LOG).open("w") as log:
-        # a folder `tasks` where the user stands must not hide ours: `-m` alone would look there first
+        # `-m` alone would look into the current folder first, where a folder `tasks` could hide ours
         process = subprocess.Popen(
             command(folder / JOB),
             stdout=subprocess.PIPE,
@@ -65,7 +65,7 @@ def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None])
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
         try:
-            # the other devices' processes hold the pipe too: where the first one died, they may hang for ever
+            # processes of other devices hold the pipe too, and may hang forever if the first one died
             threading.Thread(target=lambda: (process.wait(), end(process)), daemon=True).start()
             for line in process.stdout or ():
                 if line.startswith(STEP):
@@ -78,23 +78,23 @@ def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None])
 
 
 def command(path: Path) -> list[str]:
-    """The words that start a worker."""
+    """Return the argv that starts a worker."""
     return [sys.executable, "-m", "bench.harness.worker", str(path)]
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Stop it and every process it started; they share its group."""
+    """Kill a process and every process that it started; they share its group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def take(folder: Path, code: int) -> TrainingResult:
-    """What the process left. A result stands: another device that fails after it has only lost touch with the first.
+    """Read what the process left. A result counts, even if the process of another device failed after it.
 
     Raises:
-        BenchError: nothing.
-        Reported: a failure.
+        BenchError: it left nothing.
+        Reported: it left a failure.
     """
     result, error, log = folder / RESULT, folder / ERROR, folder / LOG
     if error.is_file() and not result.is_file():
@@ -112,12 +112,12 @@ def take(folder: Path, code: int) -> TrainingResult:
 
 
 def main(path: Path) -> int:
-    """Run the job; the first device writes the result, the first that fails writes why."""
+    """Run a job; the first device writes the result, and the first device that fails writes the error."""
     folder = path.parent
     try:
         result = _fit(json.loads(path.read_text()), folder)
     except Exception as problem:
-        with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later ones only lost touch with the first
+        with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later failures follow from the first
             state, error = failures.explain(problem, folder)
             json.dump([state, error.to_json()], file)
         return 1
@@ -127,7 +127,7 @@ def main(path: Path) -> int:
 
 
 def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
-    """Open what the plan opened, and train."""
+    """Open data and backbone as the plan did, and train."""
     from bench.api.backbone import Backbone
     from bench.harness.inputs import expand
     from bench.training.trainer import fit
@@ -147,7 +147,7 @@ def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
 
 
 def end_with_parent(every_s: float = 1.0) -> None:
-    """Leave as soon as the process that started this one is gone; from a thread, so that training notices nothing."""
+    """Exit as soon as the process that started this one is gone; a thread watches it."""
     parent = os.getppid()
 
     def watch() -> None:

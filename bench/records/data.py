@@ -1,23 +1,26 @@
-"""What a task reads, before any tensor: examples, the splits of a dataset, where they came from, their hash."""
+"""The loaded data of a task, before any tensor: examples by split, where they come from, and their hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+
+from bench.config.options import Config
 
 if TYPE_CHECKING:
     import numpy as np
 
+C = TypeVar("C", bound=Config)
 SourceKind = Literal["directory", "hub", "embedded", "file"]
 
 
 class Example(NamedTuple):
-    """One labelled text or pair of texts. `label` is a class index (int) or a score (float)."""
+    """A labelled text or pair of texts. `label` is a class index (int) or a number (float)."""
 
     text: str
     text_pair: str | None
@@ -25,7 +28,7 @@ class Example(NamedTuple):
 
 
 class Rows(Protocol):
-    """Examples of a split: a list of `Example`, or something with as many rows that hashes itself."""
+    """Examples of a split: a list of `Example`, or a collection that computes its own digest."""
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -34,10 +37,10 @@ class Rows(Protocol):
 
 @runtime_checkable
 class Hashed(Protocol):
-    """Rows that know a digest of their content, for those that are too many to be written out."""
+    """Rows that compute a digest of their content, because they are too many to be written out as JSON."""
 
     def digest(self) -> bytes:
-        """Equal content, equal digest."""
+        """Return the same bytes for the same content."""
         ...
 
 
@@ -57,11 +60,11 @@ class Arrays:
         return len(self.inputs)
 
     def digest(self) -> bytes:
-        """sha256 over type, shape and bytes of both arrays."""
+        """Return the sha256 of type, shape and bytes of both arrays."""
         digest = hashlib.sha256()
         for array in (self.inputs, self.targets):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            for start in range(0, len(array), 4096):  # a part at a time, or a memory-mapped array would be read whole
+            for start in range(0, len(array), 4096):  # in parts: a memory-mapped array may be larger than memory
                 digest.update(array[start : start + 4096].tobytes())
         return digest.digest()
 
@@ -71,18 +74,24 @@ class DataRequest:
     """Which source the user wants.
 
     Attributes:
-        data: `auto` takes the first source that answers, in the order directory, hub, embedded.
+        data: `auto` takes the first source that is available, in the order directory, hub, embedded.
         dirs: `(name, directory)` from `--data-dir`; name is a task or suite (`glue`, `glue/cola`), or None for all.
         parent: the folder of `BENCH_DATA`, a parent that holds a folder per suite, or None.
         config: the task's options, `--set task.key=value`; None: the defaults.
-        on_bad: whether a row that cannot be used is an error or left out.
+        on_bad: whether a row that cannot be used is an error or is left out.
     """
 
     data: Literal["auto", "dir", "hub", "embedded"] = "auto"
     dirs: tuple[tuple[str | None, Path], ...] = ()
     parent: Path | None = None
-    config: Any = None
+    config: Config | None = None
     on_bad: Literal["error", "skip"] = "error"
+
+    def config_as(self, kind: type[C]) -> C:
+        """Return the options as the class that the task declares, with its defaults where none were given."""
+        config = kind() if self.config is None else self.config
+        assert isinstance(config, kind), f"the request has {type(config).__name__}"
+        return config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +102,12 @@ class Dataset:
         train: training examples; so are the evaluation splits.
         evaluation: evaluation splits by name (`dev`; `dev_matched` and `dev_mismatched` for MNLI); the first one
             carries the primary metric.
-        source: which of the sources answered.
-        revision: what pins it: the hub revision, the generator's version, or the folder's or file's name (never its
-            path).
+        source: kind of source that the data come from.
+        revision: the hub revision, the generator's version, or the name of the folder or file (never its path).
         notes: lines the user must see, such as 'no network; fell back to embedded'.
-        reading: how it was read, for the record. Options of the task that are named here say nothing but what the
-            examples are; `hash` speaks for them, so they are no part of a RunSpec.
-        version: hash of the files, where a changed file is other data even if no example changed.
+        reading: how it was read, for the record. Options of the task that are named here only decide what the examples
+            are, which `hash` covers, so they are no part of a RunSpec.
+        version: hash of the files, where a changed file counts as other data even if no example changed.
     """
 
     train: Rows
@@ -112,14 +120,14 @@ class Dataset:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over source, version and every example in order: equal content of one kind of source, equal hash."""
+        """sha256 of source, version and every example in order."""
         digest = hashlib.sha256((self.source + self.version).encode())
         for name, rows in (("train", self.train), *self.evaluation.items()):
             digest.update(f"\x00{name}\x00{len(rows)}\x00".encode())
-            for part in [rows.digest()] if isinstance(rows, Hashed) else _written(rows):
+            for part in [rows.digest()] if isinstance(rows, Hashed) else _lines(cast("Iterable[Example]", rows)):
                 digest.update(part)
         return digest.hexdigest()
 
 
-def _written(rows: Any) -> Iterator[bytes]:
+def _lines(rows: Iterable[Example]) -> Iterator[bytes]:
     return (json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() for row in rows)

@@ -67,7 +67,7 @@ class Delta:
         """Descending, float64: the `values` of `spectrum`."""
         return self.spectrum(name=name).values
 
-    def ranks(self, name: str) -> LayerRank:
+    def ranks(self, name: str = "") -> LayerRank:
         """The record's entry: shape, nominal, stable, effective and 90 % energy rank, the spectral norm, and how.
 
         Args:

@@ -189,7 +189,7 @@ class Checkpoint(Callback):
     """Writes, between two optimiser steps, everything that decides the next one; a later process goes on from there.
 
     Lightning keeps weights, optimiser, schedule and progress; this adds the random generators of every device, and the
-    data's position (`datamodule.done`, micro batches taken).
+    data's position (`datamodule.batches_taken`).
 
     Attributes:
         resumed: steps after which the run was taken up again.
@@ -231,7 +231,7 @@ class Checkpoint(Callback):
         return due if trainer.world_size == 1 else trainer.strategy.broadcast(due)  # all devices write, or none
 
     def _write(self, trainer: Trainer, batch_idx: int) -> None:
-        trainer.datamodule.done = batch_idx  # type: ignore[attr-defined]
+        trainer.datamodule.batches_taken = batch_idx  # type: ignore[attr-defined]
         self._random = [_random()]
         if trainer.world_size > 1:
             everyone: list[Any] = [None] * trainer.world_size

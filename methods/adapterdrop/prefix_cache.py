@@ -43,20 +43,20 @@ class Prefix:
         """Compute the rows, if the run sees its examples more than once; return what stands against it.
 
         Args:
-            method: in training, its `trainer.datamodule` offers `train.lengths`, `samples`, `once()` and
+            method: in training, its `trainer.datamodule` offers `train.lengths`, `samples`, `one_pass()` and
                 `collate()`.
             limit: bytes that the rows may take.
         """
         data: Any = method.trainer.datamodule  # type: ignore[attr-defined]
-        if not hasattr(data, "once"):
-            return "this task's data module has no `once`"
+        if not hasattr(data, "one_pass"):
+            return "this task's data module has no `one_pass`"
         if data.samples <= len(data.train.lengths):
             return ""
         if _changes(data):
             return "training examples are changed anew at every step (augmentation)"
         was_training = self.backbone.training
         try:
-            for batch in data.once():
+            for batch in data.one_pass():
                 inputs = method.transfer_batch_to_device(batch, method.device, 0)["inputs"]
                 inputs = method.trainer.precision_plugin.convert_input(inputs)
                 lengths = data.train.lengths if "attention_mask" in inputs else None  # nothing else is padded

@@ -1,7 +1,7 @@
-"""The Python standard library's own docstrings, read from its source by `ast`; nothing of it is imported or run.
+"""The docstrings of the Python standard library, read from its source by `ast`; nothing of it is imported or run.
 
-An example is a docstring and what it belongs to. Which there are depends on the version of Python, so the hash of the
-texts is the corpus's revision.
+An example is a docstring and the kind of object it belongs to. They depend on the version of Python, so the hash of the
+texts is the revision of the dataset.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from pathlib import Path
 
 from bench.core.errors import DataProblem
 from bench.core.files import write_atomic
+from tasks.io.readers import is_unicode
 
 KINDS = ("module", "class", "function", "method")
-"""What a docstring belongs to; the index is the label. A function in a class is a method."""
+"""Kinds of object that have docstrings; the index is the label. A function in a class is a method."""
 TESTS = frozenset({"test", "tests", "idle_test"})
-"""Folders of tests, which distributions of Python leave out or not."""
+"""Folders of tests, which some distributions of Python leave out."""
 Docstring = tuple[str, str]
 """Text and kind."""
 
 
 def gather(cache: Path) -> list[Docstring]:
-    """Every docstring once, sorted by text; one that several things have is of the first one's kind.
+    """Return every docstring once, sorted by text; one that several objects have is of the kind of the first.
 
     Args:
-        cache: folder for what was found, since parsing all files takes seconds; by their names, sizes and times.
+        cache: folder to keep the result in, since parsing all files takes seconds. Its key is the files' names, sizes
+            and times.
 
     Raises:
         DataProblem: this Python comes without source.
     """
-    files = sources()
+    files = source_files()
     stamp = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
     key = hashlib.sha256(json.dumps([sys.version, stamp]).encode()).hexdigest()
     kept = cache / "docstrings" / f"{key}.json"
@@ -46,12 +48,13 @@ def gather(cache: Path) -> list[Docstring]:
         for text, kind in docstrings(file.read_bytes()):
             kinds.setdefault(text, kind)
     found = sorted(kinds.items())
-    _keep(found, kept)
+    with suppress(OSError):  # the cache only saves time
+        write_atomic(kept, json.dumps(found, ensure_ascii=False).encode())
     return found
 
 
-def sources() -> list[Path]:
-    """Files of all modules of the standard library that are written in Python, in order of their names.
+def source_files() -> list[Path]:
+    """Return the files of all modules of the standard library that are written in Python, in order of their names.
 
     Raises:
         DataProblem: there are none.
@@ -72,14 +75,14 @@ def sources() -> list[Path]:
 
 
 def docstrings(source: bytes) -> Iterator[Docstring]:
-    """Docstrings of one file, indentation taken off; none of a file that is no Python of this version."""
+    """Yield the docstrings of one file without indentation; none of a file that this version of Python cannot parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # the library keeps broken files to test its own parsers
         return
     for kind, node in (("module", tree), *_definitions(tree, in_class=False)):
         text = ast.get_docstring(node)
-        if text and text.strip() and _is_unicode(text):
+        if text and text.strip() and is_unicode(text):  # a literal may hold half a surrogate pair
             yield text, kind
 
 
@@ -99,22 +102,7 @@ def _definitions(node: ast.AST, *, in_class: bool) -> Iterator[tuple[str, Defini
             yield from _definitions(child, in_class=inside)
 
 
-def _is_unicode(text: str) -> bool:
-    """A literal may hold half a surrogate pair, which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _keep(found: list[Docstring], file: Path) -> None:
-    """Atomically; a cache that cannot be written is no reason to stop."""
-    with suppress(OSError):
-        write_atomic(file, json.dumps(found, ensure_ascii=False).encode())
-
-
 def revision(found: list[Docstring]) -> str:
-    """12 hex digits of the sha256 over texts and kinds in order."""
+    """Return 12 hex digits of the sha256 of texts and kinds in order."""
     text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,33 +1,42 @@
 """Texts to learn from without labels: the standard library's docstrings, a folder or file of yours, or the hub's.
 
-`corpus` alone is the embedded one: every docstring of Python's standard library, labelled by what it belongs to
-(module, class, function, method). `corpus:PATH` is a text file, or every .txt and .md below a folder;
-`--set task.hub=ID` a data set of the Hugging Face hub. Those have no labels. A passage is a paragraph, the text between
-two blank lines; its tokens beyond `task.max_length` are cut off. Files are read a passage at a time, and may be larger
-than memory. Held out is a tenth of the passages, drawn by their text, so that equal ones are on one side.
+`corpus` alone is the embedded one: every docstring of Python's standard library, labelled by the kind of object it
+belongs to (module, class, function, method). `corpus:PATH` is a text file, or every .txt and .md below a folder;
+`--set task.hub=ID` is a dataset of the Hugging Face hub. Those have no labels. A passage is a paragraph, the text
+between two blank lines; its tokens beyond `task.max_length` are cut off. Files are read a passage at a time, and may be
+larger than memory. A tenth of the passages is held out, chosen by their text, so that equal ones are in one split.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.api.task import TaskSpec
 from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import DataRequest, Dataset
-from tasks.corpus.docstrings import KINDS
+from bench.core.hub import HubDataset
+from bench.records.data import DataRequest, Dataset, Example
+from tasks.corpus import docstrings
 from tasks.text.task import TextTask
 
-HUB = {"config": None, "split": "train", "column": "text", "revision": "main"}
-"""Options that belong to `task.hub`, and their defaults."""
+if TYPE_CHECKING:
+    from tasks.corpus.passages import TextIndex
+
+HUB_DEFAULTS = {"config": None, "split": "train", "column": "text", "revision": "main"}
+"""Options that have an effect only with `task.hub`, and their defaults."""
+OPTIONS = ("unit", "validation", "split_seed", "hub", *HUB_DEFAULTS)
+"""Options that only decide what the passages are: the record keeps them, and the hash of the data covers them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig(TaskConfig):
-    """What a passage is, which of them are held out, and where on the hub they are."""
+    """What a passage is, which passages are held out, and which dataset of the hub they come from."""
 
     unit: Literal["paragraph", "line"] = option(
         "paragraph",
@@ -35,29 +44,31 @@ class CorpusConfig(TaskConfig):
     )
     validation: str = option(
         "0.1",
-        "Share of the passages that is held out, or a folder, a file, or a split of the hub's data set to evaluate on.",
+        "Share of the passages that is held out; or a folder, a file, or a split of the hub's dataset to evaluate on.",
     )
     split_seed: int = option(
         0,
         "Draws that share, whatever the run's seed: all runs and seeds are scored on the same passages.",
         at_least=0,
     )
-    hub: str | None = option(None, "Id of a data set on the hub, such as Salesforce/wikitext, or the folder of one.")
+    hub: str | None = option(
+        None, "Id of a dataset on the hub, such as Salesforce/wikitext, or a folder that holds one."
+    )
     config: str | None = option(None, "Its configuration, such as wikitext-2-raw-v1.")
     split: str = option("train", "Its split to train on.")
     column: str = option("text", "Its column of texts.")
     revision: str = option("main", "Its branch, tag or commit; a full commit that was read before needs no network.")
 
     def __post_init__(self) -> None:
-        """Check ranges, and that options of the hub have one."""
+        """Check ranges, and that options of the hub are given only with `task.hub`."""
         super().__post_init__()
         if (share := self.share) is not None and not 0 < share < 1:
             known = "a share between 0 and 1, or where to find texts"
             raise UsageError(f"task.validation={self.validation}", known, "Change it.")
-        idle = [name for name, default in HUB.items() if getattr(self, name) != default]
-        if self.hub is None and idle:
-            known = "there is no task.hub, whose option it is"
-            raise UsageError(f"task.{idle[0]} changes nothing", known, "Give --set task.hub=ID, or leave it out.")
+        unused = [name for name, default in HUB_DEFAULTS.items() if getattr(self, name) != default]
+        if self.hub is None and unused:
+            known = "it is an option of task.hub, which is not given"
+            raise UsageError(f"task.{unused[0]} has no effect", known, "Give --set task.hub=ID, or leave it out.")
 
     @property
     def share(self) -> float | None:
@@ -71,8 +82,7 @@ class CorpusConfig(TaskConfig):
 class TextCorpus(TextTask):
     """Docstrings (`corpus`), or the texts of a path (`corpus:texts` is `corpus/texts`).
 
-    Raises:
-        UsageError: a path without a name.
+    Modules that need numpy are imported when texts are read, so that lists of tasks come without it.
     """
 
     argument: ClassVar[str] = "[PATH]"
@@ -84,7 +94,7 @@ class TextCorpus(TextTask):
             name="corpus/docstrings",
             version=1,
             modality="text",
-            num_classes=len(KINDS),
+            num_classes=len(docstrings.KINDS),
             metrics=("macro_f1", "accuracy"),
             primary=("macro_f1",),
         )
@@ -94,33 +104,149 @@ class TextCorpus(TextTask):
 
         Raises:
             UsageError: two sources are named, or `--data hub` without one.
-            DataProblem: nothing is there, it holds no text, or a passage is not UTF-8; the error names file and line.
+            DataProblem: there is no text, or a passage is not UTF-8; the error names file and line.
         """
-        config = request.config or CorpusConfig()
+        config = request.config_as(CorpusConfig)
         if config.hub is not None and (self.path or request.data in ("dir", "embedded")):
             other = f"corpus:{self.path}" if self.path else f"--data {request.data}"
             raise UsageError("two sources of text", f"task.hub={config.hub} and {other}", "Leave one of them out.")
-        from tasks.corpus import sources
-
         if self.path:
-            self.spec, dataset = sources.files(self.path, config, request.on_bad, source="file")
-            return dataset
+            return self._files(self.path, config, request, source="file")
         if config.hub is not None:
-            self.spec, dataset = sources.hub(config.hub, config, request.on_bad)
-            return dataset
+            return self._hub(config.hub, config, request)
         if request.data == "hub":
-            raise UsageError("--data hub: which data set?", "task.hub names none", "Add --set task.hub=ID.")
-        if request.data in ("auto", "dir") and (folder := _directory(request)):
-            self.spec, dataset = sources.files(folder, config, request.on_bad, source="directory")
-            return dataset
+            raise UsageError("--data hub: which dataset?", "task.hub names none", "Add --set task.hub=ID.")
+        if request.data in ("auto", "dir") and (folder := _named_folder(request)):
+            return self._files(folder, config, request, source="directory")
         if request.data == "dir":
-            known = "--data dir was asked; neither --data-dir corpus=DIR nor BENCH_DATA names a folder of texts"
+            known = "--data dir was given; neither --data-dir corpus=DIR nor BENCH_DATA names a folder of texts"
             raise DataProblem("no directory of texts", known, "Name it: --task corpus:PATH.")
-        return sources.embedded(config)
+        return _docstrings(config)
+
+    def _files(
+        self, path: Path, config: CorpusConfig, request: DataRequest, *, source: Literal["file", "directory"]
+    ) -> Dataset:
+        from tasks.corpus.passages import find_files, index_files
+
+        paths = [path] if config.share is not None else [path, Path(config.validation).expanduser()]
+        indexes = [index_files(find_files(one), unit=config.unit, on_bad=request.on_bad) for one in paths]
+        return self._unlabelled(config, indexes, [one.resolve().name for one in paths], source=source)
+
+    def _hub(self, name: str, config: CorpusConfig, request: DataRequest) -> Dataset:
+        from tasks.corpus.hub import HubTexts, fetch
+        from tasks.corpus.passages import index_files
+        from tasks.text.tokens import cache_folder
+
+        splits = [config.split] if config.share is not None else [config.split, config.validation]
+        dataset = HubDataset(name=name, config=config.config, revision=config.revision)
+        indexes: list[TextIndex] = []
+        revisions: list[str] = []
+        for split in splits:
+            texts = HubTexts(dataset=dataset, split=split, column=config.column, on_bad=request.on_bad)
+            fetched = fetch(texts, cache_folder())
+            index = index_files((fetched.file,), unit=config.unit, on_bad=request.on_bad)
+            left_out = sum(index.left_out.values()) + fetched.left_out
+            # the place of the first is in a file of the cache, which is of no use to the reader
+            indexes.append(replace(index, left_out={split: left_out} if left_out else {}, first_left_out=""))
+            revisions.append(fetched.revision)
+        names = [name.rstrip("/").rpartition("/")[2], *splits[1:]]
+        return replace(self._unlabelled(config, indexes, names, source="hub"), revision=revisions[0])
+
+    def _unlabelled(
+        self,
+        config: CorpusConfig,
+        indexes: Sequence[TextIndex],
+        names: Sequence[str],
+        *,
+        source: Literal["file", "directory", "hub"],
+    ) -> Dataset:
+        """Hold out a share of the first texts, or all of the second ones, and describe the task."""
+        import numpy as np
+
+        from tasks.corpus.passages import held_out
+
+        train, dev = indexes[0].passages, indexes[-1].passages
+        where = names[-1]
+        if config.share is not None:
+            held = held_out(train.places["key"], config.share, seed=config.split_seed)
+            if not held.any():
+                known = f"{len(train)} passages, all equal"
+                raise DataProblem(f"nothing of {names[0]} can be held out", known, "Give more text.")
+            train, dev = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
+            where = f"share {config.share:g}, split seed {config.split_seed}"
+        hashes = [index.sha256 for index in indexes]
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", re.sub(r"\.(txt|md)$", "", names[0], flags=re.I)).strip("-.")
+        self.spec = TaskSpec(
+            name=f"corpus/{stem[:50] or 'texts'}",
+            version=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
+            modality="text",
+            num_classes=0,
+            metrics=(),
+            primary=(),
+            labelled=False,
+        )
+        reading: dict[str, object] = {
+            **_options(config),
+            "validation": names[-1] if config.share is None else f"{config.share:g}",
+            "split_seed": None if config.share is None else config.split_seed,
+            "texts": [
+                {"name": name, "files": len(index.passages.files), "sha256": index.sha256, "left_out": index.left_out}
+                for name, index in zip(names, indexes, strict=True)
+            ],
+            "sizes": {"train": len(train), "dev": len(dev)},
+        }
+        notes = [f"{len(train)} {config.unit}s to train, {len(dev)} to evaluate ({where}), no labels"]
+        for index in indexes:
+            if index.left_out:
+                files = ", ".join(f"{count} in {file}" for file, count in index.left_out.items())
+                first = f", the first: {index.first_left_out}" if index.first_left_out else ""
+                notes.append(f"{sum(index.left_out.values())} left out ({files}){first}")
+        if len(set(hashes)) < len(hashes):
+            notes.append("the held-out texts are the training texts; their scores do not count")
+        return Dataset(
+            train=train,
+            evaluation={"dev": dev},
+            source=source,
+            revision=names[0],
+            notes=tuple(f"{self.spec.name}: {note}" for note in notes),
+            reading=reading,
+            version=str(self.spec.version),
+        )
 
 
-def _directory(request: DataRequest) -> Path | None:
-    """A folder of texts among the directories the user named: `--data-dir corpus=DIR`, or `corpus` in any other."""
+def _docstrings(config: CorpusConfig) -> Dataset:
+    """Read the docstrings, and hold out the same share of every kind."""
+    import numpy as np
+
+    from tasks.corpus.passages import held_out, key_of
+    from tasks.text.tokens import cache_folder
+
+    if config.share is None:
+        known = f"task.validation={config.validation}: of the docstrings a share is held out"
+        raise UsageError("the embedded corpus has no other texts", known, "Give a share, such as 0.1.")
+    found = docstrings.gather(cache_folder())
+    rows = [Example(text, None, docstrings.KINDS.index(kind)) for text, kind in found]
+    keys = np.array([key_of(row.text.encode()) for row in rows], dtype=np.uint64)
+    held = held_out(keys, config.share, seed=config.split_seed, classes=np.array([row.label for row in rows]))
+    train = [row for row, out in zip(rows, held, strict=True) if not out]
+    dev = [row for row, out in zip(rows, held, strict=True) if out]
+    sizes = {"train": len(train), "dev": len(dev)}
+    return Dataset(
+        train=train,
+        evaluation={"dev": dev},
+        source="embedded",
+        revision=docstrings.revision(found),
+        reading={**_options(config), "labels": list(docstrings.KINDS), "sizes": sizes},
+    )
+
+
+def _options(config: CorpusConfig) -> dict[str, object]:
+    """Return the options for the record; those of a hub that is not used are None."""
+    return {name: getattr(config, name) if config.hub or name not in HUB_DEFAULTS else None for name in OPTIONS}
+
+
+def _named_folder(request: DataRequest) -> Path | None:
+    """Return the folder of texts among the user's directories: `--data-dir corpus=DIR`, or `corpus` in another."""
     for name, folder in request.dirs:
         if name == "corpus":
             return folder

@@ -1,19 +1,25 @@
 """GLUE: nine tasks of English sentence understanding, from a directory, the hub or an embedded generator.
 
 Wang et al., arXiv 1804.07461. The dev sets are reported, as GLUE's test labels are mostly not public. Labels are class
-indices in the order of the Hugging Face data set `nyu-mll/glue`.
+indices in the order of the Hugging Face dataset `nyu-mll/glue`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from bench.api.task import TaskSpec
-from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import DataRequest, Dataset
+from bench.core.errors import DataProblem, UsageError, did_you_mean
+from bench.core.hub import HubUnavailable
+from bench.records.data import DataRequest, Dataset, Example, SourceKind
+from tasks.glue.files import REVISION, holds_splits, read_folder, read_hub
 from tasks.glue.schema import SCHEMAS
-from tasks.glue.sources import open_dataset
+from tasks.io.directories import Wanted, find_folder, name_of
 from tasks.text.task import TextTask
+
+SUITE = "glue"
+HOW = "Name one with --data-dir DIR: a folder that holds glue/CoLA and so on, that folder itself, or one task's folder."
 
 
 class GLUE(TextTask):
@@ -29,23 +35,68 @@ class GLUE(TextTask):
         if member not in SCHEMAS:
             hint = f"{did_you_mean(member, SCHEMAS)} `bench list tasks` describes them.".strip()
             raise UsageError(f"unknown GLUE task '{member}'", f"known: {', '.join(SCHEMAS)}", hint)
-        schema = SCHEMAS[member]
+        self.schema = SCHEMAS[member]
         self.member = member
         self.spec = TaskSpec(
-            name=f"glue/{member}",
+            name=f"{SUITE}/{member}",
             version=1,
             modality="text",
-            num_classes=len(schema.labels),
-            metrics=schema.metrics,
-            primary=schema.primary,
-            note=schema.note,
+            num_classes=len(self.schema.labels),
+            metrics=self.schema.metrics,
+            primary=self.schema.primary,
+            note=self.schema.note,
         )
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read and check train and the evaluation splits.
+        """Read and check train and the evaluation splits, from the first source that is allowed and answers.
 
         Raises:
             AbsentTask: a directory of the user's is a good one but does not hold this task.
             DataProblem: nothing is there, or a file is malformed; the error names file and line.
         """
-        return open_dataset(self.member, request)
+        if request.data in ("auto", "dir") and (folder := find_folder(self._wanted(), request)):
+            splits = read_folder(folder, self.member)
+            left_out = sum(examples.left_out for examples in splits.values())
+            notes = (f"{self.spec.name}: {left_out} rows with too few columns left out",) if left_out else ()
+            rows = {name: examples.rows for name, examples in splits.items()}
+            return _dataset(rows, source="directory", revision=name_of(folder), notes=notes)
+        if request.data == "dir":
+            known = "--data dir was given; neither --data-dir nor BENCH_DATA names one that holds it"
+            raise DataProblem(f"no directory with data for {self.spec.name}", known, HOW)
+        if request.data == "embedded":
+            return self._generated(())
+        lost = request.data == "auto" and request.parent is not None and not request.parent.is_dir()
+        notes = ("BENCH_DATA names a folder that does not exist",) if lost else ()
+        try:
+            rows = {name: examples.rows for name, examples in read_hub(self.member).items()}
+        except HubUnavailable as error:
+            if request.data == "hub":
+                raise DataProblem(f"{self.spec.name} cannot be loaded from the hub", error.what, HOW) from error
+            note = f"{error.what}; using the embedded GLUE; --data-dir DIR for the real corpora"
+            return self._generated((*notes, note))
+        return _dataset(rows, source="hub", revision=REVISION, notes=notes)
+
+    def _wanted(self) -> Wanted:
+        return Wanted(
+            task=self.spec.name,
+            entries=(self.spec.name, self.member),
+            folders=(self.member,),
+            suites=(SUITE,),
+            others=frozenset(SCHEMAS),
+            holds=lambda folder: holds_splits(folder, self.member),
+            expected=f"a folder {self.schema.folder}",
+            how=HOW,
+        )
+
+    def _generated(self, notes: tuple[str, ...]) -> Dataset:
+        from tasks.glue.generated import VERSION, generate
+
+        splits = {split: [Example(*row) for row in rows] for split, rows in generate(self.member).items()}
+        return _dataset(splits, source="embedded", revision=str(VERSION), notes=notes)
+
+
+def _dataset(
+    splits: Mapping[str, list[Example]], *, source: SourceKind, revision: str, notes: tuple[str, ...]
+) -> Dataset:
+    evaluation = {name: rows for name, rows in splits.items() if name != "train"}
+    return Dataset(train=splits["train"], evaluation=evaluation, source=source, revision=revision, notes=notes)

@@ -1,4 +1,4 @@
-"""What is done to a batch of pictures: augmentation of the bytes, then normalisation to floats."""
+"""Preparation of a batch of images: augmentation of the bytes, then normalisation to floats."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from bench.core.random import uniform
 from tasks.io.arrays import Prepare
 
 DRAWS = {"none": 0, "flip": 1, "crop": 2, "flip-crop": 3, "trivial": 1}
-"""Augmentation → uniform numbers in [0, 1) that it takes for each picture."""
+"""Augmentation → uniform numbers in [0, 1) that it uses for each image."""
 SHIFT = 8
-"""Pictures are moved by at most the side over this: 4 of 32 pixels, as is usual on CIFAR (He et al. 1512.03385)."""
+"""Images move by at most their side over this: 4 of 32 pixels, as is usual on CIFAR (He et al. 1512.03385)."""
 
 
 def preparation(augmentation: str, mean: Sequence[float], std: Sequence[float], seed: int) -> Prepare:
-    """What makes a batch of stored pictures into what a network reads; in training (step ≥ 0) changed at random first.
+    """Return the function that turns a batch of stored images into input for a network.
+
+    It augments in training only (step ≥ 0).
 
     Args:
         augmentation: a key of `DRAWS`.
@@ -35,11 +37,11 @@ def preparation(augmentation: str, mean: Sequence[float], std: Sequence[float], 
 
 
 def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bytes (B, H, W, C) as (x/255 − mean)/std, channels first (B, C, H, W) float32.
+    """Return bytes (B, H, W, C) as (x/255 − mean)/std, channels first (B, C, H, W) float32.
 
     Args:
         pixels: uint8.
-        mean, std: per channel, in [0, 1]; a channel that is the same everywhere is not divided.
+        mean, std: per channel, in [0, 1]; a channel with std 0 is not divided.
     """
     x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float().div_(255)
     centre = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
@@ -48,11 +50,11 @@ def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
 
 
 def augment(name: str, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Pictures (B, H, W, C) uint8, each changed as its own draws say, and by nothing else.
+    """Return images (B, H, W, C) uint8, each augmented by its own draws alone.
 
     Args:
         name: a key of `DRAWS`.
-        pixels: left as they are.
+        pixels: stay unchanged.
         draws: uniform in [0, 1), (B, `DRAWS[name]`).
     """
     if draws.shape != (len(pixels), DRAWS[name]):
@@ -63,12 +65,12 @@ def augment(name: str, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
         mirrored = draws[:, 0] < 0.5
         pixels = np.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
     if name in ("crop", "flip-crop"):
-        pixels = _moved(pixels, draws[:, -2:])
+        pixels = _crop(pixels, draws[:, -2:])
     return pixels
 
 
-def _moved(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Cut out of the pictures with a border of zeros, at a place drawn for each."""
+def _crop(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Pad with zeros, and crop at a place drawn for each image."""
     _, height, width, _ = pixels.shape
     rows, columns = height // SHIFT, width // SHIFT
     padded = np.pad(pixels, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
@@ -81,14 +83,14 @@ def _moved(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def _trivial(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """TrivialAugmentWide (arXiv 2103.10158) of torchvision: one operation and strength, both drawn, for each."""
+    """Apply torchvision's TrivialAugmentWide (arXiv 2103.10158): one operation and strength, drawn for each image."""
     from torchvision.transforms import TrivialAugmentWide
 
-    change = TrivialAugmentWide()
+    operation = TrivialAugmentWide()
     out = np.empty_like(pixels)
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator of the CPU
-        for i, (picture, draw) in enumerate(zip(pixels, draws, strict=True)):
+        for i, (image, draw) in enumerate(zip(pixels, draws, strict=True)):
             torch.default_generator.manual_seed(int(draw * 2**53))  # manual_seed would set every GPU's too
-            changed: Tensor = change(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))))
-            out[i] = changed.numpy().transpose(1, 2, 0)
+            augmented: Tensor = operation(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
+            out[i] = augmented.numpy().transpose(1, 2, 0)
     return out

@@ -1,51 +1,55 @@
-"""Your own pictures: a folder with a folder for each class, or a tar of one.
+"""Images of the user: a folder with one folder for each class, or a tar of one.
 
-They lie below `train/` and `test/`, `val/` or `validation/`, or a tenth of every class is drawn to be
-scored on, the same for all seeds. What was found is said, and kept in the record (`source.reading`).
+They are below `train/` and `test/`, `val/` or `validation/`; otherwise a tenth of every class is drawn for validation,
+the same for all seeds. A note says what was found, and the record keeps it (`source.reading`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bench.api.task import TaskSpec
 from bench.config.options import option
-from bench.core.errors import UsageError
+from bench.core.errors import DataProblem, UsageError
 from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask
+
+if TYPE_CHECKING:
+    from tasks.images.reading.prepare import Facts
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesConfig(ImageConfig):
-    """Which pictures to score on, too."""
+    """Size, channels and augmentation of the images, and which of them are for validation."""
 
     validation: str = option(
         "0.1",
-        "A folder or tar to score on, or the share drawn for it, of every class alike; a share says nothing where "
-        "the pictures lie below train/ and test/, val/ or validation/.",
+        "A folder or tar to evaluate on, or the share drawn for it, the same of every class; a share has no effect "
+        "where the images are below train/ and test/, val/ or validation/.",
     )
     split_seed: int = option(
         0,
-        "Draws that share, whatever the run's seed: all runs and seeds are scored on the same pictures.",
+        "Seed of that draw, whatever the run's seed: all runs and seeds are evaluated on the same images.",
         at_least=0,
     )
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        if (share := share_of(self.validation)) is not None and not 0 < share < 1:
+        if self.share is not None and not 0 < self.share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a folder", "Change it.")
 
-
-def share_of(text: str) -> float | None:
-    """The number a text is, or None where it names a folder."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    @property
+    def share(self) -> float | None:
+        """The share to draw; None where `validation` names a folder."""
+        try:
+            return float(self.validation)
+        except ValueError:
+            return None
 
 
 class Images(ImageTask):
@@ -56,7 +60,7 @@ class Images(ImageTask):
     """
 
     argument: ClassVar[str] = "DIR"
-    Config: ClassVar[type] = ImagesConfig
+    Config = ImagesConfig
 
     def __init__(self, argument: str) -> None:
         if not argument:
@@ -66,15 +70,50 @@ class Images(ImageTask):
         self.name = f"images/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-.')[:50] or 'images'}"
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read and check every picture, split.
+        """Read and check all images, and split them.
 
         Raises:
-            DataProblem: no such folder, or a picture is broken; the error names it.
+            DataProblem: there is no such folder, no image to evaluate on, or an image is bad; the error names it.
         """
-        from tasks.images.own_files import open_own
+        from tasks.images.reading.dataset import folder_or_tar, load_images
+        from tasks.images.reading.prepare import Preparation
+        from tasks.images.reading.source import sha256_of
 
-        config = request.config or ImagesConfig()
-        dataset = open_own(self.name, self.place, request, config, share_of(config.validation))
+        config = request.config_as(ImagesConfig)
+        sources = [folder_or_tar(self.place)]
+        splits = {entry.split for entry in sources[0].listing.entries}
+        if config.share is None:
+            if splits > {"train"}:
+                known = f"{self.place} itself holds {', '.join(sorted(splits))}"
+                todo = "Leave task.validation out, or name the folder of train alone."
+                raise DataProblem(f"{self.name}: task.validation names a second folder to evaluate on", known, todo)
+            sources.append(folder_or_tar(Path(config.validation).expanduser(), "validation"))
+        share = config.share if config.share and splits == {"train"} else 0.0
+        preparation = Preparation(size=config.size, mode=config.mode, share=share, seed=config.split_seed)
+        where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
+        hashes = [source.sha256 for source in sources]
+        dataset, facts = load_images(
+            self.name,
+            sources,
+            preparation,
+            request,
+            kind="file",
+            revision=self.place.resolve().name,
+            version=hashes[0] if len(hashes) == 1 else sha256_of(*hashes),
+            reading={
+                "validation": f"{share:g}" if share else Path(sources[-1].place).name,
+                "split_seed": config.split_seed if share else None,
+            },
+        )
+        if not dataset.evaluation:
+            known = f"read from {self.place}"
+            raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
+        notes = [f"{self.name}: {_summary(facts, dataset.reading['sizes'])} ({where})", *dataset.notes]
+        if ignored := sum(source.listing.ignored for source in sources):
+            notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
+        if len(set(hashes)) < len(hashes):
+            notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
+        dataset = replace(dataset, notes=tuple(notes))
         self.spec = TaskSpec(
             name=self.name,
             version=dataset.version,
@@ -83,4 +122,13 @@ class Images(ImageTask):
             metrics=("macro_f1", "accuracy"),
             primary=("macro_f1",),
         )
-        return self.settle(dataset)
+        self.complete_spec(dataset)
+        return dataset
+
+
+def _summary(facts: Facts, sizes: Mapping[str, int], shown: int = 8) -> str:
+    """Return classes (at most `shown` of them by name), shape and sizes of the splits in one line."""
+    classes, (height, width, channels) = facts["classes"], facts["shape"]
+    names = ", ".join(repr(name[:30]) for name in classes[:shown]) + (", …" if len(classes) > shown else "")
+    splits = ", ".join(f"{size} {split}" for split, size in sizes.items())
+    return f"{len(classes)} classes: {names} · {width}×{height}×{channels} · {splits}"

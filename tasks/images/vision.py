@@ -1,85 +1,113 @@
-"""Classes of pictures: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, from a directory or the hub; test is scored.
+"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100, from a directory or the hub.
 
-A directory holds class folders below train/ and test/, one tar of such, idx files (MNIST and its kin), CIFAR's binary
-version, or Parquet files as `datasets` saves them.
+A directory holds class folders below train/ and test/, one tar of such, idx files (MNIST and Fashion-MNIST), CIFAR's
+binary version, or Parquet files as `datasets` saves them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bench.api.task import TaskSpec
 from bench.config.options import option, options_of
-from bench.records.data import DataRequest, Dataset
-from tasks.images.base import ImageConfig, ImageTask
+from bench.core.hub import HubDataset
+from tasks.images.base import ImageConfig, PublishedImageTask, image_task_spec
+from tasks.io.directories import Wanted
+
+if TYPE_CHECKING:
+    from tasks.images.reading.prepare import Facts
+
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CIFAR100_NAMES = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
+    "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
+    "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
+    "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
+    "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+)
 
 
-class Known(ImageTask):
-    """A data set by its name in `tasks.images.vision_schema`."""
+class VisionTask(PublishedImageTask):
+    """A dataset with a name of its own.
 
-    key: ClassVar[str] = ""
-    title: ClassVar[str] = ""
+    Attributes:
+        name: of the task.
+        title: as its authors write it.
+        folders: names of its folder, as `tasks.io.directories.normal` writes them.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    folders: ClassVar[tuple[str, ...]]
 
     def __init__(self, _: str = "") -> None:
-        self.spec = TaskSpec(
-            name=self.key,
-            version=1,
-            modality="image",
-            num_classes=100 if self.key == "cifar100" else 10,
-            metrics=("accuracy", "macro_f1"),
-            primary=("accuracy",),
+        self.spec = image_task_spec(self.name, len(self.classes))
+        self.location = Wanted(
+            task=self.name,
+            entries=(self.name,),
+            folders=self.folders,
+            expected=f"a folder {self.folders[0]}",
+            how=f"Name its folder with --data-dir {self.name}=DIR, or a folder that holds a folder {self.folders[0]} "
+            "with --data-dir DIR.",
         )
 
-    def open(self, request: DataRequest) -> Dataset:
-        """Read and check every picture of train and test.
-
-        Raises:
-            AbsentTask: a directory of the user's is a good one but does not hold this task.
-            DataProblem: nothing is there, or a picture or file is broken; the error names it.
-        """
-        from tasks.images.sources import open_vision
-        from tasks.images.vision_schema import KNOWN
-
-        dataset, store = open_vision(KNOWN[self.key], request, request.config or self.Config())
-        lossy = "JPEG" in store.facts["formats"]
-        return self.settle(dataset, note=f"{self.title} (JPEG)" if lossy else "")
+    def note(self, facts: Facts, drawn: bool) -> str:
+        """Mark images whose compression is lossy: the originals are not."""
+        return f"{self.title} (JPEG)" if "JPEG" in facts["formats"] else ""
 
 
-class MNIST(Known):
+class MNIST(VisionTask):
     """Handwritten digits, 28×28 grey, 60000 and 10000 (LeCun, Cortes and Burges)."""
 
-    key: ClassVar[str] = "mnist"
-    title: ClassVar[str] = "MNIST"
+    name = "mnist"
+    title = "MNIST"
+    folders = ("mnist",)
+    classes = tuple("0123456789")
+    hub = HubDataset(name="ylecun/mnist", config="mnist", revision="77f3279092a1c1579b2250db8eafed0ad422088c")
 
 
-class FashionMNIST(Known):
+class FashionMNIST(VisionTask):
     """Pieces of clothing, 28×28 grey, 60000 and 10000 (arXiv 1708.07747)."""
 
-    key: ClassVar[str] = "fashion-mnist"
-    title: ClassVar[str] = "Fashion-MNIST"
+    name = "fashion-mnist"
+    title = "Fashion-MNIST"
+    folders = ("fashionmnist", "fmnist")
+    classes = FASHION
+    hub = HubDataset(
+        name="zalando-datasets/fashion_mnist",
+        config="fashion_mnist",
+        revision="531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CIFARConfig(ImageConfig):
-    """Pictures of things that can be mirrored and moved."""
+    """Images that can be mirrored and moved."""
 
     augment: Literal["none", "flip", "crop", "flip-crop", "trivial"] = option(
         "flip-crop", options_of(ImageConfig)["augment"].help
     )
 
 
-class CIFAR10(Known):
+class CIFAR10(VisionTask):
     """Animals and vehicles, 32×32 colour, 50000 and 10000 (Krizhevsky 2009)."""
 
-    key: ClassVar[str] = "cifar10"
-    title: ClassVar[str] = "CIFAR-10"
-    Config: ClassVar[type] = CIFARConfig
+    name = "cifar10"
+    title = "CIFAR-10"
+    folders = ("cifar10", "cifar10jpeg", "cifar10png", "cifar10images", "cifar10binary", "cifar10batchesbin")
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    hub = HubDataset(name="uoft-cs/cifar10", config="plain_text", revision="0b2714987fa478483af9968de7c934580d0bb9a2")
+    Config = CIFARConfig
 
 
-class CIFAR100(Known):
+class CIFAR100(VisionTask):
     """A hundred kinds of things (the fine labels), 32×32 colour, 50000 and 10000 (Krizhevsky 2009)."""
 
-    key: ClassVar[str] = "cifar100"
-    title: ClassVar[str] = "CIFAR-100"
-    Config: ClassVar[type] = CIFARConfig
+    name = "cifar100"
+    title = "CIFAR-100"
+    folders = ("cifar100", "cifar100jpeg", "cifar100png", "cifar100images", "cifar100binary")
+    classes = tuple(CIFAR100_NAMES.split())
+    hub = HubDataset(name="uoft-cs/cifar100", config="cifar100", revision="aadb3af77e9048adbea6b47c21a81e47dd092ae5")
+    Config = CIFARConfig

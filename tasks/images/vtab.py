@@ -1,75 +1,91 @@
-"""VTAB-1k: nineteen kinds of pictures, a thousand of each to train on, test is scored (arXiv 1910.04867).
+"""VTAB-1k: nineteen image tasks, each with a thousand training images (arXiv 1910.04867).
 
-A directory holds a folder for each task, in it class folders below train/ and test/, a tar of such, Parquet files, or
-the lists train800val200.txt and test.txt. Where train is larger than a thousand, as it is on the hub, a thousand are
-drawn, of every class alike and the same for all seeds: other ones than those of the paper, which is noted.
+A directory holds a folder for each task, and in it class folders below train/ and test/, a tar of such, Parquet files,
+or the lists train800val200.txt and test.txt. Where train has more than a thousand images, as on the hub, a thousand are
+drawn, the same share of every class and the same for all seeds. They are not those of the paper; a note says so.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from bench.api.task import TaskSpec
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import DataRequest, Dataset
-from tasks.images.base import ImageTask
+from bench.core.hub import HubDataset
+from tasks.images.base import PublishedImageTask, image_task_spec
+from tasks.io.directories import Wanted, normal
 
-DRAWN = "1000 training images drawn, not the paper's"
+if TYPE_CHECKING:
+    from tasks.images.reading.prepare import Facts
+
+TRAIN = 1000
+OWNER = "clip-benchmark"
 
 
-class VTAB(ImageTask):
-    """One task by its name within the suite: `VTAB("dtd")`. Pictures differ in size: `--set task.size=224`.
+class Location(NamedTuple):
+    """Where a task is found: its repository on the hub, another usual name of its folder, and a commit if known.
 
-    Raises:
-        UsageError: no such task.
+    Without a commit, the newest one is read and recorded.
     """
 
-    members: ClassVar[tuple[str, ...]] = (
-        "caltech101",
-        "cifar100",
-        "dtd",
-        "oxford_flowers102",
-        "oxford_iiit_pet",
-        "svhn",
-        "sun397",
-        "patch_camelyon",
-        "eurosat",
-        "resisc45",
-        "diabetic_retinopathy",
-        "clevr_count",
-        "clevr_distance",
-        "dmlab",
-        "kitti",
-        "dsprites_location",
-        "dsprites_orientation",
-        "smallnorb_azimuth",
-        "smallnorb_elevation",
-    )
+    repository: str
+    folder: str = ""
+    commit: str = "main"
+
+
+LOCATIONS = {
+    "caltech101": Location("wds_vtab-caltech101"),
+    "cifar100": Location("wds_vtab-cifar100", "cifar"),
+    "dtd": Location("wds_vtab-dtd"),
+    "oxford_flowers102": Location("wds_vtab-flowers"),
+    "oxford_iiit_pet": Location("wds_vtab-pets"),
+    "svhn": Location("wds_vtab-svhn"),
+    "sun397": Location("wds_sun397"),
+    "patch_camelyon": Location("wds_vtab-pcam", commit="502695fe1a141108650e3c5b91c8b5e0ff84ed49"),
+    "eurosat": Location("wds_vtab-eurosat"),
+    "resisc45": Location("wds_vtab-resisc45"),
+    "diabetic_retinopathy": Location("wds_vtab-diabetic_retinopathy"),
+    "clevr_count": Location("wds_vtab-clevr_count_all", commit="8b5dce4d5393a04fb58b9261b22a881b02e379b1"),
+    "clevr_distance": Location(
+        "wds_vtab-clevr_closest_object_distance", "clevrdist", "ec9c04224a95836ca0344a6000ec8d8bc8a6d4f2"
+    ),
+    "dmlab": Location("wds_vtab-dmlab"),
+    "kitti": Location("wds_vtab-kitti_closest_vehicle_distance"),
+    "dsprites_location": Location("wds_vtab-dsprites_label_x_position", "dspritesloc"),
+    "dsprites_orientation": Location("wds_vtab-dsprites_label_orientation", "dspritesori"),
+    "smallnorb_azimuth": Location("wds_vtab-smallnorb_label_azimuth", "smallnorbazi"),
+    "smallnorb_elevation": Location("wds_vtab-smallnorb_label_elevation", "smallnorbele"),
+}
+
+
+class VTAB(PublishedImageTask):
+    """One of the nineteen tasks: `VTAB("dtd")`. Images differ in size: `--set task.size=224`.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+
+    members: ClassVar[tuple[str, ...]] = tuple(LOCATIONS)
 
     def __init__(self, member: str) -> None:
-        if member not in self.members:
+        if member not in LOCATIONS:
             hint = f"{did_you_mean(member, self.members)} `bench list tasks` describes them.".strip()
             raise UsageError(f"unknown VTAB task '{member}'", f"known: {', '.join(self.members)}", hint)
-        self.member = member
-        self.spec = TaskSpec(
-            name=f"vtab/{member}",
-            version=1,
-            modality="image",
-            num_classes=0,
-            metrics=("accuracy", "macro_f1"),
-            primary=("accuracy",),
+        repository, folder, commit = LOCATIONS[member]
+        self.spec = image_task_spec(f"vtab/{member}")
+        self.hub = HubDataset(name=f"{OWNER}/{repository}", config="default", revision=commit)
+        self.location = Wanted(
+            task=self.spec.name,
+            entries=(self.spec.name,),
+            folders=tuple(filter(None, (normal(member), folder))),
+            suites=("vtab", "vtab1k"),
+            others=frozenset(map(normal, LOCATIONS)),
+            beside=False,
+            expected=f"a folder {member}",
+            how=f"Name its folder with --data-dir vtab/{member}=DIR, or a folder that holds one for each task with "
+            "--data-dir vtab=DIR.",
         )
+        self.most_train = TRAIN
 
-    def open(self, request: DataRequest) -> Dataset:
-        """Read and check every picture of train and test.
-
-        Raises:
-            AbsentTask: a directory of the user's is a good one but does not hold this task.
-            DataProblem: nothing is there, or a picture or file is broken; the error names it.
-        """
-        from tasks.images.sources import drawn, open_vision
-        from tasks.images.vtab_schema import vision
-
-        task = vision(self.member)
-        dataset, store = open_vision(task, request, request.config or self.Config())
-        return self.settle(dataset, note=DRAWN if drawn(task, store) else "")
+    def note(self, facts: Facts, drawn: bool) -> str:
+        """Mark training images that are not those of the paper."""
+        return "1000 training images drawn, not the paper's" if drawn else ""

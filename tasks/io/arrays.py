@@ -1,4 +1,4 @@
-"""Images and vectors, which are arrays already, as batches."""
+"""Batches of images and vectors, which are arrays already."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bench.records.data import Arrays, Dataset
 from bench.records.spec import RunSpec
 
 Prepare = Callable[[np.ndarray, np.ndarray, int], Tensor]
-"""Inputs (B, …) as they are stored, example numbers (B,) and step → what the network reads, float32."""
+"""Inputs (B, …) as stored, example numbers (B,) and step → input of the network, float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Some examples of arrays, which stay where they are.
+    """Some of the examples of arrays, which are not copied.
 
     Attributes:
-        rows: all of them.
-        chosen: (N,) the numbers of those that belong to this split.
+        rows: all examples.
+        chosen: (N,) numbers of those that belong to this split.
     """
 
     rows: Arrays
@@ -37,19 +37,19 @@ class ArraySplit:
 
     @property
     def lengths(self) -> np.ndarray:
-        """All alike."""
+        """Zeros: all examples have the same length."""
         return np.zeros(len(self.chosen), dtype=np.int64)
 
     def take(self, index: np.ndarray) -> ArraySplit:
-        """Those examples."""
+        """Return some examples of this split."""
         return ArraySplit(self.rows, self.chosen[index])
 
 
-class ArrayDataModule(StepDataModule):
-    """Feeds one run of one task of images or vectors.
+class ArrayDataModule(StepDataModule[Arrays, ArraySplit]):
+    """Batches of images or vectors for one run.
 
     Args:
-        prepare: gives the inputs of a batch from those of the arrays.
+        prepare: turns stored inputs of a batch into those of the network.
     """
 
     def __init__(self, task: TaskSpec, dataset: Dataset, spec: RunSpec, prepare: Prepare | None = None) -> None:
@@ -57,11 +57,11 @@ class ArrayDataModule(StepDataModule):
         super().__init__(task, dataset, spec)
 
     def load(self, rows: Arrays, name: str) -> ArraySplit:
-        """All examples of the arrays."""
+        """Return a split of all examples."""
         return ArraySplit(rows, np.arange(len(rows)))
 
     def collate(self, split: ArraySplit, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        """Examples `index`, in training (`step` ≥ 0) as `prepare` changes them at that step."""
+        """Return the batch of examples `index`, prepared for training at `step`, or for evaluation (`step` < 0)."""
         inputs = np.ascontiguousarray(split.rows.inputs[split.chosen[index]])
         dtype = torch.int64 if self.task.num_classes else torch.float32
         return {

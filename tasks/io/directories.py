@@ -1,4 +1,4 @@
-"""The folder of a task among the directories that the user named: for it, its suite or anything, or BENCH_DATA."""
+"""Search for the folder of a task in the directories that `--data-dir` and BENCH_DATA name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.core.errors import AbsentTask, DataProblem
 from bench.records.data import DataRequest
 
 Trust = Literal["task", "directory", "parent"]
-"""Who named a directory: an entry for this very task, any other `--data-dir`, or BENCH_DATA."""
+"""What named a directory: `--data-dir` for this very task, any other `--data-dir`, or BENCH_DATA."""
 
 
 def _nothing(_: Path) -> bool:
@@ -21,17 +21,17 @@ def _nothing(_: Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is looked for. Names of folders are written as `normal` writes them.
+    """What to search for. Names of folders are in the form that `normal` returns.
 
     Attributes:
-        task: as errors name it, `glue/rte`.
-        entries: names of `--data-dir NAME=DIR` that speak of this very task.
-        folders: names of the task's folder, the first that is there is taken.
-        suites: names of a folder that holds one folder for each task of a suite; empty for a task of its own.
-        others: folders of the suite's tasks, this one's among them, which are never taken for another's.
+        task: its name for errors, `glue/rte`.
+        entries: names in `--data-dir NAME=DIR` that mean this very task.
+        folders: possible names of the task's folder; the first that exists is used.
+        suites: names of a folder that holds one folder for each task of a suite; empty for a task outside a suite.
+        others: folders of all tasks of the suite; a folder with such a name belongs to that task alone.
         beside: whether BENCH_DATA may hold the task's folder itself, and not only the suite's.
-        holds: whether a folder of any other name, given by `--data-dir`, is the task's by what lies in it.
-        expected: what should be there, for errors.
+        holds: whether the content of a folder with any other name, given by `--data-dir`, is that of the task.
+        expected: what was expected, for errors.
         how: what to do next, for errors.
     """
 
@@ -47,17 +47,17 @@ class Wanted:
 
 
 def normal(name: str) -> str:
-    """A folder's name as names are compared: `SST-2`, `sst_2` and `SST2` are one."""
+    """Return the form in which names are compared: `SST-2`, `sst_2` and `SST2` are the same."""
     return name.casefold().replace("-", "").replace("_", "")
 
 
 def name_of(directory: Path) -> str:
-    """The name of a folder; `.` has one, and a link keeps its own."""
+    """Return the name of a folder: of `.` that of the current one, of a link its own."""
     return Path(os.path.abspath(directory)).name  # noqa: PTH100
 
 
 def listing(folder: Path) -> list[Path]:
-    """What is in a folder, by name.
+    """List a folder, sorted by name.
 
     Raises:
         DataProblem: the folder cannot be read.
@@ -65,11 +65,11 @@ def listing(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise DataProblem(f"data directory {folder} cannot be read", str(error), "Mend its permissions.") from error
+        raise DataProblem(f"data directory {folder} cannot be read", str(error), "Fix its permissions.") from error
 
 
 def child(directory: Path, name: str) -> Path | None:
-    """The folder of that name, loosely compared, in `directory`.
+    """Return the folder in `directory` whose `normal` name is `name`; None if there is none.
 
     Raises:
         DataProblem: there are several.
@@ -82,11 +82,11 @@ def child(directory: Path, name: str) -> Path | None:
 
 
 def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
-    """The folder of a task among the directories the user named; None if none was named for it.
+    """Return the folder of a task; None if no directory was named for it.
 
     Raises:
-        AbsentTask: directories are named and none of them holds the task.
-        DataProblem: a named directory is not there.
+        AbsentTask: directories are named, and none of them holds the task.
+        DataProblem: a named directory does not exist.
     """
     named = _entries(wanted, request)
     for directory, trust in named:
@@ -106,7 +106,7 @@ def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
 
 
 def _task_folder(directory: Path, wanted: Wanted, *, trust: Trust) -> Path | None:
-    """The task's folder below `directory`, or `directory` itself if it is that; None if neither."""
+    """Return the task's folder below `directory`, or `directory` itself if it is that; None if neither."""
     parents = [child(directory, suite) for suite in wanted.suites]
     if trust != "parent" or wanted.beside:
         parents.append(directory)
@@ -117,12 +117,12 @@ def _task_folder(directory: Path, wanted: Wanted, *, trust: Trust) -> Path | Non
     own = normal(name_of(directory))
     if own in wanted.folders or trust == "task":
         return directory
-    # a folder with a name of the user's own is the task's if it holds it, but never another task's
+    # a folder with any other name may hold the task, unless the name is that of another task
     return directory if trust == "directory" and own not in wanted.others and wanted.holds(directory) else None
 
 
 def _entries(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
-    """Directories that speak of this task: those named for it, for the suite, for anything."""
+    """List the directories named for this task, then for its suite, then for all tasks."""
     by_name: dict[str, list[Path]] = {}
     for name, directory in request.dirs:
         by_name.setdefault(normal(name or ""), []).append(directory)

@@ -1,219 +1,452 @@
-"""TSV, JSON lines and Parquet into records: the wanted columns of every row, with the place it came from."""
+r"""Read CSV, TSV, JSON lines, Parquet and Arrow tables one row at a time, and name the place of every row that is bad.
+
+Lines are physical ones, split at "\n" alone and counted from 1; a record of several lines is named by its first. Texts
+hold U+2028, U+0085 and stray carriage returns; only "\r" at the end of a line belongs to the line break. Parquet, Arrow
+and a JSON array have no lines: their rows are counted from 1.
+
+Quoted files are read by Python's csv module. pyarrow.csv and pandas give no line numbers of bad rows, and let a quote
+that is never closed take the rest of the file with it.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from operator import itemgetter
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
 
 from bench.core.errors import DataProblem
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-SHORT_ROWS = 1000
-"""One row in so many may be short where a published file is known for such rows; more are a broken file."""
+LONGEST = 1 << 20
+"""Characters of the longest quoted field; a quote that is never closed is given up after that many."""
+BATCH = 1024
+"""Rows of a Parquet file in memory at a time."""
+BOM = b"\xef\xbb\xbf"
+NOT_UTF8 = "bytes that are not UTF-8"
+BAD_QUOTES = "a quote that is not closed, or text behind a closing one"
+BAD_RETURN = "a carriage return outside quotes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
-    """Rows of one file.
+class Row(NamedTuple):
+    """A row that could be read: its number, and its values in the order of the columns asked for."""
+
+    number: int
+    values: Sequence[object]
+
+
+class BadRow(NamedTuple):
+    """A row that could not be read.
+
+    Attributes:
+        number: of the row.
+        reason: in words that are the same for all rows of this kind, so that they can be counted.
+        detail: what was found in this row.
+        is_short: whether all that is wrong is that fields are missing.
+    """
+
+    number: int
+    reason: str
+    detail: str = ""
+    is_short: bool = False
+
+
+FIX = "Fix or replace the file, or name another one."
+
+
+def malformed(file: str | Path, where: str, problem: str, todo: str = FIX) -> DataProblem:
+    """Make the error for one bad place, such as `line 7`; an empty `where` is the whole file."""
+    place = f"{file}, {where}" if where else f"{file}"
+    return DataProblem(f"malformed data in {Path(file).name}: {problem}", f"file: {place}", todo)
+
+
+class Reader(ABC):
+    """A table in one file (or in memory).
 
     Attributes:
         file: the file, as errors name it.
-        unit: what a row's number counts: lines of the file from 1, or rows of the table from 1.
-        rows: number of the row, and its values in the order of the columns asked for.
-        skipped: rows left out because they were too short.
+        unit: what the number of a row counts.
+        header_place: where the names of the columns are, for errors; empty where they are in no line.
     """
 
-    file: str
-    unit: Literal["line", "row"]
-    rows: Sequence[tuple[int, Sequence[Any]]]
-    skipped: int = 0
+    unit: Literal["line", "row"] = "line"
+    header_place: str = ""
 
+    def __init__(self, file: str | Path) -> None:
+        self.file = file
 
-def malformed(file: str | Path, where: str, problem: str) -> DataProblem:
-    """The error for one bad place, such as `line 7`; an empty `where` is the whole file."""
-    place = f"{file}, {where}" if where else f"{file}"
-    return DataProblem(
-        f"malformed data in {Path(file).name}: {problem}",
-        f"file: {place}",
-        "Mend or fetch the file again, or give another directory with --data-dir.",
-    )
+    @abstractmethod
+    def columns(self) -> Sequence[str]:
+        """Return the names of the columns; none of a file that is empty.
 
+        Raises:
+            DataProblem: the file cannot be read.
+        """
 
-def read_text(file: Path) -> list[str]:
-    r"""Lines of a UTF-8 file, with or without BOM, split on "\n" only.
+    @abstractmethod
+    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        """Yield the values of these columns, which exist; texts may hold surrogates in place of bytes."""
 
-    Texts hold U+2028, U+0085 and stray carriage returns; only "\r" at the end of a line belongs to the line break.
+    def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        """Yield the values of these columns, row by row.
 
-    Raises:
-        DataProblem: not readable, not UTF-8 (names the line), or empty.
-    """
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the BOM, whose three bytes hold no line break
-        line = raw.count(b"\n", 0, error.start + 3 * raw.startswith(b"\xef\xbb\xbf")) + 1
-        raise malformed(file, f"line {line}", "expected UTF-8, found other bytes") from error
-    lines = text.replace("\r\n", "\n").removesuffix("\r").rstrip("\n").split("\n")
-    if lines == [""]:
-        raise malformed(file, "", "the file is empty")
-    return lines
+        Raises:
+            DataProblem: the file cannot be read, or lacks a column.
+        """
+        self.check(columns)
+        for row in self._read(columns):
+            if isinstance(row, Row) and not all(is_unicode(v) for v in row.values if isinstance(v, str)):
+                yield BadRow(row.number, NOT_UTF8)
+            else:
+                yield row
 
+    def check(self, columns: Iterable[str]) -> None:
+        """Check that the table has each of these columns exactly once.
 
-def read_tsv(
-    file: Path, columns: Sequence[str], *, header: Sequence[str] | None = None, short_rows: bool = False
-) -> Records:
-    """Columns of a tab-separated file without quoting.
+        Raises:
+            DataProblem: it has not.
+        """
+        header = self.columns()
+        for name in columns:
+            if header.count(name) != 1:
+                what = f"the column {name!r} appears twice" if name in header else f"there is no column {name!r}"
+                known = "; ".join(filter(None, (self.header_place, list_columns(header))))
+                raise malformed(self.file, known, what if header else "the file is empty", "Rename or add a column.")
 
-    Args:
-        file: the file.
-        columns: names of the wanted columns.
-        header: names of all columns where the file has no header line.
-        short_rows: leave out rows with too few columns, as long as they are few, and count them.
-
-    Raises:
-        DataProblem: a column is missing, a row has too few or too many columns, no row.
-    """
-    lines = read_text(file)
-    names = list(header) if header else lines[0].split("\t")
-    if missing := [name for name in columns if name not in names]:
-        raise malformed(file, "line 1", f"expected a column '{missing[0]}', found {', '.join(map(repr, names))}")
-    pick = itemgetter(*(names.index(name) for name in columns))
-    first = 0 if header else 1
-    width = len(names)
-    rows: list[tuple[int, Sequence[str]]] = []
-    short: list[DataProblem] = []
-    for number, line in enumerate(lines[first:], first + 1):
-        fields = line.split("\t")
-        if len(fields) == width:
-            rows.append((number, pick(fields)))
-            continue
-        problem = malformed(file, f"line {number}", f"expected {width} columns, found {len(fields)}")
-        if not short_rows or len(fields) > width:
-            raise problem
-        short.append(problem)
-    if len(short) * SHORT_ROWS > len(lines):
-        raise short[0]
-    return _filled(Records(file=str(file), unit="line", rows=rows, skipped=len(short)))
-
-
-def read_json(file: Path, columns: Sequence[str]) -> Records:
-    """Columns of a file of JSON objects, one a line, or of one JSON array of objects.
-
-    Raises:
-        DataProblem: not JSON, not an object, a key is missing, text that is no Unicode, no row.
-    """
-    lines = read_text(file)
-    if not lines[0].startswith("["):
-        parsed = ((number, _parse(file, f"line {number}", line)) for number, line in enumerate(lines, 1))
-        rows = [(number, _values(file, f"line {number}", row, columns)) for number, row in parsed]
-        return _filled(Records(file=str(file), unit="line", rows=rows))
-    array = _parse(file, "", "\n".join(lines))
-    rows = [(number, _values(file, f"row {number}", row, columns)) for number, row in enumerate(array, 1)]
-    return _filled(Records(file=str(file), unit="row", rows=rows))
-
-
-def _parse(file: Path, where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise malformed(file, where, f"expected JSON, found something else ({error})") from error
-
-
-def _values(file: Path, where: str, row: Any, columns: Sequence[str]) -> list[Any]:
-    if not isinstance(row, dict):
-        raise malformed(file, where, f"expected a JSON object, found {type(row).__name__}")
-    for name in columns:
-        if name not in row:
-            raise malformed(file, where, f"expected a key '{name}', found {', '.join(map(repr, row))}")
-        if isinstance(row[name], str):
-            _check_unicode(file, where, row[name])
-    return [row[name] for name in columns]
-
-
-def _check_unicode(file: Path, where: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON can escape half a surrogate pair
-        raise malformed(file, where, "expected Unicode text, found half a surrogate pair") from error
-
-
-def read_parquet(file: Path, columns: Sequence[str]) -> Records:
-    """Columns of a Parquet file; see `read_table`.
-
-    Raises:
-        DataProblem: no Parquet file, a column is missing, text that is not UTF-8, no row.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            present = parquet.schema_arrow.names
-            table = parquet.read(columns=[name for name in columns if name in present])
-    except (pa.ArrowException, OSError) as error:
-        raise malformed(file, "", f"expected a Parquet file ({str(error).splitlines()[0]})") from error
-    return read_table(table, columns, file=str(file), present=present)
-
-
-def read_table(table: pa.Table, columns: Sequence[str], *, file: str, present: Sequence[str] | None = None) -> Records:
-    """Columns of an Arrow table. Class labels that the table's own schema names become those names.
-
-    Args:
-        table: the table.
-        columns: names of the wanted columns.
-        file: what errors call it.
-        present: names of all columns of the file, where `table` is a part of them.
-
-    Raises:
-        DataProblem: a column is missing, text that is not UTF-8, no row.
-    """
-    for name in columns:
-        if name not in table.column_names:
-            found = ", ".join(map(repr, present or table.column_names))
-            raise malformed(file, "", f"expected a column '{name}', found {found}")
-    names = _class_names(table.schema)
-    values = [list(_column(table, name, file=file, names=names.get(name, ()))) for name in columns]
-    return _filled(Records(file=file, unit="row", rows=list(enumerate(zip(*values, strict=True), 1))))
-
-
-def _column(table: pa.Table, name: str, *, file: str, names: Sequence[str]) -> Iterator[Any]:
-    import pyarrow as pa
-
-    column = table.column(name)
-    if isinstance(column.type, pa.DictionaryType):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        for number, raw in enumerate(column.cast(pa.large_binary()).to_pylist(), 1):
-            try:
-                yield None if raw is None else raw.decode()
-            except UnicodeDecodeError as error:
-                raise malformed(file, f"row {number}", f"expected UTF-8 in '{name}', found other bytes") from error
-        return
-    for value in column.to_pylist():
-        known = isinstance(value, int) and 0 <= value < len(names)
-        yield names[value] if known else value
-
-
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Names of the class labels, which `datasets` keeps in the schema: their order may differ from GLUE's."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {name: list(f["names"]) for name, f in features.items() if f.get("_type") == "ClassLabel" and f["names"]}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Return the class names that the file itself gives for columns of class indices."""
         return {}
 
+    def error(self, row: BadRow, more: str = "", todo: str = FIX) -> DataProblem:
+        """Make the error for a bad row; `more` follows its number."""
+        detail = f" ({row.detail})" if row.detail else ""
+        return malformed(self.file, f"{self.unit} {row.number}{more}", row.reason + detail, todo)
 
-def _filled(records: Records) -> Records:
-    if not records.rows:
-        raise malformed(records.file, "", "expected at least one example, found none")
-    return records
+
+def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None = None, strict: bool = False) -> Reader:
+    """Open a table by the suffix of its name: .parquet, .jsonl, .json, .tsv or (anything else) CSV.
+
+    Args:
+        file: the table.
+        quotes: whether fields of CSV and TSV may be quoted; else quotes are characters like others.
+        header: names of all columns, where a CSV or TSV file has no line of them.
+        strict: a blank line between others and a missing JSON key are bad, as in published data; else the one is
+            skipped, and the other gives None.
+    """
+    match file.suffix.lower():
+        case ".parquet":
+            return ParquetReader(file)
+        case ".jsonl" | ".json":
+            return JsonReader(file, strict=strict)
+        case suffix:
+            delimiter = "\t" if suffix == ".tsv" else ","
+            return SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
+
+
+def is_complete_set(files: Sequence[Path]) -> bool:
+    """Tell whether the files are one file, or every shard of one set (`-00000-of-00002`)."""
+    totals = {(re.search(r"-of-(\d+)", file.name) or ["", "1"])[1] for file in files}
+    return len(totals) == 1 and int(totals.pop()) == len(files)
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be encoded: it holds no byte that was not UTF-8, and no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def list_columns(header: Sequence[str]) -> str:
+    """List the columns of a table, for errors."""
+    shown = ", ".join(map(repr, header[:50])) + (" …" if len(header) > 50 else "")
+    return f"columns: {shown or '(none)'}"
+
+
+# text files
+
+
+@contextmanager
+def _opened(file: str | Path) -> Generator[BinaryIO]:
+    try:
+        with Path(file).open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
+
+
+def _decoded(stream: BinaryIO) -> Iterator[str]:
+    """Yield the lines with their ends, without BOM; bytes that are not UTF-8 become surrogates."""
+    for number, raw in enumerate(stream):
+        yield (raw if number else raw.removeprefix(BOM)).decode(errors="surrogateescape")
+
+
+def _numbered(stream: BinaryIO, *, spaces: str | None, strict: bool) -> Iterator[tuple[int, str]]:
+    """Yield lines without their ends, with their numbers; blank ones only if `strict`, and never at the end."""
+    blank: list[int] = []
+    for number, line in enumerate(_decoded(stream), 1):
+        if not line.strip(spaces):
+            blank.append(number)
+            continue
+        if strict:
+            yield from ((earlier, "") for earlier in blank)
+        blank = []
+        yield number, line.removesuffix("\n").removesuffix("\r")
+
+
+class _RewindableLines:
+    """Lines for `csv.reader`, which can be read again from the second line of the present record."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.fresh = _decoded(stream)
+        self.again: Iterator[str] = iter(())
+        self.record: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.again, None)
+        if line is None:
+            line = next(self.fresh)
+        self.number += 1
+        self.record.append(line)
+        return line
+
+    def start_record(self) -> int:
+        """Start a record, and return the number of its first line."""
+        self.record = []
+        return self.number + 1
+
+    def rewind(self) -> None:
+        """Go back to the second line of the record: only its first was broken, others may start records."""
+        rest = self.record[1:]
+        self.number -= len(rest)
+        self.again = chain(rest, self.again)
+
+
+class SeparatedReader(Reader):
+    """CSV or TSV. Column names lose the spaces around them."""
+
+    def __init__(
+        self, file: Path, delimiter: str, *, quotes: bool, header: Sequence[str] | None = None, strict: bool = False
+    ) -> None:
+        super().__init__(file)
+        self.delimiter, self.quotes, self.header, self.strict = delimiter, quotes, header, strict
+
+    def columns(self) -> Sequence[str]:
+        """Return the names of the columns.
+
+        Raises:
+            DataProblem: the file cannot be read, or its first line is broken.
+        """
+        if self.header is not None:
+            return self.header
+        number, fields = next(self._records(), (1, []))
+        self.header_place = f"line {number}"
+        if isinstance(fields, BadRow) or not all(map(is_unicode, fields)):
+            reason = fields.reason if isinstance(fields, BadRow) else NOT_UTF8
+            known = f"{self.header_place}, which holds the names of the columns"
+            raise malformed(self.file, known, f"line {number}: {reason}", "Fix the file.")
+        return [name.strip() for name in fields]
+
+    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        header = self.columns()
+        chosen = [header.index(name) for name in columns]
+        records = self._records()
+        if self.header is None:
+            next(records)
+        for number, fields in records:
+            if isinstance(fields, BadRow):
+                yield fields
+            elif len(fields) != len(header):
+                is_short = len(fields) < len(header)
+                yield BadRow(number, "wrong number of fields", f"{len(fields)}, not {len(header)}", is_short)
+            else:
+                yield Row(number, [fields[i] for i in chosen])
+
+    def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
+        """Yield every record with the number of its first line. Without `strict`, blank lines are none."""
+        with _opened(self.file) as stream:
+            if self.quotes:
+                yield from _quoted(stream, self.delimiter)
+            else:
+                for number, line in _numbered(stream, spaces="\r\n", strict=self.strict):
+                    yield number, line.split(self.delimiter)
+
+
+def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
+    csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
+    lines = _RewindableLines(stream)
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    while True:
+        number = lines.start_record()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            lines.rewind()
+            yield number, BadRow(number, BAD_RETURN if "new-line" in str(error) else BAD_QUOTES)
+            continue
+        if fields:
+            yield number, fields
+
+
+class JsonReader(Reader):
+    """JSON objects, one a line, or one array of them, which is read as a whole."""
+
+    def __init__(self, file: Path, *, strict: bool = False) -> None:
+        super().__init__(file)
+        self.strict = strict
+
+    def columns(self) -> Sequence[str]:
+        """Return the keys of the first object.
+
+        Raises:
+            DataProblem: the file cannot be read, or there is no object in it.
+        """
+        bad: BadRow | None = None
+        for _, value in self._objects():
+            if not isinstance(value, BadRow):
+                return list(value)
+            bad = bad or value
+        if bad:
+            raise malformed(self.file, f"{self.unit} {bad.number}", f"{bad.reason} ({bad.detail})")
+        return []
+
+    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        for number, value in self._objects():
+            if isinstance(value, BadRow):
+                yield value
+            elif self.strict and (missing := [name for name in columns if name not in value]):
+                yield BadRow(number, f"no key {missing[0]!r}", f"keys: {', '.join(map(repr, value))}")
+            else:
+                yield Row(number, [value.get(name) for name in columns])
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+        with _opened(self.file) as stream:
+            lines = _numbered(stream, spaces=None, strict=self.strict)
+            first = next(lines, None)
+            if first and first[1].startswith("["):
+                self.unit = "row"
+                yield from self._array("\n".join(line for _, line in chain([first], lines)))
+            elif first:
+                for number, line in chain([first], lines):
+                    yield number, _parse(number, line)
+
+    def _array(self, text: str) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+        try:
+            values: list[object] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise malformed(self.file, "", f"not JSON ({error})") from error
+        for number, value in enumerate(values, 1):
+            yield number, _as_object(number, value)
+
+
+def _parse(number: int, line: str) -> dict[str, object] | BadRow:
+    if not is_unicode(line):
+        return BadRow(number, NOT_UTF8)
+    try:
+        return _as_object(number, json.loads(line))
+    except (ValueError, RecursionError) as error:
+        return BadRow(number, "not JSON", str(error))
+
+
+def _as_object(number: int, value: object) -> dict[str, object] | BadRow:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value)
+    return BadRow(number, "not a JSON object", type(value).__name__)
+
+
+# Parquet and Arrow
+
+
+class _ColumnarReader(Reader):
+    unit = "row"
+
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
+
+    def columns(self) -> Sequence[str]:
+        return self.schema().names
+
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Return the names of class labels, which `datasets` keeps in the metadata of the schema."""
+        try:
+            features = json.loads((self.schema().metadata or {})[b"huggingface"])["info"]["features"]
+            labels = {name: f for name, f in features.items() if f.get("_type") == "ClassLabel"}
+            return {name: list(f["names"]) for name, f in labels.items() if f["names"]}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return {}
+
+
+class ParquetReader(_ColumnarReader):
+    """A Parquet file, a few rows at a time."""
+
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
+        with self._opened("not a Parquet file") as parquet:
+            return parquet.schema_arrow
+
+    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        with self._opened("broken Parquet") as parquet:
+            yield from _rows_of(parquet.iter_batches(BATCH, columns=list(columns)), columns)
+
+    @contextmanager
+    def _opened(self, problem: str) -> Generator[pq.ParquetFile]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self.file) as parquet:
+                yield parquet
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise malformed(self.file, "", f"{problem} ({str(error).partition(chr(10))[0]})") from error
+
+
+class ArrowReader(_ColumnarReader):
+    """An Arrow table in memory."""
+
+    def __init__(self, table: pa.Table, name: str) -> None:
+        super().__init__(name)
+        self.table = table
+
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema."""
+        return self.table.schema
+
+    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        return _rows_of(self.table.select(list(columns)).to_batches(BATCH), columns)
+
+
+def _rows_of(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> Iterator[Row]:
+    number = 0
+    for batch in batches:
+        values = [_values(batch.column(batch.schema.get_field_index(name))) for name in columns]
+        for row in zip(*values, strict=True):
+            number += 1
+            yield Row(number, row)
+
+
+def _values(column: pa.Array) -> list[object]:
+    """Return Python values; texts that are not UTF-8 keep their bytes as surrogates."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        raw: list[bytes | None] = column.cast(pa.large_binary()).to_pylist()
+        return [None if value is None else value.decode(errors="surrogateescape") for value in raw]
+    return column.to_pylist()

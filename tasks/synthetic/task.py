@@ -19,10 +19,10 @@ from bench.records.data import Arrays, DataRequest, Dataset
 
 if TYPE_CHECKING:
     import numpy as np
-    from lightning import LightningDataModule
 
     from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
+    from tasks.io.arrays import ArrayDataModule
 
 VERSION = 1
 """Of the generator: raised whenever the same options would give other numbers."""
@@ -153,7 +153,7 @@ class Synthetic(Task):
         """
         from tasks.synthetic import matrices
 
-        config = request.config or SyntheticConfig()
+        config = request.config_as(SyntheticConfig)
         self.spec = replace(self.spec, shape=(config.size,), targets=config.rows)
         matrix = matrices.of_spectrum(
             matrices.stream(config.seed, MATRIX),
@@ -181,7 +181,7 @@ class Synthetic(Task):
             reading={**asdict(config), **known, "samples": len(train), **dict.fromkeys(unused)},
         )
 
-    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> LightningDataModule:
+    def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
         """Vectors as they are."""
         from tasks.io.arrays import ArrayDataModule
 

@@ -1,4 +1,4 @@
-"""What the labels of a table are: classes or numbers, which classes, on which scale; and a stratified split of them."""
+"""Labels of a table: classes or numbers on a scale; and a split of rows that takes the same share of every class."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
-from tasks.io.rows import UTF8, is_unicode
+from tasks.io.readers import NOT_UTF8, is_unicode
 
-Kind = Literal["classification", "regression"]
-FEW = 20
+LabelKind = Literal["classification", "regression"]
+MOST_CLASSES = 20
 """Whole numbers of at most so many values are classes; of more, a scale."""
-STRAY = 0.1
-"""A column of numbers may hold that share of other things before it is one of names."""
+MOST_STRAY = 0.1
+"""Share of the labels that may be no numbers where the others are a scale."""
 
 
-def canonical(label: Any) -> str:
-    """A label as text: whole numbers without a fraction (`1.0` is `1`), truth as `true` and `false`.
+def canonical(label: object) -> str:
+    """Write a label as text: whole numbers without a fraction (`1.0` is `1`), truth as `true` and `false`.
 
     Raises:
         ValueError: it is missing, or neither text nor number.
@@ -28,7 +28,7 @@ def canonical(label: Any) -> str:
     if isinstance(label, str):
         label = label.strip()
         if not is_unicode(label):
-            raise ValueError(f"{UTF8} in the label")
+            raise ValueError(f"{NOT_UTF8} in the label")
     if label is None or label == "":
         raise ValueError("the label is missing")
     if isinstance(label, bool):
@@ -43,31 +43,36 @@ def canonical(label: Any) -> str:
 
 
 def number(text: str) -> float | None:
-    """The finite number a text is, or None."""
+    """Return the finite number that a text stands for, or None."""
     try:
-        value = math.nan if "_" in text else float(text)  # Python reads 1_000, nobody else does
+        value = math.nan if "_" in text else float(text)  # Python reads 1_000, other programs do not
     except ValueError:
         return None
     return value if math.isfinite(value) else None
 
 
-def infer(counts: Mapping[str, int]) -> Kind:
-    """Numbers with a fraction, or more than `FEW` whole ones, are a scale; everything else is classes."""
+def guess_kind(counts: Mapping[str, int]) -> LabelKind:
+    """Guess what labels are: numbers with a fraction, or more than 20 whole ones, are a scale; others are classes.
+
+    Args:
+        counts: number of rows of each label.
+    """
     numbers = {text: value for text in counts if (value := number(text)) is not None}
-    if sum(counts[text] for text in numbers) < (1 - STRAY) * sum(counts.values()):
+    if sum(counts[text] for text in numbers) < (1 - MOST_STRAY) * sum(counts.values()):
         return "classification"
     whole = all(value.is_integer() for value in numbers.values())
-    return "classification" if whole and len(numbers) <= FEW else "regression"
+    return "classification" if whole and len(numbers) <= MOST_CLASSES else "regression"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meaning:
-    """What labels stand for: classes, or numbers on a scale.
+class LabelEncoder:
+    """Turns labels into class indices, or into numbers of mean 0 and deviation 1.
 
     Attributes:
         names: the classes in the order of their indices, by value if all are numbers, else by name; empty for a scale.
         mean, deviation: of the training labels on a scale. Numbers are learned in deviations from the mean: both
-            correlations are blind to that, while the squared error of prices would drown the optimiser.
+            correlations stay the same, and the squared error of large numbers, such as prices, would make training
+            diverge.
     """
 
     names: tuple[str, ...] = ()
@@ -75,16 +80,16 @@ class Meaning:
     deviation: float = 1.0
 
     @property
-    def kind(self) -> Kind:
-        """Classes have names."""
+    def kind(self) -> LabelKind:
+        """What the labels are."""
         return "classification" if self.names else "regression"
 
-    def convert(self, label: str) -> int | float:
-        """Class index, or the number in deviations from the mean."""
+    def encode(self, label: str) -> int | float:
+        """Return the class index, or the number in deviations from the mean."""
         return self._index[label] if self.names else (float(label) - self.mean) / self.deviation
 
-    def knows(self, label: str) -> bool:
-        """Whether `convert` takes it."""
+    def can_encode(self, label: str) -> bool:
+        """Tell whether a label is one of the classes, or a number."""
         return label in self._index if self.names else number(label) is not None
 
     @cached_property
@@ -92,37 +97,37 @@ class Meaning:
         return {name: index for index, name in enumerate(self.names)}
 
 
-def learn(labels: Sequence[str], kind: Kind) -> Meaning:
-    """What training labels stand for.
+def fit_encoder(labels: Sequence[str], kind: LabelKind) -> LabelEncoder:
+    """Make the encoder of training labels.
 
     Raises:
-        ValueError: they are all alike, or nearly every row has a class of its own.
+        ValueError: all labels are equal, or nearly every row has a class of its own.
     """
     if len(set(labels)) < 2:
-        raise ValueError(f"all labels are alike: {labels[0]!r}")
+        raise ValueError(f"all labels are equal: {labels[0]!r}")
     if kind == "regression":
         return _scale([float(label) for label in labels])
     values = {label: number(label) for label in set(labels)}
     if 2 * len(values) > len(labels):
-        raise ValueError(f"{len(values)} different labels in {len(labels)} rows are no classes")
+        raise ValueError(f"{len(values)} different labels in {len(labels)} rows are too many classes")
     if any(value is None for value in values.values()):
-        return Meaning(names=tuple(sorted(values)))
-    return Meaning(names=tuple(sorted(values, key=lambda label: (values[label] or 0.0, label))))
+        return LabelEncoder(names=tuple(sorted(values)))
+    return LabelEncoder(names=tuple(sorted(values, key=lambda label: (values[label] or 0.0, label))))
 
 
-def _scale(numbers: Sequence[float]) -> Meaning:
+def _scale(numbers: Sequence[float]) -> LabelEncoder:
     try:
         mean = math.fsum(numbers) / len(numbers)
         deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in numbers) / len(numbers))
     except OverflowError:
         raise ValueError("the numbers are too large") from None
     if not deviation:
-        raise ValueError("all labels are alike, or too near each other")
-    return Meaning(mean=mean, deviation=deviation)
+        raise ValueError("all labels are equal, or too near each other")
+    return LabelEncoder(mean=mean, deviation=deviation)
 
 
 def split(labels: Sequence[str], share: float, *, seed: int, stratify: bool) -> tuple[list[int], list[int]]:
-    """Indices to train on and to validate on, each ascending.
+    """Return the indices to train on and to validate on, each ascending.
 
     `round(share·n)` examples are drawn for validation. Stratified, each class gives its share of them, rounded down,
     and the classes with the largest remainders give one more; but every class keeps an example to train on.
@@ -140,7 +145,7 @@ def split(labels: Sequence[str], share: float, *, seed: int, stratify: bool) -> 
 
 
 def _quotas(sizes: Mapping[str, int], share: float) -> Counter[str]:
-    """Examples that each class gives; largest remainder first, then the larger class, then the name."""
+    """Return how many examples each class gives: largest remainder first, then the larger class, then the name."""
     wanted = max(1, round(share * sum(sizes.values())))
     exact = {label: size * wanted / sum(sizes.values()) for label, size in sizes.items()}
     taken = Counter({label: min(math.floor(quota), sizes[label] - 1) for label, quota in exact.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ from bench.api.backbone import Backbone
 from bench.api.datamodule import Batch, StepDataModule
 from bench.api.task import TaskSpec
 from bench.config.sections import TaskConfig
-from bench.records.data import Dataset
+from bench.records.data import Dataset, Example
 from bench.records.spec import RunSpec
 from tasks.text.tokens import Tokens, tokenise
 
 
-class TextDataModule(StepDataModule):
+class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
     """Feeds one run of one text task."""
 
     def __init__(self, task: TaskSpec, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> None:
@@ -25,12 +25,12 @@ class TextDataModule(StepDataModule):
         self._key = f"{dataset.hash}{backbone.weights_hash}"
         super().__init__(task, dataset, spec)
 
-    def load(self, rows: Any, name: str) -> Tokens:
-        """Tokenised examples."""
+    def load(self, rows: Iterable[Example], name: str) -> Tokens:
+        """Tokenise the rows."""
         return tokenise(rows, self.tokenizer, key=self._key + name, max_length=self.options.max_length)
 
     def collate(self, split: Tokens, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        """Examples `index`, padded to the longest of them."""
+        """Pad the examples to the longest of them."""
         rows = [split.row(i) for i in index]
         width = max(len(ids) for ids, _ in rows)
         ids = np.full((len(rows), width), self.tokenizer.pad_token_id or 0, dtype=np.int64)
@@ -42,5 +42,4 @@ class TextDataModule(StepDataModule):
             inputs["token_type_ids"] = torch.from_numpy(types)
         dtype = torch.int64 if self.task.num_classes else torch.float32
         labels = torch.tensor(split.labels[index], dtype=dtype)
-        numbers = torch.from_numpy(index.copy())
-        return {"inputs": inputs, "labels": labels, "index": numbers, "weight": weight, "step": step}
+        return Batch(inputs=inputs, labels=labels, index=torch.from_numpy(index.copy()), weight=weight, step=step)

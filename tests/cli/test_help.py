@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from bench import __version__
 from bench.cli import VERBS, main, run, verb_module
-from bench.config import overrides
+from bench.config.overrides import build_configs
 from bench.core.errors import OK, USAGE
 from bench.env import doctor
 from bench.records import record
@@ -123,8 +123,8 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     else:
         options, rest = run.parser().parse_known_args(words[1:])
         assert rest == []
-        request = run.make_request(options)
-        overrides.resolve_all(request.settings, request.methods, request.families, request.openers)
+        asked = run.request_of(options)
+        build_configs(asked.overrides, methods=asked.methods, tasks=asked.families, backbones=asked.openers)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +141,7 @@ def test_no_words_print_the_help_on_stderr(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["show", "peft:vera"], ["run", "-h"]],
+    [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["run", "-h"]],
 )
 def test_imports_nothing_heavy(words: list[str]) -> None:
     code = (

@@ -127,7 +127,7 @@ def test_the_list_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> 
     listed = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in listed] == [*registry.entries("experiments")]
     assert not [one for one in listed if one["error"] or not one["summary"]]
-    assert all(option["doc"] for one in listed for option in one["options"])
+    assert all(option["help"] for one in listed for option in one["options"])
 
 
 def test_bench_show_knows_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 
 from bench.cli import main
 from bench.cli import run as run_verb
+from bench.config.overrides import Overrides
 from bench.core.errors import DataProblem, UsageError
 from bench.harness.request import Request
 from bench.records.data import DataRequest
@@ -22,23 +24,32 @@ DEFAULT = Request(methods=("lora",), tasks=("glue/rte",))
 
 
 @pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """In place of plan and runner: keeps the request; `raises` is raised by the runner, `code` returned."""
-    seen = SimpleNamespace(request=None, executed=None, raises=None, code=0)
+def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> SimpleNamespace:
+    """In place of plan and runner: keeps the request; the runner yields `states` and then raises `raises`."""
+    seen = SimpleNamespace(request=None, verbose=None, raises=None, states=["done"], broken=())
 
-    def make(request: Request) -> Any:
+    class Preempted(BaseException):
+        pass
+
+    def make_plan(request: Request) -> Any:
         seen.request = request
-        return SimpleNamespace(to_json=lambda: {"cells": ["a"]})
+        json = {"runs": ["a"], "skipped": []}
+        return SimpleNamespace(request=request, runs=("a",), broken=seen.broken, to_json=lambda: json)
 
-    def execute(plan: Any, request: Request, *, json: bool, verbose: bool) -> int:
-        seen.executed = {"json": json, "verbose": verbose}
+    def run_plan(plan: Any, *, verbose: bool) -> Iterator[Any]:
+        seen.verbose = verbose
+        error = {"what": "went wrong", "known": "", "todo": ""}
+        for state in seen.states:
+            failed = {} if state == "done" else {"metrics": None, "error": error}
+            yield make_record(state=state, **failed)
         if seen.raises:
             raise seen.raises
-        return seen.code
 
-    monkeypatch.setitem(sys.modules, "bench.harness.planner", SimpleNamespace(make=make))
-    monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan: "1 cell"))
-    monkeypatch.setitem(sys.modules, "bench.harness.runner", SimpleNamespace(execute=execute))
+    seen.Preempted = Preempted
+    runner = SimpleNamespace(run_plan=run_plan, Preempted=Preempted)
+    monkeypatch.setitem(sys.modules, "bench.harness.planner", SimpleNamespace(make_plan=make_plan))
+    monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan: "1 run"))
+    monkeypatch.setitem(sys.modules, "bench.harness.runner", runner)
     monkeypatch.setattr(run_verb, "check", lambda: None)
     monkeypatch.delenv("BENCH_DATA", raising=False)
     return seen
@@ -60,9 +71,9 @@ FLAGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "lrs": (["--lr", "3e-4,1e-3"], {"lrs": (3e-4, 1e-3)}),
     "select": (["--select", "lr"], {"select": True}),
     "select_on": (["--select", "lr", "--select-on", "glue/sst2"], {"select": True, "select_on": "glue/sst2"}),
-    "settings": (
+    "overrides": (
         ["--set", "method.rank=4", "--set", "method.target=a,b=c"],
-        {"settings": ("method.rank=4", "method.target=a,b=c")},
+        {"overrides": Overrides({("method", "rank"): "4", ("method", "target"): "a,b=c"})},
     ),
     "precision": (["--precision", "bf16-mixed"], {"precision": "bf16-mixed"}),
     "accelerator": (["--accelerator", "cpu"], {"accelerator": "cpu"}),
@@ -88,14 +99,25 @@ def test_flag_sets_its_field_and_no_other(name: str, stub: SimpleNamespace) -> N
 def test_without_flags_the_request_is_the_default(stub: SimpleNamespace) -> None:
     assert main(BASE) == 0
     assert stub.request == DEFAULT
-    assert stub.executed == {"json": False, "verbose": False}
+    assert stub.verbose is False
 
 
-def test_json_and_verbose_reach_the_runner_and_its_code_the_shell(stub: SimpleNamespace) -> None:
-    for code in (0, 1, 3, 75, 130):
-        stub.code = code
+def test_the_exit_code_says_how_the_runs_ended(stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    ends = [
+        (["done"], None, 0, "1 done, 0 failed"),
+        (["done", "failed"], None, 1, "1 done, 1 failed"),
+        (["done"], KeyboardInterrupt(), 130, "1 done, 0 failed"),
+        ([], stub.Preempted(), 75, "1 not run: the same command goes on"),
+    ]
+    for stub.states, stub.raises, code, said in ends:
         assert main([*BASE, "--json", "-v"]) == code
-    assert stub.executed == {"json": True, "verbose": True}
+        out, err = capsys.readouterr()
+        assert [record["state"] for record in json.loads(out)["runs"]] == stub.states
+        assert said in err
+    assert stub.verbose is True
+    stub.states, stub.raises, stub.broken = ["done"], None, ("something",)
+    assert main(BASE) == 1, "something that was asked for could not be opened"
+    assert "| lora" in capsys.readouterr().out
 
 
 def test_data_dirs_and_bench_data(stub: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +141,10 @@ def test_data_dirs_and_bench_data(stub: SimpleNamespace, tmp_path: Path, monkeyp
 
 def test_dry_run_prints_the_plan_and_stops(stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*BASE, "--dry-run"]) == 0
-    assert capsys.readouterr().out == "1 cell\n"
+    assert capsys.readouterr().out == "1 run\n"
     assert main([*BASE, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"cells": ["a"]}
-    assert stub.executed is None
+    assert json.loads(capsys.readouterr().out) == {"runs": ["a"], "skipped": []}
+    assert stub.verbose is None
 
 
 WRONG: list[tuple[str, str, str]] = [
@@ -136,7 +158,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("run --method lorra --task glue", "unknown method 'lorra'", "Did you mean 'lora'?"),
     ("run --method lora --task glu", "unknown task 'glu'", "Did you mean 'glue'?"),
     ("run --method lora --task rte", "unknown task 'rte'", "Did you mean 'glue/rte'?"),
-    ("run --method lora --task glue/rt", "unknown cell 'glue/rt'", "Did you mean 'glue/rte'?"),
+    ("run --method lora --task glue/rt", "unknown task 'glue/rt'", "Did you mean 'glue/rte'?"),
     ("run --method lora --task nope:x", "unknown task 'nope'", "glue"),
     ("run --method lora,lora --task glue", "--method: lora is given twice", "Keep one"),
     ("run --method lora, --task glue", "--method: 'lora,' has an empty element", "comma"),
@@ -205,7 +227,6 @@ def test_wrong_words_import_neither_plan_nor_runner(monkeypatch: pytest.MonkeyPa
     [
         (UsageError("a", "b", "c"), 2, "error: a\n  b\nc\n"),
         (DataProblem("a", "line 1\nline 2", "c"), 3, "error: a\n  line 1\n  line 2\nc\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
         (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first\n"),
         (ImportError("no libfoo"), 3, "error: ImportError: no libfoo\n"),
     ],
@@ -213,7 +234,7 @@ def test_wrong_words_import_neither_plan_nor_runner(monkeypatch: pytest.MonkeyPa
 def test_what_the_runner_raises_becomes_an_exit_code(
     error: BaseException, code: int, said: str, stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stub.raises = error
+    stub.states, stub.raises = [], error
     assert main(BASE) == code
     out, err = capsys.readouterr()
     assert err.startswith(said)
@@ -223,7 +244,7 @@ def test_what_the_runner_raises_becomes_an_exit_code(
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), DataProblem("boom")])
 def test_tracebacks_come_with_v(error: Exception, stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
-    stub.raises = error
+    stub.states, stub.raises = [], error
     assert main([*BASE, "-v", "--json"]) == (3 if isinstance(error, DataProblem) else 1)
     out, err = capsys.readouterr()
     assert "Traceback" in err
@@ -237,16 +258,13 @@ def test_real_dry_run_plans_without_torch_or_network(
     monkeypatch.delenv("BENCH_DATA", raising=False)
     words = [*BASE, "--seeds", "0,1", "--set", "method.rank=4", "--data", "embedded", "--dry-run", "--json"]
     assert main(words) == 0
-    cells = json.loads(capsys.readouterr().out)["cells"]
-    assert [(c["spec"]["seed"], c["spec"]["options"]["method"]["rank"]) for c in cells] == [(0, 4), (1, 4)]
-    assert {c["spec"]["max_steps"] for c in cells} == {150}
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [(r["spec"]["seed"], r["spec"]["options"]["method"]["rank"]) for r in runs] == [(0, 4), (1, 4)]
+    assert {r["spec"]["max_steps"] for r in runs} == {150}
     assert not [*tmp_path.iterdir()], "a dry run writes nothing"
     assert main([*words, "--set", "penalty.nuclear=1e-3"]) == 0
-    penalised = json.loads(capsys.readouterr().out)["cells"]
-    assert [c["spec"]["penalty"] for c in cells] == [{}, {}]
-    assert {json.dumps(c["spec"]["penalty"]) for c in penalised} == {
-        json.dumps({"nuclear": 1e-3, "form": "exact", "of": "delta"})
-    }
-    assert not {c["run_id"] for c in cells} & {c["run_id"] for c in penalised}
+    penalised = json.loads(capsys.readouterr().out)["runs"]
+    assert [r["spec"]["options"]["penalty"]["nuclear"] for r in (*runs, *penalised)] == [0, 0, 1e-3, 1e-3]
+    assert not {r["run_id"] for r in runs} & {r["run_id"] for r in penalised}
     assert main([*words, "--set", "penalty.form=factor"]) == 2
     assert "penalty.nuclear" in capsys.readouterr().err

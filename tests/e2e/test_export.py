@@ -93,7 +93,7 @@ def test_an_exported_run_is_a_start(bench: Bench, command: Any, tmp_path: Path) 
     assert second.params.trainable == first.params.trainable
     (tmp_path / "a").rename(tmp_path / "b")
     moved = bench(*start, f"method.start={tmp_path / 'b'}", "--dry-run", "--json", out=tmp_path / "second")
-    assert json.loads(moved.out)["cells"][0]["run_id"] == second.run_id, "content decides, not the path"
+    assert json.loads(moved.out)["runs"][0]["run_id"] == second.run_id, "content decides, not the path"
     config = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
     (tmp_path / "b" / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 3}))
     other = bench(*start, f"method.start={tmp_path / 'b'}", "--dry-run", "--json", out=tmp_path / "second")

@@ -37,7 +37,7 @@ def test_four_methods_on_two_tasks(
     assert files(tmp_path / "runs") == before
     assert len(fitted) == 8, "nothing is trained twice"
 
-    words = ("--out", str(tmp_path / "runs"))
+    words = ("--runs", str(tmp_path / "runs"))
     shown = command("leaderboard", "--runs", str(tmp_path / "runs"), folder=tmp_path).out
     assert _scores(shown) == _scores(first.out) != []
     assert shown.splitlines()[0] == first.out.strip().splitlines()[0]
@@ -85,7 +85,7 @@ def test_json_is_one_object_that_holds_the_records(bench: Bench) -> None:
     outcome = bench("--method", "linear", "--task", "glue/cola,glue/qqp", "--json")
     assert outcome.code == 0
     value = json.loads(outcome.out)
-    assert value["runs"] == outcome.records
+    assert value["runs"] == [one.to_json() for one in outcome.records]
     assert [skip["name"] for skip in value["skipped"]] == ["glue/qqp"]
 
 
@@ -179,7 +179,7 @@ def test_dry_run_trains_nothing_and_names_the_runs_to_come(bench: Bench, fitted:
     plan = bench(*FOUR, "--dry-run")
     assert (plan.code, fitted) == (0, [])
     assert not (tmp_path / "runs").exists()
-    cells = json.loads(bench(*FOUR, "--dry-run", "--json").out)["cells"]
+    cells = json.loads(bench(*FOUR, "--dry-run", "--json").out)["runs"]
     assert len(cells) == 8
     assert all(cell["run_id"] in plan.out for cell in cells)
     made = bench("--method", "linear", "--task", "glue/cola", "--set", "head.dropout=0")

@@ -45,13 +45,15 @@ def test_offline_without_a_key(
     assert outcome.code == 0
     assert not asked(), "no network where there is no key"
     assert capfd.readouterr() == ("", ""), "W&B's processes say nothing"
-    assert json.loads(outcome.out)["runs"] == outcome.records, "nothing but the result on stdout"
+    assert json.loads(outcome.out)["runs"] == [one.to_json() for one in outcome.records], (
+        "nothing but the result on stdout"
+    )
     assert "wandb" not in outcome.err.lower()
     assert not (tmp_path / "wandb").exists(), "nothing is left where the user stands"
     for made in outcome.records:
         assert made.state == "done"
         tracking = made.tracking
-        assert {**tracking, "directory": None} == {
+        assert {**tracking.to_json(), "directory": None} == {
             "kind": "wandb", "mode": "offline", "id": made.run_id, "error": None, "directory": None,
         }  # fmt: skip
         folder = outcome.folder / made.run_id / "wandb" / tracking.directory
@@ -65,12 +67,12 @@ def _check_summaries(outcome: Any) -> None:
     """What W&B's own reader finds in its files, against the records."""
     for made in outcome.records:
         found = _inspect(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
-        assert found.run_id == made.run_id
+        assert found["run_id"] == made.run_id
         assert found["project"] == "lowrank-bench"
         assert set(found["tags"]) == {made.spec.method, "glue/cola", "tiny-bert", "directory"}
-        assert found["config"].lr == made.lr
+        assert found["config"]["lr"] == made.lr
         summary, primary = found["summary"], made.metrics.primary
-        assert summary.primary == {"max": pytest.approx(primary.value)}
+        assert summary["primary"] == {"max": pytest.approx(primary.value)}
         assert summary["dev/matthews"] == pytest.approx(primary.value)
         assert summary["params/trainable"] == made.params.trainable
         assert summary["train/loss"]["min"] == pytest.approx(min(point.loss for point in made.curve))
@@ -79,7 +81,7 @@ def _check_summaries(outcome: Any) -> None:
         if ranks:
             mean = sum(rank.effective for rank in ranks) / len(ranks)
             assert summary["rank/effective"] == pytest.approx(mean)
-            assert summary.ranks["nrows"] == len(ranks)
+            assert summary["ranks"]["nrows"] == len(ranks)
 
 
 def _inspect(folder: Path) -> dict[str, Any]:
@@ -215,7 +217,7 @@ def test_a_mirrored_grid_folds_seeds_and_shows_ranks_curves_and_directions(bench
         opened = _opened(outcome.folder / made.run_id / "wandb" / made.tracking.directory)
         groups.add((opened["run_group"], opened["job_type"], tuple(sorted(found["tags"]))))
         assert found["config"]["options"].get("method", {}) == made.spec.options.method
-        assert found["config"].source.data_hash == made.source.data_hash
+        assert found["config"]["source"]["data_hash"] == made.source.data_hash
         assert "out" not in found["config"] and "start" not in found["config"]
         assert found["summary"]["score"] == pytest.approx(made.metrics.primary.value)
         courses = {f"effective_rank/{one.of}": one.effective[-1] for one in made.spectra.series}
@@ -287,14 +289,14 @@ def test_what_wandb_holds_is_not_trusted(
 ) -> None:
     good, other = make_record(), make_record(spec={"seed": 5})
     hostile = {
-        good.run_id: json.dumps(good),
-        "../../../evil": json.dumps({**good, "run_id": "../../../evil"}),
-        "a" * 16: json.dumps(other),
+        good.run_id: json.dumps(good.to_json()),
+        "../../../evil": json.dumps({**good.to_json(), "run_id": "../../../evil"}),
+        "a" * 16: json.dumps(other.to_json()),
         "b" * 16: "{",
-        "c" * 16: json.dumps({**good, "run_id": "c" * 16, "surprise": 1}),
-        "d" * 16: json.dumps({**good, "run_id": "d" * 16, "lr": float("nan")}),
-        "e" * 16: json.dumps({**good, "run_id": "e" * 16, "schema": 99}),
-        other.run_id: json.dumps(other),
+        "c" * 16: json.dumps({**good.to_json(), "run_id": "c" * 16, "surprise": 1}),
+        "d" * 16: json.dumps({**good.to_json(), "run_id": "d" * 16, "lr": float("nan")}),
+        "e" * 16: json.dumps({**good.to_json(), "run_id": "e" * 16, "schema": 99}),
+        other.run_id: json.dumps(other.to_json()),
     }
     files = tmp_path / "files"
     runs = [_Run("f" * 16, files / "none")]
@@ -305,14 +307,14 @@ def test_what_wandb_holds_is_not_trusted(
     out = tmp_path / "out"
     ours = make_record(spec={"seed": 5}, run_id=other.run_id, lr=0.5)
     record.write(ours, record.folder(out, ours.run_id))
-    done = {one.run_id: one for one in restore(runs, out)}
+    done = {one.run_id: one for one in restore.restore(runs, out)}
     assert {run_id: one.state for run_id, one in done.items()} == {
         "f" * 16: "no record", good.run_id: "imported", other.run_id: "kept ours",
         **dict.fromkeys(["../../../evil", *(letter * 16 for letter in "abcde")], "bad"),
     }  # fmt: skip
     assert {path.name for path in out.iterdir()} == {good.run_id, other.run_id}
     assert record.read(out / other.run_id / record.FILE).lr == 0.5
-    assert [one.state for one in restore([runs[-1]], out, replace=True)] == ["imported"]
+    assert [one.state for one in restore.restore([runs[-1]], out, replace=True)] == ["imported"]
     assert record.read(out / other.run_id / record.FILE) == other
 
 
@@ -333,7 +335,7 @@ def test_two_processes_are_one_wandb_run(bench: Bench) -> None:
     run = made.only()
     assert run.cost.devices == 2
     [folder] = (made.folder / run.run_id / "wandb").glob("*run-*-*")
-    assert _inspect(folder).run_id == run.run_id
+    assert _inspect(folder)["run_id"] == run.run_id
 
 
 def test_no_key_in_config_record_or_warning(
@@ -344,7 +346,10 @@ def test_no_key_in_config_record_or_warning(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(wandb, "init", lambda **options: _refuse_with(f"401 for key {secret}"))
     outcome = bench(*TWO)
-    assert secret not in outcome.err + json.dumps(outcome.records) and "401 for key ***" in outcome.err
+    assert (
+        secret not in outcome.err + json.dumps([one.to_json() for one in outcome.records])
+        and "401 for key ***" in outcome.err
+    )
     leaked = make_record(provenance={"command": ["bench", "run", f"--x={secret}"]})
     assert secret not in json.dumps(send.config(leaked)) and "--x=***" in json.dumps(send.config(leaked))
 
@@ -434,7 +439,7 @@ def test_a_report_is_written_without_any_network(
 def test_csv_by_lightnings_logger(bench: Bench) -> None:
     outcome = bench("--method", "lora", "--task", "glue/cola", "--track", "csv")
     made = outcome.only()
-    assert made.tracking == {
+    assert made.tracking.to_json() == {
         "kind": "csv", "mode": "offline", "id": made.run_id, "error": None, "directory": "csv",
     }  # fmt: skip
     with (outcome.folder / made.run_id / "csv" / "metrics.csv").open() as file:

@@ -46,7 +46,7 @@ def test_what_is_sent_is_enough_for_every_table(
         opened = server.runs[run_id]
         assert (opened["groupName"], opened["jobType"]) == (run.group_id, run.spec.method)
         sent = json.loads(server.files[run_id][record.FILE])
-        assert {**sent, "tracking": None} == {**run, "tracking": None}
+        assert {**sent, "tracking": None} == {**run.to_json(), "tracking": None}
     everything = [*server.bodies, *(body for files in server.files.values() for body in files.values())]
     assert not any(KEY.encode() in body for body in everything), "the key is in headers alone"
 
@@ -67,7 +67,7 @@ def test_runs_that_cannot_be_had_are_named_and_leave_others_alone(
     good, lost = make_record(), make_record(spec={"seed": 5})
     for run in (lost, good):
         server.runs[run.run_id] = {}
-        server.files[run.run_id] = {record.FILE: json.dumps(run).encode()}
+        server.files[run.run_id] = {record.FILE: json.dumps(run.to_json()).encode()}
     server.runs["f" * 16] = {}
     server.runs["e" * 16] = {}
     server.files["e" * 16] = {record.FILE: b"\xff\xfe\x00"}

@@ -173,32 +173,6 @@ def test_board_shows_evaluations_of_the_primary_metric(make_record):
 
 
 @pytest.mark.parametrize(
-    ("typed", "alone"),
-    [
-        (
-            "bench run --method lora,full --task glue --seeds 0,1,2 --out x",
-            "--method lora --task glue/cola --seeds 2 --out x",
-        ),
-        ("bench run --method=lora,full --task=glue --lr 1e-3,3e-3", "--method=lora --task=glue/cola --lr 1e-3"),
-        ("bench run --task glue --method lora --backbone a,b", "--task glue/cola --method lora --backbone minilm"),
-        ("bench run --method lora --task", "--method lora --task"),
-        ("bench reproduce figure1 --task x", None),
-    ],
-)
-def test_a_runs_command_repeats_it_alone(make_record, typed, alone):
-    record = make_record(spec={"seed": 2}, provenance={"command": typed.split()})
-    expected = typed if alone is None else f"bench run {alone}"
-    assert board.command(record) == expected.split()
-    assert list(record.provenance.command) == typed.split()
-
-
-def test_candidates_of_a_selection_stay_in_the_command(make_record):
-    words = ["bench", "run", "--method", "lora,full", "--task", "glue", "--select", "lr", "--lr", "1e-3,3e-3"]
-    record = make_record(spec={"lr": None, "select": [1e-3, 3e-3]}, provenance={"command": words})
-    assert board.command(record)[-1] == "1e-3,3e-3"
-
-
-@pytest.mark.parametrize(
     ("value", "printed"),
     [
         (-1.25, "$-$1.250"),

@@ -238,7 +238,7 @@ def test_full_measures_convolutions_by_their_matricisation() -> None:
         want = (method.backbone.get_submodule(name).weight - start).detach().numpy().reshape(len(start), -1)
         assert np.allclose(deltas[name].dense().numpy(), want, rtol=0, atol=1e-14)
         sigma = np.linalg.svd(want, compute_uv=False)
-        assert deltas[name].ranks()["norm"] == pytest.approx(sigma[0])
+        assert deltas[name].ranks().norm == pytest.approx(sigma[0])
         assert deltas[name].nominal == min(want.shape)
 
 

@@ -177,8 +177,8 @@ def test_rows_are_computed_in_batches_that_depend_on_the_data_alone(deep: Any) -
     lists: list[list[dict[str, Any]]] = []
     for seed, done, batch_size in ((0, 0, 16), (5, 7, 8)):
         data, _ = deep.build(deep.spec("adapterdrop", seed=seed, batch_size=batch_size))
-        data.done = done
-        lists.append([*data.once(size=10)])
+        data.batches_taken = done
+        lists.append([*data.one_pass(size=10)])
     assert [len(batch["index"]) for batch in lists[0]] == [10, 10, 10, 4]
     for one, other in zip(*lists, strict=True):
         assert torch.equal(one["index"], other["index"])

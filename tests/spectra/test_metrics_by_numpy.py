@@ -182,9 +182,9 @@ def test_given_and_factored_spectra_say_so() -> None:
     assert (given.values.tolist(), given.how) == ([3, 2, 1], "given")
     a, b = KINDS["wide"][:, :4].float(), KINDS["wide"][:4].float()
     product, dense = Delta(factors=(a, b), nominal=4), Delta(factors=(a @ b,), nominal=4)
-    assert product.spectrum().how == product.ranks()["how"] == "factors"
-    assert dense.spectrum().how == dense.ranks()["how"] == "svd"  # four of its six singular values are not rounding
-    assert Delta(factors=(KINDS["square"].float(),), nominal=4).ranks()["how"] == "gram"
+    assert product.spectrum().how == product.ranks().how == "factors"
+    assert dense.spectrum().how == dense.ranks().how == "svd"  # four of its six singular values are not rounding
+    assert Delta(factors=(KINDS["square"].float(),), nominal=4).ranks().how == "gram"
 
 
 def test_the_gram_matrix_would_have_been_wrong() -> None:

@@ -1,4 +1,4 @@
-"""Small picture files for tests: idx files by the format's definition, class folders, tars of them."""
+"""Small image files for tests: idx files by the format's definition, class folders, tars of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed: int, size: tuple[int, int] = (6, 6), channels: int = 3) -> np.ndarray:
+def noise(seed: int, size: tuple[int, int] = (6, 6), channels: int = 3) -> np.ndarray:
     """Random pixels (H, W, 3), or (H, W) for one channel."""
     shape = (*size, channels) if channels > 1 else size
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
@@ -46,7 +46,7 @@ def write_mnist(folder: Path, train: int = 20, test: int = 10, end: str = ".gz")
 def tree(classes: tuple[str, ...] = ("cat", "dog"), splits: tuple[str, ...] = ("train", "test"), count: int = 3):
     """Name → PNG, `train/cat/0.png` and so on; without splits `cat/0.png`."""
     places = [f"{split}/{name}" for split in splits for name in classes] if splits else list(classes)
-    return {f"{place}/{i}.png": encoded(picture(100 * j + i)) for j, place in enumerate(places) for i in range(count)}
+    return {f"{place}/{i}.png": encoded(noise(100 * j + i)) for j, place in enumerate(places) for i in range(count)}
 
 
 def write_tree(folder: Path, files: dict[str, bytes]) -> Path:

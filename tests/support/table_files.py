@@ -12,7 +12,7 @@ import pytest
 
 from bench.core.errors import DataProblem
 from bench.records.data import DataRequest, Dataset
-from tasks.table.task import Table
+from tasks.table.task import Table, TableConfig
 
 NASTY = (
     "plain",
@@ -45,7 +45,7 @@ def write(file: Path, data: Sequence[Sequence[Any]], header: Sequence[str] = ("t
 
 def opened(file: Path, *, on_bad: Any = "error", **options: Any) -> tuple[Table, Dataset]:
     task = Table(str(file))
-    return task, task.open(DataRequest(options=options, on_bad=on_bad))
+    return task, task.open(DataRequest(config=TableConfig(**options), on_bad=on_bad))
 
 
 def everything(dataset: Dataset) -> list[Any]:

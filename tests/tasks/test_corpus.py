@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import tasks.corpus.read
+import tasks.corpus.passages
 from bench.core.errors import BenchError, DataProblem, UsageError
 from bench.records.data import DataRequest, Dataset
-from tasks.corpus.passages import held_out, key_of
-from tasks.corpus.read import find, read
+from tasks.corpus.passages import find_files, held_out, index_files, key_of
 from tasks.corpus.task import CorpusConfig, TextCorpus
 
 TEXT = "\ufeffFirst line\r\nof the first.\r\n\r\n \t\n  Second,\u2028é\x0bwith 日本 \n\n\n# Third\nfourth line"
@@ -33,7 +33,7 @@ def many(folder: Path, n: int = 200, name: str = "a.txt") -> Path:
 
 
 def opened(path: Path, *, on_bad: Any = "error", **options: Any) -> Dataset:
-    return TextCorpus(str(path)).open(DataRequest(options=options, on_bad=on_bad))
+    return TextCorpus(str(path)).open(DataRequest(config=CorpusConfig(**options), on_bad=on_bad))
 
 
 def texts(rows: Any) -> list[str]:
@@ -42,7 +42,7 @@ def texts(rows: Any) -> list[str]:
 
 @pytest.mark.parametrize(("unit", "want"), [("paragraph", PARAGRAPHS), ("line", LINES)])
 def test_passages_are_what_stands_between_blank_lines_or_lines(tmp_path: Path, unit: Any, want: list[str]) -> None:
-    passages = read([written(tmp_path)], unit=unit, on_bad="error").passages
+    passages = index_files([written(tmp_path)], unit=unit, on_bad="error").passages
     assert texts(passages) == want
     assert [passages[i].text for i in (0, 1, -1)] == [want[0], want[1], want[-1]]
     assert texts(passages[1:]) == want[1:]
@@ -54,14 +54,14 @@ def test_passages_are_what_stands_between_blank_lines_or_lines(tmp_path: Path, u
 def test_files_of_a_folder_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b.TXT", "a/z.md", "a.txt", "c.csv", ".hidden/x.txt"):
         written(tmp_path, name, name)
-    assert [file.relative_to(tmp_path).as_posix() for file in find(tmp_path)] == [
+    assert [file.relative_to(tmp_path).as_posix() for file in find_files(tmp_path)] == [
         ".hidden/x.txt",
         "a.txt",
         "a/z.md",
         "b.TXT",
     ]
-    assert find(tmp_path / "c.csv") == (tmp_path / "c.csv",), "a file that is named is read whatever its ending"
-    passages = read(find(tmp_path), unit="paragraph", on_bad="error").passages
+    assert find_files(tmp_path / "c.csv") == (tmp_path / "c.csv",), "a file that is named is read whatever its ending"
+    passages = index_files(find_files(tmp_path), unit="paragraph", on_bad="error").passages
     assert texts(passages) == [".hidden/x.txt", "a.txt", "a/z.md", "b.TXT"]
 
 
@@ -70,8 +70,8 @@ def test_files_of_a_folder_in_the_order_of_their_names(tmp_path: Path) -> None:
 def test_long_passages_are_divided_and_nothing_is_lost(
     tmp_path: Path, word: str, longest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.corpus.read, "LONGEST", longest)
-    passages = read([written(tmp_path, text=word * 40)], unit="paragraph", on_bad="error").passages
+    monkeypatch.setattr(tasks.corpus.passages, "LONGEST", longest)
+    passages = index_files([written(tmp_path, text=word * 40)], unit="paragraph", on_bad="error").passages
     found = texts(passages)
     assert max(len(text.encode()) for text in found) <= longest
     assert "".join("".join(found).split()) == "".join((word * 40).split())
@@ -114,7 +114,7 @@ def test_another_path_is_evaluated_on(tmp_path: Path) -> None:
     assert (len(dataset.train), len(dataset.evaluation["dev"])) == (200, 7)
     assert dataset.reading["validation"] == "dev" and dataset.reading["split_seed"] is None
     same = opened(train, validation=str(train))
-    assert any("train itself" in note for note in same.notes)
+    assert any("do not count" in note for note in same.notes)
     with pytest.raises(DataProblem, match="does not exist"):
         opened(train, validation=str(tmp_path / "no"))
 
@@ -230,11 +230,11 @@ def test_directories_the_user_named(tmp_path: Path) -> None:
 )
 def test_words_that_contradict_are_refused(options: dict[str, Any], data: Any, argument: str) -> None:
     with pytest.raises(UsageError) as error:
-        TextCorpus(argument).open(DataRequest(options=options, data=data))
+        TextCorpus(argument).open(DataRequest(config=CorpusConfig(**options), data=data))
     assert error.value.known and error.value.todo and isinstance(error.value, BenchError)
 
 
 def test_every_option_of_what_the_passages_are_is_in_the_reading(tmp_path: Path) -> None:
-    own = {name for name in CorpusConfig.__dataclass_fields__ if name != "max_length"}
+    own = {option.name for option in fields(CorpusConfig)} - {"max_length"}
     assert own <= set(opened(many(tmp_path)).reading)
     assert own <= set(TextCorpus("").open(DataRequest()).reading)

@@ -19,7 +19,7 @@ from corpus_hub import COMMIT, REPOSITORY, served
 from bench.core import hub
 from bench.core.errors import DataProblem
 from bench.records.data import DataRequest, Dataset
-from tasks.corpus.task import TextCorpus
+from tasks.corpus.task import CorpusConfig, TextCorpus
 
 ROWS: dict[str, list[str | None]] = {
     "train": ["", " = Title = \n", "", *(f" Paragraph {i} of the article . \n" for i in range(20)), "two\n\nat once"],
@@ -65,7 +65,7 @@ def layout(folder: Path, rows: dict[str, list[str | None]] = ROWS) -> Path:
 
 def opened(name: str | Path, *, on_bad: Any = "error", **options: Any) -> Dataset:
     options = {"config": CONFIG, "validation": "validation", **options}
-    return TextCorpus("").open(DataRequest(data="hub", options={"hub": str(name), **options}, on_bad=on_bad))
+    return TextCorpus("").open(DataRequest(data="hub", config=CorpusConfig(hub=str(name), **options), on_bad=on_bad))
 
 
 def texts(rows: Any) -> list[str]:
@@ -122,9 +122,9 @@ def test_rows_without_text_are_named_or_left_out(tmp_path: Path) -> None:
 SCRIPT = """
 import json, sys
 from bench.records.data import DataRequest
-from tasks.corpus.task import TextCorpus
+from tasks.corpus.task import CorpusConfig, TextCorpus
 options = json.loads(sys.argv[1])
-dataset = TextCorpus("").open(DataRequest(data="hub", options=options))
+dataset = TextCorpus("").open(DataRequest(data="hub", config=CorpusConfig(**options)))
 train, dev = ([row.text for row in rows] for rows in (dataset.train, dataset.evaluation["dev"]))
 print(json.dumps([train, dev, dataset.revision, dataset.hash]))
 """

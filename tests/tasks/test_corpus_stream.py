@@ -24,13 +24,13 @@ import numpy as np
 from transformers import AutoTokenizer
 from bench.records.data import DataRequest
 from tasks.text.tokens import tokenise
-from tasks.corpus.task import TextCorpus
+from tasks.corpus.task import CorpusConfig, TextCorpus
 
 file, small, model = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(model)
 
 def use(path):
-    dataset = TextCorpus(path).open(DataRequest(options={"max_length": 16, "unit": "line"}))
+    dataset = TextCorpus(path).open(DataRequest(config=CorpusConfig(max_length=16, unit="line")))
     tokens = tokenise(dataset.train, tokenizer, key=dataset.hash, max_length=16)
     order = np.random.default_rng(0).permutation(len(tokens.labels))
     taken = tokens.take(order)

@@ -21,7 +21,7 @@ from bench.core.errors import DataProblem, UsageError
 from bench.records.data import DataRequest, Dataset
 from tasks.corpus import docstrings as docstrings_module
 from tasks.corpus.docstrings import KINDS, docstrings, gather, revision
-from tasks.corpus.task import TextCorpus
+from tasks.corpus.task import CorpusConfig, TextCorpus
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,8 @@ def test_a_tenth_of_every_kind_is_held_out(dataset: Dataset) -> None:
 
 
 def test_split_seed_and_share_draw_others(dataset: Dataset) -> None:
-    other = TextCorpus("").open(DataRequest(options={"split_seed": 1}))
-    half = TextCorpus("").open(DataRequest(options={"validation": "0.5"}))
+    other = TextCorpus("").open(DataRequest(config=CorpusConfig(split_seed=1)))
+    half = TextCorpus("").open(DataRequest(config=CorpusConfig(validation="0.5")))
     assert other.hash != dataset.hash != half.hash
     assert other.revision == dataset.revision == half.revision
     dev = {row.text for row in dataset.evaluation["dev"]}
@@ -149,7 +149,7 @@ def test_split_seed_and_share_draw_others(dataset: Dataset) -> None:
 
 def test_other_texts_to_evaluate_on_are_refused() -> None:
     with pytest.raises(UsageError, match="no other texts"):
-        TextCorpus("").open(DataRequest(options={"validation": "dev.txt"}))
+        TextCorpus("").open(DataRequest(config=CorpusConfig(validation="dev.txt")))
 
 
 def test_a_python_without_source_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

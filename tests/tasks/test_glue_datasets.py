@@ -16,11 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 from bench.core import hub
 from bench.core.errors import DataProblem
 from bench.records.data import DataRequest
-from tasks.glue import hub as glue_hub
+from tasks.glue import files as glue_files
 from tasks.glue.task import GLUE
 
 ROWS = {
@@ -38,8 +39,10 @@ def _own_cache(monkeypatch, tmp_path):
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_CACHE", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(glue_hub, "_failures", [])
+    monkeypatch.setattr(hub, "_failed", {})
     probe = hub.connection_error
     probe.cache_clear()
     yield
@@ -162,9 +165,9 @@ def cached(folder: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     ("place", "ending"),
     [
-        (f"hub/datasets--nyu-mll--glue/snapshots/{hub.REVISION}/mnli", "parquet"),
-        (f"datasets/nyu-mll___glue/mnli/0.0.0/{hub.REVISION}", "arrow"),
-        (f"datasets/glue/mnli/0.0.0/{hub.REVISION}", "arrow"),
+        (f"hub/datasets--nyu-mll--glue/snapshots/{glue_files.REVISION}/mnli", "parquet"),
+        (f"datasets/nyu-mll___glue/mnli/0.0.0/{glue_files.REVISION}", "arrow"),
+        (f"datasets/glue/mnli/0.0.0/{glue_files.REVISION}", "arrow"),
     ],
 )
 def test_the_pinned_revision_is_taken_from_the_cache_without_asking_the_hub(monkeypatch, tmp_path, place, ending):
@@ -173,7 +176,7 @@ def test_the_pinned_revision_is_taken_from_the_cache_without_asking_the_hub(monk
     for data in ("auto", "hub"):
         dataset = GLUE("mnli").open(DataRequest(data=data))
         check(dataset)
-        assert (dataset.source, dataset.revision, dataset.notes) == ("hub", hub.REVISION, ())
+        assert (dataset.source, dataset.revision, dataset.notes) == ("hub", glue_files.REVISION, ())
 
 
 def test_another_revision_in_the_cache_is_not_taken(monkeypatch, tmp_path):
@@ -213,7 +216,7 @@ def test_a_hub_that_never_answers_costs_seconds_once(monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         corpora = [GLUE(member).open(DataRequest()) for member in GLUE.members]
-        with pytest.raises(DataProblem, match=r"(?s)cannot be had from the hub.*no network.*--data-dir"):
+        with pytest.raises(DataProblem, match=r"(?s)cannot be loaded from the hub.*no network.*--data-dir"):
             GLUE("rte").open(DataRequest(data="hub"))
         assert time.monotonic() - start < 10
     assert {dataset.source for dataset in corpora} == {"embedded"}
@@ -240,7 +243,7 @@ def test_a_failed_download_is_told_and_not_repeated(monkeypatch):
         asked.append(args)
         raise ConnectionError("it broke\nin two lines")
 
-    monkeypatch.setattr(glue_hub, "unreachable", lambda: "")
+    monkeypatch.setattr(hub, "unreachable", lambda: "")
     monkeypatch.setattr(datasets, "load_dataset", fail)
     notes = {GLUE(member).open(DataRequest()).notes for member in ("rte", "cola")}
     assert asked == [("nyu-mll/glue", "rte")]
@@ -274,12 +277,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.asked.append(path)
-        if path.startswith(prefix := f"/datasets/{hub.REPOSITORY}/resolve/{hub.REVISION}/"):
+        if path.startswith(prefix := f"/datasets/{glue_files.REPOSITORY}/resolve/{glue_files.REVISION}/"):
             self._file(path.removeprefix(prefix))
-        elif path == f"/api/datasets/{hub.REPOSITORY}/revision/{hub.REVISION}":
+        elif path == f"/api/datasets/{glue_files.REPOSITORY}/revision/{glue_files.REVISION}":
             siblings = [{"rfilename": name} for name in self.files]
-            self._json({"id": hub.REPOSITORY, "sha": hub.REVISION, "tags": [], "siblings": siblings})
-        elif path.startswith(prefix := f"/api/datasets/{hub.REPOSITORY}/tree/{hub.REVISION}"):
+            self._json({"id": glue_files.REPOSITORY, "sha": glue_files.REVISION, "tags": [], "siblings": siblings})
+        elif path.startswith(prefix := f"/api/datasets/{glue_files.REPOSITORY}/tree/{glue_files.REVISION}"):
             below = path.removeprefix(prefix).strip("/")
             entries = [{"type": "directory", "path": "mnli", "size": 0, "oid": "0" * 40}] if not below else []
             entries += [self._entry(name) for name in self.files if str(Path(name).parent) == (below or ".")]
@@ -298,9 +301,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def _file(self, name: str) -> None:
         if name in self.files:
-            self._send(self.files[name], 200, {"ETag": f'"{self._entry(name)["oid"]}"', "X-Repo-Commit": hub.REVISION})
+            self._send(
+                self.files[name], 200, {"ETag": f'"{self._entry(name)["oid"]}"', "X-Repo-Commit": glue_files.REVISION}
+            )
         else:
-            self._send(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": hub.REVISION})
+            self._send(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": glue_files.REVISION})
 
     def _json(self, value: object) -> None:
         self._send(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
@@ -343,4 +348,4 @@ def test_datasets_loads_the_pinned_revision_and_its_caches_are_found_again(tmp_p
             (cache / aside).rename(tmp_path / aside)
         dataset = GLUE("mnli").open(DataRequest(data="hub"))
         check(dataset)
-        assert done.stdout.split() == [dataset.hash, hub.REVISION]
+        assert done.stdout.split() == [dataset.hash, glue_files.REVISION]

@@ -241,7 +241,7 @@ def test_named_directories_win_over_bench_data(tmp_path):
 def test_a_lost_bench_data_is_said(tmp_path):
     dataset = GLUE("rte").open(DataRequest(parent=tmp_path / "gone"))
     assert dataset.source == "embedded"
-    assert "BENCH_DATA names a folder that is not there" in dataset.notes
+    assert "BENCH_DATA names a folder that does not exist" in dataset.notes
 
 
 # the other sources
@@ -277,7 +277,7 @@ def test_bad_files_name_file_and_line(tmp_path):
     for text, words in [
         (good.replace("not_entailment", "maybe"), "dev.tsv, line 3"),
         (good.replace("\tentailment", ""), "dev.tsv, line 2"),
-        (good.replace("sentence2", "other"), "expected a column 'sentence2'"),
+        (good.replace("sentence2", "other"), "there is no column 'sentence2'"),
         ("", "the file is empty"),
         (good.splitlines()[0], "at least one example"),
     ]:

@@ -9,7 +9,7 @@ import pytest
 from image_files import write_idx, write_mnist
 
 from bench.core.errors import DataProblem
-from tasks.io.idx import read_idx, read_pair
+from tasks.images.reading.arrays import read_idx, read_pair
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])
@@ -37,13 +37,13 @@ def broken(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda data: data[:-1], "truncated: 9 bytes of data where its head says 10"),
-        (lambda data: data + b"1", "more than the 10 bytes"),
-        (lambda data: data[:6], "truncated within its head"),
+        (lambda data: data[:-1], "truncated: 9 bytes of data where its header says 10"),
+        (lambda data: data + b"1", "more bytes than that: its header says 10"),
+        (lambda data: data[:6], "truncated within its header"),
         (lambda _: b"", "wrong magic number: expected 00000801, found nothing"),
         (lambda data: b"\0\0\x0d\1" + data[4:], "expected 00000801, found 00000d01"),
         (lambda data: b"\0\0\x08\3" + data[4:], "expected 00000801, found 00000803"),
-        (lambda data: data[:4] + b"\0\0\0\0", "sizes that cannot be: 0"),
+        (lambda data: data[:4] + b"\0\0\0\0", "impossible sizes: 0"),
         (lambda data: data[:4] + b"\xff\xff\xff\xff" + data[8:], "truncated"),
         (lambda data: gzip.compress(data)[:-9], "cannot be read"),
         (lambda data: gzip.compress(data)[:12] + b"\0" * 40, "cannot be read"),
@@ -60,7 +60,7 @@ def test_broken_files_are_named(tmp_path, change, words):
 def test_impossible_sizes_ask_for_no_memory(tmp_path):
     file = write_idx(tmp_path / "x-idx3-ubyte", np.zeros((1, 2, 2)))
     file.write_bytes(file.read_bytes()[:4] + b"\xff" * 12)
-    with pytest.raises(DataProblem, match="sizes that cannot be"):
+    with pytest.raises(DataProblem, match="impossible sizes"):
         read_idx(file, 3)
 
 

@@ -1,4 +1,4 @@
-"""Normalisation and augmentation of pictures, against torchvision's own operations."""
+"""Normalisation and augmentation of images, against torchvision's own operations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def batch(n=6, side=32, channels=3):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalise_is_torchvisions(channels):
     pixels, mean, std = batch(channels=channels), [0.4, 0.5, 0.3][:channels], [0.2, 0.25, 0.3][:channels]
-    theirs = torch.stack([functional.normalize(functional.to_tensor(picture), mean, std) for picture in pixels])
+    theirs = torch.stack([functional.normalize(functional.to_tensor(image), mean, std) for image in pixels])
     ours = normalise(pixels, mean, std)
     assert ours.dtype == torch.float32
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
@@ -71,7 +71,7 @@ def test_trivial_is_torchvisions_under_the_seed_that_was_drawn():
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_each_picture_depends_on_its_own_draws_alone(name):
+def test_each_image_depends_on_its_own_draws_alone(name):
     pixels, draws = batch(), np.random.default_rng(3).random((6, DRAWS[name]))
     kept = pixels.copy()
     whole = augment(name, pixels, draws)
@@ -82,7 +82,7 @@ def test_each_picture_depends_on_its_own_draws_alone(name):
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_grey_pictures_too(name):
+def test_grey_images_too(name):
     assert augment(name, batch(channels=1), np.full((6, DRAWS[name]), 0.3)).shape == (6, 32, 32, 1)
 
 

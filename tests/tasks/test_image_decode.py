@@ -1,43 +1,43 @@
-"""One picture into pixels: equal to Pillow's and torchvision's, and refused with the reason."""
+"""Decoding of one image: equal to Pillow's and torchvision's, and refused with the reason."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from image_files import encoded, picture
+from image_files import encoded, noise
 from PIL import Image
 
-from tasks.images.decode import Decoder, Unusable
+from tasks.images.reading.decode import BadImageError, Decoder
 
 
 def refused(data, **options):
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(BadImageError) as caught:
         Decoder(**options).decode(data)
     return f"{caught.value.reason} ({caught.value.detail})"
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("PNG", 3), ("PNG", 1), ("BMP", 3), ("JPEG", 3), ("JPEG", 1)])
 def test_pixels_are_pillows(kind, channels):
-    data = encoded(picture(0, (8, 5), channels), kind)
+    data = encoded(noise(0, (8, 5), channels), kind)
     import io
 
     theirs = np.asarray(Image.open(io.BytesIO(data)))
     ours = Decoder().decode(data)
     assert np.array_equal(ours, theirs.reshape(8, 5, channels))
     if kind == "PNG":
-        assert np.array_equal(ours.squeeze(), picture(0, (8, 5), channels))
+        assert np.array_equal(ours.squeeze(), noise(0, (8, 5), channels))
 
 
 @pytest.mark.parametrize("shape", [(40, 23), (23, 40), (16, 16), (9, 16), (7, 31)])
 def test_size_is_torchvisions_resize_and_centre_crop(shape):
     transforms = pytest.importorskip("torchvision.transforms.functional")
-    image = Image.fromarray(picture(1, shape))
+    image = Image.fromarray(noise(1, shape))
     theirs = transforms.center_crop(transforms.resize(image, 16), [16, 16])
     assert np.array_equal(Decoder(size=16).decode(encoded(image)), np.asarray(theirs))
 
 
 def test_exif_orientation_is_applied():
-    pixels = picture(2, (4, 7))
+    pixels = noise(2, (4, 7))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90° clockwise to see it upright
     turned = Decoder().decode(encoded(pixels, "PNG", exif=exif))
@@ -45,13 +45,13 @@ def test_exif_orientation_is_applied():
 
 
 def modes():
-    rgb, grey = Image.fromarray(picture(3)), Image.fromarray(picture(3, channels=1))
+    rgb, grey = Image.fromarray(noise(3)), Image.fromarray(noise(3, channels=1))
     yield "RGBA", rgb.convert("RGBA")
     yield "LA", grey.convert("LA")
     yield "P", rgb.convert("P")
     yield "1", grey.convert("1")
     yield "CMYK", rgb.convert("CMYK")
-    yield "I;16", Image.fromarray(picture(3, channels=1).astype(np.uint16) * 257)
+    yield "I;16", Image.fromarray(noise(3, channels=1).astype(np.uint16) * 257)
 
 
 @pytest.mark.parametrize(("mode", "image"), [*modes()], ids=lambda value: value if isinstance(value, str) else "")
@@ -74,12 +74,12 @@ def test_floats_have_no_eight_bits():
 
 def test_the_first_decides_what_the_others_are():
     decoder = Decoder()
-    decoder.decode(encoded(picture(0, (6, 6))))
+    decoder.decode(encoded(noise(0, (6, 6))))
     for data, words in [
-        (encoded(picture(0, (6, 6), 1)), "not of the first image's mode"),
-        (encoded(picture(0, (6, 7))), r"7×6, not 6×6"),
+        (encoded(noise(0, (6, 6), 1)), "not of the first image's mode"),
+        (encoded(noise(0, (6, 7))), r"7×6, not 6×6"),
     ]:
-        with pytest.raises(Unusable) as caught:
+        with pytest.raises(BadImageError) as caught:
             decoder.decode(data)
         assert words in caught.value.reason + caught.value.detail
     assert decoder.formats == {"PNG": 1}
@@ -92,17 +92,17 @@ def test_no_image(data):
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_truncated_image_is_broken(kind):
-    data = encoded(picture(0, (64, 64)), kind)
+    data = encoded(noise(0, (64, 64)), kind)
     assert "a broken image" in refused(data[: len(data) // 2])
 
 
 def test_pillows_limit_against_bombs_is_kept(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
     for shape in [(6, 6), (20, 20)]:  # between once and twice the limit Pillow only warns
-        assert "decompression bombs" in refused(encoded(picture(0, shape)))
+        assert "decompression bombs" in refused(encoded(noise(0, shape)))
 
 
 def test_an_animation_is_refused():
-    frames = [Image.fromarray(picture(i)) for i in range(3)]
+    frames = [Image.fromarray(noise(i)) for i in range(3)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert "3 frames" in refused(data, mode="rgb")

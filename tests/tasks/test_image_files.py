@@ -1,4 +1,4 @@
-"""The user's own pictures: class folders and tars, how they are split, and what is refused."""
+"""Images of the user: class folders and tars, how they are split, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from image_files import encoded, picture, tree, write_tar, write_tree
+from image_files import encoded, noise, tree, write_tar, write_tree
 from PIL import Image
 
 from bench.core.errors import DataProblem, UsageError
@@ -24,7 +24,7 @@ def cache(tmp_path, monkeypatch):
 
 def opened(place, on_bad="error", **options):
     task = Images(str(place))
-    return task, task.open(DataRequest(options=options, on_bad=on_bad))
+    return task, task.open(DataRequest(config=ImagesConfig(**options), on_bad=on_bad))
 
 
 def pixels(files, *names):
@@ -55,7 +55,7 @@ def test_a_tar_is_read_like_the_folder(tmp_path, mode, above):
     _, plain = opened(folder)
     assert tar.train.digest() == plain.train.digest()
     assert tar.evaluation["test"].digest() == plain.evaluation["test"].digest()
-    assert "images/pets: 1 files beside the classes are passed over" in tar.notes
+    assert "images/pets: 1 files beside the classes are ignored" in tar.notes
 
 
 @pytest.mark.parametrize(("name", "split"), [("val", "validation"), ("validation", "validation"), ("test", "test")])
@@ -92,21 +92,21 @@ def test_another_folder_to_score_on(tmp_path):
     assert dataset.reading["sizes"] == {"train": 6, "validation": 4}
     assert dataset.reading["validation"] == "b.tar"
     _, same = opened(train, validation=str(train))
-    assert "images/a: validation is train itself: no score of it counts" in same.notes
+    assert "images/a: validation and train are the same images; the score means nothing" in same.notes
 
 
 BAD = {
-    "a broken image": encoded(picture(0, (40, 40)))[:200],
+    "a broken image": encoded(noise(0, (40, 40)))[:200],
     "not an image file": b"text",
-    "not of the first image's size": encoded(picture(0, (6, 7))),
-    "not of the first image's mode": encoded(picture(0, channels=1)),
-    "neither grey nor RGB": encoded(Image.fromarray(picture(0)).convert("RGBA")),
+    "not of the first image's size": encoded(noise(0, (6, 7))),
+    "not of the first image's mode": encoded(noise(0, channels=1)),
+    "neither grey nor RGB": encoded(Image.fromarray(noise(0)).convert("RGBA")),
 }
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("reason", BAD)
-def test_bad_pictures_are_named_or_left_out(tmp_path, reason, packed):
+def test_bad_images_are_named_or_left_out(tmp_path, reason, packed):
     files = {**tree(), "train/dog/9.png": BAD[reason]}
     place = write_tar(tmp_path / "pets.tar.xz", files) if packed else write_tree(tmp_path / "pets", files)
     for _ in range(2):  # the second time from the cache
@@ -124,7 +124,7 @@ def test_bad_pictures_are_named_or_left_out(tmp_path, reason, packed):
 def test_what_is_left_out_later_is_counted_too(tmp_path):
     folder = write_tree(tmp_path / "pets", tree())
     for count, name in enumerate(("1.png", "2.png"), 1):
-        (folder / "train" / name).write_bytes(encoded(picture(0)))
+        (folder / "train" / name).write_bytes(encoded(noise(0)))
         assert opened(folder, on_bad="skip")[1].reading["left_out"] == {"in no class folder": count}
 
 
@@ -137,13 +137,13 @@ def test_a_class_folder_without_an_image_is_named_or_left_out(tmp_path):
 
 
 def test_a_class_that_train_does_not_have(tmp_path):
-    folder = write_tree(tmp_path / "pets", {**tree(), "test/emu/1.png": encoded(picture(0))})
+    folder = write_tree(tmp_path / "pets", {**tree(), "test/emu/1.png": encoded(noise(0))})
     with pytest.raises(DataProblem, match=r"test/emu/1.png: its class is not one of train's \(emu\)"):
         opened(folder)
 
 
-def test_a_picture_in_no_class(tmp_path):
-    folder = write_tree(tmp_path / "pets", {**tree(), "train/1.png": encoded(picture(0))})
+def test_an_image_in_no_class(tmp_path):
+    folder = write_tree(tmp_path / "pets", {**tree(), "train/1.png": encoded(noise(0))})
     with pytest.raises(DataProblem, match=r"train/1\.png: in no class folder"):
         opened(folder)
 
@@ -159,7 +159,7 @@ def test_too_little(tmp_path):
         (tmp_path / "nowhere", "does not exist"),
         (write_tree(tmp_path / "x", {"f.zip": b""}) / "f.zip", "is no tar"),
         (tmp_path / "empty", "no images in"),
-        (write_tree(tmp_path / "one", {f"cat/{i}.png": encoded(picture(i)) for i in range(4)}), "of one class"),
+        (write_tree(tmp_path / "one", {f"cat/{i}.png": encoded(noise(i)) for i in range(4)}), "of one class"),
         (write_tree(tmp_path / "bad", {"a/1.png": b"", "b/1.png": b""}), "not an image file"),
     ]:
         with pytest.raises(DataProblem, match=words) as caught:
@@ -173,7 +173,7 @@ def test_options_are_checked():
             ImagesConfig(**options)
 
 
-# tars that are out to harm, or broken
+# hostile and broken tars
 
 
 def hostile(tmp_path, name="train/cat/bad.png", **changes):
@@ -220,17 +220,17 @@ def test_a_truncated_tar_is_named(tmp_path, mode):
 # the cache
 
 
-def test_pictures_are_decoded_once(tmp_path, cache, monkeypatch):
+def test_images_are_decoded_once(tmp_path, cache, monkeypatch):
     folder = write_tree(tmp_path / "pets", tree())
     _, first = opened(folder)
-    monkeypatch.setattr("tasks.images.decode.Decoder.decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("tasks.images.reading.decode.Decoder.decode", lambda *_: pytest.fail("decoded again"))
     _, second = opened(folder)
     assert second.hash == first.hash
     assert isinstance(second.train.inputs, np.memmap)
     assert len([*cache.iterdir()]) == 1
 
 
-def test_a_changed_picture_is_other_data(tmp_path):
+def test_a_changed_image_is_other_data(tmp_path):
     files = tree()
     folder = write_tree(tmp_path / "pets", files)
     _, first = opened(folder)

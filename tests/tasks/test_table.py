@@ -31,8 +31,8 @@ from bench.api import metrics
 from bench.core.errors import DataProblem, UsageError
 from bench.records.data import DataRequest
 from tasks.glue.task import GLUE
-from tasks.io.rows import Row, format_of
-from tasks.table.labels import canonical, infer, split
+from tasks.io.readers import Row, open_table
+from tasks.table.labels import canonical, guess_kind, split
 from tasks.table.task import Table
 
 SIZES = (120, 60, 9, 2, 1)
@@ -59,7 +59,7 @@ def test_every_format_gives_what_was_written(tmp_path: Path, suffix: str) -> Non
 )
 def test_numbers_are_the_physical_lines_that_records_begin_at(tmp_path: Path, more: dict[str, Any]) -> None:
     file = write(tmp_path / "mine.csv", rows(), **more)
-    found = [*format_of(file).rows(file, ["label", "text"])]
+    found = [*open_table(file).rows(["label", "text"])]
     assert [row.values for row in found] == [[label, text] for text, label in rows()]
     # a record is the shortest run of whole lines in which quotes are balanced
     lines, begins, quotes = file.read_bytes().split(b"\n"), [], 0
@@ -79,7 +79,7 @@ def test_what_csv_writes_is_what_is_read(tmp_path: Path, end: str, quoting: Any)
         data = [["".join(draw.choices('a",\n\t é漢\u2028', k=draw.randint(0, 6))) for _ in "ab"] for _ in range(5)]
         with file.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator=end, quoting=quoting).writerows([("a", "b"), *data])
-        assert [row.values for row in format_of(file).rows(file, ["a", "b"]) if isinstance(row, Row)] == data
+        assert [row.values for row in open_table(file).rows(["a", "b"]) if isinstance(row, Row)] == data
 
 
 @pytest.mark.realdata
@@ -131,7 +131,7 @@ def test_parquet_by_batches_and_dictionaries(tmp_path: Path) -> None:
     texts = [f"{NASTY[i % len(NASTY)]} {i}" for i in range(9000)]
     labels = pa.array([f"class {i % 3}" for i in range(9000)]).dictionary_encode()
     pq.write_table(pa.table({"text": pa.array(texts, pa.large_string()), "label": labels}), tmp_path / "mine.parquet")
-    found = [*format_of(tmp_path / "mine.parquet").rows(tmp_path / "mine.parquet", ["text", "label"])]
+    found = [*open_table(tmp_path / "mine.parquet").rows(["text", "label"])]
     assert [row.number for row in found] == list(range(1, 9001))
     assert [tuple(row.values) for row in found] == [(text, f"class {i % 3}") for i, text in enumerate(texts)]
 
@@ -178,7 +178,7 @@ def test_columns_that_are_given_are_taken(tmp_path: Path) -> None:
     [
         ("a,b", {}, DataProblem, ("looks like the text", "'a', 'b'", "task.text=")),
         ("text,b", {}, DataProblem, ("looks like the label", "'text', 'b'", "task.label=")),
-        ("text,text,label", {}, DataProblem, ("'text' is there twice", "'text', 'text', 'label'", "Rename")),
+        ("text,text,label", {}, DataProblem, ("'text' appears twice", "'text', 'text', 'label'", "Rename")),
         ("text,label", {"text": "txt"}, UsageError, ("task.text=txt", "'text', 'label'", "Did you mean 'text'?")),
         ("text,label", {"label": "text", "text": "text"}, UsageError, ("named twice", "'text', 'text'", "others")),
     ],
@@ -211,13 +211,13 @@ def test_columns_that_are_not_there(
     ],
 )
 def test_kind_is_found_from_the_labels(labels: list[str], kind: str) -> None:
-    assert infer(Counter(canonical(label) for label in labels)) == kind
+    assert guess_kind(Counter(canonical(label) for label in labels)) == kind
 
 
 def test_a_stray_word_does_not_make_numbers_names() -> None:
     numbers = {f"{i / 7:.3f}": 1 for i in range(1, 100)}
-    assert infer(numbers | {"n/a": 5}) == "regression"
-    assert infer(numbers | {"n/a": 50}) == "classification"
+    assert guess_kind(numbers | {"n/a": 5}) == "regression"
+    assert guess_kind(numbers | {"n/a": 50}) == "classification"
 
 
 @pytest.mark.parametrize(
@@ -270,11 +270,11 @@ def test_kind_can_be_forced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "options", "said"),
     [
-        (["a"] * 9, {}, "all labels are alike: 'a'"),
-        (["1.5"] * 9, {}, "all labels are alike"),
+        (["a"] * 9, {}, "all labels are equal: 'a'"),
+        (["1.5"] * 9, {}, "all labels are equal"),
         ([f"id{i}" for i in range(9)], {}, "9 different labels in 9 rows"),
         (["a", "b"], {}, "2 different labels in 2 rows"),
-        (["1.5", "2.5"], {}, "all labels are alike"),
+        (["1.5", "2.5"], {}, "all labels are equal"),
         (["1e300", "-1e300", "1.5"] * 9, {}, "too large"),
     ],
 )
@@ -340,7 +340,7 @@ def test_a_file_to_validate_on(tmp_path: Path) -> None:
 
 def test_validating_on_train_itself_is_said(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.csv", rows())
-    assert "no score of it counts" in opened(file, validation=str(file))[1].notes[-1]
+    assert "its scores do not count" in opened(file, validation=str(file))[1].notes[-1]
     assert len(opened(file)[1].notes) == 1
 
 
@@ -400,7 +400,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     for name, said in (
         ("absent.csv", "no such file"),
         ("folder.csv", "cannot be read"),
-        ("no.parquet", "no Parquet file"),
+        ("no.parquet", "not a Parquet file"),
         ("bad.parquet", "Parquet"),
         ("empty.csv", "looks like the text"),
         ("empty.jsonl", "looks like the text"),
@@ -458,11 +458,11 @@ def test_opening_imports_neither_torch_nor_pandas(tmp_path: Path) -> None:
 def test_rows_are_read_one_at_a_time(tmp_path: Path, suffix: str) -> None:
     data = [(f"{i} " * 80, i % 2) for i in range(10_000)]
     file = write(tmp_path / f"mine{suffix}", data)
-    kind = format_of(file)
-    next(kind.rows(file, ["text"]))  # imports
+    table = open_table(file)
+    next(table.rows(["text"]))  # imports
     tracemalloc.start()
     try:
-        assert sum(1 for _ in kind.rows(file, ["text", "label"])) == len(data)
+        assert sum(1 for _ in table.rows(["text", "label"])) == len(data)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from table_files import everything, opened, refused, rows, write
 
-from tasks.io.rows import Bad, format_of
+from tasks.io.readers import BadRow, open_table
 
 GOOD = "".join(f'"good,\n{i}",{"xy"[i % 2]}\n' for i in range(20))
 """Forty lines of twenty records."""
@@ -153,6 +153,6 @@ def test_names_of_columns_in_other_bytes_or_broken_quotes(tmp_path: Path) -> Non
 def test_a_quote_that_swallows_much_is_given_up(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text('text,label\n"bad,x\n' + "a long line without any quote,x\nanother one,y\n" * 60_000)
-    found = [*format_of(file).rows(file, ["text"])]
-    assert [row.number for row in found if isinstance(row, Bad)] == [2]
+    found = [*open_table(file).rows(["text"])]
+    assert [row.number for row in found if isinstance(row, BadRow)] == [2]
     assert [row.number for row in found] == list(range(2, 120_003))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import encoded, picture, tree, write_idx, write_mnist, write_tar, write_tree
+from image_files import encoded, noise, tree, write_idx, write_mnist, write_tar, write_tree
 from PIL import Image
 
 from bench.core import hub
@@ -18,14 +18,15 @@ from bench.records.data import DataRequest
 from tasks.images.base import ImageConfig
 from tasks.images.digits import Digits
 from tasks.images.vision import CIFAR10, CIFAR100, MNIST, FashionMNIST
-from tasks.images.vision_schema import CIFAR10 as NAMES
-from tasks.images.vtab import VTAB
+from tasks.images.vtab import LOCATIONS, VTAB
+
+NAMES = CIFAR10.classes
 
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
     monkeypatch.setattr(hub, "connection_error", lambda endpoint: "huggingface.co: no such host")
 
 
@@ -74,7 +75,7 @@ def test_a_missing_and_a_bad_idx_file_are_named(tmp_path):
 
 def test_size_and_mode_are_no_part_of_the_run_but_of_the_data(tmp_path):
     folder = write_mnist(tmp_path / "mnist")
-    plain, large = (MNIST().open(asked(folder, options=o)) for o in ({}, {"size": 14, "mode": "rgb"}))
+    plain, large = (MNIST().open(asked(folder, config=c)) for c in (ImageConfig(), ImageConfig(size=14, mode="rgb")))
     assert large.train.inputs.shape == (20, 14, 14, 3)
     assert large.hash != plain.hash
     assert {"size", "mode", "mean", "std", "classes", "sizes", "files", "left_out"} <= set(large.reading)
@@ -83,7 +84,7 @@ def test_size_and_mode_are_no_part_of_the_run_but_of_the_data(tmp_path):
 
 def cifar_files(kind="JPEG", train=2, test=1):
     return {
-        f"{split}/{name}/{i:04}.{kind.lower()}": encoded(picture(100 * j + i, (32, 32)), kind)
+        f"{split}/{name}/{i:04}.{kind.lower()}": encoded(noise(100 * j + i, (32, 32)), kind)
         for split, count in (("train", train), ("test", test))
         for j, name in enumerate(NAMES)
         for i in range(count)
@@ -126,7 +127,7 @@ def write_parquet(folder, splits, label="label", names=None, count=30):
 
     for k, split in enumerate(splits):
         names = names or list(NAMES)
-        images = [{"bytes": encoded(picture(1000 * k + i, (8, 8))), "path": None} for i in range(count)]
+        images = [{"bytes": encoded(noise(1000 * k + i, (8, 8))), "path": None} for i in range(count)]
         features = datasets.Features({"img": datasets.Image(), label: datasets.ClassLabel(names=names)})
         data = {"img": images, label: [i % len(names) for i in range(count)]}
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,12 +135,10 @@ def write_parquet(folder, splits, label="label", names=None, count=30):
 
 
 def test_parquet_of_a_directory_and_of_the_hubs_cache(tmp_path):
-    from tasks.images.vision_schema import KNOWN
-
     write_parquet(tmp_path / "cifar10" / "data", ("train", "test"))
     dataset = CIFAR10().open(asked(tmp_path))
-    assert np.array_equal(dataset.train.inputs, np.stack([picture(i, (8, 8)) for i in range(30)]))
-    revision = KNOWN["cifar10"].repository.revision
+    assert np.array_equal(dataset.train.inputs, np.stack([noise(i, (8, 8)) for i in range(30)]))
+    revision = CIFAR10.hub.revision
     snapshot = tmp_path / "huggingface" / "hub" / "datasets--uoft-cs--cifar10" / "snapshots" / revision
     write_parquet(snapshot / "plain_text", ("train", "test"))
     cached = CIFAR10().open(DataRequest())
@@ -148,21 +147,16 @@ def test_parquet_of_a_directory_and_of_the_hubs_cache(tmp_path):
 
 
 def test_a_repository_is_read_through_datasets(tmp_path, monkeypatch):
-    from dataclasses import replace
-
-    from tasks.images import vision_schema
-    from tasks.images.hub import Repository
-
     folder = tmp_path / "hub" / "owner"
     write_parquet(folder, ("train", "test"), label="fine_label", names=[f"class {i}" for i in range(5)])
     card = "---\nconfigs:\n- config_name: plain\n  data_files:\n  - {split: train, path: train-*}\n"
     (folder / "README.md").write_text(card + "  - {split: test, path: test-*}\n---\n")
-    task = replace(vision_schema.KNOWN["cifar100"], classes=(), repository=Repository(name=str(folder), config="plain"))
-    monkeypatch.setitem(vision_schema.KNOWN, "cifar100", task)
+    monkeypatch.setattr(CIFAR100, "hub", hub.HubDataset(name=str(folder), config="plain"))
+    monkeypatch.setattr(CIFAR100, "classes", ())
     dataset = CIFAR100().open(DataRequest())
     assert dataset.source == "hub"
     assert dataset.reading["classes"] == [f"class {i}" for i in range(5)]
-    assert np.array_equal(dataset.evaluation["test"].inputs, np.stack([picture(1000 + i, (8, 8)) for i in range(30)]))
+    assert np.array_equal(dataset.evaluation["test"].inputs, np.stack([noise(1000 + i, (8, 8)) for i in range(30)]))
 
 
 @pytest.mark.parametrize("task", [MNIST(), FashionMNIST(), CIFAR10(), CIFAR100(), VTAB("dtd")])
@@ -170,7 +164,7 @@ def test_without_a_network_it_says_so_and_what_to_do(task):
     with pytest.raises(DataProblem) as caught:
         task.open(DataRequest())
     assert caught.value.exit_code == 3
-    assert "cannot be had from the hub" in caught.value.what
+    assert "is not available from the hub" in caught.value.what
     assert caught.value.known == "no network: huggingface.co: no such host"
     assert f"--data-dir {task.spec.name}=DIR" in caught.value.todo
 
@@ -184,7 +178,7 @@ def test_what_is_not_embedded_says_so():
 
 
 def test_vtab_draws_a_thousand_where_there_are_more_and_notes_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.images.vtab_schema.TRAIN", 10)
+    monkeypatch.setattr("tasks.images.vtab.TRAIN", 10)
     write_tree(tmp_path / "vtab" / "dtd", tree(classes=("a", "b", "c"), count=8))
     task = VTAB("dtd")
     dataset = task.open(DataRequest(parent=tmp_path))
@@ -192,25 +186,31 @@ def test_vtab_draws_a_thousand_where_there_are_more_and_notes_it(tmp_path, monke
     assert len(dataset.evaluation["test"]) == 24
     assert "vtab/dtd: 10 of 24 training images drawn" in dataset.notes
     assert "not the paper's" in task.spec.note
-    monkeypatch.setattr("tasks.images.vtab_schema.TRAIN", 24)
+    monkeypatch.setattr("tasks.images.vtab.TRAIN", 24)
+    task = VTAB("dtd")
     assert task.open(DataRequest(parent=tmp_path)).notes == ()
     assert task.spec.note == ""
 
 
 def test_vtab_takes_no_other_tasks_folder_from_bench_data(tmp_path):
     write_tree(tmp_path / "cifar100", tree())
-    with pytest.raises(DataProblem, match="cannot be had from the hub"):
+    with pytest.raises(DataProblem, match="is not available from the hub"):
         VTAB("cifar100").open(DataRequest(parent=tmp_path))
 
 
 def test_vtabs_lists(tmp_path):
-    files = {f"images/{split}/{i}.png": encoded(picture(i)) for split in ("train800val200", "test") for i in range(4)}
+    files = {f"images/{split}/{i}.png": encoded(noise(i)) for split in ("train800val200", "test") for i in range(4)}
     folder = write_tree(tmp_path / "vtab-1k" / "cifar", files)
     for split in ("train800val200", "test"):
         (folder / f"{split}.txt").write_text("".join(f"images/{split}/{i}.png {i % 2}\n" for i in (3, 1, 2, 0)))
     dataset = VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
-    assert np.array_equal(dataset.train.inputs, np.stack([picture(i) for i in (3, 1, 2, 0)]))
+    assert np.array_equal(dataset.train.inputs, np.stack([noise(i) for i in (3, 1, 2, 0)]))
     assert dataset.train.targets.tolist() == [1, 1, 0, 0]
+    (folder / "train800val200.txt").write_text(
+        "".join(f"images/train800val200/{i}.png {i % 2}\n" for i in (3, 3, 1, 0))
+    )
+    dataset = VTAB("cifar100").open(asked(tmp_path / "vtab-1k"))
+    assert np.array_equal(dataset.train.inputs, np.stack([noise(i) for i in (3, 3, 1, 0)])), "one image named twice"
     bad = {"images/x.png one": "line 2", "images/x.png 20261124103000": "line 2"}
     for line, words in {**bad, "../../x.png 1": "leads out", "images/x.png 1": "read"}.items():
         (folder / "test.txt").write_text(f"images/test/0.png 0\n{line}\n")
@@ -229,7 +229,7 @@ def test_a_column_of_something_else_is_no_class(tmp_path, labels):
 
     folder = tmp_path / "dtd"
     folder.mkdir()
-    rows = pa.table({"image": [encoded(picture(i)) for i in range(2)], "label": labels})
+    rows = pa.table({"image": [encoded(noise(i)) for i in range(2)], "label": labels})
     for split in ("train", "test"):
         pq.write_table(rows, folder / f"{split}.parquet")
     with pytest.raises(DataProblem, match="row 1: its label is no class"):
@@ -241,16 +241,14 @@ def test_a_size_of_nothing_is_a_usage_error():
         ImageConfig(size=0)
 
 
-def test_an_unknown_cell_is_a_usage_error():
+def test_an_unknown_member_is_a_usage_error():
     with pytest.raises(UsageError, match="Did you mean 'dtd'"):
         VTAB("dtdd")
 
 
-def test_every_cell_has_a_repository():
-    from tasks.images.vtab_schema import REPOSITORIES, REVISIONS, vision
-
-    assert set(REPOSITORIES) == set(VTAB.cells) >= set(REVISIONS)
-    assert len({vision(cell).repository.name for cell in VTAB.cells}) == 19
+def test_every_member_has_a_repository():
+    assert set(LOCATIONS) == set(VTAB.members)
+    assert len({VTAB(member).hub.name for member in VTAB.members}) == 19
 
 
 # digits

@@ -48,8 +48,8 @@ def find_model(name: str, revision: str = "main") -> Path:
     try:
         # the cache may hold a model's tokenizer alone
         return hub.cached_or_fetched(fetch, lambda folder: any(folder.glob("*.safetensors")))
-    except hub.NotAvailable as error:
-        known = f"there is no file or folder of this name; {error}"
+    except hub.HubUnavailable as error:
+        known = f"there is no file or folder of this name; {error.what}"
         raise EnvironmentProblem(f"'{name}' is not there", known, WHAT_TO_GIVE) from error
 
 

@@ -1,0 +1,166 @@
+"""The result of finding images: a `Source` with its entries, and the images that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from bench.core.errors import DataProblem
+from bench.core.files import sha256
+from tasks.io.readers import malformed
+
+Split = Literal["train", "validation", "test"]
+Content = bytes | np.ndarray
+"""The bytes of a file, or pixels (H, W) or (H, W, 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One image of a source.
+
+    Attributes:
+        name: unique, as errors show it.
+        label: name of its class, or the number of the class.
+        content: its file or its pixels; None where the source finds it by its name.
+    """
+
+    name: str
+    split: Split
+    label: str | int
+    content: Path | np.ndarray | None = field(default=None, compare=False)
+
+
+class BadGroup(NamedTuple):
+    """How many images are bad for one reason, where the first of them is, and what was found there."""
+
+    number: int
+    where: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadImages:
+    """Images that cannot be used, counted by reason in the order of their discovery."""
+
+    by_reason: dict[str, BadGroup] = field(default_factory=dict[str, BadGroup])
+
+    def add(self, where: str, reason: str, detail: str = "", number: int = 1) -> None:
+        """Count one more, or `number` more of which this is the first."""
+        group = self.by_reason.get(reason, BadGroup(0, where, detail))
+        self.by_reason[reason] = group._replace(number=group.number + number)
+
+    def __len__(self) -> int:
+        return sum(group.number for group in self.by_reason.values())
+
+    def summary(self, total: int) -> list[str]:
+        """Return one line for the user; none where nothing is bad."""
+        parts = [f"{bad.number} × {reason} (first: {bad.where})" for reason, bad in self.by_reason.items()]
+        return [f"{len(self)} of {total} images left out: {', '.join(parts)}"] if parts else []
+
+    def check(self, place: str, on_bad: Literal["error", "skip"]) -> None:
+        """Refuse bad images unless they are to be skipped.
+
+        Raises:
+            DataProblem: names the first one, and how many more there are.
+        """
+        if not self.by_reason or on_bad == "skip":
+            return
+        reason, (_, where, detail) = next(iter(self.by_reason.items()))
+        more = f"; {len(self) - 1} more are bad" if len(self) > 1 else ""
+        raise DataProblem(
+            f"an image cannot be used: {where}: {reason}" + (f" ({detail})" if detail else ""),
+            f"it is in {place}{more}",
+            "Fix or remove it, or skip bad images with --set data.on_bad=skip.",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a source holds.
+
+    Attributes:
+        entries: its images, by name.
+        bad: files that are no image of a class.
+        ignored: number of files that belong to no split.
+        empty: class folders without a file, such as `train/cat`.
+    """
+
+    entries: list[Entry]
+    bad: BadImages
+    ignored: int = 0
+    empty: tuple[str, ...] = ()
+
+
+def read_contents(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Content]]:
+    """Yield every entry that holds its content or names its file.
+
+    Raises:
+        DataProblem: a file cannot be read.
+    """
+    for entry in entries:
+        content = entry.content
+        yield entry, content if isinstance(content, np.ndarray) else read_bytes(content or Path(entry.name))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where images are read from.
+
+    Attributes:
+        place: the folder or file, as errors show it.
+        sha256: hash of all that is read.
+        find_images: lists the images, before any is decoded; see `listing`.
+        files: name and hash of every file that is not a single image.
+        classes: names of the classes in the order of their numbers; empty where labels are names.
+        read: yields each entry with its content, in the order that costs least.
+    """
+
+    place: str
+    sha256: str
+    find_images: Callable[[], Listing]
+    files: Sequence[Mapping[str, str]] = ()
+    classes: tuple[str, ...] = ()
+    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, Content]]] = read_contents
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The images, found once."""
+        return self.find_images()
+
+
+def read_bytes(file: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        DataProblem: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
+
+
+def hashed_file(file: Path) -> dict[str, str]:
+    """Return name and hash of a file.
+
+    Raises:
+        DataProblem: it cannot be read.
+    """
+    try:
+        return {"name": file.name, "sha256": sha256(file)}
+    except OSError as error:
+        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
+
+
+def sha256_of(*parts: str | bytes) -> str:
+    """Return the hex digest of some texts and bytes in a row; a path may hold bytes that are not UTF-8."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else part.encode(errors="surrogateescape"))
+    return digest.hexdigest()

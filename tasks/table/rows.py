@@ -1,0 +1,195 @@
+"""Read the rows of a user's table: which columns hold texts and label, and which rows can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from bench.core.errors import DataProblem, UsageError, did_you_mean
+from bench.core.files import sha256
+from tasks.io.readers import BadRow, Row, list_columns, malformed, open_table
+from tasks.table.labels import canonical
+
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("text1", "text2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "answer"),
+    ("query", "passage"),
+    ("text", "text_pair"),
+)
+TEXTS = ("text", "sentence", "sentence1", "review", "content", "comment", "message", "body", "question", "title")
+LABELS = ("label", "labels", "target", "class", "category", "sentiment", "score", "stars", "rating", "y")
+"""Names that are looked for, upper or lower case, in this order."""
+
+
+class Columns(NamedTuple):
+    """Names of the columns; `guessed` lists the parts that the user did not name."""
+
+    text: str
+    text_pair: str | None
+    label: str
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Text, second text where there is one, label."""
+        return [name for name in (self.text, self.text_pair, self.label) if name is not None]
+
+
+def choose_columns(
+    file: Path, header: Sequence[str], text: str | None, text_pair: str | None, label: str | None
+) -> Columns:
+    """Take the columns the user named, and guess the rest; a second text is guessed only beside a guessed text.
+
+    Raises:
+        UsageError: a named column does not exist, or one is named twice.
+        DataProblem: no name in the header looks like a text or a label.
+    """
+    for option, name in (("text", text), ("text_pair", text_pair), ("label", label)):
+        if name is not None and name not in header:
+            what = f"task.{option}={name}: {file.name} has no such column"
+            raise UsageError(what, list_columns(header), did_you_mean(name, header) or "Name one of them.")
+    guessed: list[str] = []
+    free = [name for name in header if name not in (text, text_pair, label)]
+    if text is None:
+        guessed.append("text")
+        first, second = _guess_pair(free) if text_pair is None else (None, None)
+        text = first or _guess(free, TEXTS)
+        if second is not None:
+            text_pair = second
+            guessed.append("text_pair")
+    if label is None:
+        guessed.append("label")
+        label = _guess([name for name in free if name not in (text, text_pair)], LABELS)
+    if text is None or label is None:
+        missing = "text" if text is None else "label"
+        todo = f"Name it: --set task.{missing}=COLUMN; the first row must hold the names."
+        raise malformed(file, list_columns(header), f"no column looks like the {missing}", todo)
+    found = Columns(text, text_pair, label, tuple(guessed))
+    if len(set(found.names)) < len(found.names):
+        raise UsageError(f"{file.name}: one column is named twice", ", ".join(map(repr, found.names)), "Name others.")
+    return found
+
+
+def _guess_pair(header: Sequence[str]) -> tuple[str | None, str | None]:
+    for names in PAIRS:
+        first, second = (_guess(header, (name,)) for name in names)
+        if first and second:
+            return first, second
+    return None, None
+
+
+def _guess(header: Sequence[str], names: Sequence[str]) -> str | None:
+    lower = {name.casefold(): name for name in reversed(header)}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+class LabelledRow(NamedTuple):
+    """A usable row: its number in the file, text, second text, label as text."""
+
+    number: int
+    text: str
+    text_pair: str | None
+    label: str
+
+
+class LabelledFile:
+    """One file of a table, and which of its rows cannot be used.
+
+    Attributes:
+        sha256: of its bytes.
+        total: rows read.
+        rejected: by reason, the number of rows and the first of them.
+
+    Raises:
+        DataProblem: the file cannot be read.
+    """
+
+    def __init__(self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"]) -> None:
+        self.file, self.on_bad = file, on_bad
+        try:
+            self.sha256 = sha256(file)
+        except OSError as error:
+            kind = f"cannot be read ({error.strerror or error})" if file.exists() else "no such file"
+            raise DataProblem(f"{file}: {kind}", f"looked from {Path.cwd()}", "Give the path of a table.") from error
+        self.table = open_table(file, quotes=quotes)
+        self.total = 0
+        self.rejected: dict[str, tuple[int, BadRow]] = {}
+
+    def read(self, columns: Columns) -> list[LabelledRow]:
+        """Read every row that can be used.
+
+        Raises:
+            DataProblem: a row is bad and is not to be left out, or none can be used.
+        """
+        rows: list[LabelledRow] = []
+        interned: dict[str, str] = {}  # equal labels share one object
+        for row in self.table.rows(columns.names):
+            self.total += 1
+            labelled = row if isinstance(row, BadRow) else _labelled(row, pair=columns.text_pair is not None)
+            if isinstance(labelled, BadRow):
+                self._reject(labelled)
+            else:
+                rows.append(labelled._replace(label=interned.setdefault(labelled.label, labelled.label)))
+        return self._checked(rows)
+
+    def keep(self, rows: Sequence[LabelledRow], is_good: Callable[[str], bool], reason: str) -> list[LabelledRow]:
+        """Return the rows whose label is good, and reject the others for that reason.
+
+        Raises:
+            DataProblem: as in `read`.
+        """
+        good = {label for label in {row.label for row in rows} if is_good(label)}
+        for row in rows:
+            if row.label not in good:
+                self._reject(BadRow(row.number, reason, repr(row.label)))
+        return self._checked([row for row in rows if row.label in good])
+
+    def counts(self) -> dict[str, int]:
+        """Count the rejected rows by reason."""
+        return {reason: count for reason, (count, _) in self.rejected.items()}
+
+    def notes(self) -> list[str]:
+        """Return one line if rows were left out, else none."""
+        if not self.rejected:
+            return []
+        parts = [
+            f"{count} × {reason} (first: {self.table.unit} {first.number})"
+            for reason, (count, first) in self.rejected.items()
+        ]
+        bad = sum(self.counts().values())
+        return [f"{self.file.name}: {bad} of {self.total} rows left out: {', '.join(parts)}"]
+
+    def _reject(self, bad: BadRow) -> None:
+        count, first = self.rejected.get(bad.reason, (0, bad))
+        self.rejected[bad.reason] = (count + 1, first)
+
+    def _checked(self, rows: list[LabelledRow]) -> list[LabelledRow]:
+        if self.rejected and self.on_bad == "error":
+            first = min((bad for _, bad in self.rejected.values()), key=lambda bad: bad.number)
+            others = sum(self.counts().values()) - 1
+            more = f"; {others} more bad rows" if others else ""
+            raise self.table.error(first, more, "Fix it, or leave bad rows out with --set data.on_bad=skip.")
+        if not rows:
+            known = ", ".join(f"{count} × {reason}" for reason, count in self.counts().items())
+            raise malformed(self.file, known or "it holds no rows", "no row of it can be used")
+        return rows
+
+
+def _labelled(row: Row, *, pair: bool) -> LabelledRow | BadRow:
+    *values, label = row.values
+    texts: list[str] = []
+    for value in values:
+        if value is not None and not isinstance(value, str):
+            return BadRow(row.number, "the text is no text", type(value).__name__)
+        if not value or not value.strip():
+            return BadRow(row.number, "the text is empty")
+        texts.append(value)
+    try:
+        return LabelledRow(row.number, texts[0], texts[1] if pair else None, canonical(label))
+    except ValueError as error:
+        return BadRow(row.number, str(error))

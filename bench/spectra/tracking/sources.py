@@ -140,7 +140,8 @@ def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
     layers each, else its linear layers and convolutions.
     """
     backbone = method.backbone
-    every = {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
+    every: dict[str, nn.Module] = {}
+    every |= {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
     blocks = {id(block) for block in getattr(backbone, "blocks", ())} or _longest_stack(backbone)
     usual = [name for name, module in every.items() if id(module) in blocks]
     return every, usual or [name for name, m in every.items() if isinstance(m, nn.Linear | nn.Conv2d)]

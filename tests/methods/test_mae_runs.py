@@ -197,7 +197,7 @@ torch.set_num_threads(1)
 lab = labs.Lab(backbone=mae_lab.backbone(), folder=lambda: None, tasks=mae_lab.tasks())
 given = json.load(sys.stdin)
 spec = RunSpec.from_json(given["spec"], backbone=mae_lab.ToyConfig)
-result = lab.run(spec, Path(given["directory"])).result
+result = lab.run(spec, Path(given["directory"])).result.to_json()
 Path(given["directory"], "resumed.json").write_text(json.dumps(result))
 """
 

@@ -37,7 +37,7 @@ registry.entries("tasks")["toy"] = TOY
 lab = Lab(backbone=from_folder("lively-bert", Path(sys.argv[2])), folder=lambda: None)
 for directory, spec in json.load(sys.stdin).items():
     try:
-        result = lab.run(RunSpec.from_json(spec), Path(directory)).result
+        result = lab.run(RunSpec.from_json(spec), Path(directory)).result.to_json()
     except Exception as error:
         result = {"error": repr(error)}
     (Path(directory) / "resumed.json").write_text(json.dumps(result))
@@ -84,7 +84,7 @@ def resumed(lab: Any, lively_bert: Path) -> dict[str, Path]:
 def test_resumed_equals_uninterrupted(lab: Any, resumed: dict[str, Path], method: str) -> None:
     whole = lab.run(spec_of(lab, method, checkpoint_s=None))
     assert not path(whole.directory, world=1, parts=1).exists()
-    there, want = json.loads((resumed[method] / "resumed.json").read_text()), json.loads(json.dumps(whole.result))
+    there, want = json.loads((resumed[method] / "resumed.json").read_text()), whole.result.to_json()
     assert "error" not in there, there
     assert there["cost"].pop("resumed_at") == [BEFORE]
     assert want["cost"].pop("resumed_at") == []

@@ -226,7 +226,7 @@ def test_resumed_in_another_process_equals_uninterrupted(images: Any) -> None:
     done = subprocess.run(words, input=job, text=True, capture_output=True, env={**os.environ, "PYTHONPATH": here})
     assert done.returncode == 0, done.stderr
     whole = images.run(spec_of(checkpoint_s=None))
-    there, want = json.loads((folder / "resumed.json").read_text()), json.loads(json.dumps(whole.result))
+    there, want = json.loads((folder / "resumed.json").read_text()), whole.result.to_json()
     assert there["cost"].pop("resumed_at") == [BEFORE]
     del there["cost"], want["cost"]
     assert there == want

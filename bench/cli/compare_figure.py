@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.spectra.files.store import Spectrum
     from leaderboard.compare.comparison import Comparison
     from leaderboard.compare.ratios import LayerPair
-    from leaderboard.compare.sides import Side
+    from leaderboard.compare.selection import Side
 
 LAYERS = 12
 """So many layers at most have a panel for their singular values, evenly spread over depth."""

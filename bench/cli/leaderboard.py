@@ -12,7 +12,7 @@ from bench.cli.parser import Parser, choice, common, listed, port
 from bench.core.errors import OK, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from leaderboard.render.formats import Made
+    from leaderboard.render.formats import Leaderboard
 
 RESULTS = Path("leaderboard") / "results"
 FORMATS = ("md", "csv", "tex", "json", "html")
@@ -80,22 +80,22 @@ def handle(options: argparse.Namespace) -> int:
     if options.serve:
         from leaderboard.serve import serve
 
-        return serve(lambda: _make(options, live=True).board(), options.runs.expanduser(), options.host, options.port)
+        return serve(lambda: _make(options, live=True).to_json(), options.runs.expanduser(), options.host, options.port)
     made = _make(options)
     if options.picture:
         _draw(made, options.picture.expanduser())
     if options.json:
-        emit(made.board())
+        emit(made.to_json())
     elif options.output or not options.picture:
         _write(options, _text(options, made))
     return OK
 
 
-def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
+def _make(options: argparse.Namespace, *, live: bool = False) -> Leaderboard:
     """The tables that are asked for; `live` accepts that there is nothing yet."""
     from bench.records.record import load_all
-    from leaderboard.render.formats import BASELINE, make
-    from leaderboard.tables.select import Selection
+    from leaderboard.render.formats import BASELINE, build_leaderboard
+    from leaderboard.tables.filters import RunFilter
 
     folder: Path = options.runs.expanduser()
     if not live and not any(folder.glob("*/record.json")):
@@ -107,14 +107,14 @@ def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
     records, problems = load_all(folder)
     for problem in () if live else problems:
         print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
-    selection = Selection(
+    selection = RunFilter(
         tasks=options.tasks,
         methods=options.methods,
         backbones=options.backbone,
         sources=options.source,
         where=tuple(options.where),
     )
-    made = make(
+    made = build_leaderboard(
         selection.apply(records),
         problems,
         baseline=options.baseline or BASELINE,
@@ -127,7 +127,7 @@ def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
     return made
 
 
-def _check_baseline(name: str, made: Made) -> None:
+def _check_baseline(name: str, made: Leaderboard) -> None:
     from bench.core.errors import did_you_mean
 
     if any(table.baseline for table in made.tables):
@@ -141,7 +141,7 @@ def _check_baseline(name: str, made: Made) -> None:
     )
 
 
-def _say_published(made: Made) -> None:
+def _say_published(made: Leaderboard) -> None:
     from leaderboard.tables.published import models
 
     if not any(table.published for table in made.tables):
@@ -149,7 +149,7 @@ def _say_published(made: Made) -> None:
         print(f"note: {told}", file=sys.stderr)
 
 
-def _text(options: argparse.Namespace, made: Made) -> str:
+def _text(options: argparse.Namespace, made: Leaderboard) -> str:
     from leaderboard.render import formats
 
     ending = options.output.suffix.removeprefix(".") if options.output else ""
@@ -170,8 +170,8 @@ def _write(options: argparse.Namespace, text: str) -> None:
     print(f"wrote {path} ({len(text.encode()) / 1e6:.2f} MB)", file=sys.stderr)
 
 
-def _draw(made: Made, path: Path) -> None:
-    from leaderboard.render.picture import figure
+def _draw(made: Leaderboard, path: Path) -> None:
+    from leaderboard.render.figure import figure
 
     drawn = figure(made.tables)
     from bench.figures import png

@@ -11,9 +11,9 @@ from markdown_it import MarkdownIt
 from records import altered, draft, finished
 
 from bench.core.errors import UsageError
-from leaderboard.compare import text as compare_text
+from leaderboard.compare import markdown as compare_text
 from leaderboard.compare.comparison import compare
-from leaderboard.compare.sides import pair
+from leaderboard.compare.selection import select_sides
 
 DRAW = np.random.default_rng(7)
 SCORES = {

@@ -16,8 +16,8 @@ from records import altered
 from bench.core.text import format_score
 from bench.records import record
 from leaderboard.render.markdown import escape, render
-from leaderboard.tables.grouping import number
-from leaderboard.tables.score import Stat, rows, tables
+from leaderboard.tables.grouping import format_number
+from leaderboard.tables.build import build_tables
 
 ERROR = {"what": "it broke", "known": "", "todo": ""}
 TASKS = {"cola": "matthews", "mrpc": "accuracy+f1", "rte": "accuracy"}
@@ -161,14 +161,14 @@ def test_the_order_of_records_changes_nothing(grid, run):
 def test_what_differs_is_never_in_one_table(grid, run, other):
     records, _ = grid(methods=("lora",))
     records += [run("full", task, seed, 0.9, **other) for task in TASKS for seed in range(3)]
-    found = tables(records)
+    found = build_tables(records)
     assert [[row.label for row in table.rows] for table in found] in ([["lora"], ["full"]], [["full"], ["lora"]])
     assert len({table.heading for table in found}) == 2
     assert len(parse(render(records))) == 2
 
 
 def test_the_heading_says_what_was_compared(run):
-    [table] = tables([run("lora", "cola", 0, 0.5, spec={"train_samples": 16})])
+    [table] = build_tables([run("lora", "cola", 0, 0.5, spec={"train_samples": 16})])
     said = [
         "glue",
         "all-MiniLM-L6-v2 (22.7 M)",
@@ -186,10 +186,10 @@ def test_folders_of_one_directory_are_one_source_unless_their_data_differ(run):
         return run("lora", task, 0, value, source={"kind": "directory", "revision": folder, "data_hash": data})
 
     one = [at("CoLA", "cola", 0.5, "a"), at("RTE", "rte", 0.7, "b")]
-    [table] = tables(one)
+    [table] = build_tables(one)
     assert table.rows[0].average.mean == pytest.approx(0.6) and "directory data (CoLA, RTE)" in table.heading
-    assert len(tables([*one, at("CoLA", "cola", 0.9, "changed")])[0].columns) == 3
-    other = tables([*one, at("CoLA-cleaned", "cola", 0.9, "changed")])
+    assert len(build_tables([*one, at("CoLA", "cola", 0.9, "changed")])[0].columns) == 3
+    other = build_tables([*one, at("CoLA-cleaned", "cola", 0.9, "changed")])
     assert [len(table.columns) for table in other] == [2, 1]
 
 
@@ -197,7 +197,7 @@ def test_data_that_changed_under_one_name_has_a_column_of_its_own(run):
     some = [run("lora", "cola", s, 0.5) for s in range(3)]
     some += [run("full", "cola", s, 0.9, source={"data_hash": "changed"}) for s in range(3)]
     some += [run("linear", "cola", s, 0.7, task={"version": 2}) for s in range(3)]
-    [table] = tables(some)
+    [table] = build_tables(some)
     assert len(table.columns) == 3 and all(sum(c is not None for c in row.cells) == 1 for row in table.rows)
     assert [row.average for row in table.rows] == [None] * 3
     assert len(set(parse(render(some))[0][0])) == len(parse(render(some))[0][0])
@@ -356,7 +356,7 @@ def test_columns_are_equally_wide_in_a_terminal(grid, run):
     [(1e-3, "1e-3"), (3e-4, "3e-4"), (1.5e-4, "1.5e-4"), (0.01, "1e-2"), (0.5, "0.5"), (2.0, "2"), (0.0, "0")],
 )
 def test_numbers_as_people_type_them(value, text):
-    assert number(value) == text and float(text) == value
+    assert format_number(value) == text and float(text) == value
 
 
 def test_a_folder_with_a_broken_file(tmp_path, grid):
@@ -393,12 +393,12 @@ def trained_by(seed, group="a" * 16):
 def test_backbones_that_differ_only_in_the_seed_of_their_training_are_one_table(run):
     values = {0: 0.5, 1: 0.7, 2: 0.6}
     records = [run("linear", "cola", seed, value, backbone=trained_by(seed)) for seed, value in values.items()]
-    [table] = tables(records)
+    [table] = build_tables(records)
     [row] = table.rows
     assert "vit + mae on digits (0.20 M)" in table.heading
     assert row.cells[0] == Stat.of([*values.values()])
     other = run("linear", "cola", 0, 0.9, backbone=trained_by(5, group="b" * 16))
-    assert len(tables([*records, other])) == 2
+    assert len(build_tables([*records, other])) == 2
 
 
 def test_one_seed_on_two_trained_backbones_counts_twice(run):
@@ -410,7 +410,7 @@ def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
     loss = {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
     own = altered(run("mlm", "cola", 0, 2.5), lambda r: r.metrics.primary.update(loss))
     failed = run("mlm", "cola", 1)
-    found = tables([own, failed, run("lora", "cola", 0, 0.5)])
+    found = build_tables([own, failed, run("lora", "cola", 0, 0.5)])
     assert [[row.method for row in table.rows] for table in found] == [["lora"], ["mlm"]]
     assert [table.suite for table in found] == ["glue", "glue · mlm"]
 

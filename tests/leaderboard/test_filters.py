@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.core.errors import UsageError
-from leaderboard.tables.select import Selection, lookup, parse
+from leaderboard.tables.filters import RunFilter, lookup, parse
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def records(make_record):
     ],
 )
 def test_what_is_kept(records, selection, kept):
-    assert Selection(**selection).apply(records) == [records[i] for i in kept]
+    assert RunFilter(**selection).apply(records) == [records[i] for i in kept]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_is_kept(records, selection, kept):
 )
 def test_what_cannot_be_is_said_in_three_parts(records, selection, told):
     with pytest.raises(UsageError) as caught:
-        Selection(**selection).apply(records)
+        RunFilter(**selection).apply(records)
     error = caught.value
     text = f"{error.what}\n{error.known}\n{error.todo}"
     assert [word for word in told if word not in text] == []
@@ -76,7 +76,7 @@ def test_what_cannot_be_is_said_in_three_parts(records, selection, told):
 
 
 def test_nothing_there_is_no_error():
-    assert Selection(methods=("lora",)).apply([]) == []
+    assert RunFilter(methods=("lora",)).apply([]) == []
 
 
 def test_fields_by_their_name_in_set_and_by_their_place(records):

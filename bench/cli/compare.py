@@ -29,15 +29,15 @@ def parser() -> Parser:
     """The verb's parser."""
     made = Parser(
         prog="bench compare",
-        description="Hold B against A: what differs in their specifications, the differences of their scores (B − A, "
+        description="Compare B with A: differences of their specifications, differences of their scores (B − A, "
         "over\nthe seeds of both, with a 95 % bootstrap interval), what B costs relative to A, and the ranks of each "
         "layer's ΔW\nside by side. A and B are each a method, the beginning of an id of a run or of a group (all its "
         "seeds), or a\ncondition on records such as method=lora, several joined by &: 'method=lora&method.rank=8'.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("a", metavar="A", help="method, run, group or condition that B is held against")
-    made.add_argument("b", metavar="B", help="the same, of what is compared with it")
+    made.add_argument("a", metavar="A", help="method, run, group or condition that B is compared with")
+    made.add_argument("b", metavar="B", help="method, run, group or condition to compare with A")
     made.add_argument(
         "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
     )

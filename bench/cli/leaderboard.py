@@ -31,7 +31,7 @@ def parser() -> Parser:
     made = Parser(
         prog="bench leaderboard",
         description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
-        "parameters and the rank really used. Rows of other data, backbones or budgets are never ranked together.\n"
+        "parameters and the rank really used. A table ranks only rows of the same data, backbone and budget.\n"
         "`bench leaderboard serve` shows the page live while a grid runs.",
         parents=[common()],
         examples=EXAMPLES,
@@ -61,11 +61,11 @@ def parser() -> Parser:
     )
     made.add_argument("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
     made.add_argument(
-        "--with-published", action="store_true", help="with papers' figures for the same backbone and task, marked"
+        "--with-published", action="store_true", help="with scores from papers for the same backbone and task"
     )
     for flag, what in (
-        ("--check", "exit 4 where the rendered tables in DIR are not those of the records in DIR/runs"),
-        ("--update", "write them anew, in all formats"),
+        ("--check", "exit 4 if the tables in DIR do not match the records in DIR/runs"),
+        ("--update", "write the tables of DIR again, in all formats"),
     ):
         made.add_argument(flag, metavar="DIR", nargs="?", const=RESULTS, type=Path, help=f"{what} (default: {RESULTS})")
     made.add_argument("--host", default="127.0.0.1", help="with serve: address to listen on (default: 127.0.0.1)")
@@ -145,8 +145,8 @@ def _say_published(made: Leaderboard) -> None:
     from leaderboard.tables.published import models
 
     if not any(table.published for table in made.tables):
-        told = f"published figures are there for {', '.join(models())} on GLUE; none of these rows is of them"
-        print(f"note: {told}", file=sys.stderr)
+        note = f"there are published scores for {', '.join(models())} on GLUE, but no row has one of these backbones"
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _text(options: argparse.Namespace, made: Leaderboard) -> str:
@@ -184,7 +184,7 @@ def _draw(made: Leaderboard, path: Path) -> None:
 
 
 def _keep(options: argparse.Namespace) -> int:
-    """Write the rendered tables of a results folder, or hold them against its records."""
+    """Write the tables of a results folder, or check that they match its records."""
     from leaderboard.render import results
 
     if options.update:
@@ -196,5 +196,5 @@ def _keep(options: argparse.Namespace) -> int:
     if options.json:
         emit({"folder": str(folder), "ok": True})
     else:
-        print(f"{folder}: the rendered tables are those of the records")
+        print(f"{folder}: the rendered tables match the records")
     return OK

@@ -26,7 +26,7 @@ NAMES = {
 
 
 class PublishedScore(NamedTuple):
-    """One line of published.csv; the score is a fraction."""
+    """One line of published.csv, with its columns in order; the score is a fraction."""
 
     source: str
     arxiv: str
@@ -45,7 +45,8 @@ class PublishedScore(NamedTuple):
 def published_scores() -> tuple[PublishedScore, ...]:
     """All lines of published.csv."""
     text = resources.files("leaderboard.tables").joinpath("published.csv").read_text(encoding="utf-8")
-    return msgspec.convert([*csv.DictReader(text.splitlines())], tuple[PublishedScore, ...], strict=False)
+    _, *lines = csv.reader(text.splitlines())
+    return msgspec.convert(lines, tuple[PublishedScore, ...], strict=False)
 
 
 def model_of(backbone: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from looking import Opened
 
+from bench.core.text import format_trained
 from leaderboard.render import cells
 from leaderboard.tables.grouping import format_number
 from leaderboard.tables.table import Stat
@@ -44,7 +45,7 @@ def test_scores(small: Opened, up: bool | None) -> None:
 
 def test_parameters(small: Opened) -> None:
     pairs = [[size, DRAW.random() ** 4] for size in SIZES] + [[22.7e6, 1.0], [5, 0.9996], [5, 0.0]]
-    assert page_gives(small, "pair => trained(...pair)", pairs) == [cells.trained(*pair) for pair in pairs]
+    assert page_gives(small, "pair => trained(...pair)", pairs) == [format_trained(*pair) for pair in pairs]
 
 
 def test_times(small: Opened) -> None:

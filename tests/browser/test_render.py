@@ -31,7 +31,7 @@ def test_data_comes_back_and_ends_no_element() -> None:
     board = boards.hostile() | {"number": [math.nan, math.inf, 1.5]}
     page = render(board)
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    back = json.loads(data)["board"]
+    back = json.loads(data)["leaderboard"]
     assert back["tables"][0]["columns"] == board["tables"][0]["columns"]
     assert back["number"] == [None, None, 1.5]
     assert not set("<>&") & set(data), "one of them alone may begin a comment or a script"

@@ -52,7 +52,7 @@ def grid(make_record):
 
 
 def held(records, a="full", b="lora"):
-    return compare(*pair(records, a, b))
+    return compare(*select_sides(records, a, b))
 
 
 def only(record, method, task=None):
@@ -171,7 +171,7 @@ def test_seeds_of_one_side_alone_are_named_and_left_out(grid):
     assert one.difference.mean == pytest.approx((values("lora", "cola") - values("full", "cola"))[1:3].mean())
     assert (one.difference.seeds, one.a.n) == (2, 3)
     text = compare_text.render(found)
-    assert "seed 0 of A alone, left out of the difference; seed 4 of B alone" in text
+    assert "seed 0 of A only, not part of the difference; seed 4 of B only" in text
     assert [caution.code for caution in found.cautions] == ["seeds"] and found.overall is None
 
 
@@ -213,13 +213,13 @@ def test_no_average_over_metrics_of_different_direction(grid):
 def test_other_data_has_no_difference_and_says_so(grid, change):
     found = held(grid(lambda record: change(record) if only(record, "lora", "glue/rte") else None))
     cola, rte, sst2 = found.scores
-    assert rte.difference is None and rte.verdict is None and rte.note == "other data: not compared"
+    assert rte.difference is None and rte.verdict is None and rte.note == "the data differ: not compared"
     assert rte.a and rte.b and cola.difference and sst2.difference
     assert found.overall.task == "average of 2 tasks"
     caution = next(one for one in found.cautions if one.code == "data")
     assert "rte" in caution.text and "cola" not in caution.text
     field = next(one for one in found.fields if one.name in ("data hash", "data version"))
-    assert field.marked and all("(rte)" in value for value in (*field.a, *field.b))
+    assert field.cautioned and all("(rte)" in value for value in (*field.a, *field.b))
 
 
 @pytest.mark.parametrize("change", [{"name": "matthews"}, {"split": "holdout"}, {"of": "method"}])
@@ -229,7 +229,7 @@ def test_other_metrics_have_no_difference(grid, change):
             record.metrics.primary |= change
 
     rte = held(grid(altered)).scores[1]
-    assert rte.difference is None and rte.note.startswith("other metrics")
+    assert rte.difference is None and rte.note.startswith("the metrics differ")
 
 
 def test_tasks_of_one_side_alone_are_listed(grid):
@@ -259,7 +259,7 @@ def test_what_makes_a_comparison_unfair_is_marked(grid, code, field, change):
 
     found = held(grid(altered))
     assert [one.code for one in found.cautions] == [code]
-    marked = {one.name for one in found.fields if one.marked}
+    marked = {one.name for one in found.fields if one.cautioned}
     assert field in marked
     text = compare_text.render(found)
     assert "⚠ " in text and next(line for line in text.splitlines() if line.startswith(f"| {field} ")).endswith("⚠   |")
@@ -269,7 +269,7 @@ def test_what_makes_a_comparison_unfair_is_marked(grid, code, field, change):
 
 def test_a_selected_learning_rate_against_a_given_one_is_named(grid):
     found = held(grid(lambda r: r.spec.update(lr=None, select=[1e-3]) if only(r, "lora") else None))
-    expected = "the learning rate of one was selected, of the other given (A given; B selected)"
+    expected = "the learning rate of one side was selected, of the other given (A given; B selected)"
     assert [one.text for one in found.cautions] == [expected]
 
 
@@ -327,7 +327,7 @@ def test_failures_are_counted_and_have_no_score(grid, known):
 
     found = held(grid(failed))
     assert found.b.states == {"done": 14, "oom": 1} and found.scores[1].b.n == 4
-    assert [one.text for one in found.cautions] == ["1 oom of B's 15 runs: its scores are of the others"]
+    assert [one.text for one in found.cautions] == ["1 oom of the 15 runs of B: its scores are from the other runs"]
     assert found.overall.difference.seeds == 4 and found.overall.alone == (("0",), ("0",))
 
 
@@ -418,7 +418,7 @@ def test_sides_by_every_name(grid, make_record):
     records.append(trial)
 
     def runs(text):
-        return {record.run_id for record in pair(records, "full", text)[1].records}
+        return {record.run_id for record in select_sides(records, "full", text)[1].records}
 
     lora = {record.run_id for record in records if only(record, "lora")} - {trial.run_id}
     group = {record.run_id for record in records if record.group_id == run.group_id}
@@ -444,13 +444,13 @@ def seed_of(records, run_id):
         ("method=lorra", "full", "Did you mean 'lora'?"),
         ("method.rnak=8", "full", "Did you mean 'method.rank'?"),
         ("method=lora&seed=77", "full", "seed is 0, 1, 2, 3, 4"),
-        ("method=lora&", "full", "'' is no condition"),
-        ("=lora", "full", "'=lora' is no condition"),
+        ("method=lora&", "full", "'' is not a condition"),
+        ("=lora", "full", "'=lora' is not a condition"),
     ],
 )
 def test_what_cannot_be_found_names_what_is_there(grid, a, b, said):
     with pytest.raises(UsageError) as caught:
-        pair(grid(), a, b)
+        select_sides(grid(), a, b)
     error = caught.value
     assert said in str(error) and error.what and error.known and error.todo
 
@@ -459,9 +459,9 @@ def test_the_beginning_of_several_ids_names_them(make_record):
     records = [make_record(run_id="ab" + "0" * 14), make_record(run_id="ab" + "1" * 14, group_id="abc" + "0" * 13)]
     records.append(make_record(spec={"method": "full"}))
     with pytest.raises(UsageError, match="begins 3 ids") as caught:
-        pair(records, "ab", "full")
+        select_sides(records, "ab", "full")
     assert "ab00" in caught.value.known and "group abc0" in caught.value.known
-    assert len(pair(records, "abc", "full")[0].records) == 1
+    assert len(select_sides(records, "abc", "full")[0].records) == 1
 
 
 def test_everything_is_plain_values(grid):

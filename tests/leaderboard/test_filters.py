@@ -57,13 +57,13 @@ def test_what_is_kept(records, selection, kept):
 @pytest.mark.parametrize(
     ("selection", "told"),
     [
-        ({"methods": ("lorra",)}, ["--methods: no run of 'lorra'", "lora", "Did you mean 'lora'?"]),
+        ({"methods": ("lorra",)}, ["--methods: no run matches 'lorra'", "lora", "Did you mean 'lora'?"]),
         ({"tasks": ("glue/wnli",)}, ["glue/wnli", "glue/cola"]),
         ({"backbones": ("bert",)}, ["--backbone", "vit"]),
-        ({"methods": ("lora",), "tasks": ("digits",)}, ["no run fits", "--methods lora", "--tasks digits"]),
-        ({"where": ("seed=9",)}, ["no run fits", "--where 'seed=9'"]),
-        ({"where": ("seed",)}, ["'seed' is no condition", "= != <"]),
-        ({"where": ("",)}, ["no condition"]),
+        ({"methods": ("lora",), "tasks": ("digits",)}, ["no run matches", "--methods lora", "--tasks digits"]),
+        ({"where": ("seed=9",)}, ["no run matches", "--where 'seed=9'"]),
+        ({"where": ("seed",)}, ["'seed' is not a condition", "= != <"]),
+        ({"where": ("",)}, ["is not a condition"]),
     ],
 )
 def test_what_cannot_be_is_said_in_three_parts(records, selection, told):

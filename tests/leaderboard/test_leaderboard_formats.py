@@ -15,8 +15,8 @@ from markdown_it import MarkdownIt
 from records import altered
 
 from leaderboard.render import csv_export, json_export, latex, markdown
-from leaderboard.tables.published import figures, model_of, with_published
 from leaderboard.tables.build import build_tables
+from leaderboard.tables.published import model_of, published_scores, with_published
 
 HOSTILE = [
     "<script>alert(1)</script>", "a & b % c $ d # e _ f { g } ~ h ^ i \\ j", "\\input{/etc/passwd}", "\\write18{id}",
@@ -169,7 +169,10 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
 def test_board_shows_evaluations_of_the_primary_metric(make_record):
     evaluations = [{"step": step, "metrics": {"dev": {"matthews": step / 10, "other": 9.0}}} for step in (1, 2)]
     record = make_record(evaluations=evaluations)
-    assert json_export.leaderboard_json(build_tables([record]), [record])["runs"][record.run_id]["evaluations"] == [[1, 0.1], [2, 0.2]]
+    assert json_export.leaderboard_json(build_tables([record]), [record])["runs"][record.run_id]["evaluations"] == [
+        [1, 0.1],
+        [2, 0.2],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_published_figures_are_of_the_same_backbone(make_record, backbone, model
     assert model_of(backbone) == model
     record = on(make_record, backbone)
     [table] = with_published(build_tables([record]), [record])
-    expected = {f.source for f in figures() if f.model == model and f.task == "cola" and not f.train_samples}
+    expected = {f.source for f in published_scores() if f.model == model and f.task == "cola" and not f.train_samples}
     assert {row.published.source for row in table.published} == expected
 
 
@@ -259,6 +262,6 @@ def test_a_backbone_that_a_run_trained_has_no_published_figures(make_record):
 
 
 def test_published_figures_are_fractions_with_a_source():
-    for figure in figures():
+    for figure in published_scores():
         assert 0 < figure.value < 1 and re.fullmatch(r"\d{4}\.\d{5}", figure.arxiv) and figure.source
-    assert len(figures()) == 126
+    assert len(published_scores()) == 126

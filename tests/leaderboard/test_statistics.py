@@ -9,11 +9,12 @@ import types
 
 import numpy as np
 import pytest
+from records import build_rows
 from scipy import stats
 
-from leaderboard.tables.intervals import bootstrap, difference, interquartile_means, interquartile_mean
-from leaderboard.tables.cautions import marks
 from leaderboard.tables.build import build_tables
+from leaderboard.tables.cautions import row_cautions
+from leaderboard.tables.intervals import bootstrap, difference, interquartile_mean, interquartile_means
 
 METHODS = ("full", "lora", "deeplora", "adapter", "linear")
 TASKS = ("cola", "mrpc", "rte", "sst2", "stsb")
@@ -59,7 +60,7 @@ def rliable():
 
 
 def by_label(records, **options):
-    return {row.label: row for row in rows(records, **options)}
+    return {row.label: row for row in build_rows(records, **options)}
 
 
 def test_the_fixture_is_of_200_records_in_one_table(records):
@@ -202,7 +203,7 @@ def test_suspicious_rows_are_marked(make_record):
     some += [run("chosen", seed, **chosen) for seed in range(3)]
     found = {label: {caution.code for caution in row.cautions} for label, row in by_label(some).items()}
     assert found["chosen"] == set() and found["lora"] == {"selection"}
-    assert marks([], {}) == []
+    assert row_cautions([], {}) == []
 
 
 def test_a_table_names_those_of_other_budgets(records, make_record):
@@ -218,5 +219,5 @@ def test_selection_trials_count_once_for_all_runs_that_share_them(make_record):
     selection = {"trials": trials, "metric": "accuracy", "split": "holdout", "task": "glue/sst2", "chosen": 1e-3}
     spec = {"method": "lora", "lr": None, "select": [1e-3, 1e-2]}
     some = [make_record(spec=spec | {"seed": seed}, selection=selection) for seed in range(3)]
-    [row] = rows(some)
+    [row] = build_rows(some)
     assert row.trials == 2

@@ -189,8 +189,8 @@ function drawRanks(table, rows, looks) {
   say("used", `Mean ${measure} rank against nominal rank of ${plural(able.length, "row")}: ${able.map(row => `${plain(row.label, 40)} ${row[measure] === null ? "unknown" : fixed(row[measure], 1)} of ${row.nominal === null ? "unknown" : fixed(row.nominal, 1)}`).join("; ")}.`);
   say("layers", `${measure} rank of ΔW by layer, ${plural(count, "layer")}, of ${plural(able.length, "row")}. The table holds the means over layers.`);
   const without = rows.length - able.length;
-  $("ranks-note").textContent = [able.length ? `Marks: ${measure} rank of ΔW, mean over runs. Bars and dashes: nominal rank, what the method allows.` : "None of the rows drawn has a ΔW.",
-    able.length && without > 0 && `${plural(without, "row")} without a ΔW not drawn.`, "Rows are chosen in the table."].filter(Boolean).join(" ");
+  $("ranks-note").textContent = [able.length ? `Markers: ${measure} rank of ΔW, mean over runs. Bars and dashes: nominal rank, which the method allows.` : "None of the rows drawn has a ΔW.",
+    able.length && without > 0 && `${plural(without, "row")} without a ΔW: not drawn.`, "Rows are chosen in the table."].filter(Boolean).join(" ");
 }
 
 const CURVES = {loss: ["training loss", "curve"], score: ["score over training", "evaluations"], rank: ["effective rank of ΔW", "rank_curve"]};
@@ -227,7 +227,7 @@ function drawCurves(table, rows, looks) {
   const values = lines.flatMap(line => line.y), wide = values.length && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 100;
   plot("curve", lines, axis("step"), axis(markup(name), {type: wide ? "log" : "linear"}));
   say("curve", `Course of ${name} over training steps: ${plural(lines.length, "line")}.`);
-  $("curves-note").textContent = lines.length ? `${state.seed === "" ? "Means over seeds" : "A line for each run"}, at most 60 points of it. Rows are chosen in the table.`
+  $("curves-note").textContent = lines.length ? `${state.seed === "" ? "Means over seeds" : "A line for each run"}, with at most 60 points. Choose the rows in the table.`
     : `No run of the rows drawn has a course of ${name} on this task.`;
 }
 

@@ -40,11 +40,11 @@ def test_data_comes_back_and_ends_no_element() -> None:
     assert page.count("@@data@@") == data.count("@@data@@") + 2, "in the title and the heading it is text"
 
 
-def test_same_board_same_bytes() -> None:
+def test_same_data_same_bytes() -> None:
     assert render(boards.small()) == render(boards.small())
 
 
-def test_only_a_served_page_may_ask() -> None:
+def test_only_a_served_page_may_connect() -> None:
     assert "connect-src" not in render(boards.empty())
     assert "connect-src 'self'" in render(boards.empty(), live=3.0)
 

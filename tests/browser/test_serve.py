@@ -1,4 +1,4 @@
-"""The page served while a grid runs: two paths, one method, known names; a board is made anew only when it must."""
+"""The page served while a grid runs: two paths, one method, known names; the data are built again only when records change."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made.server.server_close()
 
 
-def test_page_and_board(served: Served) -> None:
+def test_page_and_data(served: Served) -> None:
     status, headers, page = served.ask("/")
     assert status == 200
     assert headers["Content-Type"] == "text/html; charset=utf-8"
@@ -70,7 +70,7 @@ def test_page_and_board(served: Served) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_the_board_is_made_again_only_when_records_change(served: Served) -> None:
+def test_the_data_are_built_again_only_when_records_change(served: Served) -> None:
     tag = served.ask("/leaderboard.json")[1]["ETag"]
     for _ in range(3):
         status, _, text = served.ask("/leaderboard.json", **{"If-None-Match": tag})
@@ -112,12 +112,12 @@ def test_only_get(served: Served, method: str) -> None:
         ("", 403),
     ],
 )
-def test_other_names_may_not_ask(served: Served, host: str, status: int) -> None:
+def test_other_host_names_are_refused(served: Served, host: str, status: int) -> None:
     for path in ("/", "/leaderboard.json"):
         assert served.ask(path, Host=host.format(port=served.port))[0] == status
 
 
-def test_a_board_that_cannot_be_made_is_told(served: Served) -> None:
+def test_an_error_of_the_leaderboard_is_sent(served: Served) -> None:
     def broken() -> dict[str, Any]:
         raise EnvironmentProblem("no records in x", "there is no such folder", "Run something first.")
 
@@ -155,8 +155,8 @@ sys.exit(serve(lambda: {}, pathlib.Path("."), sys.argv[1], 0))
 """
 
 
-@pytest.mark.parametrize(("host", "told"), [("127.0.0.1", False), ("0.0.0.0", True)])
-def test_ctrl_c_ends_it_with_0(host: str, told: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("host", "noted"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_ctrl_c_ends_it_with_0(host: str, noted: bool, tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, host]
     path = os.pathsep.join([str(Path(serve.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_it_with_0(host: str, told: bool, tmp_path: Path) -> None:
         errors = process.communicate(timeout=20)[1]
     assert line.startswith(f"http://{host}:")
     assert process.returncode == 0, errors
-    assert ("not a loopback address" in errors) is told
+    assert ("not a loopback address" in errors) is noted
 
 
 def test_a_served_page_shows_new_runs_and_keeps_the_view(served: Served, show: Show, monkeypatch: Any) -> None:

@@ -1,4 +1,4 @@
-"""`bench leaderboard`: five formats, filters, a baseline, results held against their records, exit codes."""
+"""`bench leaderboard`: five formats, filters, a baseline, results checked against their records, exit codes."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_an_empty_folder_is_exit_3(tmp_path: Path, capsys: Captured) -> None:
     assert "the folder is empty" in capsys.readouterr().err
 
 
-def test_published_figures_for_other_backbones_are_not_there_and_that_is_said(runs: Path, capsys: Captured) -> None:
+def test_a_note_says_that_no_row_has_published_scores(runs: Path, capsys: Captured) -> None:
     assert leaderboard("--runs", runs, "--with-published") == 0
     shown = capsys.readouterr()
     assert "note: there are published scores for BERT-base-cased" in shown.err and "published" not in shown.out
@@ -137,7 +137,7 @@ def results(runs: Path, capsys: Captured) -> Path:
     return runs.parent
 
 
-def test_results_are_held_against_their_records(results: Path, capsys: Captured) -> None:
+def test_results_are_checked_against_their_records(results: Path, capsys: Captured) -> None:
     assert {path.name for path in results.glob("leaderboard.*")} == {f"leaderboard.{name}" for name in FORMATS}
     assert leaderboard("--check", results) == 0
     assert "match the records" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_what_is_kept(records, selection, kept):
 
 
 @pytest.mark.parametrize(
-    ("selection", "told"),
+    ("selection", "expected"),
     [
         ({"methods": ("lorra",)}, ["--methods: no run matches 'lorra'", "lora", "Did you mean 'lora'?"]),
         ({"tasks": ("glue/wnli",)}, ["glue/wnli", "glue/cola"]),
@@ -66,12 +66,12 @@ def test_what_is_kept(records, selection, kept):
         ({"where": ("",)}, ["is not a condition"]),
     ],
 )
-def test_what_cannot_be_is_said_in_three_parts(records, selection, told):
+def test_errors_have_three_parts(records, selection, expected):
     with pytest.raises(UsageError) as caught:
         RunFilter(**selection).apply(records)
     error = caught.value
     text = f"{error.what}\n{error.known}\n{error.todo}"
-    assert [word for word in told if word not in text] == []
+    assert [word for word in expected if word not in text] == []
     assert error.known and error.todo
 
 

@@ -284,7 +284,7 @@ def test_parameters_ranks_and_times(run):
     assert found["seeds"] == ["1", "2"]
 
 
-def test_failures_and_warnings_are_told_below_the_table(run):
+def test_failures_and_warnings_are_noted_below_the_table(run):
     some = [run("lora", "cola", s, 0.5, warnings=["ΔW barely moved"]) for s in range(2)]
     some += [run("lora", "rte", 0), run("lora", "rte", 1, state="diverged"), run("lora", "mrpc", 0, state="oom")]
     text = render(some)
@@ -293,7 +293,7 @@ def test_failures_and_warnings_are_told_below_the_table(run):
     assert columns(parse(text)[0])["method"] == ["lora ¹"]
 
 
-def test_devices_and_notes_are_told(run):
+def test_devices_and_caveats_are_noted(run):
     some = [run("lora", "cola", 0, 0.5), run("full", "cola", 0, 0.5, cost={"device": "H200"}, task={"note": "odd"})]
     some[0] = altered(some[0], lambda r: r.task.update(note="odd"))
     [table] = parse(render(some))

@@ -94,7 +94,7 @@ def test_latex_makes_the_best_bold_and_the_second_underlined(grid):
     assert lines["lora"].split(" & ")[3].startswith("\\textbf{0.760}")
 
 
-def test_latex_gives_no_prize_for_fewer_than_three_seeds(grid):
+def test_latex_emphasises_no_score_of_fewer_than_three_seeds(grid):
     few = [r for r in grid() if not (r.spec.method == "lora" and r.spec.seed == 2)]
     lora = next(line for line in latex.render(build_tables(few)).splitlines() if line.startswith("lora"))
     assert "\\textbf" not in lora and "\\underline" not in lora
@@ -127,7 +127,7 @@ def test_csv_has_one_value_a_line(grid, text):
     scores = {line["run_id"]: float(line["value"]) for line in lines if line["quantity"] == "score"}
     assert scores == {r.run_id: r.metrics.primary.value for r in records}
     named = [tuple(v for k, v in line.items() if k != "value") for line in lines]
-    assert len(set(named)) == len(named), "no quantity is told twice"
+    assert len(set(named)) == len(named), "no quantity appears twice"
     [average] = [line for line in lines if line["quantity"] == "average" and line["row"] == "full"]
     assert float(average["value"]) == pytest.approx(0.71)
     trained = [line for line in lines if line["quantity"] == "trained_parameters"]
@@ -135,7 +135,7 @@ def test_csv_has_one_value_a_line(grid, text):
 
 
 @pytest.mark.parametrize("text", [None, *HOSTILE])
-def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
+def test_json_links_every_cell_to_its_runs(grid, text):
     records = grid(text)
     made = json.loads(json_export.dump(json_export.leaderboard_json(build_tables(records, baseline="full"), records)))
     cells = [cell for table in made["tables"] for row in table["rows"] for cell in row["cells"]]
@@ -147,7 +147,7 @@ def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
         assert run["command"] == "bench run"
 
 
-def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
+def test_json_has_failed_runs_and_means_of_neighbouring_losses(make_record):
     curve = [{"step": step, "loss": 1 / (1 + step)} for step in range(1000)]
     series = {"of": "updates", "layers": 2, "steps": [0, 5, 9], "effective": [None, 1.5, 2.0]}
     error = {"what": "it broke", "known": "", "todo": ""}
@@ -166,7 +166,7 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
     assert made["tables"][0]["rows"][0]["states"] == {"done": 1, "failed": 1}
 
 
-def test_board_shows_evaluations_of_the_primary_metric(make_record):
+def test_json_has_evaluations_of_the_primary_metric(make_record):
     evaluations = [{"step": step, "metrics": {"dev": {"matthews": step / 10, "other": 9.0}}} for step in (1, 2)]
     record = make_record(evaluations=evaluations)
     assert json_export.leaderboard_json(build_tables([record]), [record])["runs"][record.run_id]["evaluations"] == [
@@ -208,7 +208,7 @@ def on(make_record, backbone, task="glue/cola", **spec):
         ("minilm", None),
     ],
 )
-def test_published_figures_are_of_the_same_backbone(make_record, backbone, model):
+def test_published_scores_are_of_the_same_backbone(make_record, backbone, model):
     assert model_of(backbone) == model
     record = on(make_record, backbone)
     [table] = with_published(build_tables([record]), [record])
@@ -216,7 +216,7 @@ def test_published_figures_are_of_the_same_backbone(make_record, backbone, model
     assert {row.published.source for row in table.published} == expected
 
 
-def test_published_figures_are_cited_marked_and_never_ranked(make_record):
+def test_published_scores_are_cited_and_have_no_rank(make_record):
     records = [
         on(make_record, "microsoft/deberta-v3-base", f"glue/{t}", seed=s) for t in ("cola", "mrpc") for s in range(3)
     ]
@@ -237,7 +237,7 @@ def test_published_figures_are_cited_marked_and_never_ranked(make_record):
     assert len(marked) == 10 and marked[0]["published"]["arxiv"] == "2303.10512"
 
 
-def test_published_few_shot_figures_stand_beside_as_many_examples_only(make_record):
+def test_published_few_shot_scores_need_the_same_number_of_examples(make_record):
     def labels(samples):
         record = on(make_record, "bert-base-cased", "glue/stsb", train_samples=samples)
         [table] = with_published(build_tables([record]), [record])
@@ -248,7 +248,7 @@ def test_published_few_shot_figures_stand_beside_as_many_examples_only(make_reco
     assert labels(None) == labels(17) == []
 
 
-def test_a_backbone_that_a_run_trained_has_no_published_figures(make_record):
+def test_a_backbone_that_a_run_trained_has_no_published_scores(make_record):
     parent = {
         "run_id": "0" * 16,
         "group_id": "0" * 16,
@@ -261,7 +261,7 @@ def test_a_backbone_that_a_run_trained_has_no_published_figures(make_record):
     assert with_published(build_tables([record]), [record])[0].published == ()
 
 
-def test_published_figures_are_fractions_with_a_source():
-    for figure in published_scores():
-        assert 0 < figure.value < 1 and re.fullmatch(r"\d{4}\.\d{5}", figure.arxiv) and figure.source
+def test_published_scores_are_fractions_with_a_source():
+    for score in published_scores():
+        assert 0 < score.value < 1 and re.fullmatch(r"\d{4}\.\d{5}", score.arxiv) and score.source
     assert len(published_scores()) == 126

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bench.records.record import Record
 from bench.records.schema import Option
 from leaderboard.compare.selection import Side
-from leaderboard.tables.grouping import backbone_name, format_number, short_task
+from leaderboard.tables.grouping import backbone_name, format_number, format_value, short_task
 
 _NOT_LISTED = {"seed", "task", "lr", "select", "select_on", "backbone", "out", "track", "start", "options"}
 """Fields of a specification that are shown in another form, or that only say where files are."""
@@ -208,8 +208,4 @@ def _selected_from(run: Record) -> str:
 
 
 def _text(value: Option) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return format_number(value) if isinstance(value, float) else str(value)
+    return "none" if value is None else format_value(value)

@@ -54,9 +54,9 @@ def rank_used(row: Row) -> str:
     return f"{effective:.1f} / {nominal:.{0 if nominal == round(nominal) else 1}f}"
 
 
-def plain(value: float | None, digits: int = 2) -> str:
-    """A number with `digits` significant digits."""
-    return NOTHING if value is None else f"{value:.{digits}g}"
+def two_digits(value: float | None) -> str:
+    """A number with two significant digits."""
+    return NOTHING if value is None else f"{value:.2g}"
 
 
 def fixed(value: float | None, decimals: int) -> str:

@@ -85,7 +85,13 @@ def _render_table(table: Table) -> str:
         line = [str(row.rank or cells.NOTHING)] * ranked + [name + notes.add(cells.row_note(row, table)), *scores]
         line += [cells.average(row, direction)] * several
         line += [cells.difference(row.difference)] if table.baseline else []
-        line += [cells.parameters(row), cells.rank_used(row), cells.plain(row.norm), cells.seeds(row), cells.lr(row)]
+        line += [
+            cells.parameters(row),
+            cells.rank_used(row),
+            cells.two_digits(row.norm),
+            cells.seeds(row),
+            cells.lr(row),
+        ]
         body.append([*line, cells.duration(row.train_s)])
     lines = [f"### {escape(table.heading)}", "", *grid(header, body, left=[int(ranked)])]
     below = notes.lines() + [f"- {escape(note)}" for note in table.notes]

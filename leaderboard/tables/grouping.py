@@ -97,11 +97,11 @@ def row_key(run: Record) -> RowKey:
     """
     spec = run.spec
     names = {*spec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
-    settings = {name: _text(getattr(spec, name)) for name in names}
+    settings = {name: format_value(getattr(spec, name)) for name in names}
     for space, options in spec.options.namespaces().items():
         switch, off = _SWITCHES.get(space, ("", None))
         shown = {switch: off} if switch and options.get(switch) == off else options
-        settings |= {f"{space}.{key}": _text(value) for key, value in shown.items() if space != "runtime"}
+        settings |= {f"{space}.{key}": format_value(value) for key, value in shown.items() if space != "runtime"}
     settings |= {"lr": "selected"} if spec.lr is None else {}
     return spec.method, tuple(sorted(settings.items()))
 
@@ -180,9 +180,10 @@ def _budget(spec: StoredSpec) -> str:
     return ", ".join(parts)
 
 
-def _text(value: Option | Sequence[float]) -> str:
+def format_value(value: Option | Sequence[float]) -> str:
+    """An option as `--set` takes it."""
     if isinstance(value, tuple):
-        return ",".join(_text(item) for item in value)
+        return ",".join(format_value(item) for item in value)
     if isinstance(value, bool):
         return str(value).lower()
     return format_number(value) if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The page served while a grid runs: two paths, one method, known names; the data are built again only when records change."""
+"""The live server: two paths, GET only, known host names; data are built again only when records change."""
 
 from __future__ import annotations
 

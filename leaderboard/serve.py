@@ -1,4 +1,4 @@
-"""The page served while a grid runs: new runs appear by themselves; for this machine alone unless asked otherwise."""
+"""HTTP server of the page: shows new runs while a grid runs, by default to this machine only."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from typing import Any
 from bench.core.errors import OK, BenchError, EnvironmentProblem
 from bench.records.record import FILE
 from leaderboard.render import page
+from leaderboard.render.json_export import JsonObject
 
-EVERY_S = 3.0
-"""Seconds between two questions of a page for a newer board."""
+POLL_S = 3.0
+"""Interval in seconds at which a page asks for new data."""
 
 
-def serve(make: Callable[[], dict[str, Any]], folder: Path, host: str, port: int) -> int:
-    """Serve the page at `/` and its board at `/board.json` until Ctrl-C, which is how this ends: exit code 0.
+def serve(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -> int:
+    """Serve the page at `/` and its data at `/leaderboard.json` until Ctrl-C; the exit code is then 0.
 
     Args:
-        make: the board of `folder`; called when records there have changed.
+        build: returns the data of `folder`; called when records there have changed.
         folder: folder of records.
         host: address to listen on; a loopback address keeps the page on this machine.
-        port: 0 takes one that is free.
+        port: 0 takes a free port.
 
     Raises:
-        EnvironmentProblem: the address cannot be listened on.
+        EnvironmentProblem: the address cannot be used.
     """
-    with listen(make, folder, host, port) as server:
+    with listen(build, folder, host, port) as server:
         name, number = server.server_address[:2]
         try:
             print(f"serving {folder} until Ctrl-C", file=sys.stderr)
             if not _loopback(host):
-                told = "is no loopback address: whoever reaches this machine can read the page"
-                print(f"note: {host} {told}", file=sys.stderr)
+                note = "is not a loopback address: anyone who can connect to this machine can read the page"
+                print(f"note: {host} {note}", file=sys.stderr)
             print(f"http://{f'[{name}]' if ':' in str(name) else name}:{number}/", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
@@ -47,72 +48,73 @@ def serve(make: Callable[[], dict[str, Any]], folder: Path, host: str, port: int
     return OK
 
 
-def listen(make: Callable[[], dict[str, Any]], folder: Path, host: str, port: int) -> ThreadingHTTPServer:
-    """The server of `serve`, listening but not yet answering."""
-    kept = Kept(make, folder)
+def listen(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -> ThreadingHTTPServer:
+    """Open the socket of `serve`; `serve_forever` of the returned server then answers requests."""
+    shared = LeaderboardCache(build, folder)
 
-    class Answer(_Answer):
-        boards = kept
+    class Handler(_Handler):
+        cache = shared
         name = host
 
     try:
-        return _server(host)((host, port), Answer)
+        return _server_class(host)((host, port), Handler)
     except (OSError, OverflowError) as error:
-        known = f"{error}"
-        raise EnvironmentProblem(f"cannot listen on {host}:{port}", known, "Another port: --port 8001.") from error
+        raise EnvironmentProblem(
+            f"cannot listen on {host}:{port}", str(error), "Use another port: --port 8001."
+        ) from error
 
 
-class Kept:
-    """The board of a folder, made anew only when its records have changed."""
+class LeaderboardCache:
+    """The data of a folder, built again only when its records have changed."""
 
-    def __init__(self, make: Callable[[], dict[str, Any]], folder: Path) -> None:
-        self._make, self._folder, self._lock = make, folder, threading.Lock()
+    def __init__(self, build: Callable[[], JsonObject], folder: Path) -> None:
+        self._build, self._folder, self._lock = build, folder, threading.Lock()
         self._stamp: object = None
-        self._board: dict[str, Any] = {}
+        self._data: JsonObject = {}
         self._text, self._tag = b"", ""
 
-    def latest(self) -> tuple[dict[str, Any], bytes, str]:
-        """The board, its JSON, and an entity tag of that JSON."""
-        with self._lock:  # one thread makes it, the others wait for it
+    def latest(self) -> tuple[JsonObject, bytes, str]:
+        """The data, as values and as JSON, and the entity tag of the JSON."""
+        with self._lock:  # one thread builds the data, the others wait
             stamp = _stamp(self._folder)
             if stamp != self._stamp or not self._text:
-                self._board = self._make()
-                self._text = page.dumps(self._board).encode()
+                self._data = self._build()
+                self._text = page.dumps(self._data).encode()
                 self._tag = f'"{sha256(self._text).hexdigest()[:32]}"'
                 self._stamp = stamp
-            return self._board, self._text, self._tag
+            return self._data, self._text, self._tag
 
 
-class _Answer(BaseHTTPRequestHandler):
-    """GET of two paths; everything else is refused."""
+class _Handler(BaseHTTPRequestHandler):
+    """Answers GET of two paths and refuses everything else."""
 
-    boards: Kept
+    cache: LeaderboardCache
     name: str
     server_version = "lowrank-bench"
     sys_version = ""
     timeout = 30
 
     def do_GET(self) -> None:
-        """The page or the board."""
+        """Send the page or its data."""
         path = self.path.partition("?")[0]
-        if not _may_ask(self.headers.get("Host", ""), self.name):
-            # a page elsewhere whose name was made to point here (DNS rebinding) could otherwise read the board
-            return self._send(403, "text/plain", b"this name is not served\n")
-        if path not in ("/", "/board.json"):
-            return self._send(404, "text/plain", b"there are / and /board.json\n")
+        if not _is_allowed(self.headers.get("Host", ""), self.name):
+            # otherwise a foreign site whose name resolves to this machine (DNS rebinding) could read the data
+            return self._send(403, "text/plain", b"this host name is not served\n")
+        if path not in ("/", "/leaderboard.json"):
+            return self._send(404, "text/plain", b"only / and /leaderboard.json are served\n")
         try:
-            board, text, tag = self.boards.latest()
+            data, text, tag = self.cache.latest()
         except (BenchError, OSError) as error:
             return self._send(503, "text/plain", f"{error}\n".encode())
         if path == "/":
-            return self._send(200, "text/html", page.render(board, live=EVERY_S, tag=tag).encode())
+            return self._send(200, "text/html", page.render(data, live=POLL_S, tag=tag).encode())
         if self.headers.get("If-None-Match") == tag:
             return self._send(304, "application/json", b"", tag)
         return self._send(200, "application/json", text, tag)
 
     def do_POST(self) -> None:
-        """Refused, as is every method but GET."""
-        self._send(405, "text/plain", b"only GET\n")
+        """Refuse every method but GET."""
+        self._send(405, "text/plain", b"only GET is allowed\n")
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = do_POST  # noqa: N815
 
@@ -135,17 +137,17 @@ class _Answer(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a page asks every few seconds."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: pages ask every few seconds."""
 
 
-def _server(host: str) -> type[ThreadingHTTPServer]:
+def _server_class(host: str) -> type[ThreadingHTTPServer]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A browser that goes away is no error of ours; all else is told as always."""
+            """Ignore a browser that closes its connection; report other errors."""
             if not isinstance(sys.exception(), ConnectionError | TimeoutError):
                 super().handle_error(request, client_address)
 
@@ -153,25 +155,25 @@ def _server(host: str) -> type[ThreadingHTTPServer]:
 
 
 def _stamp(folder: Path) -> object:
-    """What changes when a record of the folder comes, goes or is written."""
+    """A value that changes when a record in the folder is added, removed or written."""
     found: list[tuple[str, int, int]] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 try:
-                    seen = Path(entry.path, FILE).stat()
+                    status = Path(entry.path, FILE).stat()
                 except OSError:
                     continue
-                found.append((entry.name, seen.st_mtime_ns, seen.st_size))
+                found.append((entry.name, status.st_mtime_ns, status.st_size))
     except OSError:
         return None
     return sorted(found)
 
 
-def _may_ask(host: str, name: str) -> bool:
-    """Whether a request's Host is an address, which no other site can have, `localhost`, or the name asked for."""
-    asked = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-    bare = asked.strip("[]").lower()
+def _is_allowed(host: str, name: str) -> bool:
+    """Whether the Host of a request is `localhost`, the `name` of this server, or an IP address."""
+    requested = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+    bare = requested.strip("[]").lower()
     return bare in ("localhost", name.lower()) or _address(bare) is not None
 
 

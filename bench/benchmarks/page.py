@@ -71,7 +71,7 @@ def making(folder: Path, page: Path) -> list[tuple[str, str]]:
     with timed(rows, "read and check the records"):
         records, problems = load_all(folder)
     with timed(rows, "tables and statistics"):
-        made = formats.make(records, problems)
+        made = formats.build_leaderboard(records, problems)
     with timed(rows, "the page"):
         page.write_text(formats.FORMATS["html"](made), encoding="utf-8")
     shown = f"{sum(len(one.rows) for one in made.tables)} rows in {len(made.tables)} tables"

@@ -14,7 +14,7 @@ from bench.core.errors import OK, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from leaderboard.compare.comparison import Comparison
-    from leaderboard.compare.sides import Side
+    from leaderboard.compare.selection import Side
 
 ENDINGS = (".html", ".png")
 EXAMPLES = (
@@ -36,8 +36,8 @@ def parser() -> Parser:
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("a", metavar="A", help="method, run, group or condition: the reference")
-    made.add_argument("b", metavar="B", help="the same: what is compared with it")
+    made.add_argument("a", metavar="A", help="method, run, group or condition that B is compared with")
+    made.add_argument("b", metavar="B", help="method, run, group or condition to compare with A")
     made.add_argument(
         "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
     )
@@ -71,7 +71,7 @@ def handle(options: argparse.Namespace) -> int:
     if options.json:
         emit(as_json(found))
     else:
-        from leaderboard.compare.text import render
+        from leaderboard.compare.markdown import render
 
         sys.stdout.write(render(found))
     return OK
@@ -91,8 +91,8 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 def _sides(options: argparse.Namespace) -> tuple[Side, Side]:
     from bench.records.record import load_all
-    from leaderboard.compare.sides import pair
-    from leaderboard.tables.select import Selection
+    from leaderboard.compare.selection import select_sides
+    from leaderboard.tables.filters import RunFilter
 
     folder: Path = options.runs.expanduser()
     records, problems = load_all(folder)
@@ -104,8 +104,8 @@ def _sides(options: argparse.Namespace) -> tuple[Side, Side]:
             "none of its records can be read" if problems else "it has no runs, or there is no such folder",
             "Run something first (bench run --method deeplora --task glue), or name the folder: --runs DIR.",
         )
-    kept = Selection(tasks=options.tasks, where=tuple(options.where)).apply(records)
-    return pair(kept, options.a, options.b)
+    kept = RunFilter(tasks=options.tasks, where=tuple(options.where)).apply(records)
+    return select_sides(kept, options.a, options.b)
 
 
 def _draw(found: Comparison, a: Side, b: Side, path: Path, runs: Path) -> None:

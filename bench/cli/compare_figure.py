@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.spectra.files.history import SpectrumHistory
     from leaderboard.compare.comparison import Comparison
     from leaderboard.compare.ratios import LayerPair
-    from leaderboard.compare.sides import Side
+    from leaderboard.compare.selection import Side
 
 LAYERS = 12
 """So many layers at most have a panel for their singular values, evenly spread over depth."""
@@ -69,7 +69,7 @@ def figure(found: Comparison, sides: tuple[Side, Side], runs: Path) -> tuple[Fig
         caption += f"; {len(chosen)} of them are shown at the end." if len(chosen) < len(both) else "."
     else:
         caption += "the layers that each run followed, which may be others in A and in B."
-    return Figure(title=f"{names[1]} held against {names[0]}", panels=panels, caption=caption), notes
+    return Figure(title=f"{names[1]} compared with {names[0]}", panels=panels, caption=caption), notes
 
 
 def _names(found: Comparison) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from bench.cli.parser import Parser, choice, common, listed, port
 from bench.core.errors import OK, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from leaderboard.render.formats import Made
+    from leaderboard.render.formats import Leaderboard
 
 RESULTS = Path("leaderboard") / "results"
 FORMATS = ("md", "csv", "tex", "json", "html")
@@ -31,7 +31,7 @@ def parser() -> Parser:
     made = Parser(
         prog="bench leaderboard",
         description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
-        "parameters and the rank really used. Rows of other data, backbones or budgets are never ranked together.\n"
+        "parameters and the rank really used. A table ranks only rows of the same data, backbone and budget.\n"
         "`bench leaderboard serve` shows the page live while a grid runs.",
         parents=[common()],
         examples=EXAMPLES,
@@ -61,11 +61,11 @@ def parser() -> Parser:
     )
     made.add_argument("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
     made.add_argument(
-        "--with-published", action="store_true", help="with papers' figures for the same backbone and task, marked"
+        "--with-published", action="store_true", help="with scores from papers for the same backbone and task"
     )
     for flag, what in (
-        ("--check", "exit 4 where the rendered tables in DIR are not those of the records in DIR/runs"),
-        ("--update", "write them anew, in all formats"),
+        ("--check", "exit 4 if the tables in DIR do not match the records in DIR/runs"),
+        ("--update", "write the tables of DIR again, in all formats"),
     ):
         made.add_argument(flag, metavar="DIR", nargs="?", const=RESULTS, type=Path, help=f"{what} (default: {RESULTS})")
     made.add_argument("--host", default="127.0.0.1", help="with serve: address to listen on (default: 127.0.0.1)")
@@ -80,22 +80,22 @@ def handle(options: argparse.Namespace) -> int:
     if options.serve:
         from leaderboard.serve import serve
 
-        return serve(lambda: _make(options, live=True).board(), options.runs.expanduser(), options.host, options.port)
+        return serve(lambda: _make(options, live=True).to_json(), options.runs.expanduser(), options.host, options.port)
     made = _make(options)
     if options.picture:
         _draw(made, options.picture.expanduser())
     if options.json:
-        emit(made.board())
+        emit(made.to_json())
     elif options.output or not options.picture:
         _write(options, _text(options, made))
     return OK
 
 
-def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
+def _make(options: argparse.Namespace, *, live: bool = False) -> Leaderboard:
     """The tables that are asked for; `live` accepts that there is nothing yet."""
     from bench.records.record import load_all
-    from leaderboard.render.formats import BASELINE, make
-    from leaderboard.tables.select import Selection
+    from leaderboard.render.formats import BASELINE, build_leaderboard
+    from leaderboard.tables.filters import RunFilter
 
     folder: Path = options.runs.expanduser()
     if not live and not any(folder.glob("*/record.json")):
@@ -107,14 +107,14 @@ def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
     records, problems = load_all(folder)
     for problem in () if live else problems:
         print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
-    selection = Selection(
+    selection = RunFilter(
         tasks=options.tasks,
         methods=options.methods,
         backbones=options.backbone,
         sources=options.source,
         where=tuple(options.where),
     )
-    made = make(
+    made = build_leaderboard(
         selection.apply(records),
         problems,
         baseline=options.baseline or BASELINE,
@@ -127,7 +127,7 @@ def _make(options: argparse.Namespace, *, live: bool = False) -> Made:
     return made
 
 
-def _check_baseline(name: str, made: Made) -> None:
+def _check_baseline(name: str, made: Leaderboard) -> None:
     from bench.core.errors import did_you_mean
 
     if any(table.baseline for table in made.tables):
@@ -141,15 +141,15 @@ def _check_baseline(name: str, made: Made) -> None:
     )
 
 
-def _say_published(made: Made) -> None:
+def _say_published(made: Leaderboard) -> None:
     from leaderboard.tables.published import models
 
     if not any(table.published for table in made.tables):
-        told = f"published figures are there for {', '.join(models())} on GLUE; none of these rows is of them"
-        print(f"note: {told}", file=sys.stderr)
+        note = f"there are published scores for {', '.join(models())} on GLUE, but no row has one of these backbones"
+        print(f"note: {note}", file=sys.stderr)
 
 
-def _text(options: argparse.Namespace, made: Made) -> str:
+def _text(options: argparse.Namespace, made: Leaderboard) -> str:
     from leaderboard.render import formats
 
     ending = options.output.suffix.removeprefix(".") if options.output else ""
@@ -170,8 +170,8 @@ def _write(options: argparse.Namespace, text: str) -> None:
     print(f"wrote {path} ({len(text.encode()) / 1e6:.2f} MB)", file=sys.stderr)
 
 
-def _draw(made: Made, path: Path) -> None:
-    from leaderboard.render.picture import figure
+def _draw(made: Leaderboard, path: Path) -> None:
+    from leaderboard.render.figure import figure
 
     drawn = figure(made.tables)
     from bench.figures import png
@@ -184,7 +184,7 @@ def _draw(made: Made, path: Path) -> None:
 
 
 def _keep(options: argparse.Namespace) -> int:
-    """Write the rendered tables of a results folder, or hold them against its records."""
+    """Write the tables of a results folder, or check that they match its records."""
     from leaderboard.render import results
 
     if options.update:
@@ -196,5 +196,5 @@ def _keep(options: argparse.Namespace) -> int:
     if options.json:
         emit({"folder": str(folder), "ok": True})
     else:
-        print(f"{folder}: the rendered tables are those of the records")
+        print(f"{folder}: the rendered tables match the records")
     return OK

@@ -1,4 +1,4 @@
-// Plots come last: plotly is packed, a third of its size, and unpacked while the table can already be read.
+// Loads plotly last: it is compressed to a third of its size, and readers can use the table while it unpacks.
 
 (async () => {
   try {

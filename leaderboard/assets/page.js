@@ -1,4 +1,4 @@
-// What is where, and what follows what: the controls, the address, new data while a grid runs, printing.
+// The controls and events of the page, live updates while a grid runs, and printing.
 
 let chosenTable = NONE, waiting = 0;
 
@@ -10,25 +10,25 @@ function fill(select, options, value) {
 }
 
 function boxes(id, name, entries) {
-  $(id).replaceChildren(...entries.map(([value, text, mark]) => {
+  $(id).replaceChildren(...entries.map(([value, text, symbol]) => {
     const box = el("input", {type: "checkbox", "data-focus": `${id} ${value}`, onchange: () => {
       state[name][box.checked ? "delete" : "add"](value);
       refresh();
     }});
     box.checked = !state[name].has(value);
-    return el("label", {}, box, mark, text);
+    return el("label", {}, box, symbol, text);
   }));
   $(id).parentElement.hidden = entries.length < 2;
 }
 
 function drawControls(table) {
   for (const [i, facet] of FACETS.entries()) {
-    const others = FACETS.slice(0, i), known = [...new Set(board.tables.filter(table => fits(table, others)).map(table => table[facet]))].sort();
+    const others = FACETS.slice(0, i), known = [...new Set(leaderboard.tables.filter(table => fits(table, others)).map(table => table[facet]))].sort();
     if (state[facet] && !known.includes(state[facet])) state[facet] = "";
     fill($(facet), [["", "all"], ...known.map(value => [value, plain(value, 60) || NOTHING])], state[facet]);
     $(facet).parentElement.hidden = known.length < 2;
   }
-  fill($("table-of"), board.tables.filter(table => fits(table)).map(table => [table.id, plain([table.suite, table.backbone, table.source, table.budget].filter(Boolean).join(" · "), 110)]), table.id);
+  fill($("table-of"), leaderboard.tables.filter(table => fits(table)).map(table => [table.id, plain([table.suite, table.backbone, table.source, table.budget].filter(Boolean).join(" · "), 110)]), table.id);
   const facts = [["suite", table.suite], ["backbone", table.backbone], ["data", table.source], ["budget", table.budget], ["scored on", table.split], ["baseline", table.baseline]];
   $("facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
   boxes("methods", "nomethod", [...new Set(table.rows.map(row => row.method))].sort().map(method => [method, plain(method, 40), swatch(methodLook(method))]));
@@ -38,14 +38,14 @@ function drawControls(table) {
   const scores = table.columns.map(column => [column.cell, column.task]);
   fill($("score"), table.columns.length > 1 ? [["", "average"], ...scores] : scores, state.score);
   if (!scores.some(([cell]) => cell === state.score)) state.score = "";
-  fill($("curve-what"), Object.entries(COURSES).map(([value, [text]]) => [value, text]), state.what);
+  fill($("curve-what"), Object.entries(CURVES).map(([value, [text]]) => [value, text]), state.what);
   fill($("curve-task"), scores, state.task);
   state.task = $("curve-task").value;
   for (const radio of document.querySelectorAll("[name=measure]")) radio.checked = radio.value === state.measure;
 }
 
 function drawPlots(table) {
-  if (!window.Plotly) return; // library.js draws them once it is there
+  if (!window.Plotly) return; // library.js draws the plots after loading plotly
   const rows = drawnRows(table), looks = rowLooks(rows);
   drawPareto(table);
   drawChips(table, rows, looks);
@@ -53,14 +53,14 @@ function drawPlots(table) {
   drawCurves(table, rows, looks);
 }
 
-/** Draw what follows from the state: all, or the table alone. Plots come a moment later, once for several changes. */
+/** Redraw everything or only the table. Plots follow after a pause, once for several changes. */
 function refresh(what = "all", {renewed = false, pause = 0} = {}) {
   const focus = document.activeElement?.dataset?.focus, table = chosenTable = chosen();
   if (what === "all") drawControls(table);
-  const rows = drawTable(table), said = rows.length === table.rows.length ? plural(rows.length, "row") : `${rows.length.toLocaleString("en")} of ${plural(table.rows.length, "row")}`;
-  const told = `${said} shown, of ${plural(board.runs.size, "run")} in ${plural(board.tables.length, "table")}.`;
-  if ($("count").textContent !== told) $("count").textContent = told;
-  // what was in use has been drawn anew, and keeps the focus
+  const rows = drawTable(table), shown = rows.length === table.rows.length ? plural(rows.length, "row") : `${rows.length.toLocaleString("en")} of ${plural(table.rows.length, "row")}`;
+  const text = `${shown} shown, of ${plural(leaderboard.runs.size, "run")} in ${plural(leaderboard.tables.length, "table")}.`;
+  if ($("count").textContent !== text) $("count").textContent = text;
+  // redrawing replaced the element in use; give its successor the focus
   if (focus && !document.activeElement?.dataset?.focus) document.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus({preventScroll: true});
   writeAddress();
   drawRuns(renewed);
@@ -69,14 +69,14 @@ function refresh(what = "all", {renewed = false, pause = 0} = {}) {
   waiting = setTimeout(() => drawPlots(chosenTable), pause); // a pause while someone types
 }
 
-function drawBoard() {
-  document.title = board.title || document.title;
+function drawHeader() {
+  document.title = leaderboard.title || document.title;
   document.querySelector("h1").textContent = document.title;
-  $("problems").hidden = !board.problems.length;
-  $("problem-list").replaceChildren(...board.problems.slice(0, 200).map(text => el("li", {}, plain(text, 1000))),
-    board.problems.length > 200 ? el("li", {}, `and ${board.problems.length - 200} more`) : "");
-  const trials = board.trials ? [`${plural(board.trials, "run")} evaluated on held-out training examples to choose a learning rate: not shown.`] : [];
-  $("board-notes").replaceChildren(...[...trials, ...board.notes].map(text => el("li", {}, plain(text, 1000))));
+  $("problems").hidden = !leaderboard.problems.length;
+  $("problem-list").replaceChildren(...leaderboard.problems.slice(0, 200).map(text => el("li", {}, plain(text, 1000))),
+    leaderboard.problems.length > 200 ? el("li", {}, `and ${leaderboard.problems.length - 200} more`) : "");
+  const trials = leaderboard.trials ? [`Not shown: ${plural(leaderboard.trials, "run")} on held-out training examples that selected a learning rate.`] : [];
+  $("page-notes").replaceChildren(...[...trials, ...leaderboard.notes].map(text => el("li", {}, plain(text, 1000))));
 }
 
 for (const facet of FACETS) $(facet).addEventListener("change", event => { state[facet] = event.target.value; state.table = chosen().id; refresh(); });
@@ -96,37 +96,37 @@ for (const query of [dark, narrow]) query.addEventListener("change", () => refre
 paper.addEventListener("change", () => {
   const wanted = paper.matches && $("with-appendix").checked;
   $("appendix").hidden = !wanted;
-  $("appendix-list").replaceChildren(...(wanted ? shownRows(chosenTable).flatMap(row => sortedRuns(row).map(id => runItem(id, board.runs.get(id), row.label))) : []));
-  drawPlots(chosenTable); // on paper it is always day
+  $("appendix-list").replaceChildren(...(wanted ? shownRows(chosenTable).flatMap(row => sortedRuns(row).map(id => runItem(id, leaderboard.runs.get(id), row.label))) : []));
+  drawPlots(chosenTable); // paper always has light colours
 });
 
-/** While a grid runs: ask for the board, which is sent only if records have changed. */
-async function follow(seconds) {
+/** Poll the server, which sends new data only if records have changed. */
+async function poll(seconds) {
   let tag = given.tag ?? "";
   $("live").hidden = false;
-  const said = text => { if ($("live").textContent !== text) $("live").textContent = text; };
-  said("Live: new runs appear by themselves.");
+  const announce = text => { if ($("live").textContent !== text) $("live").textContent = text; };
+  announce("Live: the page shows new runs automatically.");
   for (;;) {
     await new Promise(resolve => setTimeout(resolve, 1000 * seconds));
     if (document.hidden) continue;
     try {
-      const answer = await fetch("board.json", {cache: "no-store", headers: tag ? {"If-None-Match": tag} : {}});
+      const answer = await fetch("leaderboard.json", {cache: "no-store", headers: tag ? {"If-None-Match": tag} : {}});
       if (answer.status === 304) continue;
       if (!answer.ok) throw new Error(answer.statusText);
-      const next = shape(await answer.json()), more = next.runs.size - board.runs.size;
+      const next = normalise(await answer.json()), more = next.runs.size - leaderboard.runs.size;
       tag = answer.headers.get("ETag") ?? "";
-      board = next;
-      said(`Live: ${more > 0 ? plural(more, "new run") : "records changed"} at ${new Date().toLocaleTimeString()}.`);
-      drawBoard();
+      leaderboard = next;
+      announce(`Live: ${more > 0 ? plural(more, "new run") : "records changed"} at ${new Date().toLocaleTimeString()}.`);
+      drawHeader();
       refresh("all", {renewed: true});
     } catch (error) {
-      said(`Not live any more: ${plain(error.message)}. What is shown was true then.`);
+      announce(`Not live any more: ${plain(error.message)}. The page shows the last data received.`);
     }
   }
 }
 
 readAddress();
 if (narrow.matches) $("filters").open = false;
-drawBoard();
+drawHeader();
 refresh();
-if (given.live) follow(given.live);
+if (given.live) poll(given.live);

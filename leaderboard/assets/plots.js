@@ -1,4 +1,4 @@
-// Plots: only the chosen table's rows that the filters leave, drawn anew when anything changes.
+// Plots of the rows of the chosen table that match the filters.
 
 function ink() {
   const style = getComputedStyle(document.documentElement);
@@ -17,7 +17,7 @@ function plot(id, traces, xaxis, yaxis, more = {}) {
     xaxis, yaxis, font: {color: colour, family: "system-ui, sans-serif", size: 12}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     margin: {l: 56, r: 14, t: 12, b: 48}, hovermode: "closest", dragmode: coarse ? false : "zoom",
     hoverlabel: {bgcolor: back, bordercolor: line, font: {color: colour, size: 12}, align: "left", namelength: 0}, ...more,
-    // a page on paper has another size, and no later moment to notice it
+    // a printed page has another size and gets no resize event
     ...(paper.matches ? {autosize: false, width: $(id).clientWidth, height: $(id).clientHeight} : {autosize: true, width: null, height: null}),
   }, {responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false});
 }
@@ -26,7 +26,7 @@ function say(id, text) {
   $(id).setAttribute("aria-label", text);
 }
 
-// Markers of a legend, as plotly draws them.
+// SVG paths of the markers that plotly draws, for legends.
 const SHAPES = {circle: "M5 1a4 4 0 1 1 0 8a4 4 0 1 1 0-8z", square: "M1.5 1.5h7v7h-7z", "triangle-up": "M5 1l4.5 8h-9z", diamond: "M5 0l5 5-5 5-5-5z",
   "triangle-down": "M5 9l4.5-8h-9z", x: "M1 3l2-2 2 2 2-2 2 2-2 2 2 2-2 2-2-2-2 2-2-2 2-2z", cross: "M3.5 0h3v3.5H10v3H6.500V10h-3V6.500H0v-3h3.500z"};
 
@@ -44,8 +44,8 @@ function scoreOf(row, table) {
   return at < 0 ? (table.columns.length === 1 ? row.cells[0] : row.average) : row.cells[at];
 }
 
-/** Rows that no other beats with as few parameters, by falling cost; the better score first where costs are equal. */
-function front(points, up) {
+/** Pareto front, by rising cost: points with a better score than every point of the same or lower cost. */
+function paretoFront(points, up) {
   const ordered = [...points].sort((a, b) => a.x - b.x || (up ? b.y - a.y : a.y - b.y)), kept = [];
   for (const point of ordered) if (!kept.length || (up ? point.y > kept.at(-1).y : point.y < kept.at(-1).y)) kept.push(point);
   return kept;
@@ -54,8 +54,8 @@ function front(points, up) {
 function pointText({row, stat, name}, up) {
   const lines = [`<b>${markup(row.label)}</b>`, `${markup(name)} ${score(stat, up)}${stat.n ? ` (n = ${stat.n})` : ""}`, `${trained(row.trainable, row.share)} trained parameters`];
   if (row.effective !== null) lines.push(`effective rank ${fixed(row.effective, 1)}${row.nominal === null ? "" : ` of ${fixed(row.nominal, 1)}`}`);
-  lines.push(...row.marks.slice(0, 4).map(mark => `⚠ ${markup(mark.text || mark.code)}`));
-  lines.push(row.published ? `published: ${markup(row.published.source)}` : "<i>press: its runs</i>");
+  lines.push(...row.cautions.slice(0, 4).map(caution => `⚠ ${markup(caution.text || caution.code)}`));
+  lines.push(row.published ? `published: ${markup(row.published.source)}` : "<i>click: its runs</i>");
   return lines.join("<br>");
 }
 
@@ -64,7 +64,7 @@ function drawPareto(table) {
   const up = column ? column.up : table.up, name = column ? column.task : `average of ${table.columns.length} tasks`;
   const rows = shownRows(table), points = rows.map(row => ({row, stat: scoreOf(row, table), x: row.trainable, name}))
     .filter(({stat, x}) => stat && x !== null && x > 0).map(point => ({...point, y: point.stat.mean}));
-  const own = points.filter(point => !point.row.published), best = up === null ? [] : front(own, up);
+  const own = points.filter(point => !point.row.published), best = up === null ? [] : paretoFront(own, up);
   const traces = [], right = Math.max(...points.map(point => point.x));
   if (best.length) {
     traces.push({type: "scatter", mode: "lines", x: [...best.map(point => point.x), right], y: [...best.map(point => point.y), best.at(-1).y],
@@ -84,14 +84,14 @@ function drawPareto(table) {
   const annotations = level ? [{xref: "paper", x: 0, xanchor: "left", y: level.mean, yanchor: "bottom", showarrow: false, text: `baseline: ${markup(table.baseline, 30)}`, font: {size: 11, color: ink().soft}}] : [];
   const metric = column ? column.metric : "", better = up === null ? "" : up ? " (higher is better)" : " (lower is better)";
   const ends = points.length ? [Math.log10(Math.min(...points.map(point => point.x))), Math.log10(right)] : [3, 7], span = Math.max(1, ends[1] - ends[0]);
-  const range = [ends[0] - (narrow.matches ? .06 : .14) * span, ends[1] + .06 * span]; // the labels stand to the left of their points
+  const range = [ends[0] - (narrow.matches ? .06 : .14) * span, ends[1] + .06 * span]; // room for labels to the left of their points
   plot("pareto", traces, axis("trained parameters", {type: "log", range, ...logTicks(points.length ? points.map(point => point.x) : [1e3, 1e7], short)}),
     axis(markup([name, metric].filter(Boolean).join(", ") + better)), {shapes, annotations});
   drawLegend("pareto-legend", [...new Set(points.map(point => point.row.method))].sort().map(method => [methodLook(method), method]));
   const left = rows.length - points.length;
   say("pareto", `${name} against trained parameters: ${plural(points.length, "row")}. On the front: ${best.map(point => plain(point.row.label, 40)).join(", ") || "none"}. The table below holds the numbers.`);
-  $("pareto-note").textContent = [best.length && "Line and large marks: the Pareto front, rows that none with as few parameters beats.", "Whiskers: s.d. over seeds.",
-    points.some(point => point.row.published) && "Open marks: published figures, not part of the front.",
+  $("pareto-note").textContent = [best.length && "Line and large markers: the Pareto front, rows with a better score than every row with as few parameters.", "Whiskers: s.d. over seeds.",
+    points.some(point => point.row.published) && "Open markers: published scores, not part of the front.",
     left > 0 && `${plural(left, "row")} without this score or without trained parameters ${left > 1 ? "are" : "is"} not drawn.`].filter(Boolean).join(" ");
 }
 
@@ -112,13 +112,13 @@ function drawChips(table, rows, looks) {
   }
 }
 
-/** A layer's kind, its name without numbers, and its numbers: `attention.self.query` and `3`. */
+/** The kind of a layer, which is its name without numbers, and its numbers: `attention.self.query` and `3`. */
 function layerParts(layer) {
   const parts = layer.split("."), numbers = parts.filter(part => /^\d+$/.test(part));
   return {kind: parts.filter(part => !/^\d+$/.test(part)).join(".") || layer, number: numbers.join("."), layer};
 }
 
-/** Places along x: layers of a kind side by side, by number, with a gap before the next kind. */
+/** Positions on the x axis: layers grouped by kind, ordered by number, with a gap between kinds. */
 function layerPlaces(rows) {
   const known = [...new Set(rows.flatMap(row => row.layers.map(([layer]) => layer)))].map(layerParts);
   const kinds = [...new Set(known.map(one => one.kind))];
@@ -134,7 +134,7 @@ function layerPlaces(rows) {
   return {places, spans};
 }
 
-/** Without the dotted parts that all kinds begin with. */
+/** Kinds without their common first parts. */
 function shortKinds(kinds) {
   const parts = kinds.map(kind => kind.split("."));
   let same = 0;
@@ -147,13 +147,13 @@ function shortKinds(kinds) {
   });
 }
 
-/** Ranks along an axis, which is logarithmic where they differ much. */
+/** An axis of ranks, logarithmic if they differ by more than a factor of 20. */
 function rankAxis(title, values) {
   const known = values.filter(value => value !== null && value > 0), wide = known.length && Math.max(...known) / Math.min(...known) > 20;
   return axis(title, wide ? {type: "log", ...logTicks(known, value => general(value, 6))} : {rangemode: "tozero"});
 }
 
-/** Ticks of a logarithmic axis at 1, 2 and 5 of each decade, or at 1 alone where these would run into each other. */
+/** Ticks of a logarithmic axis at 1, 2 and 5 of each decade, or only at 1 if they would overlap. */
 function logTicks(values, show) {
   const low = Math.floor(Math.log10(Math.min(...values))) - 1, high = Math.ceil(Math.log10(Math.max(...values))) + 1;
   const steps = Math.log10(Math.max(...values) / Math.min(...values)) * 3 > (narrow.matches ? 5 : 14) ? [1] : [1, 2, 5];
@@ -189,30 +189,30 @@ function drawRanks(table, rows, looks) {
   say("used", `Mean ${measure} rank against nominal rank of ${plural(able.length, "row")}: ${able.map(row => `${plain(row.label, 40)} ${row[measure] === null ? "unknown" : fixed(row[measure], 1)} of ${row.nominal === null ? "unknown" : fixed(row.nominal, 1)}`).join("; ")}.`);
   say("layers", `${measure} rank of ΔW by layer, ${plural(count, "layer")}, of ${plural(able.length, "row")}. The table holds the means over layers.`);
   const without = rows.length - able.length;
-  $("ranks-note").textContent = [able.length ? `Marks: ${measure} rank of ΔW, mean over runs. Bars and dashes: nominal rank, what the method allows.` : "None of the rows drawn has a ΔW.",
-    able.length && without > 0 && `${plural(without, "row")} without a ΔW not drawn.`, "Rows are chosen in the table."].filter(Boolean).join(" ");
+  $("ranks-note").textContent = [able.length ? `Markers: ${measure} rank of ΔW, mean over runs. Bars and dashes: nominal rank, which the method allows.` : "None of the rows drawn has a ΔW.",
+    able.length && without > 0 && `${plural(without, "row")} without a ΔW: not drawn.`, "Rows are chosen in the table."].filter(Boolean).join(" ");
 }
 
-const COURSES = {loss: ["training loss", "curve"], score: ["score on the way", "evaluations"], rank: ["effective rank of ΔW", "rank_curve"]};
+const CURVES = {loss: ["training loss", "curve"], score: ["score over training", "evaluations"], rank: ["effective rank of ΔW", "rank_curve"]};
 
-/** The mean of several courses at the steps that all of them have. */
+/** The mean of several curves at their common steps. */
 function meanCourse(courses) {
   const maps = courses.map(course => new Map(course)), steps = [...maps[0].keys()].filter(step => maps.every(map => map.has(step)));
   return steps.map(step => [step, maps.reduce((sum, map) => sum + map.get(step), 0) / maps.length]);
 }
 
-/** Courses of a row on the task that is looked at, by seed. */
+/** Curves of a row on the chosen task, by seed. */
 function coursesOf(row, field) {
   const found = [];
   for (const id of runsOf(row)) {
-    const run = board.runs.get(id), points = list(run[field]).filter(point => Array.isArray(point) && num(point[0]) !== null && num(point[1]) !== null);
+    const run = leaderboard.runs.get(id), points = list(run[field]).filter(point => Array.isArray(point) && num(point[0]) !== null && num(point[1]) !== null);
     if (run.task === state.task && points.length) found.push([String(run.seed), points]);
   }
   return found;
 }
 
 function drawCurves(table, rows, looks) {
-  const [name, field] = COURSES[state.what] ?? COURSES.loss, seeds = new Set(), lines = [];
+  const [name, field] = CURVES[state.what] ?? CURVES.loss, seeds = new Set(), lines = [];
   for (const row of rows) {
     const courses = coursesOf(row, field), colour = colours()[looks.get(row.id).colour];
     for (const [seed] of courses) seeds.add(seed);
@@ -227,12 +227,12 @@ function drawCurves(table, rows, looks) {
   const values = lines.flatMap(line => line.y), wide = values.length && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 100;
   plot("curve", lines, axis("step"), axis(markup(name), {type: wide ? "log" : "linear"}));
   say("curve", `Course of ${name} over training steps: ${plural(lines.length, "line")}.`);
-  $("curves-note").textContent = lines.length ? `${state.seed === "" ? "Means over seeds" : "A line for each run"}, at most 60 points of it. Rows are chosen in the table.`
+  $("curves-note").textContent = lines.length ? `${state.seed === "" ? "Means over seeds" : "A line for each run"}, with at most 60 points. Choose the rows in the table.`
     : `No run of the rows drawn has a course of ${name} on this task.`;
 }
 
 for (const id of ["pareto", "used", "curve"]) {
-  // plotly gives its events only after a first drawing
+  // plotly emits events only after it has drawn once
   requestAnimationFrame(function attach() {
     const drawn = $(id);
     if (!drawn.on) return requestAnimationFrame(attach);

@@ -1,19 +1,19 @@
-// The runs behind a cell, and the command that repeats each.
+// The runs of a row or a cell, with the commands that repeat them.
 
 const SHOWN = 40;
 
-/** Ids of a row's runs, of one column where `at` is given: those that scored it, and of its task those that did not. */
+/** Ids of the runs of a row; with `at` only those of one column, with or without a score. */
 function runsOf(row, at = null) {
-  const ids = board.of.get(`${chosenTable.at} ${row.index}`) ?? [];
+  const ids = leaderboard.of.get(`${chosenTable.at} ${row.index}`) ?? [];
   if (at === null) return ids;
   const mine = new Set((row.cells[at]?.runs ?? []).map(([, , id]) => String(id)));
   const others = new Set(row.cells.flatMap((cell, i) => i === at ? [] : (cell?.runs ?? []).map(([, , id]) => String(id))));
-  return ids.filter(id => mine.has(id) || (!others.has(id) && board.runs.get(id).task === chosenTable.columns[at]?.cell));
+  return ids.filter(id => mine.has(id) || (!others.has(id) && leaderboard.runs.get(id).task === chosenTable.columns[at]?.cell));
 }
 
-/** The same by task and seed. */
+/** The same ids, sorted by task and seed. */
 function sortedRuns(row, at = null) {
-  const task = id => String(board.runs.get(id).task ?? ""), seed = id => num(board.runs.get(id).seed) ?? 0;
+  const task = id => String(leaderboard.runs.get(id).task ?? ""), seed = id => num(leaderboard.runs.get(id).seed) ?? 0;
   return [...runsOf(row, at)].sort((a, b) => task(a).localeCompare(task(b)) || seed(a) - seed(b));
 }
 
@@ -28,7 +28,7 @@ function copyButton(text) {
   return button;
 }
 
-/** The clipboard is open to secure pages only; elsewhere what is selected can be copied. */
+/** Copy the selection: browsers give only secure pages access to the clipboard. */
 function copyBySelection(element) {
   getSelection().selectAllChildren(element);
   return document.execCommand("copy");
@@ -54,7 +54,7 @@ function runItem(id, run, label = "") {
 }
 
 function runList(ids, most = SHOWN) {
-  const items = ids.slice(0, most).map(id => runItem(id, board.runs.get(id)));
+  const items = ids.slice(0, most).map(id => runItem(id, leaderboard.runs.get(id)));
   const made = el("ul", {class: "runs"}, items);
   if (ids.length > most) {
     const rest = el("button", {type: "button", onclick: () => made.replaceWith(runList(ids, Infinity))}, `Show all ${ids.length.toLocaleString("en")}`);
@@ -81,7 +81,7 @@ function fillRuns(row, cell) {
   $("runs-title").textContent = one === null ? row.label : `${row.label} on ${chosenTable.columns[one].task}`;
   $("runs-body").replaceChildren(...[
     el("p", {class: "note"}, chosenTable.heading),
-    row.marks.length || row.notes.length ? el("ul", {class: "warnings"}, row.marks.map(mark => el("li", {}, `⚠ ${plain(mark.text || mark.code, 1000)}`)), row.notes.map(note => el("li", {}, note))) : null,
+    row.cautions.length || row.notes.length ? el("ul", {class: "warnings"}, row.cautions.map(caution => el("li", {}, `⚠ ${plain(caution.text || caution.code, 1000)}`)), row.notes.map(note => el("li", {}, note))) : null,
     cellLines(row, one),
     settings.length ? el("details", {}, el("summary", {}, "Settings"), el("dl", {class: "facts"}, settings.map(([name, value]) => el("div", {}, el("dt", {}, plain(name, 80)), el("dd", {}, plain(value)))))) : null,
     el("p", {class: "count"}, one === null ? plural(ids.length, "run") : [`${plural(ids.length, "run")} of this task. `, el("button", {type: "button", class: "link", onclick: () => { state.cell = ""; writeAddress(); fillRuns(row, ""); $("close").focus(); }}, "All tasks")]),
@@ -97,7 +97,7 @@ function openRuns(row, cell = "") {
   $("runs").scrollTop = 0;
 }
 
-/** Open or shut as the address says; after new data only what is shown is renewed, unless something in it is being used. */
+/** Open or close the dialog as the state says. After new data redraw it, unless the focus is inside. */
 function drawRuns(renewed) {
   const row = state.runs && chosenTable.rows.find(row => row.id === state.runs);
   if (!row) return $("runs").open && $("runs").close();

@@ -1,9 +1,9 @@
-// The table of the chosen comparison: what its columns are, how they sort, and how a cell leads to its runs.
+// The chosen table: its columns, how they sort, and the links from cells to runs.
 
 const FIRST = 200;
 let allRows = false;
 
-/** Columns in order; `order` gives what is sorted by, `up` which end is best (null: neither). */
+/** Columns in order; `order` gives the sort key, `up` whether higher is better (null: neither). */
 function columnsOf(table) {
   const cost = (key, name, show) => ({key, name, group: "cost", up: false, order: row => row[key], show: row => show(row[key])});
   const rank = (key, name) => ({key, name, group: "rank", up: null, order: row => row[key],
@@ -68,17 +68,17 @@ function averageCell(row, table) {
   return done < all ? `${done}/${all}` : NOTHING;
 }
 
-/** The name, whether the row is drawn below, and what a reader of it must know, as a symbol and in words. */
+/** The name of a row, the box that draws it below, its cautions and links to its notes. */
 function nameCell(table, row) {
   const found = notesOf(table).get(row) ?? [];
-  const marks = row.marks.map(mark => el("span", {class: "mark", title: plain(mark.text)}, `⚠ ${plain(mark.code, 30) || "note"}`));
+  const cautions = row.cautions.map(caution => el("span", {class: "caution", title: plain(caution.text)}, `⚠ ${plain(caution.code, 30) || "note"}`));
   const links = found.map(number => el("a", {href: `#note-${number}`, class: "to", "aria-label": `note ${number}`,
     onclick: event => { event.preventDefault(); $(`note-${number}`).focus(); }}, String(number)));
   if (row.published) return [el("span", {class: "label"}, row.label), el("span", {class: "tag"}, "published"), ...links];
   const box = el("input", {type: "checkbox", "data-focus": `draw ${row.id}`, "aria-label": `draw ${row.label} below`, title: "draw its ranks and learning curves below",
     onchange: () => { toggleDrawn(table, row); refresh(); }});
   box.checked = drawnRows(table).includes(row);
-  return [box, runsButton(row, "", el("span", {class: "label"}, row.label), `${row.label}: its runs`), ...marks, ...links];
+  return [box, runsButton(row, "", el("span", {class: "label"}, row.label), `${row.label}: its runs`), ...cautions, ...links];
 }
 
 /** Numbers of the notes below the table, by row. */
@@ -88,7 +88,7 @@ function notesOf(table) {
   if (noted.table === table) return noted.numbers;
   const numbers = new Map(), texts = [];
   for (const row of table.rows) {
-    const own = [...row.marks.map(mark => `⚠ ${plain(mark.text || mark.code, 1000)}`), ...row.notes];
+    const own = [...row.cautions.map(caution => `⚠ ${plain(caution.text || caution.code, 1000)}`), ...row.notes];
     if (row.published) own.push([row.published.source, row.published.arxiv && `arXiv ${row.published.arxiv}`, row.published.note].filter(Boolean).join(", "));
     const mine = [...new Set(own.filter(Boolean))].map(text => {
       if (!texts.includes(text)) texts.push(text);
@@ -102,16 +102,16 @@ function notesOf(table) {
 
 function drawNotes(table, rows) {
   const numbers = notesOf(table), used = new Set(rows.flatMap(row => numbers.get(row) ?? []));
-  const said = noted.texts.map((text, i) => [i + 1, text]).filter(([number]) => used.has(number));
+  const shownNotes = noted.texts.map((text, i) => [i + 1, text]).filter(([number]) => used.has(number));
   const names = number => rows.filter(row => (numbers.get(row) ?? []).includes(number)).map(row => row.label);
   const of = number => { const all = names(number); return all.length > 3 ? `${all.slice(0, 3).join(", ")} and ${all.length - 3} more` : all.join(", "); };
-  const items = said.map(([number, text]) => el("li", {id: `note-${number}`, value: number, tabindex: "-1"}, el("b", {}, of(number)), ` ${text}`));
+  const items = shownNotes.map(([number, text]) => el("li", {id: `note-${number}`, value: number, tabindex: "-1"}, el("b", {}, of(number)), ` ${text}`));
   const tasks = shownColumns(table).filter(column => column.note).map(column => el("li", {}, el("b", {}, column.task), ` ${column.note}`));
   $("notes").replaceChildren(...table.notes.map(note => el("p", {}, note)), ...(items.length ? [el("h3", {}, "Notes"), el("ol", {}, ...items)] : []),
     ...(tasks.length ? [el("h3", {}, "Tasks"), el("ul", {}, ...tasks)] : []));
 }
 
-/** Rows as asked: in the board's order, or by a column, with what is not known at the end either way. */
+/** Rows in their own order, or sorted by a column; rows without a value come last in both directions. */
 function sorted(rows, column) {
   if (!column) return rows;
   const sign = (column.up ? -1 : 1) * (state.down ? -1 : 1);
@@ -137,7 +137,7 @@ function header(column) {
   return el("th", {scope: "col", class: column.key === "label" ? "name" : "", "aria-sort": on ? (falls ? "descending" : "ascending") : "none"}, button, sub);
 }
 
-/** The best of a column as it is printed, so that what reads alike is bold alike. */
+/** The best value of a column as printed, so that equal texts are equally bold. */
 function best(table, column) {
   const own = table.rows.filter(row => !row.published).map(column.order).filter(value => value !== null);
   if (!column.best || own.length < 2 || typeof column.up !== "boolean") return null;
@@ -155,20 +155,20 @@ function line(row, columns, bests) {
 
 function drawTable(table) {
   const columns = columnsOf(table), by = columns.find(column => column.key === state.sort);
-  const rows = shownRows(table), own = sorted(rows.filter(row => !row.published), by), quoted = sorted(rows.filter(row => row.published), by);
+  const rows = shownRows(table), own = sorted(rows.filter(row => !row.published), by), published = sorted(rows.filter(row => row.published), by);
   const bests = columns.map(column => best(table, column)), shown = allRows ? own : own.slice(0, FIRST);
   const bodies = [el("tbody", {}, shown.map(row => line(row, columns, bests)))];
-  if (quoted.length) {
-    const head = el("tr", {class: "divide"}, el("th", {colspan: columns.length, scope: "rowgroup"}, el("span", {}, "Published figures, quoted from papers: other code and settings, not ranked")));
-    bodies.push(el("tbody", {class: "published"}, head, quoted.map(row => line(row, columns, bests))));
+  if (published.length) {
+    const head = el("tr", {class: "divide"}, el("th", {colspan: columns.length, scope: "rowgroup"}, el("span", {}, "Published scores from papers, with other code and settings; without a rank")));
+    bodies.push(el("tbody", {class: "published"}, head, published.map(row => line(row, columns, bests))));
   }
   const caption = el("caption", {}, table.heading || "No table");
-  if (!shown.length && !quoted.length) bodies[0].append(el("tr", {}, el("td", {colspan: columns.length, class: "none"}, table.rows.length ? "No row fits the filters." : "No scores yet.")));
+  if (!shown.length && !published.length) bodies[0].append(el("tr", {}, el("td", {colspan: columns.length, class: "none"}, table.rows.length ? "No row fits the filters." : "No scores yet.")));
   $("table").replaceChildren(caption, el("thead", {}, el("tr", {}, columns.map(header))), ...bodies);
   const more = own.length - shown.length;
   $("more").hidden = !more;
   $("more").replaceChildren(more ? `The first ${FIRST} of ${own.length.toLocaleString("en")} rows. ` : "",
     more ? el("button", {type: "button", onclick: () => { allRows = true; refresh("table"); }}, "Show all") : "");
-  drawNotes(table, [...shown, ...quoted]);
+  drawNotes(table, [...shown, ...published]);
   return rows;
 }

@@ -1,6 +1,6 @@
 "use strict";
-// Text and numbers as the other tables write them (leaderboard/markdown.py). What comes from a record is text, never markup:
-// it reaches the document through `el`, which makes text nodes, and plotly through `markup`, which escapes.
+// Text and numbers, formatted as in leaderboard/render/cells.py. Text from records is never markup: `el` adds it to the
+// document as text nodes, and `markup` escapes it for plotly.
 
 const NOTHING = "–", DECIMALS = 3, SMALL = 0.01;
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
@@ -9,7 +9,7 @@ const num = value => typeof value === "number" && Number.isFinite(value) ? value
 const list = value => Array.isArray(value) ? value : [];
 const object = value => value && typeof value === "object" && !Array.isArray(value) ? value : {};
 
-/** One line without control and direction characters, cut in its middle where it is longer. */
+/** One line without control and direction characters; a longer text is shortened in its middle. */
 function plain(value, longest = 300) {
   const clean = String(value ?? "").replace(UNSEEN, " ");
   if (clean.length <= longest) return clean;
@@ -18,12 +18,12 @@ function plain(value, longest = 300) {
     : letters.slice(0, half).join("") + "…" + letters.slice(letters.length - (longest - 1 - half)).join("");
 }
 
-/** For plotly, which takes some HTML in every text: none of it is meant here. */
+/** Escaped text for plotly, which reads some HTML in all texts. */
 function markup(value, longest = 80) {
   return plain(value, longest).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-/** An element; strings among the children become text nodes. */
+/** Create an element; strings among the children become text nodes. */
 function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -37,7 +37,7 @@ function el(tag, attributes = {}, ...children) {
 
 const $ = id => document.getElementById(id);
 
-/** A short name that stays the same when rows come and go: FNV-1a, 32 bits, in hexadecimal. */
+/** A short key that depends on the text alone: FNV-1a, 32 bits, in hexadecimal. */
 function key(value) {
   let hash = 0x811c9dc5;
   for (const letter of String(value)) hash = Math.imul(hash ^ letter.codePointAt(0), 0x01000193);
@@ -64,7 +64,7 @@ function general(value, digits) {
   return trim(fixed(value, digits - 1 - e));
 }
 
-/** A score with three decimals; an error so small that they would be zeros with three digits. */
+/** A score with three decimals, or with three significant digits if it is a small error. */
 function figure(value, up = true) {
   if (value === null) return NOTHING;
   return up === false && value !== 0 && Math.abs(value) < SMALL ? general(value, 3) : fixed(value, DECIMALS);
@@ -114,7 +114,7 @@ function duration(seconds) {
   return seconds < 7200 ? `${fixed(seconds / 60, 1)} min` : `${fixed(seconds / 3600, 1)} h`;
 }
 
-/** A rate as people type it, with all its digits: `1e-3`, `1.5e-4`, `0.5`. */
+/** A learning rate as people type it, with all its digits: `1e-3`, `1.5e-4`, `0.5`. */
 function rate(value) {
   const size = Math.abs(value);
   return value === 0 || (size >= 0.05 && size < 1e6) ? String(value) : value.toExponential();
@@ -126,7 +126,7 @@ function rates(row) {
   return row.selected ? `${span} (selected)` : span;
 }
 
-/** Text of a command or an error as it is, with what cannot be seen made visible: what is copied is what is shown. */
+/** Text of a command or an error with invisible characters made visible, so that users copy what they see. */
 function visible(value, keep = "") {
   return String(value ?? "").replace(UNSEEN, found => keep.includes(found) ? found : `\\u{${found.codePointAt(0).toString(16)}}`);
 }

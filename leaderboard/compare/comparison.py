@@ -1,4 +1,4 @@
-"""Two sides compared: their specifications, their scores seed by seed, what they cost, the ranks that they used."""
+"""Comparison of two sides: specifications, scores seed by seed, costs and ranks."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from statistics import fmean
 from typing import Literal
 
 from bench.records.record import DoneRecord, is_done
-from leaderboard.compare.contrast import Caution, Field, contrast
 from leaderboard.compare.ratios import LayerPair, Ratio, layer_pairs, ratios
-from leaderboard.compare.sides import Side
-from leaderboard.tables.grouping import seed_key, short
-from leaderboard.tables.intervals import Difference, difference, middle
-from leaderboard.tables.marks import SEEDS
+from leaderboard.compare.selection import Side
+from leaderboard.compare.specifications import Caution, FieldDifference, compare_specs
+from leaderboard.render.cells import span
+from leaderboard.tables.cautions import SEEDS
+from leaderboard.tables.grouping import seed_key, short_task
+from leaderboard.tables.intervals import Difference, difference, interquartile_mean
 from leaderboard.tables.table import Stat
 
 Verdict = Literal["better", "worse", "equal"]
 Key = tuple[int, str]
-"""Seed, and the weights it started from where both sides started from the same; else empty."""
+"""Seed, and hash of the initial weights; the hash is empty if the sides never started from the same weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a side is.
+    """Summary of a side.
 
     Attributes:
-        label: what was asked for.
+        label: description of the selection.
         methods, tasks, seeds: of its runs.
-        states: how many runs ended how.
-        superseded: older runs of the same specification, left out.
+        states: number of runs by state.
+        superseded: number of older runs of the same specification, which are left out.
     """
 
     name: str
@@ -45,16 +46,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One task, or the average over tasks.
+    """Scores of both sides on one task, or their average over tasks.
 
     Attributes:
         metric: empty for the average.
-        higher_is_better: None where it is unknown, or differs.
-        a, b: over all seeds of the side; of the average, over the seeds that every task has on both sides.
-        difference: B minus A over the seeds of both; None where there is none, or where it would mean nothing.
-        verdict: of B; None without a difference or a direction.
-        sure: the interval of the difference does not hold zero.
-        alone: seeds of A, and of B, that the other side lacks: they are not in the difference.
+        higher_is_better: None if unknown or different.
+        a, b: over all seeds of the side; for the average, over the seeds that every task has on both sides.
+        difference: B minus A over the common seeds; None if there are none, or if the scores are not comparable.
+        verdict: on B; None without a difference or a direction.
+        sure: the confidence interval of the difference excludes zero.
+        alone: seeds of A, and of B, that the other side lacks; they are not part of the difference.
         note: why there is no difference.
     """
 
@@ -80,21 +81,21 @@ class Overall(Score):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A against B.
+    """Everything in which B differs from A.
 
     Attributes:
-        fields: what differs in their specifications.
-        equal: how many fields do not.
-        cautions: why comparing them may be unfair.
+        fields: fields of the specifications that differ.
+        equal: number of equal fields.
+        cautions: reasons why the comparison may be unfair.
         scores: one per task of either side.
         overall: over the tasks with a difference; None for fewer than two.
         ratios: B/A of sizes, times and ranks.
-        layers: in the order of the side that adapts more, then those of the other alone.
+        layers: in the order of the side that adapts more, then those that only the other side adapts.
     """
 
     a: Summary
     b: Summary
-    fields: tuple[Field, ...]
+    fields: tuple[FieldDifference, ...]
     equal: int
     cautions: tuple[Caution, ...]
     scores: tuple[Score, ...]
@@ -104,12 +105,12 @@ class Comparison:
 
 
 def compare(a: Side, b: Side) -> Comparison:
-    """All that tells `b` from `a`. Needs numpy."""
+    """Compare `b` with `a`."""
     mine, theirs = _by_task(a), _by_task(b)
-    fields, equal, cautions = contrast(a, b)
-    keyed = _Keys(mine, theirs)
-    scores = [_score(task, mine.get(task, []), theirs.get(task, []), keyed) for task in sorted({*mine, *theirs})]
-    together = sorted(mine.keys() & theirs.keys())
+    fields, equal, cautions = compare_specs(a, b)
+    keys = _Keys(mine, theirs)
+    scores = [_score(task, mine.get(task, []), theirs.get(task, []), keys) for task in sorted({*mine, *theirs})]
+    common = sorted(mine.keys() & theirs.keys())
     return Comparison(
         a=_summary(a),
         b=_summary(b),
@@ -117,14 +118,14 @@ def compare(a: Side, b: Side) -> Comparison:
         equal=equal,
         cautions=(*cautions, *_few_seeds(scores)),
         scores=tuple(scores),
-        overall=_overall([one for one in scores if one.difference], mine, theirs, keyed),
-        ratios=ratios(mine, theirs, together),
-        layers=layer_pairs(mine, theirs, together),
+        overall=_overall([one for one in scores if one.difference], mine, theirs, keys),
+        ratios=ratios(mine, theirs, common),
+        layers=layer_pairs(mine, theirs, common),
     )
 
 
 class _Keys:
-    """What tells repetitions apart: the weights too, where both sides started some seed of a task from the same."""
+    """Keys of repetitions: the seed, with the initial weights if both sides started a seed of a task from the same."""
 
     def __init__(self, mine: Mapping[str, list[DoneRecord]], theirs: Mapping[str, list[DoneRecord]]) -> None:
         self.by_weights = any(
@@ -133,7 +134,7 @@ class _Keys:
         )
 
     def scores(self, runs: Iterable[DoneRecord]) -> dict[Key, float]:
-        """Score by seed; the mean where a side has several runs of it."""
+        """Score by seed; the mean if a side has several runs of a seed."""
         found: defaultdict[Key, list[float]] = defaultdict(list)
         for run in runs:
             seed, weights = seed_key(run)
@@ -142,7 +143,7 @@ class _Keys:
 
     @staticmethod
     def named(keys: Iterable[Key], among: Iterable[Key]) -> tuple[str, ...]:
-        """Seeds as text, with their weights where `among` has the seed twice."""
+        """Seeds as text, with their weights if `among` has the seed twice."""
         count = Counter(seed for seed, _ in set(among))
         return tuple(f"{seed} (weights {w[:7]})" if count[seed] > 1 else str(seed) for seed, w in sorted(keys))
 
@@ -181,13 +182,13 @@ def _score(task: str, mine: list[DoneRecord], theirs: list[DoneRecord], keys: _K
         a=Stat.of([*one.values()]) if one else None,
         b=Stat.of([*two.values()]) if two else None,
     )
-    why = _incomparable(mine, theirs, metrics)
-    apart = None if why else difference([two], [one])
-    if not apart:
-        return replace(found, note=why or "no seed that both have")
+    reason = _incomparable(mine, theirs, metrics)
+    change = None if reason else difference([two], [one])
+    if not change:
+        return replace(found, note=reason or "no common seed")
     every = {*one, *two}
     alone = keys.named(one.keys() - two.keys(), every), keys.named(two.keys() - one.keys(), every)
-    return replace(found, difference=apart, verdict=_verdict(apart.mean, direction), sure=_sure(apart), alone=alone)
+    return replace(found, difference=change, verdict=_verdict(change.mean, direction), sure=_sure(change), alone=alone)
 
 
 def _metric(run: DoneRecord) -> tuple[str, str, bool, str]:
@@ -196,15 +197,15 @@ def _metric(run: DoneRecord) -> tuple[str, str, bool, str]:
 
 
 def _incomparable(mine: list[DoneRecord], theirs: list[DoneRecord], metrics: set[tuple[str, str, bool, str]]) -> str:
-    """Why the scores of a task are no measurements of one thing, or nothing."""
+    """Why the scores of a task are not comparable; empty if they are."""
     if not mine or not theirs:
         return f"only {'A' if mine else 'B'} has it"
     data = {(str(run.task.version), run.source.data_hash) for run in (*mine, *theirs)}
     if len(data) > 1:
-        return "other data: not compared"
+        return "the data differ: not compared"
     if len(metrics) > 1:
-        said = sorted(f"{name} on {split}{f' of the {of}' * (of != 'task')}" for name, split, _, of in metrics)
-        return f"other metrics ({', '.join(said)}): not compared"
+        names = sorted(f"{name} on {split}{f' of the {of}' * (of != 'task')}" for name, split, _, of in metrics)
+        return f"the metrics differ ({', '.join(names)}): not compared"
     return ""
 
 
@@ -214,8 +215,8 @@ def _verdict(mean: float, higher: bool | None) -> Verdict | None:
     return "equal" if mean == 0 else "better" if (mean > 0) == higher else "worse"
 
 
-def _sure(apart: Difference) -> bool:
-    return apart.low is not None and apart.high is not None and (apart.low > 0 or apart.high < 0)
+def _sure(change: Difference) -> bool:
+    return change.low is not None and change.high is not None and (change.low > 0 or change.high < 0)
 
 
 def _overall(
@@ -227,24 +228,24 @@ def _overall(
     direction = directions.pop() if len(directions) == 1 else None
     found = Overall(task=f"average of {len(scores)} tasks", metric="", higher_is_better=direction, a=None, b=None)
     if directions:
-        return replace(found, note="no average: of some tasks more is better, of others less")
+        return replace(found, note="no average: higher is better for some tasks, lower for others")
     one, two = ([keys.scores(runs[score.task]) for score in scores] for runs in (mine, theirs))
-    apart = difference(two, one)
-    if apart is None:
-        return replace(found, note="no seed that both have on every task")
+    change = difference(two, one)
+    if change is None:
+        return replace(found, note="no common seed with every task")
     shared = sorted(set.intersection(*(set(cell) for cell in (*one, *two))))
     grids = [[[cell[key] for cell in cells] for key in shared] for cells in (one, two)]
     a, b = (Stat.of([fmean(row) for row in grid]) for grid in grids)
-    iqm_a, iqm_b = (middle([value for row in grid for value in row]) for grid in grids)
+    iqm_a, iqm_b = (interquartile_mean([value for row in grid for value in row]) for grid in grids)
     every = {key for cell in (*one, *two) for key in cell}
     alone = [keys.named({key for cell in cells for key in cell}.difference(shared), every) for cells in (one, two)]
     return replace(
         found,
         a=a,
         b=b,
-        difference=apart,
-        verdict=_verdict(apart.mean, direction),
-        sure=_sure(apart),
+        difference=change,
+        verdict=_verdict(change.mean, direction),
+        sure=_sure(change),
         alone=(alone[0], alone[1]),
         iqm_a=iqm_a,
         iqm_b=iqm_b,
@@ -256,7 +257,7 @@ def _few_seeds(scores: Sequence[Score]) -> list[Caution]:
     if not few:
         return []
     counts = sorted({one.difference.seeds for one in few if one.difference})
-    tasks = ", ".join(short(one.task) for one in few)
-    many = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))
-    text = f"{many} seed{'s' if counts[-1] > 1 else ''} in common on {tasks}: fewer than three tell little about chance"
+    tasks = ", ".join(short_task(one.task) for one in few)
+    plural = "s" if counts[-1] > 1 else ""
+    text = f"only {span(counts)} common seed{plural} on {tasks}: fewer than three say little about random variation"
     return [Caution("seeds", text)]

@@ -1,25 +1,24 @@
-"""The formats of a leaderboard by name, all from the same tables."""
+"""A leaderboard and the formats it is written in."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.core.errors import BenchError
 from bench.records.record import Record
-from leaderboard.render import board, latex, markdown, page, tidy
+from leaderboard.render import csv_export, json_export, latex, markdown, page
+from leaderboard.tables.build import build_tables
 from leaderboard.tables.published import with_published
-from leaderboard.tables.score import tables
 from leaderboard.tables.table import Table
 
 BASELINE = "full"
-"""Method that the others are held against where nothing else is said."""
+"""Default baseline: the method that the others are compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """Tables, the records they are of, and what could not be read."""
+class Leaderboard:
+    """Tables, the records they show, and the records that could not be read."""
 
     tables: Sequence[Table]
     records: Sequence[Record]
@@ -27,33 +26,33 @@ class Made:
 
     @property
     def trials(self) -> int:
-        """Runs that chose a learning rate, which are not shown."""
+        """Number of runs that only served to select a learning rate; no table shows them."""
         return sum(bool(run.spec.holdout) for run in self.records)
 
-    def board(self) -> dict[str, Any]:
-        """The leaderboard as plain JSON values."""
-        return board.board(self.tables, self.records, self.problems)
+    def to_json(self) -> json_export.JsonObject:
+        """The leaderboard as JSON values."""
+        return json_export.leaderboard_json(self.tables, self.records, self.problems)
 
 
-def make(
+def build_leaderboard(
     records: Sequence[Record],
     problems: Sequence[BenchError] = (),
     *,
     baseline: str | None = BASELINE,
     published: bool = False,
-) -> Made:
-    """The tables of `records`, held against `baseline`, with papers' figures where asked for."""
-    made = tables(records, baseline=baseline)
+) -> Leaderboard:
+    """Build the tables of `records`, compared with `baseline` and, if `published`, with scores from papers."""
+    tables = build_tables(records, baseline=baseline)
     if published:
-        made = with_published(made, records)
-    return Made(tables=made, records=records, problems=problems)
+        tables = with_published(tables, records)
+    return Leaderboard(tables=tables, records=records, problems=problems)
 
 
-FORMATS: dict[str, Callable[[Made], str]] = {
-    "md": lambda made: markdown.render_tables(made.tables, trials=made.trials, costs=True),
-    "csv": lambda made: tidy.render(made.tables),
-    "tex": lambda made: latex.render(made.tables),
-    "json": lambda made: board.text(made.board()),
-    "html": lambda made: page.render(made.board()),
+FORMATS: dict[str, Callable[[Leaderboard], str]] = {
+    "md": lambda leaderboard: markdown.render_tables(leaderboard.tables, trials=leaderboard.trials, costs=True),
+    "csv": lambda leaderboard: csv_export.render(leaderboard.tables),
+    "tex": lambda leaderboard: latex.render(leaderboard.tables),
+    "json": lambda leaderboard: json_export.dump(leaderboard.to_json()),
+    "html": lambda leaderboard: page.render(leaderboard.to_json()),
 }
-"""Name, which is also the ending of a file, and how it is written."""
+"""Name of a format, which is also its file extension, and the function that renders it."""

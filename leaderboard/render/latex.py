@@ -1,4 +1,4 @@
-"""The leaderboard as LaTeX: a booktabs table per comparable table, ready to paste."""
+"""The leaderboard as LaTeX: one booktabs table for each table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from bench.core.text import format_score
-from leaderboard.render import text
-from leaderboard.tables.marks import SEEDS
+from leaderboard.render import cells
+from leaderboard.tables.cautions import SEEDS
 from leaderboard.tables.table import Row, Table
 
 _SPECIAL = {
@@ -19,19 +19,19 @@ _SPECIAL = {
     "·": r"$\cdot$", "×": r"$\times$", "σ": r"$\sigma$", "α": r"$\alpha$", "ε": r"$\varepsilon$",
     "–": "--", "—": "---", "…": r"\dots{}",
 }  # fmt: skip
-"""`[` and `*` because a line break before them would read them as its own."""
+"""`[` and `*` are escaped because LaTeX reads them as arguments of a line break before them."""
 _POWER = re.compile(r"(?<=\d)e([+-]\d+)")
 _MINUS = re.compile(r"(?<![\w{^])-(?=[\d.])")
 HEAD = "% needs \\usepackage{booktabs}\n"
 
 
 def render(tables: Sequence[Table]) -> str:
-    """All tables: the best score of a column bold, the second underlined, as printed, among rows of three seeds."""
+    """Render the tables. Among rows of three seeds the best printed score of a column is bold, the next underlined."""
     return HEAD + "\n".join(_table(table, number) for number, table in enumerate(tables, 1))
 
 
 def escape(raw: str) -> str:
-    """Text that every LaTeX sets as it is; what ASCII and the signs above cannot say becomes a question mark."""
+    """Escape text for any LaTeX engine; a character without an ASCII or LaTeX form becomes a question mark."""
     clean = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in raw)
     return "".join(map(_character, " ".join(clean.split())))
 
@@ -46,18 +46,17 @@ def _character(c: str) -> str:
 
 def _table(table: Table, number: int) -> str:
     several = len(table.columns) > 1
-    header = [_heading(text.header(column)) for column in table.columns] + ["average"] * several
+    header = [_heading(cells.header(column)) for column in table.columns] + ["average"] * several
     header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained", "rank used"]
     lines = [_line(row, table, _emphasis(table)) for row in table.rows]
     if table.published:
         span = len(header)
         lines += [r"\midrule", rf"\multicolumn{{{span}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
         lines += [_line(row, table, {}) for row in table.published]
-    notes = [note for row in (*table.rows, *table.published) if (note := text.note(row, table))]
+    notes = [note for row in (*table.rows, *table.published) if (note := cells.row_note(row, table))]
     notes += [column.note for column in table.columns if column.note] + list(table.notes)
     below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes))
-    counts = sorted({cell.n for row in table.rows for cell in row.cells if cell})
-    seeds = "--".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
+    seeds = cells.span(sorted({cell.n for row in table.rows for cell in row.cells if cell}), "--")
     caption = f"{escape(table.heading)}. Mean $\\pm$ standard deviation over {seeds} seeds.{below}"
     return "\n".join(
         [
@@ -79,45 +78,45 @@ def _table(table: Table, number: int) -> str:
 
 
 def _size(tasks: int) -> str:
-    """Of the letters, so that a page holds the table."""
+    """Font size with which the table fits a page."""
     return "small" if tasks < 4 else "footnotesize" if tasks < 6 else "scriptsize"
 
 
-def _heading(words: str) -> str:
-    lines = r" \\ ".join(map(escape, words.replace("+", "+ ").split(" ")))
+def _heading(text: str) -> str:
+    lines = r" \\ ".join(map(escape, text.replace("+", "+ ").split(" ")))
     return rf"\shortstack[r]{{{lines}}}"
 
 
 def _line(row: Row, table: Table, emphasis: dict[tuple[str, int], str]) -> str:
-    cells: list[str] = [escape(row.label)]
+    line: list[str] = [escape(row.label)]
     for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
-        cells.append(_emphasised(text.score(cell, column.higher_is_better), emphasis.get((row.label, i))))
+        line.append(_emphasised(cells.score(cell, column.higher_is_better), emphasis.get((row.label, i))))
     if len(table.columns) > 1:
-        shown = text.average(row, table.columns[0].higher_is_better)
-        cells.append(_emphasised(shown, emphasis.get((row.label, len(table.columns)))))
+        shown = cells.average(row, table.columns[0].higher_is_better)
+        line.append(_emphasised(shown, emphasis.get((row.label, len(table.columns)))))
     if table.baseline:
-        apart, _, interval = text.difference(row.difference).partition(" ")
-        cells.append(_number(apart) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
-    parameters = text.parameters(row).partition(" (")[0]
-    return " & ".join([*cells, escape(parameters), escape(text.rank_used(row))]) + r" \\"
+        mean, _, interval = cells.difference(row.difference).partition(" ")
+        line.append(_number(mean) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
+    parameters = cells.parameters(row).partition(" (")[0]
+    return " & ".join([*line, escape(parameters), escape(cells.rank_used(row))]) + r" \\"
 
 
 def _emphasised(shown: str, command: str | None) -> str:
-    """The mean in bold or underlined, its deviation as it is."""
+    """The mean, in bold or underlined, with its deviation in a smaller font."""
     mean, _, sd = shown.partition(" ± ")
     small = rf" {{\scriptsize$\pm$\,{_number(sd)}}}" if sd else ""
     return (rf"\{command}{{{_number(mean)}}}" if command else _number(mean)) + small
 
 
 def _number(shown: str) -> str:
-    """Numbers as printed, with a minus sign instead of a hyphen, and powers of ten: `5.53e-05` is 5.53·10⁻⁵."""
+    """Numbers with minus signs instead of hyphens and with powers of ten: `5.53e-05` becomes 5.53·10⁻⁵."""
     text = escape(shown).replace("{[}", "[").replace("{]}", "]")
     text = _POWER.sub(lambda found: rf"$\cdot10^{{{int(found[1])}}}$", text)
     return _MINUS.sub("$-$", text)
 
 
 def _emphasis(table: Table) -> dict[tuple[str, int], str]:
-    """Which cells are best and second, by row and column; the averages are the last column."""
+    """Command for the best and the second score, by row label and column; the average is the last column."""
     found: dict[tuple[str, int], str] = {}
     directions = [column.higher_is_better for column in table.columns]
     for i, higher in enumerate([*directions, directions[0]]):

@@ -1,4 +1,4 @@
-"""Records as GitHub Markdown tables that also read well in a terminal."""
+"""The leaderboard as GitHub Markdown tables, aligned for a terminal."""
 
 from __future__ import annotations
 
@@ -7,59 +7,58 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 from bench.records.record import Record
-from leaderboard.render import text
-from leaderboard.tables.score import tables
+from leaderboard.render import cells
+from leaderboard.tables.build import build_tables
 from leaderboard.tables.table import Row, Table
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LEGEND = (
-    "±: standard deviation over seeds. Rank used: effective rank of ΔW, of the nominal one. ‖ΔW‖₂: its spectral norm. "
-    "Both are means over layers and runs."
+    "±: standard deviation over seeds. Rank used: effective and nominal rank of ΔW. ‖ΔW‖₂: its spectral norm. "
+    "Ranks and norm are means over layers and runs."
 )
 _VERSUS = (
-    "vs: average minus the baseline's over paired seeds, with a 95 % bootstrap interval over tasks and seeds; "
-    "with few seeds it is too narrow."
+    "vs: average minus that of the baseline over paired seeds, with a 95 % bootstrap confidence interval over tasks "
+    "and seeds, which is too narrow with few seeds."
 )
 _COSTS = (
     "IQM: mean of the middle half of the scores, over tasks and seeds. Place: mean over tasks of the place among the "
-    "ranked rows. Stable rank: of ΔW, mean over layers and runs. Peak memory: of the GPU; on a CPU of the whole "
-    "process, with what earlier runs left in it. Trials: runs that choosing the learning rate took."
+    "ranked rows. Stable rank: of ΔW, mean over layers and runs. Peak memory: of the GPU; on a CPU, of the whole "
+    "process, including earlier runs in it. Trials: runs that the selection of the learning rate took."
 )
 
 
 def render(records: Iterable[Record]) -> str:
-    """One table per suite, backbone, source and budget, each below a heading that says them, with its footnotes."""
+    """Render one table per suite, backbone, data source and budget, with a heading and footnotes."""
     records = list(records)
-    return render_tables(tables(records), trials=sum(bool(record.spec.holdout) for record in records))
+    return render_tables(build_tables(records), trials=sum(bool(record.spec.holdout) for record in records))
 
 
-def render_tables(made: Sequence[Table], *, trials: int = 0, costs: bool = False) -> str:
-    """The tables; with `costs` each is followed by a second one: statistics, sizes, memory, trials, failures."""
-    parts = [part for table in made for part in (_render_table(table), *([_render_costs(table)] if costs else []))]
+def render_tables(tables: Sequence[Table], *, trials: int = 0, costs: bool = False) -> str:
+    """Render the tables; `costs` adds to each a second one with statistics, sizes, memory, trials and states."""
+    parts = [part for table in tables for part in (_render_table(table), *([_render_costs(table)] if costs else []))]
     parts.append(_LEGEND if parts else "No scores yet.")
-    parts += [_VERSUS] if any(table.baseline for table in made) else []
-    parts += [_COSTS] if costs and made else []
+    parts += [_VERSUS] if any(table.baseline for table in tables) else []
+    parts += [_COSTS] if costs and tables else []
     if trials:
-        held_out = "evaluated on held-out training examples to choose a learning rate: not shown."
-        parts.append(f"{text.runs(trials)} {held_out}")
+        parts.append(f"Not shown: {cells.runs(trials)} on held-out training examples that selected a learning rate.")
     return "\n\n".join(parts) + "\n"
 
 
 def escape(raw: str) -> str:
-    """Text as one line that Markdown shows as it is: no cell, code, tag, link or terminal sequence begins in it."""
+    """Escape text as one line of Markdown: it cannot start a cell, code, a tag, a link or a terminal sequence."""
     plain = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in raw)
     return _SPECIAL.sub(lambda match: "\\" + match.group(), " ".join(plain.split()))
 
 
 class _Footnotes:
-    """Numbered notes below a table; a text noted twice keeps its number."""
+    """Numbered notes below a table; equal notes share a number."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def mark(self, text: str) -> str:
-        """` ²` for the cell that the text is about, or nothing where there is no text."""
+    def add(self, text: str) -> str:
+        """Add a note; return its reference ` ²` for a cell, or nothing if the text is empty."""
         if not text:
             return ""
         if text not in self.texts:
@@ -75,19 +74,25 @@ def _render_table(table: Table) -> str:
     ranked = any(row.rank for row in table.rows)
     several = len(table.columns) > 1
     direction = table.columns[0].higher_is_better
-    tasks = [escape(text.header(column)) + notes.mark(column.note) for column in table.columns]
+    tasks = [escape(cells.header(column)) + notes.add(column.note) for column in table.columns]
     header = ["rank"] * ranked + ["method", *tasks] + [f"average ({len(tasks)} tasks)"] * several
     header += [f"vs {escape(table.baseline)}"] if table.baseline else []
-    header += ["trained", "rank used", "‖ΔW‖₂", "seeds", "lr", f"train time{notes.mark(text.clock(table))}"]
+    header += ["trained", "rank used", "‖ΔW‖₂", "seeds", "lr", f"train time{notes.add(cells.time_note(table))}"]
     body: list[list[str]] = []
     for row in (*table.rows, *table.published):
-        scores = [text.score(cell, c.higher_is_better) for cell, c in zip(row.cells, table.columns, strict=True)]
+        scores = [cells.score(cell, c.higher_is_better) for cell, c in zip(row.cells, table.columns, strict=True)]
         name = escape(row.label) + (" *(published)*" if row.published else "")
-        line = [str(row.rank or text.NOTHING)] * ranked + [name + notes.mark(text.note(row, table)), *scores]
-        line += [text.average(row, direction)] * several
-        line += [text.difference(row.difference)] if table.baseline else []
-        line += [text.parameters(row), text.rank_used(row), text.plain(row.norm), text.seeds(row), text.lr(row)]
-        body.append([*line, text.duration(row.train_s)])
+        line = [str(row.rank or cells.NOTHING)] * ranked + [name + notes.add(cells.row_note(row, table)), *scores]
+        line += [cells.average(row, direction)] * several
+        line += [cells.difference(row.difference)] if table.baseline else []
+        line += [
+            cells.parameters(row),
+            cells.rank_used(row),
+            cells.two_digits(row.norm),
+            cells.seeds(row),
+            cells.lr(row),
+        ]
+        body.append([*line, cells.duration(row.train_s)])
     lines = [f"### {escape(table.heading)}", "", *grid(header, body, left=[int(ranked)])]
     below = notes.lines() + [f"- {escape(note)}" for note in table.notes]
     return "\n".join([*lines, "", *below] if below else lines)
@@ -101,26 +106,24 @@ def _render_costs(table: Table) -> str:
 def _costs(row: Row) -> list[str]:
     return [
         escape(row.label),
-        text.fixed(row.iqm, 3),
-        text.fixed(row.average_rank, 1),
-        text.fixed(row.stable, 2),
-        text.size(row.stored_bytes),
-        text.size(row.peak_memory_bytes),
+        cells.fixed(row.iqm, 3),
+        cells.fixed(row.average_rank, 1),
+        cells.fixed(row.stable, 2),
+        cells.size(row.stored_bytes),
+        cells.size(row.peak_memory_bytes),
         str(row.trials),
-        text.states(row),
+        cells.states(row),
     ]
 
 
 def grid(header: list[str], body: list[list[str]], *, left: Collection[int]) -> list[str]:
-    """Lines of a table of escaped cells with equally wide columns; all are right-aligned but those at `left`."""
+    """Lines of a table of escaped cells. Columns with an index in `left` are left-aligned, others right-aligned."""
     widths = [max(3, *(_width(line[i]) for line in (header, *body))) for i in range(len(header))]
     rule = ["-" * (width - (i not in left)) + ":" * (i not in left) for i, width in enumerate(widths)]
     lines: list[str] = []
-    for cells in (header, rule, *body):
-        gaps = [" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
-        padded = [
-            cell + gap if i in left else gap + cell for i, (cell, gap) in enumerate(zip(cells, gaps, strict=True))
-        ]
+    for line in (header, rule, *body):
+        gaps = [" " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)]
+        padded = [cell + gap if i in left else gap + cell for i, (cell, gap) in enumerate(zip(line, gaps, strict=True))]
         lines.append(f"| {' | '.join(padded)} |")
     return lines
 
@@ -130,5 +133,5 @@ def _superscript(value: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that the text takes."""
+    """Number of terminal columns of a text."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in {"W", "F"}) for c in text)

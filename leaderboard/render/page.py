@@ -1,4 +1,4 @@
-"""The leaderboard as one offline page (HTML, by plotly): filters, plots, tables, and the runs behind every number."""
+"""The leaderboard as one HTML file that works offline: filters, plots (plotly), tables, and the runs of every score."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from collections.abc import Mapping
 from hashlib import sha256
 from html import escape
 from importlib import resources
-from typing import Any
 
 from bench.figures import style
 
-SCRIPTS = ("text.js", "board.js", "table.js", "runs.js", "plots.js", "page.js", "library.js")
-"""In the order in which they need each other."""
+SCRIPTS = ("text.js", "state.js", "table.js", "runs.js", "plots.js", "page.js", "library.js")
+"""Each may use those before it."""
 
 
-def render(board: Mapping[str, Any], *, live: float | None = None, tag: str = "") -> str:
-    """The page of a board.
+def render(data: Mapping[str, object], *, live: float | None = None, tag: str = "") -> str:
+    """Render the page.
 
     Args:
-        board: JSON values as `leaderboard.render.board.board` makes them. All text in it is taken as hostile: it
-            stands in one escaped JSON element, and the script makes text nodes of it.
-        live: ask the server for the board again every so many seconds; else the page may load nothing at all.
-        tag: which state of the board this is, as the server calls it.
+        data: result of `leaderboard_json`. All its text counts as hostile: the page holds it in one escaped JSON
+            element, and the script makes text nodes of it.
+        live: interval in seconds at which the page asks its server for new data. Without it the page loads nothing.
+        tag: entity tag of `data` on that server.
     """
     from plotly.offline import get_plotlyjs
 
@@ -34,24 +33,24 @@ def render(board: Mapping[str, Any], *, live: float | None = None, tag: str = ""
     script, plotly = "".join(map(_asset, SCRIPTS)), get_plotlyjs()
     parts = {
         "policy": _policy([plotly, script], live=live is not None),
-        "title": escape(style.plain(board.get("title") or "Leaderboard")),
+        "title": escape(style.plain(data.get("title") or "Leaderboard")),
         "style": _asset("page.css"),
-        "data": _json({"board": board, "palette": palette, "live": live, "tag": tag}),
+        "data": _json({"leaderboard": data, "palette": palette, "live": live, "tag": tag}),
         "plotly": b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
         "script": script,
     }
-    pieces = _asset("page.html").split("@@")  # text, name, text, name, …: what is filled in is never searched for names
+    pieces = _asset("page.html").split("@@")  # text, name, text, name, …: inserted text is not searched for names
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
 def without_library(page: str) -> str:
-    """The page without plotly and the policy that names it: what is the project's own."""
+    """The page without plotly and the content security policy, which has its hash."""
     page = re.sub(r'(<meta http-equiv="Content-Security-Policy" content=")[^"]*', r"\1", page, count=1)
     return re.sub(r'(<script type="text/plain" id="plotly">)[^<]*', r"\1", page, count=1)
 
 
-def dumps(value: Any) -> str:
-    """JSON in ASCII without spaces; a number that is not finite is null."""
+def dumps(value: object) -> str:
+    """JSON in ASCII without spaces; NaN and infinity become null."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -59,7 +58,7 @@ def dumps(value: Any) -> str:
 
 
 def _policy(scripts: list[str], *, live: bool) -> str:
-    """What the browser itself refuses: to load anything, and to run any script but these."""
+    """Content security policy: the page loads nothing and runs only these scripts."""
     hashes = " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts)
     rules = ["default-src 'none'", f"script-src {hashes}", "style-src 'unsafe-inline'", "img-src data: blob:"]
     rules += ["base-uri 'none'", "form-action 'none'"]
@@ -70,12 +69,12 @@ def _asset(name: str) -> str:
     return resources.files("leaderboard").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _json(value: Any) -> str:
-    """JSON that cannot end the element it stands in."""
+def _json(value: object) -> str:
+    """JSON that cannot end the element that holds it."""
     return dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(name): _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

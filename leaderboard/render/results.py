@@ -1,4 +1,4 @@
-"""A folder of records with its rendered tables, kept together: written anew, or held against each other."""
+"""A folder of records with tables rendered from them: update the tables, or check that they are current."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from bench.core.errors import CheckFailed, EnvironmentProblem
 from bench.core.files import write_atomic
 from bench.records.record import load_all
 from leaderboard.render import page
-from leaderboard.render.formats import FORMATS, Made, make
+from leaderboard.render.formats import FORMATS, Leaderboard, build_leaderboard
 
 RUNS = "runs"
-"""Folder of the records within."""
+"""Subfolder of the records."""
 STEM = "leaderboard"
 
 
@@ -19,46 +19,46 @@ def update(folder: Path) -> list[Path]:
     """Write `leaderboard.md`, `.csv`, `.tex`, `.json` and `.html` from the records in `<folder>/runs`.
 
     Raises:
-        EnvironmentProblem: there are no records, one of them is broken, or a file cannot be written.
+        EnvironmentProblem: there are no records, a record is broken, or a file cannot be written.
     """
-    made = _made(folder)
+    leaderboard = _load(folder)
     paths = [folder / f"{STEM}.{name}" for name in FORMATS]
     for name, path in zip(FORMATS, paths, strict=True):
         try:
-            write_atomic(path, FORMATS[name](made).encode())
+            write_atomic(path, FORMATS[name](leaderboard).encode())
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {path}", str(error), "Make the folder writable.") from error
     return paths
 
 
 def check(folder: Path) -> None:
-    """Hold these files against the records; a page that only carries another version of plotly is the same page.
+    """Check that the files that `update` writes are current; the version of plotly in the page does not matter.
 
     Raises:
-        CheckFailed: names those that are absent or say something else.
-        EnvironmentProblem: there are no records, or one of them is broken.
+        CheckFailed: some files are absent or differ; it names them.
+        EnvironmentProblem: there are no records, or a record is broken.
     """
-    made = _made(folder)
-    found: list[str] = []
+    leaderboard = _load(folder)
+    outdated: list[str] = []
     for name, render in FORMATS.items():
         path = folder / f"{STEM}.{name}"
-        kept = path.read_text(encoding="utf-8") if path.is_file() else None
-        if kept is None or page.without_library(kept) != page.without_library(render(made)):
-            found.append(path.name)
-    if found:
+        stored = path.read_text(encoding="utf-8") if path.is_file() else None
+        if stored is None or page.without_library(stored) != page.without_library(render(leaderboard)):
+            outdated.append(path.name)
+    if outdated:
         raise CheckFailed(
-            f"{folder}: the rendered tables are not those of the records",
-            f"they differ: {', '.join(found)}",
-            f"`bench leaderboard --update {folder}` writes them anew; look at the difference before you commit it.",
+            f"{folder}: the rendered tables do not match the records",
+            f"absent or different: {', '.join(outdated)}",
+            f"Run `bench leaderboard --update {folder}` and check the difference before you commit it.",
         )
 
 
-def _made(folder: Path) -> Made:
+def _load(folder: Path) -> Leaderboard:
     records, problems = load_all(folder / RUNS)
     if problems or not records:
         raise EnvironmentProblem(
             f"{folder / RUNS}: " + ("a record is broken" if problems else "no records"),
-            str(problems[0]) if problems else "rendered tables are held against the records in this folder",
+            str(problems[0]) if problems else "tables are rendered from the records in this folder",
             f"Put the records there: bench run … --out {folder / RUNS}",
         )
-    return make(records)
+    return build_leaderboard(records)

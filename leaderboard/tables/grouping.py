@@ -1,4 +1,4 @@
-"""What may be compared with what: the table, the column and the row that a run belongs to, and their names."""
+"""Keys and names of the table, the column and the row that a run belongs to: only runs of one table are comparable."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from bench.records.record import Record
 from bench.records.schema import BackboneInfo, Option, ParentRun, StoredSpec
 from bench.records.spec import NOT_IDENTITY
 
-_COMPARED = {"task", "seed", "holdout", "backbone", "max_steps", "epochs", "batch_size", "train_samples", "precision"}
-"""Fields of a specification that are no setting of a row: its table, its columns or its seeds carry them."""
-_OFF: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
-"""Namespaces with the option and value that switch them off: their other options change nothing then."""
+_NOT_SETTINGS = {
+    "task",
+    "seed",
+    "holdout",
+    "backbone",
+    "max_steps",
+    "epochs",
+    "batch_size",
+    "train_samples",
+    "precision",
+}
+"""Fields of a specification that are not settings of a row, because the table, the column or the seed has them."""
+_SWITCHES: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
+"""Namespace → the option and value that switch it off; its other options have no effect then."""
 
 Source = tuple[str, str, str]
 """Suite, kind of source, revision."""
 
 
 class TableKey(NamedTuple):
-    """What all rows of a table have in common, in words; `weights` is the hash of the pretrained weights, or names the
-    runs that trained them, which may differ in the seed alone.
+    """What all rows of a table have in common. `weights` is the hash of the pretrained weights, or the group id of the
+    runs that trained them.
     """
 
     suite: str
@@ -33,7 +43,7 @@ class TableKey(NamedTuple):
 
 
 class ColumnKey(NamedTuple):
-    """A task on one version of its data: scores of different versions are never in one column."""
+    """A task on one version of its data. Scores on different versions are in different columns."""
 
     task: str
     version: str
@@ -45,33 +55,33 @@ RowKey = tuple[str, tuple[tuple[str, str], ...]]
 """Method and all its settings, as `(name, value)`."""
 
 
-def table_key(run: Record, sources: Mapping[Source, str], own: Collection[str] = ()) -> TableKey:
-    """The table of a run, given `source_names` and `own_metrics` of all runs."""
+def table_key(run: Record, sources: Mapping[Source, str], own_metric: Collection[str] = ()) -> TableKey:
+    """The table of a run, given the `data_source_names` and `methods_with_own_metric` of all runs."""
     backbone, method = run.backbone, run.spec.method
     size, parent = backbone.parameters, backbone.parent
-    name = lineage(backbone) + (f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)" if size is not None else "")
-    suite = f"{source(run)[0]} · {method}" if method in own else source(run)[0]
+    name = backbone_name(backbone) + (f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)" if size is not None else "")
+    suite = f"{data_source(run)[0]} · {method}" if method in own_metric else data_source(run)[0]
     weights = parent.group_id if parent else backbone.weights_hash
-    return TableKey(suite, name, sources[source(run)], _budget(run.spec), weights)
+    return TableKey(suite, name, sources[data_source(run)], _budget(run.spec), weights)
 
 
-def lineage(backbone: BackboneInfo) -> str:
-    """Its name, or of one that runs trained: `vit + mae on mnist`."""
+def backbone_name(backbone: BackboneInfo) -> str:
+    """Name of a backbone; if a run trained it, with how: `vit + mae on mnist`."""
     return _trained_by(backbone.parent) if backbone.parent else backbone.name
 
 
 def _trained_by(run: ParentRun) -> str:
-    before = _trained_by(run.parent) if run.parent else run.backbone
-    return f"{before} + {run.method} on {run.task}"
+    start = _trained_by(run.parent) if run.parent else run.backbone
+    return f"{start} + {run.method} on {run.task}"
 
 
 def seed_key(run: Record) -> Seed:
-    """What tells repetitions of a configuration apart: its seed, and the weights it started from."""
+    """Key of a repetition of a configuration: its seed, and the hash of the weights it started from."""
     return run.spec.seed, run.backbone.weights_hash
 
 
-def own_metrics(runs: Iterable[Record]) -> set[str]:
-    """Methods that are scored by a metric of their own, such as mlm: no other method belongs into their tables."""
+def methods_with_own_metric(runs: Iterable[Record]) -> set[str]:
+    """Methods that are scored by a metric of their own, such as mlm. They have tables of their own."""
     return {r.spec.method for r in runs if r.metrics and r.metrics.primary.of == "method"}
 
 
@@ -81,36 +91,36 @@ def column_key(run: Record) -> ColumnKey:
 
 
 def row_key(run: Record) -> RowKey:
-    """The row of a run within its table: the specification without what table, column and seed say.
+    """The row of a run within its table: its settings, without what the table, the column and the seed have.
 
-    A learning rate that was selected is the same setting whatever was chosen.
+    All selected learning rates count as the same setting.
     """
     spec = run.spec
-    names = {*spec.__struct_fields__} - _COMPARED - NOT_IDENTITY - {"method", "options"}
-    found = {name: _text(getattr(spec, name)) for name in names}
+    names = {*spec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
+    settings = {name: format_value(getattr(spec, name)) for name in names}
     for space, options in spec.options.namespaces().items():
-        switch, off = _OFF.get(space, ("", None))
+        switch, off = _SWITCHES.get(space, ("", None))
         shown = {switch: off} if switch and options.get(switch) == off else options
-        found |= {f"{space}.{key}": _text(value) for key, value in shown.items() if space != "runtime"}
-    found |= {"lr": "selected"} if spec.lr is None else {}
-    return spec.method, tuple(sorted(found.items()))
+        settings |= {f"{space}.{key}": format_value(value) for key, value in shown.items() if space != "runtime"}
+    settings |= {"lr": "selected"} if spec.lr is None else {}
+    return spec.method, tuple(sorted(settings.items()))
 
 
-def labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
+def row_labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
     """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
     keys = list(keys)
     values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    having = Counter((method, name) for method, settings in keys for name, _ in settings)
+    counts = Counter((method, name) for method, settings in keys for name, _ in settings)
     rows = Counter(method for method, _ in keys)
     for method, settings in keys:
         for name, value in settings:
             values[method, name].add(value)
-    several = {which for which, found in values.items() if len(found) > 1}
-    found = {key: _label(key, several) for key in keys}
-    alike = Counter(found.values())
-    # a setting that another row lacks, because its option is newer, is shown only where it tells rows apart
-    partial = several | {which for which, count in having.items() if count < rows[which[0]]}
-    return {key: text if alike[text] == 1 else _label(key, partial) for key, text in found.items()}
+    varying = {setting for setting, found in values.items() if len(found) > 1}
+    labels = {key: _label(key, varying) for key in keys}
+    uses = Counter(labels.values())
+    # older records lack newer options; such a setting is shown only where labels would be equal without it
+    partial = varying | {setting for setting, count in counts.items() if count < rows[setting[0]]}
+    return {key: text if uses[text] == 1 else _label(key, partial) for key, text in labels.items()}
 
 
 def _label(key: RowKey, shown: Collection[tuple[str, str]]) -> str:
@@ -119,25 +129,25 @@ def _label(key: RowKey, shown: Collection[tuple[str, str]]) -> str:
     return f"{method} ({', '.join(parts)})" if parts else method
 
 
-def short(task: str) -> str:
-    """A task's name without its suite."""
+def short_task(task: str) -> str:
+    """Name of a task without its suite."""
     return task.partition("/")[2] or task
 
 
-def source(run: Record) -> Source:
-    """Where a run's data came from."""
+def data_source(run: Record) -> Source:
+    """Suite, kind and revision of the data of a run."""
     return run.spec.task.partition("/")[0], run.source.kind, run.source.revision
 
 
-def source_names(runs: Iterable[Record]) -> dict[Source, str]:
-    """Every source in words, equal for those that may share a table.
+def data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
+    """Name of every source; sources that may share a table have the same name.
 
-    Directories and files may, as long as no task has other data in another of them: the name of a folder says little,
-    and each task of a suite may have a folder of its own.
+    Directories and files of one suite may share a table unless they hold different data for the same task, because each
+    task of a suite may have a folder of its own.
     """
     content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
-        content[source(run)][run.spec.task].add(column_key(run))
+        content[data_source(run)][run.spec.task].add(column_key(run))
     shared: list[list[Source]] = []
     for one in sorted(content):
         fits = (group for group in shared if all(_may_share(content, one, other) for other in group))
@@ -149,8 +159,8 @@ def source_names(runs: Iterable[Record]) -> dict[Source, str]:
     return {one: f"{one[1]} data ({', '.join(s[2] for s in group)})" for group in shared for one in group}
 
 
-def number(value: float) -> str:
-    """A setting as people type it, with all its digits: `1e-3`, `1.5e-4`, `0.5`, `2`."""
+def format_number(value: float) -> str:
+    """A number as people type it, with all its digits: `1e-3`, `1.5e-4`, `0.5`, `2`."""
     decimal = Decimal(repr(value)).normalize()
     return f"{decimal:f}" if value == 0 or 0.05 <= abs(value) < 1e6 else f"{decimal:e}"
 
@@ -163,16 +173,17 @@ def _may_share(content: Mapping[Source, Mapping[str, set[ColumnKey]]], one: Sour
 
 def _budget(spec: StoredSpec) -> str:
     parts = [f"{spec.max_steps} steps"] if spec.max_steps is not None else []
-    parts += [f"{number(spec.epochs)} epochs"] if spec.epochs is not None else []
+    parts += [f"{format_number(spec.epochs)} epochs"] if spec.epochs is not None else []
     parts += [f"batch {spec.batch_size}"]
     parts += [f"{spec.train_samples} training examples"] if spec.train_samples is not None else []
     parts += [spec.precision] if spec.precision != "32-true" else []
     return ", ".join(parts)
 
 
-def _text(value: Option | Sequence[float]) -> str:
+def format_value(value: Option | Sequence[float]) -> str:
+    """An option as `--set` takes it."""
     if isinstance(value, tuple):
-        return ",".join(_text(item) for item in value)
+        return ",".join(format_value(item) for item in value)
     if isinstance(value, bool):
         return str(value).lower()
-    return number(value) if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)

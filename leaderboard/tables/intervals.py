@@ -1,4 +1,4 @@
-"""How far two rows are apart, and how sure that is: paired differences, their interquartile mean, intervals."""
+"""Paired differences of scores, their interquartile mean, and bootstrap confidence intervals of both."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Key = TypeVar("Key", bound=Hashable)
 DRAWS = 2000
 """Bootstrap samples of an interval."""
 LEVEL = 0.95
-"""Share of the bootstrap distribution that an interval holds, the same cut off at both ends."""
+"""Share of the bootstrap distribution within an interval, which has equal tails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A row's scores minus the baseline's, of the same tasks and seeds.
+    """Scores of a row minus those of the baseline, for the same tasks and seeds.
 
     Attributes:
-        mean: over seeds and tasks, every task alike.
-        low, high: 95 % interval of `mean`; None for one seed.
+        mean: over seeds and tasks, with equal weight for every task.
+        low, high: 95 % confidence interval of `mean`; None for one seed.
         iqm: interquartile mean over seeds and tasks: the mean of the middle half (arXiv 2108.13264).
-        iqm_low, iqm_high: 95 % interval of `iqm`; None for one seed.
-        seeds, tasks: how many there are.
+        iqm_low, iqm_high: 95 % confidence interval of `iqm`; None for one seed.
+        seeds, tasks: number of each.
     """
 
     mean: float
@@ -42,34 +42,34 @@ class Difference:
 
 
 def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping[Key, float]]) -> Difference | None:
-    """`scores` minus `baseline`, each a mapping seed → score per task, over the seeds that have every task in both.
+    """Compute `scores` minus `baseline`, each with one mapping seed → score per task, over the seeds complete in both.
 
-    Intervals are percentiles of the stratified bootstrap of arXiv 2108.13264 with `task_bootstrap`: tasks are drawn
-    with replacement, and for each the seeds anew. The draws are the same for every comparison, so nothing depends on
-    order. Of few seeds a bootstrap interval is too narrow; of one task it is over seeds alone.
+    Intervals are percentiles of the stratified bootstrap of arXiv 2108.13264 with `task_bootstrap`: tasks are samples
+    with replacement, and seeds anew for each of them. Every comparison uses the same draws, so the order of comparisons
+    does not matter. With few seeds a bootstrap interval is too narrow. With one task only seeds are samples.
 
     Returns:
-        None where no seed has every task in both.
+        None if no seed has every task in both.
     """
     import numpy as np
 
-    shared = set.intersection(*(set(cell) for cell in (*scores, *baseline)))
+    shared = set.intersection(*(set(by_seed) for by_seed in (*scores, *baseline)))
     seeds = sorted(shared, key=repr)
     if not seeds:
         return None
     pairs = list(zip(scores, baseline, strict=True))
-    apart = np.array([[mine[seed] - theirs[seed] for mine, theirs in pairs] for seed in seeds])
+    differences = np.array([[a[seed] - b[seed] for a, b in pairs] for seed in seeds])
     low = high = iqm_low = iqm_high = None
     if len(seeds) > 1:
-        drawn = bootstrap(apart)
+        samples = bootstrap(differences)
         ends = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-        low, high = (float(end) for end in np.percentile(drawn.mean(axis=1), ends))
-        iqm_low, iqm_high = (float(end) for end in np.percentile(interquartile(drawn), ends))
+        low, high = (float(end) for end in np.percentile(samples.mean(axis=1), ends))
+        iqm_low, iqm_high = (float(end) for end in np.percentile(interquartile_means(samples), ends))
     return Difference(
-        mean=fmean(fmean(column) for column in apart.T.tolist()),
+        mean=fmean(fmean(column) for column in differences.T.tolist()),
         low=low,
         high=high,
-        iqm=middle(apart.ravel().tolist()),
+        iqm=interquartile_mean(differences.ravel().tolist()),
         iqm_low=iqm_low,
         iqm_high=iqm_high,
         seeds=len(seeds),
@@ -78,7 +78,7 @@ def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping
 
 
 def bootstrap(values: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.float64]:
-    """Bootstrap samples (draws, seeds·tasks) of `values` (seeds, tasks): tasks drawn, then seeds for each of them."""
+    """Draw bootstrap samples (draws, seeds·tasks) of `values` (seeds, tasks): tasks first, then seeds for each."""
     import numpy as np
 
     seeds, tasks = values.shape
@@ -88,14 +88,14 @@ def bootstrap(values: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.flo
     return values[seed, task].reshape(draws, -1)
 
 
-def middle(values: Sequence[float]) -> float:
-    """The interquartile mean of a few numbers: of the middle half, a quarter of them rounded down, as scipy does."""
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Mean of the middle half, without a quarter (rounded down) at each end, as scipy.stats.trim_mean."""
     cut = len(values) // 4
     return fmean(sorted(values)[cut : len(values) - cut])
 
 
-def interquartile(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`middle` of each row of `values` (rows, n): for the many rows of a bootstrap."""
+def interquartile_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`interquartile_mean` of each row of `values` (rows, n)."""
     import numpy as np
 
     cut = values.shape[1] // 4

@@ -1,4 +1,4 @@
-"""Figures that papers report, beside ours for the same backbone and task: cited, marked, never ranked."""
+"""Scores from papers, shown below the measured ones of the same backbone and tasks. They are cited and have no rank."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
+import msgspec
+
 from bench.records.record import Record
 from leaderboard.tables.table import Published, Row, Stat, Table
 
@@ -20,11 +22,11 @@ NAMES = {
     "roberta-large": "RoBERTa-large",
     "bert-base-cased": "BERT-base-cased",
 }
-"""Last part of a backbone's name, in lower case → the papers' name for it."""
+"""Last part of a backbone's name, in lower case → its name in published.csv."""
 
 
-class Figure(NamedTuple):
-    """One published number: a line of published.csv, scores as fractions."""
+class PublishedScore(NamedTuple):
+    """One line of published.csv, with its columns in order; the score is a fraction."""
 
     source: str
     arxiv: str
@@ -40,19 +42,20 @@ class Figure(NamedTuple):
 
 
 @cache
-def figures() -> tuple[Figure, ...]:
-    """Every published number that ships."""
+def published_scores() -> tuple[PublishedScore, ...]:
+    """All lines of published.csv."""
     text = resources.files("leaderboard.tables").joinpath("published.csv").read_text(encoding="utf-8")
-    return tuple(Figure(**{**row, "value": float(row["value"])}) for row in csv.DictReader(text.splitlines()))  # type: ignore[arg-type]
+    _, *lines = csv.reader(text.splitlines())
+    return msgspec.convert(lines, tuple[PublishedScore, ...], strict=False)
 
 
 def model_of(backbone: str) -> str | None:
-    """The papers' name for a backbone: `microsoft/deberta-v3-base` is DeBERTaV3-base."""
+    """Name of a backbone in published.csv: `microsoft/deberta-v3-base` is DeBERTaV3-base."""
     return NAMES.get(backbone.rstrip("/").rpartition("/")[2].lower())
 
 
 def with_published(tables: Sequence[Table], records: Iterable[Record]) -> list[Table]:
-    """The tables, each with what is published for its backbone, tasks and number of training examples."""
+    """Add the published scores for its backbone, tasks and number of training examples to each table."""
     by_id = {run.run_id: run for run in records}
     return [replace(table, published=_rows(table, by_id)) for table in tables]
 
@@ -60,30 +63,30 @@ def with_published(tables: Sequence[Table], records: Iterable[Record]) -> list[T
 def _rows(table: Table, records: Mapping[str, Record]) -> tuple[Row, ...]:
     ids = [run.run_id for row in table.rows for cell in row.runs for run in cell]
     ids += [run_id for row in table.rows for run_id in row.failed_ids]
-    one = records[ids[0]]
-    model = None if one.backbone.parent else model_of(one.backbone.name)
-    samples = one.spec.train_samples
-    here = {column.cell for column in table.columns}
-    groups: dict[tuple[str, ...], list[Figure]] = defaultdict(list)
-    for figure in figures():
-        fits = figure.model == model and figure.train_samples == ("" if samples is None else str(samples))
-        if fits and f"glue/{figure.task}" in here:
-            groups[figure[:8]].append(figure)
+    first = records[ids[0]]
+    model = None if first.backbone.parent else model_of(first.backbone.name)
+    samples = first.spec.train_samples
+    tasks = {column.task_id for column in table.columns}
+    groups: dict[tuple[str, ...], list[PublishedScore]] = defaultdict(list)
+    for score in published_scores():
+        fits = score.model == model and score.train_samples == ("" if samples is None else str(samples))
+        if fits and f"glue/{score.task}" in tasks:
+            groups[score[:8]].append(score)
     return tuple(_row(group, table) for group in groups.values())
 
 
-def _row(group: Sequence[Figure], table: Table) -> Row:
+def _row(group: Sequence[PublishedScore], table: Table) -> Row:
     first = group[0]
-    told = [part for part in (first.settings, first.params) if part]
-    by_cell = {f"glue/{figure.task}": figure for figure in group}
-    found = [by_cell.get(column.cell) for column in table.columns]
-    metrics = zip(table.columns, found, strict=True)
-    other = [f"{column.task} {one.metric}" for column, one in metrics if one and one.metric != column.metric]
+    settings = ", ".join(part for part in (first.settings, first.params) if part)
+    by_task = {f"glue/{score.task}": score for score in group}
+    scores = [by_task.get(column.task_id) for column in table.columns]
+    pairs = zip(table.columns, scores, strict=True)
+    other = [f"{column.task} {score.metric}" for column, score in pairs if score and score.metric != column.metric]
     return Row(
-        label=f"{first.method} ({', '.join(told)})" if told else first.method,
+        label=f"{first.method} ({settings})" if settings else first.method,
         method=first.method,
         settings={},
-        cells=tuple(Stat(figure.value, None, 0) if figure else None for figure in found),
+        cells=tuple(Stat(score.value, None, 0) if score else None for score in scores),
         trainable=_count(first.params),
         states={},
         failures={},
@@ -91,17 +94,17 @@ def _row(group: Sequence[Figure], table: Table) -> Row:
         published=Published(
             source=first.source,
             arxiv=first.arxiv,
-            metrics=tuple(figure.metric if figure else None for figure in found),
+            metrics=tuple(score.metric if score else None for score in scores),
             note="; ".join([first.note, *(["other metrics: " + ", ".join(other)] if other else [])]),
         ),
     )
 
 
 def _count(params: str) -> float | None:
-    """Parameters of `1.33M`; they are the papers' own count, without the head."""
+    """Number of parameters of `1.33M`. Papers count without the head."""
     return float(params.removesuffix("M")) * 1e6 if params else None
 
 
 def models() -> list[str]:
-    """Backbones that anything is published for."""
-    return sorted({figure.model for figure in figures()})
+    """Backbones with published scores."""
+    return sorted({score.model for score in published_scores()})

@@ -1,4 +1,4 @@
-"""What a table is: columns, rows and their statistics, in plain values."""
+"""Tables of the leaderboard as plain values: columns, rows and their statistics."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Literal, NamedTuple
 
 from leaderboard.tables.grouping import Seed
 from leaderboard.tables.intervals import Difference
-
-State = Literal["done", "failed", "oom", "diverged", "cancelled", "preempted", "running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +21,12 @@ class Stat:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Stat:
-        """Statistics of at least one value; their order changes nothing, not even the last bit."""
+        """Statistics of at least one value, exactly the same in every order."""
         return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 class Scored(NamedTuple):
-    """A finished run's score: `seed` tells repetitions apart, `value` is the primary metric."""
+    """The score of a finished run: `seed` distinguishes repetitions, `value` is the primary metric."""
 
     seed: Seed
     value: float
@@ -45,8 +43,8 @@ class Layer(NamedTuple):
     norm: float
 
 
-class Mark(NamedTuple):
-    """Why a row may mislead whoever compares it with the others: a word to tell such reasons apart, and the reason."""
+class RowCaution(NamedTuple):
+    """A reason why comparing a row with the others may mislead: its kind, and a sentence."""
 
     code: Literal["seeds", "steps", "batch", "selection"]
     text: str
@@ -54,13 +52,13 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Where the figures of a published row come from.
+    """The source of a published row.
 
     Attributes:
-        source: who reported them.
-        arxiv: the paper.
-        metrics: per column the metric that was reported; None where nothing was.
-        note: how they differ from this suite's.
+        source: who reported the scores.
+        arxiv: arXiv id of the paper.
+        metrics: the reported metric of each column; None where no score was reported.
+        note: how these scores differ from those of this suite.
     """
 
     source: str
@@ -71,20 +69,20 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One task, on one version of its data.
+    """One task on one version of its data.
 
     Attributes:
         task: name without the suite.
-        cell: the whole name, such as glue/cola.
-        metric: primary metric, empty where no run of this task is done.
+        task_id: name with the suite, such as glue/cola.
+        metric: primary metric; empty if no run of this task is done.
         split: split the metric was measured on.
-        higher_is_better: direction of the metric; None where it is unknown.
-        data: version and first digits of the data's hash where two columns are of the same task, else empty.
-        note: the task's caveat.
+        higher_is_better: direction of the metric; None if unknown.
+        data: version and first digits of the data hash if two columns have the same task, else empty.
+        note: caveat of the task.
     """
 
     task: str
-    cell: str
+    task_id: str
     metric: str
     split: str
     higher_is_better: bool | None
@@ -94,39 +92,39 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One configuration over all tasks and seeds of its table.
+    """One configuration, with its results on all tasks and seeds of a table.
 
     Attributes:
-        label: the method, with the settings that tell it from other rows of this method.
+        label: the method, with the settings in which it differs from other rows of this method.
         settings: every setting, as text.
-        cells: score per column; None where no run is done.
+        cells: score per column; None if no run is done.
         runs: the runs behind each cell, by seed.
-        average: over the seeds that have every task of the table; None where there is no such seed.
+        average: over the seeds that have every task of the table; None if there is no such seed.
         iqm: interquartile mean of these scores.
         rank: place by average, 1 is best; None without an average over three seeds.
         average_rank: mean over tasks of the place among the ranked rows, ties sharing the mean of their places.
-        difference: average minus the baseline's; None for the baseline itself and where they share no complete seed.
+        difference: average minus that of the baseline; None for the baseline itself, or if they share no complete seed.
         differences: the same per column.
-        trainable: trained parameters, mean over runs, as are all numbers below.
+        trainable: trained parameters; this and all numbers below are means over runs.
         share: trained share of all parameters, 0 to 1.
-        stored_bytes: bytes of what was trained.
-        peak_memory_bytes: None where no run knows it.
+        stored_bytes: bytes of the trained parameters.
+        peak_memory_bytes: None if no run measured it.
         rank_used: effective and nominal rank of ΔW over layers and runs; None without a ΔW.
         stable: stable rank of ΔW.
         norm: spectral norm of ΔW.
         layers: the same, layer by layer.
-        lrs: learning rates really used, ascending.
+        lrs: learning rates used, ascending.
         selected: whether they were chosen by validation.
-        trials: runs that this choice took.
+        trials: runs that this selection took.
         train_s: seconds of training.
-        devices: names of the devices it ran on.
-        states: how many runs ended how; a done run counts where its score is shown.
+        devices: names of the devices.
+        states: number of runs by state.
         failures: runs that are not done, as `cola seed 1`, by state.
-        failed_ids: their ids.
-        warnings: how many runs carry a warning, by its text.
-        superseded: older runs of the same task and seed, left out.
-        marks: what makes a comparison suspicious.
-        published: set where the figures are a paper's, not ours.
+        failed_ids: ids of these runs.
+        warnings: number of runs with a warning, by its text.
+        superseded: number of older runs of the same task and seed, which are left out.
+        cautions: reasons why a comparison may mislead.
+        published: set if the scores are from a paper.
     """
 
     label: str
@@ -158,7 +156,7 @@ class Row:
     failed_ids: tuple[str, ...] = ()
     warnings: Mapping[str, int]
     superseded: int = 0
-    marks: tuple[Mark, ...] = ()
+    cautions: tuple[RowCaution, ...] = ()
     published: Published | None = None
 
     @property
@@ -169,12 +167,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows that may be compared: one suite, backbone, source, budget and precision, all of them in `heading`.
+    """Rows that may be compared: `heading` names their suite, backbone, source, budget and precision.
 
     Attributes:
-        baseline: label of the row that the others are held against, if any.
-        published: figures of papers for this backbone and these tasks; never ranked.
-        notes: what a reader of the table must know.
+        baseline: label of the row that the others are compared with, if any.
+        published: scores from papers for this backbone and these tasks; they have no rank.
+        notes: sentences for the reader of the table.
     """
 
     suite: str

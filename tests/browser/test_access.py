@@ -74,7 +74,7 @@ def test_headings_landmarks_and_texts_for_plots(small: Opened) -> None:
 def test_paper(show: Show) -> None:
     opened = show(boards.small(), scheme="dark")
     page = opened.page
-    page.get_by_label("When printing").check()
+    page.get_by_label("Print the runs").check()
     page.emulate_media(media="print", color_scheme="dark")
     opened.settle()
     for hidden in (".choosers", "#filters", ".tools >> nth=0", ".skip", "#close"):

@@ -231,7 +231,7 @@ def test_front_is_that_of_all_pairs(small: Opened) -> None:
             return any(q != p and q["x"] <= p["x"] and better(q["y"], p["y"]) for q in made)
 
         expected = {(p["x"], p["y"]) for p in made if not beaten(p)}
-        found = small.page.evaluate("([points, up]) => front(points, up)", [made, up])
+        found = small.page.evaluate("([points, up]) => paretoFront(points, up)", [made, up])
         assert {(p["x"], p["y"]) for p in found} == expected
 
 

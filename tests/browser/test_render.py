@@ -31,7 +31,7 @@ def test_data_comes_back_and_ends_no_element() -> None:
     board = boards.hostile() | {"number": [math.nan, math.inf, 1.5]}
     page = render(board)
     [data] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    back = json.loads(data)["board"]
+    back = json.loads(data)["leaderboard"]
     assert back["tables"][0]["columns"] == board["tables"][0]["columns"]
     assert back["number"] == [None, None, 1.5]
     assert not set("<>&") & set(data), "one of them alone may begin a comment or a script"
@@ -40,11 +40,11 @@ def test_data_comes_back_and_ends_no_element() -> None:
     assert page.count("@@data@@") == data.count("@@data@@") + 2, "in the title and the heading it is text"
 
 
-def test_same_board_same_bytes() -> None:
+def test_same_data_same_bytes() -> None:
     assert render(boards.small()) == render(boards.small())
 
 
-def test_only_a_served_page_may_ask() -> None:
+def test_only_a_served_page_may_connect() -> None:
     assert "connect-src" not in render(boards.empty())
     assert "connect-src 'self'" in render(boards.empty(), live=3.0)
 

@@ -1,4 +1,4 @@
-"""The page served while a grid runs: two paths, one method, known names; a board is made anew only when it must."""
+"""The live server: two paths, GET only, known host names; data are built again only when records change."""
 
 from __future__ import annotations
 
@@ -58,36 +58,36 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made.server.server_close()
 
 
-def test_page_and_board(served: Served) -> None:
+def test_page_and_data(served: Served) -> None:
     status, headers, page = served.ask("/")
     assert status == 200
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert "connect-src 'self'" in page
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
-    status, headers, text = served.ask("/board.json")
+    status, headers, text = served.ask("/leaderboard.json")
     assert (status, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
     assert json.loads(text) == served.board
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_the_board_is_made_again_only_when_records_change(served: Served) -> None:
-    tag = served.ask("/board.json")[1]["ETag"]
+def test_the_data_are_built_again_only_when_records_change(served: Served) -> None:
+    tag = served.ask("/leaderboard.json")[1]["ETag"]
     for _ in range(3):
-        status, _, text = served.ask("/board.json", **{"If-None-Match": tag})
+        status, _, text = served.ask("/leaderboard.json", **{"If-None-Match": tag})
         assert (status, text) == (304, "")
     assert served.made == 1
     served.record("a")
-    assert served.ask("/board.json", **{"If-None-Match": tag})[0] == 304, "a new record that changes no board"
+    assert served.ask("/leaderboard.json", **{"If-None-Match": tag})[0] == 304, "a new record that changes no board"
     assert served.made == 2
     served.board = boards.one_row()
     served.record("a", '{"more": 1}')
-    status, headers, text = served.ask("/board.json", **{"If-None-Match": tag})
+    status, headers, text = served.ask("/leaderboard.json", **{"If-None-Match": tag})
     assert (status, json.loads(text)) == (200, served.board)
     assert headers["ETag"] != tag
     assert served.made == 3
 
 
-@pytest.mark.parametrize("path", ["/a", "/record.json", "/../pyproject.toml", "//etc/passwd", "/board.json/"])
+@pytest.mark.parametrize("path", ["/a", "/record.json", "/../pyproject.toml", "//etc/passwd", "/leaderboard.json/"])
 def test_nothing_else_is_served(served: Served, path: str) -> None:
     assert served.ask(path)[0] == 404
 
@@ -112,18 +112,18 @@ def test_only_get(served: Served, method: str) -> None:
         ("", 403),
     ],
 )
-def test_other_names_may_not_ask(served: Served, host: str, status: int) -> None:
-    for path in ("/", "/board.json"):
+def test_other_host_names_are_refused(served: Served, host: str, status: int) -> None:
+    for path in ("/", "/leaderboard.json"):
         assert served.ask(path, Host=host.format(port=served.port))[0] == status
 
 
-def test_a_board_that_cannot_be_made_is_told(served: Served) -> None:
+def test_an_error_of_the_leaderboard_is_sent(served: Served) -> None:
     def broken() -> dict[str, Any]:
         raise EnvironmentProblem("no records in x", "there is no such folder", "Run something first.")
 
     served.make = broken  # type: ignore[method-assign]
-    served.server.RequestHandlerClass.boards = serve.Kept(broken, served.folder)  # type: ignore[attr-defined]
-    status, _, text = served.ask("/board.json")
+    served.server.RequestHandlerClass.cache = serve.LeaderboardCache(broken, served.folder)  # type: ignore[attr-defined]
+    status, _, text = served.ask("/leaderboard.json")
     assert status == 503
     assert "no records in x" in text
 
@@ -136,20 +136,20 @@ def test_a_port_in_use_is_an_environment_problem(served: Served) -> None:
 def test_the_address_family_is_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """AF_INET6 is 10 on Linux and 30 on macOS."""
     monkeypatch.setattr(socket, "AF_INET6", 30)
-    assert serve._server("::1").address_family == 30
-    assert serve._server("127.0.0.1").address_family == socket.AF_INET
+    assert serve._server_class("::1").address_family == 30
+    assert serve._server_class("127.0.0.1").address_family == socket.AF_INET
 
 
 CODE = """
 import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in its background ignores it
-from leaderboard import serve
-sys.exit(serve.serve(lambda: {}, pathlib.Path("."), sys.argv[1], 0))
+from leaderboard.serve import serve
+sys.exit(serve(lambda: {}, pathlib.Path("."), sys.argv[1], 0))
 """
 
 
-@pytest.mark.parametrize(("host", "told"), [("127.0.0.1", False), ("0.0.0.0", True)])
-def test_ctrl_c_ends_it_with_0(host: str, told: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("host", "noted"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_ctrl_c_ends_it_with_0(host: str, noted: bool, tmp_path: Path) -> None:
     command = [sys.executable, "-c", CODE, host]
     path = os.pathsep.join([str(Path(serve.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
@@ -161,11 +161,11 @@ def test_ctrl_c_ends_it_with_0(host: str, told: bool, tmp_path: Path) -> None:
         errors = process.communicate(timeout=20)[1]
     assert line.startswith(f"http://{host}:")
     assert process.returncode == 0, errors
-    assert ("no loopback address" in errors) is told
+    assert ("not a loopback address" in errors) is noted
 
 
 def test_a_served_page_shows_new_runs_and_keeps_the_view(served: Served, show: Show, monkeypatch: Any) -> None:
-    monkeypatch.setattr(serve, "EVERY_S", 0.1)
+    monkeypatch.setattr(serve, "POLL_S", 0.1)
     opened = show(None, at=f"http://127.0.0.1:{served.port}/")
     page = opened.page
     page.get_by_role("group", name="Methods").get_by_label("full").uncheck()
@@ -181,6 +181,6 @@ def test_a_served_page_shows_new_runs_and_keeps_the_view(served: Served, show: S
     page.locator("#live", has_text="Not live any more").wait_for()
     assert {url.partition("?")[0] for url in opened.requests} <= {
         f"http://127.0.0.1:{served.port}/",
-        f"http://127.0.0.1:{served.port}/board.json",
+        f"http://127.0.0.1:{served.port}/leaderboard.json",
     }
     page.close()

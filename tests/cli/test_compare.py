@@ -59,10 +59,10 @@ def test_every_section_and_what_could_not_be_read(runs: Path, capsys: Captured) 
     assert compare("full", "lora", "--runs", runs) == 0
     shown = capsys.readouterr()
     assert [line for line in shown.out.splitlines() if line.startswith("#")] == [
-        "## B held against A",
-        "### What differs in their specifications",
+        "## B compared with A",
+        "### Differences between the specifications",
         "### Scores",
-        "### What they take",
+        "### Costs and ranks",
         "### Rank of ΔW, layer by layer (mean over runs)",
     ]
     assert "| method | full    | lora    |" in shown.out and "+0.100 [+0.100, +0.100] | better " in shown.out
@@ -74,7 +74,7 @@ def test_json_is_one_value_with_the_same_numbers(runs: Path, capsys: Captured) -
     assert compare("full", "lora", "--runs", runs, "--json") == 0
     value = json.loads(capsys.readouterr().out)
     assert value["a"]["label"] == "method full" and value["b"]["states"] == {"done": 6}
-    assert value["fields"] == [{"name": "method", "a": ["full"], "b": ["lora"], "marked": False}]
+    assert value["fields"] == [{"name": "method", "a": ["full"], "b": ["lora"], "cautioned": False}]
     assert value["overall"]["difference"]["mean"] == pytest.approx(0.1) and value["overall"]["verdict"] == "better"
     assert value["ratios"][0]["name"] == "trained parameters" and value["ratios"][0]["ratio"] == 0.25
     assert value["layers"][0]["a"]["effective"] == 2.0 and value["cautions"] == []
@@ -108,9 +108,9 @@ def test_a_figure(runs: Path, tmp_path: Path, name: str, capsys: Captured) -> No
 def drawn(runs: Path, a: str, b: str) -> tuple[Any, list[str]]:
     from bench.cli.compare_figure import figure
     from leaderboard.compare.comparison import compare as held
-    from leaderboard.compare.sides import pair
+    from leaderboard.compare.selection import select_sides
 
-    sides = pair(record.load_all(runs)[0], a, b)
+    sides = select_sides(record.load_all(runs)[0], a, b)
     return figure(held(*sides), sides, runs)
 
 
@@ -163,12 +163,12 @@ def test_hostile_names_cannot_leave_the_page(
         (["full", "loar"], 2, "B: no run, group or method 'loar'"),
         (["full", "full"], 2, "are the same runs"),
         (["full"], 2, "the following arguments are required: B"),
-        (["full", "lora", "--tasks", "glue/nope"], 2, "--tasks: no run of 'glue/nope'"),
-        (["full", "lora", "--where", "nonsense"], 2, "is no condition"),
+        (["full", "lora", "--tasks", "glue/nope"], 2, "--tasks: no run matches 'glue/nope'"),
+        (["full", "lora", "--where", "nonsense"], 2, "is not a condition"),
         (["full", "lora", "--figure", "x.pdf"], 2, "names no known format"),
         (["full", "lora", "--figur", "x.png"], 2, "unknown flag '--figur'"),
         (["bitfit", "method=bitfit&seed<1", "--figure", "x.png"], 2, "share 2 of their runs"),
-        (["bitfit&seed=0", "full"], 2, "'bitfit' is no condition"),
+        (["bitfit&seed=0", "full"], 2, "'bitfit' is not a condition"),
         (["method=bitfit&seed=0", "method=bitfit&seed=1", "--figure", "x.png"], 2, "nothing to draw"),
     ],
 )

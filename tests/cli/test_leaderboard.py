@@ -1,4 +1,4 @@
-"""`bench leaderboard`: five formats, filters, a baseline, results held against their records, exit codes."""
+"""`bench leaderboard`: five formats, filters, a baseline, results checked against their records, exit codes."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def test_filters(runs: Path, words: list[str], kept: set[tuple[str, str]], capsy
     ("words", "code", "told"),
     [
         (["--methods", "lorra"], 2, ["lorra", "Did you mean 'lora'"]),
-        (["--where", "seed"], 2, ["no condition"]),
-        (["--where", "seed=9"], 2, ["no run fits"]),
+        (["--where", "seed"], 2, ["is not a condition"]),
+        (["--where", "seed=9"], 2, ["no run matches"]),
         (["--baseline", "ful"], 2, ["'ful'", "rows: full, lora", "Did you mean 'full'"]),
         (["--format", "pdf"], 2, ["unknown value 'pdf'", "md, csv, tex, json, html"]),
         (["serve", "--port", "70000"], 2, ["--port", "from 0 to 65535"]),
@@ -116,10 +116,10 @@ def test_an_empty_folder_is_exit_3(tmp_path: Path, capsys: Captured) -> None:
     assert "the folder is empty" in capsys.readouterr().err
 
 
-def test_published_figures_for_other_backbones_are_not_there_and_that_is_said(runs: Path, capsys: Captured) -> None:
+def test_a_note_says_that_no_row_has_published_scores(runs: Path, capsys: Captured) -> None:
     assert leaderboard("--runs", runs, "--with-published") == 0
     shown = capsys.readouterr()
-    assert "note: published figures are there for BERT-base-cased" in shown.err and "published" not in shown.out
+    assert "note: there are published scores for BERT-base-cased" in shown.err and "published" not in shown.out
 
 
 def test_a_picture(runs: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -137,10 +137,10 @@ def results(runs: Path, capsys: Captured) -> Path:
     return runs.parent
 
 
-def test_results_are_held_against_their_records(results: Path, capsys: Captured) -> None:
+def test_results_are_checked_against_their_records(results: Path, capsys: Captured) -> None:
     assert {path.name for path in results.glob("leaderboard.*")} == {f"leaderboard.{name}" for name in FORMATS}
     assert leaderboard("--check", results) == 0
-    assert "are those of the records" in capsys.readouterr().out
+    assert "match the records" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -151,7 +151,7 @@ def test_a_number_changed_in_a_rendered_file_is_exit_4(results: Path, name: str,
     path.write_text(text.replace("0.61", "0.62"), encoding="utf-8")
     assert leaderboard("--check", results) == 4
     err = capsys.readouterr().err
-    assert f"they differ: leaderboard.{name}" in err and "--update" in err
+    assert f"absent or different: leaderboard.{name}" in err and "--update" in err
 
 
 def test_a_record_that_changed_is_exit_4_and_a_missing_file_too(results: Path, capsys: Captured) -> None:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bench.harness import failures, worker
 from bench.harness.progress import Progress
+from bench.records.schema import TrainingResult
 
 Bench = Callable[..., Any]
 TWO = ("--task", "glue/cola", "--devices", "2")
@@ -152,10 +154,14 @@ def test_steps_are_passed_on(bench: Bench, stand_in: Any, monkeypatch: pytest.Mo
     assert seen == [(1, 0.5), (2, 0.25)]
 
 
-def test_a_result_stands_whatever_befalls_another_device_after_it(tmp_path: Path) -> None:
-    (tmp_path / worker.RESULT).write_text('{"lr": 0.5}')
+def test_a_result_stands_whatever_befalls_another_device_after_it(
+    tmp_path: Path, record_json: Callable[..., dict[str, Any]]
+) -> None:
+    shared = {name: value for name, value in record_json().items() if name in TrainingResult.__struct_fields__}
+    result = msgspec.convert({**shared, "backbone_parameters": 7}, TrainingResult)
+    (tmp_path / worker.RESULT).write_bytes(msgspec.json.encode(result))
     (tmp_path / worker.ERROR).write_text('["failed", {"what": "connection closed by peer", "known": "", "todo": ""}]')
-    assert worker.take(tmp_path, 0) == {"lr": 0.5}
+    assert worker.take(tmp_path, 0) == result
     assert not (tmp_path / worker.ERROR).exists()
 
 
@@ -251,7 +257,7 @@ def test_the_worker_opens_what_the_plan_opened(
 RANK_ONE_FAILS = """
     import torch
     from pathlib import Path
-    from bench import worker
+    from bench.harness import worker
     from bench.training.callbacks import LossCurve
     real = LossCurve.on_train_batch_end
     def fails(self, trainer, *rest):

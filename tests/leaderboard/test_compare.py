@@ -1,4 +1,4 @@
-"""Two sides compared, held against numpy: scores, intervals, ratios, layers; symmetric, and honest where it must be."""
+"""Comparison of two sides against numpy: scores, intervals, ratios, layers, symmetry and cautions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from markdown_it import MarkdownIt
 from records import altered, draft, finished
 
 from bench.core.errors import UsageError
-from leaderboard.compare import text as compare_text
+from leaderboard.compare import markdown as compare_text
 from leaderboard.compare.comparison import compare
-from leaderboard.compare.sides import pair
+from leaderboard.compare.selection import select_sides
 
 DRAW = np.random.default_rng(7)
 SCORES = {
@@ -51,8 +51,8 @@ def grid(make_record):
     return make
 
 
-def held(records, a="full", b="lora"):
-    return compare(*pair(records, a, b))
+def compared(records, a="full", b="lora"):
+    return compare(*select_sides(records, a, b))
 
 
 def only(record, method, task=None):
@@ -64,7 +64,7 @@ def values(method, task):
 
 
 def test_means_deviations_and_paired_differences_are_those_of_numpy(grid):
-    found = held(grid())
+    found = compared(grid())
     assert [one.task for one in found.scores] == ["glue/cola", "glue/rte", "glue/sst2"]
     for one, task in zip(found.scores, ("cola", "rte", "sst2"), strict=True):
         a, b = values("full", task), values("lora", task)
@@ -78,7 +78,7 @@ def test_intervals_are_those_of_scipys_bootstrap(grid):
     """Percentiles of 2000 draws wander: a tenth of the width is far less than what a wrong resampling changes."""
     from scipy.stats import bootstrap
 
-    for one, task in zip(held(grid()).scores, ("cola", "rte", "sst2"), strict=True):
+    for one, task in zip(compared(grid()).scores, ("cola", "rte", "sst2"), strict=True):
         apart = values("lora", task) - values("full", task)
         ends = bootstrap((apart,), np.mean, method="percentile", n_resamples=50_000, rng=1).confidence_interval
         width = ends.high - ends.low
@@ -89,7 +89,7 @@ def test_intervals_are_those_of_scipys_bootstrap(grid):
 def test_the_average_is_over_tasks_and_its_interquartile_mean_is_scipys(grid):
     from scipy.stats import trim_mean
 
-    overall = held(grid()).overall
+    overall = compared(grid()).overall
     a, b = (np.array([values(method, task) for task in ("cola", "rte", "sst2")]) for method in ("full", "lora"))
     assert overall.task == "average of 3 tasks"
     assert (overall.a.mean, overall.a.sd) == pytest.approx((a.mean(), a.mean(axis=0).std(ddof=1)))
@@ -100,7 +100,7 @@ def test_the_average_is_over_tasks_and_its_interquartile_mean_is_scipys(grid):
 
 
 def test_ratios_and_layers_are_means(grid):
-    found = held(grid())
+    found = compared(grid())
     ratios = {one.name: one for one in found.ratios}
     full, lora = (np.array([v for (m, *_), v in SCORES.items() if m == method]) for method in ("full", "lora"))
     assert ratios["trained parameters"].a == pytest.approx(10_002) and ratios["trained parameters"].b == 1002
@@ -112,7 +112,7 @@ def test_ratios_and_layers_are_means(grid):
     assert [one.a.nominal for one in found.layers] == [8, 8]
 
 
-def test_a_side_with_more_seeds_of_one_task_does_not_lean_to_it(grid):
+def test_tasks_have_equal_weight_whatever_their_seeds(grid):
     """cola took 100 s and rte 200 s on both sides; A has one seed of cola and three of rte."""
 
     def slower(record):
@@ -121,27 +121,27 @@ def test_a_side_with_more_seeds_of_one_task_does_not_lean_to_it(grid):
     def keep(method, task, seed):
         return task != "sst2" and (method == "lora" or seed < {"cola": 1, "rte": 3}[task])
 
-    ratio = next(one for one in held(grid(slower, keep)).ratios if one.name == "training time")
+    ratio = next(one for one in compared(grid(slower, keep)).ratios if one.name == "training time")
     assert (ratio.a, ratio.b, ratio.ratio) == (150, 150, 1)
 
 
-def test_ranks_are_held_against_each_other_on_the_layers_of_both(grid):
+def test_ranks_are_compared_on_common_layers(grid):
     """`full` has a third layer of effective rank 100: its mean must not enter."""
 
     def wider(record):
         if only(record, "full"):
             record.ranks.insert(1, {**record.ranks[0], "layer": "dense", "effective": 100.0})
 
-    found = held(grid(wider))
+    found = compared(grid(wider))
     ratio = next(one for one in found.ratios if one.name == "effective rank of ΔW")
     assert ratio.a < 4 and "over the 2 layers that both adapt (A 3, B 2)" in ratio.note
     assert [one.layer == "dense" for one in found.layers] == [False, True, False]
     assert [one.b is None for one in found.layers] == [False, True, False]
-    assert [one.layer for one in held(grid(wider), "lora", "full").layers] == [one.layer for one in found.layers]
+    assert [one.layer for one in compared(grid(wider), "lora", "full").layers] == [one.layer for one in found.layers]
 
 
 def test_swapping_the_sides_flips_signs_and_inverts_ratios(grid):
-    one, two = held(grid()), held(grid(), "lora", "full")
+    one, two = compared(grid()), compared(grid(), "lora", "full")
     for mine, theirs in zip((*one.scores, one.overall), (*two.scores, two.overall), strict=True):
         assert (mine.a, mine.b) == (theirs.b, theirs.a)
         a, b = mine.difference, theirs.difference
@@ -157,26 +157,26 @@ def test_the_order_of_records_changes_nothing(grid):
         record.ranks = record.ranks[:: -1 if record.spec.seed % 2 else 1]
 
     records = grid(layers, keep=lambda method, task, seed: (method, task, seed) != ("full", "rte", 1))
-    expected = held(records)
+    expected = compared(records)
     for seed in range(5):
         shuffled = random.Random(seed).sample(records, len(records))
-        assert held(shuffled) == expected
+        assert compared(shuffled) == expected
 
 
-def test_seeds_of_one_side_alone_are_named_and_left_out(grid):
+def test_seeds_of_one_side_only_are_named_and_left_out(grid):
     keep = {("full", 0), ("full", 1), ("full", 2), ("lora", 1), ("lora", 2), ("lora", 4)}
-    found = held(grid(keep=lambda method, task, seed: task == "cola" and (method, seed) in keep))
+    found = compared(grid(keep=lambda method, task, seed: task == "cola" and (method, seed) in keep))
     (one,) = found.scores
     assert one.alone == (("0",), ("4",))
     assert one.difference.mean == pytest.approx((values("lora", "cola") - values("full", "cola"))[1:3].mean())
     assert (one.difference.seeds, one.a.n) == (2, 3)
     text = compare_text.render(found)
-    assert "seed 0 of A alone, left out of the difference; seed 4 of B alone" in text
+    assert "seed 0 of A only, not part of the difference; seed 4 of B only" in text
     assert [caution.code for caution in found.cautions] == ["seeds"] and found.overall is None
 
 
 def test_one_run_each_has_a_difference_and_no_interval(grid):
-    found = held(grid(keep=lambda method, task, seed: (task, seed) == ("cola", 3)))
+    found = compared(grid(keep=lambda method, task, seed: (task, seed) == ("cola", 3)))
     (one,) = found.scores
     assert one.difference.mean == pytest.approx(SCORES["lora", "cola", 3] - SCORES["full", "cola", 3])
     assert (one.difference.low, one.difference.high, one.a.sd, one.sure) == (None, None, None, False)
@@ -188,7 +188,7 @@ def test_lower_is_better_where_the_metric_says_so(grid):
     def loss(record):
         record.metrics.primary |= {"name": "loss", "higher_is_better": False}
 
-    for one, other in zip(held(grid(loss)).scores, held(grid()).scores, strict=True):
+    for one, other in zip(compared(grid(loss)).scores, compared(grid()).scores, strict=True):
         assert {one.verdict, other.verdict} == {"better", "worse"}
         assert one.verdict == ("worse" if one.difference.mean > 0 else "better")
 
@@ -198,7 +198,7 @@ def test_no_average_over_metrics_of_different_direction(grid):
         if record.spec.task == "glue/rte":
             record.metrics.primary |= {"name": "loss", "higher_is_better": False}
 
-    found = held(grid(loss))
+    found = compared(grid(loss))
     assert found.overall.difference is None and "no average" in found.overall.note
     assert "no average" in compare_text.render(found)
 
@@ -211,15 +211,15 @@ def test_no_average_over_metrics_of_different_direction(grid):
     ],
 )
 def test_other_data_has_no_difference_and_says_so(grid, change):
-    found = held(grid(lambda record: change(record) if only(record, "lora", "glue/rte") else None))
+    found = compared(grid(lambda record: change(record) if only(record, "lora", "glue/rte") else None))
     cola, rte, sst2 = found.scores
-    assert rte.difference is None and rte.verdict is None and rte.note == "other data: not compared"
+    assert rte.difference is None and rte.verdict is None and rte.note == "the data differ: not compared"
     assert rte.a and rte.b and cola.difference and sst2.difference
     assert found.overall.task == "average of 2 tasks"
     caution = next(one for one in found.cautions if one.code == "data")
     assert "rte" in caution.text and "cola" not in caution.text
     field = next(one for one in found.fields if one.name in ("data hash", "data version"))
-    assert field.marked and all("(rte)" in value for value in (*field.a, *field.b))
+    assert field.cautioned and all("(rte)" in value for value in (*field.a, *field.b))
 
 
 @pytest.mark.parametrize("change", [{"name": "matthews"}, {"split": "holdout"}, {"of": "method"}])
@@ -228,12 +228,12 @@ def test_other_metrics_have_no_difference(grid, change):
         if only(record, "lora", "glue/rte"):
             record.metrics.primary |= change
 
-    rte = held(grid(altered)).scores[1]
-    assert rte.difference is None and rte.note.startswith("other metrics")
+    rte = compared(grid(altered)).scores[1]
+    assert rte.difference is None and rte.note.startswith("the metrics differ")
 
 
-def test_tasks_of_one_side_alone_are_listed(grid):
-    found = held(grid(keep=lambda method, task, seed: task == "cola" or (method, task) == ("lora", "rte")))
+def test_tasks_of_one_side_only_are_listed(grid):
+    found = compared(grid(keep=lambda method, task, seed: task == "cola" or (method, task) == ("lora", "rte")))
     assert [(one.task, one.note) for one in found.scores] == [("glue/cola", ""), ("glue/rte", "only B has it")]
     assert found.overall is None
 
@@ -257,19 +257,19 @@ def test_what_makes_a_comparison_unfair_is_marked(grid, code, field, change):
         if only(record, "lora"):
             change(record)
 
-    found = held(grid(altered))
+    found = compared(grid(altered))
     assert [one.code for one in found.cautions] == [code]
-    marked = {one.name for one in found.fields if one.marked}
+    marked = {one.name for one in found.fields if one.cautioned}
     assert field in marked
     text = compare_text.render(found)
     assert "⚠ " in text and next(line for line in text.splitlines() if line.startswith(f"| {field} ")).endswith("⚠   |")
     assert all(one.difference for one in found.scores), "marked, yet computed"
-    assert held(grid()).cautions == ()
+    assert compared(grid()).cautions == ()
 
 
 def test_a_selected_learning_rate_against_a_given_one_is_named(grid):
-    found = held(grid(lambda r: r.spec.update(lr=None, select=[1e-3]) if only(r, "lora") else None))
-    expected = "the learning rate of one was selected, of the other given (A given; B selected)"
+    found = compared(grid(lambda r: r.spec.update(lr=None, select=[1e-3]) if only(r, "lora") else None))
+    expected = "the learning rate of one side was selected, of the other given (A given; B selected)"
     assert [one.text for one in found.cautions] == [expected]
 
 
@@ -279,7 +279,7 @@ def test_other_numbers_of_trials_are_marked_other_candidates_are_not(grid, candi
         mine = [3e-4, 1e-3, 3e-3] if only(record, "full") else [1e-2, 3e-2, 1e-1][:candidates]
         record.spec.update(lr=None, select=mine)
 
-    assert [one.code for one in held(grid(selected)).cautions] == codes
+    assert [one.code for one in compared(grid(selected)).cautions] == codes
 
 
 def test_a_side_of_several_configurations_says_so_and_compares_the_mean_of_each_seed(grid):
@@ -291,7 +291,7 @@ def test_a_side_of_several_configurations_says_so_and_compares_the_mean_of_each_
         record.metrics.primary.value += 0.1
 
     again = [altered(r, higher) for r in grid() if only(r, "lora")]
-    found = held([*records, *again])
+    found = compared([*records, *again])
     mixed = [one.text for one in found.cautions if one.code == "mixed"]
     assert mixed[-1].startswith("B mixes configurations (method.rank 16, 4, 8)")
     assert found.scores[0].difference.mean == pytest.approx(
@@ -309,7 +309,7 @@ def test_the_newest_of_the_same_run_stands(grid, make_record):
         record.metrics.primary.value = 0.99
 
     newer = altered(old, again)
-    found = held([*records, newer])
+    found = compared([*records, newer])
     assert found.b.superseded == 1 and found.b.runs == 15
     mean = values("lora", "cola").sum() - old.metrics.primary.value + 0.99
     assert found.scores[0].b.mean == pytest.approx(mean / 5)
@@ -325,9 +325,9 @@ def test_failures_are_counted_and_have_no_score(grid, known):
             record.update(state="oom", **known)
             record.error = {"what": "w", "known": "k", "todo": "t"}
 
-    found = held(grid(failed))
+    found = compared(grid(failed))
     assert found.b.states == {"done": 14, "oom": 1} and found.scores[1].b.n == 4
-    assert [one.text for one in found.cautions] == ["1 oom of B's 15 runs: its scores are of the others"]
+    assert [one.text for one in found.cautions] == ["1 oom of the 15 runs of B: its scores are from the other runs"]
     assert found.overall.difference.seeds == 4 and found.overall.alone == (("0",), ("0",))
 
 
@@ -339,15 +339,15 @@ def test_weights_that_runs_trained_are_paired_where_both_started_from_them(grid)
         keep=lambda method, task, seed: task == "cola" and seed < 2,
     )
     records = [altered(record, lambda r: r.spec.update(seed=0)) for record in records]
-    found = held(records)
+    found = compared(records)
     assert found.scores[0].difference.seeds == 2 and found.scores[0].alone == ((), ())
     other = [r for r in records if not (only(r, "lora") and r.backbone.weights_hash == "b" * 64)]
-    (one,) = held(other).scores
+    (one,) = compared(other).scores
     assert one.alone == (("0 (weights bbbbbbb)",), ()) and one.difference.seeds == 1
 
 
 def test_other_backbones_are_paired_by_seed(grid):
-    found = held(grid(lambda r: r.backbone.update(weights_hash="e" * 64) if only(r, "lora") else None))
+    found = compared(grid(lambda r: r.backbone.update(weights_hash="e" * 64) if only(r, "lora") else None))
     assert found.scores[0].difference.seeds == 5
 
 
@@ -360,7 +360,7 @@ def test_specifications_field_by_field(grid):
             record.provenance.packages["torch"] = "2.7.0"
             record.provenance.git = "0123456789abcdef"
 
-    found = {one.name: (one.a, one.b) for one in held(grid(altered)).fields}
+    found = {one.name: (one.a, one.b) for one in compared(grid(altered)).fields}
     assert found == {
         "method": (("full",), ("lora",)),
         "method.rank": (("8",), ("16",)),
@@ -372,8 +372,8 @@ def test_specifications_field_by_field(grid):
     }
 
 
-def test_devices_that_differ_are_told_beside_times(grid):
-    found = held(grid(lambda r: r.cost.update(device="cuda") if only(r, "lora") else None))
+def test_different_devices_are_noted_with_times(grid):
+    found = compared(grid(lambda r: r.cost.update(device="cuda") if only(r, "lora") else None))
     notes = {one.name: one.note for one in found.ratios}
     assert notes["training time"] == "devices differ: A 1 × cpu; B 1 × cuda" and not notes["steps"]
 
@@ -384,7 +384,7 @@ def test_nothing_is_divided_by_zero(grid):
         record.params.stored_bytes = 5 * only(record, "full")
         record.cost.peak_memory_bytes = None
 
-    found = {one.name: one.ratio for one in held(grid(none)).ratios}
+    found = {one.name: one.ratio for one in compared(grid(none)).ratios}
     assert (found["trained parameters"], found["stored"], found["peak memory"]) == (None, 0, None)
 
 
@@ -401,7 +401,7 @@ def test_hostile_text_stays_text(grid, text):
             record.source.data_hash = text
             record.ranks[0].layer = text
 
-    made = compare_text.render(held(grid(altered), "full", "method!=full"))
+    made = compare_text.render(compared(grid(altered), "full", "method!=full"))
     assert not [c for c in made if c != "\n" and not c.isprintable()]
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(made)
     kinds = [token.type for token in tokens]
@@ -418,7 +418,7 @@ def test_sides_by_every_name(grid, make_record):
     records.append(trial)
 
     def runs(text):
-        return {record.run_id for record in pair(records, "full", text)[1].records}
+        return {record.run_id for record in select_sides(records, "full", text)[1].records}
 
     lora = {record.run_id for record in records if only(record, "lora")} - {trial.run_id}
     group = {record.run_id for record in records if record.group_id == run.group_id}
@@ -444,13 +444,13 @@ def seed_of(records, run_id):
         ("method=lorra", "full", "Did you mean 'lora'?"),
         ("method.rnak=8", "full", "Did you mean 'method.rank'?"),
         ("method=lora&seed=77", "full", "seed is 0, 1, 2, 3, 4"),
-        ("method=lora&", "full", "'' is no condition"),
-        ("=lora", "full", "'=lora' is no condition"),
+        ("method=lora&", "full", "'' is not a condition"),
+        ("=lora", "full", "'=lora' is not a condition"),
     ],
 )
 def test_what_cannot_be_found_names_what_is_there(grid, a, b, said):
     with pytest.raises(UsageError) as caught:
-        pair(grid(), a, b)
+        select_sides(grid(), a, b)
     error = caught.value
     assert said in str(error) and error.what and error.known and error.todo
 
@@ -459,12 +459,12 @@ def test_the_beginning_of_several_ids_names_them(make_record):
     records = [make_record(run_id="ab" + "0" * 14), make_record(run_id="ab" + "1" * 14, group_id="abc" + "0" * 13)]
     records.append(make_record(spec={"method": "full"}))
     with pytest.raises(UsageError, match="begins 3 ids") as caught:
-        pair(records, "ab", "full")
+        select_sides(records, "ab", "full")
     assert "ab00" in caught.value.known and "group abc0" in caught.value.known
-    assert len(pair(records, "abc", "full")[0].records) == 1
+    assert len(select_sides(records, "abc", "full")[0].records) == 1
 
 
 def test_everything_is_plain_values(grid):
     import json
 
-    json.dumps(asdict(held(grid())), allow_nan=False)
+    json.dumps(asdict(compared(grid())), allow_nan=False)

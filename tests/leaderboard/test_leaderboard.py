@@ -11,13 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from msgspec import structs
-from records import altered
+from records import altered, build_rows
 
 from bench.core.text import format_score
 from bench.records import record
 from leaderboard.render.markdown import escape, render
-from leaderboard.tables.grouping import number
-from leaderboard.tables.score import Stat, rows, tables
+from leaderboard.tables.build import build_tables
+from leaderboard.tables.grouping import format_number
+from leaderboard.tables.table import Stat
 
 ERROR = {"what": "it broke", "known": "", "todo": ""}
 TASKS = {"cola": "matthews", "mrpc": "accuracy+f1", "rte": "accuracy"}
@@ -77,7 +78,7 @@ def columns(table):
 
 def test_mean_and_deviation_equal_numpy(grid):
     records, scores = grid()
-    for row in rows(records):
+    for row in build_rows(records):
         mine = scores[["full", "lora"].index(row.label)]
         assert [cell.mean for cell in row.cells] == pytest.approx(mine.mean(axis=1), rel=1e-14)
         assert [cell.sd for cell in row.cells] == pytest.approx(mine.std(axis=1, ddof=1), rel=1e-12)
@@ -97,7 +98,7 @@ def test_one_seed_has_no_deviation_and_no_rank(run):
 def test_a_missing_cell_takes_the_average_away_and_changes_no_other(grid):
     records, _ = grid()
     lost = [r for r in records if not (r.spec.method == "lora" and r.spec.task == "glue/rte")]
-    before, after = ({row.label: row for row in rows(some)} for some in (records, lost))
+    before, after = ({row.label: row for row in build_rows(some)} for some in (records, lost))
     assert replace(after["full"], average_rank=1.0) == replace(before["full"], average_rank=1.0)
     assert after["full"].average_rank == 1.0, "places are among complete rows"
     assert after["lora"].average is None and after["lora"].rank is None
@@ -115,7 +116,7 @@ def test_a_task_at_which_everybody_failed_still_counts(run):
 def test_seeds_that_lack_a_task_do_not_enter_the_average(grid):
     records, scores = grid(methods=("lora",))
     kept = [r for r in records if (r.spec.task, r.spec.seed) != ("glue/rte", 3)]
-    [row] = rows(kept)
+    [row] = build_rows(kept)
     assert row.average.n == 3
     assert row.average.mean == pytest.approx(scores[0, :, :3].mean(), rel=1e-14)
     assert row.cells[0].mean == pytest.approx(scores[0, 0].mean(), rel=1e-14)
@@ -126,7 +127,7 @@ def test_seeds_that_lack_a_task_do_not_enter_the_average(grid):
 
 def test_no_common_seed_no_average(run):
     some = [run("lora", "cola", 0, 0.5), run("lora", "mrpc", 1, 0.5)]
-    [row] = rows(some)
+    [row] = build_rows(some)
     assert row.average is None
     assert columns(parse(render(some))[0])["average (2 tasks)"] == ["–"]
     assert "no seed has every task" in render(some)
@@ -161,14 +162,14 @@ def test_the_order_of_records_changes_nothing(grid, run):
 def test_what_differs_is_never_in_one_table(grid, run, other):
     records, _ = grid(methods=("lora",))
     records += [run("full", task, seed, 0.9, **other) for task in TASKS for seed in range(3)]
-    found = tables(records)
+    found = build_tables(records)
     assert [[row.label for row in table.rows] for table in found] in ([["lora"], ["full"]], [["full"], ["lora"]])
     assert len({table.heading for table in found}) == 2
     assert len(parse(render(records))) == 2
 
 
 def test_the_heading_says_what_was_compared(run):
-    [table] = tables([run("lora", "cola", 0, 0.5, spec={"train_samples": 16})])
+    [table] = build_tables([run("lora", "cola", 0, 0.5, spec={"train_samples": 16})])
     said = [
         "glue",
         "all-MiniLM-L6-v2 (22.7 M)",
@@ -186,10 +187,10 @@ def test_folders_of_one_directory_are_one_source_unless_their_data_differ(run):
         return run("lora", task, 0, value, source={"kind": "directory", "revision": folder, "data_hash": data})
 
     one = [at("CoLA", "cola", 0.5, "a"), at("RTE", "rte", 0.7, "b")]
-    [table] = tables(one)
+    [table] = build_tables(one)
     assert table.rows[0].average.mean == pytest.approx(0.6) and "directory data (CoLA, RTE)" in table.heading
-    assert len(tables([*one, at("CoLA", "cola", 0.9, "changed")])[0].columns) == 3
-    other = tables([*one, at("CoLA-cleaned", "cola", 0.9, "changed")])
+    assert len(build_tables([*one, at("CoLA", "cola", 0.9, "changed")])[0].columns) == 3
+    other = build_tables([*one, at("CoLA-cleaned", "cola", 0.9, "changed")])
     assert [len(table.columns) for table in other] == [2, 1]
 
 
@@ -197,7 +198,7 @@ def test_data_that_changed_under_one_name_has_a_column_of_its_own(run):
     some = [run("lora", "cola", s, 0.5) for s in range(3)]
     some += [run("full", "cola", s, 0.9, source={"data_hash": "changed"}) for s in range(3)]
     some += [run("linear", "cola", s, 0.7, task={"version": 2}) for s in range(3)]
-    [table] = tables(some)
+    [table] = build_tables(some)
     assert len(table.columns) == 3 and all(sum(c is not None for c in row.cells) == 1 for row in table.rows)
     assert [row.average for row in table.rows] == [None] * 3
     assert len(set(parse(render(some))[0][0])) == len(parse(render(some))[0][0])
@@ -211,7 +212,7 @@ def test_rows_of_one_method_tell_what_they_differ_in(run):
         run("lora", "cola", 0, 0.4, spec={"options": {"head": {"trainable": False}}}),
         run("full", "cola", 0, 0.5, spec={"options": {"method": {}}}),
     ]
-    labels = {row.cells[0].mean: row.label for row in rows(some)}
+    labels = {row.cells[0].mean: row.label for row in build_rows(some)}
     assert labels[0.1] == "lora (head.trainable=true, lr=1e-3, rank=8)"
     assert labels[0.2] == "lora (head.trainable=true, lr=1e-3, rank=16)"
     assert labels[0.3] == "lora (head.trainable=true, lr=3e-3, rank=8)"
@@ -228,7 +229,7 @@ def test_where_it_ran_makes_no_row(run, field):
         "out": "other",
         "options": {"runtime": {"workers": 3}},
     }[field]
-    [row] = rows([run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={field: value})])
+    [row] = build_rows([run("lora", "cola", 0, 0.1), run("lora", "cola", 1, 0.2, spec={field: value})])
     assert row.cells[0].n == 2
 
 
@@ -236,11 +237,11 @@ def test_a_learning_rate_chosen_per_task_is_one_row(run):
     spec = {"lr": None, "select": [1e-4, 3e-4]}
     some = [run("lora", "cola", 0, 0.1, spec=spec, lr=1e-4), run("lora", "rte", 0, 0.2, spec=spec, lr=3e-4)]
     trial = run("lora", "cola", 0, 0.99, spec={"lr": 1e-4, "holdout": 100}, lr=1e-4)
-    [row] = rows([*some, trial])
+    [row] = build_rows([*some, trial])
     assert row.label == "lora" and row.average.mean == pytest.approx(0.15) and row.lrs == (1e-4, 3e-4)
     text = render([*some, trial])
     assert columns(parse(text)[0])["lr"] == ["1e-4…3e-4 (selected)"]
-    assert "0.99" not in text and "1 run evaluated on held-out" in text
+    assert "0.99" not in text and "1 run on held-out" in text
 
 
 def test_ranks_share_ties_and_need_three_seeds(run):
@@ -259,13 +260,13 @@ def test_a_metric_that_should_fall_is_ranked_from_below(run):
     [table] = parse(render(some))
     assert columns(table)["method"] == ["b", "a"] and "cola matthews ↓" in table[0]
     mixed = [*some, *(run(m, "rte", s, 0.5) for m in "ab" for s in range(3))]
-    assert [row.average for row in rows(mixed)] == [None, None]
+    assert [row.average for row in build_rows(mixed)] == [None, None]
 
 
 def test_without_any_average_rows_go_by_tasks_then_name(run):
     some = [run("b", "cola", 0, 0.1), run("a", "cola", 0, 0.9), run("c", "cola", 0, 0.1), run("c", "rte", 0)]
     some += [run("d", "mrpc", 0, 0.2), run("d", "cola", 0, 0.2)]
-    assert [row.label for row in rows(some)] == ["d", "a", "b", "c"]
+    assert [row.label for row in build_rows(some)] == ["d", "a", "b", "c"]
 
 
 def test_parameters_ranks_and_times(run):
@@ -283,7 +284,7 @@ def test_parameters_ranks_and_times(run):
     assert found["seeds"] == ["1", "2"]
 
 
-def test_failures_and_warnings_are_told_below_the_table(run):
+def test_failures_and_warnings_are_noted_below_the_table(run):
     some = [run("lora", "cola", s, 0.5, warnings=["ΔW barely moved"]) for s in range(2)]
     some += [run("lora", "rte", 0), run("lora", "rte", 1, state="diverged"), run("lora", "mrpc", 0, state="oom")]
     text = render(some)
@@ -292,7 +293,7 @@ def test_failures_and_warnings_are_told_below_the_table(run):
     assert columns(parse(text)[0])["method"] == ["lora ¹"]
 
 
-def test_devices_and_notes_are_told(run):
+def test_devices_and_caveats_are_noted(run):
     some = [run("lora", "cola", 0, 0.5), run("full", "cola", 0, 0.5, cost={"device": "H200"}, task={"note": "odd"})]
     some[0] = altered(some[0], lambda r: r.task.update(note="odd"))
     [table] = parse(render(some))
@@ -304,9 +305,9 @@ def test_an_older_run_of_the_same_seed_is_left_out(run, make_record):
     old = run("lora", "cola", 0, 0.1, run_id="a" * 16)
     new = run("lora", "cola", 0, 0.2, run_id="b" * 16, provenance={"created": "2026-01-01T00:00:00+00:00"})
     failed = run("lora", "cola", 0, run_id="c" * 16, provenance={"created": "2027-01-01T00:00:00+00:00"})
-    [row] = rows([old, new, failed])
+    [row] = build_rows([old, new, failed])
     assert row.cells == (Stat(0.2, None, 1),) and row.superseded == 2 and row.failures == {}
-    assert rows([new, new])[0].cells == (Stat(0.2, None, 1),) and rows([new, new])[0].superseded == 0
+    assert build_rows([new, new])[0].cells == (Stat(0.2, None, 1),) and build_rows([new, new])[0].superseded == 0
 
 
 HOSTILE = [
@@ -356,7 +357,7 @@ def test_columns_are_equally_wide_in_a_terminal(grid, run):
     [(1e-3, "1e-3"), (3e-4, "3e-4"), (1.5e-4, "1.5e-4"), (0.01, "1e-2"), (0.5, "0.5"), (2.0, "2"), (0.0, "0")],
 )
 def test_numbers_as_people_type_them(value, text):
-    assert number(value) == text and float(text) == value
+    assert format_number(value) == text and float(text) == value
 
 
 def test_a_folder_with_a_broken_file(tmp_path, grid):
@@ -393,16 +394,16 @@ def trained_by(seed, group="a" * 16):
 def test_backbones_that_differ_only_in_the_seed_of_their_training_are_one_table(run):
     values = {0: 0.5, 1: 0.7, 2: 0.6}
     records = [run("linear", "cola", seed, value, backbone=trained_by(seed)) for seed, value in values.items()]
-    [table] = tables(records)
+    [table] = build_tables(records)
     [row] = table.rows
     assert "vit + mae on digits (0.20 M)" in table.heading
     assert row.cells[0] == Stat.of([*values.values()])
     other = run("linear", "cola", 0, 0.9, backbone=trained_by(5, group="b" * 16))
-    assert len(tables([*records, other])) == 2
+    assert len(build_tables([*records, other])) == 2
 
 
 def test_one_seed_on_two_trained_backbones_counts_twice(run):
-    [row] = rows([run("linear", "cola", 0, value, backbone=trained_by(n)) for n, value in ((1, 0.5), (2, 0.7))])
+    [row] = build_rows([run("linear", "cola", 0, value, backbone=trained_by(n)) for n, value in ((1, 0.5), (2, 0.7))])
     assert (row.cells[0].n, row.superseded) == (2, 0)
 
 
@@ -410,7 +411,7 @@ def test_a_metric_of_a_methods_own_is_in_a_table_of_its_own(run):
     loss = {"name": "mlm_loss", "higher_is_better": False, "of": "method"}
     own = altered(run("mlm", "cola", 0, 2.5), lambda r: r.metrics.primary.update(loss))
     failed = run("mlm", "cola", 1)
-    found = tables([own, failed, run("lora", "cola", 0, 0.5)])
+    found = build_tables([own, failed, run("lora", "cola", 0, 0.5)])
     assert [[row.method for row in table.rows] for table in found] == [["lora"], ["mlm"]]
     assert [table.suite for table in found] == ["glue", "glue · mlm"]
 
@@ -437,14 +438,14 @@ def test_small_errors_are_ranked_by_what_is_printed(run):
         for seed, value in enumerate(values):
             one = run(method, "completion", seed, value)
             records.append(altered(one, lambda r: r.metrics.primary.update(higher_is_better=False)))
-    assert [(row.method, row.rank) for row in rows(records)] == [("b", 1), ("a", 2), ("c", 3)]
+    assert [(row.method, row.rank) for row in build_rows(records)] == [("b", 1), ("a", 2), ("c", 3)]
 
 
 def test_a_label_names_the_policy_and_not_all_its_options(run):
     depth = {"policy": "depth", "slope": 0.5, "measure": "effective", "minimum": 1}
     records = [run("lora", "cola", 0, 0.5, spec={"options": {"allocation": a}}) for a in ({}, depth)]
     records.append(run("lora", "cola", 0, 0.5, spec={"options": {"allocation": {**depth, "slope": 0.9}}}))
-    assert sorted(row.label for row in rows(records)) == [
+    assert sorted(row.label for row in build_rows(records)) == [
         "lora (allocation.policy=depth, allocation.slope=0.5)",
         "lora (allocation.policy=depth, allocation.slope=0.9)",
         "lora (allocation.policy=uniform)",
@@ -454,4 +455,4 @@ def test_a_label_names_the_policy_and_not_all_its_options(run):
 def test_rows_that_differ_by_an_option_which_older_runs_lack_have_labels_of_their_own(run):
     old, new = (run("lora", "cola", 0, 0.5) for _ in range(2))
     new.spec.options.method["novel"] = False
-    assert sorted(row.label for row in rows([old, new])) == ["lora", "lora (novel=false)"]
+    assert sorted(row.label for row in build_rows([old, new])) == ["lora", "lora (novel=false)"]

@@ -14,9 +14,9 @@ import pytest
 from markdown_it import MarkdownIt
 from records import altered
 
-from leaderboard.render import board, latex, markdown, tidy
-from leaderboard.tables.published import figures, model_of, with_published
-from leaderboard.tables.score import tables
+from leaderboard.render import csv_export, json_export, latex, markdown
+from leaderboard.tables.build import build_tables
+from leaderboard.tables.published import model_of, published_scores, with_published
 
 HOSTILE = [
     "<script>alert(1)</script>", "a & b % c $ d # e _ f { g } ~ h ^ i \\ j", "\\input{/etc/passwd}", "\\write18{id}",
@@ -72,13 +72,13 @@ def compiled(source, folder):
 
 
 def test_latex_compiles_and_is_booktabs(grid, tmp_path):
-    source = latex.render(tables(grid(), baseline="full"))
+    source = latex.render(build_tables(grid(), baseline="full"))
     assert [source.count(rule) for rule in ("\\toprule", "\\midrule", "\\bottomrule")] == [1, 1, 1]
     compiled(source, tmp_path)
 
 
 def test_latex_of_hostile_text_compiles(grid, tmp_path):
-    made = [table for text in HOSTILE for table in tables(grid(text), baseline="full")]
+    made = [table for text in HOSTILE for table in build_tables(grid(text), baseline="full")]
     source = latex.render(made)
     assert "\\input" not in source and "\\write18" not in source
     source.encode("ascii")
@@ -86,7 +86,7 @@ def test_latex_of_hostile_text_compiles(grid, tmp_path):
 
 
 def test_latex_makes_the_best_bold_and_the_second_underlined(grid):
-    source = latex.render(tables(grid()))
+    source = latex.render(build_tables(grid()))
     lines = {line.split(" & ")[0]: line for line in source.splitlines() if line.startswith(("full", "lora"))}
     assert lines["full"].split(" & ")[1].startswith("\\underline{0.510}")
     assert lines["lora"].split(" & ")[1].startswith("\\textbf{0.710}")
@@ -94,15 +94,15 @@ def test_latex_makes_the_best_bold_and_the_second_underlined(grid):
     assert lines["lora"].split(" & ")[3].startswith("\\textbf{0.760}")
 
 
-def test_latex_gives_no_prize_for_fewer_than_three_seeds(grid):
+def test_latex_emphasises_no_score_of_fewer_than_three_seeds(grid):
     few = [r for r in grid() if not (r.spec.method == "lora" and r.spec.seed == 2)]
-    lora = next(line for line in latex.render(tables(few)).splitlines() if line.startswith("lora"))
+    lora = next(line for line in latex.render(build_tables(few)).splitlines() if line.startswith("lora"))
     assert "\\textbf" not in lora and "\\underline" not in lora
 
 
 @pytest.mark.parametrize("text", [None, *HOSTILE])
 def test_markdown_parses_as_tables_and_nothing_else(grid, text):
-    made = tables(grid(text), baseline="full")
+    made = build_tables(grid(text), baseline="full")
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown.render_tables(made, costs=True))
     kinds = [token.type for token in tokens]
     assert kinds.count("table_open") == 2 * len(made)
@@ -121,13 +121,13 @@ def rows_of(kinds):
 @pytest.mark.parametrize("text", [None, *HOSTILE])
 def test_csv_has_one_value_a_line(grid, text):
     records = grid(text)
-    lines = list(csv.DictReader(io.StringIO(tidy.render(tables(records, baseline="full")))))
-    assert {tuple(line) for line in lines} == {tidy.FIELDS}
+    lines = list(csv.DictReader(io.StringIO(csv_export.render(build_tables(records, baseline="full")))))
+    assert {tuple(line) for line in lines} == {csv_export.FIELDS}
     assert not [v for line in lines for k, v in line.items() if k != "value" and v.startswith(("=", "+", "-", "@"))]
     scores = {line["run_id"]: float(line["value"]) for line in lines if line["quantity"] == "score"}
     assert scores == {r.run_id: r.metrics.primary.value for r in records}
     named = [tuple(v for k, v in line.items() if k != "value") for line in lines]
-    assert len(set(named)) == len(named), "no quantity is told twice"
+    assert len(set(named)) == len(named), "no quantity appears twice"
     [average] = [line for line in lines if line["quantity"] == "average" and line["row"] == "full"]
     assert float(average["value"]) == pytest.approx(0.71)
     trained = [line for line in lines if line["quantity"] == "trained_parameters"]
@@ -135,9 +135,9 @@ def test_csv_has_one_value_a_line(grid, text):
 
 
 @pytest.mark.parametrize("text", [None, *HOSTILE])
-def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
+def test_json_links_every_cell_to_its_runs(grid, text):
     records = grid(text)
-    made = json.loads(board.text(board.board(tables(records, baseline="full"), records)))
+    made = json.loads(json_export.dump(json_export.leaderboard_json(build_tables(records, baseline="full"), records)))
     cells = [cell for table in made["tables"] for row in table["rows"] for cell in row["cells"]]
     ids = [run_id for cell in cells for _, _, run_id in cell["runs"]]
     assert sorted(ids) == sorted(made["runs"]) == sorted(r.run_id for r in records)
@@ -147,7 +147,7 @@ def test_board_is_json_and_leads_from_every_cell_to_its_runs(grid, text):
         assert run["command"] == "bench run"
 
 
-def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
+def test_json_has_failed_runs_and_means_of_neighbouring_losses(make_record):
     curve = [{"step": step, "loss": 1 / (1 + step)} for step in range(1000)]
     series = {"of": "updates", "layers": 2, "steps": [0, 5, 9], "effective": [None, 1.5, 2.0]}
     error = {"what": "it broke", "known": "", "todo": ""}
@@ -155,7 +155,7 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
         make_record(curve=curve, spectra={"series": [series], "layers": []}),
         make_record(spec={"seed": 1}, state="failed", error=error, metrics=None, cost=None),
     ]
-    made = board.board(tables(records), records)
+    made = json_export.leaderboard_json(build_tables(records), records)
     good, bad = (made["runs"][r.run_id] for r in records)
     assert len(good["curve"]) == 30 and good["curve"][-1][0] == 999
     losses = np.array([point["loss"] for point in curve])
@@ -166,10 +166,13 @@ def test_board_has_failed_runs_and_means_of_neighbouring_losses(make_record):
     assert made["tables"][0]["rows"][0]["states"] == {"done": 1, "failed": 1}
 
 
-def test_board_shows_evaluations_of_the_primary_metric(make_record):
+def test_json_has_evaluations_of_the_primary_metric(make_record):
     evaluations = [{"step": step, "metrics": {"dev": {"matthews": step / 10, "other": 9.0}}} for step in (1, 2)]
     record = make_record(evaluations=evaluations)
-    assert board.board(tables([record]), [record])["runs"][record.run_id]["evaluations"] == [[1, 0.1], [2, 0.2]]
+    assert json_export.leaderboard_json(build_tables([record]), [record])["runs"][record.run_id]["evaluations"] == [
+        [1, 0.1],
+        [2, 0.2],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +187,7 @@ def test_board_shows_evaluations_of_the_primary_metric(make_record):
 def test_latex_numbers_have_a_minus_and_powers_of_ten(make_record, value, printed):
     loss = {"primary": {"name": "loss", "value": value, "higher_is_better": False}}
     records = [make_record(spec={"seed": seed}, metrics=loss) for seed in range(3)]
-    [line] = [line for line in latex.render(tables(records)).splitlines() if line.startswith("lora &")]
+    [line] = [line for line in latex.render(build_tables(records)).splitlines() if line.startswith("lora &")]
     shown = line.split(" & ")[1]
     assert printed in shown and "e-" not in line and " -" not in line
     assert r"$\pm$\,0" in shown
@@ -205,20 +208,20 @@ def on(make_record, backbone, task="glue/cola", **spec):
         ("minilm", None),
     ],
 )
-def test_published_figures_are_of_the_same_backbone(make_record, backbone, model):
+def test_published_scores_are_of_the_same_backbone(make_record, backbone, model):
     assert model_of(backbone) == model
     record = on(make_record, backbone)
-    [table] = with_published(tables([record]), [record])
-    expected = {f.source for f in figures() if f.model == model and f.task == "cola" and not f.train_samples}
+    [table] = with_published(build_tables([record]), [record])
+    expected = {f.source for f in published_scores() if f.model == model and f.task == "cola" and not f.train_samples}
     assert {row.published.source for row in table.published} == expected
 
 
-def test_published_figures_are_cited_marked_and_never_ranked(make_record):
+def test_published_scores_are_cited_and_have_no_rank(make_record):
     records = [
         on(make_record, "microsoft/deberta-v3-base", f"glue/{t}", seed=s) for t in ("cola", "mrpc") for s in range(3)
     ]
     records = [altered(record, lambda r: r.source.update(data_hash=r.spec.task)) for record in records]
-    made = with_published(tables(records), records)
+    made = with_published(build_tables(records), records)
     [table] = made
     assert [row.label for row in table.rows] == ["lora"] and all(row.rank is None for row in table.published)
     adalora = next(row for row in table.published if row.label == "adalora (1.27M)")
@@ -228,16 +231,16 @@ def test_published_figures_are_cited_marked_and_never_ranked(make_record):
     assert text.count("*(published)*") == len(table.published) == 10
     assert "arXiv 2303.10512); dev, mean of five runs; other metrics: mrpc accuracy" in text
     assert "published" in latex.render(made) and "\\midrule\n\\multicolumn" in latex.render(made)
-    lines = list(csv.DictReader(io.StringIO(tidy.render(made))))
+    lines = list(csv.DictReader(io.StringIO(csv_export.render(made))))
     assert {line["published"] for line in lines if line["row"] == "adalora (1.27M)"} == {"AdaLoRA paper, table 1"}
-    marked = [row for row in board.board(made, records)["tables"][0]["rows"] if row["published"]]
+    marked = [row for row in json_export.leaderboard_json(made, records)["tables"][0]["rows"] if row["published"]]
     assert len(marked) == 10 and marked[0]["published"]["arxiv"] == "2303.10512"
 
 
-def test_published_few_shot_figures_stand_beside_as_many_examples_only(make_record):
+def test_published_few_shot_scores_need_the_same_number_of_examples(make_record):
     def labels(samples):
         record = on(make_record, "bert-base-cased", "glue/stsb", train_samples=samples)
-        [table] = with_published(tables([record]), [record])
+        [table] = with_published(build_tables([record]), [record])
         return [row.label for row in table.published]
 
     assert labels(64) == ["lora (A ~ N(0, 1), no scale, rank=8)", "deeplora (rank=8)"]
@@ -245,7 +248,7 @@ def test_published_few_shot_figures_stand_beside_as_many_examples_only(make_reco
     assert labels(None) == labels(17) == []
 
 
-def test_a_backbone_that_a_run_trained_has_no_published_figures(make_record):
+def test_a_backbone_that_a_run_trained_has_no_published_scores(make_record):
     parent = {
         "run_id": "0" * 16,
         "group_id": "0" * 16,
@@ -255,10 +258,10 @@ def test_a_backbone_that_a_run_trained_has_no_published_figures(make_record):
         "parent": None,
     }
     record = make_record(backbone={"name": "roberta-base", "parent": parent})
-    assert with_published(tables([record]), [record])[0].published == ()
+    assert with_published(build_tables([record]), [record])[0].published == ()
 
 
-def test_published_figures_are_fractions_with_a_source():
-    for figure in figures():
-        assert 0 < figure.value < 1 and re.fullmatch(r"\d{4}\.\d{5}", figure.arxiv) and figure.source
-    assert len(figures()) == 126
+def test_published_scores_are_fractions_with_a_source():
+    for score in published_scores():
+        assert 0 < score.value < 1 and re.fullmatch(r"\d{4}\.\d{5}", score.arxiv) and score.source
+    assert len(published_scores()) == 126

@@ -9,11 +9,12 @@ import types
 
 import numpy as np
 import pytest
+from records import build_rows
 from scipy import stats
 
-from leaderboard.tables.intervals import bootstrap, difference, interquartile, middle
-from leaderboard.tables.marks import marks
-from leaderboard.tables.score import rows, tables
+from leaderboard.tables.build import build_tables
+from leaderboard.tables.cautions import row_cautions
+from leaderboard.tables.intervals import bootstrap, difference, interquartile_mean, interquartile_means
 
 METHODS = ("full", "lora", "deeplora", "adapter", "linear")
 TASKS = ("cola", "mrpc", "rte", "sst2", "stsb")
@@ -59,11 +60,11 @@ def rliable():
 
 
 def by_label(records, **options):
-    return {row.label: row for row in rows(records, **options)}
+    return {row.label: row for row in build_rows(records, **options)}
 
 
 def test_the_fixture_is_of_200_records_in_one_table(records):
-    [table] = tables(records)
+    [table] = build_tables(records)
     assert len(records) == 200
     assert [len(table.rows), len(table.columns)] == [5, 5]
 
@@ -80,8 +81,8 @@ def test_interquartile_mean_equals_rliable_and_scipy(records, scores, rliable):
 def test_interquartile_mean_of_few_values_equals_scipy(count):
     values = np.random.default_rng(count).normal(size=(3, count))
     expected = stats.trim_mean(values, 0.25, axis=1)
-    assert interquartile(values) == pytest.approx(expected, rel=1e-13)
-    assert [middle(row) for row in values.tolist()] == pytest.approx(expected, rel=1e-13)
+    assert interquartile_means(values) == pytest.approx(expected, rel=1e-13)
+    assert [interquartile_mean(row) for row in values.tolist()] == pytest.approx(expected, rel=1e-13)
 
 
 def test_average_rank_equals_scipy(records, scores):
@@ -157,10 +158,10 @@ def test_bootstrap_draws_tasks_and_then_seeds_for_each_of_them():
 
 
 def test_a_permutation_changes_nothing(records):
-    expected = tables(records, baseline="full")
+    expected = build_tables(records, baseline="full")
     for seed in range(3):
         random.Random(seed).shuffle(records)
-        assert tables(records, baseline="full") == expected
+        assert build_tables(records, baseline="full") == expected
 
 
 def test_missing_cells_change_no_average_and_no_difference_of_others(records):
@@ -179,11 +180,11 @@ def test_missing_cells_change_no_average_and_no_difference_of_others(records):
 
 def test_a_baseline_that_could_be_several_rows_is_none(records, make_record):
     other = make_record(spec={"method": "full", "task": "glue/cola", "lr": 0.5}, source={"data_hash": "cola"}, lr=0.5)
-    [table] = tables([*records, other], baseline="full")
+    [table] = build_tables([*records, other], baseline="full")
     assert table.baseline is None and "could be full" in " ".join(table.notes)
-    [table] = tables([*records, other], baseline="full (lr=1e-3)")
+    [table] = build_tables([*records, other], baseline="full (lr=1e-3)")
     assert table.baseline == "full (lr=1e-3)"
-    assert tables(records, baseline="absent")[0].baseline is None
+    assert build_tables(records, baseline="absent")[0].baseline is None
 
 
 def test_suspicious_rows_are_marked(make_record):
@@ -193,24 +194,24 @@ def test_suspicious_rows_are_marked(make_record):
     some = [run("lora", seed) for seed in range(3)] + [run("full", seed) for seed in range(2)]
     some += [run("early", seed, cost={"steps": 90, "samples": 2880}) for seed in range(3)]
     some += [run("wide", seed, cost={"steps": 150, "samples": 9600}) for seed in range(3)]
-    found = {label: {mark.code: mark.text for mark in row.marks} for label, row in by_label(some).items()}
+    found = {label: {caution.code: caution.text for caution in row.cautions} for label, row in by_label(some).items()}
     assert found["lora"] == {}
     assert list(found["full"]) == ["seeds"] and "2 seeds" in found["full"]["seeds"]
     assert found["early"] == {"steps": "other optimiser steps: cola 90 (most: 150)"}
     assert found["wide"] == {"batch": "other examples a step: cola 64 (most: 32)"}
     chosen = {"spec": {"lr": None, "select": [1e-4, 1e-3, 1e-2]}}
     some += [run("chosen", seed, **chosen) for seed in range(3)]
-    found = {label: {mark.code for mark in row.marks} for label, row in by_label(some).items()}
+    found = {label: {caution.code for caution in row.cautions} for label, row in by_label(some).items()}
     assert found["chosen"] == set() and found["lora"] == {"selection"}
-    assert marks([], {}) == []
+    assert row_cautions([], {}) == []
 
 
 def test_a_table_names_those_of_other_budgets(records, make_record):
     longer = make_record(spec={"method": "lora", "max_steps": 900})
-    first, second = tables([*records, longer])
+    first, second = build_tables([*records, longer])
     assert "900 steps" in first.notes[0] + second.notes[0] and "150 steps" in first.notes[0] + second.notes[0]
     other_source = make_record(spec={"method": "lora", "max_steps": 900}, source={"kind": "hub"})
-    assert [table.notes for table in tables([*records, other_source])] == [(), ()]
+    assert [table.notes for table in build_tables([*records, other_source])] == [(), ()]
 
 
 def test_selection_trials_count_once_for_all_runs_that_share_them(make_record):
@@ -218,5 +219,5 @@ def test_selection_trials_count_once_for_all_runs_that_share_them(make_record):
     selection = {"trials": trials, "metric": "accuracy", "split": "holdout", "task": "glue/sst2", "chosen": 1e-3}
     spec = {"method": "lora", "lr": None, "select": [1e-3, 1e-2]}
     some = [make_record(spec=spec | {"seed": seed}, selection=selection) for seed in range(3)]
-    [row] = rows(some)
+    [row] = build_rows(some)
     assert row.trials == 2

@@ -36,7 +36,7 @@ class Maker:
         columns = [
             {
                 "task": task,
-                "cell": f"glue/{task}",
+                "task_id": f"glue/{task}",
                 "metric": metric if up else "loss",
                 "higher_is_better": up,
                 "data": "",
@@ -79,7 +79,7 @@ class Maker:
         for c, column in enumerate(columns):
             level = draw.uniform(0.45, 0.7) + 0.02 * math.log(trainable)
             runs = [
-                self.run(at, j, column["cell"], seed, draw.gauss(level, 0.01), method, rank)
+                self.run(at, j, column["task_id"], seed, draw.gauss(level, 0.01), method, rank)
                 for seed in range(self.seeds)
             ]
             if missing and c == 1:
@@ -132,7 +132,7 @@ class Maker:
             "trials": 4,
             "states": states,
             "devices": ["cpu"],
-            "marks": [{"code": "seeds", "text": "fewer than three seeds"}] if j == 4 else [],
+            "cautions": [{"code": "seeds", "text": "fewer than three seeds"}] if j == 4 else [],
             "notes": ["1 run: ΔW barely moved in 2 of 12 layers"] if j == 3 else [],
         }
 
@@ -227,13 +227,13 @@ def hostile() -> dict[str, Any]:
             row["settings"] = {HOSTILE: HOSTILE, "__proto__": "a"}
             row["unknown"] = {"a": [HOSTILE]}
         table["columns"] = poisoned(table["columns"], HOSTILE)
-        table["columns"][0]["cell"] = "glue/cola"
+        table["columns"][0]["task_id"] = "glue/cola"
         for name in ("suite", "heading", "backbone", "source", "budget", "split", "baseline"):
             table[name] = HOSTILE * 100
         table["rows"][0] |= {"trainable": -5, "share": None, "stored_bytes": -1, "train_s": -3.0, "average": None}
-        table["rows"][1] |= {"cells": None, "layers": None, "lrs": None, "states": None, "marks": [None, HOSTILE]}
+        table["rows"][1] |= {"cells": None, "layers": None, "lrs": None, "states": None, "cautions": [None, HOSTILE]}
         table["rows"][2] |= {"label": None, "method": None, "average": {"mean": math.nan}, "trainable": math.inf}
-        table["rows"][3]["marks"] = [{"code": HOSTILE, "text": HOSTILE * 100}]
+        table["rows"][3]["cautions"] = [{"code": HOSTILE, "text": HOSTILE * 100}]
         table["rows"][3]["layers"] = [[HOSTILE, 2, math.inf, -1, None], ["x" * 10_000, None, 1, 1, 1], [None]]
     for run in board["runs"].values():
         run |= {"command": HOSTILE * 20, "error": HOSTILE * 100, "warnings": [HOSTILE, None], "git": HOSTILE, "new": 1}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from bench.records.record import Record
+from leaderboard.tables.build import build_tables
+from leaderboard.tables.table import Row
 
 
 class Draft(dict[str, Any]):
@@ -42,3 +44,8 @@ def altered(record: Record, change: Callable[[Any], object]) -> Record:
     changed = draft(record)
     change(changed)
     return finished(changed)
+
+
+def build_rows(records: Iterable[Record], *, baseline: str | None = None) -> list[Row]:
+    """The rows of all tables."""
+    return [row for table in build_tables(records, baseline=baseline) for row in table.rows]

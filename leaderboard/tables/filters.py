@@ -1,7 +1,8 @@
-"""Which runs a leaderboard is of: filters on records."""
+"""Filters on records: names with wildcards, and conditions such as `seed<3`."""
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,26 +15,26 @@ from bench.records.schema import Part
 
 _WHERE = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What to keep; an empty field keeps everything, several fields must all hold.
+class RunFilter:
+    """Filters that must all hold; an empty one keeps everything.
 
     Attributes:
         tasks: suites, tasks, or patterns with `*`.
         methods: names or patterns.
-        backbones: names as in a record, or as they were asked for, or patterns.
+        backbones: names as in a record or as requested, or patterns.
         sources: kinds of data source (`directory`, `hub`, …), their revisions, or patterns.
         where: conditions `name=value` (or !=, <, <=, >, >=): a field of the specification (`seed<3`, `lr>=1e-3`), an
-            option as `--set` names it (`method.rank=8`), or a place in the record (`cost.device=cpu`, `state=done`).
+            option by its `--set` name (`method.rank=8`), or a path in the record (`cost.device=cpu`, `state=done`).
     """
 
     tasks: tuple[str, ...] = ()
@@ -43,10 +44,10 @@ class Selection:
     where: tuple[str, ...] = ()
 
     def apply(self, records: Sequence[Record]) -> list[Record]:
-        """The records that fit.
+        """Return the records that match.
 
         Raises:
-            UsageError: a name fits no record, a condition cannot be read, or nothing is left.
+            UsageError: a name matches no record, a condition cannot be parsed, or no record is left.
         """
         named: dict[str, tuple[tuple[str, ...], Callable[[Record], set[str]]]] = {
             "--tasks": (self.tasks, lambda r: {r.spec.task, r.spec.task.partition("/")[0]}),
@@ -55,66 +56,60 @@ class Selection:
             "--source": (self.sources, lambda r: {r.source.kind, r.source.revision}),
         }
         kept = list(records)
-        for flag, (wanted, names) in named.items():
-            _check_names(flag, wanted, {name for run in records for name in names(run)})
-            kept = [run for run in kept if not wanted or any(_fits(name, wanted) for name in names(run))]
+        for flag, (patterns, names) in named.items():
+            _check_names(flag, patterns, {name for run in records for name in names(run)})
+            kept = [run for run in kept if not patterns or any(_matches(name, patterns) for name in names(run))]
         for condition in map(parse, self.where):
             kept = [run for run in kept if condition.holds(run)]
         if records and not kept:
+            flags = [f"{flag} {','.join(patterns)}" for flag, (patterns, _) in named.items() if patterns]
+            flags += [f"--where '{condition}'" for condition in self.where]
             raise UsageError(
-                "no run fits all filters",
-                f"{len(records)} runs are there; {', '.join(self._words())}",
+                "no run matches all filters",
+                f"there are {len(records)} runs; {', '.join(flags)}",
                 "Leave one of the filters out.",
             )
         return kept
 
-    def _words(self) -> Iterable[str]:
-        for flag, values in (("--tasks", self.tasks), ("--methods", self.methods)):
-            yield from ([f"{flag} {','.join(values)}"] if values else [])
-        for flag, values in (("--backbone", self.backbones), ("--source", self.sources)):
-            yield from ([f"{flag} {','.join(values)}"] if values else [])
-        yield from (f"--where '{condition}'" for condition in self.where)
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`name` compared with `value` as `sign` says: as numbers where both are, else as text."""
+    """A comparison of field `name` with `value`: as numbers if both are numbers, else as text."""
 
     name: str
     sign: str
     value: str
 
     def holds(self, record: Record) -> bool:
-        """Whether it does; a field that a record lacks, or that is null, equals nothing and is below nothing."""
+        """Whether it holds. For a missing or null field only `!=` does."""
         found = lookup(record, self.name)
         if not isinstance(found, str | int | float):
             return self.sign == "!="
-        if isinstance(found, bool):
-            found = str(found).lower()
-        mine, theirs = _number(found), _number(self.value)
-        if mine is not None and theirs is not None:
-            return _COMPARE[self.sign](mine, theirs)
-        return _COMPARE[self.sign](str(found), self.value)
+        text = str(found).lower() if isinstance(found, bool) else str(found)
+        number, wanted = _number(text), _number(self.value)
+        if number is not None and wanted is not None:
+            return _COMPARE[self.sign](number, wanted)
+        return _COMPARE[self.sign](text, self.value)
 
 
 def parse(text: str) -> Condition:
-    """A condition as `--where` takes it.
+    """Parse a condition of `--where`.
 
     Raises:
-        UsageError: it is not a name, a sign and a value.
+        UsageError: the text is not a name, a sign and a value.
     """
-    found = _WHERE.fullmatch(text)
-    if not found:
+    match = _WHERE.fullmatch(text)
+    if not match:
         raise UsageError(
-            f"--where '{text}' is no condition",
+            f"--where '{text}' is not a condition",
             "a condition is a name, one of = != < <= > >=, and a value",
             "Such as --where 'seed<3', --where method.rank=8, --where state=done.",
         )
-    return Condition(*found.groups())
+    return Condition(*match.groups())
 
 
 def lookup(record: Record, name: str) -> object:
-    """The value of a field by its name in the specification or in `--set`, or by its place in the record."""
+    """Value of a field, by its name in the specification or in `--set` or its path in the record; None if absent."""
     if name == "lr":
         return record.lr
     options = record.spec.options.flat()
@@ -131,22 +126,22 @@ def lookup(record: Record, name: str) -> object:
     return value
 
 
-def _fits(name: str, wanted: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in wanted)
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _check_names(flag: str, wanted: Sequence[str], known: set[str]) -> None:
-    for pattern in wanted:
+def _check_names(flag: str, patterns: Sequence[str], known: set[str]) -> None:
+    for pattern in patterns:
         if known and not any(fnmatchcase(name, pattern) for name in known):
             raise UsageError(
-                f"{flag}: no run of '{pattern}'",
+                f"{flag}: no run matches '{pattern}'",
                 f"there are {', '.join(sorted(known)[:20])}",
                 did_you_mean(pattern, sorted(known)) or "Choose one of them, or a pattern with *.",
             )
 
 
-def _number(value: str | float) -> float | None:
+def _number(text: str) -> float | None:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float(text)
+    except ValueError:
         return None

@@ -1,39 +1,40 @@
-"""The leaderboard as tidy CSV: one value a line, with what it is of."""
+"""The leaderboard as CSV in long format: one value per line."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
+from leaderboard.tables.intervals import Difference
 from leaderboard.tables.table import Row, Table
 
 FIELDS = (
     "suite", "backbone", "source", "budget", "split", "row", "method", "published",
     "task", "metric", "seed", "run_id", "quantity", "value",
 )  # fmt: skip
-"""`task`, `metric` are empty for what is of all tasks; `seed`, `run_id` for what is of all seeds."""
+"""`task` and `metric` are empty for a value over all tasks, `seed` and `run_id` for a value over all seeds."""
 
-Line = tuple[str, str, str, str, str, Any]
+Value = str | float | None
+Line = tuple[str, str, str, str, str, Value]
 """Task, metric, seed, run id, quantity, value."""
 
 
 def render(tables: Sequence[Table]) -> str:
-    """Every score of every seed, and all statistics of every row.
+    """Render every score of every seed, and all statistics of every row.
 
-    Numbers have all their digits; text that a spreadsheet would take for a formula begins with an apostrophe.
+    Numbers have all their digits. Text that a spreadsheet would read as a formula begins with an apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
     for table in tables:
-        place = (table.suite, table.backbone, table.source, table.budget, table.split)
+        of_table = (table.suite, table.backbone, table.source, table.budget, table.split)
         for row in (*table.rows, *table.published):
-            about = (row.label, row.method, row.published.source if row.published else "")
-            for line in (*_scores(row, table), *_statistics(row)):
-                *words, value = map(_safe, (*place, *about, *line[:-1])), line[-1]
-                writer.writerow([*words[0], repr(value) if isinstance(value, float) else _safe(value)])
+            of_row = (row.label, row.method, row.published.source if row.published else "")
+            for *names, value in (*_scores(row, table), *_statistics(row)):
+                text = repr(value) if isinstance(value, float) else _safe(value)
+                writer.writerow([*map(_safe, (*of_table, *of_row, *names)), text])
     return out.getvalue()
 
 
@@ -43,27 +44,23 @@ def _scores(row: Row, table: Table) -> Iterator[Line]:
             continue
         metric = (row.published.metrics[i] if row.published else column.metric) or ""
         for run in row.runs[i] if row.runs else ():
-            yield column.cell, metric, str(run.seed[0]), run.run_id, "score", run.value
-        yield column.cell, metric, "", "", "mean", cell.mean
-        if cell.sd is not None:
-            yield column.cell, metric, "", "", "sd", cell.sd
-        if cell.n:
-            yield column.cell, metric, "", "", "seeds", cell.n
-        if row.differences and (apart := row.differences[i]):
-            yield from _known(column.cell, metric, {f"difference{k}": v for k, v in _interval(apart).items()})
+            yield column.task_id, metric, str(run.seed[0]), run.run_id, "score", run.value
+        found = row.differences[i] if row.differences else None
+        values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(found)}
+        yield from _known(column.task_id, metric, values)
 
 
 def _statistics(row: Row) -> Iterator[Line]:
     effective, nominal = row.rank_used or (None, None)
-    average, apart = row.average, row.difference
-    values: dict[str, Any] = {
+    average = row.average
+    values: dict[str, Value] = {
         "average": average and average.mean,
         "average_sd": average and average.sd,
         "average_seeds": average and average.n,
         "iqm": row.iqm,
         "rank": row.rank,
         "average_rank": row.average_rank,
-        **({f"difference{k}": v for k, v in _interval(apart).items()} if apart else {}),
+        **_difference(row.difference),
         "trained_parameters": row.trainable,
         "trained_share": row.share,
         "stored_bytes": row.stored_bytes,
@@ -75,27 +72,23 @@ def _statistics(row: Row) -> Iterator[Line]:
         "spectral_norm": row.norm,
         "selection_trials": None if row.published else row.trials,
         **{f"runs_{state}": count for state, count in row.states.items()},
-        **{f"mark_{mark.code}": mark.text for mark in row.marks},
+        **{f"caution_{caution.code}": caution.text for caution in row.cautions},
     }
     yield from _known("", "", values)
 
 
-def _interval(apart: Any) -> dict[str, Any]:
-    return {
-        "": apart.mean,
-        "_low": apart.low,
-        "_high": apart.high,
-        "_iqm": apart.iqm,
-        "_iqm_low": apart.iqm_low,
-        "_iqm_high": apart.iqm_high,
-    }
+def _difference(found: Difference | None) -> dict[str, Value]:
+    if found is None:
+        return {}
+    names = ("low", "high", "iqm", "iqm_low", "iqm_high")
+    return {"difference": found.mean, **{f"difference_{name}": getattr(found, name) for name in names}}
 
 
-def _known(task: str, metric: str, values: dict[str, Any]) -> Iterator[Line]:
+def _known(task: str, metric: str, values: Mapping[str, Value]) -> Iterator[Line]:
     yield from ((task, metric, "", "", name, value) for name, value in values.items() if value is not None)
 
 
-def _safe(value: Any) -> str:
-    """Text on one line that no spreadsheet runs."""
+def _safe(value: Value) -> str:
+    """Text on one line that a spreadsheet does not read as a formula."""
     text = " ".join(str(value).split()).encode("utf-8", "replace").decode()
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not isinstance(value, int) else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.core.errors import UsageError
-from leaderboard.tables.select import Selection, lookup, parse
+from leaderboard.tables.filters import RunFilter, lookup, parse
 
 
 @pytest.fixture
@@ -51,32 +51,32 @@ def records(make_record):
     ],
 )
 def test_what_is_kept(records, selection, kept):
-    assert Selection(**selection).apply(records) == [records[i] for i in kept]
+    assert RunFilter(**selection).apply(records) == [records[i] for i in kept]
 
 
 @pytest.mark.parametrize(
-    ("selection", "told"),
+    ("selection", "expected"),
     [
-        ({"methods": ("lorra",)}, ["--methods: no run of 'lorra'", "lora", "Did you mean 'lora'?"]),
+        ({"methods": ("lorra",)}, ["--methods: no run matches 'lorra'", "lora", "Did you mean 'lora'?"]),
         ({"tasks": ("glue/wnli",)}, ["glue/wnli", "glue/cola"]),
         ({"backbones": ("bert",)}, ["--backbone", "vit"]),
-        ({"methods": ("lora",), "tasks": ("digits",)}, ["no run fits", "--methods lora", "--tasks digits"]),
-        ({"where": ("seed=9",)}, ["no run fits", "--where 'seed=9'"]),
-        ({"where": ("seed",)}, ["'seed' is no condition", "= != <"]),
-        ({"where": ("",)}, ["no condition"]),
+        ({"methods": ("lora",), "tasks": ("digits",)}, ["no run matches", "--methods lora", "--tasks digits"]),
+        ({"where": ("seed=9",)}, ["no run matches", "--where 'seed=9'"]),
+        ({"where": ("seed",)}, ["'seed' is not a condition", "= != <"]),
+        ({"where": ("",)}, ["is not a condition"]),
     ],
 )
-def test_what_cannot_be_is_said_in_three_parts(records, selection, told):
+def test_errors_have_three_parts(records, selection, expected):
     with pytest.raises(UsageError) as caught:
-        Selection(**selection).apply(records)
+        RunFilter(**selection).apply(records)
     error = caught.value
     text = f"{error.what}\n{error.known}\n{error.todo}"
-    assert [word for word in told if word not in text] == []
+    assert [word for word in expected if word not in text] == []
     assert error.known and error.todo
 
 
 def test_nothing_there_is_no_error():
-    assert Selection(methods=("lora",)).apply([]) == []
+    assert RunFilter(methods=("lora",)).apply([]) == []
 
 
 def test_fields_by_their_name_in_set_and_by_their_place(records):

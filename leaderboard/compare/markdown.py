@@ -1,36 +1,36 @@
-"""A comparison as Markdown that also reads well in a terminal."""
+"""A comparison as Markdown, aligned for a terminal."""
 
 from __future__ import annotations
 
 from bench.core.text import format_score
 from leaderboard.compare.comparison import Comparison, Overall, Score, Summary
-from leaderboard.compare.contrast import some
 from leaderboard.compare.ratios import LayerPair, Ratio
-from leaderboard.render import text
+from leaderboard.compare.specifications import some
+from leaderboard.render import cells
 from leaderboard.render.markdown import escape, grid
-from leaderboard.tables.grouping import short
+from leaderboard.tables.grouping import short_task
 from leaderboard.tables.table import Layer
 
-MARK = "⚠"
-"""Beside a field that makes the comparison unfair, and before the sentence that says why."""
-_LONGEST, _SENTENCE = 60, 400
-"""Characters of a cell, and of a note, at most."""
-_SPREAD = "±: standard deviation over all seeds of a side; of the average, over the seeds of both."
-_APART = (
-    "B − A: mean over the seeds that both have, with a 95 % bootstrap interval over these seeds (of the average, over "
-    "tasks and seeds); with few seeds it is too narrow. `?`: the interval holds zero, or there is none."
+CAUTION = "⚠"
+"""Sign of a caution, and of the fields that it names."""
+_CELL_LENGTH, _NOTE_LENGTH = 60, 400
+"""Maximum number of characters of a cell and of a note."""
+_SPREAD = "±: standard deviation over all seeds of a side; for the average, over the common seeds."
+_DIFFERENCE = (
+    "B − A: mean over the common seeds, with a 95 % bootstrap confidence interval over these seeds (for the average, "
+    "over tasks and seeds), which is too narrow with few seeds. `?`: the interval contains zero, or there is none."
 )
 
 
 def render(found: Comparison) -> str:
-    """All sections, each with a heading."""
+    """Render all sections, each with a heading."""
     names = _names(found)
     sections = [_heading(found), _fields(found, names), _scores(found, names), _ratios(found, names)]
     return "\n\n".join(filter(None, [*sections, _layers(found, names)])) + "\n"
 
 
 def _names(found: Comparison) -> tuple[str, str]:
-    """What the columns of A and of B are called: with their methods, where these tell them apart."""
+    """Headers of the columns of A and B, with their methods if each side has one and they differ."""
     one, two = (side.methods for side in (found.a, found.b))
     if len(one) == len(two) == 1 and one != two:
         return f"A: {_cut(one[0], 24)}", f"B: {_cut(two[0], 24)}"
@@ -38,32 +38,37 @@ def _names(found: Comparison) -> tuple[str, str]:
 
 
 def _heading(found: Comparison) -> str:
-    header = ["", "what", "runs", "methods", "tasks", "seeds", "states"]
+    header = ["", "selection", "runs", "methods", "tasks", "seeds", "states"]
     lines = grid(header, [_summary(side) for side in (found.a, found.b)], left=range(len(header)))
     older = [
-        f"- {text.runs(side.superseded)} of {side.name} left out: a newer one of the same specification stands"
+        f"- {cells.runs(side.superseded)} of {side.name} left out: there is a newer one of the same specification"
         for side in (found.a, found.b)
         if side.superseded
     ]
-    return "\n".join(["## B held against A", "", *lines, *([""] if older else []), *older])
+    return "\n".join(["## B compared with A", "", *lines, *([""] if older else []), *older])
 
 
 def _summary(side: Summary) -> list[str]:
     states = ", ".join(f"{count} {state}" for state, count in side.states.items())
     seeds = some([str(seed) for seed in side.seeds])
-    tasks = some([short(task) for task in side.tasks])
+    tasks = some([short_task(task) for task in side.tasks])
     return [side.name, _cut(side.label, 100), str(side.runs), _cut(some(side.methods)), _cut(tasks), seeds, states]
 
 
 def _fields(found: Comparison, names: tuple[str, str]) -> str:
     body = [
-        [_cut(one.name), _cut(some(one.a)) or text.NOTHING, _cut(some(one.b)) or text.NOTHING, MARK * one.marked]
+        [
+            _cut(one.name),
+            _cut(some(one.a)) or cells.NOTHING,
+            _cut(some(one.b)) or cells.NOTHING,
+            CAUTION * one.cautioned,
+        ]
         for one in found.fields
     ]
-    lines = ["### What differs in their specifications", ""]
+    lines = ["### Differences between the specifications", ""]
     lines += [*grid(["field", *names, ""], body, left=range(4)), ""] if body else []
     lines.append(f"{found.equal} fields are equal.")
-    lines += ["", *(f"- {MARK} {_cut(one.text, _SENTENCE)}" for one in found.cautions)] if found.cautions else []
+    lines += ["", *(f"- {CAUTION} {_cut(one.text, _NOTE_LENGTH)}" for one in found.cautions)] if found.cautions else []
     return "\n".join(lines)
 
 
@@ -71,23 +76,23 @@ def _scores(found: Comparison, names: tuple[str, str]) -> str:
     rows = [*found.scores, *([found.overall] if found.overall else [])]
     body = [_score(one) for one in rows]
     if found.overall and found.overall.iqm_a is not None:
-        body.append(_middle(found.overall))
-    notes = [f"- {_cut(short(one.task))}: {_cut(note, _SENTENCE)}" for one in rows if (note := _note(one))]
+        body.append(_interquartile(found.overall))
+    notes = [f"- {_cut(short_task(one.task))}: {_cut(note, _NOTE_LENGTH)}" for one in rows if (note := _note(one))]
     lines = grid(["score", *names, "B − A [95 %]", "B is", "seeds"], body, left=[0, 4])
     parts = ["### Scores", "", *lines, "", *notes, *([""] if notes else [])]
-    parts += [f"{_SPREAD} {_APART}"] if any(one.difference for one in rows) else ["No difference can be computed."]
+    parts += [f"{_SPREAD} {_DIFFERENCE}"] if any(one.difference for one in rows) else ["No difference can be computed."]
     return "\n".join(parts)
 
 
 def _score(one: Score) -> list[str]:
     arrow = {True: " ↑", False: " ↓", None: ""}[one.higher_is_better]
-    name = _cut(" ".join(filter(None, [short(one.task), one.metric]))) + arrow
-    a, b = (text.score(stat, one.higher_is_better) for stat in (one.a, one.b))
+    name = _cut(" ".join(filter(None, [short_task(one.task), one.metric]))) + arrow
+    a, b = (cells.score(stat, one.higher_is_better) for stat in (one.a, one.b))
     return [
         name,
         a,
         b,
-        text.difference(one.difference),
+        cells.difference(one.difference),
         _verdict(one),
         str(one.difference.seeds if one.difference else 0),
     ]
@@ -95,28 +100,29 @@ def _score(one: Score) -> list[str]:
 
 def _verdict(one: Score) -> str:
     if one.verdict is None:
-        return text.NOTHING
+        return cells.NOTHING
     return one.verdict + ("" if one.sure or one.verdict == "equal" else "?")
 
 
-def _middle(one: Overall) -> list[str]:
+def _interquartile(one: Overall) -> list[str]:
     a, b = (
-        text.NOTHING if value is None else format_score(value, one.higher_is_better) for value in (one.iqm_a, one.iqm_b)
+        cells.NOTHING if value is None else format_score(value, one.higher_is_better)
+        for value in (one.iqm_a, one.iqm_b)
     )
-    apart = one.difference
-    if apart is None:
-        return ["interquartile mean", a, b, text.NOTHING, text.NOTHING, "0"]
-    interval = text.interval(apart.iqm, apart.iqm_low, apart.iqm_high)
-    return ["interquartile mean", a, b, interval, text.NOTHING, str(apart.seeds)]
+    change = one.difference
+    if change is None:
+        return ["interquartile mean", a, b, cells.NOTHING, cells.NOTHING, "0"]
+    interval = cells.interval(change.iqm, change.iqm_low, change.iqm_high)
+    return ["interquartile mean", a, b, interval, cells.NOTHING, str(change.seeds)]
 
 
 def _note(one: Score) -> str:
-    told = [
-        f"seed{'s' * (len(seeds) > 1)} {some(seeds)} of {name} alone, left out of the difference"
+    unpaired = [
+        f"seed{'s' * (len(seeds) > 1)} {some(seeds)} of {name} only, not part of the difference"
         for name, seeds in zip("AB", one.alone, strict=True)
         if seeds
     ]
-    return "; ".join(filter(None, [one.note, *told]))
+    return "; ".join(filter(None, [one.note, *unpaired]))
 
 
 def _ratios(found: Comparison, names: tuple[str, str]) -> str:
@@ -124,25 +130,27 @@ def _ratios(found: Comparison, names: tuple[str, str]) -> str:
     if not rows:
         return ""
     body = [
-        [one.name, _amount(one, one.a), _amount(one, one.b), text.NOTHING if one.ratio is None else f"{one.ratio:.3g}"]
+        [one.name, _amount(one, one.a), _amount(one, one.b), cells.NOTHING if one.ratio is None else f"{one.ratio:.3g}"]
         for one in rows
     ]
     notes: dict[str, list[str]] = {}
     for one in rows:
         if one.note:
             notes.setdefault(one.note, []).append(one.name)
-    lines = ["### What they take", "", *grid(["mean of a run", *names, "B / A"], body, left=[0])]
-    lines += ["", *(f"- {', '.join(about)}: {_cut(note, _SENTENCE)}" for note, about in notes.items())] if notes else []
+    lines = ["### Costs and ranks", "", *grid(["mean of a run", *names, "B / A"], body, left=[0])]
+    lines += (
+        ["", *(f"- {', '.join(about)}: {_cut(note, _NOTE_LENGTH)}" for note, about in notes.items())] if notes else []
+    )
     return "\n".join(lines)
 
 
 def _amount(one: Ratio, value: float | None) -> str:
     if value is None:
-        return text.NOTHING
+        return cells.NOTHING
     if one.unit == "bytes":
-        return text.size(value)
+        return cells.size(value)
     if one.unit == "s":
-        return text.duration(value)
+        return cells.duration(value)
     return f"{value:,.0f}" if one.unit == "count" else f"{value:.{2 if one.unit == 'rank' else 3}f}"
 
 
@@ -164,12 +172,12 @@ def _layer(one: LayerPair) -> list[str]:
 
 def _number(layer: Layer | None, field: str) -> str:
     if layer is None:
-        return text.NOTHING
+        return cells.NOTHING
     value: float = getattr(layer, field)
     return f"{value:.3g}" if field == "norm" else f"{value:g}" if value == round(value) else f"{value:.2f}"
 
 
-def _cut(raw: str, longest: int = _LONGEST) -> str:
-    """Text of a record as one escaped cell, cut in its middle where it is long."""
+def _cut(raw: str, longest: int = _CELL_LENGTH) -> str:
+    """Escaped text of a record; a long text is shortened in its middle."""
     half = longest // 2
     return escape(raw if len(raw) <= longest else f"{raw[:half]}…{raw[1 - half :]}")

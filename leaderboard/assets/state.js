@@ -1,4 +1,4 @@
-// The board as it came, brought into shape once (a missing or odd value is null, an odd list is empty), and what is looked at of it.
+// The data of the page and the state of its view. Data are normalised once: an absent or wrong value is null, a wrong list empty.
 
 const given = JSON.parse($("data").textContent);
 const GROUPS = {scores: "Scores", statistics: "Statistics", cost: "Cost", rank: "Rank", training: "Training"};
@@ -13,7 +13,7 @@ function diff(value) {
   return {mean: value.mean, low: num(value.low), high: num(value.high), iqm: num(value.iqm), seeds: num(value.seeds), tasks: num(value.tasks)};
 }
 
-function shapeCell(cell) {
+function normaliseCell(cell) {
   const made = stat(cell);
   return made && {...made, metric: cell.metric ?? "", runs: list(cell.runs).filter(Array.isArray), difference: diff(cell.difference)};
 }
@@ -21,8 +21,8 @@ function shapeCell(cell) {
 const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_bytes", "train_s", "peak_memory_bytes", "nominal",
   "effective", "stable", "norm", "trials"];
 
-function shapeRow(row, columns) {
-  const cells = list(row.cells).map(shapeCell), done = list(row.complete);
+function normaliseRow(row, columns) {
+  const cells = list(row.cells).map(normaliseCell), done = list(row.complete);
   const made = {label: plain(row.label) || "(no name)", method: plain(row.method, 80) || "(no method)", settings: object(row.settings)};
   for (const name of NUMBERS) made[name] = num(row[name]);
   return {...made,
@@ -31,16 +31,16 @@ function shapeRow(row, columns) {
     complete: [num(done[0]) ?? cells.filter(Boolean).length, num(done[1]) ?? columns.length],
     layers: list(row.layers).filter(Array.isArray).map(([layer, ...values]) => [plain(layer, 200), ...values.map(num)]),
     lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, states: object(row.states),
-    devices: list(row.devices), marks: list(row.marks).map(object), notes: list(row.notes).map(note => plain(note, 1000))};
+    devices: list(row.devices), cautions: list(row.cautions).map(object), notes: list(row.notes).map(note => plain(note, 1000))};
 }
 
-function shapeTable(table, at) {
-  const columns = list(table.columns).map(object).map(column => ({task: plain(column.task, 60), cell: column.cell ?? column.task,
+function normaliseTable(table, at) {
+  const columns = list(table.columns).map(object).map(column => ({task: plain(column.task, 60), cell: column.task_id ?? column.task,
     metric: plain(column.metric, 60), data: plain(column.data, 60), note: plain(column.note, 1000),
     up: typeof column.higher_is_better === "boolean" ? column.higher_is_better : null}));
   const seen = new Map();
   const rows = list(table.rows).map(object).map((row, index) => {
-    const made = shapeRow(row, columns), name = `${made.published ? "published " : ""}${made.label}`;
+    const made = normaliseRow(row, columns), name = `${made.published ? "published " : ""}${made.label}`;
     seen.set(name, (seen.get(name) ?? 0) + 1);
     return {...made, index, id: key(name + (seen.get(name) > 1 ? seen.get(name) : ""))};
   });
@@ -50,50 +50,50 @@ function shapeTable(table, at) {
   return {...words, at, id: key(words.heading), columns, rows, notes: list(table.notes).map(note => plain(note, 1000)), up: ups.size === 1 ? [...ups][0] : null, baseline: table.baseline ? plain(table.baseline) : null};
 }
 
-function shape(board) {
-  board = object(board);
-  const tables = list(board.tables).map(object).map(shapeTable);
-  const runs = new Map(Object.entries(object(board.runs)).map(([id, run]) => [id, object(run)])), of = new Map();
+function normalise(leaderboard) {
+  leaderboard = object(leaderboard);
+  const tables = list(leaderboard.tables).map(object).map(normaliseTable);
+  const runs = new Map(Object.entries(object(leaderboard.runs)).map(([id, run]) => [id, object(run)])), of = new Map();
   for (const [id, run] of runs) {
     const place = `${run.table} ${run.row}`;
     if (!of.has(place)) of.set(place, []);
     of.get(place).push(id);
   }
   const methods = [...new Set(tables.flatMap(table => table.rows.map(row => row.method)))].sort();
-  return {title: plain(board.title), problems: list(board.problems), notes: list(board.notes), trials: num(board.trials) ?? 0, tables, runs, of, methods};
+  return {title: plain(leaderboard.title), problems: list(leaderboard.problems), notes: list(leaderboard.notes), trials: num(leaderboard.trials) ?? 0, tables, runs, of, methods};
 }
 
-let board = shape(given.board);
+let leaderboard = normalise(given.leaderboard);
 
-// What is looked at; all of it is kept in the address, so that a view can be linked.
+// State of the view. The address holds all of it, so that users can link to a view.
 const state = {};
-const BLANK = {suite: "", backbone: "", source: "", table: "", score: "", sort: "", down: false, find: "", measure: "effective",
+const DEFAULTS = {suite: "", backbone: "", source: "", table: "", score: "", sort: "", down: false, find: "", measure: "effective",
   what: "loss", task: "", seed: "", draw: "", runs: "", cell: ""};
 const HIDDEN = ["notask", "nomethod", "nocolumns"];
 
 function readAddress() {
-  const asked = new URLSearchParams(location.hash.slice(1));
-  for (const [name, blank] of Object.entries(BLANK)) {
-    state[name] = typeof blank === "boolean" ? asked.has(name) : asked.get(name) ?? blank;
+  const query = new URLSearchParams(location.hash.slice(1));
+  for (const [name, blank] of Object.entries(DEFAULTS)) {
+    state[name] = typeof blank === "boolean" ? query.has(name) : query.get(name) ?? blank;
   }
-  for (const name of HIDDEN) state[name] = new Set(asked.getAll(name));
+  for (const name of HIDDEN) state[name] = new Set(query.getAll(name));
 }
 
 function writeAddress() {
-  const told = new URLSearchParams();
-  for (const [name, blank] of Object.entries(BLANK)) if (state[name] !== blank) told.set(name, state[name] === true ? "" : state[name]);
-  for (const name of HIDDEN) for (const value of state[name]) told.append(name, value);
-  history.replaceState(null, "", `#${told}`);
+  const query = new URLSearchParams();
+  for (const [name, blank] of Object.entries(DEFAULTS)) if (state[name] !== blank) query.set(name, state[name] === true ? "" : state[name]);
+  for (const name of HIDDEN) for (const value of state[name]) query.append(name, value);
+  history.replaceState(null, "", `#${query}`);
 }
 
 const FACETS = ["suite", "backbone", "source"];
 const fits = (table, names = FACETS) => names.every(name => !state[name] || table[name] === state[name]);
 const chosen = () => {
-  const fitting = board.tables.filter(table => fits(table));
-  return fitting.find(table => table.id === state.table) ?? fitting[0] ?? board.tables[0] ?? NONE;
+  const fitting = leaderboard.tables.filter(table => fits(table));
+  return fitting.find(table => table.id === state.table) ?? fitting[0] ?? leaderboard.tables[0] ?? NONE;
 };
 
-/** Rows that the filters leave. */
+/** Rows that match the filters. */
 function shownRows(table) {
   const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
   return table.rows.filter(row => {
@@ -108,7 +108,7 @@ const shownColumns = table => table.columns.map((column, i) => ({...column, i}))
 
 const DRAWN = 8;
 
-/** Rows whose ranks and curves are drawn: those asked for, else the first few. */
+/** Rows whose ranks and curves are drawn: the chosen ones, else the first few. */
 function drawnRows(table) {
   const shown = shownRows(table).filter(row => !row.published);
   if (state.draw === "none") return [];
@@ -122,7 +122,7 @@ function toggleDrawn(table, row) {
   state.draw = [...ids].join(".") || "none";
 }
 
-// Colours: a method has one everywhere; among rows that are drawn together, a second row of a method gets one that is free.
+// Colours: each method has its own; if several rows of a method are drawn together, the others get unused colours.
 const dark = matchMedia("(prefers-color-scheme: dark)"), paper = matchMedia("print"), narrow = matchMedia("(max-width: 760px)");
 const colours = () => dark.matches && !paper.matches ? given.palette.dark : given.palette.light;
 
@@ -131,7 +131,7 @@ function look(index) {
   return {colour: index % light.length, marker: markers[(index + Math.floor(index / light.length)) % markers.length]};
 }
 
-const methodLook = method => look(Math.max(0, board.methods.indexOf(method)));
+const methodLook = method => look(Math.max(0, leaderboard.methods.indexOf(method)));
 
 function rowLooks(rows) {
   const found = new Map(), taken = new Set();

@@ -1,9 +1,11 @@
-"""Cells of a table as text: scores, counts, sizes and times as people read them."""
+"""Text of table cells: scores, counts, sizes, times and notes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.core.text import DECIMALS, SMALL, format_count, format_score, format_trained
-from leaderboard.tables.grouping import number
+from leaderboard.tables.grouping import format_number
 from leaderboard.tables.intervals import Difference
 from leaderboard.tables.table import Column, Row, Stat, Table
 
@@ -21,30 +23,24 @@ def score(stat: Stat | None, higher_is_better: bool | None = True) -> str:
 
 
 def average(row: Row, higher_is_better: bool | None) -> str:
-    """The average, or how many of the tasks are there."""
+    """The average, or `2/4`: how many of the tasks have a score."""
     done = sum(cell is not None for cell in row.cells)
     return f"{done}/{len(row.cells)}" if done < len(row.cells) else score(row.average, higher_is_better)
 
 
-def difference(apart: Difference | None) -> str:
-    """`+0.012 [-0.003, +0.020]`: the mean difference and its 95 % interval."""
-    if apart is None:
-        return NOTHING
-    return interval(apart.mean, apart.low, apart.high)
+def difference(found: Difference | None) -> str:
+    """`+0.012 [-0.003, +0.020]`: the mean difference and its 95 % confidence interval."""
+    return NOTHING if found is None else interval(found.mean, found.low, found.high)
 
 
 def interval(value: float, low: float | None, high: float | None) -> str:
-    """A difference with its interval, if it has one."""
-    return signed(value) + ("" if low is None or high is None else f" [{signed(low)}, {signed(high)}]")
-
-
-def signed(value: float) -> str:
-    """A difference of scores."""
-    return f"{value:+z.{DECIMALS}f}"
+    """A difference of scores with its confidence interval, if it has one."""
+    shown = [f"{number:+z.{DECIMALS}f}" for number in (value, low, high) if number is not None]
+    return shown[0] if len(shown) < 3 else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def parameters(row: Row) -> str:
-    """Trained parameters of a row."""
+    """`0.15 M (0.7 %)`: trained parameters and their share."""
     if row.trainable is None:
         return NOTHING
     return format_count(row.trainable) if row.share is None else format_trained(row.trainable, row.share)
@@ -58,30 +54,32 @@ def rank_used(row: Row) -> str:
     return f"{effective:.1f} / {nominal:.{0 if nominal == round(nominal) else 1}f}"
 
 
-def plain(value: float | None, digits: int = 2) -> str:
-    """A number with so many significant digits."""
-    return NOTHING if value is None else f"{value:.{digits}g}"
+def two_digits(value: float | None) -> str:
+    """A number with two significant digits."""
+    return NOTHING if value is None else f"{value:.2g}"
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """A number with so many decimals."""
+    """A number with `decimals` decimals."""
     return NOTHING if value is None else f"{value:.{decimals}f}"
 
 
 def seeds(row: Row) -> str:
-    """`3`, or `2–3` where tasks differ."""
-    if row.published:
-        return NOTHING
-    counts = sorted({cell.n for cell in row.cells if cell})
-    return "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
+    """Number of seeds: `3`, or `2–3` if tasks differ."""
+    return NOTHING if row.published else span(sorted({cell.n for cell in row.cells if cell}))
+
+
+def span(counts: Sequence[int], dash: str = "–") -> str:
+    """First and last of ascending counts: `3`, `2–3`; `0` if there are none."""
+    return dash.join(str(count) for count in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
 
 
 def lr(row: Row) -> str:
-    """Learning rates really used."""
+    """Lowest and highest learning rate used."""
     if not row.lrs:
         return NOTHING
-    span = "…".join(number(rate) for rate in dict.fromkeys([row.lrs[0], row.lrs[-1]]))
-    return f"{span} (selected)" if row.selected else span
+    rates = "…".join(format_number(rate) for rate in dict.fromkeys([row.lrs[0], row.lrs[-1]]))
+    return f"{rates} (selected)" if row.selected else rates
 
 
 def size(count: float | None) -> str:
@@ -120,32 +118,30 @@ def header(column: Column) -> str:
     return " ".join(part for part in (column.task, column.metric, column.data, arrow) if part)
 
 
-def clock(table: Table) -> str:
-    """What to know about the times of a table whose runs were on several devices."""
+def time_note(table: Table) -> str:
+    """A note on train times if the runs of a table used several devices."""
     devices = sorted({device for row in table.rows for device in row.devices})
     return f"train time: mean of a run; devices differ: {', '.join(devices)}" if len(devices) > 1 else ""
 
 
-def note(row: Row, table: Table) -> str:
-    """Failures, uneven seeds, marks, warnings: what a reader of this row must know."""
+def row_note(row: Row, table: Table) -> str:
+    """A note on a row: failures, uneven seeds, cautions, warnings; or the source of a published row."""
     columns, ranked = table.columns, any(other.rank for other in table.rows)
     if row.published:
-        parts = [f"published, {row.published.source} (arXiv {row.published.arxiv})", row.published.note]
-        return f"{row.label}: {'; '.join(parts)}"
+        return f"{row.label}: published, {row.published.source} (arXiv {row.published.arxiv}); {row.published.note}"
     parts = [f"{len(names)} {state} ({', '.join(names)})" for state, names in row.failures.items()]
     counts = {column.task: cell.n for column, cell in zip(columns, row.cells, strict=True) if cell}
     if len(set(counts.values())) > 1:
         parts.append("seeds differ: " + ", ".join(f"{task} {n}" for task, n in counts.items()))
     if len(set(counts.values())) > 1 and row.average:
-        parts.append(f"the average is over the {row.average.n} that have every task")
+        parts.append(f"the average is over the {row.average.n} seeds with every task")
     if row.average is None and all(row.cells):
         parts.append("no average: no seed has every task, or the metrics differ in direction")
-    parts += [
-        mark.text for mark in row.marks if ranked or mark.code != "seeds"
-    ]  # where all have few, the column says it
+    # if no row has enough seeds for a rank, the column of seeds says so
+    parts += [caution.text for caution in row.cautions if ranked or caution.code != "seeds"]
     parts += [f"{runs(count)}: {text}" for text, count in list(row.warnings.items())[:_WARNINGS_SHOWN]]
     if len(row.warnings) > _WARNINGS_SHOWN:
         parts.append(f"{len(row.warnings) - _WARNINGS_SHOWN} more warnings, in the records")
     if row.superseded:
-        parts.append(f"{runs(row.superseded)} of the same task and seed left out, a newer one stands")
+        parts.append(f"{runs(row.superseded)} of the same task and seed left out: there is a newer one")
     return f"{row.label}: {'; '.join(parts)}" if parts else ""

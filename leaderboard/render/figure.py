@@ -1,4 +1,4 @@
-"""The leaderboard as a picture: score against trained parameters, and the rank that each layer's update really used."""
+"""Figure of the leaderboard: score against trained parameters, and effective rank of ΔW over depth."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from bench.core.errors import UsageError
 from bench.figures import Figure, Panel, Series
+from leaderboard.render.cells import span
 from leaderboard.tables.table import Row, Stat, Table
 
 
 def figure(tables: Sequence[Table]) -> Figure:
-    """Of the table with the most scores.
+    """Draw the table with the most scores.
 
     Raises:
         UsageError: no row has a score.
@@ -18,25 +19,25 @@ def figure(tables: Sequence[Table]) -> Figure:
     scored = [table for table in tables if any(_score(row) for row in table.rows)]
     if not scored:
         raise UsageError("nothing to draw", "no row has a score on every task", "Finish the runs, or choose --tasks.")
-    table = max(scored, key=lambda one: sum(cell.n for row in one.rows for cell in row.cells if cell))
+    table = max(scored, key=lambda table: sum(cell.n for row in table.rows for cell in row.cells if cell))
     rows = [row for row in table.rows if _score(row) and row.trainable]
     panels = [
         Panel(
-            title="What a method is worth, against its parameters",
+            title="Score against trained parameters",
             x="trained parameters",
             y=_label(table),
             content=[_point(row) for row in rows],
             x_axis="log",
         )
     ]
-    used = [row for row in rows if row.layers]
-    if used:
+    with_layers = [row for row in rows if row.layers]
+    if with_layers:
         panels.append(
             Panel(
-                title="The rank that ΔW really used",
+                title="Effective rank of ΔW over depth",
                 x="depth of the adapted layer (0: first, 1: last)",
                 y="effective rank of ΔW",
-                content=[_ranks(row) for row in used],
+                content=[_ranks(row) for row in with_layers],
                 y_axis="log",
             )
         )
@@ -61,12 +62,10 @@ def _point(row: Row) -> Series:
 
 
 def _ranks(row: Row) -> Series:
-    places = [i / max(1, len(row.layers) - 1) for i in range(len(row.layers))]
-    return Series(name=row.label, x=places, y=[layer.effective for layer in row.layers])
+    depth = [i / max(1, len(row.layers) - 1) for i in range(len(row.layers))]
+    return Series(name=row.label, x=depth, y=[layer.effective for layer in row.layers])
 
 
 def _caption(table: Table, rows: Sequence[Row]) -> str:
-    seeds = sorted({stat.n for row in rows if (stat := _score(row))})
-    return (
-        f"{table.heading}. Mean and standard deviation over {' to '.join(map(str, seeds[:1] + seeds[1:][-1:]))} seeds."
-    )
+    seeds = span(sorted({stat.n for row in rows if (stat := _score(row))}))
+    return f"{table.heading}. Mean and standard deviation over {seeds} seeds."

@@ -1,0 +1,154 @@
+"""The leaderboard as JSON values, for the page and for `--format json`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TypeVar
+
+from bench.core.errors import BenchError
+from bench.records.record import Record
+from bench.records.schema import LossPoint, PrimaryMetric
+from leaderboard.tables.table import Column, Row, Table
+
+JsonObject = Mapping[str, object]
+Point = TypeVar("Point")
+
+POINTS = 60
+"""Maximum number of points of a curve."""
+LOSS_POINTS = 30
+"""Maximum number of points of a loss curve; each is a mean over neighbouring batches."""
+
+
+def leaderboard_json(
+    tables: Sequence[Table], records: Iterable[Record], problems: Iterable[BenchError] = ()
+) -> JsonObject:
+    """Tables, their runs, and the records that could not be read. The order of `records` does not matter."""
+    by_id = {run.run_id: run for run in records}
+    runs = {
+        run_id: _run(by_id[run_id], i, j, scored=scored)
+        for i, table in enumerate(tables)
+        for j, row in enumerate(table.rows)
+        for run_id, scored in _ids(row)
+    }
+    return {
+        "title": "lowrank-bench leaderboard",
+        "problems": sorted(str(problem) for problem in problems),
+        "trials": sum(bool(run.spec.holdout) for run in by_id.values()),
+        "notes": [],
+        "tables": [_table(table) for table in tables],
+        "runs": dict(sorted(runs.items())),
+    }
+
+
+def dump(data: JsonObject) -> str:
+    """Write JSON for a file."""
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _ids(row: Row) -> list[tuple[str, bool]]:
+    """Id of every run of a row, and whether the row has its score."""
+    return [(run.run_id, True) for cell in row.runs for run in cell] + [(run_id, False) for run_id in row.failed_ids]
+
+
+def _table(table: Table) -> JsonObject:
+    names = ("suite", "heading", "backbone", "source", "budget", "split", "baseline", "notes")
+    return {name: getattr(table, name) for name in names} | {
+        "columns": [asdict(column) for column in table.columns],
+        "rows": [_row(row, table.columns) for row in (*table.rows, *table.published)],
+    }
+
+
+def _row(row: Row, columns: Sequence[Column]) -> JsonObject:
+    effective, nominal = row.rank_used or (None, None)
+    notes = [f"{count} × {warning}" for warning, count in row.warnings.items()]
+    if row.superseded:
+        notes.append(f"{row.superseded} older runs of the same task and seed left out")
+    values = asdict(replace(row, runs=(), differences=()))
+    for name in ("runs", "differences", "rank_used", "failures", "failed_ids", "warnings", "superseded"):
+        del values[name]
+    return values | {
+        "complete": [sum(cell is not None for cell in row.cells), len(row.cells)],
+        "cells": [_cell(row, i, column) for i, column in enumerate(columns)],
+        "nominal": nominal,
+        "effective": effective,
+        "cautions": [caution._asdict() for caution in row.cautions],
+        "notes": notes,
+    }
+
+
+def _cell(row: Row, i: int, column: Column) -> JsonObject | None:
+    stat = row.cells[i]
+    if stat is None:
+        return None
+    found = row.differences[i] if row.differences else None
+    return {
+        **asdict(stat),
+        "metric": row.published.metrics[i] if row.published else column.metric,
+        "runs": [[run.seed[0], run.value, run.run_id] for run in (row.runs[i] if row.runs else ())],
+        "difference": asdict(found) if found else None,
+    }
+
+
+def _run(run: Record, table: int, row: int, *, scored: bool) -> JsonObject:
+    spec, cost, error = run.spec, run.cost, run.error
+    primary = run.metrics.primary if run.metrics and scored else None
+    return {
+        "table": table,
+        "row": row,
+        "task": spec.task,
+        "seed": spec.seed,
+        "state": run.state,
+        "value": primary.value if primary else None,
+        "lr": run.lr,
+        "command": shlex.join(run.provenance.command),
+        "error": error.what if error else None,
+        "warnings": list(run.warnings),
+        "created": run.provenance.created,
+        "git": run.provenance.git,
+        "device": cost.device if cost else None,
+        "train_s": cost.train_s if cost else None,
+        "curve": _losses(run.curve),
+        "rank_curve": _rank_curve(run),
+        "evaluations": _evaluations(run, primary),
+    }
+
+
+def _subsample(points: list[Point]) -> list[Point]:
+    """At most `POINTS` points, evenly spaced, with the first and the last."""
+    if len(points) <= POINTS:
+        return points
+    return [points[round(i * (len(points) - 1) / (POINTS - 1))] for i in range(POINTS)]
+
+
+def _losses(curve: Sequence[LossPoint]) -> list[list[float]]:
+    """Mean loss over neighbouring batches, at the step of the last of them."""
+    count = min(LOSS_POINTS, len(curve))
+    ends = [round((i + 1) * len(curve) / count) for i in range(count)]
+    parts = [curve[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return [[part[-1].step, _short(sum(point.loss for point in part) / len(part))] for part in parts]
+
+
+def _rank_curve(run: Record) -> list[list[float]]:
+    """Mean effective rank of ΔW over training."""
+    for series in run.spectra.series if run.spectra else ():
+        if series.of == "updates":
+            pairs = zip(series.steps, series.effective, strict=False)
+            return _subsample([[step, _short(value)] for step, value in pairs if value is not None])
+    return []
+
+
+def _evaluations(run: Record, primary: PrimaryMetric | None) -> list[list[float]]:
+    """The primary metric over training."""
+    if primary is None:
+        return []
+    split, name = primary.split, primary.name
+    found = [(row.step, row.metrics.get(split, {}).get(name)) for row in run.evaluations]
+    return _subsample([[step, _short(value)] for step, value in found if value is not None])
+
+
+def _short(value: float) -> float:
+    """Five significant digits, enough for a plot."""
+    return float(f"{value:.5g}")

@@ -54,7 +54,7 @@ def test_tracker_times_runs_with_spectra_and_without(
 
     def fit(spec, *args, **options):
         result = real(spec, *args, **options)
-        runs.append((spec.options.spectra.of, len(result.get("spectra", {}).get("layers", []))))
+        runs.append((spec.options.spectra.of, len(result.spectra.layers) if result.spectra else 0))
         return result
 
     monkeypatch.setattr(fitting, "fit", fit)

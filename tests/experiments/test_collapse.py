@@ -161,9 +161,8 @@ class Noted(Callback):
 
 
 def test_looking_changes_nothing_of_the_training(tmp_path: Path) -> None:
-    words = (
-        "--method full --task digits --backbone mlp --max-steps 6 --batch-size 32 --seeds 0 --set backbone.dropout=0.5"
-    )
+    grid: dict[str, Any] = {"methods": "full", "tasks": "digits", "backbones": "mlp", "max_steps": 6}
+    grid |= {"batch_size": 32, "seeds": 0, "set": {"backbone.dropout": 0.5}}
     lab = Lab(folder=tmp_path)
     noted = Noted()
 
@@ -174,7 +173,7 @@ def test_looking_changes_nothing_of_the_training(tmp_path: Path) -> None:
 
     looking = midway.Midway([0, 3, 6], look)
     [(plain, _)], [(watched, data)] = (
-        list(lab.watch(words, callbacks=callbacks)) for callbacks in ([], [looking, noted])
+        list(lab.train_with(callbacks, **grid)) for callbacks in ([], [looking, noted])
     )
     assert list(looking.found) == [0, 3, 6]
     assert noted.training == [True] * 6

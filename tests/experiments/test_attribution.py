@@ -115,8 +115,10 @@ def test_the_whole_delta_gives_the_trained_network_and_none_of_it_the_start(
     with torch.no_grad():
         wanted = trained({"x": x})
         assert torch.allclose(network(x), wanted, atol=1e-6)
-        assert torch.allclose(network.cut({n: one.top(10**6) for n, one in layers.items()})(x), wanted, atol=1e-5)
-        network.cut({n: one.top(0) for n, one in layers.items()})
+        assert torch.allclose(
+            network.set_updates({n: one.top(10**6) for n, one in layers.items()})(x), wanted, atol=1e-5
+        )
+        network.set_updates({n: one.top(0) for n, one in layers.items()})
         assert not torch.allclose(network(x), wanted, atol=1e-4)
     for name, start, _ in before.updates():
         assert torch.allclose(layers[name].start.float(), start, atol=1e-7), name

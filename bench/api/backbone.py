@@ -18,8 +18,7 @@ from bench.core.registry import import_target
 from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from bench.api.network import Network
     from bench.api.task import TaskSpec
 
 C = TypeVar("C", bound=BackboneConfig)
@@ -54,7 +53,7 @@ class Backbone:
     config: BackboneConfig = field(default_factory=BackboneConfig)
     parent: ParentRun | None = None
 
-    def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
+    def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
         """The network: called with a batch's inputs it gives pooled features (B, `width`).
 
         Its loader is called with this backbone and the same arguments.

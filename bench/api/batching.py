@@ -1,6 +1,6 @@
 """Which examples each step trains on: one global list of batches, a function of seed and step alone.
 
-The number of devices and the micro batch only decide how a global batch is divided, never what is in it.
+The number of devices and the micro batch decide how a global batch is split, never what is in it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
 
 class Batch(TypedDict):
-    """Some examples of a task, as a network and a loss take them.
+    """Some examples as a method gets them.
 
     Attributes:
-        inputs: keyword arguments of the backbone's forward.
-        labels: (B,) or (B, k).
+        inputs: what the network's forward takes, by name: `input_ids` and `attention_mask` (B, T), or `x` (B, …).
+        labels: (B,) or (B, k); NaN where a number was not observed.
         index: (B,) numbers of the examples in their split.
-        weight: what the batch's mean loss is multiplied with, so that micro batches and devices add up to the mean over
-            the global batch.
+        weight: factor on the mean loss, so that micro batches and devices add up to the mean over the global batch.
         step: of the optimiser; −1 in evaluation.
     """
 

@@ -1,9 +1,8 @@
-"""Every dropout of a network: set to one rate after it was built, and whether there is any."""
+"""Dropout of a network: set every rate after it was built, and tell whether any acts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
@@ -13,31 +12,31 @@ CONFIG_RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"
 
 
 def set_dropout(network: nn.Module, rate: float) -> int:
-    """Set the rate everywhere; it acts in training mode only.
+    """Set every dropout rate; it acts in training mode only.
 
-    Places are: dropout modules (attention too: timm and transformers read the rate from its module), the rate that
-    `nn.MultiheadAttention` and some of transformers' attentions keep as a number, and the one that timm's classic
-    convolutional networks (ResNet, EfficientNet) apply to pooled features. A transformers configuration says the same
-    afterwards, but is no place of its own.
+    Rates are in dropout modules (attention too: timm and transformers read the rate from its module), in numbers of
+    `nn.MultiheadAttention` and some of transformers' attentions, and in the number that timm's classic convolutional
+    networks (ResNet, EfficientNet) apply to pooled features. The rates in a transformers configuration are set too, but
+    not counted.
 
     Returns:
-        How many places there are; 0 means that dropout cannot act on this network.
+        How many rates were set; 0 means that dropout cannot act on this network.
     """
-    places = [*_places(network)]
+    places = [*_rates(network)]
     for module, name in places:
         setattr(module, name, rate)
     for module in network.modules():
-        _tell(getattr(module, "config", None), rate)
+        _set_config(getattr(module, "config", None), rate)
     return len(places)
 
 
 def drops(network: nn.Module) -> bool:
-    """Whether any of these places drops something in training."""
-    return any(getattr(module, name) > 0 for module, name in _places(network))
+    """Tell whether any dropout acts in training."""
+    return any(getattr(module, name) > 0 for module, name in _rates(network))
 
 
-def _places(network: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Modules that drop, and the attribute that holds the rate."""
+def _rates(network: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Yield every module with a dropout rate, and the attribute that holds it."""
     for module in network.modules():
         if isinstance(module, _DropoutNd):
             yield module, "p"
@@ -50,13 +49,13 @@ def _places(network: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 
 def _drops_pooled_features(module: nn.Module) -> bool:
-    """Whether timm's `forward_head` reads the number `drop_rate`: where the head has no dropout module of its own."""
+    """Tell whether timm's `forward_head` reads the number `drop_rate`: the head has no dropout module of its own."""
     if not hasattr(module, "forward_head") or not isinstance(getattr(module, "drop_rate", None), float):
         return False
     return not any(name.startswith("head") and isinstance(m, _DropoutNd) for name, m in module.named_modules())
 
 
-def _tell(config: Any, rate: float) -> None:
+def _set_config(config: object, rate: float) -> None:
     for name in CONFIG_RATES:
         if isinstance(getattr(config, name, None), float | int):
             setattr(config, name, rate)

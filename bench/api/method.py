@@ -1,49 +1,55 @@
-"""The base of every method: a LightningModule that adapts a backbone, puts a head on it and trains what it declares."""
+"""The base of every method: a LightningModule that adapts a network, adds a head, and trains what it declares."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from bench.api import metrics, optimizers
-from bench.api.batching import Batch as Batch
-from bench.api.peft import PeftFolder
+from bench.api import metrics
+from bench.api.batching import Batch
+from bench.api.network import MakesHead, Network
+from bench.api.optimizers import ParamGroup, build_optimizer
+from bench.api.peft import PeftAdapter, PeftFolder
 from bench.api.running_statistics import freeze_statistics, moving_statistics
 from bench.api.task import TaskSpec
+from bench.config.options import Value
 from bench.config.sections import AllocationConfig, HeadConfig, MethodConfig, OptimConfig
 from bench.core.errors import UsageError
 from bench.spectra.delta import Delta
 
-Peft = tuple[dict[str, Any], dict[str, Tensor]]
-"""An adapter of `peft`: what its adapter_config.json and its adapter_model.safetensors hold."""
-
 
 class Method(LightningModule):
-    """Adapts `backbone`, trains on one task. A subclass implements `adapt` and, where it has them, the other hooks.
+    """Adapts a backbone's network and trains it on one task.
+
+    A subclass implements `adapt` and, where it has them, the other hooks.
 
     Attributes:
-        Config: its options, a `MethodConfig`, which also says what a plan must know: learning rates, modalities, ….
-        primary: the metrics of `evaluate` whose mean is the primary one; empty: the task's.
-        higher_is_better: direction of `primary`, where it is the method's own.
-        saves_backbone: whether a run keeps its trained network, a backbone for others; `asked` with runtime.save=all.
-        evaluations: how many times dev is evaluated on the way, evenly spaced; the score is always that of the end.
-        penalties: what the run adds to the loss whatever the method, each once per global batch.
+        Config: class of its options. Also states what a plan must know: learning rates, modalities, …
+        config: its options; a subclass annotates it with its own Config.
+        primary: metrics of `evaluate` whose mean is the primary score; empty: those of the task.
+        higher_is_better: direction of `primary`, where the method names its own.
+        saves_backbone: whether a run keeps its trained network, as a backbone for other runs; "asked" keeps it with
+            runtime.save=all.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
-        cache_bytes: what it kept per device, while training, to compute it only once.
-        skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still decide it.
+        evaluations: how many times dev is evaluated during training, evenly spaced. The score is always that of the
+            last step.
+        penalties: what the run adds to the loss of every method, once per global batch.
+        cache_bytes: memory per device of what was computed only once.
+        skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still set it.
     """
 
     Config: ClassVar[type[MethodConfig]]
-    primary: ClassVar[tuple[str, ...]] = ()
-    higher_is_better: ClassVar[bool] = True
+    config: Any
+    primary: tuple[str, ...] = ()
+    higher_is_better: bool = True
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "never"
     saves_adapter: ClassVar[bool] = True
     skips_parameters: bool = False
@@ -52,9 +58,9 @@ class Method(LightningModule):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Network,
         task: TaskSpec,
-        config: Any,
+        config: MethodConfig,
         *,
         head: HeadConfig,
         optim: OptimConfig,
@@ -65,26 +71,27 @@ class Method(LightningModule):
         """Build the head.
 
         Args:
-            backbone: called with a batch's inputs it gives pooled features (B, D); `backbone.width` is D. One that has
-                `make_head` brings the layer after it.
+            backbone: inputs → pooled features (B, D). One that `MakesHead` builds the head itself.
             task: decides the width of the head and the loss.
-            config: the method's options.
+            config: options of the method.
             head: options of the head.
             optim: options of the optimiser and its schedule.
             lr: learning rate.
-            seed: seeds the head, so that every method starts from the same one, and what the method adds.
-            allocation: how rank is shared out, by a method that allocates; None: uniformly.
+            seed: seeds the head, which is therefore the same for every method, and what the method adds.
+            allocation: how a method that allocates shares rank between layers; None: uniformly.
         """
         super().__init__()
         self.backbone, self.task, self.config = backbone, task, config
         self.seed, self.allocation = seed, allocation or AllocationConfig()
         self.head_config, self.optim, self.lr = head, optim, lr
-        generator = torch.Generator().manual_seed(seed)
-        make: Any = getattr(backbone, "make_head", None) or partial(_make_head, int(backbone.width))  # type: ignore[arg-type]
-        self.head: nn.Linear = make(task.num_classes or task.targets, generator)
+        generator, outputs = torch.Generator().manual_seed(seed), task.num_classes or task.targets
+        if isinstance(backbone, MakesHead):
+            self.head = backbone.make_head(outputs, generator)
+        else:
+            self.head = _make_head(int(backbone.width), outputs, generator)
         self.head.requires_grad_(head.trainable and task.labelled)
         self.penalties: list[Callable[[], Tensor]] = []
-        self.strict_loading = False  # checkpoints hold what trains; the rest is built again
+        self.strict_loading = False  # a checkpoint holds what trains; the rest is built again
 
     # what a method implements
 
@@ -97,34 +104,34 @@ class Method(LightningModule):
         """
 
     def penalty(self) -> Tensor | None:
-        """A scalar added to the loss of every global batch."""
+        """Return a scalar to add to the loss of every global batch."""
         return None
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Optimiser groups of the trained parameters; a group's `lr_scale` multiplies the learning rate."""
+    def param_groups(self) -> list[ParamGroup]:
+        """Return the trained parameters as optimiser groups; `lr_scale` of a group multiplies the learning rate."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """ΔW of every adapted layer, by name; none for a method without one."""
+        """Yield name and ΔW of every adapted layer; nothing for a method without ΔW."""
         return iter(())
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
-        """W(0) and ΔW of every layer of `deltas`, ΔW with its history, for penalties."""
+        """Yield name, W(0) and ΔW of every layer of `deltas`, with gradients of ΔW for penalties."""
         return iter(())
 
-    def report(self) -> dict[str, Any]:
-        """What else the record should tell of this run, as JSON values by name; lists of like objects are tables."""
+    def report(self) -> dict[str, object]:
+        """Return JSON values by name for the record; a list of like objects is a table."""
         return {}
 
     def export(self) -> dict[str, Tensor]:
-        """What was trained, by name: the adapter and the head, without the frozen backbone, but with the running
+        """Return what was trained by name: adapter and head, without the frozen backbone, but with the running
         statistics that moved.
         """
         trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
         return {**trained, **{f"backbone.{name}": t for name, t in moving_statistics(self.backbone).items()}}
 
     def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        """Every metric of an evaluation split.
+        """Return every metric of an evaluation split.
 
         Args:
             outputs: of `validation_step`, (N, …), all examples in order, on the CPU.
@@ -132,34 +139,29 @@ class Method(LightningModule):
         """
         return metrics.evaluate(self.task, outputs, labels)
 
-    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser that `optim.name` names, over groups that hold their learning rate."""
-        optim = self.optim
+    def make_optimizer(self, groups: list[ParamGroup]) -> torch.optim.Optimizer:
+        """Build the optimiser that `optim.name` names, over groups with their learning rates."""
         embeddings = [m.weight for m in self.modules() if isinstance(m, nn.Embedding)]
-        return optimizers.make(
-            optim.name,
-            groups,
-            lr=self.lr,
-            eps=optim.eps,
-            weight_decay=optim.weight_decay,
-            momentum=optim.momentum,
-            apart=[*embeddings, *self.head.parameters()],
-        )
+        return build_optimizer(self.optim, groups, lr=self.lr, not_muon=[*embeddings, *self.head.parameters()])
 
-    def sweep(self) -> Iterator[dict[str, Any]]:
-        """Settings to evaluate the trained network under besides, such as `{"n": 2}`; each holds until the next."""
+    def sweep(self) -> Iterator[dict[str, int]]:
+        """Yield settings, such as `{"n": 2}`, to evaluate the trained network under; each holds until the next."""
         return iter(())
 
     def warnings(self) -> list[str]:
-        """Lines that the reader of a score must see."""
+        """Return lines that the reader of a score must see."""
         return []
 
     @classmethod
-    def peft(cls, config: Any, tensors: dict[str, Tensor]) -> Peft:
-        """The adapter of `peft` that computes the same, from a run's options and what it exported.
+    def peft(cls, config: MethodConfig, tensors: dict[str, Tensor]) -> PeftAdapter:
+        """Return the adapter of `peft` that computes the same.
+
+        Args:
+            config: options of the run.
+            tensors: what the run exported.
 
         Raises:
-            UsageError: peft has none.
+            UsageError: peft has no equivalent.
         """
         raise UsageError(
             f"{cls.__name__} has no equivalent in peft",
@@ -168,40 +170,42 @@ class Method(LightningModule):
         )
 
     @classmethod
-    def from_peft(cls, folder: PeftFolder) -> dict[str, Any]:
-        """Options that an adapter of `peft`, which the option `start` names, stands for; the plan asks for them.
+    def from_peft(cls, folder: PeftFolder) -> dict[str, Value]:
+        """Return the options that an adapter of `peft`, named by the option `start`, stands for. Planning calls it.
 
         Raises:
             UsageError: the method cannot start from it.
         """
         raise UsageError(
-            f"{cls.__name__} starts from no adapter of peft", f"method.start={folder.path}", "Leave method.start out."
+            f"{cls.__name__} cannot start from an adapter of peft",
+            f"method.start={folder.path}",
+            "Leave method.start out.",
         )
 
     # what all methods share
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits (B, classes), scores (B,) for regression, or (B, k) of k numbers each."""
+        """Return logits (B, classes), scores (B,) for regression, or (B, k) for k numbers per example."""
         return self.predict(F.dropout(self.features(inputs), self.head_config.dropout, self.training))
 
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the head sees, before dropout: the backbone's pooled features (B, D)."""
+        """Return the head's input before dropout: the backbone's pooled features (B, D)."""
         return self.backbone(**inputs)
 
-    def predict(self, pooled: Tensor) -> Tensor:
-        """What the head makes of pooled features (B, D)."""
-        logits = self.head(pooled)
-        return logits if self.task.num_classes or self.task.targets > 1 else logits.squeeze(-1)
+    def predict(self, pooled: Tensor, head: nn.Module | None = None) -> Tensor:
+        """Return the outputs of the head, or of another one, for pooled features (B, D), in the labels' shape."""
+        outputs: Tensor = (self.head if head is None else head)(pooled)
+        return outputs if self.task.num_classes or self.task.targets > 1 else outputs.squeeze(-1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean over the batch of `criterion`."""
+        """Return the mean over the batch of `criterion`."""
         return self.criterion(self(batch["inputs"]), batch["labels"])
 
     def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the batch: cross-entropy, or squared error for regression and where `head.loss` asks for it.
+        """Return the mean cross-entropy, or the squared error for regression and with head.loss=squared.
 
-        Of several numbers per example the squared error is summed over those that were observed: an example weighs as
-        much as it says, and the mean over examples is the same however the batch is cut.
+        With several numbers per example the squared error is summed over the observed ones, so an example's weight
+        grows with them, and the mean over examples is the same however the batch is split.
         """
         if self.task.num_classes and self.head_config.loss == "auto":
             return F.cross_entropy(outputs, labels)
@@ -213,29 +217,29 @@ class Method(LightningModule):
         return torch.where(labels.isnan(), 0, outputs - labels.nan_to_num()).square().sum(-1).mean()
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but frozen normalisations keep the statistics that they came with."""
+        """Set the mode as torch does; frozen normalisations keep the statistics that they came with."""
         super().train(mode)
         freeze_statistics(self.backbone)
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a micro batch, weighted so that the global batch's gradient is that of its mean."""
+        """Return the loss of a micro batch, weighted so that gradients add up to that of the global batch's mean."""
         loss = self.loss(batch) * batch["weight"]
         self.step_loss = loss.detach()
         parts = self.trainer.accumulate_grad_batches
         if batch_idx % parts:
             return loss
         with torch.autocast(self.device.type, enabled=False):  # decompositions have no 16-bit form
-            found = [self.penalty(), *(penalty() for penalty in self.penalties)]
-        # with the first part of a global batch and for all of them, whose mean is taken, as that over devices is
-        return sum((parts * penalty for penalty in found if penalty is not None), loss)
+            penalties = [self.penalty(), *(penalty() for penalty in self.penalties)]
+        # once per global batch, with its first part: times the parts, over which Lightning takes the mean
+        return sum((parts * penalty for penalty in penalties if penalty is not None), loss)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Outputs of an evaluation batch; `bench.training.callbacks.Predictions` gathers them."""
+        """Return outputs of an evaluation batch; `bench.training.callbacks.Predictions` gathers them."""
         return self(batch["inputs"])
 
-    def configure_optimizers(self) -> Any:
-        """`make_optimizer` over `param_groups`, with warm-up and decay per optimiser step."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return `make_optimizer` over `param_groups`, with warm-up and decay per optimiser step."""
         groups = [
             {**{k: v for k, v in g.items() if k != "lr_scale"}, "lr": self.lr * g.get("lr_scale", 1.0)}
             for g in self.param_groups()
@@ -247,12 +251,12 @@ class Method(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen: an interrupted run builds it again from backbone and seed."""
+        """Leave out what is frozen: a resumed run builds it again from backbone and seed."""
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
         checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n not in frozen}
 
     def parameter_counts(self) -> dict[str, int]:
-        """`total` (backbone, adapter, head), `trainable` (head included), `head` (trained parameters of the head)."""
+        """Return `total` (backbone, adapter, head), `trainable` (with the head) and `head` (trained ones of it)."""
         return {
             "total": sum(p.numel() for p in self.parameters()),
             "trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
@@ -261,9 +265,10 @@ class Method(LightningModule):
 
 
 def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
-    """Factor on the learning rate at step 0, 1, …, total − 1: linear warm-up, then linear, cosine or no decay to zero.
+    """Return the factor on the learning rate at step 0, 1, …, total − 1: linear warm-up, then linear, cosine or no
+    decay to zero.
 
-    A plain function: of any other callable LambdaLR would put the attributes into a checkpoint.
+    A plain function, because LambdaLR puts the attributes of any other callable into a checkpoint.
     """
     warmup = max(1, round(optim.warmup * total)) if optim.warmup > 0 else 0
 
@@ -279,7 +284,7 @@ def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
 
 
 def _make_head(width: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """N(0, .02²) weights as BERT's classifier, zero bias, from a generator of its own."""
+    """Build a head with N(0, .02²) weights, as BERT's classifier, and zero bias."""
     head = nn.Linear(width, outputs)
     with torch.no_grad():
         head.weight.copy_(torch.randn(outputs, width, generator=generator) * 0.02)

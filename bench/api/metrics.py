@@ -16,12 +16,12 @@ CORRELATIONS = ("matthews", "pearson", "spearman")
 
 
 def collection(task: TaskSpec) -> MetricCollection:
-    """The task's metrics: class predictions and labels (N,), or scores and labels for regression."""
+    """Build the task's metrics, over class predictions and labels (N,), or scores and labels for regression."""
     binary = task.num_classes == 2
     kind: dict[str, Any] = {"task": "binary"} if binary else {"task": "multiclass", "num_classes": task.num_classes}
     micro: dict[str, Any] = kind if binary else {**kind, "average": "micro"}
     macro: dict[str, Any] = kind if binary else {**kind, "average": "macro"}
-    make: dict[str, Callable[[], Metric]] = {
+    builders: dict[str, Callable[[], Metric]] = {
         "accuracy": lambda: torchmetrics.Accuracy(**micro),
         "f1": lambda: torchmetrics.F1Score(**macro),
         "macro_f1": lambda: torchmetrics.F1Score(task="multiclass", num_classes=task.num_classes, average="macro"),
@@ -31,18 +31,18 @@ def collection(task: TaskSpec) -> MetricCollection:
         "mse": torchmetrics.MeanSquaredError,
         "relative_error": RelativeError,
     }
-    return MetricCollection({name: make[name]() for name in task.metrics})
+    return MetricCollection({name: builders[name]() for name in task.metrics})
 
 
 def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-    """Every metric of the task.
+    """Return every metric of the task.
 
     Args:
         task: names the metrics.
         outputs: logits (N, classes), or scores (N,) or (N, k) for regression.
-        labels: (N,), or (N, k), where what is NaN was not observed and is left out.
+        labels: (N,), or (N, k) where NaN marks what was not observed and is left out.
 
-    A correlation with predictions or labels that are all alike is undefined and counts as 0, as in scikit-learn's
+    A correlation with predictions or labels that are all equal is undefined and counts as 0, as in scikit-learn's
     `matthews_corrcoef`; torchmetrics gives NaN or, for Matthews, a small number that depends on the label balance.
     """
     regression = task.num_classes == 0
@@ -51,9 +51,9 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
     if targets.ndim > 1:
         predictions, targets = (values[~targets.isnan()] for values in (predictions, targets))
     metrics = collection(task)
-    found = metrics.set_dtype(torch.float64)(predictions, targets) if regression else metrics(predictions, targets)
-    values = {name: float(value) for name, value in found.items()}
-    if _alike(predictions) or _alike(targets):
+    computed = metrics.set_dtype(torch.float64)(predictions, targets) if regression else metrics(predictions, targets)
+    values = {name: float(value) for name, value in computed.items()}
+    if _constant(predictions) or _constant(targets):
         values |= {name: 0.0 for name in CORRELATIONS if name in values}
     return values
 
@@ -71,19 +71,19 @@ class RelativeError(Metric):
             self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add some numbers."""
+        """Add predictions and targets."""
         self.error += (preds - target).square().sum()
         self.total += target.square().sum()
 
     def compute(self) -> Tensor:
-        """Of all that was added; 0/0 counts as 0."""
+        """Return the error over everything added; 0/0 counts as 0."""
         return torch.where(self.total > 0, (self.error / self.total).sqrt(), self.error.sqrt())
 
 
-def _alike(values: Tensor) -> bool:
+def _constant(values: Tensor) -> bool:
     return bool((values == values[0]).all())
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean of at least one value."""
+    """Return the arithmetic mean of at least one value."""
     return sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""Adapter directories in the layout of `peft`: opened and hashed at plan time, written by `bench export`."""
+"""Adapters in the layout of `peft`: folders are opened and hashed at plan time, and written by `bench export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.core.files import sha256, tensor_shapes
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, TENSORS, HEAD, NOTE = "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "bench.json"
-"""peft's two files, and ours beside them: the head's `weight` (outputs, D) and `bias` (outputs,); their origin."""
+"""peft's two files, and two of ours beside them: `weight` (outputs, D) and `bias` (outputs,) of the head, and the run
+that wrote them."""
+
+
+class PeftAdapter(NamedTuple):
+    """What adapter_config.json and adapter_model.safetensors hold."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeftFolder:
-    """An adapter directory: its configuration, and names and shapes of its tensors; nothing is loaded."""
+    """An adapter folder: its configuration, and names and shapes of its tensors, which are not loaded."""
 
     path: Path
     config: Mapping[str, Any]
@@ -31,56 +39,56 @@ class PeftFolder:
 
     @property
     def hash(self) -> str:
-        """sha256 of the two files' content, wherever they lie."""
+        """sha256 over the content of the two files, wherever they are."""
         digests = [sha256(self.path / name) for name in (CONFIG, TENSORS)]
         return hashlib.sha256("\x00".join(digests).encode()).hexdigest()
 
 
 def open_folder(path: Path) -> PeftFolder:
-    """Read what an adapter directory says of itself.
+    """Read the configuration of an adapter folder, and the shapes of its tensors.
 
     Raises:
-        EnvironmentProblem: it is not there, or one of its two files is missing or malformed.
+        EnvironmentProblem: the folder or one of its two files is missing or malformed.
     """
     todo = "Give a folder that peft's save_pretrained, or `bench export RUN --peft DIR`, wrote."
     missing = [name for name in (CONFIG, TENSORS) if not (path / name).is_file()]
     if missing:
-        known = f"it has no {' and no '.join(missing)}" if path.is_dir() else f"looked from {Path.cwd()}"
-        raise EnvironmentProblem(f"'{path}' is no peft adapter directory", known, todo)
+        known = f"it has no {' and no '.join(missing)}" if path.is_dir() else f"searched from {Path.cwd()}"
+        raise EnvironmentProblem(f"'{path}' is not a folder of a peft adapter", known, todo)
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise EnvironmentProblem(f"{path / CONFIG} is no JSON", str(error), todo) from error
+        raise EnvironmentProblem(f"{path / CONFIG} is not JSON", str(error), todo) from error
     if not isinstance(config, dict) or "peft_type" not in config:
-        raise EnvironmentProblem(f"{path / CONFIG} is no configuration of peft", "it names no peft_type", todo)
+        raise EnvironmentProblem(f"{path / CONFIG} is not a configuration of peft", "it names no peft_type", todo)
     return PeftFolder(path=path.resolve(), config=config, shapes=tensor_shapes(path / TENSORS))
 
 
 def write_folder(
     path: Path, config: dict[str, Any], tensors: dict[str, Tensor], head: dict[str, Tensor], note: dict[str, Any]
 ) -> None:
-    """Write an adapter directory: all of it, or nothing.
+    """Write an adapter folder completely, or not at all.
 
     Raises:
-        UsageError: the folder is there and not empty.
+        UsageError: the folder exists and is not empty.
         EnvironmentProblem: it cannot be written.
     """
     from safetensors.torch import save_file
 
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"--peft {path} is there already", "nothing is written over", "Name a new folder.")
+            raise UsageError(f"--peft {path} exists", "no file is overwritten", "Name a new folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-            made = Path(temporary) / "adapter"
-            made.mkdir()
+            folder = Path(temporary) / "adapter"
+            folder.mkdir()
             for name, value in ((CONFIG, config), (NOTE, note)):
                 text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-                (made / name).write_text(text + "\n", encoding="utf-8")
+                (folder / name).write_text(text + "\n", encoding="utf-8")
             for name, group in ((TENSORS, tensors), (HEAD, head)):
-                save_file({key: t.contiguous() for key, t in group.items()}, made / name, metadata={"format": "pt"})
+                save_file({key: t.contiguous() for key, t in group.items()}, folder / name, metadata={"format": "pt"})
             if path.exists():
                 path.rmdir()
-            shutil.move(made, path)
+            shutil.move(folder, path)
     except OSError as error:
         raise EnvironmentProblem(f"--peft {path} cannot be written", str(error), "Name another folder.") from error

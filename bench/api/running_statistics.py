@@ -1,6 +1,4 @@
-"""Running statistics of normalisations: those that do not train stay what they were, those that do are part of what
-was learned.
-"""
+"""Running statistics of normalisation layers: frozen layers keep theirs, those of trained layers are exported."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ def freeze_statistics(network: nn.Module) -> None:
     """Put every layer with running statistics whose weight does not train into evaluation mode.
 
     In training mode a BatchNorm moves its mean and variance at every forward pass, trained or not: a frozen network
-    would change, and an example's features would depend on its batch. A layer without a weight of its own moves only
-    where the whole network trains. To be called after `network.train()`, which knows nothing of this.
+    would change, and an example's features would depend on its batch. A layer without a weight trains only where the
+    whole network does. Call it after `network.train()`, which switches every layer to training mode.
     """
     for _, layer, trains in _normalisations(network):
         if not trains:
@@ -22,7 +20,7 @@ def freeze_statistics(network: nn.Module) -> None:
 
 
 def moving_statistics(network: nn.Module) -> dict[str, Tensor]:
-    """Running mean, variance and count, by name, of the layers that `freeze_statistics` leaves alone."""
+    """Return running mean, variance and count, by name, of the layers that `freeze_statistics` does not freeze."""
     return {
         f"{name}.{key}" if name else key: buffer.detach()
         for name, layer, trains in _normalisations(network)
@@ -32,7 +30,7 @@ def moving_statistics(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _normalisations(network: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Layers with running statistics by name, and whether they train."""
+    """Yield the name of every layer with running statistics, the layer, and whether it trains."""
     everything = all(parameter.requires_grad for parameter in network.parameters())
     for name, layer in network.named_modules():
         if isinstance(getattr(layer, "running_mean", None), Tensor):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from transformers.utils import logging
 
 from bench.api.backbone import Backbone, load_tokenizer
 from bench.api.dropout import CONFIG_RATES
+from bench.api.network import Network, TokenIds
 from bench.api.task import TaskSpec
 from bench.config.sections import HeadConfig
 
@@ -22,22 +22,7 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenIds:
-    """What masking must know of a tokenizer.
-
-    Attributes:
-        mask: id of the mask token; None where there is none.
-        special: ids that stand for no text: start, separator, padding, mask, unknown.
-        vocabulary: ids are 0, …, vocabulary − 1, all of them known to tokenizer and embeddings.
-    """
-
-    mask: int | None
-    special: tuple[int, ...]
-    vocabulary: int
-
-
-class Pooled(nn.Module):
+class Pooled(Network):
     """Tokens (B, T) → pooled features (B, D).
 
     Attributes:

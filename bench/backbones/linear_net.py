@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bench.api.network import Network
 from bench.backbones.dln import DLNConfig
 from bench.backbones.inputs import shape_of
 from bench.backbones.seeding import generator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Init = Literal["orthogonal", "gaussian"]
 
 
-class DeepLinearNet(nn.Module):
+class DeepLinearNet(Network):
     """Flattened input (B, n) → W_{L−1}·…·W_1·x (B, D); W_L is the head. No bias, no nonlinearity anywhere.
 
     Attributes:
@@ -65,7 +66,7 @@ class DeepLinearNet(nn.Module):
         """W_L (K, D), started as the other layers are; no bias."""
         return linear(start(outputs, self.width, self.init, self.scale, source), self.dtype)
 
-    def report(self, head: nn.Module) -> dict[str, Any]:
+    def report(self, head: nn.Module) -> dict[str, object]:
         """Rank of the whole map x ↦ W_L·…·W_1·x (K, n), as JSON values under `end_to_end`.
 
         By a float64 SVD of the float64 product. That is read off the network itself, so that whatever a method put in

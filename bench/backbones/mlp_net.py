@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from bench.api.network import Network
 from bench.backbones.inputs import shape_of
 from bench.backbones.mlp import MLPConfig
 from bench.backbones.seeding import generator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
-class MultilayerPerceptron(nn.Module):
+class MultilayerPerceptron(Network):
     """Flattened input (B, n) → (B, D) through `depth` − 1 layers x ↦ drop(φ(norm(W·x + b))); the last is the head.
 
     W ~ N(0, 2/fan_in) (He et al. 2015, arXiv 1502.01852, Eq. 10), also where φ is GELU; b = 0.

@@ -22,6 +22,8 @@ from bench.records.schema import ParentRun
 if TYPE_CHECKING:
     from torch import nn
 
+    from bench.api.network import Network
+
 FOLDER = "backbone"
 """In a run's folder: what `save` wrote, weights and all that is needed to build the network again."""
 NETWORK, WEIGHTS = "network.json", "model.safetensors"
@@ -79,7 +81,7 @@ class Run:
         )
 
 
-def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> nn.Module:
+def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
     """Build the network that the run trained, and give it its weights.
 
     Raises:
@@ -107,7 +109,10 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
 def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -> None:
     """Write what `Run` opens: of a text encoder the layout of `save_pretrained`, else weights and how to build it."""
     if "text" in backbone.modalities:
-        network.save(folder, backbone.tokenizer())  # type: ignore[operator]
+        from bench.api.network import SavesPretrained
+
+        assert isinstance(network, SavesPretrained)
+        network.save(folder, backbone.tokenizer())
         return
     from safetensors.torch import save_file
 

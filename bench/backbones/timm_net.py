@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench.api.dropout import set_dropout
+from bench.api.network import Network
 from bench.backbones.inputs import image_of, patch_for
 from bench.backbones.resnet18 import ResNet18Config
 from bench.backbones.seeding import seeded
@@ -31,7 +32,7 @@ Shape = tuple[int, int, int]
 """(C, H, W) of an image."""
 
 
-class TimmNet(nn.Module):
+class TimmNet(Network):
     """Images (B, C, H, W) → pooled features (B, D), as timm's `forward_head(…, pre_logits=True)` gives them.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Penalties that go with any method: the nuclear norm of ΔW or W, exact or as a bound over two factors."""
+"""Penalties for any method: the nuclear norm of ΔW or W, exact or as a bound over two factors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.api.method import Method
 
 
-def nuclear(method: Method, config: PenaltyConfig) -> Callable[[], Tensor]:
-    """λ times the sum over the method's layers of the form of the nuclear norm that `config` names.
+def nuclear_penalty(method: Method, config: PenaltyConfig) -> Callable[[], Tensor]:
+    """Return the penalty: λ times the sum over the method's layers of the nuclear norm, in the form of `config`.
 
     Raises:
         UsageError: the method has no ΔW, or one to which the form does not apply.
@@ -27,29 +27,29 @@ def nuclear(method: Method, config: PenaltyConfig) -> Callable[[], Tensor]:
         counts = {len(delta.factors) for _, _, delta in method.updates()}
     if not counts:
         raise UsageError(
-            f"penalty.nuclear={config.nuclear:g}: {kind} offers no ΔW to penalise",
-            "it changes no weight matrix, or computes its update out of reach of the loss",
-            "Take a method such as lora, adalora, deeplora or full, or leave the penalty away.",
+            f"penalty.nuclear={config.nuclear:g}: {kind} has no ΔW to penalise",
+            "it changes no weight matrix, or computes ΔW without gradients",
+            "Use a method such as lora, adalora, deeplora or full, or leave the penalty out.",
         )
     if config.form != "exact" and counts != {2}:
         factors = "a full matrix" if counts == {1} else f"a product of {', '.join(map(str, sorted(counts)))} factors"
         raise UsageError(
             f"penalty.form={config.form} does not apply here",
-            f"it needs a ΔW of two factors, that of this {kind} is {factors}",
+            f"it needs a ΔW of two factors; ΔW of this {kind} is {factors}",
             "Use penalty.form=exact.",
         )
 
     def penalty() -> Tensor:
-        return config.nuclear * torch.stack([_of(config, start, delta) for _, start, delta in method.updates()]).sum()
+        return config.nuclear * torch.stack([_norm(config, start, delta) for _, start, delta in method.updates()]).sum()
 
     return penalty
 
 
 def nuclear_norm(factors: Sequence[Tensor]) -> Tensor:
-    """Σσ of the product F_1·F_2·…·F_k (m, n), with the subgradient Σ u_i·v_iᵀ over σ_i > 0: 0 for a zero matrix.
+    """Return Σσ of the product F_1·F_2·…·F_k (m, n), with the subgradient Σ u_i·v_iᵀ over σ_i > 0: 0 for a zero matrix.
 
-    As ⟨UVᵀ, F_1·…·F_k⟩ with U and V held fixed: its gradient is that of Σσ wherever there is one, also for the factors,
-    and no decomposition is differentiated, whose derivatives do not exist at LoRA's start.
+    Computed as ⟨UVᵀ, F_1·…·F_k⟩ with U and V held fixed. Its gradient is that of Σσ wherever that exists, also for the
+    factors, and no decomposition is differentiated: its derivative does not exist at LoRA's start.
     """
     left, right = _directions([factor.detach() for factor in factors])
     product = left.mT
@@ -59,18 +59,19 @@ def nuclear_norm(factors: Sequence[Tensor]) -> Tensor:
 
 
 def factor_norm(left: Tensor, right: Tensor) -> Tensor:
-    """Σ‖u_i‖‖v_i‖ over the columns of U (m, k) and the rows of V (k, n): at least Σσ(U·V), equal for balanced singular
-    vectors (u_i, v_i = √σ_i times them).
+    """Return Σ‖u_i‖‖v_i‖ over the columns of U (m, k) and the rows of V (k, n).
+
+    At least Σσ(U·V); equal for balanced singular vectors (u_i, v_i = √σ_i times them).
     """
     return (torch.linalg.vector_norm(left, dim=0) * torch.linalg.vector_norm(right, dim=1)).sum()
 
 
 def frobenius(left: Tensor, right: Tensor) -> Tensor:
-    """(‖U‖_F² + ‖V‖_F²)/2, at least `factor_norm`, equal where ‖u_i‖ = ‖v_i‖ (Srebro, Rennie, Jaakkola 2004)."""
+    """Return (‖U‖_F² + ‖V‖_F²)/2, at least `factor_norm`, equal where ‖u_i‖ = ‖v_i‖ (Srebro, Rennie, Jaakkola 2004)."""
     return (left.square().sum() + right.square().sum()) / 2
 
 
-def _of(config: PenaltyConfig, start: Tensor, delta: Delta) -> Tensor:
+def _norm(config: PenaltyConfig, start: Tensor, delta: Delta) -> Tensor:
     if config.of == "weight":
         return nuclear_norm([start + delta.dense()])
     if config.form == "exact":
@@ -79,7 +80,10 @@ def _of(config: PenaltyConfig, start: Tensor, delta: Delta) -> Tensor:
 
 
 def _directions(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Singular vectors U (m, k) and V (n, k) of the product, zero where σ is, through the core of thin factors."""
+    """Return singular vectors U (m, k) and V (n, k) of the product, zero where σ is zero.
+
+    Of several factors they come from the SVD of the small core between the two outer QR decompositions.
+    """
     if len(factors) == 1:
         u, sigma, vt = torch.linalg.svd(factors[0], full_matrices=False)
     else:
@@ -91,5 +95,5 @@ def _directions(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
         u, sigma, vt = torch.linalg.svd(core @ last_core.mT, full_matrices=False)
         u, vt = outer @ u, vt @ outer_last.mT
     size = max(len(u), vt.shape[1])
-    there = sigma > sigma[:1] * size * torch.finfo(factors[0].dtype).eps
-    return (u * there).to(factors[0]), vt.mT.to(factors[0])
+    positive = sigma > sigma[:1] * size * torch.finfo(factors[0].dtype).eps
+    return (u * positive).to(factors[0]), vt.mT.to(factors[0])

@@ -20,6 +20,7 @@ from bench.api.backbone import Backbone
 from bench.api.batching import BatchSplit
 from bench.api.dropout import drops
 from bench.api.method import Method
+from bench.api.network import Reports
 from bench.api.running_statistics import moving_statistics
 from bench.api.task import Task
 from bench.backbones import runs
@@ -42,7 +43,7 @@ from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, Predictions, evaluation_steps
-from bench.training.regularizers import nuclear
+from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
 """Spectral norm of ΔW below which a layer counts as not having left its start."""
@@ -171,7 +172,7 @@ def build(spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone) -> tu
         bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
     method.adapt(data.first_batch())
     if options.penalty.nuclear:
-        method.penalties.append(nuclear(method, options.penalty))
+        method.penalties.append(nuclear_penalty(method, options.penalty))
     if not any(p.requires_grad for p in method.parameters()):
         raise UsageError(
             f"{spec.method} has nothing to train here", "head.trainable=false freezes the head", "Let the head train."
@@ -186,8 +187,8 @@ _KEEPS_BACKBONE: dict[str, tuple[str, ...]] = {"never": (), "asked": ("all",), "
 
 def _report(method: Method) -> dict[str, Any]:
     """What method and network tell."""
-    tells: Any = getattr(method.backbone, "report", None)
-    return {**(tells(method.head) if tells else {}), **method.report()}
+    network = method.backbone
+    return {**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()}
 
 
 def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any]) -> Trainer:

@@ -1,4 +1,4 @@
-"""AdaLoRA: an update in SVD form whose rank moves, during training, to the layers that need it."""
+"""AdaLoRA: adds an update in SVD form and moves its rank, during training, to the layers that need it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from methods.common.config import UpdateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLoRAConfig(UpdateConfig):
-    """W + (α/(r₀+1e-5))·B·(E ⊙ A), pruned by importance (Zhang et al. 2023, arXiv 2303.10512).
+    """Adds (α/(r₀ + 1e-5))·B·(E ⊙ A) to every target layer W (m, n) and prunes it by importance.
 
-    A (r₀, n) and B (m, r₀) start as N(0, .02²), E (r₀, 1) at zero. After every optimiser step each triplet
-    (a_i, e_i, b_i) is scored by the running sensitivity |w·∇w| of its entries times their uncertainty; a budget
-    falling from Σ r₀ to Σ r keeps the best over all layers and sets the others' E to zero. A and B are held near
-    orthogonal by γ · mean of ‖AAᵀ − I‖_F and ‖BᵀB − I‖_F (not squared, as the authors' code has it). A convolution is
-    the matrix (out, in·k·k), n = in·k·k.
-    Trains: A, E, B and the head. Parameters: Σ over target layers r₀·(m + n + 1), plus head.
-
-    Options: the authors' settings for GLUE's small tasks, with t_i and t_f as shares of the run's steps.
+    A (r₀, n) and B (m, r₀) start as N(0, .02²), E (r₀, 1) at zero. After every optimiser step each triplet (a_i, e_i,
+    b_i) gets a score: the running sensitivity |w·∇w| of its entries times their uncertainty. A budget that falls from Σ
+    r₀ to Σ r keeps the best triplets over all layers and sets E of the others to zero. A and B are held near orthogonal
+    by γ · mean of ‖AAᵀ − I‖_F and ‖BᵀB − I‖_F (not squared, as in the authors' code). A convolution counts as the
+    matrix (out, in·k·k), n = in·k·k.
+    Trains: A, E, B and the head.
+    Parameters: Σ over target layers r₀·(m + n + 1), plus head.
+    Source: Zhang et al. 2023, arXiv 2303.10512. Defaults: the authors' settings for GLUE's small tasks, with t_i and
+    t_f as shares of the run's steps.
     """
 
     learning_rate: ClassVar[float] = 1e-2
     learning_rates: ClassVar[tuple[float, ...]] = (3e-3, 1e-2, 3e-2)
 
-    rank: int = option(8, "r, the rank that remains per layer on average.", at_least=1)
-    init_rank: int | None = option(None, "r₀, the rank every layer starts with; none: 1.5·r, rounded up.")
+    rank: int = option(8, "r, the rank per layer that remains on average.", at_least=1)
+    init_rank: int | None = option(None, "r₀, the rank of every layer at the start; none is 1.5·r, rounded up.")
     alpha: float = option(32.0, "Numerator of the scale α/(r₀+1e-5), which pruning does not change.")
     tinit: float = option(
         0.15,
@@ -50,7 +51,11 @@ class AdaLoRAConfig(UpdateConfig):
     gamma: float = option(0.1, "γ, weight of the orthogonality penalty.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check the ranges that depend on each other."""
+        """Check the ranges that depend on each other.
+
+        Raises:
+            UsageError: init_rank is below rank, or the schedule leaves no step for pruning.
+        """
         super().__post_init__()
         if self.init_rank is not None and self.init_rank < self.rank:
             raise UsageError(
@@ -59,9 +64,9 @@ class AdaLoRAConfig(UpdateConfig):
                 "Raise it, or lower method.rank.",
             )
         if max(self.tinit, self.tfinal) < 1 <= self.tinit + self.tfinal:
-            raise no_room(f"tinit {self.tinit:g} and tfinal {self.tfinal:g} are shares of all steps")
+            raise schedule_error(f"tinit {self.tinit:g} and tfinal {self.tfinal:g} are shares of all steps")
 
 
-def no_room(known: str) -> UsageError:
+def schedule_error(known: str) -> UsageError:
     """Return the error for a budget that no step is left to reduce."""
     return UsageError("AdaLoRA has no step left to reduce its budget in", known, "Lower method.tinit or method.tfinal.")

@@ -1,4 +1,4 @@
-"""Bottleneck adapters: two thin projections with a residual connection after every block."""
+"""Bottleneck adapters: adds two thin layers with a residual connection after every block."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from methods.common.config import BottleneckConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig(BottleneckConfig):
-    """h ← h + Up(act(Down(h))) for the output h (D) of every block (Pfeiffer et al. 2020, arXiv 2005.00247).
+    """Replaces the output h (D) of every block by h + Up(act(Down(h))); the backbone stays frozen.
 
-    One adapter per block, with bottleneck b = D / reduction, D the block's width or number of channels; Up starts at
-    zero, so the network starts where the backbone is. Trains: Down (b, D), Up (D, b), their biases, and the head.
+    Each block has its own adapter with bottleneck b = D / reduction, where D is the block's width or number of
+    channels. Up starts at zero, so training starts from the backbone's own function.
+    Trains: Down (b, D), Up (D, b), their biases, and the head.
     Parameters: Σ over the blocks 2·D·b + b + D, plus head.
-
-    Options: defaults of AdapterHub.
+    Source: Pfeiffer et al. 2020, arXiv 2005.00247. Defaults: those of AdapterHub.
     """
 
     learning_rate: ClassVar[float] = 1e-3
@@ -25,5 +25,5 @@ class AdapterConfig(BottleneckConfig):
 
     sweep: bool = option(
         False,
-        "Evaluate also without the adapters of the first n blocks, for every n: what AdapterDrop is compared with.",
+        "Evaluate also without the adapters of the first n blocks, for every n, to compare with AdapterDrop.",
     )

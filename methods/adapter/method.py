@@ -1,9 +1,9 @@
-"""Bottleneck adapters: two thin projections with a residual connection after every block."""
+"""Bottleneck adapters: two thin layers with a residual connection after every block."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from bench.config.sections import MethodConfig
 from methods.adapter.config import AdapterConfig
@@ -18,9 +18,9 @@ class Adapter(Adapters):
     config: AdapterConfig
 
     def lowest(self, blocks: int) -> int:
-        """Every block has an adapter."""
+        """Adapt every block."""
         return 0
 
-    def sweep(self) -> Iterator[dict[str, Any]]:
-        """The trained network without its first n adapters, where that is asked."""
-        return self.drops() if self.config.sweep else iter(())
+    def sweep(self) -> Iterator[dict[str, int]]:
+        """Skip the first n adapters, for every n, with method.sweep."""
+        return self.sweep_dropped() if self.config.sweep else iter(())

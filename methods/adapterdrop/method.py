@@ -1,9 +1,9 @@
-"""AdapterDrop: bottleneck adapters that the first n blocks do without, in training and after it."""
+"""AdapterDrop: bottleneck adapters that the first n blocks do without."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -12,22 +12,22 @@ from bench.api.method import Batch
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from methods.adapterdrop.config import AdapterDropConfig
-from methods.adapterdrop.prefix_cache import MIB, Prefix
+from methods.adapterdrop.prefix_cache import MIB, PrefixCache
 from methods.common.adapters import Adapters
 
 STREAM = 2010
-"""Keeps the drawn n apart from what else is drawn from seed and step."""
+"""Separates the drawn n from everything else that is drawn from seed and step."""
 
 
 class AdapterDrop(Adapters):
-    """Adapters that are dropped from the first blocks; equations are in `AdapterDropConfig`."""
+    """Drops the adapters of the first blocks (see `AdapterDropConfig`)."""
 
     Config: ClassVar[type[MethodConfig]] = AdapterDropConfig
 
     config: AdapterDropConfig
 
     def lowest(self, blocks: int) -> int:
-        """Block n, or in the robust form the first.
+        """Return block n, or the first one in the robust form.
 
         Raises:
             UsageError: no block would have an adapter.
@@ -45,34 +45,34 @@ class AdapterDrop(Adapters):
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt its blocks."""
         super().adapt(batch)
-        self.prefix = Prefix(self.backbone, self.blocks, self.config.n or 0)
-        self._refusal = ""
+        self.prefix = PrefixCache(self.backbone, self.blocks, self.config.n or 0)
+        self._not_cached = ""
 
     def on_train_start(self) -> None:
-        """Compute what the frozen blocks give."""
+        """Cache the output of the frozen blocks."""
         if self.config.n and self.config.cache:
-            self._refusal = self.prefix.fill(self, self.config.cache_mib * MIB)
+            self._not_cached = self.prefix.fill(self, self.config.cache_mib * MIB)
             self.cache_bytes = self.prefix.bytes
 
     def on_train_end(self) -> None:
-        """Give its memory back."""
+        """Free the cache."""
         self.prefix.clear()
 
     def warnings(self) -> list[str]:
-        """Why the frozen blocks were computed again in every epoch, where they were to be cached."""
-        return [f"the frozen blocks were not cached: {self._refusal}"] if self._refusal else []
+        """Say why the frozen blocks were computed again in every epoch instead of cached."""
+        return [f"the frozen blocks were not cached: {self._not_cached}"] if self._not_cached else []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The weighted loss, without the adapters that this step drops."""
-        with self.dropping(self.drawn(self.trainer.global_step)), self.prefix.replaying(batch):
+        """Return the weighted loss without the adapters that this step drops."""
+        with self.dropping(self.draw_n(self.trainer.global_step)), self.prefix.replaying(batch):
             return super().training_step(batch, batch_idx)
 
-    def drawn(self, step: int) -> int:
-        """Blocks without adapters at a step: a function of seed and step, for all devices and micro batches alike."""
+    def draw_n(self, step: int) -> int:
+        """Return n of a step, from seed and step: the same for all devices and micro batches."""
         if self.config.n is not None:
             return self.config.n
         return int(np.random.default_rng([self.seed, step, STREAM]).integers(len(self.blocks)))
 
-    def sweep(self) -> Iterator[dict[str, Any]]:
-        """Every n from the trained one to L − 1."""
-        return self.drops() if self.config.sweep else iter(())
+    def sweep(self) -> Iterator[dict[str, int]]:
+        """Skip the first n adapters, for every n from the trained one to L − 1."""
+        return self.sweep_dropped() if self.config.sweep else iter(())

@@ -1,15 +1,15 @@
-"""APOLLO: full training by gradients whose columns are as long as Adam, in a random subspace, would make them."""
+"""APOLLO: full training with gradients rescaled by Adam in a random subspace."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch.optim import Optimizer
 
+from bench.api.optimizers import ParamGroup
 from bench.config.sections import MethodConfig
 from methods.apollo.config import APOLLOConfig
-from methods.common.projected import Projected
-from methods.common.projected_adam import APOLLOAdamW
+from methods.common.projected import APOLLOAdamW, Projected
 
 
 class APOLLO(Projected):
@@ -19,8 +19,8 @@ class APOLLO(Projected):
 
     config: APOLLOConfig
 
-    def make_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """AdamW where it is plain, and scaled gradients."""
+    def make_optimizer(self, groups: list[ParamGroup]) -> Optimizer:
+        """Build the optimiser of scaled gradients, AdamW where nothing is projected."""
         config, optim = self.config, self.optim
         return APOLLOAdamW(
             groups,

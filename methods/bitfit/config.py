@@ -1,4 +1,4 @@
-"""BitFit: only the biases of the backbone train."""
+"""BitFit: trains the biases of the backbone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from bench.config.sections import MethodConfig
 
 @dataclass(frozen=True, kw_only=True)
 class BitFitConfig(MethodConfig):
-    """b + Δb for every bias b of the backbone, those of normalisations too (Ben-Zaken et al. 2021, arXiv 2106.10199).
+    """Trains b + Δb for every bias b of the backbone, those of normalisations included.
 
-    Trains: the biases and the head. Parameters: Σ biases, plus head. No weight moves: there is no ΔW.
-
-    Options: which biases.
+    No weight matrix changes, so there is no ΔW.
+    Trains: the biases and the head.
+    Parameters: Σ biases, plus head.
+    Source: Ben-Zaken et al. 2021, arXiv 2106.10199.
     """
 
     learning_rate: ClassVar[float] = 3e-3

@@ -1,4 +1,4 @@
-"""Options that several methods share."""
+"""Options that several methods share, as base classes of their Configs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class UpdateConfig(MethodConfig):
 
     target: str = option(
         "qv",
-        "Layers that are adapted: qv, attention, all-linear, convolutions, all (linear layers and convolutions), or a "
-        "regular expression searched in the names of both. qv means all in a network without attention.",
+        "Layers to adapt: qv, attention, all-linear, convolutions, all (linear layers and convolutions), or a regular "
+        "expression searched in the names of both. qv means all in a network without attention.",
     )
     dropout: float = option(0.0, "Dropout rate on the update's input.", at_least=0, at_most=0.999)
 
@@ -29,14 +29,14 @@ class BottleneckConfig(MethodConfig):
 
     reduction: float = option(
         16.0,
-        "Width of the block's output (an image's channels) divided by that of the bottleneck, rounded, at least 1.",
+        "Width of the block's output (an image's channels) over that of the bottleneck, which is rounded, at least 1.",
         at_least=1,
     )
     bottleneck: int | None = option(None, "Width b of the bottleneck; none takes it from method.reduction.", at_least=1)
     activation: Literal["relu", "gelu", "silu"] = option("relu", "Activation between the two projections.")
     dropout: float = option(0.0, "Dropout rate on what an adapter adds.", at_least=0, at_most=0.999)
 
-    def inner(self, width: int) -> int:
+    def inner_width(self, width: int) -> int:
         """Return the bottleneck's width b for a block of this width."""
         return self.bottleneck or max(1, round(width / self.reduction))
 
@@ -47,10 +47,10 @@ class ProjectedConfig(MethodConfig):
 
     rank: int = option(
         16,
-        "r, dimensions of the subspace; matrices whose shorter side is not longer than r get plain AdamW.",
+        "r, dimensions of the subspace; matrices whose shorter side is at most r get plain AdamW.",
         at_least=1,
     )
-    refresh: int = option(200, "Steps after which a new subspace is computed; the moments are kept.", at_least=1)
+    refresh: int = option(200, "Steps between two subspaces; the moments are kept.", at_least=1)
     scale: float = option(
         1.0, "α, scale of the projected update; biases, norms, embeddings and the head are not scaled.", at_least=0
     )

@@ -1,4 +1,4 @@
-"""Low-rank updates as LoRA, DoRA and AdaLoRA adapters of `peft`."""
+"""Exported low-rank updates as LoRA, DoRA and AdaLoRA adapters of `peft`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from bench.api.method import Peft
+from bench.api.peft import PeftAdapter
 from bench.core.errors import UsageError
 
 T = TypeVar("T")
@@ -18,13 +18,14 @@ TENSOR = re.compile(r"backbone\.(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
 PARTS = ("query", "key", "value")
 FUSED = re.compile(rf"(.+qkv)\.({'|'.join(PARTS)})")
 PREFIX = "base_model.model."
+"""Where peft's wrapper holds the network."""
 WRAPPER = "model."
-"""Our backbones hold the network that peft adapts as their attribute `model`."""
+"""Attribute of our text and timm backbones that holds the network peft adapts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A (r, n), of a convolution (r, in, k, k); B (m, r); peft's α, and DoRA's magnitude (m,)."""
+    """A (r, n), or (r, in, k, k) of a convolution; B (m, r); peft's α; DoRA's magnitude (m,)."""
 
     a: Tensor
     b: Tensor
@@ -32,13 +33,13 @@ class Layer:
     magnitude: Tensor | None = None
 
 
-def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora: bool = False) -> Peft:
-    """A LoRA adapter of the factors F_1 … F_L of every layer: A = F_1 (r, n), B = F_L·…·F_2 (m, r).
+def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora: bool = False) -> PeftAdapter:
+    """Return a LoRA adapter from the factors F_1 … F_L of every layer: A = F_1 (r, n), B = F_L·…·F_2 (m, r).
 
-    PiSSA's B·A − B₀·A₀ becomes [B, −B₀]·[A; A₀]. Where the rank grows by a factor, α grows so that the scale stays.
+    PiSSA's B·A − B₀·A₀ becomes [B, −B₀]·[A; A₀]. Where that raises the rank, α rises so that the scale stays.
 
     Args:
-        tensors: what `Method.export` gave.
+        tensors: what `Method.export` returned.
         alpha: α of a layer of rank r.
         rslora: whether the scale is α/√r, not α/r.
 
@@ -50,13 +51,13 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
     layers = _fuse({name.removeprefix(WRAPPER): layer for name, layer in layers.items()}, growth)
     rank = max(len(layer.a) for layer in layers.values())
     most = max(layer.alpha for layer in layers.values())
-    found: dict[str, Tensor] = {}
+    written: dict[str, Tensor] = {}
     for name, layer in layers.items():
-        square = (1,) * (layer.a.ndim - 2)  # of a convolution peft has B as (m, r, 1, 1), the magnitude as (1, m, 1, 1)
-        found[f"{PREFIX}{name}.lora_A.weight"] = layer.a
-        found[f"{PREFIX}{name}.lora_B.weight"] = layer.b.reshape(*layer.b.shape, *square)
+        square = (1,) * (layer.a.ndim - 2)  # peft: B of a convolution is (m, r, 1, 1), its magnitude (1, m, 1, 1)
+        written[f"{PREFIX}{name}.lora_A.weight"] = layer.a
+        written[f"{PREFIX}{name}.lora_B.weight"] = layer.b.reshape(*layer.b.shape, *square)
         if layer.magnitude is not None:
-            found[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude.reshape(*square[:1], -1, *square)
+            written[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude.reshape(*square[:1], -1, *square)
     config = {
         "peft_type": "LORA",
         "task_type": None,
@@ -73,15 +74,15 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
         "use_rslora": rslora,
         "use_dora": any(layer.magnitude is not None for layer in layers.values()),
     }
-    return config, found
+    return PeftAdapter(config, written)
 
 
-def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
-    """An AdaLoRA adapter of A (r₀, n), E (r₀, 1) and B (m, r₀) of every layer, without the triplets whose E is 0.
+def adalora(tensors: Mapping[str, Tensor], alpha: float) -> PeftAdapter:
+    """Return an AdaLoRA adapter from A (r₀, n), E (r₀, 1) and B (m, r₀) of every layer, without triplets whose E is 0.
 
-    peft starts every layer with the same rank and divides by it; where ours differ, E takes the difference. Parts of a
-    fused projection become a LoRA of B·diag(E) and A, since peft's AdaLoRA would tie their triplets to all rows, and so
-    does every layer where there are convolutions, which peft's AdaLoRA does not know.
+    peft starts every layer with the same rank and divides by it; where ours differ, E absorbs the difference. peft's
+    AdaLoRA would tie the triplets of a part of a fused projection to all its rows, and does not know convolutions. With
+    one of these every layer becomes a LoRA of B·diag(E) and A.
     """
     layers = {n.removeprefix(WRAPPER): p for n, p in by_layer(tensors, TENSOR).items()}
     if any(FUSED.fullmatch(name) or parts["factors.0"].ndim > 2 for name, parts in layers.items()):
@@ -89,14 +90,14 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
         return lora(diagonal, lambda rank: alpha * rank / (rank + 1e-5))
     rank = max(len(parts["factors.1"]) for parts in layers.values())
     pattern: dict[str, list[bool]] = {}
-    found: dict[str, Tensor] = {}
+    written: dict[str, Tensor] = {}
     for name, parts in layers.items():
         a, e, b = (parts[f"factors.{i}"] for i in range(3))
         kept = e[:, 0] != 0
         pattern[f"{name}.lora_E"] = kept.tolist() + [False] * (rank - len(e))
         e = e * ((rank + 1e-5) / (len(e) + 1e-5))
-        found |= {f"{PREFIX}{name}.lora_A": a[kept], f"{PREFIX}{name}.lora_B": b[:, kept]}
-        found[f"{PREFIX}{name}.lora_E"] = e[kept]
+        written |= {f"{PREFIX}{name}.lora_A": a[kept], f"{PREFIX}{name}.lora_B": b[:, kept]}
+        written[f"{PREFIX}{name}.lora_E"] = e[kept]
     config = {
         "peft_type": "ADALORA",
         "task_type": None,
@@ -109,35 +110,36 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> Peft:
         "target_modules": target_modules(layers),
         "lora_dropout": 0.0,
         "bias": "none",
-        "total_step": 1,  # peft asks for a schedule; the choice of triplets is final
+        "total_step": 1,  # peft requires a schedule, although the choice of triplets is final
     }
-    return config, found
+    return PeftAdapter(config, written)
 
 
 def _exactly(name: str) -> str:
-    """A key of peft's patterns that stands for this layer alone: one without a dot would also match the end of others,
-    as `conv1` that of `layer1.0.conv1`.
+    """Return a key for peft's patterns that matches this layer alone.
+
+    A name without a dot would also match the end of others, as `conv1` matches `layer1.0.conv1`.
     """
     return name if "." in name else f"^{name}"
 
 
 def target_modules(names: Iterable[str]) -> list[str] | str:
-    """peft's `target_modules`: the names, or, since a name in a list also matches the end of others, an expression."""
+    """Return peft's `target_modules`: the names, or an expression where a name would also match the end of others."""
     ordered = sorted(names)
     return ordered if all("." in name for name in ordered) else "|".join(map(re.escape, ordered))
 
 
 def by_layer(tensors: Mapping[str, T], pattern: re.Pattern[str]) -> dict[str, dict[str, T]]:
-    """Values by layer and, in it, by part, as the two groups of the pattern name them; other keys are left out."""
-    found: dict[str, dict[str, T]] = {}
+    """Group values by layer and part, the two groups of the pattern; other keys are left out."""
+    layers: dict[str, dict[str, T]] = {}
     for key, value in tensors.items():
         if match := pattern.fullmatch(key):
-            found.setdefault(match[1], {})[match[2]] = value
-    return found
+            layers.setdefault(match[1], {})[match[2]] = value
+    return layers
 
 
 def _layer(parts: Mapping[str, Tensor], alpha: Callable[[int], float], growth: float) -> Layer:
-    """One layer from its exported tensors."""
+    """Return one layer from its exported tensors."""
     factors = [parts[f"factors.{i}"] for i in range(sum(name.startswith("factors.") for name in parts))]
     a, b = factors[0], factors[1]
     for factor in factors[2:]:
@@ -150,18 +152,18 @@ def _layer(parts: Mapping[str, Tensor], alpha: Callable[[int], float], growth: f
 
 
 def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
-    """Parts of one linear layer `qkv` become one LoRA of the sum of their ranks, zero on the rows of no part.
+    """Join the parts of a fused layer `qkv` into one LoRA of the sum of their ranks, zero on rows without a part.
 
     With A = [A_q; A_v] (2r, n) and B = [[B_q, 0], [0, 0], [0, B_v]] (3d, 2r) the rank doubles, and α with it.
     """
     groups = by_layer(layers, FUSED)
-    made = {name: layer for name, layer in layers.items() if not FUSED.fullmatch(name)}
+    fused = {name: layer for name, layer in layers.items() if not FUSED.fullmatch(name)}
     for name, parts in groups.items():
         first = next(iter(parts.values()))
         if first.magnitude is not None:
             raise UsageError(
                 "DoRA on query and value of a fused projection has no equivalent in peft",
-                f"{name} would need a magnitude of the keys' rows too, which were not adapted",
+                f"{name} would need a magnitude for the rows of the keys, which were not adapted",
                 "Use method.dora=false, or method.target=qkv$ to adapt the projection as a whole.",
             )
         width, rank = len(first.b), sum(len(part.a) for part in parts.values())
@@ -173,10 +175,10 @@ def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
             b[row * width : (row + 1) * width, column : column + own] = part.b * ratio
             column += own
         a = torch.cat([part.a for _, part in ordered])
-        made[name] = Layer(a=a, b=b, alpha=first.alpha * (rank / len(first.a)) ** growth)
-    return made
+        fused[name] = Layer(a=a, b=b, alpha=first.alpha * (rank / len(first.a)) ** growth)
+    return fused
 
 
 def _whole(value: float) -> float | int:
-    """peft writes α as a whole number where it is one."""
+    """Return α as peft writes it: an int where it is whole."""
     return int(value) if value == int(value) else value

@@ -1,4 +1,4 @@
-"""Deep LoRA: the update is a product of three or more orthogonal-start factors, optionally compressed."""
+"""Deep LoRA: adds a product of three or more factors, each started orthogonal, to frozen weights."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from methods.common.config import UpdateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLoRAConfig(UpdateConfig):
-    """ΔW = W_L·…·W_1, each factor orthogonal times ε (Yaras, Wang, Balzano, Qu 2024, arXiv 2406.04112).
+    """Adds ΔW = W_L·…·W_1, each factor started as an orthogonal matrix times ε, to every target layer W (m, n).
 
     `form=full`: W_1 (w, n), W_2 … W_{L−1} (w, w), W_L (m, w), with w = rank, or max(m, n) for `rank=none`.
-    `form=compressed`: ΔW = Left·W̃_L·…·W̃_1·Rightᵀ with W̃_l = ε·I (r, r); Left (m, r) and Right (n, r) are
-    orthonormal and come from the gradient of one evaluation-mode batch; they learn at γ times the learning rate.
-    A convolution is the matrix (out, in·k·k), n = in·k·k.
-    The overparametrised product finds updates of low rank by itself: see the rank used beside the nominal one.
-    Trains: the factors and the head. Parameters: full Σ w·(m + n) + (L−2)·w², compressed Σ r·(m + n) + L·r²
-    (L·r² for γ=0), plus head.
-
-    Options: defaults of the paper, but for Adam's epsilon and the learning rate: see docs/results.md.
+    `form=compressed`: ΔW = Left·W̃_L·…·W̃_1·Rightᵀ with W̃_l = ε·I (r, r) at the start. Left (m, r) and Right (n, r)
+    are orthonormal, come from the gradient of one batch in evaluation mode, and learn at γ times the learning rate. A
+    convolution counts as the matrix (out, in·k·k), n = in·k·k. The overparametrised product finds updates of low rank
+    by itself: compare the rank used with the nominal one.
+    Trains: the factors and the head.
+    Parameters: full Σ w·(m + n) + (L−2)·w², compressed Σ r·(m + n) + L·r² (L·r² for γ = 0), plus head.
+    Source: Yaras, Wang, Balzano, Qu 2024, arXiv 2406.04112. Defaults: the paper's, except Adam's epsilon and the
+    learning rate (see docs/results.md).
     """
 
     learning_rate: ClassVar[float] = 3e-3
@@ -35,7 +35,7 @@ class DeepLoRAConfig(UpdateConfig):
     )
     form: Literal["full", "compressed"] = option(
         "full",
-        "The factors as they are, or projected on the subspace in which they move.",
+        "Train full-size factors, or small ones in the subspace in which the full ones move.",
     )
     depth: int = option(3, "Number of factors L, at least 2.", at_least=2)
     init_scale: float = option(1e-3, "ε: every factor starts as an orthogonal matrix times ε.", at_least=0)
@@ -46,7 +46,11 @@ class DeepLoRAConfig(UpdateConfig):
     )
 
     def __post_init__(self) -> None:
-        """Refuse what the equations do not define."""
+        """Check the rank of the compressed form.
+
+        Raises:
+            UsageError: it is odd or missing.
+        """
         super().__post_init__()
         if self.form == "compressed" and (self.rank is None or self.rank % 2):
             raise UsageError(

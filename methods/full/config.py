@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter of the backbone trains."""
+"""Full fine-tuning: trains every parameter of the backbone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from bench.config.sections import MethodConfig
 
 @dataclass(frozen=True, kw_only=True)
 class FullConfig(MethodConfig):
-    """The reference every other method is held against.
+    """Trains every parameter: the reference that every other method is compared with.
 
-    Trains: everything. Parameters: all of backbone and head.
-    ΔW = W(t) − W(0) of every linear layer and convolution, by its matricisation (out, in·k·k), its rank limited by its
-    shape alone.
+    ΔW = W(t) − W(0) of every linear layer and convolution; a convolution counts as the matrix (out, in·k·k). The shape
+    alone limits the rank of ΔW.
+    Trains: the whole backbone and the head.
+    Parameters: all of backbone and head.
     """
 
     learning_rate: ClassVar[float] = 1e-4

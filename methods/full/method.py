@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter of the backbone trains."""
+"""Full fine-tuning: trains every parameter of the backbone."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class Full(Method):
     Config: ClassVar[type[MethodConfig]] = FullConfig
 
     def adapt(self, batch: Batch) -> None:
-        """Keep the weights as they were, on the CPU, to measure ΔW at the end."""
-        self._start: dict[str, Tensor] = {n: w.detach().cpu().clone() for n, w in self._weights()}
+        """Keep W(0) on the CPU, to measure ΔW at the end."""
+        self._initial: dict[str, Tensor] = {n: w.detach().cpu().clone() for n, w in self._weights()}
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """W(t) − W(0) of every linear layer and convolution."""
+        """Yield W(t) − W(0) of every linear layer and convolution."""
         for name, weight in self._weights():
-            difference = weight.detach().cpu() - self._start[name].cpu()
+            difference = weight.detach().cpu() - self._initial[name].cpu()
             yield name, Delta(factors=(difference,), nominal=min(difference.shape))
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
-        """W(0), from now on where the weight is, and W(t) − W(0)."""
+        """Yield W(0), which moves to the weight's device, and W(t) − W(0)."""
         for name, weight in self._weights():
-            start = self._start[name] = self._start[name].to(weight)
-            yield name, start, Delta(factors=(weight - start,), nominal=min(start.shape))
+            initial = self._initial[name] = self._initial[name].to(weight)
+            yield name, initial, Delta(factors=(weight - initial,), nominal=min(initial.shape))
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Weights as matrices, by name of their layer."""
+        """Yield the trained weights as matrices, by name of their layer."""
         for name, module in self.backbone.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.requires_grad:
                 yield name, matricize(module.weight)

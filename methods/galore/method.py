@@ -1,14 +1,14 @@
-"""GaLore: full training with Adam's moments in the gradient's own low-rank subspace."""
+"""GaLore: full training with Adam's moments in a low-rank subspace of the gradient."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch.optim import Optimizer
 
+from bench.api.optimizers import ParamGroup
 from bench.config.sections import MethodConfig
-from methods.common.projected import Projected
-from methods.common.projected_adam import GaLoreAdamW
+from methods.common.projected import GaLoreAdamW, Projected
 from methods.galore.config import GaLoreConfig
 
 
@@ -19,8 +19,8 @@ class GaLore(Projected):
 
     config: GaLoreConfig
 
-    def make_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
-        """AdamW in the gradients' subspaces."""
+    def make_optimizer(self, groups: list[ParamGroup]) -> Optimizer:
+        """Build AdamW in the subspaces of the gradients."""
         config, optim = self.config, self.optim
         return GaLoreAdamW(
             groups,

@@ -1,4 +1,4 @@
-"""Linear probing: the head alone trains on frozen features."""
+"""Linear probing: trains the head on frozen features."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bench.config.sections import MethodConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConfig(MethodConfig):
-    """What the pretrained features are worth without any adaptation: the floor of every comparison.
+    """Trains the head alone. Shows what the pretrained features are worth, and is the floor of every comparison.
 
-    With `standardise` the head sees (h − μ)/σ, μ and σ of each feature over the first global batch: then SGD's progress
-    says what the features hold, and not how large they are. MAE's linear probing has a BatchNorm without scale and
-    shift there (He et al. 2021, arXiv 2111.06377, A.1), whose statistics would depend on how a batch is cut.
-    Trains: the head. Parameters: head.
-
-    Options: what the head sees.
+    With `standardise` the head sees (h − μ)/σ, with mean μ and deviation σ of each feature over the first global batch.
+    SGD's progress then depends on what the features hold and not on how large they are. MAE's linear probing uses a
+    BatchNorm without scale and shift here (He et al. 2021, arXiv 2111.06377, A.1), but its statistics would depend on
+    how a batch is split.
+    Trains: the head.
+    Parameters: head.
     """
 
     learning_rate: ClassVar[float] = 1e-2
@@ -26,5 +26,5 @@ class LinearConfig(MethodConfig):
 
     standardise: bool = option(
         False,
-        "Shift and scale each feature by its mean and deviation over the first global batch.",
+        "Standardise each feature by its mean and deviation over the first global batch.",
     )

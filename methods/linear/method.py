@@ -1,4 +1,4 @@
-"""Linear probing: the head alone trains on frozen features."""
+"""Linear probing: trains the head on frozen features."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bench.core.errors import UsageError
 from methods.linear.config import LinearConfig
 
 FLOOR = 0.01
-"""Least deviation of a feature, relative to the root mean square over features: one that hardly varies in the first
-batch may vary later."""
+"""Least deviation of a feature relative to the root mean square over features, for features that hardly vary in the
+first batch but may vary later."""
 
 
 class Linear(Method):
@@ -27,7 +27,7 @@ class Linear(Method):
     deviation: Tensor
 
     def adapt(self, batch: Batch) -> None:
-        """Freeze the backbone, and look at the features of the first batch where that is asked for.
+        """Freeze the backbone; with method.standardise, measure the features of the first batch.
 
         Raises:
             UsageError: a batch of one example has no deviation.
@@ -36,8 +36,11 @@ class Linear(Method):
         if not self.config.standardise:
             return
         if len(batch["index"]) < 2:
-            known = "they are those of the first global batch, which holds one example"
-            raise UsageError("method.standardise needs deviations", known, "Raise --batch-size, or leave it out.")
+            raise UsageError(
+                "method.standardise needs at least two examples",
+                "it measures deviations over the first global batch, which holds one",
+                "Raise --batch-size, or leave method.standardise out.",
+            )
         self.backbone.eval()  # no dropout; the whole method is put into training mode later
         with torch.no_grad():
             deviation, mean = torch.std_mean(self.backbone(**batch["inputs"]), 0)
@@ -46,11 +49,11 @@ class Linear(Method):
         self.register_buffer("deviation", deviation.clamp_min(floor) if floor > 0 else torch.ones_like(deviation))
 
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
-        """As every method's, shifted and scaled where that is asked for."""
+        """Return the pooled features (B, D), standardised with method.standardise."""
         pooled = super().features(inputs)
         return (pooled - self.mean) / self.deviation if self.config.standardise else pooled
 
     def export(self) -> dict[str, Tensor]:
-        """The head, and what its features are shifted and scaled by."""
-        seen = {"mean": self.mean, "deviation": self.deviation} if self.config.standardise else {}
-        return {**super().export(), **seen}
+        """Return the head, and mean and deviation of its features."""
+        measured = {"mean": self.mean, "deviation": self.deviation} if self.config.standardise else {}
+        return {**super().export(), **measured}

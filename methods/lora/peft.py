@@ -1,4 +1,4 @@
-"""LoRA and DoRA adapters of `peft` as a start for ours."""
+"""LoRA and DoRA adapters of `peft` as the start of a run."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.api.peft import TENSORS, PeftFolder, open_folder
+from bench.config.options import Value
 from bench.core.errors import UsageError
 from methods.common.factored import Base, matrix
 from methods.common.peft import WRAPPER, by_layer
 
 PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of peft's `init_lora_weights` that leave the frozen weight as it is."""
-BEYOND = (
+"""Values of peft's `init_lora_weights` that do not change the frozen weight."""
+UNSUPPORTED = (
     *("lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"),
     *("use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config"),
     "monteclora_config",
 )
-"""Options of peft's LoRA that make more of it than a LoRA or DoRA of a layer."""
+"""Options of peft's LoRA with which it is more than a LoRA or DoRA of a layer."""
 
 
-def options(folder: PeftFolder) -> dict[str, Any]:
-    """The options of our LoRA that a LoRA adapter of peft stands for.
+def read_options(folder: PeftFolder) -> dict[str, Value]:
+    """Return the options of our LoRA that a LoRA adapter of peft stands for.
 
     Raises:
         UsageError: it is more than, or other than, a LoRA or DoRA of linear layers and convolutions.
     """
     config = folder.config
-    beyond = [f"{key}={config[key]}" for key in BEYOND if config.get(key)]
+    unsupported = [f"{key}={config[key]}" for key in UNSUPPORTED if config.get(key)]
     if config["peft_type"] != "LORA":
-        beyond = [f"peft_type={config['peft_type']}"]
+        unsupported = [f"peft_type={config['peft_type']}"]
     if config.get("bias", "none") != "none":
-        beyond.append(f"bias={config['bias']}")
+        unsupported.append(f"bias={config['bias']}")
     if config.get("init_lora_weights", True) not in PLAIN_STARTS:
-        beyond.append(f"init_lora_weights={config['init_lora_weights']}")
-    beyond += [key for key in folder.shapes if not PART.fullmatch(key)][:3]
-    if beyond or not folder.shapes:
+        unsupported.append(f"init_lora_weights={config['init_lora_weights']}")
+    unsupported += [key for key in folder.shapes if not PART.fullmatch(key)][:3]
+    if unsupported or not folder.shapes:
         raise UsageError(
             f"method.start={folder.path}: not a plain LoRA adapter",
-            f"it has {', '.join(beyond) or 'no tensors'}",
-            "Start from an adapter that leaves the frozen weights as they are.",
+            f"it has {', '.join(unsupported) or 'no tensors'}",
+            "Start from an adapter that does not change the frozen weights.",
         )
-    # the number of a block stands for any; in convolutional networks numbers tell kinds apart too, as conv1 from conv2
+    # the number of a block stands for any number; in convolutional networks only whole words do: conv1 is not conv2
     number = r"\b\d+\b" if any(len(shape) == 4 for shape in folder.shapes.values()) else r"\d+"
     names = {re.sub(number, r"\\d+", re.escape(name)) for name in by_layer(folder.shapes, PART)}
     return {
@@ -61,28 +62,34 @@ def options(folder: PeftFolder) -> dict[str, Any]:
     }
 
 
-def start(
-    path: Path, found: Sequence[tuple[str, Base]], scale: Callable[[int], float]
+def read_start(
+    path: Path, layers: Sequence[tuple[str, Base]], scale: Callable[[int], float]
 ) -> dict[str, tuple[list[Tensor], Tensor | None]]:
-    """Factors A and B, and the magnitude, by layer; `scale` gives our factor on BA by rank, and B takes the difference.
+    """Read factors A and B and the magnitude by layer.
+
+    Args:
+        path: the adapter folder.
+        layers: those that method.target names.
+        scale: our factor on B·A by rank; B absorbs the ratio to that of the adapter.
 
     Raises:
         EnvironmentProblem: the directory cannot be read.
-        UsageError: it adapts other layers than those found.
+        UsageError: it adapts other layers.
     """
     folder = open_folder(path)
-    options(folder)
-    layers = by_layer(load_file(folder.path / TENSORS), PART)
-    wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in found}
-    if wanted.keys() != layers.keys():
-        more, less = sorted(layers.keys() - wanted.keys()), sorted(wanted.keys() - layers.keys())
+    read_options(folder)
+    adapted = by_layer(load_file(folder.path / TENSORS), PART)
+    wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in layers}
+    if wanted.keys() != adapted.keys():
+        more, less = sorted(adapted.keys() - wanted.keys()), sorted(wanted.keys() - adapted.keys())
+        in_adapter, in_target = (", ".join(names[:2]) or "none" for names in (more, less))
         raise UsageError(
             "method.start adapts other layers than method.target names",
-            f"only the adapter has {more[:2] or 'none'}, only the target names {less[:2] or 'none'}",
-            "Give a method.target that matches the adapter's layers, on the backbone it was trained on.",
+            f"only in the adapter: {in_adapter}; only in the target: {in_target}",
+            "Set method.target to match the adapter's layers, on the backbone it was trained on.",
         )
-    made: dict[str, tuple[list[Tensor], Tensor | None]] = {}
-    for bare, parts in layers.items():
+    start: dict[str, tuple[list[Tensor], Tensor | None]] = {}
+    for bare, parts in adapted.items():
         a, b = (parts[f"{part}.weight"].flatten(1) for part in "AB")
         name, layer = wanted[bare]
         m, n = matrix(layer).shape
@@ -92,13 +99,13 @@ def start(
                 f"its ΔW is {len(b)}×{a.shape[1]}, the layer {m}×{n}",
                 "Use the backbone it was trained on.",
             )
-        theirs = _scale(folder.config, bare, len(a))
-        made[name] = [a, b * (theirs / scale(len(a)))], parts.get("magnitude_vector")
-    return made
+        its_scale = _scale(folder.config, bare, len(a))
+        start[name] = [a, b * (its_scale / scale(len(a)))], parts.get("magnitude_vector")
+    return start
 
 
 def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
-    """α/r, or α/√r of rsLoRA, with the layer's own α where a pattern gives one."""
+    """Return α/r, or α/√r of rsLoRA, with the layer's own α where a pattern gives one."""
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
     alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", name)), config["lora_alpha"])
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -1,26 +1,26 @@
-"""MAE: masked autoencoder pretraining; an image is reconstructed from a quarter of its patches."""
+"""MAE: pretrains a vision transformer by reconstructing images from a quarter of their patches."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch
+from bench.api.optimizers import ParamGroup
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
+from bench.core.random import uniform
 from methods.full.method import Full
-from methods.mae import masks
 from methods.mae.config import MAEConfig
-from methods.mae.decoder import Decoder
-from methods.mae.encoder import Encoder
-from methods.mae.objective import normalise, patchify, uniformity
+from methods.mae.network import Decoder, PatchEncoder
 
 
 class MAE(Full):
-    """Pretrains a vision transformer by reconstruction; equations are in `MAEConfig`."""
+    """Pretrains a vision transformer by reconstruction; see `MAEConfig`."""
 
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
 
@@ -29,12 +29,12 @@ class MAE(Full):
     config: MAEConfig
 
     def adapt(self, batch: Batch) -> None:
-        """Find the transformer, build the decoder, from the seed alone, and keep W(0)."""
+        """Find the transformer, build the decoder from the seed alone, and keep W(0)."""
         images, config = batch["inputs"]["x"], self.config
-        self.encoder = Encoder(self.backbone)
+        self.encoder = PatchEncoder(self.backbone)
         grid = self.encoder.grid(images)
         self.patches = grid[0] * grid[1]
-        self.masked = masks.count(config.mask_ratio, self.patches)
+        self.masked = count_masked(config.mask_ratio, self.patches)
         numbers = images.shape[1] * self.encoder.patch[0] * self.encoder.patch[1]
         if config.norm_pixels and numbers < 2:
             raise UsageError(
@@ -42,30 +42,31 @@ class MAE(Full):
                 "method.norm_pixels divides by the standard deviation inside a patch",
                 "Use larger patches, or --set method.norm_pixels=false.",
             )
-        size = {"inner": config.decoder_width, "depth": config.decoder_depth, "heads": config.decoder_heads}
         self.decoder = Decoder(
-            **size,
-            width=int(self.backbone.width),  # type: ignore[arg-type]
+            inner=config.decoder_width,
+            depth=config.decoder_depth,
+            heads=config.decoder_heads,
+            width=self.backbone.width,
             prefix=self.encoder.prefix,
             grid=grid,
             numbers=numbers,
             seed=self.seed,
         )
         if isinstance(pool := self.encoder.network.attn_pool, nn.Module):
-            pool.requires_grad_(False)  # it reads tokens for the probe alone: no gradient would ever reach it
+            pool.requires_grad_(False)  # only the probe uses it, so no gradient reaches it
         self.evaluations = config.evaluations
         if not self.task.labelled:
-            self.primary, self.higher_is_better = ("reconstruction",), False  # type: ignore[misc]
+            self.primary, self.higher_is_better = ("reconstruction",), False
         super().adapt(batch)
 
     def visible(self, batch: Batch) -> Tensor:
-        """Numbers of the visible patches (B, V), ascending."""
+        """Return the numbers of the visible patches (B, V), ascending."""
         index = batch["index"].cpu().numpy()
-        keep = masks.visible(self.seed, batch["step"], index, patches=self.patches, masked=self.masked)
+        keep = visible_patches(self.seed, batch["step"], index, patches=self.patches, masked=self.masked)
         return torch.from_numpy(keep).to(batch["index"].device)
 
     def errors(self, images: Tensor, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Mean squared error over the masked patches of each image, (B,).
+        """Return the mean squared error over the masked patches of each image, (B,).
 
         Args:
             images: (B, C, H, W).
@@ -78,25 +79,27 @@ class MAE(Full):
         return error.scatter(1, keep, 0).sum(-1) / self.masked
 
     def loss(self, batch: Batch) -> Tensor:
-        """L, λ times the uniformity term, and the probe's own loss."""
+        """Return L, plus λ times the uniformity term and the loss of the probe."""
         images, keep = batch["inputs"]["x"], self.visible(batch)
         tokens = self.encoder(images, keep)
         loss = self.errors(images, tokens, keep).mean()
         if self.config.uniformity:
-            loss = loss + self.config.uniformity * uniformity(self.encoder.pooled(tokens))
+            loss = loss + self.config.uniformity * uniformity_penalty(self.encoder.pooled(tokens))
         if not any(p.requires_grad for p in self.head.parameters()):
             return loss
-        with torch.no_grad():  # and not first, or autocast would keep weights that were cast without a gradient
+        with (
+            torch.no_grad()
+        ):  # after the encoder: autocast caches weights as they are first cast, here without gradient
             features = F.dropout(self.backbone(**batch["inputs"]), self.head_config.dropout, self.training)
         return loss + self.criterion(self.predict(features), batch["labels"])
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The probe by itself, at its own rate."""
+    def param_groups(self) -> list[ParamGroup]:
+        """Return the probe at its own rate, and the rest."""
         head = [p for p in self.head.parameters() if p.requires_grad]
-        groups = [{"params": self._learned()}]
+        groups: list[ParamGroup] = [{"params": self._pretrained()}]
         return [*groups, {"params": head, "lr_scale": self.config.probe_lr_ratio}] if head else groups
 
-    def _learned(self) -> list[nn.Parameter]:
+    def _pretrained(self) -> list[nn.Parameter]:
         return [p for part in (self.backbone, self.decoder) for p in part.parameters() if p.requires_grad]
 
     def configure_gradient_clipping(
@@ -105,13 +108,13 @@ class MAE(Full):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the probe by itself: a common norm would let labels scale the transformer's steps."""
+        """Clip the probe separately: with a common norm the labels would scale the transformer's steps."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_(self._learned(), gradient_clip_val)
+            nn.utils.clip_grad_norm_(self._pretrained(), gradient_clip_val)
             nn.utils.clip_grad_norm_(self.head.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
-        """Refuse what would make the result depend on how a batch is cut.
+        """Refuse what would make the result depend on how a batch is split.
 
         Raises:
             UsageError: `uniformity` with micro batches or several devices.
@@ -120,12 +123,12 @@ class MAE(Full):
         if self.config.uniformity and parts * world > 1:
             raise UsageError(
                 f"method.uniformity={self.config.uniformity:g} needs every batch in one piece",
-                f"it compares all images of a batch, which is cut into {parts} micro batches on {world} devices",
+                f"it compares all images of a batch, which is split into {parts} micro batches on {world} devices",
                 "Leave runtime.micro_batch and --devices out, or method.uniformity.",
             )
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """(B, 1 + outputs): the masked patches' error, and what the probe says where there are labels."""
+        """Return (B, 1 + outputs): the error of the masked patches, and outputs of the probe where there are labels."""
         images, keep = batch["inputs"]["x"], self.visible(batch)
         errors = self.errors(images, self.encoder(images, keep), keep).unsqueeze(1)
         if not self.task.labelled:
@@ -133,14 +136,61 @@ class MAE(Full):
         return torch.cat([errors, self(batch["inputs"]).reshape(len(errors), -1)], dim=1)
 
     def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        """`reconstruction`, L over the split, and the task's metrics of the probe."""
-        found = {"reconstruction": float(outputs[:, 0].double().mean())}
+        """Return `reconstruction`, L over the split, and the task's metrics of the probe."""
+        values = {"reconstruction": float(outputs[:, 0].double().mean())}
         if not self.task.labelled:
-            return found
+            return values
         probe = outputs[:, 1:] if self.task.num_classes or self.task.targets > 1 else outputs[:, 1]
-        return {**super().evaluate(probe, labels), **found}
+        return {**super().evaluate(probe, labels), **values}
 
-    def report(self) -> dict[str, Any]:
-        """What was masked, and how large the decoder is."""
+    def report(self) -> dict[str, object]:
+        """Report how many patches are masked, and the size of the decoder."""
         patches = {"all": self.patches, "masked": self.masked, "visible": self.patches - self.masked}
         return {"patches": patches, "decoder_parameters": sum(p.numel() for p in self.decoder.parameters())}
+
+
+def count_masked(ratio: float, patches: int) -> int:
+    """Return how many of `patches` are masked: `ratio` of them, rounded.
+
+    Raises:
+        UsageError: none would be masked, or all.
+    """
+    masked = round(ratio * patches)
+    if not 0 < masked < patches:
+        raise UsageError(
+            f"method.mask_ratio={ratio:g} masks {masked} of {patches} patches",
+            "at least one must be masked, and one visible",
+            "Change it, or use smaller patches: --set backbone.patch=N.",
+        )
+    return masked
+
+
+def visible_patches(seed: int, step: int, index: np.ndarray, *, patches: int, masked: int) -> np.ndarray:
+    """Draw the numbers of the visible patches, (B, patches − masked) int64, ascending; every subset is equally likely.
+
+    Args:
+        seed: of the run.
+        step: optimiser step, −1 in evaluation.
+        index: (B,) numbers of the examples.
+        patches: N.
+        masked: how many of them are masked.
+    """
+    drawn = uniform(seed, "mae masks", step, index, patches)
+    return np.sort(drawn.argsort(axis=1, kind="stable")[:, masked:], axis=1)
+
+
+def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Cut images (B, C, H, W) into patches (B, N, n), row by row, with n = C·h·w numbers in the order (C, h, w)."""
+    return F.unfold(images, patch, stride=patch).transpose(1, 2)
+
+
+def normalise(patches: Tensor) -> Tensor:
+    """Standardise every patch (…, n) as He et al.: (x − x̄) / √(Σ(x − x̄)²/(n − 1) + 1e−6)."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def uniformity_penalty(features: Tensor) -> Tensor:
+    """Return the mean of (f_iᵀf_j)² over all pairs of normalised rows (B, D), pairs of a row with itself included."""
+    unit = F.normalize(features, dim=-1)
+    return (unit @ unit.T).square().mean()

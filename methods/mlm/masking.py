@@ -1,4 +1,4 @@
-"""BERT's masking: which tokens are hidden, and what stands in their place, as a function of given random numbers."""
+"""BERT's masking: which tokens are selected, and what replaces them, as a function of given random numbers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ def mask_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Select tokens and replace them (Devlin et al. 2018, arXiv 1810.04805, section 3.1).
 
-    Each ordinary token, neither special nor padding, is selected with probability `rate`, on its own. Of the selected
+    Each ordinary token, neither special nor padding, is selected independently with probability `rate`. Of the selected
     `keep_share` stay as they are, `random_share` become an ordinary token drawn uniformly (perhaps the same), and the
-    others the mask token. An example none of whose ordinary tokens is selected gives the one with the smallest draw, as
-    the authors' code selects at least one; an example without ordinary tokens gives none.
+    others the mask token. In an example where this selects none, the ordinary token with the smallest draw is
+    selected, since the authors' code selects at least one; an example without ordinary tokens has none.
 
     Args:
         input_ids: (B, T).
         attention_mask: (B, T), 0 where there is padding.
-        draws: uniform numbers in [0, 1), (B, T, 3) or the same flat (B, 3·T): token t of an example uses the numbers
-            3·t, 3·t + 1, 3·t + 2 of that example's, so wider padding changes no choice. 64-bit, or the vocabulary's
-            last digits are lost.
+        draws: uniform numbers in [0, 1), (B, T, 3) or flat (B, 3·T): token t of an example uses its numbers 3·t,
+            3·t + 1 and 3·t + 2, so that wider padding changes no choice. In 64 bits, to resolve the vocabulary.
         special: ids that are never selected and never drawn.
         mask_id: id of the mask token.
         vocabulary: ordinary ids are 0, …, vocabulary − 1 without `special`.
@@ -44,15 +43,15 @@ def mask_tokens(
         keep_share: share of the selected that stay.
 
     Returns:
-        The ids the network sees (B, T), and which tokens it must recover, bool (B, T).
+        Ids of the masked text (B, T), and the selected tokens, bool (B, T).
     """
     select, become, which = draws.reshape(*input_ids.shape, DRAWS).unbind(-1)
     ordinary = ordinary_ids(special, vocabulary).to(input_ids.device)
     eligible = attention_mask.bool() & ~torch.isin(input_ids, _as_tensor(special, input_ids))
     selected = eligible & (select < rate)
     least = select.masked_fill(~eligible, 2.0).argmin(-1, keepdim=True)
-    none = ~selected.any(-1, keepdim=True)
-    selected |= none & eligible & torch.zeros_like(eligible).scatter(-1, least, True)
+    without = ~selected.any(-1, keepdim=True)
+    selected |= without & eligible & torch.zeros_like(eligible).scatter(-1, least, True)
     random_ids = ordinary[(which * len(ordinary)).long().clamp_max(len(ordinary) - 1)]
     masked = torch.full_like(input_ids, mask_id)
     masked = torch.where(become < random_share + keep_share, random_ids, masked)
@@ -61,7 +60,7 @@ def mask_tokens(
 
 
 def ordinary_ids(special: Collection[int], vocabulary: int) -> Tensor:
-    """Ids 0, …, vocabulary − 1 without the special ones, in order."""
+    """Return ids 0, …, vocabulary − 1 without the special ones, in order."""
     ids = torch.arange(vocabulary)
     return ids[~torch.isin(ids, _as_tensor(special, ids))]
 

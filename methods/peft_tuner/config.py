@@ -1,4 +1,4 @@
-"""Any tuner of the installed `peft` that adapts layers: VeRA, IA³, OFT, LoHa and more, with peft's own options."""
+"""peft tuners: every tuner of the installed `peft` that adapts layers, such as VeRA, IA³, OFT and LoHa."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ PREFIX = "peft:"
 UNSUPPORTED = {
     "adalora": "its ranks are allocated by calls from the training loop: --method adalora makes them",
     "adaption_prompt": "it is for decoders alone",
-    "poly": "it wants a task with every example",
+    "poly": "it needs a task for every example",
     "shadow": "it is for generation",
     "trainable_tokens": "it trains token embeddings, not layers",
     "xlora": "it mixes existing adapters",
 }
-"""Tuners that do not adapt the layers of an encoder by themselves, and why; those that learn prompts neither."""
+"""Tuners that do not adapt the layers of an encoder by themselves, and why; nor do those that learn prompts."""
 LEFT_OUT = frozenset(
     {
         *("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"),
         *("modules_to_save", "fan_in_fan_out", "megatron_core"),
     }
 )
-"""Fields that `target` and the head replace, and those for layers that an encoder does not have."""
+"""Fields that `target` and the head replace, and fields for layers that an encoder does not have."""
 NORMS = r"(?i)(layer_?norm|norm\d?)$"
 TARGET_HELP = (
-    "Layers that are adapted: qv, attention, all-linear, convolutions, all, or a regular expression searched in their "
+    "Layers to adapt: qv, attention, all-linear, convolutions, all, or a regular expression searched in their "
     "names; qv means all in a network without attention."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeftTunerConfig(MethodConfig):
-    """W' = W changed by one of peft's tuners, such as VeRA's W + Λ_b·B·Λ_d·A, with IA³'s gains or OFT's rotations.
+    """Adapts the target layers W by a tuner of peft, such as VeRA's W + Λ_b·B·Λ_d·A, IA³'s gains or OFT's rotations.
 
-    The tuner computes, starts and merges as in peft itself; where it can merge, ΔW = W' − W is taken from that, in
-    float64. Trains: what peft marks as trained, and the head. Parameters: as counted by peft, plus head.
+    peft itself computes, starts and merges the tuner. Where peft can merge it, ΔW = W' − W in float64.
+    Trains: what peft marks as trained, and the head.
+    Parameters: as counted by peft, plus head.
     """
 
     learning_rate: ClassVar[float] = 3e-3
@@ -57,7 +58,7 @@ class PeftTunerConfig(MethodConfig):
     @classmethod
     @cache
     def of(cls, tuner: str) -> type[PeftTunerConfig]:
-        """Make the options of one tuner from peft's own configuration class. Imports peft.
+        """Return the options of one tuner, from peft's own configuration class; imports peft.
 
         Raises:
             UsageError: there is no such tuner, or it cannot run here; the error lists those that can.
@@ -75,17 +76,17 @@ class PeftTunerConfig(MethodConfig):
         fields: list[tuple[str, Any, Any]] = []
         if tuner == "ln_tuning":
             fields.append(("target", str, option(NORMS, TARGET_HELP)))
-        made = dataclasses.make_dataclass(
+        config_class = dataclasses.make_dataclass(
             f"{config.__name__}Options", [*fields, *_fields(config)], bases=(cls,), frozen=True, kw_only=True
         )
-        made.tuner, made.__doc__ = tuner, cls.__doc__
-        made.summary = " ".join((model.__doc__ or "").partition("\n\n")[0].split())
-        return made
+        config_class.tuner, config_class.__doc__ = tuner, cls.__doc__
+        config_class.summary = " ".join((model.__doc__ or "").partition("\n\n")[0].split())
+        return config_class
 
 
 @cache
 def tuners() -> dict[str, tuple[type[Any], type[Any]]]:
-    """List the tuners that run here: name → peft's configuration and model class. Imports peft.
+    """Return the tuners that run here, name → peft's configuration and model class; imports peft.
 
     Raises:
         EnvironmentProblem: peft is not installed.
@@ -105,15 +106,15 @@ def tuners() -> dict[str, tuple[type[Any], type[Any]]]:
 
 
 def _fields(config: type[Any]) -> list[tuple[str, Any, Any]]:
-    """Fields that a single value can set, as `make_dataclass` takes them, without those that every tuner has."""
+    """Return the fields that a single value can set, as `make_dataclass` takes them, without those of every tuner."""
     shared = {f.name for base in config.__mro__ if base.__module__ == "peft.config" for f in _declared(base)}
-    found: list[tuple[str, Any, Any]] = []
+    settable: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(config):
         hint = None if field.name in shared | LEFT_OUT else _settable(config, field)
         default = field.default
         if hint is not None and isinstance(default, str | int | float | bool | None):
-            found.append((field.name, hint, option(default, str(field.metadata.get("help", "")))))
-    return found
+            settable.append((field.name, hint, option(default, str(field.metadata.get("help", "")))))
+    return settable
 
 
 def _declared(base: type[Any]) -> list[dataclasses.Field[Any]]:
@@ -121,7 +122,7 @@ def _declared(base: type[Any]) -> list[dataclasses.Field[Any]]:
 
 
 def _settable(config: type[Any], field: dataclasses.Field[Any]) -> Any:
-    """The part of a field's type that a single value can be of; None where there is none."""
+    """Return the part of a field's type that a single value can have; None where there is none."""
     hint: Any = field.type
     if isinstance(hint, str):
         owner = next(base for base in config.__mro__ if field.name in inspect.get_annotations(base))

@@ -1,4 +1,4 @@
-"""What a tuner of peft gets: the layers by name, and what peft asks for in networks that it does not know."""
+"""Layers for a tuner of peft by name, and options that peft knows for transformers' own models only."""
 
 from __future__ import annotations
 
@@ -8,76 +8,80 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bench.api.network import Network
+from bench.config.options import Value
 from bench.core.errors import UsageError
-from methods.common.fused import FUSED
-from methods.common.targets import PRESETS, choose
+from methods.common.targets import FUSED, PRESETS, find_targets
 
-SECOND = "mlp.fc2"
-"""How timm calls the second layer of a feed-forward block, whose input IA³ scales."""
+SECOND_LAYER = "mlp.fc2"
+"""timm's name of the second layer of a feed-forward block, whose input IA³ scales."""
 
 
-class Held(nn.Module):
-    """A network as the attribute `model`, where peft is put around it, for one that does not hold another as such."""
+class ModelHolder(Network):
+    """Holds a network as the attribute `model`, where peft wraps it, if the network itself has no such attribute."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.model = network
 
     def __getattr__(self, name: str) -> Any:
-        """What the network says of itself, such as its width, is said here too."""
+        """Delegate to the network, for example `width`."""
         return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """What the network gives."""
+        """Call the network."""
         return self.model(**inputs)
 
 
-def layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
-    """Names of the layers that `target` means, and notes; an expression may also name layers that are no matrix.
+def find_layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
+    """Return the names of the layers that `target` means, and notes on them.
 
-    A fused projection is adapted as a whole for `qv`: peft would not find the parts in the network it loads into.
+    An expression may also name layers without a matrix. For `qv` a fused projection is adapted whole: in the network
+    that peft loads an adapter into, it is not split.
 
     Raises:
-        UsageError: the expression is broken, or nothing matches it.
+        UsageError: the expression is invalid, or nothing matches it.
     """
     if target not in PRESETS:
         leaves = [n for n, m in network.named_modules() if "pooler" not in n and not [*m.children()]]
         try:
             matching = [n for n in leaves if re.search(target, n)]
         except re.error:
-            matching = []  # `choose` says what is wrong with it
-        if found := [n for n in matching if n and [*network.get_submodule(n).parameters()]]:
-            return found, []
+            matching = []  # `find_targets` raises the error
+        if trainable := [n for n in matching if n and [*network.get_submodule(n).parameters()]]:
+            return trainable, []
     fused = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) and FUSED.search(n)]
     if target == "qv" and fused:
         return fused, [f"query, key and value are one layer in this network: its {len(fused)} are adapted whole"]
-    choice = choose(network, target)
-    return [name for name, _ in choice.layers], choice.notes
+    targets = find_targets(network, target)
+    return [name for name, _ in targets.layers], targets.notes
 
 
-def check(tuner: str, network: nn.Module, names: Iterable[str]) -> None:
-    """Refuse what peft would compute wrongly.
+def check_layers(tuner: str, network: nn.Module, names: Iterable[str]) -> None:
+    """Refuse layers on which peft computes wrong results.
 
     Raises:
         UsageError: OFT on a convolution.
     """
-    if tuner == "oft" and (found := [n for n in names if isinstance(network.get_submodule(n), nn.Conv2d)]):
+    if tuner == "oft" and (convolutions := [n for n in names if isinstance(network.get_submodule(n), nn.Conv2d)]):
         raise UsageError(
-            "peft:oft does not compute on convolutions what it merges into them",
-            f"its forward pass leaves padding out and adds overlapping patches up; among the layers is {found[0]}",
-            "Use method.target=all-linear where there are linear layers, or peft:boft, peft:hra or lora.",
+            "peft:oft computes another function on convolutions than it merges into them",
+            f"its forward pass omits padding and sums overlapping patches; one of the layers is {convolutions[0]}",
+            "Use method.target=all-linear if there are linear layers, or peft:boft, peft:hra or lora.",
         )
 
 
-def asked(tuner: str, network: nn.Module, names: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that peft itself knows for models of transformers alone: IA³'s layers whose input is scaled."""
+def network_options(
+    tuner: str, network: nn.Module, names: Iterable[str], options: Mapping[str, Value]
+) -> dict[str, list[str]]:
+    """Return options that peft knows for transformers' own models only: the layers whose input IA³ scales."""
     if tuner != "ia3" or options.get("feedforward_modules") is not None or hasattr(network, "config"):
         return {}
-    return {"feedforward_modules": [name for name in names if name.endswith(SECOND)]}
+    return {"feedforward_modules": [name for name in names if name.endswith(SECOND_LAYER)]}
 
 
-def saved(tuner: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Any]:
-    """The same from an adapter's tensors: gains (1, n) are those of an input, (m, 1) of an output."""
+def tensor_options(tuner: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the same options from an adapter's tensors: gains (1, n) scale an input, (m, 1) an output."""
     if tuner != "ia3":
         return {}
     rows = [n for n in names if any(f".{n}.ia3_l" in key and t.ndim == 2 and len(t) == 1 for key, t in tensors.items())]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.records.data import Example
-from tasks.io.readers import BadRow, Reader, malformed
+from tasks.io.readers import BadRow, Reader
 
 SCORES = (0.0, 5.0)
 """Range of a regression label."""
@@ -58,7 +58,7 @@ def read_examples(
     if len(short) * SHORT_ROWS > len(rows) + len(short):
         raise table.error(short[0])
     if not rows:
-        raise malformed(table.file, "", "expected at least one example, found none")
+        raise table.malformed("", "expected at least one example, found none")
     return Examples(rows, len(short))
 
 

@@ -16,6 +16,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
@@ -34,6 +35,8 @@ BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "bytes that are not UTF-8"
 BAD_QUOTES = "a quote that is not closed, or text behind a closing one"
 BAD_RETURN = "a carriage return outside quotes"
+FIX = "Fix the file, or name another one."
+FIX_DATASET = "Fix or download the file again, or give another directory with --data-dir."
 
 
 class Row(NamedTuple):
@@ -59,29 +62,27 @@ class BadRow(NamedTuple):
     is_short: bool = False
 
 
-FIX = "Fix or replace the file, or name another one."
-
-
-def malformed(file: str | Path, where: str, problem: str, todo: str = FIX) -> DataProblem:
+def malformed(file: str | Path, where: str, problem: str, todo: str = FIX_DATASET) -> DataProblem:
     """Make the error for one bad place, such as `line 7`; an empty `where` is the whole file."""
     place = f"{file}, {where}" if where else f"{file}"
     return DataProblem(f"malformed data in {Path(file).name}: {problem}", f"file: {place}", todo)
 
 
+@dataclass(eq=False)
 class Reader(ABC):
-    """A table in one file (or in memory).
+    """A table in one file, or in memory.
 
     Attributes:
         file: the file, as errors name it.
         unit: what the number of a row counts.
         header_place: where the names of the columns are, for errors; empty where they are in no line.
+        todo: what to do about errors, unless they say more.
     """
 
-    unit: Literal["line", "row"] = "line"
-    header_place: str = ""
-
-    def __init__(self, file: str | Path) -> None:
-        self.file = file
+    file: str | Path
+    unit: Literal["line", "row"] = field(default="line", init=False)
+    header_place: str = field(default="", init=False)
+    todo: str = field(default=FIX, init=False)
 
     @abstractmethod
     def columns(self) -> Sequence[str]:
@@ -119,36 +120,56 @@ class Reader(ABC):
             if header.count(name) != 1:
                 what = f"the column {name!r} appears twice" if name in header else f"there is no column {name!r}"
                 known = "; ".join(filter(None, (self.header_place, list_columns(header))))
-                raise malformed(self.file, known, what if header else "the file is empty", "Rename or add a column.")
+                if not header:
+                    raise self.malformed(known, "the file is empty")
+                raise self.malformed(known, what, f"Rename or add a column. {self.todo}")
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
         """Return the class names that the file itself gives for columns of class indices."""
         return {}
 
-    def error(self, row: BadRow, more: str = "", todo: str = FIX) -> DataProblem:
+    def malformed(self, where: str, problem: str, todo: str = "") -> DataProblem:
+        """Make the error for a bad place; an empty `where` is the whole table."""
+        return malformed(self.file, where, problem, todo or self.todo)
+
+    def error(self, row: BadRow, more: str = "", todo: str = "") -> DataProblem:
         """Make the error for a bad row; `more` follows its number."""
         detail = f" ({row.detail})" if row.detail else ""
-        return malformed(self.file, f"{self.unit} {row.number}{more}", row.reason + detail, todo)
+        return self.malformed(f"{self.unit} {row.number}{more}", row.reason + detail, todo)
+
+    @contextmanager
+    def _opened(self) -> Generator[BinaryIO]:
+        try:
+            with Path(self.file).open("rb") as stream:
+                yield stream
+        except OSError as error:
+            raise self.malformed("", f"cannot be read ({error.strerror or error})") from error
 
 
 def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None = None, strict: bool = False) -> Reader:
     """Open a table by the suffix of its name: .parquet, .jsonl, .json, .tsv or (anything else) CSV.
 
+    Parquet is read a few rows at a time, a JSON array as a whole. Names in the header of CSV and TSV lose the spaces
+    around them.
+
     Args:
         file: the table.
         quotes: whether fields of CSV and TSV may be quoted; else quotes are characters like others.
         header: names of all columns, where a CSV or TSV file has no line of them.
-        strict: a blank line between others and a missing JSON key are bad, as in published data; else the one is
-            skipped, and the other gives None.
+        strict: whether it is published data, where a blank line between others and a missing JSON key are bad rows; in
+            a user's own file blank lines are skipped, and a missing key gives None.
     """
     match file.suffix.lower():
         case ".parquet":
-            return ParquetReader(file)
+            reader = ParquetReader(file)
         case ".jsonl" | ".json":
-            return JsonReader(file, strict=strict)
+            reader = _JsonReader(file, strict=strict)
         case suffix:
             delimiter = "\t" if suffix == ".tsv" else ","
-            return SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
+            reader = _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
+    if strict:
+        reader.todo = FIX_DATASET
+    return reader
 
 
 def is_complete_set(files: Sequence[Path]) -> bool:
@@ -173,15 +194,6 @@ def list_columns(header: Sequence[str]) -> str:
 
 
 # text files
-
-
-@contextmanager
-def _opened(file: str | Path) -> Generator[BinaryIO]:
-    try:
-        with Path(file).open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
 
 
 def _decoded(stream: BinaryIO) -> Iterator[str]:
@@ -235,21 +247,15 @@ class _RewindableLines:
         self.again = chain(rest, self.again)
 
 
-class SeparatedReader(Reader):
-    """CSV or TSV. Column names lose the spaces around them."""
-
-    def __init__(
-        self, file: Path, delimiter: str, *, quotes: bool, header: Sequence[str] | None = None, strict: bool = False
-    ) -> None:
-        super().__init__(file)
-        self.delimiter, self.quotes, self.header, self.strict = delimiter, quotes, header, strict
+@dataclass(eq=False)
+class _SeparatedReader(Reader):
+    delimiter: str
+    _: KW_ONLY
+    quotes: bool
+    header: Sequence[str] | None
+    strict: bool
 
     def columns(self) -> Sequence[str]:
-        """Return the names of the columns.
-
-        Raises:
-            DataProblem: the file cannot be read, or its first line is broken.
-        """
         if self.header is not None:
             return self.header
         number, fields = next(self._records(), (1, []))
@@ -257,7 +263,7 @@ class SeparatedReader(Reader):
         if isinstance(fields, BadRow) or not all(map(is_unicode, fields)):
             reason = fields.reason if isinstance(fields, BadRow) else NOT_UTF8
             known = f"{self.header_place}, which holds the names of the columns"
-            raise malformed(self.file, known, f"line {number}: {reason}", "Fix the file.")
+            raise self.malformed(known, f"line {number}: {reason}")
         return [name.strip() for name in fields]
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -277,7 +283,7 @@ class SeparatedReader(Reader):
 
     def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Yield every record with the number of its first line. Without `strict`, blank lines are none."""
-        with _opened(self.file) as stream:
+        with self._opened() as stream:
             if self.quotes:
                 yield from _quoted(stream, self.delimiter)
             else:
@@ -303,26 +309,18 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] |
             yield number, fields
 
 
-class JsonReader(Reader):
-    """JSON objects, one a line, or one array of them, which is read as a whole."""
-
-    def __init__(self, file: Path, *, strict: bool = False) -> None:
-        super().__init__(file)
-        self.strict = strict
+@dataclass(eq=False)
+class _JsonReader(Reader):
+    strict: bool
 
     def columns(self) -> Sequence[str]:
-        """Return the keys of the first object.
-
-        Raises:
-            DataProblem: the file cannot be read, or there is no object in it.
-        """
         bad: BadRow | None = None
         for _, value in self._objects():
             if not isinstance(value, BadRow):
                 return list(value)
             bad = bad or value
         if bad:
-            raise malformed(self.file, f"{self.unit} {bad.number}", f"{bad.reason} ({bad.detail})")
+            raise self.error(bad)
         return []
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -335,7 +333,7 @@ class JsonReader(Reader):
                 yield Row(number, [value.get(name) for name in columns])
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        with _opened(self.file) as stream:
+        with self._opened() as stream:
             lines = _numbered(stream, spaces=None, strict=self.strict)
             first = next(lines, None)
             if first and first[1].startswith("["):
@@ -349,7 +347,7 @@ class JsonReader(Reader):
         try:
             values: list[object] = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise malformed(self.file, "", f"not JSON ({error})") from error
+            raise self.malformed("", f"not JSON ({error})") from error
         for number, value in enumerate(values, 1):
             yield number, _as_object(number, value)
 
@@ -372,8 +370,9 @@ def _as_object(number: int, value: object) -> dict[str, object] | BadRow:
 # Parquet and Arrow
 
 
+@dataclass(eq=False)
 class _ColumnarReader(Reader):
-    unit = "row"
+    unit: Literal["line", "row"] = field(default="row", init=False)
 
     @abstractmethod
     def schema(self) -> pa.Schema:
@@ -383,7 +382,7 @@ class _ColumnarReader(Reader):
         return self.schema().names
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
-        """Return the names of class labels, which `datasets` keeps in the metadata of the schema."""
+        # `datasets` keeps them in the metadata of the schema
         try:
             features = json.loads((self.schema().metadata or {})[b"huggingface"])["info"]["features"]
             labels = {name: f for name, f in features.items() if f.get("_type") == "ClassLabel"}
@@ -397,15 +396,15 @@ class ParquetReader(_ColumnarReader):
 
     def schema(self) -> pa.Schema:
         """Return the Arrow schema."""
-        with self._opened("not a Parquet file") as parquet:
+        with self._parquet("not a Parquet file") as parquet:
             return parquet.schema_arrow
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        with self._opened("broken Parquet") as parquet:
+        with self._parquet("broken Parquet") as parquet:
             yield from _rows_of(parquet.iter_batches(BATCH, columns=list(columns)), columns)
 
     @contextmanager
-    def _opened(self, problem: str) -> Generator[pq.ParquetFile]:
+    def _parquet(self, problem: str) -> Generator[pq.ParquetFile]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -413,11 +412,11 @@ class ParquetReader(_ColumnarReader):
             with pq.ParquetFile(self.file) as parquet:
                 yield parquet
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise malformed(self.file, "", f"{problem} ({str(error).partition(chr(10))[0]})") from error
+            raise self.malformed("", f"{problem} ({str(error).partition(chr(10))[0]})") from error
 
 
 class ArrowReader(_ColumnarReader):
-    """An Arrow table in memory."""
+    """An Arrow table in memory, which errors call `name`."""
 
     def __init__(self, table: pa.Table, name: str) -> None:
         super().__init__(name)

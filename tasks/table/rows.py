@@ -176,7 +176,7 @@ class LabelledFile:
             raise self.table.error(first, more, "Fix it, or leave bad rows out with --set data.on_bad=skip.")
         if not rows:
             known = ", ".join(f"{count} × {reason}" for reason, count in self.counts().items())
-            raise malformed(self.file, known or "it holds no rows", "no row of it can be used")
+            raise self.table.malformed(known or "it holds no rows", "no row of it can be used")
         return rows
 
 

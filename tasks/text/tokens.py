@@ -1,25 +1,36 @@
-"""Tokenised examples as flat arrays, cached on disk by the hash of data, tokenizer and length, and mapped from it."""
+"""Tokenised examples as flat arrays, cached in safetensors files and mapped into memory, never read as a whole.
+
+A file is named after the hash of data, tokenizer and length.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from bench.core.errors import EnvironmentProblem
+from bench.core.files import replacing
 from bench.records.data import Example
-from tasks.text import token_file
 
 CHUNK = 4096
 """Most texts per call of the tokenizer."""
 CHARACTERS = 1 << 18
-"""Most characters per call, as long as that is more than one text: the tokenizer takes a hundred bytes for each."""
+"""Most characters per call, unless one text is longer: the tokenizer takes a hundred bytes of memory for each."""
+COLUMNS = {"lengths": ("I64", "<i8"), "labels": ("F64", "<f8"), "ids": ("I32", "<i4"), "types": ("I8", "<i1")}
+"""Arrays in the file's order, which keeps each aligned: type in safetensors, type in numpy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +50,13 @@ class Tokens:
     labels: np.ndarray
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and segments of one example."""
+        """Return the ids and segments of one example."""
         start = self.starts[index]
         part = slice(start, start + self.lengths[index])
         return self.ids[part], self.types[part]
 
     def take(self, index: np.ndarray) -> Tokens:
-        """Some of the examples, in this order; no token is copied."""
+        """Return some of the examples, in this order; no token is copied."""
         return Tokens(
             ids=self.ids,
             types=self.types,
@@ -65,15 +76,15 @@ class Part(NamedTuple):
 
 
 def tokenise(rows: Iterable[Example], tokenizer: Any, *, key: str, max_length: int) -> Tokens:
-    """Tokenise, or read what an earlier run left in the cache.
+    """Tokenise examples, or read them from the cache.
 
-    Texts are taken a few at a time and tokens go to the cache's file at once, so neither need fit into memory.
+    Texts are read a few at a time and their tokens are written to the cache at once: neither has to fit into memory.
 
     Args:
-        rows: the examples, a list or something that reads them when asked.
+        rows: the examples, a list or a collection that reads them from files.
         tokenizer: a fast tokenizer of transformers.
         key: identifies data, split and tokenizer by content.
-        max_length: longer examples are cut.
+        max_length: longer examples are truncated.
 
     Raises:
         EnvironmentProblem: the cache cannot be written, and the examples are no list: they may not fit into memory.
@@ -83,27 +94,20 @@ def tokenise(rows: Iterable[Example], tokenizer: Any, *, key: str, max_length: i
     if (cached := _mapped(file)) is not None:
         return cached
     try:
-        token_file.write(_encode(rows, tokenizer, max_length), file)
+        _write(_encode(rows, tokenizer, max_length), file)
     except OSError as error:
         if not isinstance(rows, list):
-            known = f"{file.parent}: {error.strerror or error}"
-            todo = "Make room, or name another folder with LOWRANK_BENCH_CACHE."
-            raise EnvironmentProblem(
-                "a dataset of this size needs the cache, which cannot be written", known, todo
-            ) from error
+            what = "a dataset of this size needs the cache, which cannot be written"
+            todo = "Free some space, or name another folder with LOWRANK_BENCH_CACHE."
+            raise EnvironmentProblem(what, f"{file.parent}: {error.strerror or error}", todo) from error
     written = _mapped(file)
     return written if written is not None else _in_memory(_encode(rows, tokenizer, max_length))
 
 
 def cache_folder() -> Path:
-    """`LOWRANK_BENCH_CACHE`, or `lowrank-bench` in the user's cache folder."""
+    """Return `LOWRANK_BENCH_CACHE`, or `lowrank-bench` in the user's cache folder."""
     chosen = os.environ.get("LOWRANK_BENCH_CACHE")
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lowrank-bench"
-
-
-def _mapped(file: Path) -> Tokens | None:
-    arrays = token_file.read(file)
-    return None if arrays is None else _tokens(Part(**arrays))
 
 
 def _tokens(part: Part) -> Tokens:
@@ -116,7 +120,7 @@ def _in_memory(parts: Iterable[Part]) -> Tokens:
 
 
 def _encode(rows: Iterable[Example], tokenizer: Any, max_length: int) -> Iterator[Part]:
-    """At least one part: that of no examples has empty arrays."""
+    """Yield at least one part: that of no examples has empty arrays."""
     for batch in _batches(rows):
         pairs = bool(batch) and batch[0].text_pair is not None
         second = [row.text_pair or "" for row in batch] if pairs else None
@@ -142,3 +146,62 @@ def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
         batch.append(row)
         size += length
     yield batch
+
+
+# the file
+
+
+def _write(parts: Iterable[Part], file: Path) -> None:
+    """Write arrays that come in parts, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    with replacing(file) as temporary, ExitStack() as stack:
+        # sizes are known only at the end, so each column has a file of its own until then
+        columns = {name: stack.enter_context(tempfile.TemporaryFile(dir=file.parent)) for name in COLUMNS}
+        for part in parts:
+            for name, (_, dtype) in COLUMNS.items():
+                columns[name].write(np.ascontiguousarray(getattr(part, name), dtype=dtype).tobytes())
+        with temporary.open("wb") as target:
+            target.write(_header({name: column.tell() for name, column in columns.items()}))
+            for column in columns.values():
+                column.seek(0)
+                shutil.copyfileobj(column, target, 1 << 20)
+
+
+def _header(sizes: dict[str, int]) -> bytes:
+    header: dict[str, object] = {}
+    start = 0
+    for name, size in sizes.items():
+        kind, dtype = COLUMNS[name]
+        shape = [size // np.dtype(dtype).itemsize]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _mapped(file: Path) -> Tokens | None:
+    """Map the arrays of a file; None where there is no such file, or it is broken or of another kind."""
+    try:
+        with safe_open(file, framework="numpy") as opened:  # checks header, offsets and size
+            if set(opened.keys()) != set(COLUMNS):
+                return None
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(size))
+        return _tokens(Part(**{name: _map(file, 8 + size, header[name], *COLUMNS[name]) for name in COLUMNS}))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _map(file: Path, data: int, entry: dict[str, Any], kind: str, dtype: str) -> np.ndarray:
+    """Map one array; `data` is where arrays begin, `entry` what the header says of this one."""
+    if entry["dtype"] != kind:
+        raise ValueError(f"{file}: {entry['dtype']}, expected {kind}")
+    shape = tuple(entry["shape"])
+    if not math.prod(shape):
+        return np.zeros(shape, dtype=dtype)  # an empty part of a file cannot be mapped
+    return np.memmap(file, dtype=dtype, mode="r", offset=data + entry["data_offsets"][0], shape=shape)

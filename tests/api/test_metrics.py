@@ -28,8 +28,8 @@ PRIMARY = {
     "mrpc": ("accuracy", "f1"),
     "qqp": ("accuracy", "f1"),
 }
-CLASSIFYING = [cell for cell in GLUE.cells if cell != "stsb"]
-BINARY = [cell for cell in CLASSIFYING if cell != "mnli"]
+CLASSIFYING = [member for member in GLUE.members if member != "stsb"]
+BINARY = [member for member in CLASSIFYING if member != "mnli"]
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +55,16 @@ def compare(task: TaskSpec, outputs: torch.Tensor, guess: np.ndarray, truth: np.
         assert value == pytest.approx(ORACLES[name](truth, guess), abs=1e-9 if name == "pearson" else 1e-6), name
 
 
-@pytest.mark.parametrize("cell", CLASSIFYING)
+@pytest.mark.parametrize("member", CLASSIFYING)
 @pytest.mark.parametrize("seed", range(5))
-def test_random_predictions(cell: str, seed: int) -> None:
-    task, draw = GLUE(cell).spec, np.random.default_rng(seed)
+def test_random_predictions(member: str, seed: int) -> None:
+    task, draw = GLUE(member).spec, np.random.default_rng(seed)
     truth, guess = draw.integers(0, task.num_classes, (2, 277))
     guess = np.where(draw.random(277) < 0.4, truth, guess)
     compare(task, logits(guess, task.num_classes, seed), guess, truth)
 
 
-@pytest.mark.parametrize("cell", BINARY)
+@pytest.mark.parametrize("member", BINARY)
 @pytest.mark.parametrize(
     ("truth", "guess"),
     [
@@ -76,27 +76,27 @@ def test_random_predictions(cell: str, seed: int) -> None:
     ],
     ids=["right", "wrong", "rare, wrong", "rare, one off", "chance"],
 )
-def test_small_cases(cell: str, truth: list[int], guess: list[int]) -> None:
-    task = GLUE(cell).spec
+def test_small_cases(member: str, truth: list[int], guess: list[int]) -> None:
+    task = GLUE(member).spec
     compare(task, logits(np.array(guess), 2), np.array(guess), np.array(truth))
 
 
-@pytest.mark.parametrize("cell", BINARY)
+@pytest.mark.parametrize("member", BINARY)
 @pytest.mark.parametrize("constant", [0, 1])
 @pytest.mark.parametrize("positives", [1, 140, 199])
-def test_one_class_predicted(cell: str, constant: int, positives: int) -> None:
+def test_one_class_predicted(member: str, constant: int, positives: int) -> None:
     """What a network that learned nothing does on unbalanced labels; by scikit-learn its Matthews is 0."""
     truth = np.array([1] * positives + [0] * (200 - positives))
     guess = np.full(200, constant)
-    compare(GLUE(cell).spec, logits(guess, 2), guess, truth)
+    compare(GLUE(member).spec, logits(guess, 2), guess, truth)
 
 
-@pytest.mark.parametrize("cell", ["cola", "mrpc"])
+@pytest.mark.parametrize("member", ["cola", "mrpc"])
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_one_class_labelled(cell: str, label: int, seed: int) -> None:
+def test_one_class_labelled(member: str, label: int, seed: int) -> None:
     guess = np.random.default_rng(seed).integers(0, 2, 50)
-    compare(GLUE(cell).spec, logits(guess, 2), guess, np.full(50, label))
+    compare(GLUE(member).spec, logits(guess, 2), guess, np.full(50, label))
 
 
 @pytest.mark.parametrize(("constant", "missing"), [(0, 1), (1, 0), (2, 2)])
@@ -139,10 +139,10 @@ def test_constant_labels_give_a_number(n: int) -> None:
     assert found == {"pearson": 0.0, "spearman": 0.0}
 
 
-@pytest.mark.parametrize("cell", GLUE.cells)
-def test_primary_is_the_mean_of_the_named(cell: str) -> None:
-    task = GLUE(cell).spec
-    assert task.primary == PRIMARY.get(cell, ("accuracy",))
+@pytest.mark.parametrize("member", GLUE.members)
+def test_primary_is_the_mean_of_the_named(member: str) -> None:
+    task = GLUE(member).spec
+    assert task.primary == PRIMARY.get(member, ("accuracy",))
     assert set(task.primary) <= set(task.metrics)
     values = {name: 0.1 + 0.3 * i for i, name in enumerate(task.metrics)}
     want = np.mean([values[name] for name in task.primary])

@@ -11,14 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import optimizers
+from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
 
-OPTIONS: dict[str, Any] = {"lr": 2e-2, "eps": 1e-6, "weight_decay": 0.1, "momentum": 0.8}
+LR = 2e-2
 SHAPES = {"matrix": (6, 4), "head": (3, 6), "kernel": (5, 2, 3, 3), "bias": (6,)}
 ADAMW = 8
 """Bytes of AdamW's two moments of a float32 parameter."""
 
 Parameters = dict[str, nn.Parameter]
+
+
+def build(name: str, groups: list[Any], *, lr: float = LR, decay: float = 0.1, **more: Any) -> torch.optim.Optimizer:
+    """An optimiser with the options that its name uses."""
+    options: dict[str, Any] = {"name": name, "weight_decay": decay}
+    options |= {"eps": 1e-6} if name in ("adamw", "adam", "muon") else {}
+    options |= {"momentum": 0.8} if name in ("momentum", "muon") else {}
+    return optimizers.build_optimizer(OptimConfig(**options), groups, lr=lr, **more)
 
 
 def parameters() -> Parameters:
@@ -46,7 +55,7 @@ def same(ours: Parameters, theirs: Parameters) -> bool:
     return all(torch.equal(ours[name], theirs[name]) for name in SHAPES)
 
 
-PLAIN: dict[optimizers.Name, Callable[[list[Any]], torch.optim.Optimizer]] = {
+PLAIN: dict[str, Callable[[list[Any]], torch.optim.Optimizer]] = {
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=2e-2, eps=1e-6, weight_decay=0.1),
     "adam": lambda groups: torch.optim.Adam(groups, lr=2e-2, eps=1e-6, weight_decay=0.1),
     "sgd": lambda groups: torch.optim.SGD(groups, lr=2e-2, weight_decay=0.1),
@@ -55,12 +64,12 @@ PLAIN: dict[optimizers.Name, Callable[[list[Any]], torch.optim.Optimizer]] = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_name_is_torchs_optimiser_with_these_options(name: optimizers.Name) -> None:
+def test_a_name_is_torchs_optimiser_with_these_options(name: str) -> None:
     ours, theirs = parameters(), parameters()
     first, *rest = ours.values()
     given = [{"params": [first], "lr": 1e-1}, {"params": rest}]
     want_first, *want_rest = theirs.values()
-    train(optimizers.make(name, given, **OPTIONS), ours, range(5))
+    train(build(name, given), ours, range(5))
     train(PLAIN[name]([{"params": [want_first], "lr": 1e-1}, {"params": want_rest}]), theirs, range(5))
     assert same(ours, theirs)
     assert given == [{"params": [first], "lr": 1e-1}, {"params": rest}], "the caller's groups are left alone"
@@ -72,7 +81,7 @@ needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 
 def muon(trained: Parameters) -> torch.optim.Optimizer:
     head = trained["head"]
     groups = [{"params": [trained["matrix"], trained["bias"]]}, {"params": [head, trained["kernel"]], "lr": 1e-1}]
-    return optimizers.make("muon", groups, **OPTIONS, apart=[head])
+    return build("muon", groups, not_muon=[head])
 
 
 @needs_muon
@@ -92,9 +101,7 @@ def test_muon_takes_matrices_and_adamw_the_rest() -> None:
 def test_muons_steps_are_as_large_as_adamws() -> None:
     """0.2·√max(m, n) times a matrix of orthonormal rows or columns: entries of .2, up to what five steps leave."""
     trained = {"wide": nn.Parameter(torch.zeros(16, 64)), "tall": nn.Parameter(torch.zeros(64, 16))}
-    optimizer = optimizers.make(
-        "muon", [{"params": [*trained.values()]}], **{**OPTIONS, "lr": 1.0, "weight_decay": 0.0}
-    )
+    optimizer = build("muon", [{"params": [*trained.values()]}], lr=1.0, decay=0.0)
     for number, parameter in enumerate(trained.values()):
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
     optimizer.step()
@@ -142,7 +149,7 @@ def test_muon_without_a_matrix_is_refused() -> None:
     trained = parameters()
     groups = [{"params": [trained["bias"], trained["kernel"], trained["head"]]}]
     with pytest.raises(UsageError, match="no matrix"):
-        optimizers.make("muon", groups, **OPTIONS, apart=[trained["head"]])
+        build("muon", groups, not_muon=[trained["head"]])
 
 
 def test_muon_without_torchs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +163,7 @@ COUNT = {name: torch.Size(shape).numel() for name, shape in SHAPES.items()}
 ALL = sum(COUNT.values())
 STEPS = 4
 """Bytes of the count of steps that Adam keeps for every parameter."""
-BYTES: dict[optimizers.Name, int] = {
+BYTES: dict[str, int] = {
     "adamw": ADAMW * ALL + STEPS * len(SHAPES),
     "adam": ADAMW * ALL + STEPS * len(SHAPES),
     "sgd": 0,
@@ -166,9 +173,9 @@ BYTES: dict[optimizers.Name, int] = {
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs_muon if name == "muon" else ()) for name in BYTES])
-def test_bytes_are_those_of_the_moments(name: optimizers.Name) -> None:
+def test_bytes_are_those_of_the_moments(name: str) -> None:
     trained = parameters()
-    optimizer = optimizers.make(name, [{"params": [*trained.values()]}], **OPTIONS, apart=[trained["head"]])
+    optimizer = build(name, [{"params": [*trained.values()]}], not_muon=[trained["head"]])
     assert optimizers.state_bytes(optimizer) == 0
     train(optimizer, trained, range(2))
     assert optimizers.state_bytes(optimizer) == BYTES[name]

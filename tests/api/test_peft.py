@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from merging import merge
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from scipy.stats import pearsonr
@@ -26,8 +27,7 @@ from bench.config.sections import HeadConfig, OptimConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.training.trainer import FILE
-from methods.common import targets
-from methods.common.fused import split
+from methods.common.targets import find_targets, split_fused
 
 COMPRESSED = {"form": "compressed", "rank": 4, "init_scale": 0.5}
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -60,7 +60,7 @@ def exported(run: Any, spec: Any, folder: Path) -> Path:
     kind = registry.load("methods", spec.method)
     tensors = load_file(run.directory / FILE)
     head = {key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")}
-    write_folder(folder, *kind.peft(kind.Config(**spec.method_options), tensors), head, {})
+    write_folder(folder, *kind.peft(spec.options.method, tensors), head, {})
     return folder
 
 
@@ -162,7 +162,7 @@ def test_adaloras_ranks_are_those_of_pefts_layers(lab: Any, tmp_path: Path) -> N
     for i, shape in enumerate([(6, 32), (6, 1), (32, 6)]):
         tensors[f"{first}.{i}"] = torch.randn(shape, generator=more, dtype=torch.float64)
     kind = registry.load("methods", "adalora")
-    write_folder(tmp_path / "adapter", *kind.peft(kind.Config(**spec.method_options), tensors), {}, {})
+    write_folder(tmp_path / "adapter", *kind.peft(spec.options.method, tensors), {}, {})
     pattern = json.loads((tmp_path / "adapter" / CONFIG).read_text())["rank_pattern"]
     plain = AutoModel.from_pretrained(lab.backbone.path).double()
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).base_model.model
@@ -248,7 +248,7 @@ def test_query_and_value_of_a_fused_projection(
             for rows, part in ((slice(0, 24), "query"), (slice(48, 72), "value")):
                 assert torch.allclose(change[rows], deltas[f"model.{name}.{part}"].dense(), rtol=0, atol=1e-12)
                 assert change[rows].abs().max() > 0.1
-    method.merge()
+    merge(method)
     assert torch.allclose(method.backbone(images), want, rtol=0, atol=1e-9)
 
 
@@ -266,9 +266,9 @@ def test_modernberts_fused_projection() -> None:
     network = ModernBertModel(ModernBertConfig(**small, intermediate_size=32, pad_token_id=0)).double().eval()
     ids = torch.randint(1, 50, (2, 7))
     want = network(ids).last_hidden_state
-    split(network)
+    split_fused(network)
     assert torch.allclose(network(ids).last_hidden_state, want, rtol=0, atol=1e-12)
-    names = [name.rpartition(".")[2] for name, _ in targets(network, "qv")]
+    names = [name.rpartition(".")[2] for name, _ in find_targets(network, "qv").layers]
     assert names == ["query", "value"] * 2
 
 
@@ -351,7 +351,7 @@ def test_more_than_a_plain_lora_is_refused(theirs: Any, options: dict[str, Any],
 
 @pytest.mark.parametrize("name", ["full", "deeplora"])
 def test_a_method_that_starts_from_nothing_says_so(theirs: Any, name: str) -> None:
-    with pytest.raises(UsageError, match="starts from no adapter"):
+    with pytest.raises(UsageError, match="cannot start from an adapter"):
         registry.load("methods", name).from_peft(open_folder(theirs()[1]))
 
 
@@ -383,10 +383,10 @@ def _remove(name: str) -> Callable[[Path], None]:
     [
         (_remove(CONFIG), "no adapter_config.json"),
         (_remove(TENSORS), "no adapter_model.safetensors"),
-        (lambda folder: (folder / CONFIG).write_text("{"), "is no JSON"),
-        (lambda folder: (folder / CONFIG).write_text("[]"), "no configuration of peft"),
-        (lambda folder: (folder / TENSORS).write_bytes(b"pickle?"), "is no safetensors file"),
-        (lambda folder: folder.rename(folder.parent / "gone"), "no peft adapter directory"),
+        (lambda folder: (folder / CONFIG).write_text("{"), "is not JSON"),
+        (lambda folder: (folder / CONFIG).write_text("[]"), "not a configuration of peft"),
+        (lambda folder: (folder / TENSORS).write_bytes(b"pickle?"), "is not a safetensors file"),
+        (lambda folder: folder.rename(folder.parent / "gone"), "not a folder of a peft adapter"),
     ],
 )
 def test_a_broken_directory_is_named(theirs: Any, harm: Callable[[Path], None], text: str) -> None:

@@ -20,7 +20,7 @@ from bench.backbones.folder import from_folder
 from bench.backbones.minilm import SHA256
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
-from methods.common import targets
+from methods.common.targets import find_targets
 
 CLASSES = TaskSpec(name="t", version=1, modality="text", num_classes=2, metrics=("accuracy",), primary=("accuracy",))
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -47,9 +47,9 @@ def test_every_architecture_loads_and_has_query_and_value(name, tmp_path):
     encoder = backbone.load(task=CLASSES, head=HeadConfig(), seed=0).eval()
     ids = torch.randint(1, 50, (3, 7))
     assert encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).shape == (3, encoder.width)
-    assert len(targets(encoder, "qv")) == 2 * 2
-    assert {"pooler"}.isdisjoint(part for n, _ in targets(encoder, "all-linear") for part in n.split("."))
-    assert len(targets(encoder, "attention")) == 2 * 4
+    assert len(find_targets(encoder, "qv").layers) == 2 * 2
+    assert {"pooler"}.isdisjoint(part for n, _ in find_targets(encoder, "all-linear").layers for part in n.split("."))
+    assert len(find_targets(encoder, "attention").layers) == 2 * 4
     weights = [load_file(file) for file in tmp_path.glob("*.safetensors")]
     assert backbone.parameters == sum(t.numel() for part in weights for t in part.values())
 
@@ -153,6 +153,6 @@ def test_broken_weights_are_named(tmp_path):
 def test_a_target_that_matches_nothing_lists_the_layers(tmp_path):
     encoder = TextEncoder(saved("Bert", tmp_path), pooling="mean", dropout=0.0)
     with pytest.raises(UsageError, match=r"encoder\.layer\.#\.attention\.self\.query"):
-        targets(encoder, "Wqkv")
-    with pytest.raises(UsageError, match="no regular expression"):
-        targets(encoder, "(")
+        find_targets(encoder, "Wqkv")
+    with pytest.raises(UsageError, match="not a regular expression"):
+        find_targets(encoder, "(")

@@ -101,9 +101,9 @@ def test_a_data_directory_that_is_not_there(bench: Bench, tmp_path: Path) -> Non
 
 
 BROKEN: list[tuple[str, str, Callable[[str], str], str, str]] = [
-    ("CoLA", "train", lambda text: text.replace("\t*\t", "\t", 1), "line 1", "expected 4 columns, found 3"),
+    ("CoLA", "train", lambda text: text.replace("\t*\t", "\t", 1), "line 1", "wrong number of fields (3, not 4)"),
     ("RTE", "dev", lambda text: text.replace("not_entailment", "maybe", 1), "line 2", "maybe"),
-    ("SST-2", "train", lambda text: text.replace("label", "lable", 1), "line 1", "expected a column 'label'"),
+    ("SST-2", "train", lambda text: text.replace("label", "lable", 1), "line 1", "there is no column 'label'"),
     ("STS-B", "train", lambda text: text.rsplit("\t", 1)[0] + "\thigh\n", "line 41", "high"),
     ("MRPC", "dev", lambda text: "", "dev.tsv", "empty"),
 ]
@@ -211,7 +211,7 @@ def test_no_trial_ends(bench: Bench) -> None:
     ("words", "what"),
     [
         ("--method lora,linear --set method.target=nothing_like_it", "matches no linear layer"),
-        ("--method lora,linear --set method.target=(", "no regular expression"),
+        ("--method lora,linear --set method.target=(", "not a regular expression"),
         ("--method deeplora,linear --set method.form=compressed --set method.rank=3", "even rank"),
         ("--method deeplora,linear --set method.form=compressed --set method.rank=34", "a layer of shape 32×32"),
         ("--method deeplora,linear --set method.depth=1", "method.depth=1"),
@@ -237,7 +237,7 @@ def test_a_batch_that_cannot_be_cut(bench: Bench, fitted: list[Any], words: str,
     outcome = bench("--method", "linear", "--task", "glue/cola", *words.split())
     assert outcome.code == 2
     said = three_parts(outcome)
-    assert "--batch-size 8 cannot be cut into equal parts" in said[0]
+    assert "--batch-size 8 cannot be divided into equal parts" in said[0]
     assert parts in said[1]
     assert not outcome.folder.exists() and not fitted
 

@@ -23,8 +23,8 @@ from transformers import AutoModel, AutoTokenizer
 from bench.core.errors import UsageError
 from bench.records.data import Example
 from bench.training.trainer import FILE
-from methods.adalora.budget import Importance, Schedule, keep
-from methods.adalora.method import AdaLoRA
+from methods.adalora.layer import Importance, select_triplets
+from methods.adalora.method import AdaLoRA, BudgetSchedule
 
 STEPS, LR, WARM = 100, 2e-3, 6
 Course = list[dict[str, list[bool]]]
@@ -162,7 +162,7 @@ def test_a_hundred_steps_equal_pefts(lab: Any, masks: Course, options: dict[str,
 @pytest.mark.parametrize("every", [1, 10])
 def test_the_budget_is_pefts_at_every_step(total: int, begins: float, after: float, every: int) -> None:
     before, last = int(begins * total), total - int(after * total)
-    schedule = Schedule(initial=144, target=96, begins=before, ends=last, every=every)
+    schedule = BudgetSchedule(initial=144, target=96, begins=before, ends=last, every=every)
     config = AdaLoraConfig(target_r=8, init_r=12, tinit=before, tfinal=total - last, deltaT=every, total_step=total)
     names = [(f"layer{i}.lora_A.default", torch.zeros(12, 1)) for i in range(12)]
     allocator = RankAllocator(SimpleNamespace(named_parameters=lambda: names), config, "default")
@@ -170,9 +170,9 @@ def test_the_budget_is_pefts_at_every_step(total: int, begins: float, after: flo
         budget, masking = allocator.budget_schedule(step)
         assert schedule.budget(step) == budget
         if step < last:
-            assert schedule.chooses(step) == masking
-    assert schedule.chooses(last) and schedule.budget(last) == 96
-    assert not any(schedule.chooses(step) for step in range(last + 1, total + 1))
+            assert schedule.selects(step) == masking
+    assert schedule.selects(last) and schedule.budget(last) == 96
+    assert not any(schedule.selects(step) for step in range(last + 1, total + 1))
     course = schedule.course()
     assert course[-1] == {"step": last, "budget": 96} and len(course) <= 42
     assert all(point["budget"] == allocator.budget_schedule(point["step"])[0] for point in course)
@@ -183,7 +183,9 @@ def test_triplets_that_tie_with_the_threshold_go_as_in_peft(drop: int) -> None:
     scores = [torch.tensor([3.0, 1.0, 1.0]), torch.tensor([1.0, 0.0, 2.0])]
     everything = torch.cat(scores)
     threshold = sorted(everything.tolist())[drop - 1] if drop else -1.0
-    assert [mask.tolist() for mask in keep(scores, drop)] == [[v > threshold for v in s.tolist()] for s in scores]
+    assert [mask.tolist() for mask in select_triplets(scores, drop)] == [
+        [v > threshold for v in s.tolist()] for s in scores
+    ]
 
 
 def test_micro_batches_allocate_once_per_step(lab: Any, masks: Course) -> None:
@@ -210,7 +212,7 @@ def test_scores_survive_an_interruption_while_the_budget_falls(lab: Any, masks: 
         lab.run(spec, folder, stop)
     del masks[4:]  # the last checkpoint is that of step 4
     again = lab.run(spec, folder)
-    assert again.result.cost.resumed_at == [4]
+    assert again.result.cost.resumed_at == (4,)
     assert masks == wanted and len({str(step) for step in wanted[4:]}) > 1
     state = again.method.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in whole.method.state_dict().items())
@@ -236,8 +238,8 @@ def test_a_layer_may_lose_its_whole_rank(lab: Any) -> None:
     empty = [r for r in run.result.ranks if r.nominal == 0]
     assert empty, "the budget of this run must leave a layer without rank"
     for ranks in empty:
-        assert [ranks[name] for name in ("stable", "effective", "energy90", "norm")] == [0, 0, 0, 0]
-    assert run.result.warnings == []
+        assert [ranks.stable, ranks.effective, ranks.energy90, ranks.norm] == [0, 0, 0, 0]
+    assert not run.result.warnings
     _, fresh = lab.build(lab.spec("adalora", options=options, seed=5))
     fresh.load_state_dict(load_file(run.directory / FILE), strict=False)
     assert tuple(delta.ranks(name) for name, delta in fresh.deltas()) == run.result.ranks
@@ -249,7 +251,7 @@ def test_a_layer_may_lose_its_whole_rank(lab: Any) -> None:
 
 @pytest.mark.parametrize("options", [{"tinit": 0.5, "tfinal": 0.5}, {"tinit": 15, "tfinal": 5}, {"tfinal": 20}])
 def test_a_schedule_without_room_is_refused(lab: Any, options: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="no step to fall in"):
+    with pytest.raises(UsageError, match="no step left to reduce its budget"):
         lab.run(lab.spec("adalora", options=options))
 
 

@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from bench.core.errors import UsageError
-from methods.common.adapters import AdapterConfig, Adapters, find_blocks
+from methods.adapter.config import AdapterConfig
+from methods.common.adapters import Adapters, find_blocks
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +110,13 @@ def test_robust_n_is_uniform_and_a_function_of_seed_and_step(deep: Any) -> None:
     draws = {}
     for seed in (0, 1):
         _, method = deep.build(deep.spec("adapterdrop", seed=seed))
-        draws[seed] = [method.drawn(step) for step in range(4000)]
+        draws[seed] = [method.draw_n(step) for step in range(4000)]
         assert chisquare(np.bincount(draws[seed], minlength=L)).pvalue > 1e-3
         pairs = np.bincount([a * L + b for a, b in zip(draws[seed][::2], draws[seed][1::2], strict=True)])
         assert len(pairs) == L * L and chisquare(pairs).pvalue > 1e-3, "steps do not depend on each other"
     assert draws[0] != draws[1]
     _, again = deep.build(deep.spec("adapterdrop", seed=1))
-    assert [again.drawn(step) for step in reversed(range(50))] == draws[1][:50][::-1]
+    assert [again.draw_n(step) for step in reversed(range(50))] == draws[1][:50][::-1]
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_robust_n_agrees_over_micro_batches_and_after_an_interruption(deep: Any,
     assert dropped == whole[:7]
     dropped.clear()
     resumed = deep.run(steps(checkpoint_s=0), folder)
-    assert resumed.result.cost.resumed_at == [6]
+    assert resumed.result.cost.resumed_at == (6,)
     assert dropped == whole[6:]
 
 

@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from bench.backbones.folder import from_folder
+from bench.config.overrides import Overrides
 from bench.config.sections import AllocationConfig
 from bench.core.errors import UsageError
 from bench.harness import planner
@@ -293,10 +294,10 @@ def test_a_run_has_its_ranks_and_warnings_in_the_record(deep: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"slope": 0.3}, "allocation.slope=0.3 changes nothing"),
-        ({"minimum": 2}, "allocation.minimum=2 changes nothing"),
-        ({"policy": "depth", "measure": "energy"}, "allocation.measure=energy changes nothing"),
-        ({"policy": "gradient", "slope": 1.0}, "allocation.slope=1.0 changes nothing"),
+        ({"slope": 0.3}, "allocation.slope=0.3 has no effect"),
+        ({"minimum": 2}, "allocation.minimum=2 has no effect"),
+        ({"policy": "depth", "measure": "energy"}, "allocation.measure=energy has no effect"),
+        ({"policy": "gradient", "slope": 1.0}, "allocation.slope=1.0 has no effect"),
         ({"policy": "depth", "slope": 1.5}, "allocation.slope=1.5"),
         ({"policy": "depth", "slope": -0.5}, "allocation.slope=-0.5"),
         ({"policy": "depth", "minimum": 0}, "allocation.minimum=0"),
@@ -326,28 +327,32 @@ def test_what_cannot_be_shared_out_is_refused(
     assert caught.value.known and caught.value.todo
 
 
-def cells(methods: tuple[str, ...], *settings: str) -> dict[str, planner.Cell]:
-    made = planner.make(Request(methods=methods, tasks=("glue/rte",), settings=settings))
-    return {cell.spec.method: cell for cell in made.cells}
+def planned(methods: tuple[str, ...], *settings: str) -> dict[str, planner.PlannedRun]:
+    """The planned run of every method by its name."""
+    plan = planner.make_plan(Request(methods=methods, tasks=("glue/rte",), overrides=Overrides.parse(settings)))
+    return {run.spec.method: run for run in plan.runs}
 
 
 def test_a_plan_gives_the_policy_to_those_that_have_ranks() -> None:
-    plain, shared = cells(("full", "lora", "deeplora")), cells(("full", "lora", "deeplora"), "allocation.policy=depth")
+    plain, shared = (
+        planned(("full", "lora", "deeplora")),
+        planned(("full", "lora", "deeplora"), "allocation.policy=depth"),
+    )
     assert shared["full"].run_id == plain["full"].run_id, "nothing changes for it"
     for name in ("lora", "deeplora"):
         assert shared[name].run_id != plain[name].run_id
-        assert shared[name].spec.allocation == {"policy": "depth", "slope": 0.5, "measure": "effective", "minimum": 1}
-    assert cells(("lora",), "allocation.policy=uniform")["lora"].run_id == plain["lora"].run_id
-    assert plain["lora"].spec.allocation == {}
+        assert shared[name].spec.options.allocation == AllocationConfig(policy="depth")
+    assert planned(("lora",), "allocation.policy=uniform")["lora"].run_id == plain["lora"].run_id
+    assert plain["lora"].spec.options.allocation == AllocationConfig()
 
 
 def test_an_adapter_to_start_from_decides_the_ranks_itself(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"allocation\.policy=depth with method\.start"):
-        cells(("lora", "full"), "allocation.policy=depth", f"method.start={tmp_path}")
+        planned(("lora", "full"), "allocation.policy=depth", f"method.start={tmp_path}")
 
 
 @pytest.mark.parametrize("methods", [("full",), ("linear", "bitfit")])
 def test_a_plan_without_any_rank_to_share_is_refused(methods: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="no rank to share out") as caught:
-        cells(methods, "allocation.policy=gradient")
+        planned(methods, "allocation.policy=gradient")
     assert "lora" in caught.value.known and "full" not in caught.value.known

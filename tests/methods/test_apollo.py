@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from bench.api.optimizers import state_bytes
 from methods.apollo.method import APOLLO
-from methods.common.projected_adam import GROWTH, APOLLOAdamW, gaussian
+from methods.common.projected import GROWTH, APOLLOAdamW, gaussian
 
 SEED, SHIFT = 5, 1000
 OPTIONS = {"channel": (RANK, 1.0), "tensor": (1, 4.0)}
@@ -136,9 +136,9 @@ def test_the_state_is_as_large_as_the_formula_says(options: dict[str, Any]) -> N
     rank = options["rank"]
     sides = [*SIDES.values(), *([(4, 24)] * 2 if rank < 4 else [])]
     projected, rest = made.param_groups()
-    assert len(projected.params) == len(sides)
+    assert len(projected["params"]) == len(sides)
     numbers = sum(2 * rank * max(side) + 1 for side in sides)
-    assert state_bytes(optimizer) == 4 * (numbers + 2 * sum(p.numel() for p in rest.params))
+    assert state_bytes(optimizer) == 4 * (numbers + 2 * sum(p.numel() for p in rest["params"]))
     assert state_bytes(optimizer) < 0.6 * 2 * 4 * sum(p.numel() for p in made.parameters())
 
 

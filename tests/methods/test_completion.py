@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from scipy.stats import entropy
 
 from bench.backbones import open_backbone
+from bench.backbones.dln import DLNConfig
 from bench.records.data import DataRequest
 from tasks.synthetic.task import Synthetic, SyntheticConfig
 
@@ -21,8 +21,8 @@ def complete(
 ) -> Any:
     """Full-batch gradient descent with momentum on a deep linear network, float32."""
     task: Any = Synthetic("completion")
-    task.dataset = task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
-    backbone = open_backbone("dln", {"depth": depth, "init_scale": scale})
+    task.dataset = task.open(DataRequest(config=SyntheticConfig(**options)))
+    backbone = open_backbone("dln", DLNConfig(depth=depth, init_scale=scale))
     lab = make_lab(backbone=backbone, tasks={task.spec.name: task})
     optim = {"name": "momentum", "warmup": 0.0, "clip": 0.0}
     given = {"task": task.spec.name, "batch_size": options["size"], "max_steps": steps, "lr": lr, "optim": optim}
@@ -31,7 +31,7 @@ def complete(
 
 def hidden_error(run: Any, **options: Any) -> float:
     """‖P_hidden(W_L·…·W_1 − X)‖/‖P_hidden(X)‖ from the weights themselves."""
-    whole: Any = Synthetic("factorization").open(DataRequest(options=asdict(SyntheticConfig(**options)))).train
+    whole: Any = Synthetic("factorization").open(DataRequest(config=SyntheticConfig(**options))).train
     matrix = torch.from_numpy(whole.targets.T).double()
     seen = ~torch.from_numpy(run.data.train.labels.T).isnan()
     assert torch.equal(torch.from_numpy(run.data.train.labels.T)[seen].double(), matrix[seen])

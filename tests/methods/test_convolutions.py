@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from image_reference import ALPHA, CASES, R, adapted, batch, convnext, images, resnet, shake, vit
+from merging import merge
 from torch import Tensor, nn
 
 from bench.api.running_statistics import freeze_statistics, moving_statistics
 from bench.config.sections import PenaltyConfig
 from bench.core import registry
 from bench.core.errors import UsageError
-from bench.training.regularizers import nuclear
-from methods.common.targets import choose, targets
+from bench.training.regularizers import nuclear_penalty
+from methods.common.targets import find_targets
 
 
 class Mixed(nn.Module):
@@ -80,7 +80,6 @@ def test_it_computes_the_convolution_of_the_sum(case: str) -> None:
     shake(method, 0.5)
     deltas, tensors = dict(method.deltas()), method.export()
     assert [*deltas] == NAMES and [delta.shape for delta in deltas.values()] == SHAPES
-    before = copy.deepcopy(plain)
     for layer in NAMES:
         weight = plain.get_submodule(layer).weight
         update = change(case, tensors, layer, weight)
@@ -89,15 +88,11 @@ def test_it_computes_the_convolution_of_the_sum(case: str) -> None:
     want = plain(x)
     assert (want - start).abs().max() > 0.02
     assert torch.allclose(method.backbone(x), want, rtol=0, atol=1e-12)
-    for _ in range(2):
-        method.merge()
-        assert torch.allclose(method.backbone(x), want, rtol=0, atol=1e-12)
-        for layer, base in ((n, factored.base) for n, factored in method.layers()):
-            assert torch.allclose(base.weight, plain.get_submodule(layer).weight, rtol=0, atol=1e-12)
-    method.unmerge()
+    merged = merge(method)
     assert torch.allclose(method.backbone(x), want, rtol=0, atol=1e-12)
-    for layer, base in ((n, factored.base) for n, factored in method.layers()):
-        assert torch.allclose(base.weight, before.get_submodule(layer).weight, rtol=0, atol=1e-12)
+    assert [*merged] == NAMES
+    for layer, weight in merged.items():
+        assert torch.allclose(weight, plain.get_submodule(layer).weight, rtol=0, atol=1e-12)
 
 
 @each
@@ -151,7 +146,10 @@ def test_adalora_scores_and_holds_the_matrices() -> None:
 
 
 def test_what_targets_mean() -> None:
-    found = {t: [n for n, _ in targets(Mixed(), t)] for t in ("all", "all-linear", "convolutions", "qv", "point|last")}
+    found = {
+        t: [n for n, _ in find_targets(Mixed(), t).layers]
+        for t in ("all", "all-linear", "convolutions", "qv", "point|last")
+    }
     assert found["all"] == found["qv"] == NAMES
     assert found["all-linear"] == ["last"]
     assert found["convolutions"] == NAMES[:-1]
@@ -159,7 +157,7 @@ def test_what_targets_mean() -> None:
     method = adapted("lora", Mixed())
     assert method.warnings() == [
         "no query and value projections in this network: its 4 convolutions and 1 linear layer are adapted",
-        "convolutions not adapted because they are grouped, which is no one matrix: 1",
+        "convolutions not adapted because a grouped one is not one matrix: 1",
     ]
     assert adapted("lora", Mixed(), target="all-linear").warnings() == []
 
@@ -170,12 +168,12 @@ def test_vit_keeps_its_queries_and_values() -> None:
         f"model.blocks.{i}.attn.qkv.{part}" for i in range(3) for part in ("query", "value")
     ]
     assert method.warnings() == []
-    assert [n for n, _ in targets(vit(), "convolutions")] == ["model.patch_embed.proj"]
+    assert [n for n, _ in find_targets(vit(), "convolutions").layers] == ["model.patch_embed.proj"]
 
 
 def test_a_multilayer_perceptron_is_adapted_whole() -> None:
     network: Any = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6))
-    choice = choose(network, "qv")
+    choice = find_targets(network, "qv")
     assert [n for n, _ in choice.layers] == ["0", "2"]
     assert choice.notes == ["no query and value projections in this network: its 2 linear layers are adapted"]
 
@@ -185,22 +183,22 @@ def test_other_convolutions_are_left_and_said() -> None:
         def forward(self, input: Tensor) -> Tensor:
             return F.conv2d(input, self.weight - self.weight.mean(), self.bias)
 
-    choice = choose(nn.Sequential(nn.Conv2d(3, 4, 1), Standardised(4, 4, 1)), "all")
+    choice = find_targets(nn.Sequential(nn.Conv2d(3, 4, 1), Standardised(4, 4, 1)), "all")
     assert [n for n, _ in choice.layers] == ["0"]
-    assert choice.notes == ["convolutions not adapted because they are no plain ones (Standardised): 1"]
-    grouped = choose(convnext(), "convolutions")
+    assert choice.notes == ["convolutions not adapted because their class changes the convolution (Standardised): 1"]
+    grouped = find_targets(convnext(), "convolutions")
     assert not any("conv_dw" in n for n, _ in grouped.layers)
-    assert grouped.notes == ["convolutions not adapted because they are grouped, which is no one matrix: 4"]
+    assert grouped.notes == ["convolutions not adapted because a grouped one is not one matrix: 4"]
 
 
 def test_nothing_that_matches_is_refused_with_what_there_is() -> None:
     with pytest.raises(UsageError, match="matches no linear layer of this") as caught:
-        targets(resnet(), "all-linear")
+        find_targets(resnet(), "all-linear")
     assert "layer#.#.conv#" in caught.value.known and "convolutions" in caught.value.todo
     with pytest.raises(UsageError, match="no convolution"):
-        targets(nn.Sequential(nn.Linear(2, 2)), "convolutions")
+        find_targets(nn.Sequential(nn.Linear(2, 2)), "convolutions")
     with pytest.raises(UsageError, match="no linear layer of"), pytest.MonkeyPatch.context():
-        targets(nn.Sequential(nn.MultiheadAttention(4, 2)), "qv")
+        find_targets(nn.Sequential(nn.MultiheadAttention(4, 2)), "qv")
 
 
 @pytest.mark.parametrize("policy", ["depth", "gradient"])
@@ -218,9 +216,9 @@ def test_gradients_are_those_of_the_matricised_weight() -> None:
     method, plain = adapted("full", Mixed()), adapted("full", Mixed())
     seen: dict[str, Tensor] = {}
     low: Any = registry.load("methods", "lora")
-    low.with_gradients(method, targets(method.backbone, "all"), batch(), lambda n, g: seen.update({n: g}))
+    low.with_gradients(method, find_targets(method.backbone, "all").layers, batch(), lambda n, g: seen.update({n: g}))
     plain.loss(batch()).backward()
-    for (name, base), shape in zip(targets(plain.backbone, "all"), SHAPES, strict=True):
+    for (name, base), shape in zip(find_targets(plain.backbone, "all").layers, SHAPES, strict=True):
         assert seen[name].shape == shape
         assert torch.allclose(seen[name], base.weight.grad.reshape(shape), rtol=0, atol=1e-14)
 
@@ -251,7 +249,7 @@ def test_the_nuclear_penalty_is_numpys_on_matrices(name: str, of: Any) -> None:
     for layer, delta in method.deltas():
         start = plain.get_submodule(layer).weight.detach().flatten(1).numpy() if of == "weight" else 0
         total += np.linalg.norm(start + delta.dense().numpy(), "nuc")
-    penalty = nuclear(method, PenaltyConfig(nuclear=0.3, of=of))()
+    penalty = nuclear_penalty(method, PenaltyConfig(nuclear=0.3, of=of))()
     assert float(penalty.detach()) == pytest.approx(0.3 * total, rel=1e-9)
     penalty.backward()
     assert all(p.grad is not None for n, p in method.named_parameters() if "factors" in n)

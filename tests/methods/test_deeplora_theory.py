@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from bench.backbones import open_backbone
 from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
 from bench.records.data import DataRequest
-from methods.common.lowrank import FactoredLinear
+from methods.common.factored import FactoredLinear
 from methods.deeplora.method import outer_factors
+from methods.full.config import FullConfig
 from tasks.glue.task import GLUE
 
 COMPRESSED = {"form": "compressed", "rank": 4}
@@ -213,7 +213,7 @@ def test_compressed_form_starts_tiny_around_the_gradients_subspaces(lab: Any) ->
     """V_k in span(Right) and U_k in span(Left), for the plain network's own gradient on the first batch."""
     spec = lab.spec("deeplora", options={**COMPRESSED, "target": "all-linear", "depth": 4, "init_scale": 0.1})
     _, method = lab.build(spec)
-    data, plain = lab.build(spec.with_(method="full", method_options={}))
+    data, plain = lab.build(spec.with_(method="full").with_options(method=FullConfig()))
     plain.eval().loss(data.first_batch()).backward()
     assert len(data.first_batch()["labels"]) == spec.batch_size
     for name, layer in method.layers():
@@ -242,14 +242,14 @@ def test_the_gradient_is_one_of_evaluation_mode(lab: Any) -> None:
 @pytest.mark.parametrize("gamma", [0.0, 0.25])
 def test_outer_factors_learn_at_gamma_times_the_rate(lab: Any, gamma: float) -> None:
     spec = lab.spec("deeplora", options={**COMPRESSED, "gamma": gamma, "init_scale": 0.3, "depth": 5}, max_steps=4)
-    run = lab.run(spec.with_(optim=asdict(OptimConfig(schedule="constant", warmup=0.0))))
+    run = lab.run(spec.with_options(optim=OptimConfig(schedule="constant", warmup=0.0)))
     layers = [name for name, _ in run.method.layers()]
     outer = {f"backbone.{name}.factors.{i}" for name in layers for i in (0, 6)}
     now = dict(run.method.named_parameters())
     moved = {n for n in outer if not torch.equal(now[n], run.start[n])}
     assert moved == (outer if gamma else set())
     groups = run.method.param_groups()
-    scales = {id(p): group.get("lr_scale", 1.0) for group in groups for p in group.params}
+    scales = {id(p): group.get("lr_scale", 1.0) for group in groups for p in group["params"]}
     assert all(scales.get(id(now[n]), 0.0) == gamma for n in outer)
     assert all(scale == 1.0 for n, p in now.items() if n not in outer and (scale := scales.get(id(p), 1.0)))
     rates = [group.lr for group in run.method.trainer.optimizers[0].param_groups]
@@ -291,7 +291,7 @@ def test_deeplora_leaves_its_start_within_fifty_steps(lab: Any, options: dict[st
     run = lab.run(lab.spec("deeplora", options=options, max_steps=50))
     assert len(run.result.ranks) == 4
     assert min(r.norm for r in run.result.ranks) >= 1e-3
-    assert run.result.warnings == []
+    assert not run.result.warnings
 
 
 @pytest.mark.slow
@@ -302,4 +302,4 @@ def test_deeplora_leaves_its_start_on_minilm(make_lab: Callable[..., Any]) -> No
     run = lab.run(lab.spec("deeplora", task="glue/cola", max_steps=50))
     assert len(run.result.ranks) == 12
     assert min(r.norm for r in run.result.ranks) >= 1e-3
-    assert run.result.warnings == []
+    assert not run.result.warnings

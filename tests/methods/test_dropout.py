@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.backbones import open_backbone
+from bench.backbones.dln import DLNConfig
 from bench.records.data import DataRequest
 from tasks.synthetic.task import Synthetic, SyntheticConfig
 
@@ -23,8 +23,8 @@ TASK = "synthetic/regression"
 def small(make_lab: Callable[..., Any]) -> Any:
     """Whitened regression of 8 numbers from 16 on a deep linear network of two matrices."""
     task: Any = Synthetic("regression")
-    task.dataset = task.open(DataRequest(options=asdict(SyntheticConfig(size=16, outputs=8, samples=64))))
-    return make_lab(backbone=open_backbone("dln", {"depth": 2}), tasks={TASK: task})
+    task.dataset = task.open(DataRequest(config=SyntheticConfig(size=16, outputs=8, samples=64)))
+    return make_lab(backbone=open_backbone("dln", DLNConfig(depth=2)), tasks={TASK: task})
 
 
 def spec(lab: Any, **changes: Any) -> Any:
@@ -144,7 +144,7 @@ def test_dev_is_scored_on_the_way_and_the_network_kept(small: Any) -> None:
     assert rows[-1].metrics == run.result.metrics.all
     errors = [row.metrics["dev"]["probe_relative_error"] for row in rows]
     assert errors[-1] < errors[0] - 0.02
-    assert "evaluations" not in small.run(spec(small, options={"rate": 0.2, "evaluations": 0})).result
+    assert not small.run(spec(small, options={"rate": 0.2, "evaluations": 0})).result.evaluations
     [file] = run.directory.glob("backbone/*.safetensors")
     kept = load_file(file)
     assert all(torch.equal(kept[name], tensor) for name, tensor in run.method.backbone.state_dict().items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from itertools import product
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.backbones import open_backbone
+from bench.backbones.dln import DLNConfig
 from bench.records.data import DataRequest
 from tasks.synthetic.task import Synthetic, SyntheticConfig
 
@@ -32,8 +32,8 @@ def factors(make_lab: Callable[..., Any]) -> Callable[..., Any]:
 
     def lab(*, start: float = 1.0, **options: Any) -> Any:
         task: Any = Synthetic("factorization")
-        task.dataset = task.open(DataRequest(options=asdict(SyntheticConfig(**options))))
-        backbone = open_backbone("dln", {"depth": 2, "width": K, "init": "gaussian", "init_scale": start})
+        task.dataset = task.open(DataRequest(config=SyntheticConfig(**options)))
+        backbone = open_backbone("dln", DLNConfig(depth=2, width=K, init="gaussian", init_scale=start))
         return make_lab(backbone=backbone, tasks={task.spec.name: task})
 
     return lab

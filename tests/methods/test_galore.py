@@ -30,11 +30,11 @@ from projected_reference import (
 )
 from torch import Tensor, nn
 
-import methods.common.projected_adam
+import methods.common.projected
 from bench.api.optimizers import state_bytes
 from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
-from methods.common.projected_adam import GaLoreAdamW, principal
+from methods.common.projected import GaLoreAdamW, principal
 from methods.galore.method import GaLore
 
 SCALE = 0.25
@@ -125,7 +125,7 @@ def test_signs_of_singular_vectors_change_nothing(shape: tuple[int, int], monkey
     def flipped(g_dD: Tensor, rank: int) -> Tensor:
         return principal(g_dD, rank) * (torch.randint(2, (rank, 1), generator=draws) * 2 - 1)
 
-    monkeypatch.setattr(methods.common.projected_adam, "principal", flipped)
+    monkeypatch.setattr(methods.common.projected, "principal", flipped)
     assert apart(course, train(ours(signed), signed, range(STEPS))) < 1e-6
 
 
@@ -153,10 +153,10 @@ def test_layers_are_projected_and_tables_vectors_and_the_head_are_not() -> None:
     made = method(GaLore, rank=4)
     names = {id(p): name.removeprefix("backbone.") for name, p in made.named_parameters()}
     projected, rest = made.param_groups()
-    assert {names[id(p)] for p in projected.params} == PROJECTED
+    assert {names[id(p)] for p in projected["params"]} == PROJECTED
     assert projected["rank"] == 4
     assert "rank" not in rest
-    assert sorted(id(p) for g in (projected, rest) for p in g.params) == sorted(names)
+    assert sorted(id(p) for g in (projected, rest) for p in g["params"]) == sorted(names)
     assert made.report() == {"projected_matrices": 4, "plain_matrices": ["small.weight", "back.weight"]}
 
 
@@ -185,5 +185,5 @@ def test_a_rank_that_projects_nothing_is_refused() -> None:
 
 
 def test_another_optimiser_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"optim\.name=momentum does not go with GaLore"):
+    with pytest.raises(UsageError, match=r"optim\.name=momentum does not work with GaLore"):
         method(GaLore, optim=OptimConfig(name="momentum"))

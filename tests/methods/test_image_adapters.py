@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import Tensor, nn
 
 from bench.core.errors import UsageError
-from methods.adapterdrop.prefix_cache import Prefix
+from methods.adapterdrop.prefix_cache import PrefixCache
 from methods.common.adapters import find_blocks
 
 NETWORKS: dict[str, Callable[[], Net]] = {"vit": vit, "resnet": resnet, "convnext": convnext, "swin": swin}
@@ -118,7 +118,7 @@ def test_blocks_are_replayed(name: str, n: int) -> None:
     net, x = NETWORKS[name](), images(4)
     want = net(x)
     statistics = [b.clone() for b in net.buffers()]
-    prefix = Prefix(net.requires_grad_(False), find_blocks(net), n)
+    prefix = PrefixCache(net.requires_grad_(False), find_blocks(net), n)
     hidden = prefix._run({"x": x}, training=False)
     assert not prefix._moves(hidden, {"x": x}), "frozen normalisations give the same in training mode"
     assert all(torch.equal(a, b) for a, b in zip(statistics, net.buffers(), strict=True))
@@ -149,8 +149,8 @@ class Data:
         return (self.collate(self.train, part) for part in (np.arange(4), np.arange(4, 7)))
 
 
-def filled(data: Data, net: Net, n: int, limit: int = 2**30) -> tuple[str, Prefix]:
-    prefix = Prefix(net.requires_grad_(False), find_blocks(net), n)
+def filled(data: Data, net: Net, n: int, limit: int = 2**30) -> tuple[str, PrefixCache]:
+    prefix = PrefixCache(net.requires_grad_(False), find_blocks(net), n)
     host: Any = SimpleNamespace(
         trainer=SimpleNamespace(datamodule=data, precision_plugin=DoublePrecision()),
         transfer_batch_to_device=lambda batch, device, i: batch,

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
-from bench.config.help import describe
+from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.records.data import Arrays, DataRequest, Dataset
 from bench.training.trainer import FILE
-from tasks.images.base import ImageTask
+from tasks.images.base import ImageConfig, ImageTask
 
-METHODS = sorted(name for name in registry.entries("methods") if "image" in registry.load("methods", name).needs)
+METHODS = sorted(name for name in registry.entries("methods") if "image" in registry.load_config("methods", name).needs)
 SMALL: dict[str, dict[str, Any]] = {
     "vit": {"width": 32, "depth": 2, "heads": 2},
     "mlp": {"width": 24, "depth": 3},
@@ -72,16 +72,17 @@ def spec_on(make_lab: Make) -> Make:
 
     def make(name: str, backbone: str, **changes: Any) -> tuple[Any, Any]:
         if backbone not in labs:
-            defaults = {option.name: option.default for option in describe("backbones", backbone).options}
-            opened = open_backbone(backbone, defaults | SMALL[backbone])
+            config = registry.load_config("backbones", registry.opener(backbone))
+            opened = open_backbone(backbone, config(**SMALL[backbone]))
             opened = replace(opened, loader="lively_networks:load")
             labs[backbone] = make_lab(backbone=opened, tasks={"toy/halves": Toy()})
-        kind = registry.load("methods", name)
+        kind = registry.load_config("methods", name)
         if name.startswith("adapter"):
             changes["options"] = {"bottleneck": 8}  # of two rectified units both may be off
-        given = {"task": "toy/halves", "task_options": {"augment": "flip-crop"}, "max_steps": STEPS}
-        given.lr = kind.scratch_learning_rate or kind.learning_rate
-        return labs[backbone], labs[backbone].spec(name, **given | changes)
+        given: dict[str, Any] = {"task": "toy/halves", "max_steps": STEPS}
+        given["lr"] = kind.scratch_learning_rate or kind.learning_rate
+        spec = labs[backbone].spec(name, **given | changes)
+        return labs[backbone], spec.with_options(task=ImageConfig(augment="flip-crop"))
 
     return make
 
@@ -122,7 +123,9 @@ def test_a_repeated_run_is_the_same_run(spec_on: Make, name: str, backbone: str)
     lab, spec = spec_on(name, backbone, max_steps=3)
     one, two = lab.run(spec), lab.run(spec)
     assert one.losses == two.losses
-    assert all(one.result[part] == two.result[part] for part in ("metrics", "ranks", "params", "curve"))
+    assert all(
+        getattr(one.result, part) == getattr(two.result, part) for part in ("metrics", "ranks", "params", "curve")
+    )
     other = lab.run(spec.with_(seed=1))
     assert other.losses != one.losses
 
@@ -145,7 +148,7 @@ def test_micro_batches_change_nothing(spec_on: Make, name: str) -> None:
     """
     options = {"rank": 2} if name == "galore" else {}
     lab, spec = spec_on(name, "vit", max_steps=4, precision="64-true", options=options)
-    whole, parts = (lab.run(spec.with_(runtime={**spec.runtime, "micro_batch": micro})) for micro in (0, 4))
+    whole, parts = (lab.run(spec.with_options(runtime=RuntimeConfig(micro_batch=micro))) for micro in (0, 4))
     assert torch.allclose(torch.tensor(whole.losses), torch.tensor(parts.losses), rtol=1e-6, atol=0)
     ours, theirs = tensors(whole.method), tensors(parts.method)
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
@@ -156,7 +159,7 @@ def test_micro_batches_change_nothing(spec_on: Make, name: str) -> None:
 )
 def test_what_a_cut_batch_changes_is_said(spec_on: Make, name: str, backbone: str, word: str) -> None:
     lab, spec = spec_on(name, backbone, max_steps=1)
-    whole, parts = (lab.run(spec.with_(runtime={**spec.runtime, "micro_batch": micro})) for micro in (0, 4))
+    whole, parts = (lab.run(spec.with_options(runtime=RuntimeConfig(micro_batch=micro))) for micro in (0, 4))
     assert not whole.result.warnings
     assert any(word in line and "part of each batch" in line for line in parts.result.warnings)
 
@@ -172,12 +175,12 @@ def test_an_interrupted_run_goes_on_bit_for_bit(spec_on: Make, name: str, tmp_pa
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         lab.run(spec, tmp_path, stop)
     rest, whole = lab.run(spec, tmp_path), lab.run(spec)
-    assert rest.result.cost.resumed_at == [3]
+    assert rest.result.cost.resumed_at == (3,)
     assert rest.losses == whole.losses[3:]
     ours, theirs = tensors(rest.method), tensors(whole.method)
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)
     for part in ("metrics", "ranks", "curve", "evaluations"):
-        assert rest.result.get(part) == whole.result.get(part), part
+        assert getattr(rest.result, part) == getattr(whole.result, part), part
 
 
 @pytest.mark.parametrize(("name", "backbone"), sorted(MISFITS))

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from bench.config.sections import HeadConfig, OptimConfig, PenaltyConfig
 from bench.core.errors import UsageError
-from bench.training.regularizers import nuclear
-from methods.lowrank.factors import Factors
-from methods.lowrank.method import LowRankTraining
+from bench.training.regularizers import nuclear_penalty
+from methods.lowrank.method import FactoredLayer, LowRankTraining
 
 RANK = 3
 CONVOLUTIONS: dict[str, nn.Module] = {
@@ -87,14 +86,14 @@ def learn(made: LowRankTraining, steps: int) -> list[float]:
 
 
 @torch.no_grad()
-def moved(layer: Factors) -> Factors:
+def moved(layer: FactoredLayer) -> FactoredLayer:
     """Far from its start."""
     for number, parameter in enumerate(layer.parameters()):
         parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)).to(parameter))
     return layer
 
 
-def product(layer: Factors) -> Tensor:
+def product(layer: FactoredLayer) -> Tensor:
     """The explicit U·V, from the layer's parameters."""
     first, second = (module.weight for module in layer)
     return (second.reshape(len(second), -1) @ first.reshape(len(first), -1)).detach()
@@ -103,7 +102,7 @@ def product(layer: Factors) -> Tensor:
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_two_convolutions_are_the_one_of_the_product(name: str) -> None:
     base: Any = CONVOLUTIONS[name].double()
-    layer = moved(Factors(base, RANK))
+    layer = moved(FactoredLayer(base, RANK))
     x = torch.randn(SIZES.get(name, (2, 6, 12, 12)), generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         base.weight.copy_(product(layer).view_as(base.weight))
@@ -116,7 +115,7 @@ def test_two_convolutions_are_the_one_of_the_product(name: str) -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_two_linear_layers_are_the_one_of_the_product(bias: bool) -> None:
-    layer = moved(Factors(nn.Linear(14, 10, bias=bias).double(), RANK))
+    layer = moved(FactoredLayer(nn.Linear(14, 10, bias=bias).double(), RANK))
     x = torch.randn(2, 5, 14, dtype=torch.float64)
     assert torch.allclose(layer(x), F.linear(x, product(layer), layer.bias), rtol=0, atol=1e-12)
     assert (layer.bias is None) == (not bias)
@@ -125,7 +124,7 @@ def test_two_linear_layers_are_the_one_of_the_product(bias: bool) -> None:
 def test_torchs_encoder_layer_reads_weights_past_forward() -> None:
     block = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
     x = torch.randn(2, 5, 16)
-    block.linear1, block.linear2 = Factors(block.linear1, RANK), Factors(block.linear2, RANK)
+    block.linear1, block.linear2 = FactoredLayer(block.linear1, RANK), FactoredLayer(block.linear2, RANK)
     want = block.train()(x)
     with torch.no_grad():  # where torch takes its fused path
         assert torch.allclose(block.eval()(x), want, rtol=0, atol=1e-5)
@@ -173,7 +172,9 @@ def test_a_rank_at_the_break_even_stays_whole() -> None:
     assert "out (20×24" in refused.value.known
 
 
-@pytest.mark.parametrize(("target", "says"), [("(", "no regular expression"), ("nothing", "matches no linear layer")])
+@pytest.mark.parametrize(
+    ("target", "says"), [("(", "not a regular expression"), ("nothing", "matches no linear layer")]
+)
 def test_a_target_that_names_nothing_is_refused(target: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         method(target=target)
@@ -207,7 +208,7 @@ def test_a_nuclear_penalty_is_that_of_the_product(of: Any) -> None:
     start = {name: product(layer) for name, layer in made.layers()}
     for _, layer in made.layers():
         moved(layer)
-    penalty = nuclear(made, PenaltyConfig(nuclear=0.5, of=of))()
+    penalty = nuclear_penalty(made, PenaltyConfig(nuclear=0.5, of=of))()
     shift = start if of == "delta" else {name: torch.zeros_like(w) for name, w in start.items()}
     want = sum(np.linalg.norm((product(m) - shift[n]).double().numpy(), "nuc") for n, m in made.layers())
     assert penalty.item() == pytest.approx(0.5 * want, rel=1e-5)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bench.core import registry
 from bench.core.errors import UsageError
-from methods.mae import masks
-from methods.mae.encoder import Encoder
+from methods.mae.method import count_masked, visible_patches
+from methods.mae.network import PatchEncoder
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -47,7 +47,7 @@ def pixels(patch: int) -> tuple[slice, slice]:
 @each_kind
 def test_the_encoder_sees_visible_patches_alone(kind: str) -> None:
     """A masked pixel changes nothing at all, a visible one everything after it."""
-    encoder = Encoder(mae_lab.network(**KINDS[kind]).eval())
+    encoder = PatchEncoder(mae_lab.network(**KINDS[kind]).eval())
     x = torch.randn(2, *mae_lab.SHAPE, generator=torch.Generator().manual_seed(1))
     keep = torch.tensor([[0, 5, 7], [2, 3, 23]])
     tokens = encoder(x, keep)
@@ -66,7 +66,7 @@ def test_the_encoder_sees_visible_patches_alone(kind: str) -> None:
 def test_with_every_patch_visible_it_is_the_backbone(kind: str) -> None:
     """And a backbone in which a masked autoencoder looked is still itself: same features, same names."""
     plain, used = (mae_lab.network(**KINDS[kind]).eval() for _ in range(2))
-    encoder = Encoder(used)
+    encoder = PatchEncoder(used)
     x = torch.randn(2, *mae_lab.SHAPE, generator=torch.Generator().manual_seed(1))
     everything = torch.arange(mae_lab.PATCHES).expand(2, -1)
     assert torch.allclose(encoder.pooled(encoder(x, everything)), plain(x), rtol=0, atol=1e-5)
@@ -79,15 +79,15 @@ def test_with_every_patch_visible_it_is_the_backbone(kind: str) -> None:
     [(0.75, 16, 12), (0.75, 49, 37), (0.5, 16, 8), (0.9, 10, 9), (0.85, 20, 17), (0.9, 100, 90), (0.15, 196, 29)],
 )
 def test_how_many_are_masked(ratio: float, patches: int, masked: int) -> None:
-    assert masks.count(ratio, patches) == masked
+    assert count_masked(ratio, patches) == masked
     index = np.arange(50)
-    keep = masks.visible(3, 0, index, patches=patches, masked=masked)
+    keep = visible_patches(3, 0, index, patches=patches, masked=masked)
     assert keep.shape == (50, patches - masked)
     assert all(len(set(row)) == len(row) and min(row) >= 0 and max(row) < patches for row in keep.tolist())
 
 
 def test_every_patch_is_masked_as_often() -> None:
-    keep = np.concatenate([masks.visible(3, step, np.arange(200), patches=16, masked=12) for step in range(10)])
+    keep = np.concatenate([visible_patches(3, step, np.arange(200), patches=16, masked=12) for step in range(10)])
     often = np.bincount(keep.ravel(), minlength=16) / len(keep)
     assert np.abs(often - 0.25).max() < 4 * np.sqrt(0.25 * 0.75 / len(keep))
 
@@ -95,7 +95,7 @@ def test_every_patch_is_masked_as_often() -> None:
 @pytest.mark.parametrize(("ratio", "patches"), [(0.0, 16), (1.0, 16), (0.01, 16), (0.99, 16), (0.5, 1)])
 def test_a_ratio_that_masks_none_or_all_is_refused(ratio: float, patches: int) -> None:
     with pytest.raises(UsageError, match=r"method\.mask_ratio"):
-        masks.count(ratio, patches)
+        count_masked(ratio, patches)
 
 
 def test_masks_follow_from_seed_step_and_example_alone(images: Any) -> None:
@@ -248,10 +248,10 @@ def overlapping() -> torch.nn.Module:
     return net
 
 
-@pytest.mark.parametrize(("network", "words"), [(Pixels, "as patches"), (overlapping, "each by itself")])
+@pytest.mark.parametrize(("network", "words"), [(Pixels, "into patches"), (overlapping, "embedded separately")])
 def test_a_backbone_without_patches_of_their_own_is_refused(network: Callable[[], torch.nn.Module], words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
-        Encoder(network())
+        PatchEncoder(network())
     assert caught.value.known and caught.value.todo
 
 

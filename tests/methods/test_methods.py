@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from merging import merge
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
@@ -20,8 +21,10 @@ from bench.core import registry
 from bench.core.errors import UsageError
 from bench.records.spec import RunSpec
 from bench.training.trainer import FILE
+from methods.common.lowrank import LowRank
+from methods.peft_tuner.method import PeftTuner
 
-METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
+METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load_config("methods", name).needs)
 STANDARDISED = {"standardise": True}
 COMPRESSED = {"form": "compressed", "rank": 4}
 CASES = [(name, {}) for name in METHODS] + [("deeplora", COMPRESSED), ("lora", {"target": "all-linear", "rank": 3})]
@@ -31,7 +34,7 @@ CASES += [(name, {"rank": 3}) for name in ("lowrank", "galore", "apollo") if nam
 CASES += [("peft:vera", {"r": 4}), ("peft:ia3", {"target": "all-linear"}), ("peft:oft", {"oft_block_size": 8})]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" if options else name for name, options in CASES]
 each = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
-MERGING = [(n, o) for n, o in CASES if hasattr(registry.load("methods", n), "merge")]
+MERGING = [(n, o) for n, o in CASES if issubclass(registry.load("methods", n), LowRank | PeftTuner)]
 each_merging = pytest.mark.parametrize(("name", "options"), MERGING)
 
 Trained = Callable[[str, dict[str, Any]], Any]
@@ -83,6 +86,8 @@ FROM_ELSEWHERE = {"lowrank"}
 """Methods that start from another network than the backbone; what they start from is in tests of their own."""
 WHOLE = {"full", "galore", "apollo", "lowrank", "dropout"}
 """Methods that train the whole network."""
+WITHIN = {"bitfit"}
+"""Methods that train parameters of the backbone and add none."""
 FROM_BACKBONE = [c for c in CASES if c[0] not in FROM_ELSEWHERE and c[1] is not STANDARDISED]
 each_from_backbone = pytest.mark.parametrize(("name", "options"), FROM_BACKBONE)
 
@@ -113,7 +118,7 @@ def test_only_what_is_declared_trains(lab: Any, name: str, options: dict[str, An
     declared = {n for n, p in now.items() if p.requires_grad}
     changed = {n for n, p in now.items() if not torch.equal(p, run.start[n])}
     assert changed == declared
-    grouped = [id(p) for group in run.method.param_groups() for p in group.params]
+    grouped = [id(p) for group in run.method.param_groups() for p in group["params"]]
     assert sorted(grouped) == sorted(id(now[n]) for n in declared), "each trained parameter is in one group, once"
 
 
@@ -154,7 +159,9 @@ FORMULAS: dict[str, Callable[[Any, int], int]] = {
 @each
 @pytest.mark.parametrize("head", [True, False])
 def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[str, Any], head: bool) -> None:
-    assert "Parameters:" in (registry.load("methods", name).__doc__ or ""), "the docstring gives the count as a formula"
+    assert "Parameters:" in (registry.load_config("methods", name).__doc__ or ""), (
+        "the docstring gives the count as a formula"
+    )
     if name not in FORMULAS:
         pytest.skip(f"FORMULAS has no entry for {name}")
     if name == "linear" and not head:
@@ -163,7 +170,7 @@ def test_counts_are_the_docstrings_formula(lab: Any, name: str, options: dict[st
     backbone = AutoModel.from_pretrained(lab.backbone.path).num_parameters()
     adapter = FORMULAS[name](method.config, backbone)
     assert method.parameter_counts() == {
-        "total": HEAD + (adapter if name in WHOLE else backbone + adapter * (name != "bitfit")),
+        "total": HEAD + (adapter if name in WHOLE else backbone + adapter * (name not in WITHIN)),
         "trainable": adapter + HEAD * head,
         "head": HEAD * head,
     }
@@ -179,7 +186,7 @@ def test_stored_bytes_are_those_of_what_trains(trained: Trained, name: str, opti
 
 
 @each_merging
-def test_merged_is_the_same_network_and_unmerging_restores_it(lab: Any, name: str, options: dict[str, Any]) -> None:
+def test_merged_is_the_same_network(lab: Any, name: str, options: dict[str, Any]) -> None:
     data, method = lab.build(lab.spec(name, options=options))
     method.double()
     before = {n: layer.base.weight.detach().clone() for n, layer in method.layers()}
@@ -187,19 +194,14 @@ def test_merged_is_the_same_network_and_unmerging_restores_it(lab: Any, name: st
     shake(method)
     want = logits(method, everything(data))
     assert (want - start).abs().max() > 0.1, "the update must be visible"
-    for _ in range(2):
-        method.merge()  # once more does not add once more
-        assert torch.allclose(logits(method, everything(data)), want, rtol=0, atol=1e-9)
     deltas = dict(method.deltas())
-    assert set(deltas) == set(before)
-    for layer_name, layer in method.layers():
-        added = layer.base.weight.detach() - before[layer_name]
+    merged = merge(method)
+    assert torch.allclose(logits(method, everything(data)), want, rtol=0, atol=1e-9)
+    assert set(deltas) == set(before) == set(merged)
+    for layer_name, weight in merged.items():
+        added = weight - before[layer_name]
         assert torch.allclose(added, deltas[layer_name].dense(), rtol=0, atol=1e-12)
         assert added.abs().max() > 1e-2
-    for _ in range(2):
-        method.unmerge()
-        assert torch.allclose(logits(method, everything(data)), want, rtol=0, atol=1e-9)
-    assert all(torch.allclose(layer.base.weight, before[n], rtol=0, atol=1e-12) for n, layer in method.layers())
 
 
 @each_from_backbone
@@ -208,11 +210,10 @@ def test_deltas_say_how_the_weights_moved(trained: Trained, lab: Any, name: str,
     plain = {n.removesuffix(".weight"): p for n, p in AutoModel.from_pretrained(lab.backbone.path).named_parameters()}
     found = {n.removeprefix("model."): delta for n, delta in run.method.deltas()}
     assert [r.layer.removeprefix("model.") for r in run.result.ranks] == [*found]
-    if hasattr(run.method, "merge"):
+    if (name, options) in MERGING:
         _, copy = lab.build(lab.spec(name, options=options, seed=11))
         copy.load_state_dict(run.method.export(), strict=False)
-        copy.merge()
-        layers = {n.removeprefix("model."): layer.base.weight for n, layer in copy.layers()}
+        layers = {n.removeprefix("model."): weight for n, weight in merge(copy).items()}
     else:
         now = run.method.backbone.model.named_parameters()
         layers = {n.removesuffix(".weight"): p for n, p in now}
@@ -224,13 +225,14 @@ def test_deltas_say_how_the_weights_moved(trained: Trained, lab: Any, name: str,
 
 
 @each
+@pytest.mark.usefixtures("toy_registered")
 def test_options_survive_the_record(lab: Any, name: str, options: dict[str, Any]) -> None:
     spec = lab.spec(name, options=options)
     back = RunSpec.from_json(json.loads(json.dumps(spec.to_json())))
     assert back == spec
-    config = registry.load("methods", name).Config
-    assert config(**back.method_options) == config(**options)
-    assert config.__dataclass_params__.frozen
+    kind = registry.load_config("methods", name)
+    assert back.options.method == kind(**options)
+    assert kind.__dataclass_params__.frozen
 
 
 @each
@@ -264,7 +266,7 @@ def test_a_seed_repeats_a_run_and_another_does_not(
     again = lab.run(lab.spec(name, options=options, runtime={"save": "all"}))
     assert again.losses == first.losses
     for part in ("metrics", "ranks", "curve", "params"):
-        assert again.result[part] == first.result[part], part
+        assert getattr(again.result, part) == getattr(first.result, part), part
     ours, theirs = load_file(again.directory / FILE), load_file(first.directory / FILE)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
     other = lab.run(lab.spec(name, options=options, max_steps=2, seed=1))

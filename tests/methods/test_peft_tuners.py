@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+from merging import merge
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel
 
 from bench.api.peft import write_folder
-from bench.config import peft_options
 from bench.config.help import describe
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.training.trainer import FILE
+from methods.peft_tuner.config import LEFT_OUT, UNSUPPORTED, PeftTunerConfig, tuners
+from methods.peft_tuner.method import PeftTuner
 
 SMALL: dict[str, dict[str, Any]] = {
     "c3a": {"block_size": 8},
@@ -33,7 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "waveft": {"n_frequency": 20},
 }
 """Options without which a tuner does not fit a layer of width 32."""
-NAMES = sorted(peft_options.names())
+NAMES = sorted(tuners())
 QV = [f"encoder.layer.{i}.attention.self.{part}" for i in range(2) for part in ("query", "value")]
 NORMS = ["embeddings.LayerNorm"] + [
     f"encoder.layer.{i}.{p}.LayerNorm" for i in range(2) for p in ("attention.output", "output")
@@ -97,19 +100,11 @@ def test_merged_is_the_same_network(lab: Any, name: str) -> None:
     assert (want - start).abs().max() > 1e-4
     before = {n: layer.base.weight.clone() for n, layer in method.layers()}
     deltas = dict(method.deltas())
-    method.merge()
+    merged = merge(method)
     assert torch.allclose(method.backbone(**inputs), want, rtol=0, atol=2e-5)
     for layer, delta in deltas.items():
-        now = dict(method.layers())[layer].base.weight
-        assert torch.allclose(now - before[layer], delta.dense(), rtol=0, atol=2e-6), layer
+        assert torch.allclose(merged[layer] - before[layer], delta.dense(), rtol=0, atol=2e-6), layer
     assert bool(deltas) == (name != "ln_tuning")
-    if name == "osf":
-        with pytest.raises(NotImplementedError):
-            method.unmerge()
-        return
-    method.unmerge()
-    assert all(torch.equal(layer.base.weight, before[n]) for n, layer in method.layers())
-    assert torch.allclose(method.backbone(**inputs), want, rtol=0, atol=1e-6)
 
 
 def test_what_cannot_merge_has_no_delta(lab: Any) -> None:
@@ -146,17 +141,15 @@ def test_frozen_parts_and_starts_follow_the_seed(lab: Any, name: str) -> None:
     """Whatever was drawn before; that another process resumes it bit for bit is in test_resume.py."""
     builds: list[dict[str, Tensor]] = []
     for seed, noise in ((1, 0), (1, 77), (2, 0)):
-        from methods.peft_tuner.method import Bridge
-
         spec = lab.spec(f"peft:{name}", options=SMALL.get(name, {}), seed=seed)
-        original = Bridge.adapt
+        original = PeftTuner.adapt
 
         def adapt(self: Any, batch: Any, noise: int = noise, original: Any = original) -> None:
             torch.rand(noise)
             original(self, batch)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Bridge, "adapt", adapt)
+            patch.setattr(PeftTuner, "adapt", adapt)
             builds.append({n: t.clone() for n, t in lab.build(spec)[1].state_dict().items() if "head" not in n})
     first, again, other = builds
     assert all(torch.equal(first[n], again[n]) for n in first)
@@ -170,7 +163,7 @@ def test_an_exported_run_is_an_adapter_of_peft(lab: Any, tmp_path: Path, name: s
     spec = lab.spec(f"peft:{name}", max_steps=3, options=SMALL.get(name, {}))
     run = lab.run(spec)
     kind = registry.load("methods", spec.method)
-    written = kind.peft(kind.Config(**spec.method_options), load_file(run.directory / FILE))
+    written = kind.peft(spec.options.method, load_file(run.directory / FILE))
     write_folder(tmp_path / "adapter", *written, {}, {})
     network = AutoModel.from_pretrained(lab.backbone.path)
     plain = AutoModel.from_pretrained(lab.backbone.path).eval()
@@ -184,34 +177,33 @@ def test_an_exported_run_is_an_adapter_of_peft(lab: Any, tmp_path: Path, name: s
 
 def test_an_adapter_that_does_not_name_its_layers_is_refused(lab: Any) -> None:
     _, method = lab.build(lab.spec("peft:unilora"))
-    with pytest.raises(UsageError, match="does not say which layers") as caught:
+    with pytest.raises(UsageError, match="does not name its layers") as caught:
         method.peft(method.config, method.export())
     assert "save" in caught.value.todo
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_and_defaults_are_pefts(name: str) -> None:
-    """Read from the source without running it; here peft is imported to compare."""
     real = {f.name: f for f in dataclasses.fields(config_of(name))}
     target, *options = describe("methods", f"peft:{name}").options
     assert target.name == "target"
     assert {o.name: o.default for o in options} == {o.name: real[o.name].default for o in options}
     for option in options:
-        assert option.doc == " ".join(str(real[option.name].metadata.get("help", "")).split())
-    plain = {n for n, f in real.items() if isinstance(f.default, str | int | float) and n not in peft_options.OURS}
+        assert option.help == " ".join(str(real[option.name].metadata.get("help", "")).split())
+    plain = {n for n, f in real.items() if isinstance(f.default, str | int | float) and n not in LEFT_OUT}
     common = {f.name for f in dataclasses.fields(peft.PeftConfig)}
     assert {o.name for o in options} >= plain - common
 
 
 def test_no_tuner_is_forgotten() -> None:
-    """What is not offered learns prompts, or has its reason in `ELSEWHERE`."""
+    """What is not offered learns prompts, or has its reason in `UNSUPPORTED`."""
     import peft.mapping as mapping
 
     known = {kind.value.lower() for kind in mapping.PEFT_TYPE_TO_TUNER_MAPPING}
     prompts = {
         k.value.lower() for k, c in PEFT_TYPE_TO_CONFIG_MAPPING.items() if issubclass(c, peft.PromptLearningConfig)
     }
-    assert set(NAMES) == known - prompts - set(peft_options.ELSEWHERE)
+    assert set(NAMES) == known - prompts - set(UNSUPPORTED)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +212,7 @@ def test_no_tuner_is_forgotten() -> None:
         ("c3a", {}, "block size"),
         ("vera", {"r": 0}, "division by zero"),
         ("ln_tuning", {"target": "no-such-layer"}, "linear layers"),
-        ("vera", {"target": "("}, "no regular expression"),
+        ("vera", {"target": "("}, "not a regular expression"),
         ("vera", {"target": "LayerNorm"}, "No layers types compatible"),
     ],
 )
@@ -233,7 +225,7 @@ def test_what_peft_refuses_is_a_usage_error(lab: Any, name: str, options: dict[s
 
 def test_unknown_tuners_and_those_for_others() -> None:
     with pytest.raises(UsageError, match="unknown method 'peft:vero'") as caught:
-        registry.where("methods", "peft:vero")
+        registry.load_config("methods", "peft:vero")
     assert "vera, waveft" in caught.value.known and "Did you mean 'vera'?" in caught.value.todo
     with pytest.raises(UsageError, match="no method 'peft:adalora'") as caught:
         registry.load("methods", "peft:adalora")
@@ -241,14 +233,11 @@ def test_unknown_tuners_and_those_for_others() -> None:
 
 
 def test_without_peft_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str) -> Path:
-        raise ModuleNotFoundError(name)
-
-    peft_options.names.cache_clear()
-    peft_options.tuner.cache_clear()
-    monkeypatch.setattr(peft_options, "locate", absent)
+    tuners.cache_clear()
+    PeftTunerConfig.of.cache_clear()
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(EnvironmentProblem, match="peft is not installed") as caught:
-        registry.where("methods", "peft:vera")
+        registry.load_config("methods", "peft:vera")
     assert "lowrank-bench[peft]" in caught.value.todo
 
 

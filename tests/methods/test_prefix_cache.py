@@ -15,7 +15,7 @@ from transformers import (
     AutoModel,
 )
 
-from methods.adapterdrop.prefix_cache import Prefix
+from methods.adapterdrop.prefix_cache import PrefixCache
 from methods.common.adapters import Adapters, find_blocks
 
 
@@ -87,8 +87,8 @@ def test_the_cache_changes_no_weight_in_single_precision(deep: Any, dropout: flo
 @pytest.mark.parametrize("n", [1, 3])
 def test_rows_are_what_the_plain_blocks_give_each_example_alone(deep: Any, monkeypatch: Any, n: int) -> None:
     rows: dict[int, Tensor] = {}
-    clear = Prefix.clear
-    monkeypatch.setattr(Prefix, "clear", lambda self: (rows.update(self.rows), clear(self)))
+    clear = PrefixCache.clear
+    monkeypatch.setattr(PrefixCache, "clear", lambda self: (rows.update(self.rows), clear(self)))
     run = deep.run(cached(deep, n, precision="64-true"))
     model = AutoModel.from_pretrained(deep.backbone.path).double().eval()
     model.encoder.layer, model.pooler = model.encoder.layer[:n], nn.Identity()
@@ -116,7 +116,7 @@ def test_an_interrupted_cached_run_goes_on_bit_for_bit(deep: Any) -> None:
     with pytest.raises(Stop):
         deep.run(spec, folder, stop)
     resumed = deep.run(spec, folder)
-    assert resumed.result.cost.resumed_at == [5]
+    assert resumed.result.cost.resumed_at == (5,)
     assert resumed.result.cost.cache_bytes == whole.result.cost.cache_bytes > 0
     assert resumed.losses == whole.losses[5:]
     assert same(resumed, whole, 0.0)
@@ -140,7 +140,7 @@ def test_where_it_is_not_right_or_pays_nothing_is_cached(
     assert ([w for w in run.result.warnings if "not cached" in w] != []) == (said is not None)
     assert said is None or said in run.result.warnings[0]
     plainly = deep.run(cached(deep, n, cache=False, **changes))
-    assert plainly.result.warnings == []
+    assert not plainly.result.warnings
     assert run.losses == plainly.losses and same(run, plainly, 0.0), "no random number was used up"
 
 
@@ -152,7 +152,7 @@ def test_every_network_may_replay_its_first_blocks(name: str, n: int) -> None:
     tokens = torch.randint(5, 20, (2, 7))
     inputs: Any = torch.randn(2, 3, 16, 16) if name == "vit" else torch.randn(2, 7, D) if name == "tuples" else tokens
     key = {"vit": "x", "tuples": "x"}.get(name, "input_ids")
-    prefix = Prefix(network, find_blocks(network), n)
+    prefix = PrefixCache(network, find_blocks(network), n)
     with torch.no_grad():
         want = network(inputs)
         hidden = prefix._run({key: inputs}, training=False)

@@ -71,6 +71,16 @@ class Toy(TextTask):
         return self.dataset
 
 
+TOY = registry.Entry("lab:Toy")
+"""What a RunSpec needs of `toy/…` to be read from JSON; no command lists it."""
+
+
+@pytest.fixture
+def toy_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the toy tasks by name."""
+    monkeypatch.setitem(registry.entries("tasks"), "toy", TOY)
+
+
 def toy(spec: TaskSpec, *, train: int = 34, dev: int = 48) -> Toy:
     """34 training examples: with batches of 16 the last batch of an epoch holds 2."""
     scores = spec.num_classes == 0

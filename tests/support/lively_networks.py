@@ -12,7 +12,7 @@ from bench.backbones import open_backbone
 
 def load(backbone: Any, **arguments: Any) -> nn.Module:
     """The network of the same name and options with every scale of a normalisation at 1."""
-    network = open_backbone(backbone.name, backbone.options).load(**arguments)
+    network = open_backbone(backbone.name, backbone.config).load(**arguments)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):

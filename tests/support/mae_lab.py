@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.api.backbone import Backbone
 from bench.api.task import Task, TaskSpec
-from bench.config.sections import HeadConfig
+from bench.config.sections import BackboneConfig, HeadConfig
 from bench.records.data import Arrays, DataRequest, Dataset
 from bench.records.spec import RunSpec
 from tasks.io.arrays import ArrayDataModule
@@ -66,6 +66,23 @@ KINDS: dict[str, dict[str, Any]] = {
 """Options of timm's VisionTransformer that change what stands before, between or after the blocks."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(BackboneConfig):
+    """Those options, with timm's defaults."""
+
+    patch_size: int = PATCH
+    class_token: bool = True
+    global_pool: str = "token"
+    reg_tokens: int = 0
+    no_embed_class: bool = False
+    pre_norm: bool = False
+    dynamic_img_size: bool = False
+    pos_embed: str = "learn"
+
+
+OWN = {field.name for field in fields(ToyConfig)} - {field.name for field in fields(BackboneConfig)}
+
+
 class Net(nn.Module):
     """A transformer of timm as the suite wraps it."""
 
@@ -88,21 +105,20 @@ def network(*, shape: tuple[int, ...] = SHAPE, seed: int = 0, **options: Any) ->
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> Net:
-    options = {**backbone.options}
-    rate = options.pop("dropout", 0.0)
-    return network(shape=task.shape, seed=seed, pos_drop_rate=rate, proj_drop_rate=rate, **options)
+    rate, options = backbone.config.dropout, vars(backbone.config)
+    own = {name: options[name] for name in OWN}
+    return network(shape=task.shape, seed=seed, pos_drop_rate=rate, proj_drop_rate=rate, **own)
 
 
 def backbone(**options: Any) -> Backbone:
     """One whose options are those of `network`."""
-    given = {"dropout": 0.0, **options}
     return Backbone(
         name="toy-vit",
         modalities=("image",),
         loader="mae_lab:load",
         weights_hash="0" * 64,
         pretrained=False,
-        options=given,
+        config=ToyConfig(**options),
     )
 
 

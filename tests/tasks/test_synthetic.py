@@ -123,16 +123,16 @@ def test_only_the_examples_count(member: str) -> None:
     other = opened(member, size=8, rank=3, **foreign)[1]
     assert other.hash == dataset.hash and other.reading == dataset.reading
     [name] = foreign
-    assert any(f"task.{name}={foreign[name]} says nothing about synthetic/{member}" in note for note in other.notes)
+    assert any(f"task.{name}={foreign[name]} has no effect on synthetic/{member}" in note for note in other.notes)
 
 
 def test_what_cannot_be_completed_is_said() -> None:
     few = opened("completion", size=20, rank=3, fraction=0.2)[1]
-    assert few.notes == ("synthetic/completion: 80 entries are told, and a matrix of rank 3 has 111 free numbers",)
+    assert few.notes == ("synthetic/completion: 80 entries are observed, and a matrix of rank 3 has 111 free numbers",)
     thin = opened("completion", size=20, rank=3, fraction=0.28, seed=7)[1]
     counts = ~np.isnan(thin.train.targets)  # type: ignore[attr-defined]
     assert [(counts.sum(axis) < 3).sum() for axis in (0, 1)] == [1, 3]
-    assert thin.notes == ("synthetic/completion: 4 rows and columns have fewer than 3 entries told",)
+    assert thin.notes == ("synthetic/completion: 4 rows and columns have fewer than 3 observed entries",)
     assert opened("completion", size=100, rank=3, fraction=0.5)[1].notes == ()
 
 
@@ -144,10 +144,10 @@ def test_what_cannot_be_completed_is_said() -> None:
         ({"outputs": 1}, r"task\.outputs=1"),
         ({"fraction": 1.5}, r"task\.fraction=1\.5"),
         ({"size": 30, "samples": 40}, r"task\.samples=40[\s\S]*multiples of 32"),
-        ({"spectrum": "1,2"}, "falling"),
-        ({"spectrum": "2,zero"}, "falling"),
-        ({"spectrum": "2,nan"}, "falling"),
-        ({"spectrum": "2,0"}, "falling"),
+        ({"spectrum": "1,2"}, "decreasing"),
+        ({"spectrum": "2,zero"}, "decreasing"),
+        ({"spectrum": "2,nan"}, "decreasing"),
+        ({"spectrum": "2,0"}, "decreasing"),
         ({"spectrum": "2,1", "rank": 3}, "contradicts"),
     ],
 )

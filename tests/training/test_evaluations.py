@@ -28,4 +28,4 @@ def test_steps_are_evenly_spaced_and_end_with_the_last(steps: int, count: int, e
 def test_a_run_is_evaluated_as_often_as_asked_for(lab: Any, micro: int) -> None:
     spec = lab.spec("dropout", max_steps=7, options={"evaluations": 4, "rate": 0.1}, runtime={"micro_batch": micro})
     run = lab.run(spec)
-    assert [row["step"] for row in run.result["evaluations"]] == [2, 4, 6, 7]
+    assert [row.step for row in run.result.evaluations] == [2, 4, 6, 7]

@@ -14,7 +14,7 @@ from bench.api.method import Method
 from bench.config.sections import PenaltyConfig
 from bench.core import registry
 from bench.core.errors import UsageError
-from bench.training.regularizers import factor_norm, frobenius, nuclear, nuclear_norm
+from bench.training.regularizers import factor_norm, frobenius, nuclear_norm, nuclear_penalty
 
 SHAPES = [
     [(7, 5)],
@@ -122,7 +122,7 @@ def test_methods_are_penalised_for_what_they_compute(lab: Any, name: str, option
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     config = PenaltyConfig(nuclear=0.3, of=of)  # type: ignore[arg-type]
-    value, want = nuclear(method, config)(), 0.3 * by_hand(method, of, start)
+    value, want = nuclear_penalty(method, config)(), 0.3 * by_hand(method, of, start)
     assert value.item() == pytest.approx(want.item(), rel=1e-6)
     trained = [p for p in method.backbone.parameters() if p.requires_grad]
     ours = torch.autograd.grad(value, trained, allow_unused=True)
@@ -141,7 +141,7 @@ def test_dora_is_penalised_for_the_weight_it_computes(lab: Any) -> None:
             layer.factors[1].fill_(0.1)
             layer.magnitude.mul_(1.2)
     for of in ("delta", "weight"):
-        value = nuclear(method, PenaltyConfig(nuclear=1.0, of=of))()  # type: ignore[arg-type]
+        value = nuclear_penalty(method, PenaltyConfig(nuclear=1.0, of=of))()  # type: ignore[arg-type]
         assert value.item() == pytest.approx(by_hand(method, of, start).item(), rel=1e-6)
         value.backward()
         assert all(

@@ -18,7 +18,7 @@ from bench.core import registry
 from bench.training.checkpoint import path
 from bench.training.trainer import FILE
 
-METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
+METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load_config("methods", name).needs)
 METHODS += ["peft:vera", "peft:oft"]
 STEPS, BEFORE = 8, 4
 """Three steps make an epoch: the run is interrupted in its second one, after step 4 and within step 5."""
@@ -31,7 +31,9 @@ from bench.backbones.folder import from_folder
 from bench.records.spec import RunSpec
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from lab import Lab
+from lab import TOY, Lab
+from bench.core import registry
+registry.entries("tasks")["toy"] = TOY
 lab = Lab(backbone=from_folder("lively-bert", Path(sys.argv[2])), folder=lambda: None)
 for directory, spec in json.load(sys.stdin).items():
     try:
@@ -52,7 +54,7 @@ def stop(step: int) -> None:
 
 
 def spec_of(lab: Any, method: str, **runtime: Any) -> Any:
-    names = {field.name for field in fields(registry.load("methods", method).Config)}
+    names = {field.name for field in fields(registry.load_config("methods", method))}
     return lab.spec(
         method,
         max_steps=STEPS,

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from bench.records.data import Example
-from tasks.glue.generated.draw import Draw, Label, Pair, fill
+from tasks.glue.generated.draw import Draw, Label, Pair, draw_examples
 
 __all__ = ["TASKS", "VERSION", "generate"]
 
 VERSION = "1"
-"""Raised whenever a byte of the generated data changes; also the seed."""
+"""Changed whenever a byte of the generated data changes; also the seed."""
 
 Shares = Sequence[tuple[Label, float]]
 HALVES: Shares = ((0, 0.5), (1, 0.5))
@@ -34,20 +34,22 @@ TASKS: Mapping[str, Mapping[str, tuple[int, Shares]]] = {
 
 
 def generate(task: str) -> dict[str, list[Example]]:
-    """The splits of one generated task, the same bytes on every machine.
+    """Generate the splits of one task, the same bytes on every machine.
 
     Args:
         task: a key of `TASKS`.
 
     Returns:
-        Examples by split, `train` first. Labels are the Hugging Face order: cola 1 acceptable; sst2 1 positive;
+        Examples by split, `train` first. Labels follow the Hugging Face order: cola 1 acceptable; sst2 1 positive;
         mrpc, qqp 1 paraphrase; stsb a score in 0..5; mnli 0 entailment, 1 neutral, 2 contradiction; qnli and rte
-        0 entailment, 1 not; wnli 1 the pronoun was resolved rightly.
+        0 entailment, 1 not; wnli 1 the pronoun was resolved correctly.
     """
     module = import_module(f"tasks.glue.generated.{task}")
-    taken: set[Pair] = set()
+    used: set[Pair] = set()
     splits: dict[str, list[Example]] = {}
     for split, (size, shares) in TASKS[task].items():
-        make: Callable[[Draw, Label], Pair] = module.mismatched if split == "dev_mismatched" else module.make
-        splits[split] = fill(Draw(f"{VERSION}/{task}/{split}"), make, shares=shares, size=size, taken=taken)
+        is_mismatched = split == "dev_mismatched"
+        draw_pair: Callable[[Draw, Label], Pair] = module.draw_mismatched_pair if is_mismatched else module.draw_pair
+        draw = Draw(f"{VERSION}/{task}/{split}")
+        splits[split] = draw_examples(draw, draw_pair, shares=shares, size=size, used=used)
     return splits

@@ -1,4 +1,4 @@
-"""Acceptability: sentences of a small grammar, against the same with one rule of the grammar broken."""
+"""Acceptability: sentences of a small grammar, and the same sentences with one rule of the grammar broken."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NO_OBJECT = ("slept", "arrived", "smiled", "vanished", "sneezed", "fainted", "wa
 
 GOOD_ORDERS = ((0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5), (5, 0, 1, 2, 3, 4))
 BAD_ORDERS = ((0, 1, 2, 4, 3, 5), (0, 3, 2, 1, 4, 5), (0, 2, 4, 1, 3, 5), (1, 0, 4, 2, 3, 5), (4, 0, 3, 1, 2, 5))
-"""Places of subject, auxiliary, adverb, verb, object and place; none of the bad ones is English in any reading."""
+"""Positions of subject, auxiliary, adverb, verb, object and place; none of the bad ones is English in any reading."""
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """One sentence that obeys the grammar (1) or breaks one rule of it (0)."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw a sentence that obeys the grammar (1) or breaks one of its rules (0)."""
     return sentence(draw.pick(RULES)(draw, label == 1)), None
 
 
@@ -79,7 +79,7 @@ def _order(draw: Draw, ok: bool) -> str:
 
 
 def _polarity(draw: Draw, ok: bool) -> str:
-    """'Ever' and 'any' want a negation that stands above them."""
+    """'Ever' and 'any' need a negation above them."""
     one, two = draw.several(PEOPLE, 2)
     tail = draw.pick(("has ever left the house", "has bought anything", "has seen anyone", "has said anything at all"))
     yes, no = draw.pick(("the", "some", "every")), "no"
@@ -88,7 +88,7 @@ def _polarity(draw: Draw, ok: bool) -> str:
 
 
 def _question(draw: Draw, ok: bool) -> str:
-    """What is asked for leaves a gap; an embedded question is not inverted."""
+    """The object that is asked for leaves a gap; an embedded question is not inverted."""
     who, thing = draw.pick(PEOPLE)[0], draw.pick(THINGS)[0]
     verb = draw.pick(("buy", "find", "hide", "repair", "borrow"))
     if draw.chance(0.5):

@@ -24,28 +24,28 @@ class Draw:
         self._random = random.Random(seed)
 
     def below(self, n: int) -> int:
-        """A whole number in 0..n-1."""
+        """Draw a whole number in 0..n-1."""
         return int(self._random.random() * n)
 
     def chance(self, p: float) -> bool:
-        """True with probability `p`."""
+        """Return True with probability `p`."""
         return self._random.random() < p
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of `items`."""
+        """Draw one of `items`."""
         return items[self.below(len(items))]
 
     def several(self, items: Sequence[T], k: int) -> list[T]:
-        """`k` different places of `items`, in random order."""
+        """Draw `k` items without replacement, in random order."""
         rest = list(items)
         return [rest.pop(self.below(len(rest))) for _ in range(k)]
 
     def other(self, items: Sequence[T], than: T) -> T:
-        """One of `items` that is not `than`."""
+        """Draw one of `items` that is not `than`."""
         return self.pick([item for item in items if item != than])
 
     def weighted(self, items: Sequence[tuple[T, float]]) -> T:
-        """One of the first members of `items`, drawn by the weights beside them."""
+        """Draw from pairs of item and weight."""
         point = self._random.random() * sum(weight for _, weight in items)
         for item, weight in items:
             point -= weight
@@ -55,41 +55,41 @@ class Draw:
 
 
 def sentence(text: str, end: str = ".") -> str:
-    """`text` with a capital and a full stop."""
+    """Return `text` with a capital and a full stop."""
     return text[0].upper() + text[1:] + end
 
 
 def a(noun: str) -> str:
-    """`noun` with its indefinite article."""
+    """Return `noun` with its indefinite article."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def fill(
+def draw_examples(
     draw: Draw,
-    make: Callable[[Draw, Label], Pair],
+    draw_pair: Callable[[Draw, Label], Pair],
     *,
     shares: Sequence[tuple[Label, float]],
     size: int,
-    taken: set[Pair],
+    used: set[Pair],
 ) -> list[Example]:
-    """`size` new examples with exactly the given label shares, in random order.
+    """Draw `size` new examples with exactly the given label shares, in random order.
 
     Args:
         draw: the stream of choices.
-        make: writes one input with the wanted label.
+        draw_pair: draws one input with the wanted label.
         shares: `(label, share)`; the first label takes what rounding leaves.
         size: how many examples.
-        taken: inputs that were already used, in this split or another; extended here. No input appears twice, so no
-            input can carry two labels and no split can leak into another.
+        used: inputs of this split or another, which are added here. No input appears twice, so no input can have two
+            labels and no split can leak into another.
     """
     counts = [round(share * size) for _, share in shares]
     counts[0] += size - sum(counts)
     labels = [label for (label, _), count in zip(shares, counts, strict=True) for _ in range(count)]
     examples: list[Example] = []
     for label in draw.several(labels, size):
-        pair = make(draw, label)
-        while pair in taken or pair[0] == pair[1]:
-            pair = make(draw, label)
-        taken.add(pair)
+        pair = draw_pair(draw, label)
+        while pair in used or pair[0] == pair[1]:
+            pair = draw_pair(draw, label)
+        used.add(pair)
         examples.append(Example(*pair, label))
     return examples

@@ -1,8 +1,8 @@
 """Entailment between two quantified sentences, decided exactly by the regions of a Venn diagram.
 
 Sets: A (the premise's noun), B (the hypothesis's noun), P and Q (their predicates). A world says which of the regions
-(in A, in B, in P, in Q) have members. A quantified sentence forbids some regions and wants a member in one set of
-regions; statements can be true together when every wanted set keeps a region that nothing forbids.
+(in A, in B, in P, in Q) have members. A quantified sentence forbids some regions and requires a member in one set of
+regions; statements are compatible when every required set keeps a region that none of them forbids.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ def _statement(quantifier: Quantifier, regions: list[Region], noun: int, predica
     }[quantifier]
 
 
-def _together(one: Statement, two: Statement) -> bool:
+def _compatible(one: Statement, two: Statement) -> bool:
     forbidden = one[0] | two[0]
     return bool(one[1] - forbidden) and bool(two[1] - forbidden)
 
 
 def judge(premise: Quantifier, hypothesis: Quantifier, *, nouns: Relation, predicates: Relation) -> int:
-    """The label of 'premise A are P' against 'hypothesis B are Q'.
+    """Return the label of the premise 'A are P' and the hypothesis 'B are Q'.
 
-    Every noun is taken to have members, as in common speech ('all sailors danced' says that there are sailors).
+    Every noun is assumed to have members, as in common speech ('all sailors danced' implies that there are sailors).
 
     Args:
         premise: quantifier over A and P.
         hypothesis: quantifier over B and Q.
-        nouns: how A stands to B (`sub`: A is a kind of B).
-        predicates: how P stands to Q.
+        nouns: relation of A to B (`sub`: A is a kind of B).
+        predicates: relation of P to Q.
     """
     regions = [
         region
@@ -62,6 +62,6 @@ def judge(premise: Quantifier, hypothesis: Quantifier, *, nouns: Relation, predi
         if _allowed(region[0], region[1], nouns) and _allowed(region[2], region[3], predicates)
     ]
     said = _statement(premise, regions, 0, 2)
-    if not _together(said, _statement(DENIAL[hypothesis], regions, 1, 3)):
+    if not _compatible(said, _statement(DENIAL[hypothesis], regions, 1, 3)):
         return ENTAILMENT
-    return NEUTRAL if _together(said, _statement(hypothesis, regions, 1, 3)) else CONTRADICTION
+    return NEUTRAL if _compatible(said, _statement(hypothesis, regions, 1, 3)) else CONTRADICTION

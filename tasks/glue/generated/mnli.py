@@ -17,7 +17,7 @@ PHRASES: dict[Quantifier, str] = {
 
 @dataclass(frozen=True)
 class Genre:
-    """The words of one genre: nouns and predicates from the narrow to the wide, names, ways to compare."""
+    """The words of one genre: nouns and predicates as (narrow, wide), names, comparatives, acts."""
 
     nouns: tuple[tuple[str, str], ...]
     predicates: tuple[tuple[str, str], ...]
@@ -70,13 +70,13 @@ OFFICE = Genre(
 )
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """Premise and hypothesis in the words of the training genre."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw premise and hypothesis in the words of the training genre."""
     return _pair(draw, VILLAGE, label)
 
 
-def mismatched(draw: Draw, label: Label) -> Pair:
-    """Premise and hypothesis in the words of a genre that training never shows."""
+def draw_mismatched_pair(draw: Draw, label: Label) -> Pair:
+    """Draw premise and hypothesis in the words of a genre that is not in train."""
     return _pair(draw, OFFICE, label)
 
 
@@ -87,7 +87,7 @@ def _pair(draw: Draw, genre: Genre, label: Label) -> Pair:
 
 
 def _related(draw: Draw, words: tuple[tuple[str, str], ...]) -> tuple[str, str, Relation]:
-    """Two phrases and how the first stands to the second."""
+    """Draw two phrases, and the relation of the first to the second."""
     narrow, wide = draw.pick(words)
     relations: tuple[Relation, ...] = ("equal", "sub", "sub", "super", "super", "free")
     relation = draw.pick(relations)
@@ -109,7 +109,7 @@ def _quantified(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
 
 
 def _compared(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
-    """A is taller than B: B is shorter than A follows, A is shorter than B is excluded, others stay open."""
+    """A is taller than B: that B is shorter than A follows, that A is shorter than B contradicts."""
     one, two, three = draw.several(genre.names, 3)
     up, down = draw.pick(genre.grades)
     if draw.chance(0.5):
@@ -123,7 +123,7 @@ def _compared(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
 
 
 def _ordered(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
-    """A left before B: order in time follows, is excluded, or concerns someone else."""
+    """A left before B: the order in time follows, is contradicted, or is that of someone else."""
     one, two, three = draw.several(genre.names, 3)
     act = draw.pick(genre.acts)
     early, late = draw.pick((("before", "after"), ("after", "before")))

@@ -35,11 +35,11 @@ class Event:
     price: str
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """Two sentences on one event (1) or on two events that differ in one thing (0)."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw two sentences on one event (1) or on two events that differ in one respect (0)."""
     event = _event(draw)
     second = event if label else _changed(draw, event)
-    return sentence(_tell(draw, event)), sentence(_tell(draw, second))
+    return sentence(_describe(draw, event)), sentence(_describe(draw, second))
 
 
 def _event(draw: Draw) -> Event:
@@ -62,7 +62,7 @@ def _changed(draw: Draw, event: Event) -> Event:
     return replace(event, deed=draw.other(DEEDS, event.deed))
 
 
-def _tell(draw: Draw, event: Event) -> str:
+def _describe(draw: Draw, event: Event) -> str:
     agent, patient = f"the {draw.pick(event.agent)}", f"the {draw.pick(event.patient)}"
     if event.deed == SALE:
         goods = f"the {draw.pick(event.goods)}"

@@ -1,4 +1,4 @@
-"""Does the sentence answer the question? The asked slot must be there, and who did what must be the same."""
+"""Question answering: the sentence must hold what is asked for, and agree on who did what."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ADJUNCTS: tuple[str, ...] = ("when", "where", "how", "why")
 SLOTS: tuple[str, ...] = (*ADJUNCTS, "who", "whom")
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """A question and a sentence that answers it (0) or does not (1)."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw a question and a sentence that answers it (0) or does not (1)."""
     agent, patient, stranger = draw.several(RULERS, 3)
     past, stem = draw.pick(DEEDS)
     asked, told = draw.pick(SLOTS), draw.several(ADJUNCTS, 2)

@@ -1,4 +1,4 @@
-"""Question duplicates: the same intent on the same topic in other words, against another intent, topic or direction."""
+"""Duplicate questions: the same intent and topic in other words, or another intent, topic or direction."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TURNS: tuple[tuple[str, ...], ...] = (
 PLACES = ("London", "Paris", "Boston", "Berlin", "Chicago", "Madrid", "Dublin", "Sydney", "Delhi", "Tokyo", "Cairo")
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """Two questions that ask the same (1) or not (0)."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw two questions that ask the same (1) or not (0)."""
     if draw.chance(0.35):
         return _turn(draw, same=label == 1)
     topic, intent = draw.pick(TOPICS), draw.pick(INTENTS)

@@ -1,4 +1,4 @@
-"""Two-way entailment: relative clauses, voice, factive and implicative verbs, and who did it."""
+"""Two-way entailment: relative clauses, voice, factive and implicative verbs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FACT = ("knew that", "forgot that", "was glad that", "noticed that", "was sorry 
 NO_FACT = ("believed that", "hoped that", "denied that", "was not sure that", "claimed that", "dreamed that")
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """A text and a hypothesis that follows from it (0) or does not (1)."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw a text and a hypothesis that follows from it (0) or does not (1)."""
     form = draw.pick((_relative, _relative, _implied, _implied, _reported))
     text, hypothesis = form(draw, label == 0)
     return sentence(text), sentence(hypothesis)
@@ -26,7 +26,7 @@ def _people(draw: Draw) -> list[str]:
 
 
 def _relative(draw: Draw, follows: bool) -> tuple[str, str]:
-    """The one whom the other praised lives in Rome: who praised, and who lives there?"""
+    """A relative clause: who did it, and whom does the main clause speak of?"""
     one, two, _ = _people(draw)
     deed, city = draw.pick(draw.pick(DEEDS)), draw.pick(CITIES)
     subject = draw.chance(0.5)
@@ -41,7 +41,7 @@ def _relative(draw: Draw, follows: bool) -> tuple[str, str]:
 
 
 def _implied(draw: Draw, follows: bool) -> tuple[str, str]:
-    """Managed to do it: did it; failed, hoped or promised to: did not, or nobody knows."""
+    """`Managed to` implies the act; `failed to` its opposite; `hoped to` and `promised to` neither."""
     person = _people(draw)[0]
     stem, past, thing = draw.pick(TASKS)
     day = draw.pick(("on Monday", "last week", "in May", "yesterday", "after the storm"))
@@ -53,7 +53,7 @@ def _implied(draw: Draw, follows: bool) -> tuple[str, str]:
 
 
 def _reported(draw: Draw, follows: bool) -> tuple[str, str]:
-    """Knew that: it was so; claimed that: it may not be."""
+    """`Knew that` implies the statement; `claimed that` does not."""
     speaker, one, two = _people(draw)
     deed = draw.pick(draw.pick(DEEDS))
     verb = draw.pick(FACT) if follows or draw.chance(0.3) else draw.pick(NO_FACT)

@@ -1,4 +1,4 @@
-"""Polarity of review sentences: negation turns it, contrast lets the main clause win, intensifiers do neither."""
+"""Sentiment of review sentences: negation reverses it, the main clause of a contrast decides it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ DEGREES = ("very", "really", "truly", "particularly", "genuinely", "remarkably")
 NOT = ("not", "never", "rarely", "by no means")
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """One review sentence of the wanted polarity."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw a review sentence of the wanted sentiment."""
     good = label == 1
-    form = draw.weighted(((_simple, 1.0), (_turned, 2.0), (_contrast, 4.0), (_hopes, 1.5)))
+    form = draw.weighted(((_simple, 1.0), (_negated, 2.0), (_contrast, 4.0), (_hopes, 1.5)))
     return sentence(form(draw, good)), None
 
 
@@ -47,8 +47,8 @@ def _simple(draw: Draw, good: bool) -> str:
     return f"{subject} is {_quality(draw, good)} from start to finish"
 
 
-def _turned(draw: Draw, good: bool) -> str:
-    """A word of the other polarity under a negation."""
+def _negated(draw: Draw, good: bool) -> str:
+    """A negated word of the other sentiment."""
     word, verb = _quality(draw, not good), draw.pick(VERBS[not good])
     aspect, work = draw.pick(ASPECTS), draw.pick(WORKS)
     return draw.pick(
@@ -71,7 +71,7 @@ def _clause(draw: Draw, aspect: str, good: bool) -> str:
 
 
 def _contrast(draw: Draw, good: bool) -> str:
-    """Two clauses that disagree; the main clause carries the verdict."""
+    """Two clauses that disagree; the main clause decides."""
     one, two = draw.several(ASPECTS, 2)
     main, side = _clause(draw, one, good), _clause(draw, two, not good)
     noun = f"its {_quality(draw, not good)} {two}"
@@ -87,7 +87,7 @@ def _contrast(draw: Draw, good: bool) -> str:
 
 
 def _hopes(draw: Draw, good: bool) -> str:
-    """What was expected, and what came."""
+    """An expectation and the outcome, which decides."""
     work, hoped, found = draw.pick(WORKS), _quality(draw, not good), _quality(draw, good)
     return draw.pick(
         (

@@ -1,4 +1,4 @@
-"""Graded similarity of captions: the score counts how much of subject, action, object and place is shared."""
+"""Similarity of captions: the score is the weight of subject, action, object and place that they share."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ PLACES: tuple[tuple[Group, ...], ...] = (
 )
 SLOTS = ((SUBJECTS, 1.0), (ACTIONS, 1.5), (OBJECTS, 1.5), (PLACES, 1.0))
 SAME, NEAR, FAR = 1.0, 0.5, 0.0
-"""Share of a slot's weight that counts: the same or a synonym, of one kind (apple and lemon), unlike."""
+"""Share of a slot's weight that counts: equal or synonyms; of one kind (apple and lemon); different."""
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """Two captions whose shared weights, add up to `label`."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw two captions whose shared weights add up to `label`."""
     levels = [SAME] * len(SLOTS)
     while _score(levels) != label:
         levels = [draw.pick((SAME, NEAR, FAR)) for _ in SLOTS]

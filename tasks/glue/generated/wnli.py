@@ -1,4 +1,4 @@
-"""Pronoun resolution: one word of the sentence decides whom the pronoun means; the hypothesis fills in a name."""
+"""Pronoun resolution: one word decides what the pronoun refers to; the hypothesis replaces the pronoun."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SCHEMAS = (
     ("the {0} envied the {1} because she was {2}", ("unhappy", "poor"), ("famous", "rich")),
     ("the {0} begged the {1} for money because she was {2}", ("hungry", "homeless"), ("wealthy", "kind")),
 )
-"""Sentence, words that make the pronoun mean the first, words that make it mean the second."""
+"""Sentence, words with which the pronoun refers to the first noun, words with which it refers to the second."""
 
 
-def make(draw: Draw, label: Label) -> Pair:
-    """A sentence with a pronoun, and the clause with the pronoun replaced rightly (1) or wrongly (0)."""
+def draw_pair(draw: Draw, label: Label) -> Pair:
+    """Draw a sentence with a pronoun, and the clause with the pronoun replaced correctly (1) or not (0)."""
     text, first, second = draw.pick(SCHEMAS)
     names = (draw.pick(THINGS), draw.pick(BOXES)) if " it " in text else tuple(draw.several(PEOPLE, 2))
     meant = draw.below(2)

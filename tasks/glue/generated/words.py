@@ -1,4 +1,4 @@
-"""Words that several tasks share; the words of one group mean the same."""
+"""Words that several tasks share; words of one group are synonyms."""
 
 from __future__ import annotations
 
@@ -49,11 +49,9 @@ DEEDS: tuple[Group, ...] = (
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 CITIES = ("London", "Paris", "Boston", "Berlin", "Chicago", "Madrid", "Dublin", "Sydney", "Oslo", "Denver")
-NAMES_F = ("Anna", "Mary", "Susan", "Laura", "Emma", "Julia", "Alice", "Helen")
-NAMES_M = ("Peter", "John", "David", "Frank", "Henry", "Simon", "Thomas", "Martin")
 
 
 def two(draw: Draw, groups: tuple[Group, ...]) -> tuple[Group, Group]:
-    """Two groups that differ."""
+    """Draw two different groups."""
     first, second = draw.several(groups, 2)
     return first, second

@@ -1,0 +1,98 @@
+"""What a method may expect of a backbone's network: a base class for all, and protocols for what only some can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """Inputs of a batch → pooled features (B, D): `network(**batch["inputs"])`.
+
+    A class and no protocol, because methods also use it as the torch module that it is.
+
+    Attributes:
+        width: D.
+    """
+
+    width: int
+    __call__: Callable[..., Tensor]
+
+
+@runtime_checkable
+class HasBlocks(Protocol):
+    """A network that names its blocks."""
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Transformer or residual blocks in order; empty where there is no residual stream."""
+        ...
+
+
+@runtime_checkable
+class MakesHead(Protocol):
+    """A network whose theory prescribes the head too."""
+
+    def make_head(self, outputs: int, source: torch.Generator, /) -> nn.Linear:
+        """Return the layer D → `outputs`, started from `source`."""
+        ...
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """A network that adds to the record."""
+
+    def report(self, head: nn.Module, /) -> dict[str, object]:
+        """Return JSON values by name, from the trained network and its head."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenIds:
+    """What masking needs from a tokenizer.
+
+    Attributes:
+        mask: id of the mask token; None where there is none.
+        special: ids that stand for no text: start, separator, padding, mask, unknown.
+        vocabulary: ids are 0, …, vocabulary − 1, all of them known to tokenizer and embeddings.
+    """
+
+    mask: int | None
+    special: tuple[int, ...]
+    vocabulary: int
+
+
+@runtime_checkable
+class TokenNetwork(Protocol):
+    """A text encoder that also gives features of tokens: `forward` is `pool` of `hidden`."""
+
+    @property
+    def tokens(self) -> TokenIds | None:
+        """Special ids and vocabulary; None where no tokenizer is known."""
+        ...
+
+    def hidden(self, **inputs: Tensor) -> Tensor:
+        """Ids and mask (B, T) → a feature of every token (B, T, D)."""
+        ...
+
+    def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token features (B, T, D) → (B, D)."""
+        ...
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the word embeddings (vocabulary, E)."""
+        ...
+
+
+@runtime_checkable
+class SavesPretrained(Protocol):
+    """A network that transformers can load again."""
+
+    def save(self, folder: Path, tokenizer: object, /) -> None:
+        """Write network and tokenizer in the layout of `save_pretrained`."""
+        ...

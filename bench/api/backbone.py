@@ -1,4 +1,4 @@
-"""What a backbone is: a network by name, found and hashed at plan time, loaded or built only to train."""
+"""Backbones: networks by name, found and hashed at plan time, loaded or built only to train."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ C = TypeVar("C", bound=BackboneConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """An opened backbone: its files are there, its bytes are known, nothing is loaded.
+    """An opened backbone: its files are found and hashed, and nothing is loaded.
 
     Attributes:
-        name: as given on the command line (a directory by its last part).
-        modalities: what it reads.
+        name: as given on the command line; for a directory its last part.
+        modalities: of the inputs that it reads.
         loader: `module:function` that loads or builds the network, called as `load` says.
-        weights_hash: sha256 over weights, configuration and tokenizer files, by their content; of a network that is
-            built, over its name and options (the seed says the rest).
-        parameters: numbers in the weight files; None for a network that is built, as its size depends on the data.
-        pretrained: whether it starts from anything that was learned.
+        weights_hash: sha256 over the content of weights, configuration and tokenizer files; for a network that is
+            built, over its name and options (the seed decides the rest).
+        parameters: number of values in the weight files; None for a network that is built, whose size depends on data.
+        pretrained: whether its weights were trained before.
         path: the folder of weights, configuration and tokenizer; None where there is none.
-        pooling: how its token features become one vector, by default.
+        pooling: default pooling of its token features into one vector.
         config: its options, `--set backbone.key=value`.
         parent: the run that trained it.
     """
@@ -54,13 +54,13 @@ class Backbone:
     parent: ParentRun | None = None
 
     def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
-        """The network: called with a batch's inputs it gives pooled features (B, `width`).
+        """Load or build the network: called with a batch's inputs it returns pooled features (B, `width`).
 
         Its loader is called with this backbone and the same arguments.
 
         Args:
-            task: what it will read (`shape`), and how many outputs its head will have.
-            head: options of the head; `pooling` is the network's matter.
+            task: the shape of its inputs, and the number of outputs of its head.
+            head: options of the head, of which the network uses `pooling`.
             seed: of everything random in a network that is built.
 
         Raises:
@@ -70,7 +70,7 @@ class Backbone:
         return getattr(importlib.import_module(module), function)(self, task=task, head=head, seed=seed)
 
     def tokenizer(self) -> Any:
-        """Its tokenizer, by transformers."""
+        """Load its tokenizer by transformers."""
         return load_tokenizer(str(self.path))
 
     def config_as(self, kind: type[C]) -> C:
@@ -78,7 +78,7 @@ class Backbone:
         assert isinstance(self.config, kind), f"{self.name} was opened with {type(self.config).__name__}"
         return self.config
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain JSON values, from which `from_json` makes an equal Backbone."""
         kind = type(self.config)
         place = f"{kind.__module__}:{kind.__name__}"
@@ -97,24 +97,22 @@ class Backbone:
 
 
 class Opener(Protocol):
-    """What a registry entry of kind `backbones` is: a class with options and this one method."""
+    """The interface of a registry entry of kind `backbones`: a class with options and one method."""
 
     Config: ClassVar[type]
     """`BackboneConfig`, or a dataclass that adds to it: `--set backbone.key=value`."""
 
     def open(self, name: str, config: Any) -> Backbone:
-        """Find and hash it, or say what is built.
+        """Find and hash the backbone, or describe the network that is built.
 
         Raises:
-            EnvironmentProblem: it is not there, or its bytes are not those expected.
+            EnvironmentProblem: it is not there, or its bytes are not the expected ones.
         """
         ...
 
 
 def built(name: str, config: BackboneConfig, loader: str, *modalities: Literal["text", "image", "vector"]) -> Backbone:
-    """A network that `loader` builds from its options and the seed; nothing of it was learned, so none of it has a
-    revision.
-    """
+    """Describe a network that `loader` builds from its options and the seed; it has no weights, so no revision."""
     config = replace(config, revision=BackboneConfig().revision)
     identity = json.dumps({"name": name, "options": config.to_json()}, sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Deep linear network: a product of matrices, where theory says which singular values move."""
+"""Deep linear network: a product of matrices, for which theory says which singular values move."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bench.config.sections import BackboneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DLNConfig(BackboneConfig):
-    """Size and start."""
+    """Size and initial weights."""
 
     depth: int = option(3, "L, the number of matrices, the head's included; 1 is a linear model.", at_least=1)
     width: int | None = option(
         None,
-        "Rows of every matrix but the last; none takes the size of an input, which the theory is about.",
+        "Rows of every matrix but the last; none takes the size of an input, as the theory assumes.",
         at_least=1,
     )
     init: Literal["orthogonal", "gaussian"] = option(
         "orthogonal",
-        "Where the matrices start: orthogonal times ε, or independent entries N(0, ε²/fan_in).",
+        "Initial matrices: orthogonal times ε, or independent entries N(0, ε²/fan_in).",
     )
     init_scale: float = option(1.0, "ε.", at_least=0)
 
@@ -39,5 +39,5 @@ class DLN:
     Config = DLNConfig
 
     def open(self, name: str, config: DLNConfig) -> Backbone:
-        """Built from its options and the run's seed."""
-        return built(name, config, "bench.backbones.linear_net:load", "image", "vector")
+        """Describe the network that is built from these options and the run's seed."""
+        return built(name, config, "bench.backbones.dln_network:load", "image", "vector")

@@ -1,4 +1,4 @@
-"""Shapes of one input, and which patch or network they fit."""
+"""The shape of a task's inputs, and the patches that fit it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bench.core.errors import UsageError
 if TYPE_CHECKING:
     from bench.api.task import TaskSpec
 
-TOKENS = 1024
-"""Patches that are taken without being asked for; attention costs their square."""
+MAX_PATCHES = 1024
+"""Most patches of an image that are chosen by default; attention costs their square."""
 
 
-def shape_of(task: TaskSpec, name: str) -> tuple[int, ...]:
-    """(C, H, W) of an image, (n,) of a vector.
+def input_shape(task: TaskSpec, name: str) -> tuple[int, ...]:
+    """Return (C, H, W) of an image, (n,) of a vector.
 
     Raises:
-        UsageError: the task has no such shape, as a text task.
+        UsageError: the inputs have no fixed shape, such as texts.
     """
     if not task.shape:
         raise UsageError(
@@ -29,18 +29,18 @@ def shape_of(task: TaskSpec, name: str) -> tuple[int, ...]:
     return task.shape
 
 
-def image_of(task: TaskSpec, name: str, *, least: int = 1) -> tuple[int, int, int]:
-    """(C, H, W).
+def image_shape(task: TaskSpec, name: str, *, minimum: int = 1) -> tuple[int, int, int]:
+    """Return (C, H, W) of a task's images.
 
     Args:
-        task: whose inputs they are.
+        task: the task.
         name: of the backbone.
-        least: height and width that the network needs.
+        minimum: least height and width that the network accepts.
 
     Raises:
-        UsageError: the inputs are no images, or are smaller than that.
+        UsageError: the inputs are not images, or are smaller than that.
     """
-    shape = shape_of(task, name)
+    shape = input_shape(task, name)
     if len(shape) != 3:
         raise UsageError(
             f"backbone '{name}' reads images, and {task.name} has vectors of {shape[0]} numbers",
@@ -48,17 +48,17 @@ def image_of(task: TaskSpec, name: str, *, least: int = 1) -> tuple[int, int, in
             "Choose --backbone mlp or dln, which take both.",
         )
     channels, height, width = shape
-    if min(height, width) < least:
+    if min(height, width) < minimum:
         raise UsageError(
-            f"backbone '{name}' needs images of at least {least}×{least}",
+            f"backbone '{name}' needs images of at least {minimum}×{minimum}",
             f"those of {task.name} are {height}×{width}",
-            "Choose --backbone vit, mlp or dln for images as small as that.",
+            "Choose --backbone vit, mlp or dln for such small images.",
         )
     return channels, height, width
 
 
-def patch_for(height: int, width: int, patch: int = 0) -> int:
-    """Side of a ViT's square patches, in pixels: `patch` itself where it fits, or for 0 one that does.
+def patch_size(height: int, width: int, patch: int = 0) -> int:
+    """Return the side of a ViT's square patches, in pixels: `patch` itself where it fits; for 0 one that fits.
 
     That is the largest common divisor of both sides which is at most 16 and gives at least 4×4 patches: 2 for 8×8, 7
     for 28×28, 8 for 32×32, 16 for 64×64 and 224×224.
@@ -71,13 +71,13 @@ def patch_for(height: int, width: int, patch: int = 0) -> int:
     if patch:
         if patch not in divisors:
             known = f"patches that fit: {', '.join(f'{p}' for p in divisors)}"
-            raise UsageError(f"backbone.patch={patch} does not divide {sides}", known, "Take one of these.")
+            raise UsageError(f"backbone.patch={patch} does not divide {sides}", known, "Choose one of these.")
         return patch
     best = max([p for p in divisors if p <= min(16, min(height, width) // 4)], default=1)
-    if (count := height * width // best**2) > TOKENS:
+    if (count := height * width // best**2) > MAX_PATCHES:
         raise UsageError(
             f"no patch fits {sides} well",
-            f"{best} pixels would give {count} patches, at most {TOKENS} are taken unasked",
-            f"Give the images another size, or say --set backbone.patch={best}.",
+            f"{best} pixels would give {count} patches; the default takes at most {MAX_PATCHES}",
+            f"Resize the images, or use --set backbone.patch={best}.",
         )
     return best

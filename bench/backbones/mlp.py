@@ -17,7 +17,7 @@ class MLPConfig(BackboneConfig):
     depth: int = option(4, "Number of weight matrices, the head's included; 1 is a linear model.", at_least=1)
     width: int = option(512, "Neurons of every hidden layer.", at_least=1)
     activation: Literal["relu", "gelu"] = option("relu", "φ.")
-    norm: Literal["none", "layer"] = option("none", "Whether a layer norm stands before every φ.")
+    norm: Literal["none", "layer"] = option("none", "Whether a layer norm comes before every φ.")
 
 
 class MLP:
@@ -29,5 +29,5 @@ class MLP:
     Config = MLPConfig
 
     def open(self, name: str, config: MLPConfig) -> Backbone:
-        """Built from its options and the run's seed."""
-        return built(name, config, "bench.backbones.mlp_net:load", "image", "vector")
+        """Describe the network that is built from these options and the run's seed."""
+        return built(name, config, "bench.backbones.mlp_network:load", "image", "vector")

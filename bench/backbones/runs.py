@@ -1,16 +1,17 @@
-"""The backbone that an earlier run trained: `--backbone runs:RUN`, looked for in the folder of records (`--out`)."""
+"""The backbone that an earlier run trained: `--backbone runs:RUN`, from the folder of records (`--out`)."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from bench.api.backbone import Backbone
+from bench.api.backbone import Backbone, Opener
 from bench.api.task import TaskSpec
-from bench.backbones.folder import content_hash, from_folder
+from bench.backbones.text_encoders import content_hash, from_folder
 from bench.config.options import options_of
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core import registry
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from bench.api.network import Network
 
 FOLDER = "backbone"
-"""In a run's folder: what `save` wrote, weights and all that is needed to build the network again."""
+"""Folder within a run's folder that `save` writes: the weights, and what is needed to build the network again."""
 NETWORK, WEIGHTS = "network.json", "model.safetensors"
 
 
 class Run:
-    """The trained network of a finished run that kept it: `mae`, `mlm` and `dropout` do, `full` with
-    `--set runtime.save=all`. A run id may be cut short. The record of what is trained from it names the chain.
+    """The trained network of a finished run: `mae`, `mlm` and `dropout` keep it, `full` with `--set runtime.save=all`.
+
+    The start of a run id is enough. The records of runs that continue from it name the whole chain.
     """
 
     Config: ClassVar[type] = BackboneConfig
@@ -43,14 +45,14 @@ class Run:
         """Find the run and hash its network.
 
         Raises:
-            UsageError: no run, or several, of that name.
+            UsageError: no run, or several runs, match the name.
             EnvironmentProblem: the run is not finished, or kept no network.
         """
         there = record.find(self.runs, name.partition(":")[2])
         folder = record.folder(self.runs, there.run_id) / FOLDER
         if there.state != "done" or not folder.is_dir():
             raise EnvironmentProblem(
-                f"run {there.run_id} has no trained backbone to give",
+                f"run {there.run_id} has no trained backbone",
                 f"it is {there.state}; {there.spec.method} with runtime.save={there.spec.options.runtime.get('save')}",
                 "Take a finished run of mae, mlm or dropout, or run its command with another --out and "
                 "--set runtime.save=all.",
@@ -82,7 +84,7 @@ class Run:
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
-    """Build the network that the run trained, and give it its weights.
+    """Build the network that the run trained, and load its weights.
 
     Raises:
         UsageError: it was trained on inputs of another shape.
@@ -95,9 +97,9 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
         raise UsageError(
             f"{backbone.name} does not fit {task.name}",
             f"it was trained on inputs {_size(made['shape'])}, these are {_size(task.shape)}",
-            "Give both tasks one size: --set task.size=N --set task.mode=grey|rgb.",
+            "Give both tasks the same size: --set task.size=N --set task.mode=grey|rgb.",
         )
-    kind: type[Any] = registry.load("backbones", registry.opener(made["name"]))
+    kind: type[Opener] = registry.load("backbones", registry.opener(made["name"]))
     config = backbone.config
     if "pretrained" in options_of(type(config)):
         config = config.changed(pretrained=False)  # its weights are loaded below
@@ -107,7 +109,7 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
 
 
 def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -> None:
-    """Write what `Run` opens: of a text encoder the layout of `save_pretrained`, else weights and how to build it."""
+    """Write the files that `Run` opens: those of `save_pretrained` for a text encoder, else weights and options."""
     if "text" in backbone.modalities:
         from bench.api.network import SavesPretrained
 
@@ -125,5 +127,5 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
     (folder / NETWORK).write_text(json.dumps(made, indent=1) + "\n")
 
 
-def _size(shape: Any) -> str:
+def _size(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "of text"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bench.spectra.files.store import Spectrum
+    from bench.spectra.files.history import SpectrumHistory
     from leaderboard.compare.comparison import Comparison
     from leaderboard.compare.ratios import LayerPair
     from leaderboard.compare.sides import Side
@@ -88,7 +88,7 @@ def _course(courses: Sequence[Mapping[int, float]], names: tuple[str, str]) -> l
     return [made] if content else []
 
 
-def _measured(stored: Mapping[str, Sequence[Spectrum]], layers: Sequence[str]) -> dict[int, float]:
+def _measured(stored: Mapping[str, Sequence[SpectrumHistory]], layers: Sequence[str]) -> dict[int, float]:
     """Step → effective rank, mean over `layers` and runs; where ΔW is 0, as at the start of most, it has none."""
     import numpy as np
 
@@ -147,13 +147,13 @@ def _end(layer: str, values: Sequence[NDArray[np.float64]], names: tuple[str, st
     )
 
 
-def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> dict[str, list[Spectrum]]:
+def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> dict[str, list[SpectrumHistory]]:
     """Per layer the spectra of ΔW of the runs that stored them and came to an end that is finite."""
     import numpy as np
 
-    from bench.spectra.files.store import FILE, read
+    from bench.spectra.files.history import FILE, read
 
-    found: defaultdict[str, list[Spectrum]] = defaultdict(list)
+    found: defaultdict[str, list[SpectrumHistory]] = defaultdict(list)
     missing = 0
     for run in done:
         path = folder(runs, run.run_id) / FILE

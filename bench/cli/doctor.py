@@ -25,9 +25,9 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     """Run every check and print what it found."""
-    from bench.env.doctor import examine
+    from bench.env.doctor import run_checks
 
-    findings = examine()
+    findings = run_checks()
     broken = [finding for finding in findings if finding.state == "broken"]
     if options.json:
         emit({"ok": not broken, "findings": findings})

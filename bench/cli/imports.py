@@ -38,7 +38,7 @@ def handle(options: argparse.Namespace) -> int:
     from bench.tracking.restore import restore, runs
 
     entity, project = split(options.project)
-    account.need()
+    account.require()
     out: Path = options.out.expanduser()
     done = list(restore(runs(f"{entity}/{project}"), out, replace=options.replace))
     if options.json:

@@ -82,7 +82,7 @@ def _sync(options: argparse.Namespace) -> int:
         done = [Sent(run_id=run.run_id, state="would send") for run in due]
     else:
         if due:
-            account.need()
+            account.require()
         done = [sync(out, run) for run in due]
     if options.json:
         emit({"runs": [{"run_id": one.run_id, "state": one.state, "why": one.why} for one in done]})
@@ -97,11 +97,11 @@ def _sync(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from bench.tracking import account
-    from bench.tracking.report import report, spec
+    from bench.tracking.report import report, to_json
 
     entity, project = split(options.project)
     if options.dry_run:
-        text = json.dumps(spec(report(entity, project, offline=True)), indent=1) + "\n"
+        text = json.dumps(to_json(report(entity, project, offline=True)), indent=1) + "\n"
         if options.output is None:
             sys.stdout.write(text)
             return OK
@@ -113,7 +113,7 @@ def _report(options: argparse.Namespace) -> int:
             raise EnvironmentProblem(f"cannot write {options.output}", str(error), "Name another file.") from error
         print(f"wrote {options.output}", file=sys.stderr)
         return OK
-    account.need()
+    account.require()
     try:
         made = report(entity, project)
         made.save()

@@ -14,7 +14,7 @@ from bench.core.text import table
 
 if TYPE_CHECKING:
     from bench.figures import Figure
-    from bench.spectra.files.measured import Row
+    from bench.spectra.files.layer_metrics import LayerMetrics
 
 COLUMNS = {
     "stable": "stable",
@@ -31,7 +31,7 @@ SHOWN = {"effective": "effective rank", "stable": "stable rank", "norm": "spectr
 
 
 def report(
-    rows: Sequence[Row],
+    rows: Sequence[LayerMetrics],
     figure: Figure | None,
     folder: Path,
     *,
@@ -68,7 +68,7 @@ def report(
     return SOME_FAILED if any(row.error for row in rows) else OK
 
 
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def cells(rows: Sequence[LayerMetrics]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table."""
     shown = [name for name in COLUMNS if any(name in row.numbers for row in rows)]
     header = ["layer", "shape", "nominal", *(COLUMNS[name] for name in shown), "computed"]
@@ -84,7 +84,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def as_json(row: Row) -> dict[str, Any]:
+def as_json(row: LayerMetrics) -> dict[str, Any]:
     """A layer with all its numbers."""
     numbers = {name: row.numbers[name] for name in COLUMNS if name in row.numbers}
     return {
@@ -104,7 +104,7 @@ def _number(value: float | None, name: str) -> str:
     return f"{value:.3g}" if name == "norm" else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _draw(figure: Figure, rows: Sequence[Row], folder: Path) -> list[Path]:
+def _draw(figure: Figure, rows: Sequence[LayerMetrics], folder: Path) -> list[Path]:
     """Write both pictures.
 
     Raises:

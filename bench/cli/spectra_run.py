@@ -15,8 +15,8 @@ from bench.records import record
 
 if TYPE_CHECKING:
     from bench.figures import Figure
-    from bench.spectra.files.measured import Row
-    from bench.spectra.files.store import Spectrum
+    from bench.spectra.files.history import SpectrumHistory
+    from bench.spectra.files.layer_metrics import LayerMetrics
 
 MATRIX = {
     "updates": "ΔW",
@@ -68,14 +68,14 @@ def show(options: argparse.Namespace) -> int:
     return report(rows, drawn, pictures, notes=notes, options=options, more=more)
 
 
-def _stored(folder: Path) -> Sequence[Spectrum]:
+def _stored(folder: Path) -> Sequence[SpectrumHistory]:
     """Spectra over training, or none where the run was not tracked."""
-    from bench.spectra.files.store import FILE, read
+    from bench.spectra.files.history import FILE, read
 
     return read(folder / FILE).spectra if (folder / FILE).is_file() else ()
 
 
-def _quantity(wanted: str | None, spectra: Sequence[Spectrum]) -> str:
+def _quantity(wanted: str | None, spectra: Sequence[SpectrumHistory]) -> str:
     there = list(dict.fromkeys(one.of for one in spectra))
     if wanted is None:
         return "updates" if "updates" in there else there[0]
@@ -88,7 +88,7 @@ def _quantity(wanted: str | None, spectra: Sequence[Spectrum]) -> str:
     return wanted
 
 
-def _layer(wanted: str | None, spectra: Sequence[Spectrum]) -> str:
+def _layer(wanted: str | None, spectra: Sequence[SpectrumHistory]) -> str:
     """The layer asked for, by its name or a part that no other has; else that of the largest matrix at the end."""
     names = [one.layer for one in spectra]
     if wanted is None:
@@ -104,7 +104,7 @@ def _layer(wanted: str | None, spectra: Sequence[Spectrum]) -> str:
     return meant[0]
 
 
-def _last_norm(one: Spectrum) -> float:
+def _last_norm(one: SpectrumHistory) -> float:
     """σ₁ at the end, or −1 where there is none: NaN would compare with nothing."""
     import numpy as np
 
@@ -112,26 +112,26 @@ def _last_norm(one: Spectrum) -> float:
     return float(last) if np.isfinite(last) else -1.0
 
 
-def _row(one: Spectrum, found: record.Record) -> Row:
+def _row(one: SpectrumHistory, found: record.Record) -> LayerMetrics:
     """A layer after the last step that was looked at."""
     import torch
 
-    from bench.spectra.files.measured import Row, numbers
+    from bench.spectra.files.layer_metrics import LayerMetrics, metrics
 
     allowed = {rank.layer: int(rank.nominal) for rank in found.ranks} if one.of == "updates" else {}
     last = torch.tensor(one.values[-1:]).flatten()
-    row = Row(layer=one.layer, shape=one.shape, nominal=allowed.get(one.layer, min(one.shape)), how=one.how)
+    row = LayerMetrics(layer=one.layer, shape=one.shape, nominal=allowed.get(one.layer, min(one.shape)), how=one.how)
     if not len(last) or not bool(torch.isfinite(last).all()):
         return replace(row, error=f"not finite after step {int(one.steps[-1]) if len(one.steps) else 0}")
-    return replace(row, numbers=numbers(last))
+    return replace(row, numbers=metrics(last))
 
 
-def _from_record(found: record.Record) -> list[Row]:
+def _from_record(found: record.Record) -> list[LayerMetrics]:
     """The spectra of ΔW at the end, as every record has them."""
-    from bench.spectra.files.measured import Row
+    from bench.spectra.files.layer_metrics import LayerMetrics
 
     return [
-        Row(
+        LayerMetrics(
             layer=rank.layer,
             shape=(rank.shape[0], rank.shape[1]),
             nominal=rank.nominal,
@@ -142,7 +142,7 @@ def _from_record(found: record.Record) -> list[Row]:
     ]
 
 
-def _say_none_stored(found: record.Record, rows: Sequence[Row]) -> None:
+def _say_none_stored(found: record.Record, rows: Sequence[LayerMetrics]) -> None:
     held = (
         "its record holds the ranks of ΔW after the last step" if rows else "its record holds no ranks of a ΔW either"
     )
@@ -153,8 +153,10 @@ def _say_none_stored(found: record.Record, rows: Sequence[Row]) -> None:
     )
 
 
-def _over_training(title: str, spectra: Sequence[Spectrum], layer: str, rows: Sequence[Row]) -> Figure | None:
-    from bench.spectra.files.profile import over_training
+def _over_training(
+    title: str, spectra: Sequence[SpectrumHistory], layer: str, rows: Sequence[LayerMetrics]
+) -> Figure | None:
+    from bench.spectra.files.panels import over_training
 
     of = spectra[0].of
     ways = ", ".join(dict.fromkeys(one.how for one in spectra))
@@ -163,17 +165,17 @@ def _over_training(title: str, spectra: Sequence[Spectrum], layer: str, rows: Se
     return _profile(title, rows, MATRIX.get(of, of), over_training(spectra, layer, MATRIX.get(of, of)), caption)
 
 
-def _profile(title: str, rows: Sequence[Row], what: str, before: Sequence[Any], caption: str) -> Figure:
+def _profile(title: str, rows: Sequence[LayerMetrics], what: str, before: Sequence[Any], caption: str) -> Figure:
     """The panels `before`, and the profile over depth after the last step."""
     from bench.figures import Figure
-    from bench.spectra.files.profile import over_depth
+    from bench.spectra.files.panels import over_depth
 
     shown = {name: SHOWN[name] for name in ("effective", "norm")}
     after = over_depth(rows, what, shown) if any(not row.error for row in rows) else []
     return Figure(title=f"Spectra of {title}", panels=[*before, *after], caption=caption)
 
 
-def _as_json(one: Spectrum) -> dict[str, Any]:
+def _as_json(one: SpectrumHistory) -> dict[str, Any]:
     """All that was stored; what is not finite is null."""
     import numpy as np
 

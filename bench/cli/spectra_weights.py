@@ -12,8 +12,8 @@ from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from bench.figures import Figure
-    from bench.spectra.files.measured import Row
-    from bench.spectra.files.stored import Contents
+    from bench.spectra.files.layer_metrics import LayerMetrics
+    from bench.spectra.files.weights import Contents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +30,14 @@ class Found:
 
     title: str
     matrix: str
-    rows: Sequence[Row]
+    rows: Sequence[LayerMetrics]
     notes: Sequence[str]
     more: Mapping[str, Any]
 
     def figure(self) -> Figure | None:
         """The profile over depth, or None where no layer has a spectrum."""
         from bench.figures import Figure
-        from bench.spectra.files.profile import over_depth
+        from bench.spectra.files.panels import over_depth
 
         if all(row.error for row in self.rows):
             return None
@@ -56,11 +56,10 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Found
         UsageError: it is pickled, or is an adapter whose ΔW cannot be told.
     """
     from bench.spectra.files import adapters
-    from bench.spectra.files.locate import locate, weight_files
-    from bench.spectra.files.measured import deltas, matrices
-    from bench.spectra.files.stored import contents
+    from bench.spectra.files.layer_metrics import measure_deltas, measure_matrices
+    from bench.spectra.files.weights import contents, find_model, weight_files
 
-    path = locate(what, revision)
+    path = find_model(what, revision)
     if (found := _adapter(path)) is not None:
         if base is not None:
             raise UsageError(
@@ -68,15 +67,15 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Found
                 f"{what} holds ΔW itself, as factors",
                 "Leave --base out, or give the merged model.",
             )
-        rows = list(deltas(found, every=every))
-        warning = adapters.residual(path) if path.is_dir() else ""
+        rows = list(measure_deltas(found, every=every))
+        warning = adapters.start_warning(path) if path.is_dir() else ""
         return Found(title=what, matrix="ΔW", rows=rows, notes=[warning] if warning else [], more={"kind": "adapter"})
     own = contents(weight_files(path))
     if base is not None:
-        return _difference(own, contents(weight_files(locate(base))), what, base, every=every)
+        return _difference(own, contents(weight_files(find_model(base))), what, base, every=every)
     if not own.matrices:
         raise _no_matrix(what, own.left_out)
-    rows = list(matrices(((one.name, one) for one in own.matrices), every=every))
+    rows = list(measure_matrices(((one.name, one) for one in own.matrices), every=every))
     left = {"kind": "checkpoint", "left_out": own.left_out}
     return Found(title=what, matrix="W", rows=rows, notes=_left_out(own.left_out), more=left)
 
@@ -86,16 +85,16 @@ def _adapter(path: Path) -> Any:
     from bench.spectra.files import adapters
 
     if path.is_dir():
-        return adapters.of_folder(path) if adapters.is_folder(path) else None
+        return adapters.deltas_of_folder(path) if adapters.is_folder(path) else None
     if path.name == "adapter_model.safetensors" and adapters.is_folder(path.parent):
-        return adapters.of_folder(path.parent)
-    return adapters.of_run(path) if path.suffix == ".safetensors" else None
+        return adapters.deltas_of_folder(path.parent)
+    return adapters.deltas_of_run(path) if path.suffix == ".safetensors" else None
 
 
 def _difference(own: Contents, base: Contents, what: str, original: str, *, every: bool) -> Found:
     """Spectra of tuned minus base, of the layers that both have in one shape."""
-    from bench.spectra.files.measured import matrices
-    from bench.spectra.files.stored import Difference
+    from bench.spectra.files.layer_metrics import measure_matrices
+    from bench.spectra.files.weights import Difference
 
     before = {one.name: one for one in base.matrices}
     after = {one.name: one for one in own.matrices}
@@ -112,7 +111,7 @@ def _difference(own: Contents, base: Contents, what: str, original: str, *, ever
             "Give the model that was fine-tuned, and what it started from.",
         )
     pairs = ((name, Difference(tuned=after[name], base=before[name])) for name in both)
-    rows = list(matrices(pairs, every=every))
+    rows = list(measure_matrices(pairs, every=every))
     notes = [f"{reason}: {', '.join(names)}" for reason, names in missing.items() if names]
     more = {"kind": "difference", "missing": missing}
     return Found(title=f"{what} − {original}", matrix="W − W₀", rows=rows, notes=notes, more=more)

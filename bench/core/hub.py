@@ -12,7 +12,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from bench.core.errors import BenchError, EnvironmentProblem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PATIENCE_S = 4.0
+TIMEOUT_S = 4.0
 """Seconds in which a server must answer, name look-up included."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -138,31 +138,59 @@ def hub_access(dataset: HubDataset) -> Generator[None]:
         raise HubUnavailable(f"{what} failed: {type(error).__name__}: {first}") from error
 
 
+def cached_or_fetched(fetch: Callable[..., str], complete: Callable[[Path], bool] = lambda path: True) -> Path:
+    """Return the path of files in the hub's cache, and download them where they are not there.
+
+    Args:
+        fetch: `hf_hub_download` or `snapshot_download` with its arguments, called with `local_files_only`.
+        complete: whether the files in the cache are enough.
+
+    Raises:
+        HubUnavailable: the hub cannot be reached, or has no such files.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(fetch(local_files_only=True))
+        if complete(path):
+            return path
+    except HFValidationError as error:
+        raise HubUnavailable(str(error)) from error
+    except LocalEntryNotFoundError:
+        pass
+    if reason := unreachable():
+        raise HubUnavailable(f"it is not in the hub's cache; {reason}")
+    try:
+        return Path(fetch(local_files_only=False))
+    except (HfHubHTTPError, OSError) as error:
+        raise HubUnavailable(str(error).splitlines()[0]) from error
+
+
 def unreachable() -> str:
     """Return why the Hugging Face hub (`HF_ENDPOINT`) cannot be reached, or an empty string."""
     for name in OFFLINE:
         if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}:
             return f"{name} is set"
-    return silence((os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"))
+    return connection_error((os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"))
 
 
 @cache
-def silence(endpoint: str) -> str:
+def connection_error(endpoint: str) -> str:
     """Return why a server cannot be reached, or an empty string; asked once per process."""
     host = urlsplit(endpoint).hostname or endpoint
     answer: list[str] = []
     # a name look-up has no time limit, so it runs in a thread that is abandoned if need be
-    thread = threading.Thread(target=lambda: answer.append(ask(endpoint)), daemon=True)
+    thread = threading.Thread(target=lambda: answer.append(_request(endpoint)), daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)
-    reason = answer[0] if answer else f"no answer within {PATIENCE_S:g} s"
+    thread.join(TIMEOUT_S)
+    reason = answer[0] if answer else f"no answer within {TIMEOUT_S:g} s"
     return f"{host}: {reason}" if reason else ""
 
 
-def ask(endpoint: str) -> str:
+def _request(endpoint: str) -> str:
     """Return an empty string if the host answers with any status but a failure of its own, else the reason."""
     try:
-        with urllib.request.urlopen(endpoint, timeout=PATIENCE_S):
+        with urllib.request.urlopen(endpoint, timeout=TIMEOUT_S):
             return ""
     except urllib.error.HTTPError as error:
         return "" if error.code < 500 else f"HTTP status {error.code}"

@@ -56,12 +56,12 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         "images": Entry("tasks.images.own:Images"),
     },
     "backbones": {
-        "minilm": Entry("bench.backbones.minilm:MiniLM"),
-        "hf": Entry("bench.backbones.huggingface:HuggingFace"),
-        "bert": Entry("bench.backbones.bert:BERT"),
-        "vit": Entry("bench.backbones.vit:ViT"),
-        "resnet18": Entry("bench.backbones.resnet18:ResNet18"),
-        "vgg11": Entry("bench.backbones.vgg11:VGG11"),
+        "minilm": Entry("bench.backbones.text_encoders:MiniLM"),
+        "hf": Entry("bench.backbones.text_encoders:HuggingFace"),
+        "bert": Entry("bench.backbones.text_encoders:BERT"),
+        "vit": Entry("bench.backbones.image_networks:ViT"),
+        "resnet18": Entry("bench.backbones.image_networks:ResNet18"),
+        "vgg11": Entry("bench.backbones.image_networks:VGG11"),
         "mlp": Entry("bench.backbones.mlp:MLP"),
         "dln": Entry("bench.backbones.dln:DLN"),
     },
@@ -83,7 +83,7 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
 }
 PREFIXES: dict[Kind, dict[str, Entry]] = {
     "methods": {"peft:": Entry("methods.peft_tuner.method:PeftTuner", "methods.peft_tuner.config:PeftTunerConfig")},
-    "backbones": {"timm:": Entry("bench.backbones.timm_model:Timm"), "runs:": Entry("bench.backbones.runs:Run")},
+    "backbones": {"timm:": Entry("bench.backbones.image_networks:Timm"), "runs:": Entry("bench.backbones.runs:Run")},
 }
 """Prefix of names → the class that opens them, or makes one by `of(NAME)`: `peft:vera`, `runs:ID`."""
 

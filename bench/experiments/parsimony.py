@@ -181,12 +181,12 @@ def train(config: ParsimonyConfig) -> Run:
     """
     import torch
 
-    from bench.backbones.linear_net import start
+    from bench.backbones.dln_network import initial_weight
 
     c = config
     source = torch.Generator().manual_seed(c.seed)
     shapes = [*[(c.width, c.width)] * (c.depth - 1), (c.classes, c.width)]
-    weights = [start(m, n, c.init, c.init_scale, source).requires_grad_() for m, n in shapes]
+    weights = [initial_weight(m, n, c.init, c.init_scale, source).requires_grad_() for m, n in shapes]
     target = torch.randn(c.classes, c.width, dtype=torch.float64, generator=source)
     target /= torch.linalg.matrix_norm(target, 2)
     begin = [weight.detach().clone() for weight in weights]

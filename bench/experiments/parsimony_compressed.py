@@ -71,16 +71,16 @@ class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
         """Return differences by step, those with random factors, the predicted ones, and the remaining share of Φ."""
         import torch
 
-        from bench.backbones.linear_net import start
+        from bench.backbones.dln_network import initial_weight
 
         c = self.config
         source = torch.Generator().manual_seed(c.seed)
-        begin = [start(c.width, c.width, "orthogonal", c.init_scale, source) for _ in range(c.depth)]
-        left, right = (start(c.width, c.width, "orthogonal", 1.0, source)[:, : c.rank] for _ in range(2))
+        begin = [initial_weight(c.width, c.width, "orthogonal", c.init_scale, source) for _ in range(c.depth)]
+        left, right = (initial_weight(c.width, c.width, "orthogonal", 1.0, source)[:, : c.rank] for _ in range(2))
         target = left @ torch.diag(torch.arange(c.rank, 0, -1).double() / c.rank) @ right.mT
         f0 = product(begin)
         v = self._right(begin, target)
-        random = start(c.width, 2 * c.rank, "orthogonal", 1.0, source)
+        random = initial_weight(c.width, 2 * c.rank, "orthogonal", 1.0, source)
         eye = torch.eye(c.width, dtype=torch.float64)
         scale = c.init_scale**c.depth
         full = self._descend(begin, eye, eye, target)

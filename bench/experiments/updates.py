@@ -110,9 +110,9 @@ def train(
 
 
 def _trained(lab: Lab, record: DoneRecord, network: str, optimizer: str, lr: float) -> Trained:
-    from bench.spectra.files import store  # brings torch along
+    from bench.spectra.files import history  # brings torch along
 
-    [found] = store.read(lab.folder_of(record) / store.FILE).layers("updates").values()
+    [found] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
     return Trained(
         network=network,
         optimizer=optimizer,

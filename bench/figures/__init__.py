@@ -1,4 +1,4 @@
-"""Figures as data: what is drawn, said once, for a picture (`bench.figures.png`) and a page (`bench.figures.page`)."""
+"""Figures as data: one description for a picture (`bench.figures.png`) and a page (`bench.figures.page`)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Series:
     """One line, or one set of points, of a panel.
 
     Attributes:
-        name: what the legend says; series of one name share colour and entry.
-        x, y: numbers of equal count; x may be names instead (bars and points over categories).
+        name: entry of the legend; series of one name share colour and entry.
+        x, y: equally many numbers; x may be names instead (bars and points over categories).
         spread: half the height of whiskers, or none.
-        form: how it is drawn; `dashed` is for what theory predicts.
+        form: how it is drawn; `dashed` is for predictions of theory.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Map:
     """Numbers over two axes as colours, such as effective rank over steps and layers.
 
     Attributes:
-        x, y: what columns and rows stand for.
+        x, y: values of columns and rows.
         z: rows of numbers, one row for each of `y`.
-        unit: what the colours mean.
+        unit: meaning of the colours.
     """
 
     x: Sequence[float] | Sequence[str]
@@ -48,7 +48,7 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        title: what is seen, in a few words.
+        title: a few words.
         x, y: labels of the axes, with units.
         content: lines, or one map.
     """
@@ -67,8 +67,8 @@ class Figure:
 
     Attributes:
         title: one line.
-        caption: where the numbers come from, in a sentence or two.
-        columns: panels beside each other.
+        caption: source of the numbers, in a sentence or two.
+        columns: number of panels in a row.
     """
 
     title: str
@@ -79,10 +79,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Numbers to read, under the plots of a page.
+    """A table of numbers under the plots of a page.
 
     Attributes:
-        title: what stands in it.
+        title: its content, in a few words.
         header: names of the columns.
         rows: cells, as many in each row as `header` has.
     """

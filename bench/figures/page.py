@@ -1,4 +1,4 @@
-"""Figures as one self-contained page to look closer (HTML, by plotly): nothing is loaded from anywhere."""
+"""Figures as one self-contained interactive page (HTML, by plotly), which loads nothing."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from html import escape
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from bench.core.files import write_atomic
 from bench.figures import Axis, Figure, Map, Panel, Series, Table, style
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-"""The browser itself refuses whatever the page would load."""
-ROWS = 2000
-"""So many rows at most of a table made from a panel; the page says how many there are."""
-
-TICKS = 30
-"""So many names at most are written along an axis."""
+"""The browser refuses every resource that the page would load."""
+MAX_ROWS = 2000
+"""Most rows of a table on the page, which states how many there are."""
+MAX_TICKS = 30
+"""Most names along an axis."""
 
 
 def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
-    """Write `figure` as the page `path`: plots that zoom, and under them `table` and every panel's numbers.
+    """Write `figure` as the page `path`: interactive plots, then `table` and the numbers of every panel.
 
     Raises:
         OSError: the file cannot be written.
@@ -46,59 +44,59 @@ def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
         "plotly": get_plotlyjs(),
     }
     template = resources.files("bench.figures").joinpath("page.html").read_text(encoding="utf-8")
-    pieces = template.split("@@")  # text, name, text, name, …: what is filled in is never searched for names
+    pieces = template.split("@@")  # text, name, text, name, …: values are never searched for names
     page = "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
     write_atomic(path, page.encode("utf-8"))
 
 
-def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> dict[str, Any]:
-    """A panel for the script of the page: plotly's traces and axes, without colours that depend on the background."""
+def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> dict[str, object]:
+    """Make a panel for the page's script: plotly's traces and axes, without colours that depend on the background."""
     if isinstance(panel.content, Map):
         traces = [_map(panel.content)]
         drawn = {"x": panel.content.x, "y": panel.content.y}
     else:
         traces = [_trace(one, looks[one.name]) | {"key": keys[one.name]} for one in panel.content]
         drawn = {"x": [v for s in panel.content for v in s.x], "y": [v for s in panel.content for v in s.y]}
-    axes: dict[str, dict[str, Any]] = {}
-    wants: list[tuple[str, str, Axis]] = [("x", panel.x, panel.x_axis), ("y", panel.y, panel.y_axis)]
-    for which, label, wanted in wants:
+    axes: dict[str, dict[str, object]] = {}
+    requested: list[tuple[str, str, Axis]] = [("x", panel.x, panel.x_axis), ("y", panel.y, panel.y_axis)]
+    for which, label, scale in requested:
         named = any(isinstance(value, str) for value in drawn[which])
-        kind = "category" if named else style.usable(wanted, drawn[which])
+        kind = "category" if named else style.usable(scale, drawn[which])
         axes[which] = {"type": kind, "title": _text(label)}
         if named:
-            known = list(dict.fromkeys(str(value) for value in drawn[which]))
-            every = max(1, -(-len(known) // TICKS))
-            axes[which]["at"] = [_text(value) for value in known[::every]]
-            for room, longest in (("wide", 28), ("narrow", 16)):
-                axes[which][room] = [_text(value) for value in style.labels(known, longest)[::every]]
+            categories = list(dict.fromkeys(str(value) for value in drawn[which]))
+            every = max(1, -(-len(categories) // MAX_TICKS))
+            axes[which]["at"] = [_text(value) for value in categories[::every]]
+            for screen, longest in (("wide", 28), ("narrow", 16)):
+                axes[which][screen] = [_text(value) for value in style.labels(categories, longest)[::every]]
         elif isinstance(panel.content, Map) and len(drawn[which]) > 1:
             numbers = [float(value) for value in drawn[which]]
-            ends = min(numbers), max(numbers)  # plotly would draw half a cell beyond them
+            ends = min(numbers), max(numbers)  # plotly would draw half a column beyond them
             axes[which]["range"] = [math.log10(end) for end in ends] if kind == "log" else ends
         if named and which == "y" and isinstance(panel.content, Map):
             axes[which]["autorange"] = "reversed"  # the first layer at the top
     return {"traces": traces, **axes}
 
 
-def _trace(one: Series, look: style.Look) -> dict[str, Any]:
-    made: dict[str, Any] = {
+def _trace(one: Series, look: style.Look) -> dict[str, object]:
+    trace: dict[str, object] = {
         "name": _text(one.name),
         "x": [_text(v) if isinstance(v, str) else _number(v) for v in one.x],
         "y": [_number(v) for v in one.y],
         "colours": [look.light, look.dark],
     }
     if len(one.spread):
-        made["error_y"] = {"type": "data", "array": [_number(v) for v in one.spread]}
+        trace["error_y"] = {"type": "data", "array": [_number(v) for v in one.spread]}
     if one.form == "bars":
-        return made | {"type": "bar"}
+        return trace | {"type": "bar"}
     if one.form == "points":
-        return made | {"type": "scatter", "mode": "markers", "marker": {"symbol": look.marker, "size": 6}}
+        return trace | {"type": "scatter", "mode": "markers", "marker": {"symbol": look.marker, "size": 6}}
     dash = look.dash if one.form == "dashed" else "solid"
     mode = "lines+markers" if len(one.x) < 40 and one.form == "line" else "lines"
-    return made | {"type": "scatter", "mode": mode, "line": {"dash": dash, "width": 2}, "marker": {"size": 4}}
+    return trace | {"type": "scatter", "mode": mode, "line": {"dash": dash, "width": 2}, "marker": {"size": 4}}
 
 
-def _map(content: Map) -> dict[str, Any]:
+def _map(content: Map) -> dict[str, object]:
     return {
         "type": "heatmap",
         "x": [_text(v) if isinstance(v, str) else _number(v) for v in content.x],
@@ -116,7 +114,7 @@ def _plot(panel: Panel) -> str:
 
 
 def _legend(figure: Figure, looks: dict[str, style.Look]) -> str:
-    """Buttons that show and hide the series of a name in every panel."""
+    """Make buttons that show and hide the series of a name in every panel."""
     forms = {s.name: s.form for panel in figure.panels for s in style.series(panel)}
     if len(forms) < 2:
         return ""
@@ -129,7 +127,7 @@ def _legend(figure: Figure, looks: dict[str, style.Look]) -> str:
 
 
 def _numbers(panel: Panel) -> Table:
-    """What a panel shows, as a table: a row per x where series share them, else a row per point."""
+    """Make a table of a panel's numbers: a row per x where series share them, else a row per point."""
     if isinstance(panel.content, Map):
         rows = [[y, *row] for y, row in zip(panel.content.y, panel.content.z, strict=True)]
         return Table(
@@ -148,10 +146,10 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_cell(name)}</th>' for name in table.header)
     body = "\n".join(
         "<tr>" + f'<th scope="row">{_cell(row[0])}</th>' + "".join(f"<td>{_cell(v)}</td>" for v in row[1:]) + "</tr>"
-        for row in table.rows[:ROWS]
+        for row in table.rows[:MAX_ROWS]
     )
     count = len(table.rows)
-    more = f"<p>The first {ROWS:,} of {count:,} rows; the plot shows all of them.</p>" if count > ROWS else ""
+    more = f"<p>The first {MAX_ROWS:,} of {count:,} rows; the plot shows all of them.</p>" if count > MAX_ROWS else ""
     return (
         f'<details><summary>{escape(style.plain(table.title))}</summary>{more}<div class="wide" tabindex="0"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
@@ -165,16 +163,16 @@ def _cell(value: object) -> str:
 
 
 def _text(text: object) -> str:
-    """For plotly, which takes some HTML in every text: none of it is meant here."""
+    """Escape a text for plotly, which would read some HTML in it."""
     return escape(style.plain(text), quote=False)
 
 
 def _number(value: float) -> float | None:
     number = float(value)
-    return number if abs(number) < float("inf") else None  # a NaN is not below it either
+    return number if abs(number) < float("inf") else None  # also None for a NaN, which compares as false
 
 
-def _json(value: Sequence[Any]) -> str:
-    """JSON that cannot end the element it stands in."""
+def _json(value: Sequence[object]) -> str:
+    """Write JSON that cannot end the HTML element that contains it."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

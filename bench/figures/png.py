@@ -23,18 +23,22 @@ from bench.figures import Axis, Figure, Map, Panel, Series, style
 
 DPI = 200
 WIDTH, HEIGHT = 4.2, 3.1
-"""Of a panel, in inches; a single one is a third wider."""
+"""Size of a panel in inches; a single one is a third wider."""
 MARGIN = 0.12
 LINE = 0.17
 """Height of a line of small text, in inches."""
 MARKERS = dict(zip(style.MARKERS, ("o", "s", "^", "D", "v", "X", "P"), strict=True))
-DASHES: dict[str, Any] = {"dash": (0, (4, 2)), "dot": (0, (1, 1.5)), "dashdot": (0, (5, 1.5, 1, 1.5))}
-TICKS = 24
-"""So many names at most along an axis of a map or of categories."""
-CHOSEN = 8
-"""Up to so many different values on a logarithmic x axis may be chosen ones (ranks, sample sizes): ticks are theirs."""
-ENTRIES = 10
-"""So many of an ordered sequence are in a legend: the first, the last, and evenly spaced ones between."""
+DASHES: dict[str, tuple[int, tuple[float, ...]]] = {
+    "dash": (0, (4, 2)),
+    "dot": (0, (1, 1.5)),
+    "dashdot": (0, (5, 1.5, 1, 1.5)),
+}
+MAX_TICKS = 24
+"""Most names along an axis of a map or of categories."""
+MAX_X_TICKS = 8
+"""Up to so many round values (ranks, sample sizes) on a logarithmic x axis get a tick each."""
+MAX_ENTRIES = 10
+"""Most legend entries of an ordered sequence: the first, the last, and evenly spaced ones between."""
 
 
 def write(figure: Figure, path: Path) -> None:
@@ -69,9 +73,9 @@ def write(figure: Figure, path: Path) -> None:
         middle = (LINE * len(caption) + MARGIN * (1 + bool(caption))) / height
         _legend(canvas, entries, loc="lower center", bbox_to_anchor=(0.5, middle), ncols=across, borderaxespad=0)
     canvas.text(MARGIN / width, MARGIN / height, "\n".join(caption), va="bottom", size=8, color="#444444")
-    made = io.BytesIO()
-    canvas.savefig(made, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
-    write_atomic(path, made.getvalue())
+    image = io.BytesIO()
+    canvas.savefig(image, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
+    write_atomic(path, image.getvalue())
 
 
 def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
@@ -94,46 +98,46 @@ def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
     every, known = style.series(panel), style.categories(panel)
     x_axis: Axis = "linear" if known else style.usable(panel.x_axis, [v for s in every for v in s.x])
     y_axis = style.usable(panel.y_axis, [v for s in every for v in s.y])
-    # clipping, not masking: a whisker that ends at or below 0 still shows its upper half
+    # clip, and do not mask: a whisker that ends at or below 0 still shows its upper half
     axes.set_xscale(x_axis, **({"nonpositive": "clip"} if x_axis == "log" else {}))
     axes.set_yscale(y_axis, **({"nonpositive": "clip"} if y_axis == "log" else {}))
     bars = [place for place, s in enumerate(every) if s.form == "bars"]
-    # of all bars together: one that stands at two of three places is no broader than the rest
+    # of all bars together: a series at two of three places has bars of the same width as the others
     places = sorted({known.index(str(v)) if known else float(v) for s in every if s.form == "bars" for v in s.x})
-    apart = min((b - a for a, b in pairwise(places)), default=1.0)
+    distance = min((b - a for a, b in pairwise(places)), default=1.0)
     for place, one in enumerate(every):
         x = np.array([known.index(str(v)) for v in one.x] if known else [float(v) for v in one.x], dtype=float)
         y = _shown(np.array(one.y, dtype=float), y_axis)
-        beside = (bars.index(place), len(bars), apart) if place in bars else (0, 1, apart)
+        beside = (bars.index(place), len(bars), distance) if place in bars else (0, 1, distance)
         _draw(axes, one, _shown(x, x_axis), y, looks[one.name], beside)
     if known:
         _named(axes, "x", known)
-    elif x_axis == "log" and (chosen := _chosen(every)):
-        axes.set_xticks(chosen, [f"{v:g}" for v in chosen])
+    elif x_axis == "log" and (ticks := _round_values(every)):
+        axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
         axes.set_xticks([], minor=True)
     elif x_axis == "log" and axes.get_xlim()[1] >= 10 * axes.get_xlim()[0]:
-        axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten run into each other
+        axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten overlap
 
 
-def _chosen(every: Sequence[Series]) -> list[float]:
-    """The values along x if they look chosen: few, and none with more than three digits."""
+def _round_values(every: Sequence[Series]) -> list[float]:
+    """Return the positive values along x if they are few and none has more than three digits; else none."""
     found = sorted({float(v) for s in every for v in s.x if float(v) > 0})
-    return found if len(found) <= CHOSEN and all(float(f"{v:.3g}") == v for v in found) else []
+    return found if len(found) <= MAX_X_TICKS and all(float(f"{v:.3g}") == v for v in found) else []
 
 
 def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Look, bar: tuple[int, int, float]) -> None:
-    """One series; `bar`: its place among the panel's bars, which stand beside each other, their count and distance."""
+    """Draw one series; `bar`: its index among the panel's bars, which are side by side, their number and distance."""
     colour, rank = look.light, 3 if one.form == "dashed" else 2
     if one.form == "bars":
-        broad = 0.8 * bar[2] / bar[1]
-        x = x + (bar[0] - (bar[1] - 1) / 2) * broad
-        axes.bar(x, y, width=broad, color=colour, zorder=rank)
+        width = 0.8 * bar[2] / bar[1]
+        x = x + (bar[0] - (bar[1] - 1) / 2) * width
+        axes.bar(x, y, width=width, color=colour, zorder=rank)
     elif one.form == "points":
         axes.plot(x, y, MARKERS[look.marker], color=colour, markersize=4, alpha=0.8, markeredgewidth=0, zorder=rank)
     else:
         dash = DASHES[look.dash] if one.form == "dashed" else "-"
-        alone = "o" if np.isfinite(y).sum() == 1 else "none"  # a line through one point is invisible
-        axes.plot(x, y, color=colour, linestyle=dash, marker=alone, linewidth=1.5, markersize=4, zorder=rank)
+        marker = "o" if np.isfinite(y).sum() == 1 else "none"  # a line through one point is invisible
+        axes.plot(x, y, color=colour, linestyle=dash, marker=marker, linewidth=1.5, markersize=4, zorder=rank)
     if len(one.spread):
         ink = "#222222" if one.form == "bars" else colour
         axes.errorbar(x, y, yerr=np.array(one.spread, dtype=float), fmt="none", ecolor=ink, elinewidth=1, capsize=2.5)
@@ -142,7 +146,7 @@ def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Loo
 def _map(canvas: Canvas, axes: Axes, content: Map, panel: Panel) -> None:
     z = np.ma.masked_invalid(np.array(content.z, dtype=float).reshape(len(content.y), len(content.x)))
     across, down = _along(axes, "x", content.x, panel.x_axis), _along(axes, "y", content.y, panel.y_axis)
-    axes.set_facecolor("#DDDDDD")  # cells without a number
+    axes.set_facecolor("#DDDDDD")  # shows where there is no number
     drawn = axes.pcolormesh(across, down, z, cmap="viridis", shading="flat", rasterized=True)
     bar = canvas.colorbar(drawn, ax=axes)
     bar.set_label(_text(content.unit, 60), size=9)
@@ -152,7 +156,10 @@ def _map(canvas: Canvas, axes: Axes, content: Map, panel: Panel) -> None:
 
 
 def _along(axes: Axes, which: str, values: Sequence[float] | Sequence[str], wanted: Axis) -> np.ndarray:
-    """Set one axis of a map up; the borders (n + 1,) of its n cells, which meet halfway and end at the outer values."""
+    """Set up one axis of a map and return the borders (n + 1,) of its n columns or rows.
+
+    Borders lie halfway between values; the outer ones are the outer values.
+    """
     numbers = [v for v in values if not isinstance(v, str)]
     axis: Axis = wanted if len(numbers) == len(values) and min(numbers, default=0) > 0 else "linear"
     (axes.set_xscale if which == "x" else axes.set_yscale)(axis)
@@ -165,8 +172,8 @@ def _along(axes: Axes, which: str, values: Sequence[float] | Sequence[str], want
 
 
 def _named(axes: Axes, which: str, values: Sequence[str]) -> None:
-    """Names along an axis at 0, 1, 2, …: all of them, or evenly spaced ones."""
-    every = max(1, -(-len(values) // TICKS))
+    """Write names along an axis at 0, 1, 2, …: all of them, or evenly spaced ones."""
+    every = max(1, -(-len(values) // MAX_TICKS))
     at = list(range(0, len(values), every))
     short = style.labels(values, 28)
     labels = [_text(short[i], 28) for i in at]
@@ -182,17 +189,19 @@ def _named(axes: Axes, which: str, values: Sequence[str]) -> None:
             label.set_fontsize(7)
 
 
-def _entries(panels: Sequence[Panel], looks: dict[str, style.Look], width: float) -> tuple[list[tuple[Any, str]], int]:
-    """Legend entries (handle, text) of the names in `panels`, and how many fit beside each other."""
+def _entries(
+    panels: Sequence[Panel], looks: dict[str, style.Look], width: float
+) -> tuple[list[tuple[Line2D, str]], int]:
+    """Make legend entries (handle, text) of the names in `panels`, and return how many fit in a row."""
     names = style.names(panels)
     ordered = [name for name in names if looks[name].ordered]
-    if len(ordered) > ENTRIES:
-        kept = {ordered[i] for i in np.linspace(0, len(ordered) - 1, ENTRIES).round().astype(int)}
+    if len(ordered) > MAX_ENTRIES:
+        kept = {ordered[i] for i in np.linspace(0, len(ordered) - 1, MAX_ENTRIES).round().astype(int)}
         names = [name for name in names if not looks[name].ordered or name in kept]
     forms = {s.name: s.form for panel in reversed(panels) for s in reversed(style.series(panel))}
-    made = [(_handle(forms[name], looks[name]), _text(name, 48)) for name in names]
-    broadest = max((len(text) for _, text in made), default=0)
-    return made, max(1, min(len(made), int((width - 0.2) / (0.075 * broadest + 0.5))))
+    entries = [(_handle(forms[name], looks[name]), _text(name, 48)) for name in names]
+    longest = max((len(text) for _, text in entries), default=0)
+    return entries, max(1, min(len(entries), int((width - 0.2) / (0.075 * longest + 0.5))))
 
 
 def _handle(form: str, look: style.Look) -> Line2D:
@@ -202,20 +211,20 @@ def _handle(form: str, look: style.Look) -> Line2D:
     return Line2D([], [], color=look.light, linestyle=DASHES[look.dash] if form == "dashed" else "-")
 
 
-def _legend(where: Canvas | Axes, entries: list[tuple[Any, str]], **options: Any) -> None:
+def _legend(where: Canvas | Axes, entries: list[tuple[Line2D, str]], **options: Any) -> None:
     # older matplotlib leaves out labels that begin with an underscore; a space before it keeps them
     labels = [f" {text}" if text.startswith("_") else text for _, text in entries]
     where.legend([h for h, _ in entries], labels, fontsize=8, frameon=False, columnspacing=1.2, **options)
 
 
 def _shown(values: np.ndarray, axis: Axis) -> np.ndarray:
-    """Values with gaps where the axis has no place for them."""
+    """Replace values that the axis cannot show by NaN, which leaves a gap."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isfinite(values) & ((values > 0) | (axis == "linear")), values, np.nan)
 
 
 def _text(text: str, longest: int) -> str:
-    """For matplotlib: no formulas (a layer may be called `$x$`), and only characters that its font can draw."""
+    """Prepare a text for matplotlib: no formulas (a layer may be called `$x$`), only characters that its font has."""
     clean = "".join(c if c in _glyphs() else "?" for c in style.plain(text, longest))
     return clean.replace("$", r"\$")
 

@@ -1,4 +1,4 @@
-"""How series look, the same in a picture and on a page: colours, dashes, markers, and text that is safe to draw."""
+"""The look of series, the same in a picture and on a page: colours, dashes, markers, and text that is safe to draw."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from typing import Literal
 from bench.figures import Axis, Figure, Map, Panel, Series
 
 ORDERED = 8
-"""From so many lines in a panel on, they are taken as ordered (steps, singular values) and get a sequential palette."""
+"""So many lines in a panel, or more, count as ordered (steps, singular values) and get a sequential palette."""
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")
-"""Okabe and Ito (2008), told apart with every common colour blindness; violet in the place of yellow, which is too pale
-on white."""
+"""Okabe and Ito (2008), distinguishable with every common colour blindness; violet for yellow, too pale on white."""
 DARK = ("#4AA8E8", "#FF8A4C", "#2FC99B", "#E7A3C9", "#F5B83D", "#9AD4F7", "#B79AE0")
 """The same hues for a dark background."""
 VIRIDIS = ("#440154", "#482878", "#3E4989", "#31688E", "#26828E", "#1F9E89", "#35B779", "#6ECE58", "#B5DE2B", "#FDE725")
-"""matplotlib's, at ninths."""
+"""matplotlib's viridis, at ninths."""
 DASHES: tuple[Literal["dash", "dot", "dashdot"], ...] = ("dash", "dot", "dashdot")
 MARKERS: tuple[str, ...] = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "cross")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How the series of one name are drawn.
+    """The look of the series of one name.
 
     Attributes:
         light, dark: colour on a white and on a dark background, #RRGGBB.
-        dash: how a `dashed` series of it is broken.
-        marker: how a `points` series of it is drawn.
-        ordered: the colour is one of a sequence, so a legend may leave out the names between.
+        dash: dash pattern of a `dashed` series.
+        marker: marker of a `points` series.
+        ordered: the colour is one of a sequence, so a legend may leave out names in its middle.
     """
 
     light: str
@@ -43,17 +42,17 @@ class Look:
 
 
 def series(panel: Panel) -> Sequence[Series]:
-    """The panel's series; none for a map."""
+    """Return the panel's series; none for a map."""
     return () if isinstance(panel.content, Map) else panel.content
 
 
 def names(panels: Sequence[Panel]) -> list[str]:
-    """Names of series in the order in which they appear, each once."""
+    """List the names of series in the order in which they appear, each once."""
     return list(dict.fromkeys(s.name for panel in panels for s in series(panel)))
 
 
 def looks(figure: Figure) -> dict[str, Look]:
-    """How each name is drawn: as one of a sequence, as theory (grey, dashed), or in a colour of its own."""
+    """Choose the look of each name: one of a sequence, theory (grey, dashed), or a colour of its own."""
     every = [s for panel in figure.panels for s in series(panel)]
     measured = {s.name for s in every if s.form != "dashed"}
     found: dict[str, Look] = {}
@@ -74,15 +73,15 @@ def looks(figure: Figure) -> dict[str, Look]:
 
 
 def shared_legend(figure: Figure) -> bool:
-    """One legend can serve all panels: no two names look alike, or the panels show the same names."""
+    """Whether one legend suits all panels: no two names look the same, or the panels show the same names."""
     found = looks(figure)
-    told_apart = {(look.light, look.dash) for look in found.values()}
+    distinct = {(look.light, look.dash) for look in found.values()}
     shown = [names([panel]) for panel in figure.panels if series(panel)]
-    return len(told_apart) == len(found) or all(set(these) == set(shown[0]) for these in shown)
+    return len(distinct) == len(found) or all(set(these) == set(shown[0]) for these in shown)
 
 
 def plain(text: object, longest: int = 300) -> str:
-    """One line without control and direction characters, cut in its middle where it is longer than `longest`."""
+    """Return one line without control and direction characters, shortened in its middle to `longest`."""
     clean = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in str(text))
     if len(clean) <= longest:
         return clean
@@ -90,7 +89,7 @@ def plain(text: object, longest: int = 300) -> str:
 
 
 def labels(values: Sequence[str], longest: int) -> list[str]:
-    """Names of layers for an axis: without the dotted parts that all of them begin with, then cut."""
+    """Shorten names of layers for an axis: without their common dotted prefix, then as `plain` does."""
     parts = [value.split(".") for value in values]
     columns = zip(*parts, strict=False) if len(set(values)) > 1 else ()
     same = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
@@ -99,12 +98,12 @@ def labels(values: Sequence[str], longest: int) -> list[str]:
 
 
 def usable(axis: Axis, values: Sequence[float | str] | Sequence[float]) -> Axis:
-    """`axis`, or linear where a logarithm would leave nothing to be seen."""
+    """Return `axis`, or linear where a logarithmic one could show no value."""
     return axis if any(isinstance(v, int | float) and math.isfinite(v) and v > 0 for v in values) else "linear"
 
 
 def categories(panel: Panel) -> list[str]:
-    """The names along x, each once, or none where x is numbers."""
+    """List the names along x, each once; none where x is numbers."""
     content = panel.content
     along = [content.x] if isinstance(content, Map) else [s.x for s in content]
     if not any(isinstance(x, str) for xs in along for x in xs):
@@ -113,7 +112,7 @@ def categories(panel: Panel) -> list[str]:
 
 
 def sequential(place: float) -> str:
-    """Viridis at `place` between 0 and 1."""
+    """Return the colour of viridis at `place` between 0 and 1."""
     at = min(max(place, 0.0), 1.0) * (len(VIRIDIS) - 1)
     low = min(int(at), len(VIRIDIS) - 2)
     pairs = ((int(VIRIDIS[low][i : i + 2], 16), int(VIRIDIS[low + 1][i : i + 2], 16)) for i in range(1, 7, 2))
@@ -121,11 +120,11 @@ def sequential(place: float) -> str:
 
 
 def _colour(beside: Sequence[int], everywhere: Sequence[int]) -> int:
-    """The colour used least, if possible none of those in the same panels."""
+    """Choose the colour used least, if possible none of those in the same panels."""
     free = [i for i in range(len(LIGHT)) if i not in beside] or list(range(len(LIGHT)))
     return min(free, key=everywhere.count)
 
 
 def _ordered(place: float) -> Look:
-    """Viridis without the end that the background swallows."""
+    """Return a colour of viridis, without the end that is too close to the background."""
     return Look(light=sequential(0.9 * place), dark=sequential(0.3 + 0.7 * place), ordered=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from bench.api.backbone import Backbone
 from bench.api.task import Task
 from bench.backbones import open_backbone
+from bench.config.options import options_of
 from bench.core import registry
 from bench.core.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import family, opener
@@ -23,6 +24,11 @@ class LoadedTask(NamedTuple):
     request: DataRequest
     task: Task
     dataset: Dataset
+
+    @property
+    def data_options(self) -> frozenset[str]:
+        """Options of the task that only say what the examples are: the hash of the data speaks for them."""
+        return frozenset(options_of(type(self.request.config))) & frozenset(self.dataset.reading)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

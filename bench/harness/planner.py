@@ -190,7 +190,7 @@ def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list
         seed=SELECT_SEED,
         track="off",
         holdout=_holdout(selector.dataset),
-        data_options=frozenset(selector.dataset.reading),
+        data_options=selector.data_options,
     ).with_options(task=selector.request.config_as(Config))
     trials = tuple(replace(run, spec=trial.with_(lr=rate), loaded=selector) for rate in rates)
     return [replace(run, spec=base.with_(select=rates, select_on=name), trials=trials)]
@@ -231,7 +231,7 @@ def _spec(
             spectra=sections.spectra,
             runtime=sections.runtime,
         ),
-        data_options=frozenset(loaded.dataset.reading),
+        data_options=loaded.data_options,
     )
 
 

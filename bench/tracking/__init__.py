@@ -1,4 +1,4 @@
-"""Mirrors of a record in other programs: written after it, from it alone, never read by the suite."""
+"""Mirrors of a record in other programs, written from the record alone; the suite never reads them for its results."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bench.records.record import DoneRecord
 from bench.records.schema import MirrorKind, Tracking
 
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
-"""What `--track` takes → packages, one of which it needs, and that do not come with lowrank-bench."""
+"""Value of `--track` → packages, one of which it needs and lowrank-bench does not install."""
 
 
 def check(kind: str) -> None:
-    """Before anything is trained: whether the mirror can be written.
+    """Check before training that the mirror can be written.
 
     Raises:
         EnvironmentProblem: its package is not installed.
@@ -25,8 +25,8 @@ def check(kind: str) -> None:
     if wanted and not any(find_spec(name) for name in wanted):
         raise EnvironmentProblem(
             f"--track {kind}: the package {wanted[0]} is not installed",
-            "it does not come with lowrank-bench",
-            f"pip install {wanted[0]}, or leave --track out: the records are whole without a mirror.",
+            "lowrank-bench does not install it",
+            f"Run: pip install {wanted[0]}. Or leave --track out: the records are complete without a mirror.",
         )
 
 
@@ -50,7 +50,7 @@ def mirror(record: DoneRecord, folder: Path, kind: MirrorKind = "wandb") -> Trac
             from bench.tracking import loggers
 
             directory = loggers.write(kind, record, folder)
-    except Exception as error:  # whatever a mirror does, the record stands
+    except Exception as error:  # a mirror may fail in any way; the record stays valid
         failure = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
         name = "W&B" if kind == "wandb" else kind
         sys.stderr.write(f"warning: {name} did not take {record.run_id}: {failure}\n")

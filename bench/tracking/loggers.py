@@ -1,4 +1,4 @@
-"""Records through the loggers that Lightning brings: CSV files, TensorBoard, MLflow."""
+"""Records written by Lightning's loggers: CSV files, TensorBoard, MLflow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bench.tracking.send import config, series, summary
 
 
 def write(kind: str, record: DoneRecord, folder: Path) -> str:
-    """Write the run below `folder`; MLflow's runs go where MLFLOW_TRACKING_URI says, else into a database there.
+    """Write the run below `folder`; MLflow writes to MLFLOW_TRACKING_URI, else into a database below `folder`.
 
     Returns:
-        The name of the folder within the run's.
+        The name of the folder within the run's folder.
     """
     logger = _logger(kind, record, folder)
     logger.log_hyperparams(flat(config(record)))
@@ -33,7 +33,7 @@ def write(kind: str, record: DoneRecord, folder: Path) -> str:
 
 
 def flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested names joined by a slash; lists as text."""
+    """Join nested names by a slash, and write lists as text."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):

@@ -12,7 +12,7 @@ ABOUT = "How good is each method, how few parameters does it train, and what ran
 
 
 def report(entity: str, project: str, *, offline: bool = False) -> Any:
-    """The report, not yet saved; `offline` leaves out what W&B would have to be asked for, the project's number.
+    """Build the report without saving it; `offline` leaves out the project's number, which only W&B knows.
 
     Raises:
         EnvironmentProblem: wandb-workspaces is not installed.
@@ -24,15 +24,15 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
     except ImportError as error:
         raise EnvironmentProblem(
             "the package wandb-workspaces is not installed",
-            f"W&B's reports are built with it: {error}",
-            'pip install "lowrank-bench[wandb]".',
+            f"reports of W&B need it: {error}",
+            'Run: pip install "lowrank-bench[wandb]".',
         ) from error
     trained, used = wr.SummaryMetric("params/trainable"), wr.SummaryMetric("rank/effective")
     score, rate = wr.SummaryMetric("score"), wr.Config("lr")
     allowed = wr.SummaryMetric("rank/nominal")
-    worth = wr.ScatterPlot(title="Score against trained parameters", x=trained, y=score, z=used, log_x=True)
+    parameters = wr.ScatterPlot(title="Score against trained parameters", x=trained, y=score, z=used, log_x=True)
     rank = wr.ScatterPlot(title="Effective rank of ΔW against the nominal", x=allowed, y=used, log_x=True, log_y=True)
-    course = wr.LinePlot(
+    rank_over_steps = wr.LinePlot(
         title="Effective rank of ΔW over training, by method",
         x="step",
         y=["effective_rank/updates"],
@@ -40,7 +40,7 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
         groupby_rangefunc="stddev",
         log_y=True,
     )
-    each = wr.LinePlot(
+    rank_by_layer = wr.LinePlot(
         title="Effective rank of ΔW over training, by layer",
         x="step",
         y=[],
@@ -49,7 +49,7 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
     )
     loss = wr.LinePlot(title="Training loss, by method", x="step", y=["train/loss"], groupby=wr.Config("method"))
     layers = wr.WeavePanelSummaryTable(table_name="ranks")
-    along = wr.ParallelCoordinatesPlot(
+    parallel = wr.ParallelCoordinatesPlot(
         title="Learning rate, parameters, rank, score",
         columns=[
             wr.ParallelCoordinatesPlotColumn(metric=rate, display_name="learning rate", log=True),
@@ -68,19 +68,19 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
         width="fluid",
         blocks=[
             wr.P(ABOUT),
-            wr.H2("What a method is worth"),
-            wr.PanelGrid(runsets=[seeds], panels=[worth, along]),
-            wr.H2("What rank it uses"),
-            wr.PanelGrid(runsets=[seeds], panels=[rank, course, each, layers]),
-            wr.H2("How it trained"),
+            wr.H2("Score and parameters"),
+            wr.PanelGrid(runsets=[seeds], panels=[parameters, parallel]),
+            wr.H2("Rank"),
+            wr.PanelGrid(runsets=[seeds], panels=[rank, rank_over_steps, rank_by_layer, layers]),
+            wr.H2("Training"),
             wr.PanelGrid(runsets=[seeds], panels=[loss]),
         ],
     )
 
 
-def spec(made: Any) -> dict[str, Any]:
-    """What would be sent, as JSON values, without the ids that are drawn anew each time."""
-    model = made._to_model()
+def to_json(built: Any) -> dict[str, Any]:
+    """Return the content of a report as JSON values, without its random ids."""
+    model = built._to_model()
     return _without_ids(json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
 
 

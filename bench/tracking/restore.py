@@ -1,4 +1,4 @@
-"""Records from W&B: what a project's runs brought along, checked like any file of a stranger."""
+"""Records from the runs of a W&B project, checked like any file from an unknown source."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from msgspec import structs
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.records import record
 
-LARGEST = 64 * 2**20
-"""A larger `record.json` is none of ours."""
+MAX_BYTES = 64 * 2**20
+"""Largest `record.json` that is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What became of one W&B run."""
+    """The outcome for one W&B run."""
 
     run_id: str
     state: Literal["imported", "there already", "kept ours", "no record", "bad", "not fetched"]
@@ -27,7 +27,7 @@ class Restored:
 
 
 def runs(path: str) -> Iterable[Any]:
-    """The runs of a project `ENTITY/PROJECT`, by W&B's API.
+    """List the runs of a project `ENTITY/PROJECT` by W&B's API.
 
     Raises:
         EnvironmentProblem: it cannot be read.
@@ -36,24 +36,24 @@ def runs(path: str) -> Iterable[Any]:
 
     found: list[Any] = []
     try:
-        for run in wandb.Api().runs(path):  # not list(): it asks for the length first, and swallows a TypeError there
+        for run in wandb.Api().runs(path):  # not list(), which reads the length first and hides a TypeError in it
             found.append(run)
     except Exception as error:
         raise EnvironmentProblem(
             f"W&B's project {path} cannot be read",
             _first_line(error),
-            "ENTITY/PROJECT is how the project's address ends.",
+            "Give ENTITY/PROJECT, the end of the project's address.",
         ) from error
     return found
 
 
 def restore(found: Iterable[Any], out: Path, *, replace: bool = False) -> Iterator[Restored]:
-    """Write the record of every run into `out`; what is there already stays, unless `replace`.
+    """Write the record of every run into `out`; records that are already there stay, unless `replace`.
 
     Args:
         found: runs of W&B's API: `id`, `state`, `file(name).download(root, replace)`.
         out: folder of records.
-        replace: write over a record that says something else.
+        replace: overwrite a record with other content.
     """
     for run in found:
         name = str(run.id)
@@ -62,7 +62,7 @@ def restore(found: Iterable[Any], out: Path, *, replace: bool = False) -> Iterat
             yield _keep(made, out, replace=replace) if made else Restored(run_id=name, state="no record")
         except BenchError as problem:
             yield Restored(run_id=name, state="bad", why=" ".join(str(problem).split()))
-        except Exception as error:  # W&B's packages raise many kinds; the other runs can be had nevertheless
+        except Exception as error:  # W&B's packages raise many kinds; the other runs go on
             yield Restored(run_id=name, state="not fetched", why=_first_line(error))
 
 
@@ -73,50 +73,52 @@ def _first_line(error: Exception) -> str:
 
 
 def _fetch(run: Any) -> record.Record | None:
-    """Its record, checked; None where it brought none.
+    """Download and check the record of a run; None where it has none.
 
     Raises:
-        BenchError: it is not a valid record, or another run's.
+        BenchError: it is not a valid record, or belongs to another run.
     """
     run_id = str(run.id)
     try:
         file = run.file(record.FILE)
     except Exception as error:
-        if isinstance(getattr(error, "exc", error), IndexError):  # how the API says that there is no such file
+        if isinstance(getattr(error, "exc", error), IndexError):  # the API's error for a file that does not exist
             return None
         raise
     size = int(file.size or 0)
-    if not size:  # or names it, with nothing in it
+    if not size:  # the API may also list a missing file as an empty one
         return None
-    _check(run_id, file.name == record.FILE, f"another file than {record.FILE}, {file.name!r:.80}")
-    _check(run_id, size <= LARGEST, f"{size} bytes, more than a record has")
+    _check(run_id, file.name == record.FILE, f"it is the file {file.name!r:.80}, not {record.FILE}")
+    _check(run_id, size <= MAX_BYTES, f"it has {size} bytes, more than any record")
     with tempfile.TemporaryDirectory() as name:
-        folder = record.folder(Path(name), run_id)  # refuses what is no run id
+        folder = record.folder(Path(name), run_id)  # refuses a name that is not a run id
         file.download(root=str(folder), replace=True)
         size = (folder / record.FILE).stat().st_size
-        _check(run_id, size <= LARGEST, f"{size} bytes, more than a record has")
+        _check(run_id, size <= MAX_BYTES, f"it has {size} bytes, more than any record")
         return record.read(folder / record.FILE)
 
 
 def _check(run_id: str, holds: bool, known: str) -> None:
     if not holds:
-        raise EnvironmentProblem(f"what W&B gives for {run_id!r:.80} is no record", known, "It was left out.")
+        raise EnvironmentProblem(
+            f"W&B's file for {run_id!r:.80} is not a record", known, "It was left out; look at this run on W&B."
+        )
 
 
 def _keep(made: record.Record, out: Path, *, replace: bool) -> Restored:
     run_id = made.run_id
     folder = record.folder(out, run_id)
     if (folder / record.FILE).exists():
-        there = _told(folder)
+        there = _read_or_none(folder)
         if there is not None and _same(there, made):
             return Restored(run_id=run_id, state="there already")
         if not replace:
-            return Restored(run_id=run_id, state="kept ours", why=f"{folder / record.FILE} says something else")
+            return Restored(run_id=run_id, state="kept ours", why=f"{folder / record.FILE} has other content")
     record.write(made, folder)
     return Restored(run_id=run_id, state="imported")
 
 
-def _told(folder: Path) -> record.Record | None:
+def _read_or_none(folder: Path) -> record.Record | None:
     try:
         return record.read(folder / record.FILE)
     except BenchError:
@@ -124,5 +126,5 @@ def _told(folder: Path) -> record.Record | None:
 
 
 def _same(one: record.Record, other: record.Record) -> bool:
-    """Whether they differ in nothing but where they are mirrored."""
+    """Whether two records are equal but for their mirrors."""
     return structs.replace(one, tracking=None) == structs.replace(other, tracking=None)

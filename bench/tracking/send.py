@@ -1,4 +1,4 @@
-"""A record as a W&B run: everything in it, so that every table can be made again from W&B alone."""
+"""A record as a W&B run with all of its content, so that W&B alone is enough to rebuild every table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.tracking.account import hidden, project
 
 ADAPTER = "adapter.safetensors"
 PLACES = ("out", "start")
-"""Fields of a specification that name folders of a machine: they say nothing to who reads a project."""
+"""Fields of a specification that name folders of a machine, and mean nothing to readers of a project."""
 
 
 def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -> str | None:
@@ -52,7 +52,7 @@ def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -
         _file(run, record)
         return Path(run.dir).parent.name if mode == "offline" else None
     finally:
-        run.finish()  # the next run would otherwise be logged into this one
+        run.finish()  # otherwise the next run would be logged into this one
 
 
 def config(record: Record) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def summary(record: DoneRecord) -> dict[str, Any]:
 
 
 def series(record: Record) -> Iterator[dict[str, Any]]:
-    """What has a course, a line for each step: loss, scores on the way, mean effective rank of what was looked at."""
+    """Yield values over steps: loss, scores during training, mean effective rank of every tracked quantity."""
     for point in record.curve:
         yield {"step": point.step, "train/loss": point.loss}
     for row in record.evaluations:
@@ -91,17 +91,17 @@ def series(record: Record) -> Iterator[dict[str, Any]]:
 
 
 def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
-    """The course of each layer's effective rank of ΔW, where the run's folder holds its singular values."""
+    """Yield each layer's effective rank of ΔW over steps, where the run's folder holds its singular values."""
     path = folder / "spectra.npz"
     if not path.is_file():
         return
     import torch
 
     from bench.spectra import effective_rank
-    from bench.spectra.files.store import read
+    from bench.spectra.files.history import read
 
-    for layer, one in read(path).layers("updates").items():
-        for step, values in zip(one.steps.tolist(), one.values, strict=True):
+    for layer, history in read(path).layers("updates").items():
+        for step, values in zip(history.steps.tolist(), history.values, strict=True):
             rank = float(effective_rank(torch.from_numpy(values), singular_values=True))
             if isfinite(rank):
                 yield {"step": step, f"effective_rank_by_layer/{layer}": rank}

@@ -1,4 +1,4 @@
-"""Finished offline W&B runs, sent: `wandb sync` for each, and the record says that it was."""
+"""Sending finished offline runs to W&B: `wandb sync` for each, which its record then states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OFFLINE = re.compile(r"offline-run-[0-9]{8}_[0-9]{6}-[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What became of one run; `why` says it where it was not sent."""
+    """The outcome for one run; `why` is the reason where it was not sent."""
 
     run_id: str
     state: Literal["sent", "failed", "would send"]
@@ -41,12 +41,12 @@ def waiting(records: list[Record], *, every: bool = False) -> list[DoneRecord]:
 
 
 def sync(out: Path, run: DoneRecord, *, send: Callable[[Path], str] | None = None) -> Sent:
-    """Send one run, and write that into its record.
+    """Send one run, and write the new state into its record.
 
     Args:
         out: folder of the records.
-        run: one that `waiting` gave.
-        send: sends the folder of an offline run, and says what went wrong; None: `wandb sync`.
+        run: a record that `waiting` gave.
+        send: sends the folder of an offline run and returns the error, or an empty string; None: `wandb sync`.
     """
     folder, there = record.folder(out, run.run_id), run.tracking
     if not there or there.error:
@@ -66,9 +66,9 @@ def sync(out: Path, run: DoneRecord, *, send: Callable[[Path], str] | None = Non
 
 
 def _wandb_sync(folder: Path) -> str:
-    """The program's last line where it fails."""
-    words = [sys.executable, "-m", "wandb", "sync", str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    failed = done.returncode or any("error" in line.lower() for line in said)
-    return (said or [f"wandb sync ended with {done.returncode}"])[-1] if failed else ""
+    """Run `wandb sync`, and return its last line where it fails, else an empty string."""
+    command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    failed = done.returncode or any("error" in line.lower() for line in lines)
+    return (lines or [f"wandb sync ended with {done.returncode}"])[-1] if failed else ""

@@ -1,4 +1,4 @@
-"""Peak memory of one run: of the GPU where there is one, else of this process, where the system can tell."""
+"""Peak memory of one run: of the GPU that it trains on, else of this process where the system reports it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import torch
 
 
 def reset() -> None:
-    """Begin a new peak."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return
+    """Start a new peak, of this process and of every GPU that it already uses."""
+    if torch.cuda.is_initialized():  # otherwise nothing was allocated, and a call would take memory on the GPU
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets VmHWM to what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: sets VmHWM to the memory that is resident now
     except OSError:
         return
 
 
-def peak() -> int | None:
-    """Bytes at the highest point since `reset`; None where the system does not say."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+def peak(device: torch.device) -> int | None:
+    """Return the most bytes in use since `reset`; None where the system does not report it.
+
+    Args:
+        device: where the run trains. On a GPU these are the bytes allocated there, on every other device the resident
+            memory of this process, whether the machine has a GPU or not.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

@@ -116,7 +116,7 @@ def fit(
             train_s=round(curve.train_s, 3),
             eval_s=round(eval_s, 3),
             tracking_s=round(tracker.tracking_s, 3),
-            peak_memory_bytes=memory.peak(),
+            peak_memory_bytes=memory.peak(trainer.strategy.root_device),
             cache_bytes=method.cache_bytes,
             optimizer_bytes=sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
             device=_device(trainer),

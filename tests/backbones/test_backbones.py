@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
-from bench.backbones.encoder import TextEncoder
-from bench.backbones.folder import from_folder
-from bench.backbones.minilm import SHA256
+from bench.backbones.text_encoders import MINILM_SHA256, content_hash, from_folder
+from bench.backbones.text_network import TextEncoder
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 from methods.common.targets import find_targets
@@ -97,22 +96,20 @@ def test_the_hash_is_of_the_bytes_not_of_the_path(tmp_path):
     weights = load_file(tmp_path / "b" / "model.safetensors")
     weights["embeddings.word_embeddings.weight"][0, 0] += 1
     save_file(weights, tmp_path / "b" / "model.safetensors", metadata={"format": "pt"})
-    from bench import backbones
-
-    backbones.content_hash.cache_clear()
+    content_hash.cache_clear()
     assert from_folder("b", tmp_path / "b").weights_hash != first.weights_hash
 
 
 def test_minilm_is_the_published_one():
-    backbone = open_backbone("minilm", {})
-    assert hashlib.sha256((backbone.path / "model.safetensors").read_bytes()).hexdigest() == SHA256
+    backbone = open_backbone("minilm")
+    assert hashlib.sha256((backbone.path / "model.safetensors").read_bytes()).hexdigest() == MINILM_SHA256
     assert (backbone.pooling, backbone.parameters) == ("mean", 22_713_728)
 
 
 def test_minilm_with_other_bytes_is_refused(monkeypatch):
-    monkeypatch.setattr("bench.backbones.minilm.SHA256", "0" * 64)
+    monkeypatch.setattr("bench.backbones.text_encoders.MINILM_SHA256", "0" * 64)
     with pytest.raises(EnvironmentProblem, match="not the published ones"):
-        open_backbone("minilm", {})
+        open_backbone("minilm")
 
 
 @pytest.mark.parametrize(
@@ -128,12 +125,12 @@ def test_a_backbone_that_is_not_there(name, kind, text, monkeypatch, tmp_path):
     from bench.core import hub
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub.silence.cache_clear()
+    hub.connection_error.cache_clear()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind, match=text) as caught:
-        open_backbone(name, {})
+        open_backbone(name)
     assert caught.value.todo
-    hub.silence.cache_clear()
+    hub.connection_error.cache_clear()
 
 
 def test_pickled_weights_are_refused(tmp_path):
@@ -146,7 +143,7 @@ def test_pickled_weights_are_refused(tmp_path):
 def test_broken_weights_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors at all")
-    with pytest.raises(EnvironmentProblem, match=r"model\.safetensors is no safetensors file"):
+    with pytest.raises(EnvironmentProblem, match=r"model\.safetensors is not a safetensors file"):
         from_folder("b", tmp_path)
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
-from bench.backbones.linear_net import DeepLinearNet, start
+from bench.backbones.dln import DLNConfig
+from bench.backbones.dln_network import DeepLinearNet, initial_weight
 from bench.backbones.seeding import generator
 from bench.records.data import Arrays, Dataset
 from tasks.io.arrays import ArrayDataModule
@@ -68,13 +69,13 @@ def test_a_head_wider_than_its_input_has_orthonormal_columns():
 def test_the_orthogonal_start_is_uniform():
     """Columns of a Haar matrix have mean 0; without the sign of QR's diagonal its entry (0, 0) is never positive."""
     source = generator(0, "test")
-    corner = np.array([float(start(4, 4, "orthogonal", 1.0, source)[0, 0]) for _ in range(2000)])
+    corner = np.array([float(initial_weight(4, 4, "orthogonal", 1.0, source)[0, 0]) for _ in range(2000)])
     assert abs(corner.mean()) < 4 * 0.5 / 2000**0.5  # entries have variance 1/4
     assert abs(corner.var() - 0.25) < 0.03
 
 
 def test_the_gaussian_start_has_variance_epsilon_squared_over_fan_in():
-    weight = start(500, 200, "gaussian", EPS, generator(0, "test")).numpy()
+    weight = initial_weight(500, 200, "gaussian", EPS, generator(0, "test")).numpy()
     assert weight.std() == pytest.approx(EPS / 200**0.5, rel=0.02)
     assert abs(weight.mean()) < 5 * EPS / 200**0.5 / weight.size**0.5
     assert abs(((weight / weight.std()) ** 4).mean() - 3) < 0.1  # a Gaussian's kurtosis
@@ -245,7 +246,7 @@ class Slope:
 
 
 def test_one_number_is_learned_without_a_bias(make_lab: Callable[..., Any]) -> None:
-    lab = make_lab(backbone=open_backbone("dln", {"depth": 2}), tasks={"toy/slope": Slope()})
+    lab = make_lab(backbone=open_backbone("dln", DLNConfig(depth=2)), tasks={"toy/slope": Slope()})
     run = lab.run(lab.spec("full", task="toy/slope", lr=3e-2, max_steps=100))
     assert run.method.head.bias is None
     assert run.losses[-1] < 1e-2 < run.losses[0]

@@ -10,8 +10,8 @@ import torch
 from networks import SMALL, build, count, found, images
 from torch import nn
 
-from bench.backbones.inputs import patch_for
-from bench.backbones.timm_net import TimmNet, resnet18, vgg11, vit
+from bench.backbones.inputs import patch_size
+from bench.backbones.timm_network import TimmNet, resnet18, vgg11, vit
 from bench.core.errors import UsageError
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
@@ -119,7 +119,7 @@ def test_parameters_of_resnet18_and_vgg11_are_timm_s():
     ],
 )
 def test_patches_follow_the_size_of_the_image(size, patch):
-    assert patch_for(*size) == patch
+    assert patch_size(*size) == patch
     network = vit((1, *size), patch=0, width=8, depth=1, heads=1, pool="mean", seed=0)
     assert network.model.pos_embed.shape[1] == prod(size) // patch**2  # type: ignore[union-attr,index]
 
@@ -127,8 +127,8 @@ def test_patches_follow_the_size_of_the_image(size, patch):
 @pytest.mark.parametrize(
     ("call", "texts"),
     [
-        (lambda: patch_for(28, 28, 8), ("patch=8", "28×28", "1, 2, 4, 7, 14, 28")),
-        (lambda: patch_for(37, 37), ("37×37", "1369 patches")),
+        (lambda: patch_size(28, 28, 8), ("patch=8", "28×28", "1, 2, 4, 7, 14, 28")),
+        (lambda: patch_size(37, 37), ("37×37", "1369 patches")),
         (lambda: build("vgg11", (1, 7, 7)), ("8×8", "7×7")),
         (lambda: build("resnet18", (3, 4, 32)), ("8×8", "4×32")),
         (lambda: build("vit", (5,)), ("vectors of 5", "mlp")),
@@ -194,7 +194,7 @@ def test_stems_leave_what_they_promise_of_the_image(stem, map_side):
 
 def test_what_is_built_has_no_revision():
     plain, named = found("mlp"), found("mlp", revision="v2")
-    assert (plain.weights_hash, plain.options) == (named.weights_hash, named.options)
+    assert (plain.weights_hash, plain.config) == (named.weights_hash, named.config)
 
 
 def test_no_width_is_no_width_of_zero():

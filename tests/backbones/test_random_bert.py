@@ -43,7 +43,7 @@ def test_a_bert_takes_the_words_of_another_tokenizer(tiny_bert, tmp_path):
     assert network.model.embeddings.word_embeddings.num_embeddings == len(words)
     theirs, ours = found("bert", **size, tokenizer=str(tiny_bert)), found("bert", **size)
     assert theirs.weights_hash != ours.weights_hash
-    assert theirs.options == ours.options, "where it lies is no part of the identity"
+    assert theirs.config == ours.config, "where it lies is no part of the identity"
     with pytest.raises(EnvironmentProblem, match="has no tokenizer"):
         found("bert", tokenizer=str(tmp_path))
 

@@ -15,8 +15,8 @@ from timm.layers import resample_abs_pos_embed
 
 from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
-from bench.backbones.folder import content_hash
-from bench.backbones.timm_model import Timm
+from bench.backbones.image_networks import Timm, TimmConfig
+from bench.backbones.text_encoders import content_hash
 from bench.config.sections import HeadConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem
@@ -73,7 +73,7 @@ def test_the_bytes_decide_the_identity_and_not_where_they_lie(folder, tmp_path):
     first = found(weights=str(folder))
     shutil.copytree(folder, tmp_path / "b")
     again = found(weights=str(tmp_path / "b"))
-    assert (again.weights_hash, again.options) == (first.weights_hash, first.options)
+    assert (again.weights_hash, again.config) == (first.weights_hash, first.config)
     weights = load_file(folder / "model.safetensors")
     weights["cls_token"] = weights["cls_token"] + 1
     save_file(weights, tmp_path / "b" / "model.safetensors")
@@ -99,18 +99,18 @@ def test_what_is_not_there_is_named(folder, tmp_path):
     (tmp_path / "model.bin").write_bytes(b"pickle")
     for path, text in (
         (tmp_path, "no config.json and no model.safetensors"),
-        (tmp_path / "model.bin", "no folder and no .safetensors"),
-        (tmp_path / "nowhere", "no folder and no .safetensors"),
+        (tmp_path / "model.bin", "not a folder and not a .safetensors file"),
+        (tmp_path / "nowhere", "not a folder and not a .safetensors file"),
     ):
         with pytest.raises(EnvironmentProblem, match=text) as caught:
             found(weights=str(path))
         assert caught.value.todo
     (tmp_path / "bad.safetensors").write_bytes(b"not safetensors at all")
-    with pytest.raises(EnvironmentProblem, match=r"bad\.safetensors is no safetensors file"):
+    with pytest.raises(EnvironmentProblem, match=r"bad\.safetensors is not a safetensors file"):
         found(weights=str(tmp_path / "bad.safetensors"))
     shutil.copy(folder / "model.safetensors", tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(EnvironmentProblem, match=r"config\.json is no JSON"):
+    with pytest.raises(EnvironmentProblem, match=r"config\.json is not JSON"):
         found(weights=str(tmp_path))
 
 
@@ -124,13 +124,13 @@ def test_pickled_weights_beside_are_never_read(folder, tmp_path):
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    hub.silence.cache_clear()
+    hub.connection_error.cache_clear()
 
 
 @pytest.mark.usefixtures("offline")
 def test_without_a_network_the_hub_is_named(monkeypatch):
     with pytest.raises(
-        EnvironmentProblem, match=r"timm/test_vit\.r160_in1k is not in .* HF_HUB_OFFLINE is set"
+        EnvironmentProblem, match=r"timm/test_vit\.r160_in1k: it is not in .* HF_HUB_OFFLINE is set"
     ) as caught:
         found(pretrained=True)
     assert "backbone.weights" in caught.value.todo
@@ -149,4 +149,4 @@ def test_the_hub_s_cache_is_enough(folder, tmp_path):
     backbone = found(pretrained=True)
     weights = load_file(folder / "model.safetensors")
     assert torch.equal(loaded(backbone).model.cls_token.data, weights["cls_token"])
-    assert backbone.options["pretrained"] and backbone.path is not None
+    assert backbone.config_as(TimmConfig).pretrained and backbone.path is not None

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -132,11 +133,18 @@ def test_a_port_in_use_is_an_environment_problem(served: Served) -> None:
         serve.listen(served.make, served.folder, "127.0.0.1", served.port)
 
 
+def test_the_address_family_is_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AF_INET6 is 10 on Linux and 30 on macOS."""
+    monkeypatch.setattr(socket, "AF_INET6", 30)
+    assert serve._server("::1").address_family == 30
+    assert serve._server("127.0.0.1").address_family == socket.AF_INET
+
+
 CODE = """
 import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in its background ignores it
 from leaderboard import serve
-sys.exit(serve(lambda: {}, pathlib.Path("."), sys.argv[1], 0))
+sys.exit(serve.serve(lambda: {}, pathlib.Path("."), sys.argv[1], 0))
 """
 
 

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from bench.cli import main
 from bench.records import record
-from bench.spectra.files import store
+from bench.spectra.files import history
 
 Captured = pytest.CaptureFixture[str]
 
@@ -36,19 +36,19 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[
                 place = record.folder(folder, made.run_id)
                 record.write(made, place)
                 for one in made.ranks[:1]:
-                    store.write(place / store.FILE, [spectrum(one.layer, 4 if method == "lora" else 32, seed)])
+                    history.write(place / history.FILE, [spectrum(one.layer, 4 if method == "lora" else 32, seed)])
     broken = folder / ("0" * 16)
     broken.mkdir()
     (broken / record.FILE).write_text("{")
     return folder
 
 
-def spectrum(layer: str, count: int, seed: int) -> store.Spectrum:
+def spectrum(layer: str, count: int, seed: int) -> history.SpectrumHistory:
     """Zero at the start; `count` equal singular values at step 10; σ, σ/2, … at the end."""
     end = (1.0 + seed) * 0.5 ** np.arange(count)
     values = np.stack([np.zeros(count), np.ones(count), end]).astype(np.float64)
     steps = np.array([0, 10, 20])
-    return store.Spectrum(of="updates", layer=layer, shape=(384, 384), how="svd", steps=steps, values=values)
+    return history.SpectrumHistory(of="updates", layer=layer, shape=(384, 384), how="svd", steps=steps, values=values)
 
 
 def compare(*words: str | Path) -> int:
@@ -132,7 +132,7 @@ def test_the_figure_shows_means_of_what_was_stored(runs: Path) -> None:
 
 
 def test_a_figure_without_stored_spectra_is_of_the_records(runs: Path) -> None:
-    for path in runs.glob(f"*/{store.FILE}"):
+    for path in runs.glob(f"*/{history.FILE}"):
         path.unlink()
     found, notes = drawn(runs, "full", "lora")
     assert [panel.title for panel in found.panels] == ["Effective rank of ΔW by layer", "‖ΔW‖₂ by layer"]
@@ -140,7 +140,7 @@ def test_a_figure_without_stored_spectra_is_of_the_records(runs: Path) -> None:
 
 
 def test_spectra_that_cannot_be_read_are_told_and_passed_over(runs: Path, capsys: Captured, tmp_path: Path) -> None:
-    first = min(runs.glob(f"*/{store.FILE}"))
+    first = min(runs.glob(f"*/{history.FILE}"))
     first.write_bytes(b"no archive")
     assert compare("full", "lora", "--runs", runs, "--figure", tmp_path / "x.png") == 0
     assert f"note: {first}: cannot be read as spectra of a run" in capsys.readouterr().err

@@ -11,13 +11,13 @@ import pytest
 from bench.cli import main
 from bench.core import hub
 from bench.env import doctor
-from bench.env.doctor import CHECKS, Finding, examine
+from bench.env.doctor import CHECKS, Finding, run_checks
 
 
 def only(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Finding]:
     check = next(check for check in CHECKS if check.__name__ == name)
     monkeypatch.setattr(doctor, "CHECKS", (check,))
-    return examine()
+    return run_checks()
 
 
 def test_this_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_another_owner_of_bench_is_broken(tmp_path: Path, monkeypatch: pytest.Mo
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: frappe-bench\nVersion: 5.0\n")
     (info / "top_level.txt").write_text("bench\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    [finding] = examine()
+    [finding] = run_checks()
     assert finding.state == "broken"
     assert "frappe-bench" in finding.text
     assert "pip uninstall frappe-bench" in finding.todo
@@ -86,11 +86,11 @@ def test_bench_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BENCH_DATA", raising=False)
     assert [f.state for f in only(monkeypatch, "_data")] == ["note"]
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "absent"))
-    assert [f.state for f in examine()] == ["broken"]
+    assert [f.state for f in run_checks()] == ["broken"]
     (tmp_path / "glue").mkdir()
     (tmp_path / "file").touch()
     monkeypatch.setenv("BENCH_DATA", str(tmp_path))
-    [finding] = examine()
+    [finding] = run_checks()
     assert (finding.state, finding.text) == ("ok", f"{tmp_path} holds glue")
 
 
@@ -100,6 +100,6 @@ def test_wandb_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f.state for f in only(monkeypatch, "_wandb")] == ["note"]
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret-key\n")
     (tmp_path / ".netrc").chmod(0o600)
-    [finding] = examine()
+    [finding] = run_checks()
     assert finding.state == "ok"
     assert "secret" not in finding.text

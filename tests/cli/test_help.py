@@ -94,7 +94,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callab
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server of W&B's is asked, and ours ends at once."""
-    monkeypatch.setattr(account, "need", lambda: None)
+    monkeypatch.setattr(account, "require", lambda: None)
     monkeypatch.setattr(restore, "runs", lambda path: [])
     monkeypatch.setattr(sync, "sync", lambda out, run: sync.Sent(run_id=run.run_id, state="sent"))
     saved = SimpleNamespace(save=lambda: None, url="https://wandb.example/report")

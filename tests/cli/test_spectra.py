@@ -37,11 +37,11 @@ def run(here: Path, make_record: Callable[..., dict[str, Any]]) -> Path:
 @pytest.fixture
 def tracked(run: Path) -> Path:
     """The same with spectra: layer 1 moves farther; gradients end in a NaN."""
-    from bench.spectra.files.store import FILE, Spectrum, write
+    from bench.spectra.files.history import FILE, SpectrumHistory, write
 
     steps = np.array([0, 10, 40])
     updates = [
-        Spectrum(
+        SpectrumHistory(
             of="updates",
             layer=layer,
             shape=(384, 384),
@@ -52,7 +52,7 @@ def tracked(run: Path) -> Path:
         for i, layer in enumerate(LAYERS)
     ]
     values = np.array([[1.0, 0.5], [1.0, 0.5], [np.nan, np.nan]])
-    gradient = Spectrum(of="gradients", layer="g", shape=(4, 2), how="gram", steps=steps, values=values)
+    gradient = SpectrumHistory(of="gradients", layer="g", shape=(4, 2), how="gram", steps=steps, values=values)
     write(run / FILE, [*updates, gradient])
     return run
 
@@ -104,9 +104,9 @@ def test_a_run_s_table(tracked: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_layers_not_followed_come_from_the_record(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench.spectra.files.store import FILE, Spectrum, write
+    from bench.spectra.files.history import FILE, SpectrumHistory, write
 
-    one = Spectrum(
+    one = SpectrumHistory(
         of="updates", layer=LAYERS[1], shape=(384, 384), how="gram", steps=np.array([0]), values=np.array([[1.0, 1.0]])
     )
     write(run / FILE, [one])

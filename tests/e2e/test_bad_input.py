@@ -29,7 +29,7 @@ def three_parts(outcome: Any) -> tuple[str, str, str]:
     [
         ("--method lorra --task glue/cola", "unknown method 'lorra'", "deeplora", "Did you mean 'lora'?"),
         ("--method lora --task glu", "unknown task 'glu'", "glue", "Did you mean 'glue'?"),
-        ("--method lora --task glue/colla", "unknown cell 'glue/colla'", "mnli", "Did you mean 'glue/cola'?"),
+        ("--method lora --task glue/colla", "unknown task 'glue/colla'", "mnli", "Did you mean 'glue/cola'?"),
         ("--method lora --task glue/cola --set method.rnk=2", "unknown option 'method.rnk'", "method.rank", "rank"),
         ("--method lora --task glue/cola --set optm.eps=2", "unknown namespace 'optm'", "optim", "optim"),
         ("--method lora --task glue/cola --set method.rank=two", "method.rank", "int", "of that type"),
@@ -182,7 +182,7 @@ def test_a_loss_that_is_no_number(bench: Bench, fitted: list[Any]) -> None:
         assert (good.state, bad.state) == ("done", "diverged")
         assert bad.metrics is None
         assert "--lr" in bad.error.todo
-        assert all(bad.error.values())
+        assert all(bad.error.to_json().values())
     assert outcome.err.count("DIVERGED") == 2
     assert "2 done, 2 failed" in outcome.err and "--retry" in outcome.err
     assert "1e+30" not in outcome.out, "no score, no row"
@@ -212,9 +212,7 @@ def test_no_trial_ends(bench: Bench) -> None:
     [
         ("--method lora,linear --set method.target=nothing_like_it", "matches no linear layer"),
         ("--method lora,linear --set method.target=(", "not a regular expression"),
-        ("--method deeplora,linear --set method.form=compressed --set method.rank=3", "even rank"),
         ("--method deeplora,linear --set method.form=compressed --set method.rank=34", "a layer of shape 32×32"),
-        ("--method deeplora,linear --set method.depth=1", "method.depth=1"),
     ],
 )
 def test_an_option_that_does_not_fit_the_backbone(bench: Bench, words: str, what: str) -> None:
@@ -228,6 +226,22 @@ def test_an_option_that_does_not_fit_the_backbone(bench: Bench, words: str, what
     assert bad.error.what in outcome.err
     assert bad.error.known and bad.error.todo
     assert not (outcome.folder / bad.run_id / "error.log").exists(), "foreseen, so no traceback"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("--method deeplora,linear --set method.form=compressed --set method.rank=3", "even rank"),
+        ("--method deeplora,linear --set method.depth=1", "method.depth=1"),
+        ("--method lora --set method.rank=0", "method.rank=0"),
+    ],
+)
+def test_an_option_that_fits_no_backbone_is_refused_before_any_training(
+    bench: Bench, fitted: list[Any], words: str, what: str
+) -> None:
+    outcome = bench(*words.split(), "--task", "glue/cola")
+    assert (outcome.code, fitted) == (2, [])
+    assert what in three_parts(outcome)[0]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +319,7 @@ def test_out_of_memory_is_a_state_of_its_own(
     def adapt(self: Any, batch: Any) -> None:
         raise error()
 
-    monkeypatch.setattr(methods.full.method.method.Full, "adapt", adapt)
+    monkeypatch.setattr(methods.full.method.Full, "adapt", adapt)
     outcome = bench("--method", "full,linear", "--task", "glue/cola")
     assert outcome.code == 1
     assert outcome.states() == {("full", "glue/cola"): "oom", ("linear", "glue/cola"): "done"}
@@ -321,7 +335,7 @@ def test_a_method_that_wants_to_leave_the_program_is_a_failed_cell(
     def adapt(self: Any, batch: Any) -> None:
         raise end()
 
-    monkeypatch.setattr(methods.full.method.method.Full, "adapt", adapt)
+    monkeypatch.setattr(methods.full.method.Full, "adapt", adapt)
     outcome = bench("--method", "full,linear", "--task", "glue/cola")
     assert outcome.code == 1
     assert outcome.states() == {("full", "glue/cola"): "failed", ("linear", "glue/cola"): "done"}

@@ -62,7 +62,7 @@ def test_an_exported_run_scores_the_same_in_peft(
     lively = {"backbone": str(lively_bert), "budget": ()}
     done = bench("--method", method, "--task", f"glue/{task}", *words, **lively)
     made = done.only()
-    where = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
+    where = ("--peft", str(tmp_path / "adapter"), "--runs", str(done.folder))
     assert command("export", made.run_id[:8], *where, folder=tmp_path).code == 0
     texts, labels = dev(glue, task)
     outputs = bare_scores(lively_bert, tmp_path / "adapter", texts)
@@ -97,7 +97,7 @@ def test_an_exported_run_is_a_start(bench: Bench, command: Any, tmp_path: Path) 
     config = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
     (tmp_path / "b" / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 3}))
     other = bench(*start, f"method.start={tmp_path / 'b'}", "--dry-run", "--json", out=tmp_path / "second")
-    assert json.loads(other.out)["cells"][0]["run_id"] != second.run_id
+    assert json.loads(other.out)["runs"][0]["run_id"] != second.run_id
     against = bench(*LORA[:4], "--set", "method.rank=3", "--set", f"method.start={tmp_path / 'b'}")
     assert against.code == 2
     assert "has rank 4" in against.err
@@ -114,7 +114,7 @@ def test_a_tuner_of_peft_runs_and_exports(
     assert "peft:vera" in done.out
     assert (made.spec.options.method["r"], len(made.ranks)) == (4, 12)
     assert "peft" in made.provenance.packages
-    where = ("--peft", str(tmp_path / "adapter"), "--out", str(done.folder))
+    where = ("--peft", str(tmp_path / "adapter"), "--runs", str(done.folder))
     assert command("export", made.run_id, *where, folder=tmp_path).code == 0
     texts, labels = dev(glue, "cola")
     guess = bare_scores(lively_bert, tmp_path / "adapter", texts).argmax(-1).tolist()
@@ -128,13 +128,13 @@ def test_a_tuner_of_peft_runs_and_exports(
 def test_a_start_that_is_not_there_is_exit_3(bench: Bench, tmp_path: Path) -> None:
     found = bench(*LORA, "--set", f"method.start={tmp_path / 'nowhere'}", "--dry-run")
     assert found.code == 3
-    assert "no peft adapter directory" in found.err
+    assert "is not a folder of a peft adapter" in found.err
 
 
 def test_what_cannot_be_exported(bench: Bench, command: Any, tmp_path: Path) -> None:
     kept = bench(*LORA, "--set", "runtime.save=none").only()
     full = bench("--method", "linear", "--task", "glue/cola", out=tmp_path / "linear").only()
-    runs, target = ("--out", str(tmp_path / "runs")), ("--peft", str(tmp_path / "adapter"))
+    runs, target = ("--runs", str(tmp_path / "runs")), ("--peft", str(tmp_path / "adapter"))
 
     def refused(*words: str, code: int = 2) -> str:
         found = command("export", *words, folder=tmp_path)
@@ -144,7 +144,7 @@ def test_what_cannot_be_exported(bench: Bench, command: Any, tmp_path: Path) -> 
         return found.err
 
     assert "runtime.save was none" in refused(kept.run_id, *target, *runs)
-    assert "no equivalent in peft" in refused(full.run_id, *target, "--out", str(tmp_path / "linear"))
+    assert "no equivalent in peft" in refused(full.run_id, *target, "--runs", str(tmp_path / "linear"))
     assert "no run" in refused("abc", *target, *runs)
     assert "--peft" in refused(kept.run_id, *runs)
     tensors = tmp_path / "runs" / kept.run_id / "adapter.safetensors"
@@ -161,7 +161,7 @@ def test_nothing_is_written_over(bench: Bench, command: Any, tmp_path: Path) -> 
     made = bench(*LORA).only()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
-    words = ("export", made.run_id, "--out", str(tmp_path / "runs"), "--peft")
+    words = ("export", made.run_id, "--runs", str(tmp_path / "runs"), "--peft")
     found = command(*words, str(tmp_path / "full"), folder=tmp_path)
     assert found.code == 2
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine.txt"]

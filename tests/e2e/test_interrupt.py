@@ -100,11 +100,11 @@ def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_
 def test_ctrl_c_while_planning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import bench.harness.planner as planning
 
-    def make(request: Any) -> Any:
+    def make_plan(request: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 
-    monkeypatch.setattr(planning, "make", make)
+    monkeypatch.setattr(planning, "make_plan", make_plan)
     outcome = bench(*CELLS)
     assert (outcome.code, outcome.err) == (130, "interrupted\n")
 

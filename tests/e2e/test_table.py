@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import bench.training.trainer as fitting
+from bench.config.overrides import Overrides
 from bench.core.errors import BenchError
 from bench.harness import planner, worker
 from bench.harness.request import Request
@@ -57,7 +58,7 @@ def test_a_run_of_every_format(bench: Bench, command: Any, tmp_path: Path, suffi
     assert made.spec.options.task == {"max_length": 24}
     head = load_file(outcome.folder / made.run_id / "adapter.safetensors")["head.weight"]
     assert head.shape[0] == 2
-    shown = command("show", made.run_id, "--out", str(outcome.folder), folder=outcome.folder).out
+    shown = command("show", made.run_id, "--runs", str(outcome.folder), folder=outcome.folder).out
     assert "'x' → 0, 'y' → 1" in shown and made.task.version in shown
     assert "mine macro_f1 ↑" in outcome.out
 
@@ -139,18 +140,18 @@ def test_a_process_of_its_own_opens_the_same_files(
     write(tmp_path / "mine.csv"), write(tmp_path / "dev" / "dev.tsv", 13)
     with (tmp_path / "mine.csv").open("a") as stream:
         stream.write("no label,\n")
-    settings = ("task.validation=dev/dev.tsv", "data.on_bad=skip", "task.max_length=24")
-    asked = Request(methods=("linear",), tasks=("table:mine.csv",), backbones=(str(tiny_bert),), settings=settings)
-    [cell] = planner.make(asked).cells
+    overrides = Overrides.parse(["task.validation=dev/dev.tsv", "data.on_bad=skip", "task.max_length=24"])
+    asked = Request(methods=("linear",), tasks=("table:mine.csv",), backbones=(str(tiny_bert),), overrides=overrides)
+    [run] = planner.make_plan(asked).runs
     seen: list[Any] = []
     monkeypatch.setattr(fitting, "fit", lambda *given, **more: seen.append(given))
-    worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
+    worker._fit(json.loads(json.dumps(worker.job(run))), tmp_path)
     [(spec, task, dataset, backbone)] = seen
-    assert (spec, task.spec, backbone) == (cell.spec, cell.task.spec, cell.backbone)
-    assert (dataset.hash, dataset.reading) == (cell.dataset.hash, cell.dataset.reading)
+    assert (spec, task.spec, backbone) == (run.spec, run.task.spec, run.backbone)
+    assert (dataset.hash, dataset.reading) == (run.dataset.hash, run.dataset.reading)
     (tmp_path / "mine.csv").write_text("text,label\n" + "a,x\nb,y\n" * 20)
     with pytest.raises(BenchError, match="the data changed"):
-        worker._fit(json.loads(json.dumps(worker.job(cell))), tmp_path)
+        worker._fit(json.loads(json.dumps(worker.job(run))), tmp_path)
 
 
 @pytest.mark.slow
@@ -240,6 +241,6 @@ def test_dry_run_says_kind_classes_and_sizes(bench: Bench, fitted: list[Any], tm
     plan = bench(*words, data=None)
     assert plan.code == 0 and not fitted
     for part in ("classification", "2 classes: 'x', 'y'", "37 rows to train, 4 to validate (share 0.1, split seed 0)"):
-        assert part in planner.out
-    [cell] = json.loads(bench(*words, "--json", data=None).out)["cells"]
+        assert part in plan.out
+    [cell] = json.loads(bench(*words, "--json", data=None).out)["runs"]
     assert cell["source"]["reading"]["sizes"] == {"train": 37, "validation": 4}

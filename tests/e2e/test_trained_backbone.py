@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from bench.cli import main
 from bench.config.sections import HeadConfig
 from bench.core.errors import ENVIRONMENT, OK, USAGE
-from bench.harness.planner import make
+from bench.harness.planner import make_plan
 from bench.harness.request import Request
 from bench.records import record
 
@@ -50,7 +50,7 @@ def test_weights_and_chain_are_those_of_the_run(command: Command, parent: dict[s
     assert all(torch.equal(t, kept[n]) for n, t in trained.items())
     assert child.spec.backbone == child.backbone.name == f"runs:{parent.run_id}"
     assert child.backbone.parameters == sum(t.numel() for t in trained.values())
-    assert child.backbone.parent == {
+    assert child.backbone.parent.to_json() == {
         "run_id": parent.run_id,
         "group_id": parent.group_id,
         "method": "full",
@@ -58,9 +58,9 @@ def test_weights_and_chain_are_those_of_the_run(command: Command, parent: dict[s
         "backbone": "mlp",
         "parent": None,
     }
-    plan = make(_request(command, f"runs:{parent.run_id}"))
-    [cell] = plan.cells
-    network = cell.backbone.load(task=cell.task.spec, head=HeadConfig(), seed=99)  # nothing comes from the seed
+    plan = make_plan(_request(command, f"runs:{parent.run_id}"))
+    [run] = plan.runs
+    network = run.backbone.load(task=run.task.spec, head=HeadConfig(), seed=99)  # nothing comes from the seed
     assert all(torch.equal(t, trained[n]) for n, t in network.state_dict().items())
 
 
@@ -74,11 +74,11 @@ def test_a_run_of_a_run_names_both(command: Command, parent: dict[str, Any]) -> 
 
 def test_the_id_follows_the_weights(command: Command, parent: dict[str, Any]) -> None:
     request = _request(command, f"runs:{parent.run_id}")
-    [cell] = make(request).cells
+    [run] = make_plan(request).runs
     file = command.out / parent.run_id / "backbone" / "model.safetensors"  # type: ignore[attr-defined]
-    assert cell.backbone.pretrained
-    assert len(cell.backbone.weights_hash) == 64
-    assert cell.backbone.weights_hash != parent.backbone.weights_hash
+    assert run.backbone.pretrained
+    assert len(run.backbone.weights_hash) == 64
+    assert run.backbone.weights_hash != parent.backbone.weights_hash
     assert file.is_file()
 
 

@@ -162,7 +162,7 @@ def test_a_failure_half_way_leaves_no_run_open(bench: Bench, monkeypatch: pytest
 def test_online_with_a_key_and_as_wandb_mode_says(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: list[dict[str, Any]], key: str, chosen: str, mode: str
 ) -> None:
-    monkeypatch.setattr(account, "silence", lambda endpoint: "")
+    monkeypatch.setattr(account, "connection_error", lambda endpoint: "")
     for name, value in (("WANDB_API_KEY", key), ("WANDB_MODE", chosen)):
         monkeypatch.delenv(name, raising=False)
         if value:  # W&B itself refuses an empty one
@@ -270,7 +270,7 @@ def test_every_table_can_be_made_again_from_wandb_alone(
             return answers
 
     monkeypatch.setattr(wandb, "Api", Api)
-    monkeypatch.setattr(account, "need", lambda: None)
+    monkeypatch.setattr(account, "require", lambda: None)
     words = ["import", "wandb", "us/lowrank-bench", "--out", str(tmp_path / "imported")]
     assert main(words) == 0
     assert asked == ["us/lowrank-bench"] and "8 imported" in capsys.readouterr().err
@@ -364,7 +364,7 @@ def test_sync_sends_offline_runs_and_says_so_in_the_record(
     outcome = bench(*TWO)
     first = outcome.records[0].run_id
     extra = bench("--method", "linear", "--task", "glue/rte")
-    monkeypatch.setattr(account, "need", lambda: None)
+    monkeypatch.setattr(account, "require", lambda: None)
     words = ["wandb", "sync", "--runs", str(outcome.folder)]
     assert main([*words, "--dry-run"]) == 0
     assert capsys.readouterr().err.startswith("2 would be sent, 0 failed, 1 not due")

@@ -192,9 +192,9 @@ def test_page_holds_the_numbers_as_tables(tmp_path: Path) -> None:
 
 
 def test_long_tables_say_what_is_left_out(tmp_path: Path) -> None:
-    one = Series(name="a", x=list(range(page.ROWS + 5)), y=[0.0] * (page.ROWS + 5))
+    one = Series(name="a", x=list(range(page.MAX_ROWS + 5)), y=[0.0] * (page.MAX_ROWS + 5))
     text, read, _ = written(figure(Panel(title="t", x="x", y="y", content=[one])), tmp_path)
-    assert len(read.of("td")) == page.ROWS
+    assert len(read.of("td")) == page.MAX_ROWS
     assert "first 2,000 of 2,005 rows" in text
 
 

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import brentq
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from bench.backbones.folder import from_folder
+from bench.backbones.text_encoders import from_folder
 from bench.config.overrides import Overrides
 from bench.config.sections import AllocationConfig
 from bench.core.errors import UsageError

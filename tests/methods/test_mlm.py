@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModel, BertForMaskedLM
 
 from bench.api.task import TaskSpec
-from bench.backbones.folder import from_folder
+from bench.backbones.text_encoders import from_folder
 from bench.config.sections import HeadConfig, OptimConfig
 from bench.core.errors import UsageError
 from bench.core.random import uniform

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import bench.records.spec
-from bench.backbones.bert import BERTConfig
+from bench.backbones.text_encoders import BERTConfig
 from bench.config.options import Config
 from bench.config.sections import (
     AllocationConfig,

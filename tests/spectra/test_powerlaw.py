@@ -70,7 +70,7 @@ def test_fit_is_weightwatchers(name: str, fitted: Callable[[np.ndarray], tuple[f
 
 def test_a_networks_layers_are_those_of_weightwatchers_table(weightwatcher: Any) -> None:
     """Its whole way from layers to a table, on MiniLM's attention and on small layers."""
-    folder = open_backbone("minilm", {}).path
+    folder = open_backbone("minilm").path
     assert folder is not None
     weights = load_file(folder / "model.safetensors")
     torch.manual_seed(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.config import peft_options
 from bench.config.sections import QUANTITIES, SpectraConfig
 from bench.core import registry
 from bench.core.errors import Diverged
 from bench.spectra import Delta
-from bench.spectra.files import store
+from bench.spectra.files import history
 from bench.training.checkpoint import path
 from bench.training.trainer import build
+from methods.peft_tuner.config import tuners
 
-METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load("methods", name).needs)
+METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load_config("methods", name).needs)
 WITHOUT_DELTA = {"linear", "bitfit", "adapter", "adapterdrop"}
 SMALL: dict[str, dict[str, Any]] = {
     "c3a": {"block_size": 8},
@@ -34,7 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "waveft": {"n_frequency": 20},
 }
 """Options without which a tuner of peft does not fit a layer of width 32."""
-TUNERS = sorted(peft_options.names())
+TUNERS = sorted(tuners())
 OFTEN = {"vera", "ia3", "oft"}
 slow = pytest.mark.slow
 NAMES = [*METHODS, *(pytest.param(f"peft:{t}", marks=[] if t in OFTEN else slow) for t in TUNERS)]
@@ -43,8 +43,8 @@ DROPOUTS = {"dropout", "vera_dropout", "module_dropout"}
 STEPS = 6
 
 
-def looking(**options: Any) -> dict[str, Any]:
-    return asdict(SpectraConfig(**options))
+def looking(**options: Any) -> SpectraConfig:
+    return SpectraConfig(**options)
 
 
 OFF = looking(of="none")
@@ -52,14 +52,14 @@ OFF = looking(of="none")
 
 def spec_of(lab: Any, name: str, **changes: Any) -> Any:
     """A short run with every dropout that the method has."""
-    names = {field.name for field in fields(registry.load("methods", name).Config)}
+    names = {field.name for field in fields(registry.load_config("methods", name))}
     options = {**dict.fromkeys(DROPOUTS & names, 0.1), **SMALL.get(name.removeprefix("peft:"), {})}
     fixed: dict[str, Any] = {"head": {"dropout": 0.1}, "backbone": {"dropout": 0.1}, "max_steps": STEPS}
     return lab.spec(name, options=options, **{**fixed, **changes})
 
 
-def of(folder: Path, quantity: str) -> dict[str, store.Spectrum]:
-    return store.read(folder / store.FILE).layers(quantity)
+def of(folder: Path, quantity: str) -> dict[str, history.SpectrumHistory]:
+    return history.read(folder / history.FILE).layers(quantity)
 
 
 def sigma(matrix: Tensor) -> np.ndarray[Any, Any]:
@@ -75,17 +75,17 @@ def near(found: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_changes_nothing_and_sees_everything(lab: Any, name: str) -> None:
     spec = spec_of(lab, name)
-    plain = lab.run(spec.with_(spectra=OFF))
-    run = lab.run(spec.with_(spectra=looking(of=ALL, every=2, layers="all", window=2)))
+    plain = lab.run(spec.with_options(spectra=OFF))
+    run = lab.run(spec.with_options(spectra=looking(of=ALL, every=2, layers="all", window=2)))
     assert run.losses == plain.losses
     after, before = (dict(one.method.named_parameters()) for one in (run, plain))
     assert all(torch.equal(parameter, before[n]) for n, parameter in after.items())
     same = ("metrics", "params", "ranks", "curve", "warnings")
-    assert {key: run.result[key] for key in same} == {key: plain.result[key] for key in same}
-    assert not (plain.directory / store.FILE).exists()
-    assert "spectra" not in plain.result and plain.result.cost.tracking_s == 0 < run.result.cost.tracking_s
+    assert [getattr(run.result, key) for key in same] == [getattr(plain.result, key) for key in same]
+    assert not (plain.directory / history.FILE).exists()
+    assert plain.result.spectra is None and plain.result.cost.tracking_s == 0 < run.result.cost.tracking_s
 
-    found = store.read(run.directory / store.FILE)
+    found = history.read(run.directory / history.FILE)
     assert found.quantities == QUANTITIES or set(found.quantities) == set(QUANTITIES)
     for one in found.spectra:
         ends = {"gradients": [0, 2, 4, 5], "steps": [0, 2, 4, 5]}.get(one.of, [0, 2, 4, 6])
@@ -138,7 +138,7 @@ def first_gradients(lab: Any, spec: Any) -> tuple[Any, dict[str, Tensor], list[T
 def test_gradients_and_activations_are_the_global_batchs(lab: Any, micro: int) -> None:
     """Before clipping, to a norm that would show, and over all micro batches."""
     spec = lab.spec("full", max_steps=2, optim={"clip": 1e-3}, runtime={"micro_batch": micro})
-    run = lab.run(spec.with_(spectra=looking(of="gradients,activations", layers="*")))
+    run = lab.run(spec.with_options(spectra=looking(of="gradients,activations", layers="*")))
     _, gradients, [features] = first_gradients(lab, spec)
     found = of(run.directory, "gradients")
     assert set(found) >= {"model.encoder.layer.0.attention.self.query", "head", "model.embeddings.word_embeddings"}
@@ -157,7 +157,7 @@ def test_steps_are_what_the_optimiser_changed(lab: Any) -> None:
     """Plain gradient descent: η times the gradient, and all of them together ΔW."""
     optim = {"name": "sgd", "clip": 0.0, "schedule": "constant", "warmup": 0.0}
     spec = lab.spec("full", max_steps=3, lr=0.5, optim=optim)
-    run = lab.run(spec.with_(spectra=looking(of="updates,gradients,steps", layers="*.attention.*", every=1)))
+    run = lab.run(spec.with_options(spectra=looking(of="updates,gradients,steps", layers="*.attention.*", every=1)))
     steps, gradients = of(run.directory, "steps"), of(run.directory, "gradients")
     assert set(steps) == set(gradients) == set(of(run.directory, "updates")) and len(steps) == 8
     for name, one in steps.items():
@@ -168,7 +168,7 @@ def test_steps_are_what_the_optimiser_changed(lab: Any) -> None:
 
 
 def test_weights_are_start_plus_update(lab: Any) -> None:
-    run = lab.run(lab.spec("lora", max_steps=4).with_(spectra=looking(of="weights", layers="*query")))
+    run = lab.run(lab.spec("lora", max_steps=4).with_options(spectra=looking(of="weights", layers="*query")))
     found = of(run.directory, "weights")
     assert len(found) == 2
     for name, start, delta in run.method.updates():
@@ -200,16 +200,16 @@ def stop(step: int) -> None:
 def test_a_run_that_goes_on_leaves_the_file_of_a_whole_one(lab: Any, name: str) -> None:
     """Interrupted with a gradient in the file that came after the checkpoint."""
     looks = looking(of=ALL, every=4, window=2, layers="all")
-    spec = spec_of(lab, name, max_steps=8).with_(spectra=looks)
+    spec = spec_of(lab, name, max_steps=8).with_options(spectra=looks)
     folder, kept = lab.folder(), spec_of(lab, name, max_steps=8, runtime={"checkpoint_s": 0})
     with pytest.raises(Stop):
-        lab.run(kept.with_(spectra=looks), folder, stop)
+        lab.run(kept.with_options(spectra=looks), folder, stop)
     assert 4 in next(iter(of(folder, "gradients").values())).steps, "it came after the checkpoint"
     saved = torch.load(path(folder, world=1, parts=1), weights_only=True)["callbacks"]["SpectrumTracker"]
     assert {step for rows in saved["log"] if rows["of"] == "gradients" for step in rows["steps"]} == {0}
     again, whole = lab.run(spec, folder), lab.run(spec)
-    assert again.result.cost.resumed_at == [4]
-    one, other = (store.read(run.directory / store.FILE).spectra for run in (again, whole))
+    assert again.result.cost.resumed_at == (4,)
+    one, other = (history.read(run.directory / history.FILE).spectra for run in (again, whole))
     assert [(s.of, s.layer, s.shape, s.how) for s in one] == [(s.of, s.layer, s.shape, s.how) for s in other]
     for mine, theirs in zip(one, other, strict=True):
         assert mine.steps.tolist() == theirs.steps.tolist()
@@ -221,12 +221,12 @@ def test_a_run_that_goes_on_leaves_the_file_of_a_whole_one(lab: Any, name: str) 
 def test_activations_go_on_inside_a_window(lab: Any) -> None:
     """The checkpoint after step 4 lies between the batches that count for the snapshot after step 6."""
     looks = looking(of="activations", every=6, window=4)
-    folder, spec = lab.folder(), spec_of(lab, "lora", runtime={"checkpoint_s": 0}).with_(spectra=looks)
+    folder, spec = lab.folder(), spec_of(lab, "lora", runtime={"checkpoint_s": 0}).with_options(spectra=looks)
     with pytest.raises(Stop):
         lab.run(spec, folder, stop)
     again, whole = lab.run(spec, folder), lab.run(spec)
-    single = lab.run(spec.with_(spectra=looking(of="activations", every=1, window=1)))
-    assert again.result.cost.resumed_at == [4]
+    single = lab.run(spec.with_options(spectra=looking(of="activations", every=1, window=1)))
+    assert again.result.cost.resumed_at == (4,)
     for layer, mine in of(again.directory, "activations").items():
         theirs, each = (of(run.directory, "activations")[layer] for run in (whole, single))
         assert mine.rows.tolist() == theirs.rows.tolist() == [each.rows[0], each.rows[3:].sum()]
@@ -238,7 +238,7 @@ def test_activations_go_on_inside_a_window(lab: Any) -> None:
 def test_a_matrix_with_a_nan_is_named_and_training_goes_on(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import methods.full.method
 
-    real: Callable[..., Any] = methods.full.method.method.Full.deltas
+    real: Callable[..., Any] = methods.full.method.Full.deltas
 
     def deltas(self: Any) -> Any:
         for i, (name, delta) in enumerate(real(self)):
@@ -247,7 +247,7 @@ def test_a_matrix_with_a_nan_is_named_and_training_goes_on(lab: Any, monkeypatch
 
     plain = lab.run(lab.spec("full", max_steps=4))
     monkeypatch.setattr(methods.full.method.Full, "deltas", deltas)
-    run = lab.run(lab.spec("full", max_steps=4).with_(spectra=looking(every=2)))
+    run = lab.run(lab.spec("full", max_steps=4).with_options(spectra=looking(every=2)))
     assert run.losses == plain.losses
     [line] = [w for w in run.result.warnings if "NaN" in w]
     layer = [name for name, _ in real(run.method)][2]
@@ -261,7 +261,9 @@ def test_a_matrix_with_a_nan_is_named_and_training_goes_on(lab: Any, monkeypatch
 
 def test_a_diverging_run_leaves_what_was_seen(lab: Any) -> None:
     folder = lab.folder()
-    spec = lab.spec("full", max_steps=9, lr=1e30, optim={"warmup": 0.0, "clip": 0.0}).with_(spectra=looking(every=1))
+    spec = lab.spec("full", max_steps=9, lr=1e30, optim={"warmup": 0.0, "clip": 0.0}).with_options(
+        spectra=looking(every=1)
+    )
     with pytest.raises(Diverged):
         lab.run(spec, folder)
     assert next(iter(of(folder, "updates").values())).steps[0] == 0
@@ -271,7 +273,7 @@ def test_a_full_disk_stops_no_training(lab: Any, monkeypatch: pytest.MonkeyPatch
     def write(path: Path, spectra: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "write", write)
+    monkeypatch.setattr(history, "write", write)
     run = lab.run(lab.spec("lora", max_steps=3))
     assert [w for w in run.result.warnings if "spectra" in w] == [
         "spectra.npz could not be written: No space left on device"
@@ -287,11 +289,13 @@ def test_by_default_thin_updates_of_all_layers_or_four_wide_ones(lab: Any) -> No
     assert list(of(thin.directory, "updates")) == [name for name, _ in thin.method.deltas()]
     assert set(of(wide.directory, "updates")) == {name for name, _ in wide.method.deltas()}, "width 32 is thin"
     assert all(one.steps.tolist() == [0, 2, 4, 6, 8, 10] for one in of(wide.directory, "updates").values())
-    assert store.read(thin.directory / store.FILE).quantities == ("updates",)
+    assert history.read(thin.directory / history.FILE).quantities == ("updates",)
 
 
 def test_a_pattern_that_names_nothing_is_a_warning(lab: Any) -> None:
-    run = lab.run(lab.spec("lora", max_steps=2).with_(spectra=looking(of="updates,activations", layers="*query,blok*")))
+    run = lab.run(
+        lab.spec("lora", max_steps=2).with_options(spectra=looking(of="updates,activations", layers="*query,blok*"))
+    )
     notes = [w for w in run.result.warnings if "names none" in w]
     assert [note.partition(":")[0] for note in notes] == [
         "spectra.layers=blok* names none of the updates",

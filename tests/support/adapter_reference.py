@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from bench.api.backbone import Backbone
-from bench.backbones.folder import from_folder
+from bench.backbones.text_encoders import from_folder
 
 L, D = 4, 32
 

@@ -18,7 +18,7 @@ import bench.training.trainer as training
 from bench.api.backbone import Backbone
 from bench.api.method import Method
 from bench.api.task import TaskSpec
-from bench.backbones.folder import from_folder
+from bench.backbones.text_encoders import from_folder
 from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
 from bench.core import registry
 from bench.records.data import DataRequest, Dataset, Example

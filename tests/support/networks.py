@@ -9,13 +9,10 @@ from torch import Tensor, nn
 
 from bench.api.backbone import Backbone
 from bench.api.task import TaskSpec
-from bench.backbones.bert import BERT
 from bench.backbones.dln import DLN
+from bench.backbones.image_networks import VGG11, ResNet18, Timm, ViT
 from bench.backbones.mlp import MLP
-from bench.backbones.resnet18 import ResNet18
-from bench.backbones.timm_model import Timm
-from bench.backbones.vgg11 import VGG11
-from bench.backbones.vit import ViT
+from bench.backbones.text_encoders import BERT
 from bench.config.sections import HeadConfig
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -47,7 +47,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
-    probe = hub.silence
+    probe = hub.connection_error
     probe.cache_clear()
     yield
     probe.cache_clear()

@@ -43,7 +43,7 @@ def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(hub, "_failed", {})
-    probe = hub.silence
+    probe = hub.connection_error
     probe.cache_clear()
     yield
     probe.cache_clear()
@@ -225,7 +225,7 @@ def test_a_hub_that_never_answers_costs_seconds_once(monkeypatch):
 
 def test_a_name_lookup_that_hangs_is_left_behind(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(hub, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(hub, "TIMEOUT_S", 0.1)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kw: release.wait(20) and [])
     start = time.monotonic()
     dataset = GLUE("rte").open(DataRequest())

@@ -70,9 +70,9 @@ def _no_network(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hf")))
     for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    hub.silence.cache_clear()
+    hub.connection_error.cache_clear()
     yield
-    hub.silence.cache_clear()
+    hub.connection_error.cache_clear()
 
 
 # the tasks

@@ -27,7 +27,7 @@ NAMES = CIFAR10.classes
 def alone(tmp_path, monkeypatch):
     monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
-    monkeypatch.setattr(hub, "silence", lambda endpoint: "huggingface.co: no such host")
+    monkeypatch.setattr(hub, "connection_error", lambda endpoint: "huggingface.co: no such host")
 
 
 def asked(*dirs, **more):

@@ -27,7 +27,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 import torch
-from bench.backbones.folder import from_folder
+from bench.backbones.text_encoders import from_folder
 from bench.records.spec import RunSpec
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])

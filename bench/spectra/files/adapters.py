@@ -1,4 +1,4 @@
-"""ΔW of adapters on disk, from their factors: those of `peft`, and those that a run leaves behind."""
+"""ΔW of adapters on disk, from their factors: adapters of `peft`, and those that a run saves."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def is_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and (path / TENSORS).is_file()
 
 
-def of_folder(path: Path) -> Iterator[tuple[str, Delta]]:
-    """ΔW of every layer that an adapter directory of peft adapts.
+def deltas_of_folder(path: Path) -> Iterator[tuple[str, Delta]]:
+    """Read ΔW of every layer in an adapter directory of peft.
 
     Raises:
         EnvironmentProblem: it cannot be read.
         UsageError: ΔW is not given by its factors alone.
     """
-    return of_peft(open_folder(path).config, _load(path / TENSORS), str(path))
+    return deltas_of_peft(open_folder(path).config, _load(path / TENSORS), str(path))
 
 
-def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Iterator[tuple[str, Delta]]:
-    """ΔW = scale·B·A, or scale·B·diag(E)·A of AdaLoRA, by layer; convolutions and embeddings as matrices.
+def deltas_of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Iterator[tuple[str, Delta]]:
+    """Compute ΔW = scale·B·A, or scale·B·diag(E)·A of AdaLoRA, by layer; convolutions and embeddings as matrices.
 
     Raises:
-        UsageError: it is neither, or DoRA's, which depends on the frozen weight.
+        UsageError: it is another tuner, or DoRA, whose ΔW depends on the frozen weight.
     """
     kind = str(config.get("peft_type"))
     if kind not in KINDS or config.get("use_dora") or any("lora_magnitude_vector" in key for key in tensors):
@@ -55,31 +55,31 @@ def of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
             "Merge it into its base model, save that, and give both: bench spectra MERGED --base BASE.",
         )
     layers: dict[str, dict[str, Tensor]] = {}
-    turned: set[str] = set()
+    transposed: set[str] = set()
     for key, tensor in tensors.items():
         if match := PART.fullmatch(key):
             layers.setdefault(match[1], {})[match[2]] = tensor
-            turned |= {match[1]} if EMBEDDING in key else set()
+            transposed |= {match[1]} if EMBEDDING in key else set()
     incomplete = [name for name, parts in layers.items() if not {"A", "B"} <= parts.keys()]
     if incomplete or not layers:
         raise EnvironmentProblem(
-            f"{where}: not a whole adapter",
+            f"{where}: the adapter is not complete",
             f"A or B is missing of {', '.join(incomplete[:3])}"
             if incomplete
             else "no tensor is named lora_A or lora_B",
             "Save it again with peft's save_pretrained.",
         )
-    return ((name, _delta(config, name, parts, name in turned)) for name, parts in layers.items())
+    return ((name, _delta(config, name, parts, name in transposed)) for name, parts in layers.items())
 
 
-def of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
-    """ΔW from the `adapter.safetensors` of a run, or None where it holds no factors.
+def deltas_of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
+    """Read ΔW from the `adapter.safetensors` of a run, or None where it holds no factors.
 
-    The record beside it tells how: by the method's own translation for peft.
+    The record beside it names the method, whose own translation to peft gives the scale.
 
     Raises:
         EnvironmentProblem: a file cannot be read.
-        UsageError: there are factors, but no record that says what they are multiplied with.
+        UsageError: there are factors, but no record, which is needed for their scale.
     """
     tensors = _load(file)
     layers = list(dict.fromkeys(match[1] for key in tensors if (match := FACTOR.fullmatch(key))))
@@ -97,34 +97,34 @@ def of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
     method = kind.Config(**spec.options.method)
     if not layers:
         config, given = kind.peft(method, tensors)
-        return of_peft(config, given, str(file))
-    # under names of no meaning, since the translation would put parts of a fused projection together
+        return deltas_of_peft(config, given, str(file))
+    # under neutral names, since the translation would join parts of a fused projection
     place = {layer: f"layer{i}" for i, layer in enumerate(layers)}
     parts = ((FACTOR.fullmatch(key), tensor) for key, tensor in tensors.items())
     renamed = {f"backbone.{place[match[1]]}.{match[2]}": tensor for match, tensor in parts if match}
     config, given = kind.peft(method, renamed)
-    found = dict(of_peft(config, given, str(file)))
+    found = dict(deltas_of_peft(config, given, str(file)))
     return ((layer, found[place[layer]]) for layer in layers)
 
 
-def residual(path: Path) -> str:
-    """A warning where an adapter stands on other weights than the model's own, or an empty string."""
+def start_warning(path: Path) -> str:
+    """Return a warning where the adapter belongs to other weights than the model's own, or an empty string."""
     start = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("init_lora_weights", True)
     text = str(start).lower()
     return (
-        f"init_lora_weights={start}: ΔW is told from the weights that peft left at the start, not the model's own"
+        f"init_lora_weights={start}: ΔW is relative to the start that peft prepared, not to the model's weights"
         if text.startswith(("pissa", "olora", "corda", "loftq"))
         else ""
     )
 
 
-def _delta(config: Mapping[str, Any], name: str, parts: Mapping[str, Tensor], turned: bool) -> Delta:
+def _delta(config: Mapping[str, Any], name: str, parts: Mapping[str, Tensor], transposed: bool) -> Delta:
     a, b = parts["A"].flatten(1), parts["B"].flatten(1)
     scale = _scale(config, name, len(a))
     inner = (parts["E"].flatten().diag(),) if "E" in parts else ()
     wide = torch.promote_types(a.dtype, torch.float32)
     factors = (b.to(wide) * scale, *(factor.to(wide) for factor in inner), a.to(wide))
-    if turned:  # of an embedding (count, width) B is (width, r) and A is (r, count)
+    if transposed:  # of an embedding (count, width) B is (width, r) and A is (r, count)
         factors = tuple(factor.mT for factor in reversed(factors))
     return Delta(factors=factors, nominal=min(min(factor.shape) for factor in factors))
 
@@ -143,4 +143,4 @@ def _load(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise EnvironmentProblem(f"{file} is no safetensors file", str(error), "Fetch it again.") from error
+        raise EnvironmentProblem(f"{file} is not a safetensors file", str(error), "Download it again.") from error

@@ -1,4 +1,4 @@
-"""Spectra as they come in during training: kept in memory, in a checkpoint, as arrays, and summed up for the record."""
+"""Spectra recorded during training: in memory, in a checkpoint, as arrays for the file, summarised for the record."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.records.schema import LayerSpectrum, Quantity, RankSeries, Spectra
-from bench.spectra.files.store import Spectrum
+from bench.spectra.files.history import SpectrumHistory
 from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
 
 
 @dataclass(slots=True, kw_only=True)
 class _Rows:
-    """Of one quantity and layer; `values` are (k,) float64, k may change, and None where there was no spectrum."""
+    """Spectra of one quantity and layer; `values` are (k,) float64, k may change; None where there was no spectrum."""
 
     of: Quantity
     layer: str
@@ -28,8 +29,8 @@ class _Rows:
     values: list[Tensor | None] = field(default_factory=list["Tensor | None"])
     rows: list[int] = field(default_factory=list[int])
 
-    def table(self) -> np.ndarray[Any, Any]:
-        """(S, k): zeros after the last singular value, NaN in a row without."""
+    def table(self) -> NDArray[np.float64]:
+        """Return (S, k): zeros after the last singular value, NaN in a row without a spectrum."""
         width = max((len(v) for v in self.values if v is not None), default=1)
         found = np.zeros((len(self.steps), width))
         for i, value in enumerate(self.values):
@@ -37,14 +38,14 @@ class _Rows:
         return found
 
 
-class Log:
-    """Rows by quantity and layer, in the order of their steps."""
+class SpectrumLog:
+    """Spectra by quantity and layer, in the order of their steps."""
 
     def __init__(self) -> None:
         self._series: dict[tuple[Quantity, str], _Rows] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Whether there is any spectrum."""
         return bool(self._series)
 
     def add(
@@ -58,7 +59,7 @@ class Log:
         how: str,
         rows: int | None = None,
     ) -> None:
-        """One spectrum (k,), or None where the matrix was not finite. A step that is there already is left alone."""
+        """Add a spectrum (k,), or None where the matrix was not finite. A step that is already there is ignored."""
         of = cast(Quantity, of)  # one of `QUANTITIES`, as `SpectraConfig` checks
         series = self._series.setdefault((of, layer), _Rows(of=of, layer=layer, shape=shape, how=how))
         if series.steps and step <= series.steps[-1]:
@@ -68,11 +69,11 @@ class Log:
         series.rows += [] if rows is None else [rows]
 
     def state(self) -> list[dict[str, Any]]:
-        """For a checkpoint: numbers, texts, lists and tensors."""
+        """Return numbers, texts, lists and tensors for a checkpoint."""
         return [{name: getattr(series, name) for name in _FIELDS} for series in self._series.values()]
 
     def load(self, state: list[dict[str, Any]]) -> None:
-        """What `state` gave; what came in since then is dropped."""
+        """Restore what `state` gave; later spectra are dropped."""
         self._series = {}
         for one in state:
             m, n = one["shape"]
@@ -80,10 +81,10 @@ class Log:
             series = _Rows(of=one["of"], layer=one["layer"], how=one["how"], shape=(m, n), **lists)
             self._series[series.of, series.layer] = series
 
-    def spectra(self) -> Iterator[Spectrum]:
-        """As arrays."""
+    def spectra(self) -> Iterator[SpectrumHistory]:
+        """Yield the spectra as arrays."""
         for series in self._series.values():
-            yield Spectrum(
+            yield SpectrumHistory(
                 of=series.of,
                 layer=series.layer,
                 shape=series.shape,
@@ -94,7 +95,7 @@ class Log:
             )
 
     def summary(self) -> Spectra:
-        """For the record: of every layer the last spectrum that there is, and the mean effective rank at every step."""
+        """Summarise for the record: the last spectrum of every layer, and the mean effective rank at every step."""
         layers: list[LayerSpectrum] = []
         series: list[RankSeries] = []
         quantities: dict[Quantity, None] = dict.fromkeys(rows.of for rows in self._series.values())

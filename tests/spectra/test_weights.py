@@ -17,8 +17,8 @@ from torch import Tensor
 
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.spectra import power_law_alpha
-from bench.spectra.files import locate, measured, stored
-from bench.spectra.files.profile import block, over_depth
+from bench.spectra.files import layer_metrics, weights
+from bench.spectra.files.panels import block, over_depth
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -44,9 +44,11 @@ def oracle(matrix: Tensor) -> dict[str, float]:
     }
 
 
-def rows(file: Path, *, every: bool = False) -> dict[str, measured.Row]:
-    found = stored.contents([file])
-    return {row.layer: row for row in measured.matrices(((m.name, m) for m in found.matrices), every=every)}
+def rows(file: Path, *, every: bool = False) -> dict[str, layer_metrics.LayerMetrics]:
+    found = weights.contents([file])
+    return {
+        row.layer: row for row in layer_metrics.measure_matrices(((m.name, m) for m in found.matrices), every=every)
+    }
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -54,7 +56,7 @@ def rows(file: Path, *, every: bool = False) -> dict[str, measured.Row]:
 def test_metrics_equal_numpy(
     dtype: torch.dtype, shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "BLOCK", 70)  # several blocks, the last of them shorter
+    monkeypatch.setattr(weights, "BLOCK", 70)  # several blocks, the last of them shorter
     weight = drawn(*shape).to(dtype)
     save_file({"w": weight}, tmp_path / "a.safetensors")
     matrix = weight.flatten(1)
@@ -100,7 +102,7 @@ def test_vectors_whole_numbers_and_empty_tensors_are_counted(tmp_path: Path) -> 
         "e": torch.ones(0, 3),
     }
     save_file(given, tmp_path / "a.safetensors")
-    found = stored.contents([tmp_path / "a.safetensors"])
+    found = weights.contents([tmp_path / "a.safetensors"])
     assert [m.name for m in found.matrices] == ["w"]
     assert found.left_out == {"of one dimension": 2, "of type I64": 1, "empty": 1}
 
@@ -122,8 +124,8 @@ def test_difference_is_taken_in_float64(tmp_path: Path) -> None:
     tuned = base + 1e-3 * (drawn(40, 2, seed=1) @ drawn(2, 30, seed=2)).float()
     for name, weight in (("base", base), ("tuned", tuned)):
         save_file({"w": weight}, tmp_path / f"{name}.safetensors")
-    one, other = (stored.contents([tmp_path / f"{n}.safetensors"]).matrices[0] for n in ("tuned", "base"))
-    (row,) = measured.matrices([("w", stored.Difference(tuned=one, base=other))])
+    one, other = (weights.contents([tmp_path / f"{n}.safetensors"]).matrices[0] for n in ("tuned", "base"))
+    (row,) = layer_metrics.measure_matrices([("w", weights.Difference(tuned=one, base=other))])
     expected = oracle(tuned.double() - base.double())
     assert row.numbers["norm"] == pytest.approx(expected["norm"], rel=1e-9)
     assert row.numbers["stable"] == pytest.approx(expected["stable"], rel=1e-6)
@@ -139,7 +141,7 @@ def test_order_is_the_network_s() -> None:
         "pooler.dense.weight",
         "conv1.weight",
     ]
-    ordered = sorted(names, key=stored.order)
+    ordered = sorted(names, key=weights.network_order)
     assert ordered[0] == "embeddings.word.weight"
     assert ordered.index("blocks.2.w") < ordered.index("blocks.10.w")
     assert set(ordered[-2:]) == {"head.weight", "pooler.dense.weight"}
@@ -182,7 +184,7 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
     save_file({"other": drawn(4, 4).float()}, tmp_path / "optimizer.safetensors")
     index = {"weight_map": {f"layer.{i}.weight": name for i, name in enumerate(names)}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    found = stored.contents(locate.weight_files(tmp_path))
+    found = weights.contents(weights.weight_files(tmp_path))
     assert [m.name for m in found.matrices] == ["layer.0.weight", "layer.1.weight"]
 
 
@@ -193,30 +195,30 @@ def test_an_index_names_files_beside_it_only(name: Any, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": name}}))
     with pytest.raises(EnvironmentProblem, match="index"):
-        locate.weight_files(folder)
+        weights.weight_files(folder)
 
 
 def test_pickles_are_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04evil")
     for path in (tmp_path, tmp_path / "pytorch_model.bin"):
         with pytest.raises(UsageError, match="pickled"):
-            locate.weight_files(path)
+            weights.weight_files(path)
 
 
 def test_a_file_that_is_none_and_a_folder_without_any(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"not at all")
-    with pytest.raises(EnvironmentProblem, match="no safetensors file"):
-        stored.contents(locate.weight_files(tmp_path))
+    with pytest.raises(EnvironmentProblem, match="not a safetensors file"):
+        weights.contents(weights.weight_files(tmp_path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(EnvironmentProblem, match="no safetensors file"):
-        locate.weight_files(tmp_path / "empty")
+        weights.weight_files(tmp_path / "empty")
 
 
 def test_one_name_in_two_files(tmp_path: Path) -> None:
     for name in "ab":
         save_file({"w": torch.ones(2, 2)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(EnvironmentProblem, match="two files"):
-        stored.contents(locate.weight_files(tmp_path))
+        weights.contents(weights.weight_files(tmp_path))
 
 
 def test_a_hub_id_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,14 +233,14 @@ def test_a_hub_id_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
     refs.mkdir()
     (refs / "main").write_text(commit)
     with pytest.raises(EnvironmentProblem, match="not there") as caught:
-        locate.locate("someone/model")
+        weights.find_model("someone/model")
     assert "HF_HUB_OFFLINE" in caught.value.known
     save_file({"w": torch.ones(2, 2)}, snapshot / "model.safetensors")
-    assert locate.locate("someone/model") == snapshot
+    assert weights.find_model("someone/model") == snapshot
     with pytest.raises(EnvironmentProblem, match="not there"):
-        locate.locate("someone/other")
+        weights.find_model("someone/other")
     with pytest.raises(EnvironmentProblem, match="no file or folder"):
-        locate.locate("some/path/that/is/none")
+        weights.find_model("some/path/that/is/none")
 
 
 @pytest.mark.parametrize(
@@ -259,16 +261,19 @@ def test_block_of_a_layer(layer: str, expected: tuple[int, str] | None) -> None:
 
 def test_depth_is_by_kind_where_blocks_repeat() -> None:
     made = [
-        measured.Row(layer=f"h.{i}.{kind}.weight", shape=(4, 4), nominal=4, how="gram", numbers={"effective": i + 0.5})
+        layer_metrics.LayerMetrics(
+            layer=f"h.{i}.{kind}.weight", shape=(4, 4), nominal=4, how="gram", numbers={"effective": i + 0.5}
+        )
         for i in range(3)
         for kind in ("q", "v")
     ]
-    broken = measured.Row(layer="h.9.q.weight", shape=(4, 4), nominal=4, how="gram", error="NaN")
+    broken = layer_metrics.LayerMetrics(layer="h.9.q.weight", shape=(4, 4), nominal=4, how="gram", error="NaN")
     (panel,) = over_depth([*made, broken], "W", {"effective": "effective rank"})
     content: Any = panel.content
     assert [(s.name, s.x, s.y) for s in content] == [(kind, [0, 1, 2], [0.5, 1.5, 2.5]) for kind in ("q", "v")]
     flat = [
-        measured.Row(layer=f"l{i}", shape=(4, 4), nominal=4, how="gram", numbers={"effective": 1.0}) for i in range(3)
+        layer_metrics.LayerMetrics(layer=f"l{i}", shape=(4, 4), nominal=4, how="gram", numbers={"effective": 1.0})
+        for i in range(3)
     ]
     (panel,) = over_depth(flat, "W", {"effective": "effective rank"})
     content = panel.content

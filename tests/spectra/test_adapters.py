@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.records import record
-from bench.spectra.files import adapters, measured
+from bench.spectra.files import adapters, layer_metrics
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -48,13 +48,13 @@ class Network(torch.nn.Module):
 def test_peft_adapters_equal_what_peft_adds(rslora: bool, tmp_path: Path) -> None:
     options = {"rank_pattern": {"up": 3}, "alpha_pattern": {"down": 5}, "r": 4, "lora_alpha": 9, "use_rslora": rslora}
     made = peft_folder(tmp_path / "a", Network(), target_modules=["up", "down", "conv", "embed"], **options)
-    found = dict(adapters.of_folder(tmp_path / "a"))
+    found = dict(adapters.deltas_of_folder(tmp_path / "a"))
     assert set(found) == {"up", "down", "conv", "embed"}
     for name, delta in found.items():
         layer = made.base_model.model.get_submodule(name)
         theirs = layer.get_delta_weight("default").detach().flatten(1)
         assert torch.allclose(delta.dense(), theirs, rtol=1e-5, atol=1e-5), name
-        (row,) = measured.deltas([(name, delta)])
+        (row,) = layer_metrics.measure_deltas([(name, delta)])
         assert row.numbers["norm"] == pytest.approx(np.linalg.norm(theirs.double().numpy(), 2), rel=1e-4)
         assert row.nominal == (3 if name == "up" else 4)
 
@@ -62,12 +62,12 @@ def test_peft_adapters_equal_what_peft_adds(rslora: bool, tmp_path: Path) -> Non
 def test_dora_and_other_tuners_are_refused(tmp_path: Path) -> None:
     peft_folder(tmp_path / "a", Network(), target_modules=["up"], use_dora=True)
     with pytest.raises(UsageError, match="not a product") as caught:
-        adapters.of_folder(tmp_path / "a")
+        adapters.deltas_of_folder(tmp_path / "a")
     assert "DoRA" in caught.value.known
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     (tmp_path / "a" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "VERA"}))
     with pytest.raises(UsageError, match="not a product"):
-        adapters.of_folder(tmp_path / "a")
+        adapters.deltas_of_folder(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,9 @@ def test_adapters_of_runs_equal_their_method_s_delta(
     tmp_path: Path,
     make_record: Callable[..., Any],
 ) -> None:
-    kind: Any = registry.load("methods", method)
     made = make_record(spec={"method": method})
     made.spec.options.method.clear()
-    made.spec.options.method.update(kind.Config(**options).to_json())
+    made.spec.options.method.update(registry.load_config("methods", method)(**options).to_json())
     folder = record.folder(tmp_path, made.run_id)
     record.write(made, folder)
     layers = ["model.a.qkv.query", "model.a.qkv.value"]  # parts of a fused projection stay apart
@@ -98,7 +97,7 @@ def test_adapters_of_runs_equal_their_method_s_delta(
         for i, shape in enumerate(factors)
     }
     save_file({**tensors, "head.weight": torch.ones(2, 8)}, folder / "adapter.safetensors")
-    found = dict(adapters.of_run(folder / "adapter.safetensors") or ())
+    found = dict(adapters.deltas_of_run(folder / "adapter.safetensors") or ())
     assert list(found) == layers
     scale = {"lora": 6 / 2, "deeplora": 1.0, "adalora": 3 / (3 + 1e-5)}[method]
     for layer in layers:
@@ -109,9 +108,9 @@ def test_adapters_of_runs_equal_their_method_s_delta(
         assert torch.allclose(found[layer].dense().double(), scale * product, rtol=1e-5, atol=1e-5)
     shutil.copy(folder / "adapter.safetensors", tmp_path / "alone.safetensors")
     with pytest.raises(UsageError, match="scale"):
-        adapters.of_run(tmp_path / "alone.safetensors")
+        adapters.deltas_of_run(tmp_path / "alone.safetensors")
 
 
 def test_weights_are_no_adapter(tmp_path: Path) -> None:
     save_file({"backbone.w": torch.ones(2, 2)}, tmp_path / "adapter.safetensors")
-    assert adapters.of_run(tmp_path / "adapter.safetensors") is None
+    assert adapters.deltas_of_run(tmp_path / "adapter.safetensors") is None

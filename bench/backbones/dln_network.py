@@ -1,4 +1,4 @@
-"""W_{L−1}·…·W_1 as modules: the deep linear network, its random start and the rank of what it computes."""
+"""The deep linear network W_{L−1}·…·W_1: modules, initial weights, and the rank of the map that it computes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from bench.api.network import Network
 from bench.backbones.dln import DLNConfig
-from bench.backbones.inputs import shape_of
+from bench.backbones.inputs import input_shape
 from bench.backbones.seeding import generator
 from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
 
@@ -29,7 +29,7 @@ class DeepLinearNet(Network):
 
     Attributes:
         width: D, the width of every layer, and n where there is no layer (depth 1).
-        layers: L − 1 linear layers, W_1 (D, n) first, then (D, D).
+        layers: L − 1 linear layers: W_1 (D, n), then (D, D).
         blocks: none, since there is no residual stream.
     """
 
@@ -52,26 +52,28 @@ class DeepLinearNet(Network):
         sizes = [inputs, *[width or inputs] * (depth - 1)]
         self.width = sizes[-1]
         source = generator(seed, "deep linear network")
-        self.layers = nn.ModuleList(linear(start(n, m, init, scale, source), dtype) for m, n in pairwise(sizes))
+        self.layers = nn.ModuleList(
+            linear(initial_weight(n, m, init, scale, source), dtype) for m, n in pairwise(sizes)
+        )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, …) → (B, D); dropout acts behind every layer, so between each two of W_1 … W_L."""
+        """(B, …) → (B, D); dropout acts after every layer, so between each two of W_1 … W_L."""
         x = x.flatten(1)
         for layer in self.layers:
             x = self.drop(layer(x))
         return x
 
     def make_head(self, outputs: int, source: torch.Generator) -> nn.Linear:
-        """W_L (K, D), started as the other layers are; no bias."""
-        return linear(start(outputs, self.width, self.init, self.scale, source), self.dtype)
+        """Make W_L (K, D), initialised as the other layers are; no bias."""
+        return linear(initial_weight(outputs, self.width, self.init, self.scale, source), self.dtype)
 
     def report(self, head: nn.Module) -> dict[str, object]:
-        """Rank of the whole map x ↦ W_L·…·W_1·x (K, n), as JSON values under `end_to_end`.
+        """Return the rank of the whole map x ↦ W_L·…·W_1·x (K, n), as JSON values under `end_to_end`.
 
-        By a float64 SVD of the float64 product. That is read off the network itself, so that whatever a method put in
-        the place of a layer counts. `numerical` is #{σ > σ₁·max(K, n)·eps} with the eps of
-        the precision that was trained in: what lies below was rounded away in training.
+        By a float64 SVD of the float64 product, which comes from the network itself: modules that a method put in the
+        place of a layer count. `numerical` is #{σ > σ₁·max(K, n)·eps} with the eps of the precision of training, which
+        rounds smaller ones away.
         """
         weight = next(head.parameters())
         product = self.product(head)
@@ -88,27 +90,27 @@ class DeepLinearNet(Network):
         return {"end_to_end": ranks}
 
     def product(self, head: nn.Module) -> Tensor:
-        """W_L·…·W_1 (K, n) in float64, without dropout and bias: the Jacobian of the outputs by the input."""
-        here, there = _double(self), _double(head)
+        """Compute W_L·…·W_1 (K, n) in float64, without dropout and bias: the Jacobian of the outputs by the input."""
+        own, of_head = _double(self), _double(head)
         modes = {module: module.training for whole in (self, head) for module in whole.modules()}
 
         def outputs(x: Tensor) -> Tensor:
-            return functional_call(head, there, (functional_call(self, here, (x[None],)),))[0]
+            return functional_call(head, of_head, (functional_call(self, own, (x[None],)),))[0]
 
         try:
             self.eval()
             head.eval()
             zero = torch.zeros(self.inputs, dtype=torch.float64, device=next(head.parameters()).device)
             with torch.enable_grad():
-                # one row at a time: n² numbers for each of K rows, where the answers to n unit vectors would cost n³
+                # row by row: n² numbers for each of K rows; the outputs for n unit vectors would cost n³
                 return cast(Tensor, torch.autograd.functional.jacobian(outputs, zero))
         finally:
             for module, mode in modes.items():
                 module.training = mode
 
 
-def start(rows: int, columns: int, init: Init, scale: float, source: torch.Generator) -> Tensor:
-    """A weight (rows, columns) at the start, float64.
+def initial_weight(rows: int, columns: int, init: Init, scale: float, source: torch.Generator) -> Tensor:
+    """Draw the initial weight (rows, columns) of a layer, float64.
 
     orthogonal: ε·Q with QᵀQ = I or, where there are fewer rows than columns, QQᵀ = I: uniform among these, hence
     distributed as the first rows (columns) of a random orthogonal matrix. gaussian: entries N(0, ε²/columns), which
@@ -117,14 +119,13 @@ def start(rows: int, columns: int, init: Init, scale: float, source: torch.Gener
     if init == "gaussian":
         entries = torch.randn(rows, columns, dtype=torch.float64, generator=source)
         return entries * (scale / math.sqrt(columns))
-    tall = torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64, generator=source)
-    q, r = torch.linalg.qr(tall)
-    q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)  # QR's own signs would make it other than uniform
-    return scale * (q if rows >= columns else q.mT).contiguous()
+    tall = torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64)
+    nn.init.orthogonal_(tall, generator=source)
+    return scale * (tall if rows >= columns else tall.mT).contiguous()
 
 
 def linear(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
-    """A layer without bias that holds `weight`; draws no random numbers."""
+    """Make a layer without bias that holds `weight`; draws no random numbers."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     layer.weight = nn.Parameter(weight.to(dtype))
     return layer
@@ -136,10 +137,10 @@ def _double(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> DeepLinearNet:
-    """The network that `bench.backbones.dln` describes, for the inputs of `task`."""
+    """Build a `DLN` for the inputs of `task`."""
     config = backbone.config_as(DLNConfig)
     return DeepLinearNet(
-        math.prod(shape_of(task, backbone.name)),
+        math.prod(input_shape(task, backbone.name)),
         depth=config.depth,
         width=config.width,
         init=config.init,
@@ -147,6 +148,3 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
         dropout=config.dropout,
         seed=seed,
     )
-
-
-__all__ = ["DeepLinearNet", "Init", "linear", "load", "start"]

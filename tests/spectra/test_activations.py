@@ -11,9 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.spectra.tracking.moments import Moments, spectrum
-
-BATCH: dict[str, Any] = {"inputs": {}, "weight": 1.0}
+from bench.spectra.tracking.activations import ActivationMoments, moment_spectrum
 
 
 class Gives(nn.Module):
@@ -23,15 +21,15 @@ class Gives(nn.Module):
         return x
 
 
-def listening(module: nn.Module, **options: Any) -> Moments:
-    moments = Moments({"it": module}, timed=nullcontext, **{"channels_last": False} | options)
+def listening(module: nn.Module, **options: Any) -> ActivationMoments:
+    moments = ActivationMoments({"it": module}, timed=nullcontext, **{"channels_last": False} | options)
     moments.attach()
     return moments
 
 
-def values(moments: Moments) -> tuple[np.ndarray[Any, Any], int]:
+def values(moments: ActivationMoments) -> tuple[np.ndarray[Any, Any], int]:
     total, rows = moments.totals()["it"]
-    return spectrum(total, rows).numpy(), rows
+    return moment_spectrum(total, rows).numpy(), rows
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -49,9 +47,9 @@ def test_rows_of_several_batches() -> None:
     moments = listening(module)
     parts = [draw(9, 5, seed=i) for i in range(3)]
     for part in parts:
-        moments.begin(BATCH)
+        moments.begin(attention_mask=None, weighted=True)
         module(part)
-        moments.open = False
+        moments.counting = False
         module(part * 100)  # evaluation on the way
     found, rows = values(moments)
     assert rows == 27 and np.allclose(found, want(torch.cat(parts)), rtol=1e-9)
@@ -63,7 +61,7 @@ def test_tokens_that_are_padding_do_not_count() -> None:
     module, x = Gives(), draw(4, 6, 5)
     moments = listening(module)
     mask = torch.arange(6) < torch.tensor([6, 2, 3, 1])[:, None]
-    moments.begin({"inputs": {"attention_mask": mask.long()}, "weight": 1.0})
+    moments.begin(attention_mask=mask.long(), weighted=True)
     module((x, None))
     found, rows = values(moments)
     assert rows == 12 and np.allclose(found, want(x[mask]), rtol=1e-9)
@@ -76,7 +74,7 @@ def test_tokens_that_are_padding_do_not_count() -> None:
 def test_every_position_of_an_image_is_a_row(last: bool) -> None:
     module, x = Gives(), draw(2, 3, 4, 5)  # (B, H, W, D)
     moments = listening(module, channels_last=last)
-    moments.begin(BATCH)
+    moments.begin(attention_mask=None, weighted=True)
     module(x if last else x.movedim(-1, 1))
     found, rows = values(moments)
     assert rows == 24 and np.allclose(found, want(x.reshape(-1, 5)), rtol=1e-9)
@@ -86,11 +84,11 @@ def test_what_does_not_count() -> None:
     """An example that only stands in, evaluation mode, an output that is replayed, a number, no tensor."""
     module, x = Gives(), draw(8, 5)
     moments = listening(module)
-    moments.begin({"inputs": {}, "weight": 0.0})
+    moments.begin(attention_mask=None, weighted=False)
     module(x)
     total, rows = moments.totals()["it"]
     assert rows == 0 and total.shape == (5, 5) and not total.any(), "its shape is known, for the sum over devices"
-    moments.begin(BATCH)
+    moments.begin(attention_mask=None, weighted=True)
     module.eval()(x)
     module.train().forward = lambda *args: x
     module(x)
@@ -109,13 +107,13 @@ def test_what_does_not_count() -> None:
 def test_state_goes_on_elsewhere() -> None:
     module, (first, second) = Gives(), (draw(9, 5, seed=i) for i in range(2))
     moments = listening(module)
-    moments.begin(BATCH)
+    moments.begin(attention_mask=None, weighted=True)
     module(first)
     state = copy.deepcopy(moments.state())
     module(second)
     other = listening(Gives())
     other.load(state)
-    other.begin(BATCH)
+    other.begin(attention_mask=None, weighted=True)
     other.modules["it"](second)
     assert np.array_equal(values(other)[0], values(moments)[0]) and values(other)[1] == 18
 
@@ -129,4 +127,4 @@ def test_a_copy_of_a_module_copies_no_sums() -> None:
 
 def test_a_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        spectrum(torch.full((2, 2), float("nan")), 1)
+        moment_spectrum(torch.full((2, 2), float("nan")), 1)

@@ -38,8 +38,8 @@ def test_thin_layers_all_wide_ones_four() -> None:
     assert choose("auto", thin) == (LAYERS, [])
     assert choose("auto", wide) == ([LAYERS[i] for i in (0, 4, 7, 11)], [])
     assert choose("all", wide) == (LAYERS, [])
-    assert choose("auto", wide, apart=LAYERS[:10]) == (LAYERS[10:], [])
-    assert choose("auto", thin, apart=LAYERS) == (LAYERS, []), "better those than none"
+    assert choose("auto", wide, secondary=LAYERS[:10]) == (LAYERS[10:], [])
+    assert choose("auto", thin, secondary=LAYERS) == (LAYERS, []), "better those than none"
     assert choose("auto", {}) == ([], [])
 
 
@@ -80,14 +80,14 @@ class Trained(nn.Module):
 
 def test_trained_matrices_have_their_layers_names_and_the_usual_ones_are_known() -> None:
     method: Any = Trained()
-    found, apart = sources.parameters(method)
-    assert apart == {"words", "token", "head"}
-    assert set(found) - apart == {"conv", *(f"layers.{i}.{j}" for i in range(3) for j in (0, 1)), *_few()}
+    found, secondary = sources.parameters(method)
+    assert secondary == {"words", "token", "head"}
+    assert set(found) - secondary == {"conv", *(f"layers.{i}.{j}" for i in range(3) for j in (0, 1)), *_few()}
     assert found["layers.1.0"] is method.backbone.layers[1][0].weight
     method.backbone.layers.requires_grad_(False)
-    assert set(sources.parameters(method)[0]) - apart == {"conv", *_few()}
+    assert set(sources.parameters(method)[0]) - secondary == {"conv", *_few()}
     assert sources.parameters(Trained(["conv", "gone"]))[1] == set(found) - {"conv"}  # type: ignore[arg-type]
-    read = dict(sources.trained(method, lambda name, p: p).read(["conv"]))
+    read = dict(sources.trained_matrices(method, lambda name, p: p).read(["conv"]))
     assert read["conv"].shape == (5, 12)
 
 

@@ -1,4 +1,4 @@
-"""Linear layers with ReLU or GELU between them."""
+"""The multilayer perceptron as a network: linear layers with ReLU or GELU between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api.network import Network
-from bench.backbones.inputs import shape_of
+from bench.backbones.inputs import input_shape
 from bench.backbones.mlp import MLPConfig
 from bench.backbones.seeding import generator
 
@@ -74,10 +74,10 @@ def _linear(n: int, m: int, source: torch.Generator) -> nn.Linear:
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> MultilayerPerceptron:
-    """The network that `bench.backbones.mlp` describes, for the inputs of `task`."""
+    """Build an `MLP` for the inputs of `task`."""
     config = backbone.config_as(MLPConfig)
     return MultilayerPerceptron(
-        math.prod(shape_of(task, backbone.name)),
+        math.prod(input_shape(task, backbone.name)),
         depth=config.depth,
         width=config.width,
         activation=config.activation,

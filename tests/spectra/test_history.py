@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from bench.core.errors import EnvironmentProblem
-from bench.spectra.files.store import FILE, Spectrum, read, write
+from bench.spectra.files.history import FILE, SpectrumHistory, read, write
 
 ODD = ["a/b", "../../up", "model.0.weight", "", "名前", "x" * 500, "steps_0", "index", "a\x00b"]
 
 
-def spectrum(layer: str = "layer", of: str = "updates", **changes: Any) -> Spectrum:
+def spectrum(layer: str = "layer", of: str = "updates", **changes: Any) -> SpectrumHistory:
     fields: dict[str, Any] = {
         "of": of,
         "layer": layer,
@@ -27,7 +27,7 @@ def spectrum(layer: str = "layer", of: str = "updates", **changes: Any) -> Spect
         "steps": np.array([0, 5]),
         "values": np.array([[0.0, 0.0], [2.0, 1e-300]]),
     }
-    return Spectrum(**fields | changes)
+    return SpectrumHistory(**fields | changes)
 
 
 def test_names_that_are_no_names_of_files_come_back(tmp_path: Path) -> None:

@@ -1,88 +1,98 @@
-"""Second moments of activations, summed up batch by batch: their spectrum without keeping a single feature."""
+"""Second moments of activations, summed batch by batch: their spectrum without keeping any features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
-class Moments:
-    """Σ x·xᵀ (D, D), float64, over the feature vectors x that modules give while `open`, and how many they were.
+class ActivationMoments:
+    """Σ x·xᵀ (D, D), float64, over the feature vectors x that modules output while `counting`, and their number.
 
-    Of an output (B, D) every row is a vector, of (B, T, D) every token that the batch's attention mask keeps, and of an
+    In an output (B, D) every row is a vector, in (B, T, D) every token that the batch's attention mask keeps, and in an
     image (B, D, H, W), or (B, H, W, D) with `channels_last`, every position. Of a tuple the first tensor counts. A
-    module that does not compute, as its output is replayed, adds nothing.
+    module whose output is replayed computes nothing and adds nothing.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], *, channels_last: bool, timed: Callable[[], Any]) -> None:
-        """Args: the modules by name, and a context manager around all work."""
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        *,
+        channels_last: bool,
+        timed: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Args: the modules by name, the layout of images, and a context manager that measures the time of all work."""
         self.modules, self.channels_last, self.timed = modules, channels_last, timed
         self.sums: dict[str, Tensor] = {}
         self.rows: dict[str, int] = {}
         self._mask: Tensor | None = None
-        self._counts = self.open = False
-        self._handles: list[Any] = []
+        self._weighted = self.counting = False
+        self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
-        """Begin to listen."""
+        """Register the forward hooks."""
         self._handles = [module.register_forward_hook(self._hook(name)) for name, module in self.modules.items()]
 
     def detach(self) -> None:
-        """Leave the modules as they were."""
+        """Remove the forward hooks."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self.open = [], False
+        self._handles, self.counting = [], False
 
-    def begin(self, batch: Mapping[str, Any]) -> None:
-        """Count what follows, a training batch. One of weight 0 only stands in, and counts nothing."""
-        self._mask, self._counts, self.open = batch["inputs"].get("attention_mask"), batch["weight"] != 0, True
+    def begin(self, *, attention_mask: Tensor | None, weighted: bool) -> None:
+        """Count the outputs for the training batch that follows; one of weight 0 is a placeholder and adds nothing."""
+        self._mask, self._weighted, self.counting = attention_mask, weighted, True
 
     def clear(self) -> None:
-        """Forget the sums."""
+        """Reset the sums."""
         self.sums, self.rows = {}, {}
 
     def totals(self) -> dict[str, tuple[Tensor, int]]:
-        """Sum and number by module, over all devices, each of which must call this."""
+        """Return sum and number by module over all devices; every device must call this."""
         found: dict[str, tuple[Tensor, int]] = {}
         for name in self.modules:
             if name in self.sums:
                 total, rows = self.sums[name].clone(), torch.tensor(self.rows[name], device=self.sums[name].device)
-                if _several():
+                if _distributed():
                     dist.all_reduce(total)
                     dist.all_reduce(rows)
                 found[name] = total, int(rows)
         return found
 
     def state(self) -> dict[str, tuple[Tensor, int]]:
-        """`totals`, which the first device goes on from, while the others begin at zero: so their sum stays."""
+        """Return `totals` for a checkpoint. The first device goes on from them, the others from zero: the sum stays."""
         found = self.totals()
-        if _several() and dist.get_rank():
+        if _distributed() and dist.get_rank():
             self.load({name: (torch.zeros_like(total), 0) for name, (total, _) in found.items()})
-        elif _several():
+        elif _distributed():
             self.load(found)
         return {name: (total.cpu(), rows) for name, (total, rows) in found.items()}
 
     def load(self, state: Mapping[str, tuple[Tensor, int]]) -> None:
-        """Take up what `state` gave, on the first device; on the others, zeros."""
-        first = not _several() or dist.get_rank() == 0
+        """Restore what `state` gave on the first device; start the others at zero."""
+        first = not _distributed() or dist.get_rank() == 0
         self.sums = {name: total if first else torch.zeros_like(total) for name, (total, _) in state.items()}
         self.rows = {name: rows if first else 0 for name, (_, rows) in state.items()}
 
-    def _hook(self, name: str) -> Callable[..., None]:
-        # a function, not a method: who copies a module copies its hooks, and with a method everything behind it
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if self.open and module.training and "forward" not in vars(module):
+    def _hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        # a function, not a method: a copy of a module copies its hooks, and a bound method would copy its object too
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            if self.counting and module.training and "forward" not in vars(module):
                 with self.timed():
                     self._add(name, output)
 
         return hook
 
-    def _add(self, name: str, output: Any) -> None:
-        first = next(iter(output), None) if isinstance(output, tuple | list) else output
+    def _add(self, name: str, output: object) -> None:
+        first: object = (
+            next(iter(cast("Sequence[object]", output)), None) if isinstance(output, tuple | list) else output
+        )
         if not isinstance(first, Tensor) or first.ndim < 2:
             return
         features = first.detach()
@@ -93,13 +103,13 @@ class Moments:
         x = features.reshape(-1, features.shape[-1]).double()
         if name not in self.sums:
             self.sums[name], self.rows[name] = x.new_zeros(x.shape[1], x.shape[1]), 0
-        if self._counts:
+        if self._weighted:
             self.sums[name] = self.sums[name].to(x.device).addmm_(x.mT, x)
             self.rows[name] += len(x)
 
 
-def spectrum(total: Tensor, rows: int) -> Tensor:
-    """Singular values (D,) of the features (N, D) divided by √N, descending, from Σ x·xᵀ; their floor is 1e-8·σ₁.
+def moment_spectrum(total: Tensor, rows: int) -> Tensor:
+    """Compute singular values (D,) of the features (N, D) divided by √N, descending, from Σ x·xᵀ (floor 1e-8·σ₁).
 
     Raises:
         ValueError: a NaN or an infinity.
@@ -109,5 +119,5 @@ def spectrum(total: Tensor, rows: int) -> Tensor:
     return torch.linalg.eigvalsh(total / rows).clamp_min(0).sqrt().flip(-1)
 
 
-def _several() -> bool:
+def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

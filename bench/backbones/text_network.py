@@ -1,4 +1,4 @@
-"""A transformers encoder whose token features are pooled into one vector per example."""
+"""Text encoders as networks: token features of a transformers model, pooled into one vector per example."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 from transformers.utils import logging
 
 from bench.api.backbone import Backbone, load_tokenizer
 from bench.api.dropout import CONFIG_RATES
 from bench.api.network import Network, TokenIds
 from bench.api.task import TaskSpec
+from bench.backbones.seeding import seeded
+from bench.backbones.text_encoders import BERTConfig
 from bench.config.sections import HeadConfig
+from bench.core.errors import UsageError
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
+
+Pooling = Literal["mean", "cls", "pooler"]
 
 
 class Pooled(Network):
@@ -31,8 +36,8 @@ class Pooled(Network):
         pooling: `mean` over the tokens that are not padding, `cls` the first token, `pooler` the model's own.
     """
 
-    def __init__(self, model: Any, pooling: Literal["mean", "cls", "pooler"], tokenizer: Path | None = None) -> None:
-        """Args: the network, how it is pooled, and the folder of its tokenizer, where what is masked must be known."""
+    def __init__(self, model: Any, pooling: Pooling, tokenizer: Path | None = None) -> None:
+        """Args: the network, its pooling, and the folder of its tokenizer, which masked pretraining needs."""
         super().__init__()
         self._tokenizer = tokenizer
         self.model, self.pooling, self.width = model, pooling, int(model.config.hidden_size)
@@ -42,7 +47,7 @@ class Pooled(Network):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Ids and mask (B, T) → (B, D)."""
         out = self._run(input_ids, attention_mask, token_type_ids)
-        # the model's own pooler has run: its output is `pool`'s, to the bit
+        # the model has already run its own pooler, whose output equals that of `pool` to the bit
         return out.pooler_output if self.pooling == "pooler" else self.pool(out.last_hidden_state, attention_mask)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
@@ -59,7 +64,7 @@ class Pooled(Network):
         return (hidden * mask).sum(1) / mask.sum(1).clamp_min(torch.finfo(hidden.dtype).tiny)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The word embeddings (vocabulary, E)."""
+        """Return the word embeddings (vocabulary, E)."""
         return self.model.get_input_embeddings()
 
     @cached_property
@@ -71,7 +76,7 @@ class Pooled(Network):
         return TokenIds(
             mask=tokenizer.mask_token_id,
             special=tuple(sorted(tokenizer.all_special_ids)),
-            # embeddings may be padded to a round number; a tokenizer may know tokens that were never embedded
+            # embeddings may be padded to a round number; a tokenizer may have tokens without an embedding
             vocabulary=min(len(tokenizer), self.get_input_embeddings().num_embeddings),
         )
 
@@ -90,9 +95,9 @@ class Pooled(Network):
 
 
 class TextEncoder(Pooled):
-    """What lies in a folder that `save_pretrained` wrote."""
+    """The encoder of a folder that `save_pretrained` wrote."""
 
-    def __init__(self, path: Path, *, pooling: Literal["mean", "cls", "pooler"], dropout: float) -> None:
+    def __init__(self, path: Path, *, pooling: Pooling, dropout: float) -> None:
         config = AutoConfig.from_pretrained(path)
         for name in CONFIG_RATES:
             if hasattr(config, name):
@@ -101,8 +106,53 @@ class TextEncoder(Pooled):
         super().__init__(model, pooling, path)
 
 
-def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
-    """The network of a folder that `save_pretrained` wrote."""
+class RandomBert(Pooled):
+    """A BERT of any size; matrices start from N(0, .02²) as BERT's do (arXiv 1810.04805)."""
+
+    def __init__(self, config: BertConfig, *, pooling: Pooling, seed: int, tokenizer: Path | None = None) -> None:
+        with seeded(seed, "bert"):
+            model = BertModel(config)
+        super().__init__(model, pooling, tokenizer)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer layers in order."""
+        return [*self.model.encoder.layer]
+
+
+def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
+    """Load the network of a folder that `save_pretrained` wrote."""
     assert backbone.path is not None
-    pooling = backbone.pooling if head.pooling == "auto" else head.pooling
-    return TextEncoder(backbone.path, pooling=pooling, dropout=backbone.config.dropout)
+    return TextEncoder(backbone.path, pooling=_pooling(backbone, head), dropout=backbone.config.dropout)
+
+
+def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> RandomBert:
+    """Build a `BERT` for the vocabulary of its tokenizer.
+
+    Raises:
+        UsageError: the heads do not divide the width.
+    """
+    config = backbone.config_as(BERTConfig)
+    if config.hidden % config.heads:
+        raise UsageError(
+            f"backbone.heads={config.heads} does not divide backbone.hidden={config.hidden}",
+            "every head gets hidden / heads numbers of a token",
+            "Change one of them.",
+        )
+    tokenizer = load_tokenizer(str(backbone.path))
+    settings = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.intermediate or 4 * config.hidden,
+        max_position_embeddings=512,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        pad_token_id=tokenizer.pad_token_id or 0,
+    )
+    return RandomBert(settings, pooling=_pooling(backbone, head), seed=seed, tokenizer=backbone.path)
+
+
+def _pooling(backbone: Backbone, head: HeadConfig) -> Pooling:
+    return backbone.pooling if head.pooling == "auto" else head.pooling

@@ -1,4 +1,4 @@
-"""timm's image networks without their classifiers: images in, pooled features out."""
+"""timm's image networks without their classifiers: images to pooled features."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from torch import Tensor, nn
 
 from bench.api.dropout import set_dropout
 from bench.api.network import Network
-from bench.backbones.inputs import image_of, patch_for
-from bench.backbones.resnet18 import ResNet18Config
+from bench.backbones.image_networks import ResNet18Config, TimmConfig, VGG11Config, ViTConfig
+from bench.backbones.inputs import image_shape, patch_size
 from bench.backbones.seeding import seeded
-from bench.backbones.timm_model import TimmConfig
-from bench.backbones.vgg11 import VGG11Config
-from bench.backbones.vit import ViTConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ class TimmNet(Network):
     """
 
     def __init__(self, model: nn.Module, shape: Shape, *, dropout: float = 0.0) -> None:
-        """Measure D by an empty image.
+        """Measure D with an image of zeros.
 
         Raises:
             UsageError: the image is too small for the network, or there is no dropout to set.
@@ -51,7 +48,7 @@ class TimmNet(Network):
         self.width = self._measure(shape)
         if not set_dropout(model, dropout) and dropout:
             raise UsageError(
-                f"backbone.dropout={dropout:g} would do nothing",
+                f"backbone.dropout={dropout:g} would have no effect",
                 f"timm's {type(model).__name__} has no dropout",
                 "Leave it out; head.dropout acts on the pooled features.",
             )
@@ -77,7 +74,7 @@ class TimmNet(Network):
             return self.eval()(torch.zeros(1, *shape)).shape[1]
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
-                f"images of {shape[1]}×{shape[2]} do not go through timm's {type(self.model).__name__}",
+                f"timm's {type(self.model).__name__} does not accept images of {shape[1]}×{shape[2]}",
                 str(error).splitlines()[0],
                 "Give the images another size, or choose another backbone.",
             ) from error
@@ -86,15 +83,16 @@ class TimmNet(Network):
 
 
 def vgg11(shape: Shape, *, width: int, norm: Literal["batch", "none"], seed: int, dropout: float = 0.0) -> TimmNet:
-    """VGG11's eight convolutions and the mean over what is left of the image; its three dense layers are one, the head.
+    """Build VGG11's eight convolutions and the mean over the last feature map.
 
-    On 32×32 the feature map is 1×1 at the end anyway, and timm's dense layers for 224×224 would be 120 of 129 million
-    parameters. The five max pools round up, so that 28×28 ends at 1×1 too; where 32 divides the sides nothing differs.
+    The head replaces its three dense layers, which timm makes for 224×224: 120 of 129 million parameters. On 32×32 the
+    last feature map is 1×1 anyway. The five max pools round up, so that 28×28 ends at 1×1 too; sizes that 32 divides
+    are not affected.
     """
     stages = [[1], [2], [4, 4], [8, 8], [8, 8]]
     plan = [entry for stage in stages for entry in [*(width * k for k in stage), "M"]]
     with seeded(seed, "vgg11"):
-        # timm cannot leave its dense layers out; this ratio makes them small until they are taken away
+        # timm cannot leave its dense layers out; this ratio makes them small until they are removed
         model = VGG(plan, 0, shape[0], mlp_ratio=1 / 4096, norm_layer=nn.BatchNorm2d if norm == "batch" else None)
     model.pre_logits = nn.Identity()
     model.num_features = model.head_hidden_size = 8 * width
@@ -105,7 +103,7 @@ def vgg11(shape: Shape, *, width: int, norm: Literal["batch", "none"], seed: int
 
 
 def resnet18(shape: Shape, *, stem: Literal["small", "cifar", "imagenet"], seed: int, dropout: float = 0.0) -> TimmNet:
-    """timm's ResNet of two BasicBlocks in each of four stages; every stem starts as timm's, N(0, 2/fan_out)."""
+    """Build timm's ResNet of two BasicBlocks in each of four stages; every stem starts as timm's, N(0, 2/fan_out)."""
     with seeded(seed, "resnet18"):
         model = ResNet(cast(Any, BasicBlock), (2, 2, 2, 2), num_classes=0, in_chans=shape[0])
         if stem != "imagenet":
@@ -127,10 +125,10 @@ def vit(
     seed: int,
     dropout: float = 0.0,
 ) -> TimmNet:
-    """timm's VisionTransformer with pre-norm blocks, an MLP ratio of 4 and learned positions.
+    """Build timm's VisionTransformer with pre-norm blocks, an MLP ratio of 4 and learned positions.
 
     Raises:
-        UsageError: the patch does not fit the image, or the heads the width.
+        UsageError: the patch does not divide the image, or the heads do not divide the width.
     """
     if width % heads:
         raise UsageError(
@@ -141,7 +139,7 @@ def vit(
     with seeded(seed, "vit"):
         model = VisionTransformer(
             img_size=shape[1:],
-            patch_size=patch_for(shape[1], shape[2], patch),
+            patch_size=patch_size(shape[1], shape[2], patch),
             in_chans=shape[0],
             num_classes=0,
             global_pool="token" if pool == "token" else "avg",
@@ -156,24 +154,24 @@ def vit(
 def any_timm(
     architecture: str, shape: Shape, *, seed: int, weights: Path | None = None, dropout: float = 0.0
 ) -> TimmNet:
-    """A network of timm by its name there, random or with weights in safetensors.
+    """Build any network of timm, random or with weights in safetensors.
 
-    Images of another size than that of the weights: where the network is made for one size (ViT, Swin), timm
+    For images of another size than that of the weights: where the network is made for one size (ViT, Swin), timm
     resamples the position embedding; for other channels it sums or repeats those of the first convolution.
 
     Args:
         architecture: timm's name, with or without the tag of the weights.
         shape: (C, H, W).
-        seed: of what no weights are given for.
+        seed: of every tensor without given weights.
         weights: a file, or a folder in the layout of timm's hub repositories; None starts at random.
         dropout: rate of every dropout in it.
 
     Raises:
-        UsageError: the images do not fit it.
-        EnvironmentProblem: the weights are another network's.
+        UsageError: the network does not accept the images.
+        EnvironmentProblem: the weights belong to another network.
     """
-    known = timm.get_pretrained_cfg(architecture)
-    sized = {"img_size": shape[1:]} if known is not None and known.fixed_input_size else {}
+    published = timm.get_pretrained_cfg(architecture)
+    sized = {"img_size": shape[1:]} if published is not None and published.fixed_input_size else {}
     build = partial(timm.create_model, num_classes=0, in_chans=shape[0], **sized)
     with seeded(seed, "timm"):
         model = build(architecture)
@@ -185,65 +183,65 @@ def any_timm(
             try:
                 loaded = build(name, pretrained=True, **file)
             except (RuntimeError, KeyError, ValueError) as error:
-                raise _other_weights(architecture, weights, str(error).splitlines()[0]) from error
-        if missing := _as_before(loaded, model):
-            raise _other_weights(architecture, weights, f"it holds nothing for {', '.join(missing)[:300]}")
+                raise _wrong_weights(architecture, weights, str(error).splitlines()[0]) from error
+        if missing := _unchanged(loaded, model):
+            raise _wrong_weights(architecture, weights, f"it has no tensor for {', '.join(missing)[:300]}")
         model = loaded
     return TimmNet(model, shape, dropout=dropout)
 
 
 def _flat(blocks: Any) -> list[nn.Module]:
-    """Blocks of a list of blocks, or of a list of lists of them."""
+    """Return the blocks of a list of blocks, or of a list of such lists."""
     parts = [_flat(b) if isinstance(b, nn.Sequential | nn.ModuleList) else [b] for b in blocks]
     return [block for part in parts for block in part]
 
 
 def _check_patches(model: Any, shape: Shape) -> None:
-    """timm itself would leave out a border that no whole patch covers."""
+    """Refuse patches that do not divide the image: timm itself would ignore the border that no whole patch covers."""
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if patch is not None and (shape[1] % patch[0] or shape[2] % patch[1]):
         raise UsageError(
             f"patches of {patch[0]}×{patch[1]} do not tile images of {shape[1]}×{shape[2]}",
-            f"timm's {type(model).__name__} would not see the rest",
-            "Give the images another size, or take a network whose patches fit: --backbone vit.",
+            f"timm's {type(model).__name__} would ignore the rest",
+            "Resize the images, or take a network whose patches fit: --backbone vit.",
         )
 
 
-def _as_before(loaded: nn.Module, random: nn.Module) -> list[str]:
-    """Tensors that are still as they were drawn: timm passes over what the weights do not hold."""
+def _unchanged(loaded: nn.Module, random: nn.Module) -> list[str]:
+    """Return the tensors that still have their random start: timm ignores tensors that the weights do not hold."""
     drawn = {
         name: p for name, p in random.named_parameters() if p.numel() > 1 and not bool((p == p.flatten()[0]).all())
     }
     return [name for name, p in loaded.named_parameters() if name in drawn and torch.equal(p, drawn[name])]
 
 
-def _other_weights(architecture: str, weights: Path, known: str) -> EnvironmentProblem:
+def _wrong_weights(architecture: str, weights: Path, known: str) -> EnvironmentProblem:
     return EnvironmentProblem(
         f"the weights are not those of timm's {architecture}",
         f"{weights}: {known}",
-        "Give the weights of this network, or name the network whose weights they are: --backbone timm:NAME.",
+        "Give the weights of this network, or name the network that they belong to: --backbone timm:NAME.",
     )
 
 
 def load_vgg11(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """The network that `bench.backbones.vgg11` describes, for the images of `task`."""
+    """Build a `VGG11` for the images of `task`."""
     config = backbone.config_as(VGG11Config)
-    shape = image_of(task, backbone.name, least=8)
+    shape = image_shape(task, backbone.name, minimum=8)
     return vgg11(shape, width=config.width, norm=config.norm, dropout=config.dropout, seed=seed)
 
 
 def load_resnet18(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """The network that `bench.backbones.resnet18` describes, for the images of `task`."""
+    """Build a `ResNet18` for the images of `task`."""
     config = backbone.config_as(ResNet18Config)
-    shape = image_of(task, backbone.name, least=8)
+    shape = image_shape(task, backbone.name, minimum=8)
     return resnet18(shape, stem=config.stem, dropout=config.dropout, seed=seed)
 
 
 def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """The network that `bench.backbones.vit` describes, for the images of `task`."""
+    """Build a `ViT` for the images of `task`."""
     config = backbone.config_as(ViTConfig)
     return vit(
-        image_of(task, backbone.name),
+        image_shape(task, backbone.name),
         patch=config.patch,
         width=config.width,
         depth=config.depth,
@@ -255,8 +253,8 @@ def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int)
 
 
 def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """The network that `bench.backbones.timm_model` found, for the images of `task`."""
+    """Build a `Timm` network for the images of `task`, with its weights if it has any."""
     config = backbone.config_as(TimmConfig)
-    shape = image_of(task, backbone.name)
+    shape = image_shape(task, backbone.name)
     architecture = backbone.name.removeprefix("timm:")
     return any_timm(architecture, shape, weights=backbone.path, dropout=config.dropout, seed=seed)

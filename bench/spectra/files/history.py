@@ -1,0 +1,164 @@
+"""Singular values over training on disk: one `spectra.npz` per run, always complete, readable without pickle.
+
+`index` holds JSON as bytes, because a layer's name may not be a valid file name: {version, spectra: [{of, layer, shape,
+how}]}. Of entry i, `steps_i` (S,) int64 are optimiser steps, `values_i` (S, k) float64 the singular values after each,
+and `rows_i` (S,) int64, of activations only, the numbers of rows that they were taken from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.core.errors import EnvironmentProblem
+from bench.core.files import write_atomic
+
+FILE = "spectra.npz"
+VERSION = 1
+WAYS = ("factors", "gram", "svd", "covariance")
+"""How singular values were computed: from the QR of thin factors and float64 SVD of their core; as square roots of
+eigenvalues of the float64 Gram matrix (floor 1e-8·σ₁); by float64 SVD; from the second moment of activations, with the
+floor of a Gram matrix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SpectrumHistory:
+    """Singular values of one layer over training.
+
+    Attributes:
+        of: the quantity, one of `bench.config.sections.QUANTITIES`.
+        layer: its name.
+        shape: (m, n) of the matrix; of activations (D, D), that of their second moment.
+        how: one of `WAYS`.
+        steps: (S,), optimiser steps, ascending. A gradient or step belongs to the weights it starts from.
+        values: (S, k), descending; values left out up to min(m, n) are 0. A row of NaN: the matrix was not finite.
+        rows: (S,), of activations alone: the number N of feature vectors; values are those of their matrix (N, D),
+            divided by √N.
+    """
+
+    of: str
+    layer: str
+    shape: tuple[int, int]
+    how: str
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    rows: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSpectra:
+    """All histories of a run, in the order in which they were first recorded."""
+
+    spectra: tuple[SpectrumHistory, ...]
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """The recorded quantities."""
+        return tuple(dict.fromkeys(history.of for history in self.spectra))
+
+    def layers(self, of: str) -> dict[str, SpectrumHistory]:
+        """Return the histories of one quantity by layer."""
+        return {history.layer: history for history in self.spectra if history.of == of}
+
+
+class _Entry(TypedDict):
+    of: str
+    layer: str
+    shape: list[int]
+    how: str
+
+
+class _Index(TypedDict):
+    version: int
+    spectra: list[_Entry]
+
+
+def write(path: Path, spectra: Iterable[SpectrumHistory]) -> None:
+    """Write the file atomically: a reader, or a crash, sees the old file or the new one, never half of it.
+
+    One process writes the file of a run, so temporary files that a killed one left are removed.
+
+    Raises:
+        OSError: the disk is full, or the like; the old file stays.
+    """
+    arrays: dict[str, NDArray[np.int64] | NDArray[np.float64]] = {}
+    index: _Index = {"version": VERSION, "spectra": []}
+    for i, history in enumerate(spectra):
+        index["spectra"].append(
+            {"of": history.of, "layer": history.layer, "shape": [*history.shape], "how": history.how}
+        )
+        arrays |= {f"steps_{i}": history.steps, f"values_{i}": history.values}
+        if history.rows is not None:
+            arrays[f"rows_{i}"] = history.rows
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(index).encode(), dtype=np.uint8)
+    np.savez_compressed(buffer, allow_pickle=False, index=text, **arrays)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+    write_atomic(path, buffer.getvalue(), sync=True)
+
+
+def read(path: Path) -> StoredSpectra:
+    """Read a file that `write` wrote.
+
+    Raises:
+        EnvironmentProblem: the file cannot be read, or does not have this format; the error names it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            index: _Index = json.loads(bytes(arrays["index"]).decode())
+            if index["version"] != VERSION:
+                raise ValueError(f"version {index['version']}; this version of lowrank-bench reads {VERSION}")
+            return StoredSpectra(spectra=tuple(_history(arrays, i, entry) for i, entry in enumerate(index["spectra"])))
+    except _BROKEN as error:
+        known = f"{type(error).__name__}: {error}"[:200]
+        raise EnvironmentProblem(
+            f"{path}: cannot be read as spectra of a run",
+            known,
+            "Train the run again, or put the file back from a copy.",
+        ) from error
+
+
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
+_BROKEN += (NotImplementedError, RecursionError, MemoryError, RuntimeError)  # of zipfile and numpy on forged headers
+
+
+def _history(arrays: np.lib.npyio.NpzFile, i: int, entry: _Entry) -> SpectrumHistory:
+    """Make the history of entry `i`, and check that its arrays fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    m, n = entry["shape"]
+    names = [cast(object, entry["of"]), cast(object, entry["layer"])]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"entry {i} has no name")
+    history = SpectrumHistory(
+        of=entry["of"],
+        layer=entry["layer"],
+        shape=(int(m), int(n)),
+        how=entry["how"],
+        steps=arrays[f"steps_{i}"],
+        values=arrays[f"values_{i}"],
+        rows=arrays.get(f"rows_{i}"),
+    )
+    steps, values, rows = history.steps, history.values, history.rows
+    checks = (
+        history.how in WAYS,
+        steps.dtype == np.int64 and steps.ndim == 1 and bool(np.all(np.diff(steps) > 0)),
+        values.dtype == np.float64 and values.ndim == 2,
+        values.shape[:1] == steps.shape and values.shape[-1] <= min(history.shape),
+        rows is None or (rows.dtype == np.int64 and rows.shape == steps.shape),
+    )
+    if not all(checks):
+        raise ValueError(f"the arrays of entry {i} do not fit together")
+    return history

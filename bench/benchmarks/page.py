@@ -1,7 +1,7 @@
-"""Time to make and to use the page of many runs: `python -m bench.benchmarks.page`.
+"""Time to write and to use the leaderboard page of many runs: `python -m bench.benchmarks.page`.
 
-Records are copied from real ones, with other settings, budgets and slightly other scores, into a folder of their own;
-what `bench leaderboard --format html` does with that folder is timed, then what a reader does in headless Chromium.
+Real records are copied into a temporary folder, with changed settings, budgets and slightly changed scores. Timed are
+the steps of `bench leaderboard --format html` on that folder, and then the actions of a reader in headless Chromium.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bench.core.errors import BenchError, EnvironmentProblem
+from bench.benchmarks import print_or_fail
+from bench.core.errors import EnvironmentProblem
 from bench.core.text import table
 from bench.records.record import FILE, DoneRecord, Record, is_done, load_all
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TABLES = 4
+"""Budgets, each of which gets a table of its own."""
 WAIT = "await new Promise(done => setTimeout(done)); await new Promise(requestAnimationFrame);"
 ACTIONS = {
     "filter by a method": "document.querySelector('#methods input').click()",
@@ -34,17 +36,17 @@ ACTIONS = {
     "all.dispatchEvent(new Event('change'))",
     "runs of a row": "document.querySelector('#table tbody .link').click()",
 }
-"""What a reader does, as code for the page."""
+"""Actions of a reader, as JavaScript."""
 
 
 def copies(real: Sequence[DoneRecord], count: int) -> Iterator[Record]:
-    """`count` valid records: copies of real ones, in four budgets and as many settings as are needed."""
-    draw = random.Random(0)
+    """Yield `count` valid records: copies of real ones, in `TABLES` budgets and as many settings as needed."""
+    generator = random.Random(0)
     for number in range(count):
         one, block = real[number % len(real)], number // len(real)
         optim = {**one.spec.options.optim, "weight_decay": block // TABLES / 1000}
         options = structs.replace(one.spec.options, optim=optim)
-        primary = structs.replace(one.metrics.primary, value=one.metrics.primary.value + draw.gauss(0, 0.01))
+        primary = structs.replace(one.metrics.primary, value=one.metrics.primary.value + generator.gauss(0, 0.01))
         yield structs.replace(
             one,
             run_id=sha256(f"{one.run_id} {block}".encode()).hexdigest()[:16],
@@ -56,15 +58,15 @@ def copies(real: Sequence[DoneRecord], count: int) -> Iterator[Record]:
 
 @contextmanager
 def timed(rows: list[tuple[str, str]], what: str) -> Generator[None]:
-    """The seconds of a block, as a row."""
+    """Append the seconds of a block to the rows."""
     start = time.perf_counter()
     yield
     rows.append((what, f"{time.perf_counter() - start:.2f}"))
     sys.stderr.write(f"{what}: {rows[-1][1]} s\n")
 
 
-def making(folder: Path, page: Path) -> list[tuple[str, str]]:
-    """Seconds from records to the page."""
+def time_writing(folder: Path, page: Path) -> list[tuple[str, str]]:
+    """Return the seconds of the steps from records to the page."""
     from leaderboard.render import formats
 
     rows: list[tuple[str, str]] = []
@@ -79,11 +81,11 @@ def making(folder: Path, page: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def using(page: Path) -> list[tuple[str, str]]:
-    """Seconds until a reader sees what was asked for: the table, then the plots.
+def time_using(page: Path) -> list[tuple[str, str]]:
+    """Return the seconds until the page shows the result of each action: the table, then the plots.
 
     Raises:
-        EnvironmentProblem: there is no browser, or nothing to drive it with.
+        EnvironmentProblem: there is no browser, or playwright is not installed.
     """
     try:
         from playwright.sync_api import sync_playwright
@@ -103,40 +105,43 @@ def using(page: Path) -> list[tuple[str, str]]:
             tab.wait_for_selector("#curve .plotly", state="attached")
         tab.wait_for_timeout(1000)
         for what, code in ACTIONS.items():
-            first, all_of_it = tab.evaluate(
+            first, total = tab.evaluate(
                 f"async () => {{ const start = performance.now(); {code}; await new Promise(requestAnimationFrame);"
                 f"const first = performance.now(); {WAIT} return [first - start, performance.now() - start]; }}"
             )
-            rows.append((what, f"{first / 1000:.2f}, plots {all_of_it / 1000:.2f}"))
+            rows.append((what, f"{first / 1000:.2f}, plots {total / 1000:.2f}"))
             tab.wait_for_timeout(500)
         browser.close()
     return rows
 
 
-def main(words: Sequence[str]) -> int:
-    """Measure and print."""
+def measure(runs: Path, count: int) -> str:
+    """Copy the records of `runs` and report the seconds of writing and using their page.
+
+    Raises:
+        EnvironmentProblem: there are no finished records, or no browser.
+    """
+    real = [record for record in load_all(runs)[0] if is_done(record)]
+    if not real:
+        raise EnvironmentProblem(f"no finished records in {runs}", "", "Name a folder with some: --runs DIR.")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for record in copies(real, count):
+            (folder / record.run_id).mkdir()
+            (folder / record.run_id / FILE).write_text(json.dumps(record.to_json()), encoding="utf-8")
+        page = folder / "page.html"
+        return table(("step", "seconds"), time_writing(folder, page) + time_using(page))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the benchmark and print its report."""
     parser = argparse.ArgumentParser(prog="python -m bench.benchmarks.page", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="records (default: 10000)")
     parser.add_argument(
         "--runs", type=Path, default=Path("leaderboard/results/runs"), metavar="DIR", help="real records to copy"
     )
-    options = parser.parse_args(words)
-    try:
-        real = [record for record in load_all(options.runs)[0] if is_done(record)]
-        if not real:
-            raise EnvironmentProblem(f"no finished records in {options.runs}", "", "Name a folder of some: --runs DIR.")
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            for record in copies(real, options.count):
-                (folder / record.run_id).mkdir()
-                (folder / record.run_id / FILE).write_text(json.dumps(record.to_json()), encoding="utf-8")
-            page = folder / "page.html"
-            rows = making(folder, page) + using(page)
-    except BenchError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    print(table(("what", "seconds"), rows))
-    return 0
+    options = parser.parse_args(argv)
+    return print_or_fail(lambda: measure(options.runs, options.count))
 
 
 if __name__ == "__main__":

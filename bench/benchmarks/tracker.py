@@ -1,71 +1,64 @@
 """Training time with spectra at their defaults and without: `python -m bench.benchmarks.tracker`.
 
-MiniLM with LoRA on glue/rte and a ViT trained in full on digits train in this process, with and without in turn, in an
-order that is drawn anew in each of several rounds, so that what else the machine does falls on both alike. A ratio
-compares two runs of the same round; beside it is the share that the tracker measured of itself. Nothing is asserted.
+MiniLM with LoRA on glue/rte and a ViT trained in full on digits train in this process with and without spectra, in a
+new random order in each of several rounds, so that other load on the machine affects both alike. A ratio compares two
+runs of the same round; beside it stands the share that the tracker measured itself. No limit is checked.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import bench
-from bench.benchmarks import add_grid_flags, grid_of, unscored
+from bench.benchmarks import add_grid_flags, plan_one, print_or_fail, shuffled_rounds, train
 from bench.config.sections import SpectraConfig
-from bench.core.errors import BenchError
 from bench.core.text import table
-from bench.harness.plan_text import describe
 from bench.harness.planner import PlannedRun
 
 CASES: dict[str, dict[str, Any]] = {
     "minilm lora": {"methods": "lora", "tasks": "glue/rte", "backbones": "minilm"},
     "vit full": {"methods": "full", "tasks": "digits", "backbones": "vit"},
 }
+"""Arguments of `bench.plan` by name."""
 OFF, ON = "off", "on"
 
 
 class Seconds(NamedTuple):
-    """Of one run: all of training, and what the tracker took of it by its own clock."""
+    """Times of one run.
+
+    Attributes:
+        train: of the whole training.
+        tracking: of the tracker, by its own clock.
+    """
 
     train: float
     tracking: float
 
 
-def run(planned: PlannedRun, spectra: SpectraConfig) -> Seconds:
+def time_run(planned: PlannedRun, spectra: SpectraConfig) -> Seconds:
     """Train once."""
-    from bench.training.trainer import fit
-
-    runtime = planned.spec.options.runtime.changed(save="none", checkpoint_s=None)
-    spec = planned.spec.with_options(spectra=spectra, runtime=runtime)
-    with tempfile.TemporaryDirectory() as folder:
-        cost = fit(spec, planned.task, planned.dataset, planned.backbone, directory=Path(folder)).cost
+    cost = train(planned, planned.spec.with_options(spectra=spectra))
     return Seconds(cost.train_s, cost.tracking_s)
 
 
 def measure(name: str, planned: PlannedRun, rounds: int) -> dict[str, list[Seconds]]:
-    """Both once per round; a run before the first warms up."""
+    """Time both variants once per round, after a run that warms up."""
     options = {OFF: SpectraConfig(of="none"), ON: planned.spec.options.spectra}
-    run(planned, options[OFF])
-    found: dict[str, list[Seconds]] = {variant: [] for variant in options}
-    for number in range(rounds):
-        for variant in random.Random(number).sample([*options], len(options)):
-            found[variant].append(run(planned, options[variant]))
-            last = found[variant][-1]
-            sys.stderr.write(f"{name}  round {number + 1} of {rounds}  {variant:<3} {last.train:.2f} s\n")
-    return found
+    time_run(planned, options[OFF])
+    times: dict[str, list[Seconds]] = {variant: [] for variant in options}
+    for label, variant in shuffled_rounds([*options], rounds):
+        times[variant].append(time_run(planned, options[variant]))
+        sys.stderr.write(f"{name}  {label}  {variant:<3} {times[variant][-1].train:.2f} s\n")
+    return times
 
 
-def report(found: Mapping[str, Mapping[str, Sequence[Seconds]]]) -> str:
-    """A row per case: median seconds, the ratio of on to off, its median and range, and the tracker's own share."""
+def report(cases: Mapping[str, Mapping[str, Sequence[Seconds]]]) -> str:
+    """Format a row per case: median seconds, ratio of on to off as median and range, and the tracker's own share."""
     rows: list[tuple[str, ...]] = []
-    for name, seconds in found.items():
+    for name, seconds in cases.items():
         ratios = [on.train / off.train for on, off in zip(seconds[ON], seconds[OFF], strict=True)]
         shares = [one.tracking / one.train for one in seconds[ON]]
         rows.append(
@@ -81,23 +74,14 @@ def report(found: Mapping[str, Mapping[str, Sequence[Seconds]]]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure and print."""
+    """Run the benchmark and print its report."""
     parser = argparse.ArgumentParser(prog="python -m bench.benchmarks.tracker", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs of each variant (default: 5)")
-    parser.add_argument("--case", choices=[*CASES], action="append", help="one of them alone")
+    parser.add_argument("--case", choices=[*CASES], action="append", help="run only this case; may be repeated")
     add_grid_flags(parser)
     options = parser.parse_args(argv)
-    found: dict[str, dict[str, list[Seconds]]] = {}
-    try:
-        for name in options.case or CASES:
-            plan = bench.plan(**grid_of(options, **CASES[name]))
-            sys.stderr.write(describe(plan) + "\n")
-            found[name] = measure(name, unscored(plan.runs[0]), options.rounds)
-    except BenchError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    print(report(found))
-    return 0
+    names: list[str] = options.case or [*CASES]
+    return print_or_fail(lambda: report({n: measure(n, plan_one(options, **CASES[n]), options.rounds) for n in names}))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ class Description:
     """What is known of a name.
 
     Attributes:
-        summary: one line: the first of the docstring of the module that holds the Config (of a method) or the class.
+        summary: one line: the class's own `summary`, or else the first of the docstring of the module that holds the
+            Config (of a method) or the class.
         doc: the rest of that docstring, and the docstring of the Config (of a method) or the class.
         options: fields of the Config.
         subject: the Config of a method, the class of anything else; it has what a plan must know, such as
@@ -61,7 +62,8 @@ def _describe(kind: Kind, name: str, entry: registry.Entry) -> Description:
     try:
         owner = registry.import_target(entry.config or entry.target)
         config = owner if entry.config else owner.Config
-        return _description(name, owner, config, subject=config if kind == "methods" else owner)
+        summary = owner.summary if kind == "experiments" else ""
+        return _description(name, owner, config, subject=config if kind == "methods" else owner, summary=summary)
     except Exception as error:  # the code of a third party may be wrong in any way, and the list must go on
         return Description(name=name, error=f"{entry.target}: {type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""The survey's claims as experiments: a prediction, a check with a tolerance, and controls that must fail it."""
+"""The survey's claims as experiments: a prediction, checks with a tolerance, and controls that must fail them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,45 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 from bench.config import options
+from bench.config.options import Value, option
+from bench.core.errors import UsageError
+from bench.figures import Figure
 
 if TYPE_CHECKING:
-    from bench.experiments.lab import Lab
-    from bench.figures import Figure
+    from bench.experiments.lab import Grid, Lab
 
 Number = float | int
+ConfigT = TypeVar("ConfigT", bound=options.Config)
+
+
+class OutcomeJSON(TypedDict):
+    """What `bench reproduce --json` prints.
+
+    Attributes:
+        checks: fields of `Check`; `note` only where there is one.
+        controls: fields of `Control`.
+    """
+
+    name: str
+    held: bool
+    checks: list[dict[str, Value]]
+    controls: list[dict[str, Value]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One prediction and what was measured.
+    """One prediction and the measurement.
 
     Attributes:
-        name: what is compared.
-        predicted: what theory or the claim says; of a one-sided claim its limit.
-        measured: what came out; NaN and infinities are never held, and written as null.
-        tolerance: how far apart the two may be.
-        held: whether the prediction was met.
-        note: what a reader must know besides, such as that training was too short to say.
+        name: the quantity that is compared.
+        predicted: the value that theory or the claim predicts; the limit of a one-sided claim.
+        measured: the measured value. NaN and infinities never hold, and are written as null.
+        tolerance: largest allowed difference.
+        held: whether the measurement agrees with the prediction.
+        note: a remark, such as that training was too short for a verdict.
     """
 
     name: str
@@ -39,31 +56,31 @@ class Check:
 
     @classmethod
     def near(cls, name: str, predicted: Number, measured: Number, tolerance: float) -> Check:
-        """Holds where the two differ by at most `tolerance`."""
+        """Hold if the two differ by at most `tolerance`."""
         held = abs(measured - predicted) <= tolerance
         return cls(name=name, predicted=predicted, measured=measured, tolerance=tolerance, held=held)
 
     @classmethod
     def at_most(cls, name: str, limit: Number, measured: Number, tolerance: float = 0.0) -> Check:
-        """Holds where what was measured is not above the limit by more than `tolerance`."""
+        """Hold if the measurement exceeds the limit by at most `tolerance`."""
         held = measured <= limit + tolerance
         return cls(name=name, predicted=limit, measured=measured, tolerance=tolerance, held=held)
 
     @classmethod
     def at_least(cls, name: str, limit: Number, measured: Number, tolerance: float = 0.0) -> Check:
-        """Holds where what was measured is not below the limit by more than `tolerance`."""
+        """Hold if the measurement falls below the limit by at most `tolerance`."""
         held = measured >= limit - tolerance
         return cls(name=name, predicted=limit, measured=measured, tolerance=tolerance, held=held)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """The same check where the prediction must fail: a check that everything passes checks nothing.
+    """The same measurement where the prediction must fail: a check that nothing can fail shows nothing.
 
     Attributes:
-        expected: what must come out, in words.
-        measured: what did.
-        held: whether it is as expected.
+        expected: the expected result, in words.
+        measured: the measured value.
+        held: whether the result is as expected.
     """
 
     name: str
@@ -71,16 +88,26 @@ class Control:
     measured: Number
     held: bool
 
+    @classmethod
+    def above(cls, name: str, limit: Number, measured: Number, expected: str = "") -> Control:
+        """Expect a measurement above the limit; `expected` describes it, by default as `above LIMIT`."""
+        return cls(name=name, expected=expected or f"above {limit:g}", measured=measured, held=measured > limit)
+
+    @classmethod
+    def below(cls, name: str, limit: Number, measured: Number, expected: str = "") -> Control:
+        """Expect a measurement below the limit; `expected` describes it, by default as `below LIMIT`."""
+        return cls(name=name, expected=expected or f"below {limit:g}", measured=measured, held=measured < limit)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What an experiment found.
+    """The result of an experiment.
 
     Attributes:
         checks, controls: all must hold.
-        figure: what there is to see.
-        header, rows: its table, for people.
-        says: one or two sentences of what came out, written by the experiment from its numbers.
+        figure: a figure of the measurements.
+        header, rows: a table of the measurements.
+        summary: one or two sentences with the main numbers.
     """
 
     checks: Sequence[Check]
@@ -88,45 +115,109 @@ class Outcome:
     figure: Figure | None = None
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
-    says: str = ""
+    summary: str = ""
 
     @property
     def held(self) -> bool:
-        """Whether every check held and every control came out as it must."""
+        """Whether there are checks, and all checks and controls hold."""
         return bool(self.checks) and all(one.held for one in (*self.checks, *self.controls))
 
-    def to_json(self, name: str) -> dict[str, Any]:
-        """`{name, held, checks: [{name, predicted, measured, tolerance, held}], controls: [{name, expected, measured,
-        held}]}`; a check has a `note` where there is something to say.
-        """
+    def to_json(self, name: str) -> OutcomeJSON:
+        """Return name, verdict, checks and controls as JSON values."""
         return {
             "name": name,
             "held": self.held,
-            "checks": [_plain(check) for check in self.checks],
-            "controls": [_plain(control) for control in self.controls],
+            "checks": [_to_json(check) for check in self.checks],
+            "controls": [_to_json(control) for control in self.controls],
         }
 
 
-class Experiment(ABC):
+class Experiment(ABC, Generic[ConfigT]):
     """One claim. A subclass has `Config`, a frozen dataclass of its options, and `run`.
 
     Attributes:
-        quick: options, and their values with `--quick`, which then ends within two minutes on two cores.
-        place: where in the survey the claim stands.
+        summary: the claim in one line; where it is empty, the first line of the module's docstring is used.
+        quick: values of options with `--quick`, which must end within two minutes on two cores.
+        place: where the survey makes the claim.
     """
 
     Config: ClassVar[type[options.Config]]
-    quick: ClassVar[Mapping[str, str | int | float | bool]] = {}
+    summary: ClassVar[str] = ""
+    quick: ClassVar[Mapping[str, Value]] = {}
     place: ClassVar[str] = ""
 
-    def __init__(self, config: Any, lab: Lab) -> None:
+    def __init__(self, config: ConfigT, lab: Lab) -> None:
         self.config, self.lab = config, lab
 
     @abstractmethod
     def run(self) -> Outcome:
-        """Train, measure, compare."""
+        """Train, measure, and compare the measurements with the prediction."""
 
 
-def _plain(one: Check | Control) -> dict[str, Any]:
-    found = {key: value for key, value in asdict(one).items() if key != "note" or value}
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in found.items()}
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(options.Config):
+    """Options that most experiments share. The defaults adapt a pretrained network."""
+
+    task: str = option("glue/stsb", "A task of `bench list tasks`.")
+    backbone: str = option("minilm", "The pretrained network.")
+    steps: int = option(200, "Optimiser steps.", at_least=1)
+    seeds: str = option("0,1,2", "Seeds, separated by commas; one run per seed.")
+
+    def grid(self, **more: Unpack[Grid]) -> Grid:
+        """Return the arguments of `Lab.run` that follow from these options, and `more`."""
+        return {
+            "tasks": self.task,
+            "backbones": self.backbone,
+            "max_steps": self.steps,
+            "seeds": parse_integers(self.seeds),
+            **more,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullTrainingConfig(TrainingConfig):
+    """The same for experiments that train all of a small network."""
+
+    task: str = option("digits", "A task of `bench list tasks`.")
+    backbone: str = option("mlp", "Any backbone for such a task.")
+    steps: int = option(600, "Optimiser steps.", at_least=1)
+    batch_size: int = option(64, "Examples per step.")
+    lr: float = option(1e-3, "Learning rate.")
+
+    def grid(self, **more: Unpack[Grid]) -> Grid:
+        """Return the arguments of `Lab.run` that follow from these options, and `more`."""
+        return {**super().grid(), "batch_size": self.batch_size, "lr": self.lr, **more}
+
+
+def parse_list(text: str) -> list[str]:
+    """Return the elements of `a,b,c`."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_integers(text: str) -> list[int]:
+    """Return the numbers of `0,1,2`.
+
+    Raises:
+        UsageError: an element is not a whole number.
+    """
+    try:
+        return [int(part) for part in parse_list(text)]
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a list of whole numbers", str(error), "Write 0,1,2.") from error
+
+
+def parse_numbers(text: str) -> list[float]:
+    """Return the numbers of `0,0.5,1e-3`.
+
+    Raises:
+        UsageError: an element is not a number.
+    """
+    try:
+        return [float(part) for part in parse_list(text)]
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a list of numbers", str(error), "Write 0,0.5,1e-3.") from error
+
+
+def _to_json(one: Check | Control) -> dict[str, Value]:
+    fields = {key: value for key, value in asdict(one).items() if key != "note" or value}
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}

@@ -4,62 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from bench.config.options import Config, option
-from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import integers, listed, mean, spearman
+from bench.config.options import Value, option
+from bench.experiments import Check, Control, Experiment, Outcome, TrainingConfig, parse_list
+from bench.experiments.statistics import mean, spearman
+from bench.figures import Figure, Panel, Series
 
 if TYPE_CHECKING:
-    from bench.figures import Figure
+    from bench.api.method import Method
+    from bench.experiments.lab import Data
 
 SHUFFLES = 2000
 LEVEL = 0.95
-"""Share of shuffled orders of the layers that a correlation must exceed."""
+"""Share of the permutations whose correlation must be exceeded."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaLoRAAllocationConfig(Config):
-    """Where AdaLoRA allocates."""
+class AdaLoRAAllocationConfig(TrainingConfig):
+    """Task, network and AdaLoRA's budget of rank."""
 
-    task: str = option("glue/stsb", "A task of `bench list tasks`.")
-    backbone: str = option("minilm", "The pretrained network.")
-    target: str = option("all-linear", "Layers among which rank is shared out.")
+    target: str = option("all-linear", "Layers among which AdaLoRA distributes the rank.")
     rank: int = option(4, "Mean rank at the end.", at_least=1)
     steps: int = option(300, "Optimiser steps.", at_least=1)
-    seeds: str = option("0,1,2", "A run each.")
 
 
-class AdaLoRAAllocation(Experiment):
+class AdaLoRAAllocation(Experiment[AdaLoRAAllocationConfig]):
     """Spearman's correlation, over layers, of the rank that AdaLoRA keeps with ∂loss/∂W of the first batch.
 
-    The survey's open question 3: can ranks be told from the gradients at the start, instead of by a heuristic on the
-    way? Two predictors of each layer's kept rank, means over seeds: the effective rank of its ∂loss/∂W, and its nuclear
-    norm. Each must correlate more than 95 % of all shufflings of the layers do. The control is one such shuffling.
+    The survey's open question 3: can ranks be predicted from the gradients at the start, instead of by a heuristic
+    during training? Two predictors of each layer's kept rank, means over seeds: the effective rank of its ∂loss/∂W, and
+    its nuclear norm. Each correlation must exceed those of 95 % of random permutations of the layers. The control is
+    one such permutation.
     """
 
-    place: ClassVar[str] = "open question 3"
-    quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 100}
-
     Config = AdaLoRAAllocationConfig
-
-    config: AdaLoRAAllocationConfig
+    place = "open question 3"
+    quick: ClassVar[Mapping[str, Value]] = {"seeds": "0", "steps": 100}
 
     def run(self) -> Outcome:
-        """Take the gradients of a network that has learned nothing yet, then let AdaLoRA allocate."""
+        """Train AdaLoRA, and compare its ranks with the gradients of the untrained network."""
         c = self.config
-        shared: dict[str, Any] = {
-            "tasks": c.task,
-            "backbones": c.backbone,
-            "seeds": integers(c.seeds),
-            "max_steps": c.steps,
-        }
-        options = {"method.rank": c.rank, "method.target": c.target}
-        records = self.lab.run(methods="adalora", set=options, **shared)
+        options: dict[str, Value] = {"method.rank": c.rank, "method.target": c.target}
+        records = self.lab.run(**c.grid(methods="adalora", set=options))
         kept = _means([{layer.layer: float(layer.nominal) for layer in r.ranks} for r in records])
-        gradients = [_gradients(method, data) for method, data in self.lab.build(methods="full", **shared)]
+        gradients = [_gradients(method, data) for method, data in self.lab.build(**c.grid(methods="full"))]
         predictors = {
             "effective rank of the gradient": _means([{n: g[0] for n, g in one.items()} for one in gradients]),
             "nuclear norm of the gradient": _means([{n: g[1] for n, g in one.items()} for one in gradients]),
@@ -71,38 +62,33 @@ class AdaLoRAAllocation(Experiment):
             x = np.array([values[layer] for layer in layers])
             shuffled = [spearman(source.permutation(x), y) for _ in range(SHUFFLES)]
             checks.append(Check.at_least(name, float(np.quantile(shuffled, LEVEL)), spearman(x, y)))
-        by_chance = spearman(source.permutation(y), y)
-        control = Control(
-            name="shuffled layers",
-            expected=f"below {checks[0].predicted:.3f}",
-            measured=by_chance,
-            held=by_chance < checks[0].predicted,
-        )
+        limit = checks[0].predicted
+        control = Control.below("shuffled layers", limit, spearman(source.permutation(y), y), f"below {limit:.3f}")
         rows = [(layer, f"{kept[layer]:.2f}", *(f"{p[layer]:.4g}" for p in predictors.values())) for layer in layers]
         return Outcome(
             checks=checks,
             controls=[control],
-            figure=_figure(kept, predictors, len(listed(c.seeds))),
+            figure=_figure(kept, predictors, len(parse_list(c.seeds))),
             header=("layer", "kept rank", *predictors),
             rows=rows,
-            says=" ".join(f"Correlation with the {check.name}: {check.measured:+.2f}." for check in checks),
+            summary=" ".join(f"Correlation with the {check.name}: {check.measured:+.2f}." for check in checks),
         )
 
 
-def _gradients(method: Any, data: Any) -> dict[str, tuple[float, float]]:
-    """Effective rank and nuclear norm of ∂loss/∂W of every linear layer, on the first batch in evaluation mode."""
+def _gradients(method: Method, data: Data) -> dict[str, tuple[float, float]]:
+    """Return effective rank and nuclear norm of ∂loss/∂W of all linear layers, on the first batch, without dropout."""
     from torch import nn
 
     from bench.spectra import effective_rank, singular_values
 
     method.eval()
     method.loss(data.first_batch()).backward()
-    found: dict[str, tuple[float, float]] = {}
+    measured: dict[str, tuple[float, float]] = {}
     for name, module in method.backbone.named_modules():
         if isinstance(module, nn.Linear) and module.weight.grad is not None:
             sigma = singular_values(module.weight.grad)
-            found[name] = (float(effective_rank(sigma, singular_values=True)), float(sigma.sum()))
-    return found
+            measured[name] = (float(effective_rank(sigma, singular_values=True)), float(sigma.sum()))
+    return measured
 
 
 def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -110,8 +96,6 @@ def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _figure(kept: Mapping[str, float], predictors: Mapping[str, Mapping[str, float]], seeds: int) -> Figure:
-    from bench.figures import Figure, Panel, Series
-
     kinds = sorted({_kind(layer) for layer in kept})
     panels = [
         Panel(
@@ -132,11 +116,11 @@ def _figure(kept: Mapping[str, float], predictors: Mapping[str, Mapping[str, flo
         for name, values in predictors.items()
     ]
     caption = f"One point per layer, means over {seeds} seeds; layers of one kind share a colour."
-    return Figure(title="What AdaLoRA gives rank to", panels=panels, caption=caption)
+    return Figure(title="Ranks that AdaLoRA gives to layers", panels=panels, caption=caption)
 
 
 def _kind(layer: str) -> str:
-    """`attention.self.query` of `model.encoder.layer.3.attention.self.query`."""
+    """Return the name of a layer within its block: `attention.self.query` of `encoder.layer.3.attention.self.query`."""
     parts = layer.split(".")
     last = max((i for i, part in enumerate(parts) if part.isdigit()), default=-1)
     return ".".join(parts[last + 1 :])

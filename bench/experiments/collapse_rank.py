@@ -1,113 +1,110 @@
-"""As the last features collapse onto their class means their rank falls to K − 1; updates were of low rank before."""
+"""As features collapse onto their class means their rank falls to K − 1; updates have low rank before that."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bench.config.options import Config, Value, option
+from bench.config.options import Value, option
 from bench.core.errors import Diverged, UsageError
-from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import integers, mean, spearman
+from bench.experiments import Check, Control, Experiment, FullTrainingConfig, Outcome, parse_integers
+from bench.experiments.statistics import mean, spearman
+from bench.figures import Figure, Panel, Series
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bench.api.method import Method
-    from bench.figures import Figure
+    from bench.experiments.lab import Data, Grid
 
 MOMENTS = 12
+"""Steps at which is measured."""
 ZERO_ERROR = 0.999
-"""Training accuracy without which collapse has not begun: its phase is the one after zero error."""
+"""Least training accuracy at the end: collapse comes after zero training error."""
 FALLEN = 0.1
-"""Of NC1 at the start: what it must have fallen to."""
+"""Share of its start to which NC1 must fall."""
 ONE_DIRECTION = 1.0
-"""Distance from K − 1 of the effective rank: one direction, so that neither K (means not centred) nor K − 2 passes."""
+"""Allowed distance of the effective rank from K − 1: one direction, so that K (means not centred) and K − 2 fail."""
 TOGETHER = 0.7
-"""Spearman's correlation whose square, one half, is the share of the variance of one order that the other explains."""
+"""Least Spearman correlation: its square, one half, is the share of one order's variance that the other explains."""
 Moment = Mapping[str, float]
-"""What is measured at one step, by name."""
+"""Measurements at one step, by name."""
 NEURAL = ("NC1", "NC2", "NC3", "NC4", "accuracy")
 RANKS = ("features", "features by energy", "ΔW", "ΔW stable", "learned", "learned stable", "W", "W stable")
-"""Effective unless they are called stable, or by energy (participation ratio). W is the last hidden layer's, and what
-it has learned W(t) − s·W(0)."""
+"""Effective ranks, unless named stable or by energy (participation ratio). W is the last hidden layer's weight, and
+`learned` is W(t) − s·W(0)."""
 MEASURES = (*NEURAL, *RANKS, "s")
-"""Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is what is left of the start."""
+"""Columns of the table. s = ⟨W(t), W(0)⟩/‖W(0)‖²_F is the share of W(0) that remains."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollapseRankConfig(Config):
+class CollapseRankConfig(FullTrainingConfig):
     """A network that is trained in full, on classes."""
 
     task: str = option("digits", "A task of `bench list tasks` with classes.")
-    backbone: str = option("mlp", "Any backbone that reads it.")
     norm: Literal["layer", "none"] = option("layer", "Normalisation of the backbone mlp; others have their own.")
     optimizer: Literal["momentum", "sgd", "adam", "adamw"] = option(
         "momentum",
-        "The published recipe's, or another; adamw's weight decay is apart from the gradient.",
+        "momentum is that of the published recipe; adamw has decoupled weight decay.",
     )
     lr: float = option(0.05, "Learning rate.")
-    weight_decay: float = option(5e-3, "Weight decay of all that trains.")
-    steps: int = option(1200, "Optimiser steps; of digits 12 are an epoch.", at_least=MOMENTS)
+    weight_decay: float = option(5e-3, "Weight decay of all trained parameters.")
+    steps: int = option(1200, "Optimiser steps; 12 are one epoch of digits.", at_least=MOMENTS)
     batch_size: int = option(128, "Examples per step.")
     examples: int = option(2048, "Training examples that are measured, at most.", at_least=2)
-    seeds: str = option("0,1,2", "A run each.")
 
 
-class CollapseRank(Experiment):
-    """Neural collapse against rank on training examples, at 12 moments of a training that goes on past zero error.
+class CollapseRank(Experiment[CollapseRankConfig]):
+    """Neural collapse and rank on training examples, at 12 steps of a training that continues after zero error.
 
     At full collapse (Papyan, Han and Donoho 2020, arXiv 2008.08186) every feature is its class's mean (NC1) and the K
     centred means are an equiangular tight frame (NC2), whose K − 1 singular values are equal: the centred features
     then have effective rank K − 1 exactly. NC1 looks only into the span of the class means, and alone does not say so.
-    What is trained follows their recipe: a normalised network, SGD with momentum .9 and weight decay, batches of 128.
-    The decay is ten times theirs: on data that are fitted this easily the start outlives training otherwise, and with
-    it the features of the start.
-    How this hangs together with the rank of weights is the survey's open question 4. Its law of parsimony
-    (Section 3) has updates move 2K directions at every step, so the prediction is that low rank does not wait for
-    collapse. Weight decay shrinks the start, which says nothing of what is learned: that is W(t) − s·W(0), where s is
-    what is left of W(0). Checks, on means over seeds: `training accuracy` at the end, .999 or more; `NC1 at the end`
-    over that of the start, at most a tenth; `features: rank at the end`, their effective rank, K − 1 up to one
-    direction; `features: rank with NC1`, Spearman's correlation over the moments, at least .7; `learned before
-    collapse`, the largest effective rank of what the last hidden layer has learned while NC1 is above half of its
-    start, at most 2K.
-    Controls: the features of the end under shuffled labels are of the same rank and must not be collapsed, and those
-    of the start must miss K − 1. A correlation of two courses in time is no cause. The last row of the
-    table has all correlations with NC1, those of ΔW and of what is learned without the start. Its ranks by energy weigh
-    σ², so that many small σ, which count in an effective rank, do not; at full collapse they are K − 1 too.
+    Training follows their recipe: a normalised network, SGD with momentum .9 and weight decay, batches of 128. The
+    decay is ten times theirs: with data that are fitted this easily, W(0) and its features would otherwise remain.
+    The relation to the rank of weights is the survey's open question 4. By its law of parsimony (Section 3) updates
+    move 2K directions at every step, so the prediction is that low rank comes before collapse. Weight decay shrinks
+    W(0), which is no part of what is learned: that is W(t) − s·W(0), where s is the share of W(0) that remains. Checks,
+    on means over seeds: `training accuracy` at the end, .999 or more; `NC1 at the end` over that of the start, at most
+    a tenth; `features: rank at the end`, their effective rank, K − 1 up to one direction; `features: rank with NC1`,
+    Spearman's correlation over the steps, at least .7; `learned before collapse`, the largest effective rank of what
+    the last hidden layer has learned while NC1 is above half of its start, at most 2K.
+    Controls: the features at the end under shuffled labels have the same rank and must not be collapsed, and those at
+    the start must miss K − 1. A correlation over time is no evidence of a cause. The last row of the table has all
+    correlations with NC1; those of ΔW and `learned` leave out step 0. Ranks by energy weigh σ², so that many small σ,
+    which count in an effective rank, hardly count there; at full collapse they are K − 1 too.
     """
 
-    place: ClassVar[str] = "open question 4"
-    quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 1000}
-
     Config = CollapseRankConfig
-
-    config: CollapseRankConfig
+    place = "open question 4"
+    quick: ClassVar[Mapping[str, Value]] = {"seeds": "0", "steps": 1000}
 
     def run(self) -> Outcome:
-        """Train under a callback that measures, and compare the courses."""
-        from bench.experiments.midway import Midway, spaced
+        """Train, measure during training, and compare the changes of ranks with that of NC1."""
+        from bench.experiments.measurement import MeasureAtSteps, log_spaced_steps
 
         c, runs, classes = self.config, list[dict[int, Moment]](), 0
-        for seed in integers(c.seeds):
-            midway = Midway(spaced(c.steps, MOMENTS), self._measure)
-            for method, _ in self.lab.train_with([midway], **self._grid(seed)):
-                runs.append(midway.found)
+        for seed in parse_integers(c.seeds):
+            callback = MeasureAtSteps(log_spaced_steps(c.steps, MOMENTS), self._measure)
+            for method, _ in self.lab.train_with([callback], **self._grid(seed)):
+                runs.append(callback.results)
                 classes = method.task.num_classes
         course = {step: {n: mean([run[step][n] for run in runs]) for n in runs[0][step]} for step in runs[0]}
-        checks = checked(course, classes)
+        checks = checks_of(course, classes)
         with_nc1 = {name: correlation(course, name) for name in MEASURES[1:]}
-        rows = [(str(step), *(f"{found[name]:.4g}" for name in MEASURES)) for step, found in course.items()]
+        rows = [(str(step), *(f"{moment[name]:.4g}" for name in MEASURES)) for step, moment in course.items()]
         rows.append(("Spearman with NC1", "", *(f"{with_nc1[name]:+.2f}" for name in MEASURES[1:])))
         return Outcome(
             checks=checks,
-            controls=controlled(course, classes),
+            controls=controls_of(course, classes),
             figure=_figure(course, classes, f"{c.backbone} on {c.task}"),
             header=("step", *MEASURES),
             rows=rows,
-            says=_says(course, with_nc1, classes),
+            summary=_summary(course, with_nc1, classes),
         )
 
-    def _grid(self, seed: int) -> dict[str, Any]:
+    def _grid(self, seed: int) -> Grid:
         c = self.config
         options: dict[str, Value] = {
             "optim.name": c.optimizer,
@@ -116,32 +113,23 @@ class CollapseRank(Experiment):
         }
         if c.backbone == "mlp":
             options["backbone.norm"] = c.norm
-        return {
-            "methods": "full",
-            "tasks": c.task,
-            "backbones": c.backbone,
-            "lr": c.lr,
-            "max_steps": c.steps,
-            "seeds": seed,
-            "batch_size": c.batch_size,
-            "set": options,
-        }
+        return c.grid(methods="full", seeds=seed, set=options)
 
-    def _measure(self, method: Method, data: Any) -> Moment:
-        from bench.experiments.midway import features
+    def _measure(self, method: Method, data: Data) -> Moment:
+        from bench.experiments.measurement import features
 
         if method.task.num_classes < 2:
             raise UsageError(
-                f"task={self.config.task} has no classes to collapse", "it is a regression", "Take one with classes."
+                f"task={self.config.task} has no classes to collapse", "it is a regression", "Choose one with classes."
             )
-        return measured(method, *features(method, data, self.config.examples))
+        return measure(method, *features(method, data, self.config.examples))
 
 
-def measured(method: Method, x: Any, labels: Any) -> Moment:
-    """Collapse and ranks of one moment: `MEASURES`, `shuffled` (NC1 under shuffled labels), and `ΔW of LAYER`.
+def measure(method: Method, x: Tensor, labels: Tensor) -> Moment:
+    """Measure collapse and ranks: `MEASURES`, `shuffled` (NC1 under shuffled labels), and `ΔW of LAYER`.
 
     Args:
-        method: in full training, with at least one hidden layer.
+        method: full training, with at least one hidden layer.
         x: features (N, D).
         labels: (N,).
 
@@ -159,12 +147,16 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
     weight, bias = head["weight"], head.get("bias")  # a deep linear network's head has no bias
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     try:
-        found, by_chance = (collapse(x, y, weight, bias) for y in (labels, shuffled))
+        collapsed, by_chance = (collapse(x, y, weight, bias) for y in (labels, shuffled))
     except ValueError as error:
         raise UsageError("neural collapse cannot be measured", str(error), "Give a larger examples=N.") from error
     layers = {name: delta.singular_values() for name, delta in method.deltas()}
     if not layers:
-        raise UsageError("the network has no hidden layer", "collapse is of features that are learned", "Give it one.")
+        raise UsageError(
+            "the network has no hidden layer",
+            "collapse is a property of learned features",
+            "Choose a network with one.",
+        )
     name, start, delta = list(method.updates())[-1]
     start, delta = start.cpu(), delta.dense().cpu()
     left = float(((start + delta) * start).sum() / start.square().sum())
@@ -176,7 +168,7 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
     centred = singular_values(x - x.mean(0))
     accuracy = float(((x @ weight.mT + (0 if bias is None else bias)).argmax(-1) == labels).float().mean())
     return {
-        **dict(zip(NEURAL, (*found, accuracy), strict=True)),
+        **dict(zip(NEURAL, (*collapsed, accuracy), strict=True)),
         "shuffled": by_chance.nc1,
         "features": float(effective_rank(centred, singular_values=True)),
         "features by energy": float(participation_ratio(centred, singular_values=True)),
@@ -187,8 +179,8 @@ def measured(method: Method, x: Any, labels: Any) -> Moment:
     }
 
 
-def checked(course: Mapping[int, Moment], classes: int) -> list[Check]:
-    """The checks, on the course of one training, from its start to its end."""
+def checks_of(course: Mapping[int, Moment], classes: int) -> list[Check]:
+    """Return the checks of a training, given its measurements by step, from start to end."""
     steps = list(course)
     start, end = course[steps[0]], course[steps[-1]]
     before = [s for s in steps[1:] if course[s]["NC1"] > start["NC1"] / 2] or steps[1:2]
@@ -205,40 +197,39 @@ def checked(course: Mapping[int, Moment], classes: int) -> list[Check]:
     return [replace(check, held=False, note=note) for check in checks]
 
 
-def controlled(course: Mapping[int, Moment], classes: int) -> list[Control]:
-    """Features of the end under labels that say nothing, and features of the start."""
+def controls_of(course: Mapping[int, Moment], classes: int) -> list[Control]:
+    """Return the controls: features at the end under shuffled labels, and features at the start."""
     start, end = course[min(course)], course[max(course)]
     by_chance = end["shuffled"] / start["NC1"]
-    away = abs(start["features"] - (classes - 1))
     return [
-        Control(
-            name="shuffled labels: NC1 at the end, of the start",
-            expected=f"above {FALLEN:g}: not collapsed, at the same rank",
-            measured=by_chance,
-            held=by_chance > FALLEN,
+        Control.above(
+            "shuffled labels: NC1 at the end, of the start",
+            FALLEN,
+            by_chance,
+            f"above {FALLEN:g}: not collapsed, with the same rank",
         ),
         Control(
             name="features: rank at the start",
             expected=f"further than {ONE_DIRECTION:g} from {classes - 1}",
             measured=start["features"],
-            held=away > ONE_DIRECTION,
+            held=abs(start["features"] - (classes - 1)) > ONE_DIRECTION,
         ),
     ]
 
 
 def correlation(course: Mapping[int, Moment], name: str) -> float:
-    """Spearman's over the moments with NC1, for ΔW and what is learned without the start."""
+    """Return Spearman's correlation with NC1 over the steps; ΔW and `learned`, which are 0 at step 0, leave it out."""
     steps = [step for step in course if step or not name.startswith(("ΔW", "learned"))]
     return spearman([course[step][name] for step in steps], [course[step]["NC1"] for step in steps])
 
 
-def _says(course: Mapping[int, Moment], with_nc1: Mapping[str, float], classes: int) -> str:
+def _summary(course: Mapping[int, Moment], with_nc1: Mapping[str, float], classes: int) -> str:
     start, end = course[min(course)], course[max(course)]
     ranks = ", ".join(
         f"{what} from {start[name]:.1f} to {end[name]:.1f}"
         for what, name in (("effective", "features"), ("by energy", "features by energy"))
     )
-    names = {"features": "features", "last hidden W": "W", "its ΔW": "ΔW", "what it learned": "learned"}
+    names = {"features": "features", "last hidden W": "W", "its ΔW": "ΔW", "learned": "learned"}
     correlations = ", ".join(f"{what} {with_nc1[name]:+.2f}" for what, name in names.items())
     return (
         f"NC1 falls from {start['NC1']:.2g} to {end['NC1']:.2g}; the features' rank: {ranks} (K − 1 = {classes - 1}). "
@@ -247,9 +238,7 @@ def _says(course: Mapping[int, Moment], with_nc1: Mapping[str, float], classes: 
 
 
 def _figure(course: Mapping[int, Moment], classes: int, title: str) -> Figure:
-    from bench.figures import Figure, Panel, Series
-
-    # a logarithm has no place for step 0
+    # step + 1, since a logarithmic axis has no place for 0
     at = [step + 1 for step in course]
     layers = [name for name in course[0] if name.startswith("ΔW of ")]
 
@@ -290,12 +279,12 @@ def _figure(course: Mapping[int, Moment], classes: int, title: str) -> Figure:
             ),
             Panel(
                 title="rank against collapse",
-                x="NC1 (time goes to the left)",
+                x="NC1 (training goes from right to left)",
                 y="effective rank",
                 content=against,
                 x_axis="log",
                 y_axis="log",
             ),
         ],
-        caption="Training examples, means over seeds; W and what it learned are the last hidden layer's.",
+        caption="Training examples, means over seeds; W and learned are those of the last hidden layer.",
     )

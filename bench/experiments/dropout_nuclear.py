@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
 
 from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome
-
-if TYPE_CHECKING:
-    from bench.figures import Figure
+from bench.figures import Figure, Panel, Series
 
 SPECTRUM = (4.0, 3.0, 2.0, 1.0)
 """Singular values of X = diag(4, 3, 2, 1)."""
 STRENGTHS = (0.05, 0.25, 1.0)
 """c = λ/k with λ = (1 − θ)/θ."""
 CLOSE = 0.01
-"""Of σ₁(X)."""
+"""Largest allowed error of a singular value, relative to σ₁(X)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,36 +23,33 @@ class DropoutNuclearConfig(Config):
 
     steps: int = option(
         3000,
-        "Steps of 1024 examples, which are 256 copies of the four rows of X, each with masks of its own.",
+        "Steps of 1024 examples: 256 copies of the four rows of X, each with its own masks.",
         at_least=1,
     )
-    lr: float = option(0.15, "Step at the start; it decays linearly to zero.", above=0)
-    seed: int = option(0, "Of start and masks.", at_least=0, at_most=2**32 - 1)
+    lr: float = option(0.15, "Learning rate at the start; it decays linearly to zero.", above=0)
+    seed: int = option(0, "Seed of initial weights and masks.", at_least=0, at_most=2**32 - 1)
 
 
-class DropoutNuclear(Experiment):
+class DropoutNuclear(Experiment[DropoutNuclearConfig]):
     """The best U·Vᵀ under dropout of rate 1 − θ between its factors has σ_i → (σ_i − μ)₊ (Cavazza et al. 2018).
 
     E‖X − U·diag(b)·Vᵀ/θ‖² = ‖X − UVᵀ‖² + (1 − θ)/θ·Σ_i‖u_i‖²‖v_i‖², b_i ~ Bernoulli(θ), whose optimum at width k has
     μ = c/(1 + cρ)·Σ_{i≤ρ}σ_i, c = λ/k, λ = (1 − θ)/θ, ρ the largest index with σ_ρ > μ. X = diag(4, 3, 2, 1), k = 4,
-    θ = 1/(1 + ck), masks are sampled and the step decays. Every singular value must come within .01·σ₁(X).
-    Without dropout it must not: X itself is found.
+    θ = 1/(1 + ck), masks are sampled and the learning rate decays. Every singular value must come within .01·σ₁(X).
+    Without dropout it must not: training then finds X itself.
     """
 
-    place: ClassVar[str] = "Section 4, dropout"
-
     Config = DropoutNuclearConfig
-
-    config: DropoutNuclearConfig
+    place = "Section 4, dropout"
 
     def run(self) -> Outcome:
-        """Train with each strength of dropout, and without."""
+        """Train with each strength of dropout, and without dropout."""
         width, top = len(SPECTRUM), SPECTRUM[0]
-        found = {c: self._trained("dropout", {"method.rate": c * width / (1 + c * width)}) for c in STRENGTHS}
+        trained = {c: self._trained("dropout", {"method.rate": c * width / (1 + c * width)}) for c in STRENGTHS}
         checks = [
             Check.near(f"c={c:g} σ{i}", wanted, measured, CLOSE * top)
             for c in STRENGTHS
-            for i, (wanted, measured) in enumerate(zip(closed_form(SPECTRUM, c), found[c], strict=True), 1)
+            for i, (wanted, measured) in enumerate(zip(closed_form(SPECTRUM, c), trained[c], strict=True), 1)
         ]
         bare = self._trained("full", {})
         distance = max(abs(m - w) for m, w in zip(bare, closed_form(SPECTRUM, STRENGTHS[-1]), strict=True))
@@ -67,22 +61,22 @@ class DropoutNuclear(Experiment):
             held=recovered and distance > CLOSE * top,
         )
         rows = [
-            (f"{c:g}", f"{c * width / (1 + c * width):.4f}", _words(closed_form(SPECTRUM, c)), _words(found[c]))
+            (f"{c:g}", f"{c * width / (1 + c * width):.4f}", _format(closed_form(SPECTRUM, c)), _format(trained[c]))
             for c in STRENGTHS
         ]
-        rows.append(("–", "0", _words(SPECTRUM), _words(bare)))
+        rows.append(("–", "0", _format(SPECTRUM), _format(bare)))
         worst = max(abs(check.measured - check.predicted) for check in checks)
         return Outcome(
             checks=checks,
             controls=[control],
-            figure=_figure({**found, 0.0: bare}),
-            header=("c", "rate", "predicted singular values", "those of the trained product"),
+            figure=_figure({**trained, 0.0: bare}),
+            header=("c", "rate", "predicted singular values", "measured singular values"),
             rows=rows,
-            says=f"The largest error of twelve singular values is {worst:.4f}.",
+            summary=f"The largest error of twelve singular values is {worst:.4f}.",
         )
 
     def _trained(self, method: str, options: Mapping[str, Value]) -> list[float]:
-        """Singular values of U·Vᵀ after training."""
+        """Return the singular values of U·Vᵀ after training."""
         import torch
         from safetensors.torch import load_file
 
@@ -112,14 +106,14 @@ class DropoutNuclear(Experiment):
             max_steps=c.steps,
             seeds=c.seed,
         )
-        kept = load_file(self.lab.folder_of(record) / "adapter.safetensors")
-        u, v = kept["head.weight"], kept["backbone.layers.0.weight"]
+        weights = load_file(self.lab.folder_of(record) / "adapter.safetensors")
+        u, v = weights["head.weight"], weights["backbone.layers.0.weight"]
         assert u.dtype == torch.float64
         return [float(value) for value in singular_values(u @ v)]
 
 
 def closed_form(spectrum: Sequence[float], c: float) -> list[float]:
-    """(σ_i − μ)₊ with μ = c/(1 + cρ)·Σ_{i≤ρ}σ_i and the largest ρ for which σ_ρ > μ; `spectrum` descends."""
+    """Return (σ_i − μ)₊ with μ = c/(1 + cρ)·Σ_{i≤ρ}σ_i and the largest ρ for which σ_ρ > μ; `spectrum` descends."""
     mu = 0.0
     for rho in range(1, len(spectrum) + 1):
         threshold = c / (1 + c * rho) * sum(spectrum[:rho])
@@ -128,13 +122,11 @@ def closed_form(spectrum: Sequence[float], c: float) -> list[float]:
     return [max(0.0, value - mu) for value in spectrum]
 
 
-def _words(values: Sequence[float]) -> str:
+def _format(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4f}" for value in values)
 
 
-def _figure(found: Mapping[float, Sequence[float]]) -> Figure:
-    from bench.figures import Figure, Panel, Series
-
+def _figure(trained: Mapping[float, Sequence[float]]) -> Figure:
     index = [f"σ{i}" for i in range(1, len(SPECTRUM) + 1)]
     panels = [
         Panel(
@@ -146,6 +138,6 @@ def _figure(found: Mapping[float, Sequence[float]]) -> Figure:
                 Series(name="trained", x=index, y=values, form="points"),
             ],
         )
-        for c, values in found.items()
+        for c, values in trained.items()
     ]
     return Figure(title="Dropout is nuclear-norm regularisation: X = diag(4, 3, 2, 1)", panels=panels)

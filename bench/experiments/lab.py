@@ -1,13 +1,14 @@
-"""Where an experiment trains: runs in a folder of its own, and a look at networks while they train."""
+"""Run the trainings of an experiment in a folder of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import bench
+from bench.config.options import Value
 from bench.core.errors import BenchError
 from bench.records.record import DoneRecord, Record
 from bench.records.schema import RunError
@@ -16,19 +17,38 @@ from bench.runs import Runs
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
+    from bench.api.datamodule import StepDataModule
     from bench.api.method import Method
     from bench.harness.planner import Plan
+
+    Data = StepDataModule[Any, Any]
+    """The data module of any task."""
+
+
+class Grid(TypedDict, total=False):
+    """Keyword arguments of `bench.run` that experiments use; each of several values is a run of its own."""
+
+    methods: str | Sequence[str]
+    tasks: str | Sequence[str]
+    backbones: str
+    seeds: int | Iterable[int]
+    lr: float
+    max_steps: int
+    batch_size: int
+    train_samples: int
+    precision: str
+    set: Mapping[str, Value]
 
 
 @dataclass(kw_only=True)
 class Lab:
-    """One experiment's folder, and what all of its runs have in common.
+    """The folder of an experiment, and the settings that all of its runs share.
 
     Attributes:
-        folder: records go to `runs` in it.
-        common: keyword arguments of `bench.run` for all of the experiment's runs, such as `data_dir`.
+        folder: records are written to `runs` in it.
+        common: keyword arguments of `bench.run` for all runs, such as `data_dir`.
         quick: whether `--quick` was given.
-        sources: where the data of the runs came from, such as `glue/rte: embedded`.
+        sources: the sources of all data used so far, such as `glue/rte: embedded`.
     """
 
     folder: Path
@@ -36,10 +56,10 @@ class Lab:
     quick: bool = False
     sources: set[str] = field(default_factory=set[str])
 
-    def run(self, **grid: Any) -> Runs[DoneRecord]:
-        """Train a grid (keyword arguments of `bench.run`) and return its records in the plan's order.
+    def run(self, **grid: Unpack[Grid]) -> Runs[DoneRecord]:
+        """Train a grid and return its records in the order of the plan.
 
-        What is done is not run again, what failed is.
+        Finished runs are not repeated; failed ones are.
 
         Raises:
             UsageError, EnvironmentProblem: as `bench.run`.
@@ -59,17 +79,17 @@ class Lab:
             )
         return Runs(records, plan.request.out).done
 
-    def train_with(self, callbacks: Sequence[Callback] = (), **grid: Any) -> Iterator[tuple[Method, Any]]:
-        """Train a grid run by run under Lightning callbacks; yields each trained method and its data.
+    def train_with(self, callbacks: Sequence[Callback] = (), **grid: Unpack[Grid]) -> Iterator[tuple[Method, Data]]:
+        """Train a grid run by run with Lightning callbacks; yield each trained method and its data.
 
-        For what a record does not hold. Nothing of it is kept: the same call trains again.
+        This is for measurements that a record does not contain. Nothing is stored: the same call trains again.
         """
         from bench.training.trainer import trained
 
         for run in self._plan(grid).runs:
             yield trained(run.spec, run.task, run.dataset, run.backbone, callbacks=callbacks)
 
-    def build(self, **grid: Any) -> Iterator[tuple[Method, Any]]:
+    def build(self, **grid: Unpack[Grid]) -> Iterator[tuple[Method, Data]]:
         """Yield the adapted, untrained method of every run of a grid, and its data."""
         from bench.training.trainer import build
 
@@ -81,8 +101,8 @@ class Lab:
         """Return the folder of a run."""
         return self.folder / "runs" / record.run_id
 
-    def _plan(self, grid: Mapping[str, Any]) -> Plan:
-        # an experiment with a failed run has no answer, so failed runs are tried again
+    def _plan(self, grid: Grid) -> Plan:
+        # an experiment with a failed run has no result, so failed runs are repeated
         given: dict[str, Any] = {**grid, **self.common, "out": self.folder / "runs", "retry": True}
         plan = bench.plan(**given)
         for skip in (*plan.broken, *plan.skipped):

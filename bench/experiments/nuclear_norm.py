@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
-from bench.config.options import Config, option
+from bench.config.options import Value, option
 from bench.core.errors import UsageError
-from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.numbers import deviation, effective, integers, listed, mean, score, words
+from bench.experiments import Check, Control, Experiment, FullTrainingConfig, Outcome, parse_numbers
+from bench.experiments.statistics import effective_rank, format_mean, mean, mean_series, score
+from bench.figures import Figure, Panel, Series
 from bench.records.record import DoneRecord
 
-if TYPE_CHECKING:
-    from bench.figures import Figure
-
 RISE = 0.02
-"""Of the rank without a penalty: how much larger the rank may be at the next penalty."""
+"""How much the rank may rise from one penalty to the next, relative to the rank without a penalty."""
 LOST = 0.02
-"""Of the score that may be lost where the rank is said to be had for nothing."""
+"""How much lower an equal score may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NuclearNormConfig(Config):
-    """A network that is trained in full."""
+class NuclearNormConfig(FullTrainingConfig):
+    """A network that is trained in full, penalties and weight decays."""
 
-    task: str = option("digits", "Any task of `bench list tasks`.")
-    backbone: str = option("mlp", "Any backbone that reads it.")
     strengths: str = option("0,3e-5,1e-4,3e-4,1e-3,3e-3", "λ, ascending, the first of them 0.")
     decays: str = option("0.1,1,3", "Weight decays of the control (decoupled, times the learning rate).")
-    steps: int = option(600, "Optimiser steps.", at_least=1)
-    batch_size: int = option(64, "Examples per step.")
-    lr: float = option(1e-3, "Learning rate.")
-    seeds: str = option("0,1,2", "A run each.")
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges and order."""
         super().__post_init__()
-        try:
-            given = [float(text) for text in listed(self.strengths)]
-        except ValueError:
-            given = []
+        given = parse_numbers(self.strengths)
         if len(given) < 2 or given[0] != 0 or sorted(given) != given:
             raise UsageError(
                 f"strengths={self.strengths}",
@@ -50,85 +39,60 @@ class NuclearNormConfig(Config):
             )
 
 
-class NuclearNorm(Experiment):
+class NuclearNorm(Experiment[NuclearNormConfig]):
     """loss + λ·Σ‖ΔW‖_*: effective rank of ΔW, mean over layers and seeds, against λ.
 
     Checks: `largest rise`, from one λ to the next, relative to the rank at λ = 0 (it must not rise); `rank at equal
     score`, the least effective rank among those λ that lose at most .02 of the score, relative to the rank at λ = 0 (at
-    most .5). The control is weight decay, which asks for small weights and not for few directions: over the decays
+    most .5). The control is weight decay, which penalises large weights and not many directions: over the decays
     that lose at most .02 of the score, the rank must not fall by half.
     """
 
-    place: ClassVar[str] = "Section 4, nuclear norm"
-    quick: ClassVar[Mapping[str, Any]] = {"seeds": "0", "steps": 150, "strengths": "0,1e-3,3e-3"}
-
     Config = NuclearNormConfig
-
-    config: NuclearNormConfig
+    place = "Section 4, nuclear norm"
+    quick: ClassVar[Mapping[str, Value]] = {"seeds": "0", "steps": 150, "strengths": "0,1e-3,3e-3"}
 
     def run(self) -> Outcome:
-        """Train at every λ, and at every decay."""
-        strengths = [float(text) for text in listed(self.config.strengths)]
-        found = {s: self._records("penalty.nuclear", s) for s in strengths}
-        decays = {float(text): self._records("optim.weight_decay", float(text)) for text in listed(self.config.decays)}
-        ranks, scores = ({s: [value(r) for r in rs] for s, rs in found.items()} for value in (effective, score))
-        bare = mean(ranks[0.0])
+        """Train with every λ, and with every weight decay."""
+        strengths, decays = parse_numbers(self.config.strengths), parse_numbers(self.config.decays)
+        penalised = {s: self._records("penalty.nuclear", s) for s in strengths}
+        decayed = {s: self._records("optim.weight_decay", s) for s in decays}
+        ranks, scores = _values(penalised, effective_rank), _values(penalised, score)
+        decayed_ranks, decayed_scores = _values(decayed, effective_rank), _values(decayed, score)
+        bare, enough = mean(ranks[0.0]), mean(scores[0.0]) - LOST
         means = [mean(ranks[s]) / bare for s in strengths]
-        free = [mean(ranks[s]) / bare for s in strengths if mean(scores[s]) >= mean(scores[0.0]) - LOST]
+        free = [mean(ranks[s]) / bare for s in strengths if mean(scores[s]) >= enough]
         checks = [
             Check.at_most("largest rise", 0.0, max(b - a for a, b in pairwise(means)), RISE),
             Check.at_most("rank at equal score", 0.5, min(free)),
         ]
-        decayed = [
-            mean([effective(r) for r in rs]) / bare
-            for rs in decays.values()
-            if mean([score(r) for r in rs]) >= mean(scores[0.0]) - LOST
-        ]
-        least = min(decayed, default=1.0)
-        control = Control(
-            name="weight decay", expected="rank at equal score above half", measured=least, held=least > 0.5
-        )
-        rows = [(f"λ = {s:g}", words(scores[s]), words(ranks[s], 2)) for s in strengths]
-        rows += [
-            (f"decay {s:g}", words([score(r) for r in rs]), words([effective(r) for r in rs], 2))
-            for s, rs in decays.items()
-        ]
+        least = min((mean(decayed_ranks[s]) / bare for s in decays if mean(decayed_scores[s]) >= enough), default=1.0)
+        rows = [(f"λ = {s:g}", format_mean(scores[s]), format_mean(ranks[s], 2)) for s in strengths]
+        rows += [(f"decay {s:g}", format_mean(decayed_scores[s]), format_mean(decayed_ranks[s], 2)) for s in decays]
         return Outcome(
             checks=checks,
-            controls=[control],
+            controls=[Control.above("weight decay", 0.5, least, "rank at equal score above half")],
             figure=self._figure(ranks, scores),
             header=("", "score", "effective rank of ΔW"),
             rows=rows,
-            says=f"Effective rank falls from {bare:.1f} to {min(free) * bare:.1f} and the score by {LOST:g} at most.",
+            summary=f"Effective rank falls from {bare:.1f} to {min(free) * bare:.1f}, the score by at most {LOST:g}.",
         )
 
-    def _records(self, option: str, value: float) -> Sequence[DoneRecord]:
-        c = self.config
-        return self.lab.run(
-            methods="full",
-            tasks=c.task,
-            backbones=c.backbone,
-            lr=c.lr,
-            max_steps=c.steps,
-            batch_size=c.batch_size,
-            seeds=integers(c.seeds),
-            set={option: value} if value else {},
-        )
+    def _records(self, name: str, value: float) -> Sequence[DoneRecord]:
+        options: dict[str, Value] = {name: value} if value else {}
+        return self.lab.run(**self.config.grid(methods="full", set=options))
 
     def _figure(self, ranks: Mapping[float, list[float]], scores: Mapping[float, list[float]]) -> Figure:
-        from bench.figures import Figure, Panel, Series
-
-        penalised = [s for s in ranks if s]
-
         def panel(title: str, y: str, values: Mapping[float, list[float]]) -> Panel:
-            line = Series(
-                name="with penalty",
-                x=penalised,
-                y=[mean(values[s]) for s in penalised],
-                spread=[deviation(values[s]) for s in penalised],
-            )
-            level = Series(name="without", x=penalised, y=[mean(values[0.0])] * len(penalised), form="dashed")
+            line = mean_series("with penalty", {s: v for s, v in values.items() if s})
+            level = Series(name="without", x=line.x, y=[mean(values[0.0])] * len(line.x), form="dashed")
             return Panel(title=title, x="λ of the nuclear norm", y=y, content=[line, level], x_axis="log")
 
         panels = [panel("rank", "effective rank of ΔW", ranks), panel("score", "score on dev", scores)]
         return Figure(title=f"Nuclear norm: {self.config.backbone} on {self.config.task}", panels=panels)
+
+
+def _values(
+    records: Mapping[float, Sequence[DoneRecord]], value: Callable[[DoneRecord], float]
+) -> dict[float, list[float]]:
+    return {x: [value(record) for record in several] for x, several in records.items()}

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.config.options import Config, option
 from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
+from bench.figures import Figure, Panel, Series
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from bench.figures import Figure
-
 MOVED = 1e-8
-"""Singular values of an update above it count as moved."""
+"""Singular values of an update above this count as moved."""
 TRAINED = 1e-6
-"""The 2K-th singular value of the update must pass it, or training was too short to say anything."""
+"""The 2K-th singular value of the update must exceed this, or training was too short for a verdict."""
 EXACT = 1e-12
 """Deviation of the bulk; 4000 steps in float64 leave about 5e-15."""
 ANGLE = 1e-6
 SMALL = 256
-"""Width below which a second thread only costs: on a busy machine, twenty times the work itself."""
+"""Width below which a second thread is slower: on a busy machine by a factor of twenty."""
 POINTS = 50
-"""Steps at which the spectra are kept for the figure."""
+"""Steps whose spectra are stored for the figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParsimonyConfig(Config):
-    """With ε = .5 and 2000 steps all 2K directions have moved visibly; from ε = 1e-2 only K have by then."""
+    """With ε = .5 all 2K directions have moved after 2000 steps; with ε = 1e-2 only K have."""
 
     width: int = option(30, "d, width of the hidden layers and number of inputs.")
     classes: int = option(3, "K, outputs.", at_least=1)
@@ -42,23 +42,23 @@ class ParsimonyConfig(Config):
     steps: int = option(2000, "Steps of full-batch training.", at_least=1)
     optimizer: Literal["gd", "momentum", "adam"] = option(
         "gd",
-        "The law is gradient descent's; without weight decay momentum obeys it too, Adam does not.",
+        "The law is about gradient descent; momentum without weight decay obeys it too, Adam does not.",
     )
-    init: Literal["orthogonal", "gaussian"] = option("orthogonal", "Start of every layer.")
-    seed: int = option(0, "Of the start and the target.", at_least=0, at_most=2**32 - 1)
+    init: Literal["orthogonal", "gaussian"] = option("orthogonal", "Initial weights of every layer.")
+    seed: int = option(0, "Seed of initial weights and target.", at_least=0, at_most=2**32 - 1)
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
         if self.width <= 2 * self.classes:
             raise UsageError(
-                f"width={self.width} leaves no singular value that could stay",
+                f"width={self.width} leaves no singular value that does not move",
                 f"2·classes = {2 * self.classes} of them move",
                 f"Give a width above {2 * self.classes}.",
             )
 
 
-class Parsimony(Experiment):
+class Parsimony(Experiment[ParsimonyConfig]):
     """W_l(t) = U_l·diag(W̃_l(t), ρ(t)·I)·V_lᵀ with W̃_l of 2K×2K and ρ(t) = ε(1 − ηλ)^t (arXiv 2306.01154, Theorem 1).
 
     f = W_L·…·W_1·x, whitened inputs, square hidden layers of width d, K outputs, W_l(0) = ε times orthogonal,
@@ -67,29 +67,26 @@ class Parsimony(Experiment):
     `bulk_deviation`, the largest distance of one of them from it; `update_rank`, the singular values above 1e-8 of
     W_l(t) − (1 − ηλ)^t·W_l(0); `subspace`, the largest angle between the top 2K right singular vectors of the first
     layer's update and those of [G₁(0); G₁(0)ᵀ·W₁(0)], the gradient before the first step.
-    Adam and a Gaussian start are trained beside it and must fail.
+    Controls: training with Adam, and from Gaussian weights, must fail these checks.
     """
 
-    place: ClassVar[str] = "Section 3, Theorem 2"
-
     Config = ParsimonyConfig
-
-    config: ParsimonyConfig
+    place = "Section 3, Theorem 2"
 
     def run(self) -> Outcome:
-        """Train, and the two controls beside it."""
+        """Train the network and the two controls."""
         with one_thread(self.config.width):
             return self._outcome(self.config)
 
     def _outcome(self, config: ParsimonyConfig) -> Outcome:
-        run, checks = self._held(config)
+        run, checks = self._checked(config)
         controls: list[Control] = []
         exact = replace(config, optimizer="gd", init="orthogonal")
         adam = replace(exact, optimizer="adam", lr=min(config.lr, 1e-2))
         for name, changed in {"adam": adam, "gaussian": replace(exact, init="gaussian")}.items():
-            found = {check.name: check for check in self._held(changed)[1]}
-            rank = found["update_rank"]
-            broken = not (rank.held or found["bulk_deviation"].held) and rank.measured > rank.predicted
+            by_name = {check.name: check for check in self._checked(changed)[1]}
+            rank = by_name["update_rank"]
+            broken = not (rank.held or by_name["bulk_deviation"].held) and rank.measured > rank.predicted
             controls.append(
                 Control(
                     name=name,
@@ -98,9 +95,9 @@ class Parsimony(Experiment):
                     held=broken,
                 )
             )
-        return Outcome(checks=checks, controls=controls, figure=self._figure(run), says=self._says(checks))
+        return Outcome(checks=checks, controls=controls, figure=self._figure(run), summary=self._summary(checks))
 
-    def _held(self, config: ParsimonyConfig) -> tuple[Run, list[Check]]:
+    def _checked(self, config: ParsimonyConfig) -> tuple[Run, list[Check]]:
         run = train(config)
         rho = config.init_scale * (1 - config.lr * config.weight_decay) ** config.steps
         k2, note = 2 * config.classes, ""
@@ -118,7 +115,7 @@ class Parsimony(Experiment):
         ]
         return run, [replace(check, held=False, note=note) if note else check for check in checks]
 
-    def _says(self, checks: Sequence[Check]) -> str:
+    def _summary(self, checks: Sequence[Check]) -> str:
         c = self.config
         return (
             f"d={c.width}, K={c.classes}, L={c.depth}, ε={c.init_scale:g}, η={c.lr:g}, λ={c.weight_decay:g}, "
@@ -126,8 +123,6 @@ class Parsimony(Experiment):
         )
 
     def _figure(self, run: Run) -> Figure:
-        from bench.figures import Figure, Panel, Series
-
         c, panels = self.config, list[Panel]()
         for layer in range(c.depth - 1):
             sigma = [float(value) for _, values in run.path for value in values[layer]]
@@ -150,7 +145,7 @@ class Parsimony(Experiment):
 
 @contextmanager
 def one_thread(width: int) -> Generator[None]:
-    """Compute with one thread where matrices are small."""
+    """Compute with one thread if matrices are small."""
     import torch
 
     before = torch.get_num_threads()
@@ -163,13 +158,13 @@ def one_thread(width: int) -> Generator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What is kept of a training.
+    """Weights and spectra of a training.
 
     Attributes:
         ends: W_l(t) (d, d) of the layers l < L.
         updates: W_l(t) − (1 − ηλ)^t·W_l(0).
         first: [G₁(0); G₁(0)ᵀ·W₁(0)] (2d, d).
-        path: spectra of these layers on the way, by step.
+        path: spectra of these layers during training, by step.
     """
 
     ends: list[Tensor]
@@ -179,7 +174,11 @@ class Run:
 
 
 def train(config: ParsimonyConfig) -> Run:
-    """Train one network, in float64."""
+    """Train one network in float64.
+
+    Raises:
+        Diverged: a weight is not finite.
+    """
     import torch
 
     from bench.backbones.dln_network import initial_weight
@@ -196,7 +195,7 @@ def train(config: ParsimonyConfig) -> Run:
     every, first = max(1, c.steps // POINTS), torch.empty(0)
     for step in range(c.steps):
         if step % every == 0:
-            _finite(weights, c)
+            _check_finite(weights, c)
             path.append((step, [spectrum(weight) for weight in weights[:-1]]))
         optimizer.zero_grad()
         _loss(weights, target).backward()
@@ -205,20 +204,19 @@ def train(config: ParsimonyConfig) -> Run:
             assert gradient is not None
             first = torch.cat([gradient, gradient.mT @ begin[0]]).clone()
         optimizer.step()
-    _finite(weights, c)
+    _check_finite(weights, c)
     path.append((c.steps, [spectrum(weight) for weight in weights[:-1]]))
     ends, shrunk = [weight.detach() for weight in weights[:-1]], (1 - c.lr * c.weight_decay) ** c.steps
     updates = [end - shrunk * before for end, before in zip(ends, begin, strict=False)]
     return Run(ends=ends, updates=updates, first=first, path=path)
 
 
-def _finite(weights: list[Tensor], c: ParsimonyConfig) -> None:
-    """Raises Diverged where a weight is not finite."""
+def _check_finite(weights: list[Tensor], c: ParsimonyConfig) -> None:
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise Diverged("the network diverged", f"{c.optimizer} with lr={c.lr:g}", "Give a smaller lr.")
 
 
-def _optimizer(c: ParsimonyConfig, weights: list[Tensor]) -> Any:
+def _optimizer(c: ParsimonyConfig, weights: list[Tensor]) -> torch.optim.Optimizer:
     import torch
 
     if c.optimizer == "adam":
@@ -228,28 +226,33 @@ def _optimizer(c: ParsimonyConfig, weights: list[Tensor]) -> Any:
 
 
 def _loss(weights: Sequence[Tensor], target: Tensor) -> Tensor:
-    """½‖W_L·…·W_1 − Φ‖²_F: squared error on whitened inputs, XXᵀ = I, up to what no weight changes."""
-    product = weights[0]
+    """Return ½‖W_L·…·W_1 − Φ‖²_F: squared error on whitened inputs, XXᵀ = I, up to a constant."""
+    return 0.5 * (product(weights) - target).square().sum()
+
+
+def product(weights: Sequence[Tensor]) -> Tensor:
+    """Return W_L·…·W_1."""
+    result = weights[0]
     for weight in weights[1:]:
-        product = weight @ product
-    return 0.5 * (product - target).square().sum()
+        result = weight @ result
+    return result
 
 
 def spectrum(matrix: Tensor) -> Tensor:
-    """Singular values of a float64 matrix, descending, by SVD."""
+    """Return the singular values of a float64 matrix, descending."""
     from bench.spectra import singular_values
 
     return singular_values(matrix.detach())
 
 
 def bulk(weight: Tensor, rho: float, count: int) -> Tensor:
-    """The `count` singular values nearest to ρ."""
+    """Return the `count` singular values nearest to ρ."""
     sigma = spectrum(weight)
     return sigma[(sigma - rho).abs().argsort()[:count]]
 
 
 def angle(update: Tensor, first: Tensor, k: int) -> float:
-    """Largest angle, in radians, between the top k right singular subspaces of two matrices with d columns."""
+    """Return the largest angle (radians) between the top k right singular subspaces of two matrices with d columns."""
     import torch
 
     from bench.spectra import principal_angles

@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from bench.config.options import Config, option
 from bench.core.errors import Diverged, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome
-from bench.experiments.parsimony import one_thread
+from bench.experiments.parsimony import one_thread, product
+from bench.figures import Figure, Panel, Series
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.figures import Figure
-
 MET = 1e-6
-"""Relative distance of the measured difference from the predicted one."""
+"""Allowed relative error of the predicted difference."""
 ROUNDING = 1e-12
+"""By how much rounding may exceed the bound."""
 FIT = 0.1
-"""Share of ‖Φ‖²_F that may be left, or training was too short to say anything."""
+"""Share of ‖Φ‖²_F that may remain as error; with more, training was too short for a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class ParsimonyCompressedConfig(Config):
     lr: float = option(0.05, "η.", above=0)
     weight_decay: float = option(0.0, "λ.", at_least=0)
     steps: int = option(500, "Steps of full-batch training.", at_least=1)
-    seed: int = option(0, "Seed of start and target.", at_least=0)
+    seed: int = option(0, "Seed of initial weights and target.", at_least=0)
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -48,30 +48,27 @@ class ParsimonyCompressedConfig(Config):
             )
 
 
-class ParsimonyCompressed(Experiment):
+class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
     """‖f − f_c‖²_F = (d − 2r)·∏ρ_l(t)² ≤ (d − 2r)·∏ε_l² (Deep LoRA, arXiv 2406.04112, on 2306.01154's theory).
 
     f = W_L·…·W_1 of d×d matrices, W_l(0) = ε·orthogonal, fits a target Φ of rank r by gradient descent. f_c =
-    U·W̃_L·…·W̃_1·Vᵀ of 2r×2r matrices, W̃_l(0) = ε·I, with U and V held at what the gradient of the target term gives at
-    the start: V the top 2r right singular vectors of [G; Gᵀ·W₁(0)], U = f(0)·V/ε^L. The bulk goes by
+    U·W̃_L·…·W̃_1·Vᵀ of 2r×2r matrices, W̃_l(0) = ε·I, with U and V fixed by the gradient of the target term at the
+    start: V the top 2r right singular vectors of [G; Gᵀ·W₁(0)], U = f(0)·V/ε^L. The bulk follows
     ρ_l ← ρ_l·(1 − ηλ − η·∏_{k≠l}ρ_k²).
     Checks: the largest relative distance of ‖f − f_c‖² from its prediction over all steps, and whether the bound
-    holds in all of them. Between random outer factors it must break.
+    holds in all of them. The control has random outer factors and must exceed the bound.
     """
 
-    place: ClassVar[str] = "Section 3.2, Deep LoRA"
-
     Config = ParsimonyCompressedConfig
-
-    config: ParsimonyCompressedConfig
+    place = "Section 3.2, Deep LoRA"
 
     def run(self) -> Outcome:
-        """Train the full network, the compressed one, and one between random outer factors."""
+        """Train the full network, the compressed one, and one with random outer factors."""
         with one_thread(self.config.width):
             return self._outcome(*self._trained())
 
     def _trained(self) -> tuple[list[float], list[float], list[float], float]:
-        """Differences by step, those between random factors, the predicted ones, and the share of Φ that is left."""
+        """Return differences by step, those with random factors, the predicted ones, and the remaining share of Φ."""
         import torch
 
         from bench.backbones.dln_network import initial_weight
@@ -81,7 +78,7 @@ class ParsimonyCompressed(Experiment):
         begin = [initial_weight(c.width, c.width, "orthogonal", c.init_scale, source) for _ in range(c.depth)]
         left, right = (initial_weight(c.width, c.width, "orthogonal", 1.0, source)[:, : c.rank] for _ in range(2))
         target = left @ torch.diag(torch.arange(c.rank, 0, -1).double() / c.rank) @ right.mT
-        f0 = _product(begin)
+        f0 = product(begin)
         v = self._right(begin, target)
         random = initial_weight(c.width, 2 * c.rank, "orthogonal", 1.0, source)
         eye = torch.eye(c.width, dtype=torch.float64)
@@ -97,7 +94,7 @@ class ParsimonyCompressed(Experiment):
         c = self.config
         bound = (c.width - 2 * c.rank) * c.init_scale ** (2 * c.depth)
         distance = max(abs(e - p) / p if p else math.inf for e, p in zip(errors, predicted, strict=True))
-        note = "" if left <= FIT else f"not trained long enough: {left:.0%} of the target is left; give more steps"
+        note = "" if left <= FIT else f"not trained long enough: {left:.0%} of the target remains; give more steps"
         checks = [
             Check.near("difference", 0.0, distance, MET),
             Check.at_most("bound", bound, max(errors), ROUNDING),
@@ -108,23 +105,23 @@ class ParsimonyCompressed(Experiment):
             name="random outer factors", expected="above the bound", measured=over, held=over > bound * MET + ROUNDING
         )
         small = 4 * c.rank * c.rank * c.depth
-        says = (
-            f"d={c.width}, r={c.rank}, L={c.depth}: {small:,} trained numbers instead of {c.width**2 * c.depth:,}; "
+        summary = (
+            f"d={c.width}, r={c.rank}, L={c.depth}: {small:,} parameters instead of {c.width**2 * c.depth:,}; "
             f"‖f − f_c‖² is at most {max(errors):.3g}, its bound {bound:.3g}."
         )
         return Outcome(
-            checks=checks, controls=[control], figure=self._figure(errors, wrong, predicted, bound), says=says
+            checks=checks, controls=[control], figure=self._figure(errors, wrong, predicted, bound), summary=summary
         )
 
     def _right(self, begin: Sequence[Tensor], target: Tensor) -> Tensor:
-        """V (d, 2r), from the gradient of the target term alone: the residual at the start has full rank."""
+        """Return V (d, 2r), from the gradient of the target term alone: the residual at the start has full rank."""
         import torch
 
-        gradient = -_product(begin[1:]).mT @ target
+        gradient = -product(begin[1:]).mT @ target
         return torch.linalg.svd(torch.cat([gradient, gradient.mT @ begin[0]])).Vh[: 2 * self.config.rank].mT
 
     def _errors(self, full: Sequence[Tensor], u: Tensor, v: Tensor, target: Tensor) -> list[float]:
-        """‖f − f_c‖²_F by step, with f_c between U and V."""
+        """Return ‖f − f_c‖²_F by step, with outer factors U and V of f_c."""
         import torch
 
         c = self.config
@@ -133,7 +130,7 @@ class ParsimonyCompressed(Experiment):
         return [float((f - g).square().sum()) for f, g in zip(full, path, strict=True)]
 
     def _descend(self, begin: Sequence[Tensor], u: Tensor, v: Tensor, target: Tensor) -> list[Tensor]:
-        """U·W_L·…·W_1·Vᵀ before each step of gradient descent on ½‖· − Φ‖²_F, and after the last."""
+        """Return U·W_L·…·W_1·Vᵀ before each step of gradient descent on ½‖· − Φ‖²_F, and after the last."""
         import torch
 
         c = self.config
@@ -141,7 +138,7 @@ class ParsimonyCompressed(Experiment):
         optimizer = torch.optim.SGD(weights, lr=c.lr, weight_decay=c.weight_decay)
         path: list[Tensor] = []
         for _ in range(c.steps + 1):
-            f = u @ _product(weights) @ v.mT
+            f = u @ product(weights) @ v.mT
             path.append(f.detach())
             optimizer.zero_grad()
             (0.5 * (f - target).square().sum()).backward()
@@ -151,7 +148,7 @@ class ParsimonyCompressed(Experiment):
         return path
 
     def _bulk(self) -> list[float]:
-        """∏ρ_l(t)² by step; every layer starts with the same ε, so all ρ_l are equal."""
+        """Return ∏ρ_l(t)² by step; every layer starts with the same ε, so all ρ_l are equal."""
         c, rho = self.config, self.config.init_scale
         values: list[float] = []
         for _ in range(c.steps + 1):
@@ -160,8 +157,6 @@ class ParsimonyCompressed(Experiment):
         return values
 
     def _figure(self, errors: list[float], wrong: list[float], predicted: list[float], bound: float) -> Figure:
-        from bench.figures import Figure, Panel, Series
-
         every = max(1, len(errors) // 100)
         steps = [*range(0, len(errors), every)]
         content = [
@@ -172,10 +167,3 @@ class ParsimonyCompressed(Experiment):
         ]
         panel = Panel(title="compressed against full", x="step", y="‖f − f_c‖²_F", content=content, y_axis="log")
         return Figure(title="A network of 2r×2r matrices tracks the full one", panels=[panel], columns=1)
-
-
-def _product(weights: Sequence[Tensor]) -> Tensor:
-    product = weights[0]
-    for weight in weights[1:]:
-        product = weight @ product
-    return product

@@ -1,14 +1,14 @@
-"""What an experiment leaves behind: `result.json`, `figure.png`, `figure.html`, and a text for the terminal."""
+"""Write the result of an experiment: `result.json`, `figure.png`, `figure.html`, and a text for the terminal."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import __version__
+from bench.config.options import Config
 from bench.core.files import write_atomic
 from bench.core.text import table
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from bench.experiments.lab import Lab
 
 
-def write(name: str, config: Any, outcome: Outcome, lab: Lab) -> list[Path]:
-    """Write result and figure into the experiment's folder; the files, in this order."""
+def write(name: str, config: Config, outcome: Outcome, lab: Lab) -> list[Path]:
+    """Write result and figure into the experiment's folder, and return the files."""
     result = lab.folder / "result.json"
     value = {
         **outcome.to_json(name),
-        "config": asdict(config),
+        "config": config.to_json(),
         "quick": lab.quick,
         "data": sorted(lab.sources),
-        "says": outcome.says,
+        "summary": outcome.summary,
         "table": [list(outcome.header), *map(list, outcome.rows)],
         "version": __version__,
     }
@@ -41,31 +41,24 @@ def write(name: str, config: Any, outcome: Outcome, lab: Lab) -> list[Path]:
 
 
 def text(name: str, outcome: Outcome, files: Sequence[Path]) -> str:
-    """Verdict, checks, controls, table and files."""
+    """Format verdict, checks, controls, table and files for the terminal."""
     parts = [f"{name}: {'held' if outcome.held else 'DID NOT HOLD'}"]
-    parts += [outcome.says] if outcome.says else []
-    checks = [_check(check) for check in outcome.checks]
-    parts.append(table(("check", "predicted", "measured", "tolerance", ""), checks))
+    parts += [outcome.summary] if outcome.summary else []
+    parts.append(table(("check", "predicted", "measured", "tolerance", ""), [*map(_check_row, outcome.checks)]))
     if outcome.controls:
-        parts.append(
-            table(("control", "measured", "", "expected"), [_control(control) for control in outcome.controls])
-        )
+        parts.append(table(("control", "measured", "", "expected"), [*map(_control_row, outcome.controls)]))
     if outcome.rows:
         parts.append(table(outcome.header, outcome.rows))
     parts.append("\n".join(map(str, files)))
     return "\n\n".join(parts)
 
 
-def _check(check: Check) -> tuple[str, ...]:
+def _check_row(check: Check) -> tuple[str, ...]:
     verdict = "held" if check.held else "NOT HELD"
     values = (f"{check.predicted:.6g}", f"{check.measured:.6g}", f"{check.tolerance:g}")
     return (check.name, *values, f"{verdict}: {check.note}" if check.note else verdict)
 
 
-def _control(control: Control) -> tuple[str, ...]:
-    return (
-        control.name,
-        f"{control.measured:.6g}",
-        "as expected" if control.held else "NOT AS EXPECTED",
-        control.expected,
-    )
+def _control_row(control: Control) -> tuple[str, ...]:
+    verdict = "as expected" if control.held else "NOT AS EXPECTED"
+    return (control.name, f"{control.measured:.6g}", verdict, control.expected)

@@ -1,4 +1,4 @@
-"""`python -m bench.experiments.table DIR`: predictions and measurements of all results in a folder, as Markdown."""
+"""Print all results in a folder as Markdown: `python -m bench.experiments.table DIR`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.core import registry
 
 
 def lines(folder: Path) -> Iterator[str]:
-    """First a table of verdicts, then every check and control, in the order of the registry."""
+    """Yield a table of verdicts, then a section for each experiment, in the order of the registry."""
     results: dict[str, dict[str, Any]] = {}
     for name in registry.entries("experiments"):
         path = folder / name / "result.json"
@@ -35,7 +35,7 @@ def _section(name: str, result: dict[str, Any]) -> Iterator[str]:
     yield f"\n## {name}\n"
     yield f"```\n{_command(name, result)}\n```\n"
     data = f" Data: {'; '.join(result['data'])}." if result["data"] else ""
-    yield f"{result['says']}{data}\n"
+    yield f"{result['summary']}{data}\n"
     yield "| check | predicted | measured | tolerance | |\n| --- | ---: | ---: | ---: | --- |"
     for check in result["checks"]:
         held = "held" if check["held"] else "**not held**"
@@ -53,11 +53,11 @@ def _section(name: str, result: dict[str, Any]) -> Iterator[str]:
 
 
 def _command(name: str, result: dict[str, Any]) -> str:
-    """What was typed: `--quick`, and options that differ from their defaults."""
+    """Return the command: `--quick`, and options that differ from their defaults."""
     known = describe("experiments", name)
-    usual = {option.name: option.default for option in known.options}
-    usual |= known.subject.quick if result["quick"] else {}
-    given = [f"--set {key}={show(value)}" for key, value in result["config"].items() if usual.get(key) != value]
+    defaults = {option.name: option.default for option in known.options}
+    defaults |= known.subject.quick if result["quick"] else {}
+    given = [f"--set {key}={show(value)}" for key, value in result["config"].items() if defaults.get(key) != value]
     return " ".join([f"bench reproduce {name}", *(["--quick"] if result["quick"] else []), *given])
 
 

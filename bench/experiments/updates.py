@@ -1,4 +1,4 @@
-"""How many directions training moves: networks under optimisers and rates, and the spectra of their updates."""
+"""Train small networks with several optimisers, and read the spectra of their updates."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.config.options import Value
-from bench.experiments.numbers import integers, score
+from bench.experiments import parse_integers
+from bench.experiments.statistics import score
 from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 1e-3, "adamw": 1e-3, "muon": 5e-3}
-"""Learning rates at which small networks learn within some hundred steps."""
+"""Learning rates with which small networks learn within some hundred steps, by optimiser."""
 PENULTIMATE = {
     "dln": "layers.1",
     "mlp": "layers.2.linear",
@@ -24,16 +25,18 @@ PENULTIMATE = {
     "resnet18": "model.layer4.1.conv2",
     "vit": "model.blocks.5.mlp.fc2",
 }
-"""The last layer before the head of each network, at its default size."""
+"""The last layer before the head of each network of default size."""
+SNAPSHOTS = 10
+"""Spectra per training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """One training.
+    """One training, and the update W(t) − W(0) of the penultimate layer.
 
     Attributes:
-        steps: (S,), when its update was looked at.
-        values: (S, k), singular values of W(t) − W(0) of the penultimate layer.
+        steps: (S,), the steps t with a spectrum.
+        values: (S, k), singular values of the update.
         shape: (m, n) of that layer.
     """
 
@@ -42,28 +45,22 @@ class Trained:
     lr: float
     seed: int
     score: float
-    loss: float
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     shape: tuple[int, int]
 
-    @property
-    def name(self) -> str:
-        """`mlp adamw 0.001`."""
-        return f"{self.network} {self.optimizer} {self.lr:g}"
-
-    def effective(self) -> float:
-        """Effective rank of the whole update."""
+    def effective_rank(self) -> float:
+        """Return the effective rank of the update at the end."""
         p = self.values[-1] / self.values[-1].sum()
         return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
 
     def energy(self, directions: int) -> float:
-        """Share of ‖ΔW‖²_F in the top directions of the whole update."""
+        """Return the share of ‖ΔW‖²_F in the top directions of the update at the end."""
         return energy(self.values[-1], directions)
 
 
 def energy(values: NDArray[np.float64], directions: int) -> float:
-    """Share of Σσ² that the largest `directions` hold; `values` descends."""
+    """Return the share of Σσ² in the largest `directions` values; `values` descends."""
     squares = np.square(values / values[0])
     return float(squares[:directions].sum() / squares.sum())
 
@@ -78,14 +75,24 @@ def train(
     steps: int,
     batch_size: int,
     seeds: str,
-    looks: int,
 ) -> list[Trained]:
-    """Train a network in full at a multiple of the optimiser's rate, looking at its penultimate layer on the way."""
+    """Train all of a network, once per seed, and record spectra of its penultimate layer.
+
+    Args:
+        lab: runs the trainings.
+        network: a key of `PENULTIMATE`.
+        task: a task of `bench list tasks`.
+        optimizer: a key of `RATES`.
+        factor: the learning rate as a multiple of `RATES[optimizer]`.
+        steps: optimiser steps.
+        batch_size: examples per step.
+        seeds: `0,1,2`.
+    """
     lr = RATES[optimizer] * factor
     options: dict[str, Value] = {
         "optim.name": optimizer,
         "spectra.layers": PENULTIMATE[network],
-        "spectra.every": max(1, steps // looks),
+        "spectra.every": max(1, steps // SNAPSHOTS),
     }
     if network == "dln":
         options["head.loss"] = "squared"
@@ -97,7 +104,7 @@ def train(
         lr=lr,
         max_steps=steps,
         batch_size=batch_size,
-        seeds=integers(seeds),
+        seeds=parse_integers(seeds),
     )
     return [_trained(lab, record, network, optimizer, lr) for record in records]
 
@@ -112,7 +119,6 @@ def _trained(lab: Lab, record: DoneRecord, network: str, optimizer: str, lr: flo
         lr=lr,
         seed=record.spec.seed,
         score=score(record),
-        loss=record.curve[-1].loss,
         steps=found.steps,
         values=found.values,
         shape=found.shape,
@@ -120,6 +126,6 @@ def _trained(lab: Lab, record: DoneRecord, network: str, optimizer: str, lr: flo
 
 
 def gaussian(shape: tuple[int, int], seed: int = 0) -> NDArray[np.float64]:
-    """Singular values of a random matrix, descending: an update in which nothing is low-rank."""
+    """Return the singular values of a Gaussian matrix, descending: an update that is not low-rank."""
     matrix = np.random.default_rng(seed).normal(size=shape)
     return np.linalg.svd(matrix, compute_uv=False).astype(np.float64)

@@ -13,7 +13,7 @@ from bench.benchmarks.adapterdrop import Seconds
 def test_adapterdrop_times_every_n_with_and_without_cache(
     tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--backbone", str(tiny_bert), "--data", "embedded", "--train-samples", "20", "--accelerator", "cpu"]
+    argv = ["--backbone", str(tiny_bert), "--data", "embedded", "--train-samples", "20", "--accelerator", "cpu"]
     runs: list[tuple[object, int]] = []
     import bench.training.trainer as fitting
 
@@ -25,12 +25,12 @@ def test_adapterdrop_times_every_n_with_and_without_cache(
         return result
 
     monkeypatch.setattr(fitting, "fit", fit)
-    assert adapterdrop.main([*words, "--rounds", "2"]) == 0
+    assert adapterdrop.main([*argv, "--rounds", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in shown] == ["variant", "n=0", "n=1", "n=1 cached"]
     assert len(runs) == 1 + 2 * 3
     assert sorted((n, kept > 0) for n, kept in runs[1:]) == [(0, False)] * 2 + [(1, False)] * 2 + [(1, True)] * 2
-    assert adapterdrop.main([*words, "--train-samples", "10000000"]) != 0
+    assert adapterdrop.main([*argv, "--train-samples", "10000000"]) != 0
     assert "training examples" in capsys.readouterr().err
 
 
@@ -44,7 +44,7 @@ def test_a_ratio_compares_runs_of_one_round() -> None:
 def test_tracker_times_runs_with_spectra_and_without(
     tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--data", "embedded", "--train-samples", "20", "--max-steps", "6", "--accelerator", "cpu"]
+    argv = ["--data", "embedded", "--train-samples", "20", "--max-steps", "6", "--accelerator", "cpu"]
     own = {"methods": "lora", "tasks": "glue/rte", "backbones": str(tiny_bert)}
     monkeypatch.setitem(tracker.CASES, "minilm lora", own)
     runs: list[tuple[object, int]] = []
@@ -54,11 +54,11 @@ def test_tracker_times_runs_with_spectra_and_without(
 
     def fit(spec, *args, **options):
         result = real(spec, *args, **options)
-        runs.append((spec.options.spectra.of, len(result.get("spectra", {}).get("layers", []))))
+        runs.append((spec.options.spectra.of, len(result.spectra.layers) if result.spectra else 0))
         return result
 
     monkeypatch.setattr(fitting, "fit", fit)
-    assert tracker.main([*words, "--rounds", "2", "--case", "minilm lora"]) == 0
+    assert tracker.main([*argv, "--rounds", "2", "--case", "minilm lora"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split("  ")[0] == "run" and shown[-1].startswith("minilm lora")
     assert runs[0] == ("none", 0) and sorted(runs[1:], key=str) == [("none", 0)] * 2 + [("updates", 4)] * 2

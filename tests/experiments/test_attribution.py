@@ -87,7 +87,7 @@ def test_occlusion_of_an_image_covers_windows_of_all_channels() -> None:
 def test_without_captum_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    monkeypatch.setattr(Lab, "built", lambda *_: pytest.fail("a network is built before captum is missed"))
+    monkeypatch.setattr(Lab, "build", lambda *_, **__: pytest.fail("a network is built before captum is missed"))
     with pytest.raises(EnvironmentProblem, match=r'pip install "lowrank-bench\[experiments\]"'):
         interpretability.Interpretability(interpretability.Interpretability.Config(), Lab(folder=tmp_path)).run()
 
@@ -98,13 +98,14 @@ def test_cosine_is_the_mean_over_examples() -> None:
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("backbone", ["mlp", "vit --set backbone.depth=2"])
+@pytest.mark.parametrize(("backbone", "options"), [("mlp", {}), ("vit", {"backbone.depth": 2})])
 def test_the_whole_delta_gives_the_trained_network_and_none_of_it_the_start(
-    method: str, backbone: str, tmp_path: Path
+    method: str, backbone: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    words = f"--method {method} --task digits --backbone {backbone} --max-steps 3 --batch-size 16 --seeds 0"
+    grid: dict[str, Any] = {"methods": method, "tasks": "digits", "backbones": backbone, "set": options}
+    grid |= {"max_steps": 3, "batch_size": 16, "seeds": 0}
     lab = Lab(folder=tmp_path)
-    [(before, _)], [(trained, data)] = list(lab.built(words)), list(lab.watch(words))
+    [(before, _)], [(trained, data)] = list(lab.build(**grid)), list(lab.train_with(**grid))
     trained.eval()
     weights = {name: value.clone() for name, value in trained.state_dict().items()}
     x = data.first_batch()["inputs"]["x"]
@@ -114,8 +115,10 @@ def test_the_whole_delta_gives_the_trained_network_and_none_of_it_the_start(
     with torch.no_grad():
         wanted = trained({"x": x})
         assert torch.allclose(network(x), wanted, atol=1e-6)
-        assert torch.allclose(network.cut({n: one.top(10**6) for n, one in layers.items()})(x), wanted, atol=1e-5)
-        network.cut({n: one.top(0) for n, one in layers.items()})
+        assert torch.allclose(
+            network.set_updates({n: one.top(10**6) for n, one in layers.items()})(x), wanted, atol=1e-5
+        )
+        network.set_updates({n: one.top(0) for n, one in layers.items()})
         assert not torch.allclose(network(x), wanted, atol=1e-4)
     for name, start, _ in before.updates():
         assert torch.allclose(layers[name].start.float(), start, atol=1e-7), name

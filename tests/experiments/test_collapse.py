@@ -1,4 +1,4 @@
-"""Collapse against rank on features made by hand, what the checks say of courses, and a look that changes nothing."""
+"""Collapse and rank of constructed features, checks of constructed trainings, and measurements that change nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from bench.core.errors import Diverged, UsageError
-from bench.experiments import collapse_rank, midway
+from bench.experiments import collapse_rank, measurement
 from bench.experiments.lab import Lab
-from bench.experiments.numbers import spearman
+from bench.experiments.statistics import spearman
 from bench.spectra import Delta
 
 K, D, EACH = 4, 6, 5
@@ -26,7 +26,7 @@ SHIFT = 3.0
 
 
 class Hidden:
-    """What `measured` asks of a method: one hidden layer (D, D) that has learned u·vᵀ while its start shrank by s."""
+    """What `measure` asks of a method: one hidden layer (D, D) that has learned u·vᵀ while its start shrank by s."""
 
     def __init__(self, means: Tensor, left: float = 0.5) -> None:
         source = torch.Generator().manual_seed(0)
@@ -54,7 +54,7 @@ def frame() -> Tensor:
 
 
 def measured(x: Tensor, labels: Tensor, method: Any = None) -> Any:
-    return collapse_rank.measured(method or Hidden(frame()), x, labels)
+    return collapse_rank.measure(method or Hidden(frame()), x, labels)
 
 
 def test_collapsed_features_have_rank_k_minus_one_and_every_nc_at_its_limit() -> None:
@@ -108,26 +108,26 @@ def course(**ends: float) -> dict[int, dict[str, float]]:
 
 
 def test_checks_hold_of_a_collapse_and_each_fails_of_its_own_opposite() -> None:
-    assert all(check.held for check in collapse_rank.checked(course(), 10))
-    assert all(control.held for control in collapse_rank.controlled(course(), 10))
+    assert all(check.held for check in collapse_rank.checks_of(course(), 10))
+    assert all(control.held for control in collapse_rank.controls_of(course(), 10))
     for place, ends in ((1, {"NC1": 0.11}), (2, {"features": 10.5}), (2, {"features": 7.9}), (3, {"features": 99.0})):
-        assert not collapse_rank.checked(course(**ends), 10)[place].held, ends
+        assert not collapse_rank.checks_of(course(**ends), 10)[place].held, ends
     late = course()
     late[1]["learned"] = 21.0  # at step 1 NC1 is still above half of its start; at step 10 it no longer is
-    assert not collapse_rank.checked(late, 10)[4].held
+    assert not collapse_rank.checks_of(late, 10)[4].held
 
 
 def test_before_zero_training_error_nothing_holds() -> None:
-    checks = collapse_rank.checked(course(accuracy=0.99), 10)
+    checks = collapse_rank.checks_of(course(accuracy=0.99), 10)
     assert not any(check.held for check in checks)
     assert all("not trained long enough" in check.note for check in checks)
 
 
 def test_controls_are_not_as_expected_where_they_pass_the_check() -> None:
-    assert not collapse_rank.controlled(course(shuffled=0.05), 10)[0].held
+    assert not collapse_rank.controls_of(course(shuffled=0.05), 10)[0].held
     collapsed = course()
     collapsed[0]["features"] = 9.5
-    assert not collapse_rank.controlled(collapsed, 10)[1].held
+    assert not collapse_rank.controls_of(collapsed, 10)[1].held
 
 
 def test_correlations_of_updates_leave_out_the_start() -> None:
@@ -146,8 +146,8 @@ def test_spearman_is_scipys_with_ties() -> None:
 
 
 def test_moments_are_spaced_in_their_logarithm_from_the_start_to_the_end() -> None:
-    assert midway.spaced(1000, 5) == [0, 1, 10, 100, 1000]
-    assert midway.spaced(4, 12) == [0, 1, 2, 3, 4]
+    assert measurement.log_spaced_steps(1000, 5) == [0, 1, 10, 100, 1000]
+    assert measurement.log_spaced_steps(4, 12) == [0, 1, 2, 3, 4]
 
 
 class Noted(Callback):
@@ -160,30 +160,27 @@ class Noted(Callback):
         self.training.append(pl_module.training)
 
 
-def test_looking_changes_nothing_of_the_training(tmp_path: Path) -> None:
-    words = (
-        "--method full --task digits --backbone mlp --max-steps 6 --batch-size 32 --seeds 0 --set backbone.dropout=0.5"
-    )
+def test_measuring_changes_nothing_of_the_training(tmp_path: Path) -> None:
+    grid: dict[str, Any] = {"methods": "full", "tasks": "digits", "backbones": "mlp", "max_steps": 6}
+    grid |= {"batch_size": 32, "seeds": 0, "set": {"backbone.dropout": 0.5}}
     lab = Lab(folder=tmp_path)
     noted = Noted()
 
-    def look(method: Any, data: Any) -> Tensor:
+    def measure_features(method: Any, data: Any) -> Tensor:
         assert not method.training
         torch.rand(3)  # drawing must not reach the dropout masks of the next step
-        return midway.features(method, data, 40)[0]
+        return measurement.features(method, data, 40)[0]
 
-    looking = midway.Midway([0, 3, 6], look)
-    [(plain, _)], [(watched, data)] = (
-        list(lab.watch(words, callbacks=callbacks)) for callbacks in ([], [looking, noted])
-    )
-    assert list(looking.found) == [0, 3, 6]
+    callback = measurement.MeasureAtSteps([0, 3, 6], measure_features)
+    [(plain, _)], [(watched, data)] = (list(lab.train_with(callbacks, **grid)) for callbacks in ([], [callback, noted]))
+    assert list(callback.results) == [0, 3, 6]
     assert noted.training == [True] * 6
     for (name, one), other in zip(plain.state_dict().items(), watched.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     watched.eval()
-    x, labels = midway.features(watched, data, 40)
-    assert torch.equal(x, looking.found[6])
-    index = midway.drawn(len(data.train.labels), 40)
+    x, labels = measurement.features(watched, data, 40)
+    assert torch.equal(x, callback.results[6])
+    index = measurement.sample_indices(len(data.train.labels), 40)
     assert labels.tolist() == data.train.labels[index].tolist()
     assert len(set(index)) == 40
 

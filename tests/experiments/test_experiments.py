@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from bench.experiments import Check, Control, Outcome
 from bench.experiments.dropout_nuclear import closed_form
-from bench.experiments.masked_rank import _rank
+from bench.experiments.masked_pretraining import centred_rank
 from bench.experiments.updates import energy, gaussian
 from bench.spectra import effective_rank
 
@@ -64,6 +64,6 @@ def test_energy_is_that_of_the_svd() -> None:
 def test_rank_of_features_is_that_of_the_centred_matrix() -> None:
     rows = torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 3
     rows[:, 5] = rows[:, 4]
-    found = _rank(len(rows), rows.sum(0), rows.mT @ rows)
+    found = centred_rank(len(rows), rows.sum(0), rows.mT @ rows)
     assert found == pytest.approx(float(effective_rank(rows - rows.mean(0))), rel=1e-6)
     assert found < 5 + 1e-6

@@ -1,0 +1,82 @@
+"""Measure a network at chosen steps of its training without changing the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from bench.api.method import Method
+
+if TYPE_CHECKING:
+    from bench.experiments.lab import Data
+
+T = TypeVar("T")
+CHUNK = 256
+"""Examples per forward pass."""
+
+
+class MeasureAtSteps(Callback, Generic[T]):
+    """Call `measure(method, data)` before the first step and after each of `steps`.
+
+    The network is in evaluation mode and without gradients; the random generators are restored afterwards.
+
+    Attributes:
+        results: the measurements by step.
+    """
+
+    def __init__(self, steps: Iterable[int], measure: Callable[[Method, Data], T]) -> None:
+        self.steps, self.measure = frozenset(steps), measure
+        self.results: dict[int, T] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure before the first step."""
+        self._measure(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure after a step; `results` skips the other micro batches of the same step."""
+        self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step = trainer.global_step
+        if step not in self.steps or step in self.results:
+            return
+        modes = [(module, module.training) for module in pl_module.modules()]
+        pl_module.eval()
+        with torch.random.fork_rng(), torch.no_grad():
+            self.results[step] = self.measure(cast("Method", pl_module), cast("Any", trainer).datamodule)
+        for module, training in modes:  # one by one: frozen normalisations stay in evaluation mode
+            module.training = training
+
+
+def log_spaced_steps(steps: int, count: int) -> list[int]:
+    """Return 0, 1, …, `steps`: at most `count` whole numbers; after 0 their logarithms are evenly spaced."""
+    return sorted({0, *(round(float(step)) for step in np.geomspace(1, steps, count - 1))})
+
+
+def sample_indices(total: int, most: int) -> np.ndarray:
+    """Return ascending indices of at most `most` of `total` examples, the same for every seed."""
+    return np.sort(np.random.default_rng(0).permutation(total)[:most])
+
+
+def features(method: Method, data: Data, most: int) -> tuple[Tensor, Tensor]:
+    """Return features (N, D) below the head and labels (N,) of at most `most` training examples.
+
+    Both are on the CPU. The examples are not augmented.
+    """
+    index = sample_indices(len(data.train.labels), most)
+    parts: list[Tensor] = []
+    labels: list[Tensor] = []
+    for i in range(0, len(index), CHUNK):
+        batch = data.collate(data.train, index[i : i + CHUNK])
+        inputs = {name: value.to(method.device) for name, value in batch["inputs"].items()}
+        parts.append(method.backbone(**inputs).float().cpu())
+        labels.append(batch["labels"])
+    return torch.cat(parts), torch.cat(labels)

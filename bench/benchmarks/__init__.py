@@ -54,7 +54,7 @@ def train(run: PlannedRun, spec: RunSpec, on_step: Callable[[int, float], None] 
 
     spec = spec.with_options(runtime=spec.options.runtime.changed(save="none", checkpoint_s=None))
     with tempfile.TemporaryDirectory() as folder:
-        return fit(spec, run.task, run.dataset, run.backbone, directory=Path(folder), tell=on_step).cost
+        return fit(spec, run.task, run.dataset, run.backbone, directory=Path(folder), on_step=on_step).cost
 
 
 def shuffled_rounds(variants: Sequence[str], rounds: int) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ FINISHED = ("done", "failed", "oom", "diverged")
 SELECTION = "selection"
 """Folder in `out` for the records of trials, which tables do not read."""
 
-Tell = Callable[[int, float], None]
+OnStep = Callable[[int, float], None]
 
 
 class Preempted(BaseException):
@@ -92,7 +92,7 @@ def _existing(folder: Path) -> Record | None:
         return None
 
 
-def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verbose: bool) -> Record:
+def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool) -> Record:
     """Train one run and write its record, whatever happens."""
     made, log = initial_record(run, request), folder / failures.LOG
     record.write(made, folder)
@@ -101,7 +101,7 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, tell: Tell, verb
     try:
         run, selection = _chosen(run, request.out / SELECTION)
         made = structs.replace(made, selection=selection)
-        whole = _completed(made, run, _train(run, folder, tell))
+        whole = _completed(made, run, _train(run, folder, on_step))
         record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
         made = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
@@ -164,16 +164,16 @@ def stopped(end: BaseException) -> BaseException | None:
     return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
-def _train(run: PlannedRun, folder: Path, tell: Tell) -> TrainingResult:
+def _train(run: PlannedRun, folder: Path, on_step: OnStep) -> TrainingResult:
     """Train in this process on one device; on several in a process of its own, since Lightning repeats the command."""
     if run.spec.devices > 1:
         from bench.harness import worker
 
-        return worker.run(worker.job(run), folder, tell)
+        return worker.run(worker.job(run), folder, on_step)
     from bench.training.trainer import fit
 
     gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
-    return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, tell=tell)
+    return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, on_step=on_step)
 
 
 def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None]:

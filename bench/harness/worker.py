@@ -44,7 +44,7 @@ def job(run: PlannedRun) -> dict[str, Any]:
     return {**known, "data": request, "backbone": run.backbone.to_json()}
 
 
-def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None]) -> TrainingResult:
+def run(asked: dict[str, Any], folder: Path, on_step: Callable[[int, float], None]) -> TrainingResult:
     """Train a job in a process of its own and return its result; no process is left, however this ends.
 
     Raises:
@@ -70,7 +70,7 @@ def run(asked: dict[str, Any], folder: Path, tell: Callable[[int, float], None])
             for line in process.stdout or ():
                 if line.startswith(STEP):
                     step, loss = line.removeprefix(STEP).split()
-                    tell(int(step), float(loss))
+                    on_step(int(step), float(loss))
         finally:
             end(process)
     (folder / JOB).unlink()
@@ -142,8 +142,8 @@ def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
     dataset = task.open(request)
     if dataset.hash != asked["data_hash"]:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
-    tell = _tell if _first() else lambda step, loss: None
-    return fit(spec, task, dataset, backbone, directory=folder, tell=tell)
+    on_step = _print_step if _first() else lambda step, loss: None
+    return fit(spec, task, dataset, backbone, directory=folder, on_step=on_step)
 
 
 def end_with_parent(every_s: float = 1.0) -> None:
@@ -162,7 +162,7 @@ def _first() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def _tell(step: int, loss: float) -> None:
+def _print_step(step: int, loss: float) -> None:
     sys.stdout.write(f"{STEP}{step} {loss!r}\n")
     sys.stdout.flush()
 

@@ -34,8 +34,8 @@ class LossCurve(Callback):
         train_s: wall seconds between the first step and the last.
     """
 
-    def __init__(self, steps: int, parts: int, tell: Callable[[int, float], None]) -> None:
-        self.steps, self.parts, self.tell = steps, parts, tell
+    def __init__(self, steps: int, parts: int, on_step: Callable[[int, float], None]) -> None:
+        self.steps, self.parts, self.on_step = steps, parts, on_step
         self.every = max(1, math.ceil(steps / POINTS))
         self.points: list[tuple[int, float]] = []
         self.train_s = 0.0
@@ -94,7 +94,7 @@ class LossCurve(Callback):
             )
         if self._step % self.every == 0 or self._step in (1, self.steps):
             self.points.append((self._step, value))
-        self.tell(self._step, value)
+        self.on_step(self._step, value)
 
 
 class Predictions(Callback):

@@ -57,7 +57,7 @@ def fit(
     backbone: Backbone,
     *,
     directory: Path,
-    tell: Callable[[int, float], None] = lambda step, loss: None,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> TrainingResult:
     """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
@@ -67,7 +67,7 @@ def fit(
         dataset: the opened data.
         backbone: the opened backbone.
         directory: the run's folder, for the adapter.
-        tell: called with step and loss after every optimiser step.
+        on_step: called with step and loss after every optimiser step.
 
     Raises:
         Diverged: a loss or an output is not finite.
@@ -78,7 +78,7 @@ def fit(
         data, method, network = build(spec, task, dataset, backbone)
         runtime = spec.options.runtime
         cut = BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
-        curve, predictions = LossCurve(data.steps, cut.parts, tell), Predictions()
+        curve, predictions = LossCurve(data.steps, cut.parts, on_step), Predictions()
         at = evaluation_steps(data.steps, method.evaluations)
         scored = Evaluations(at, cut.parts, lambda world: _scores(data, method, predictions, world).all)
         file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
@@ -186,7 +186,7 @@ _KEEPS_BACKBONE: dict[str, tuple[str, ...]] = {"never": (), "asked": ("all",), "
 
 
 def _report(method: Method) -> dict[str, Any]:
-    """What method and network tell."""
+    """Results of method and network beside the scores."""
     network = method.backbone
     return {**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()}
 

@@ -172,7 +172,7 @@ def test_a_result_stands_whatever_befalls_another_device_after_it(
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker runs in this process, up to where the other devices would be started."""
 
-    def run(asked: dict[str, Any], folder: Path, tell: Any) -> dict[str, Any]:
+    def run(asked: dict[str, Any], folder: Path, on_step: Any) -> dict[str, Any]:
         (folder / worker.JOB).write_text(json.dumps(asked))
         return worker.take(folder, worker.main(folder / worker.JOB))
 

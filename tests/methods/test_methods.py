@@ -276,7 +276,7 @@ def test_a_seed_repeats_a_run_and_another_does_not(
 def test_convolutions_add_up_in_one_order_while_a_run_lasts(lab: Any) -> None:
     cudnn, seen = torch.backends.cudnn, list[bool]()
     before = cudnn.deterministic
-    lab.run(lab.spec("lora", max_steps=2), tell=lambda step: seen.append(cudnn.deterministic))
+    lab.run(lab.spec("lora", max_steps=2), on_step=lambda step: seen.append(cudnn.deterministic))
     assert seen == [True, True]
     assert cudnn.deterministic is before is False
 

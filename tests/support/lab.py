@@ -146,8 +146,10 @@ class Lab:
         """The backbone with the specification's options."""
         return replace(self.backbone, config=spec.options.backbone)
 
-    def run(self, spec: RunSpec, directory: Path | None = None, tell: Callable[[int], None] = lambda step: None) -> Run:
-        """Train and evaluate as `bench run` does; `tell` hears every step."""
+    def run(
+        self, spec: RunSpec, directory: Path | None = None, on_step: Callable[[int], None] = lambda step: None
+    ) -> Run:
+        """Train and evaluate as `bench run` does; `on_step` hears every step."""
         task, directory, losses, kept = self.tasks[spec.task], directory or self.folder(), [], {}
         original = training.build
 
@@ -164,7 +166,7 @@ class Lab:
                 task.dataset,
                 self._backbone(spec),
                 directory=directory,
-                tell=lambda step, loss: (losses.append(loss), tell(step)),
+                on_step=lambda step, loss: (losses.append(loss), on_step(step)),
             )
         return Run(result=result, losses=losses, directory=directory, **kept)
 

@@ -44,7 +44,7 @@ def plan_one(options: argparse.Namespace, **own: Any) -> PlannedRun:
     sys.stderr.write(describe(plan) + "\n")
     run = plan.runs[0]
     splits: dict[str, Any] = {**run.dataset.evaluation}
-    few = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits.items()}
+    few: dict[str, Any] = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits.items()}
     return replace(run, loaded=run.loaded._replace(dataset=replace(run.dataset, evaluation=few)))
 
 

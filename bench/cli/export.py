@@ -77,7 +77,7 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
     """
     run_id, runtime = record.run_id, record.spec.options.runtime
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
     from bench.training.trainer import FILE
 

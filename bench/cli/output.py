@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from bench.core.errors import BenchError
 
@@ -26,7 +27,7 @@ def report(error: BenchError, *, as_json: bool) -> None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, frozenset | set):
-        return sorted(map(str, value))
+        return sorted(str(item) for item in cast(Iterable[object], value))
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return str(value)

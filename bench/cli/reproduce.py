@@ -69,7 +69,7 @@ def handle(options: argparse.Namespace) -> int:
     return _reproduce(options, experiment, config)
 
 
-def _reproduce(options: argparse.Namespace, experiment: type[Experiment], config: Config) -> int:
+def _reproduce(options: argparse.Namespace, experiment: type[Experiment[Any]], config: Config) -> int:
     from bench.experiments.lab import Lab
     from bench.experiments.report import text, write
     from bench.harness.runner import Preempted, make_folder, stopped

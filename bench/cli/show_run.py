@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from typing import cast
 
 from bench.core.text import table
 from bench.records.record import Record
@@ -94,15 +94,17 @@ def _report(record: Record) -> str:
     return "\n\n".join(parts)
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value)
+def _is_table(value: object) -> bool:
+    rows = cast(list[object], value) if isinstance(value, list) else []
+    columns = [tuple(cast(dict[str, object], row)) if isinstance(row, dict) else None for row in rows]
+    return bool(columns) and columns[0] is not None and all(names == columns[0] for names in columns)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_plain(inner)}" for name, inner in value.items())
+        return ", ".join(f"{name}={_plain(inner)}" for name, inner in cast(dict[str, object], value).items())
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_plain, cast(list[object], value)))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -181,11 +181,18 @@ def read_value(value: Value, hint: Any) -> Value:
     raise ValueError(f"expected {' or '.join(_say(kind) for kind in kinds)}")
 
 
+@dataclass(frozen=True)
+class Choice:
+    """One value of a `Literal`."""
+
+    value: Value
+
+
 def alternatives(hint: Any) -> list[Any]:
-    """List what a type allows: `int`, `float`, `bool`, `str`, None, and one-tuples that hold a literal."""
+    """List what a type allows: `int`, `float`, `bool`, `str`, None, and a `Choice` for each value of a `Literal`."""
     origin = typing.get_origin(hint)
     if origin is Literal:
-        return [(item,) for item in typing.get_args(hint)]
+        return [Choice(item) for item in typing.get_args(hint)]
     if origin in (typing.Union, types.UnionType):
         return [kind for item in typing.get_args(hint) for kind in alternatives(item)]
     return [None if hint is type(None) else hint]
@@ -193,8 +200,8 @@ def alternatives(hint: Any) -> list[Any]:
 
 def describe_type(hint: Any) -> str:
     """Write a type as help shows it: `int`, `float or none`, `mean|cls`."""
-    literals = [show(kind[0]) for kind in alternatives(hint) if isinstance(kind, tuple)]
-    plain = [kind for kind in alternatives(hint) if not isinstance(kind, tuple)]
+    literals = [show(kind.value) for kind in alternatives(hint) if isinstance(kind, Choice)]
+    plain = [kind for kind in alternatives(hint) if not isinstance(kind, Choice)]
     others = ["none" if kind is None else getattr(kind, "__name__", str(kind)) for kind in plain]
     return " or ".join([*(["|".join(literals)] if literals else []), *others])
 
@@ -207,10 +214,10 @@ def show(value: object) -> str:
 
 
 def _read_text(text: str, kind: Any) -> Value:
-    if isinstance(kind, tuple):
-        if text != str(kind[0]) and text.lower() != show(kind[0]):
+    if isinstance(kind, Choice):
+        if text != str(kind.value) and text.lower() != show(kind.value):
             raise ValueError
-        return kind[0]
+        return kind.value
     if kind is float:
         return _finite(float(text))
     if kind is int:
@@ -224,8 +231,8 @@ def _read_text(text: str, kind: Any) -> Value:
 
 
 def _check_value(value: Value, kind: Any) -> Value:
-    if isinstance(kind, tuple):
-        fits = value == kind[0] and type(value) is type(kind[0])
+    if isinstance(kind, Choice):
+        fits = value == kind.value and type(value) is type(kind.value)
         return value if fits else _refuse()
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(float(value))
@@ -242,8 +249,8 @@ def _refuse() -> typing.NoReturn:
 
 
 def _say(kind: Any) -> str:
-    if isinstance(kind, tuple):
-        return show(kind[0])
+    if isinstance(kind, Choice):
+        return show(kind.value)
     return _EXPECTED.get(kind, f"{getattr(kind, '__name__', kind)} (not settable here)")
 
 

@@ -99,11 +99,12 @@ def _more_packages(method: str) -> tuple[str, ...]:
 @cache
 def _git() -> str | None:
     """Commit of this suite's own checkout, `+` if it has changes; None where it is installed without one."""
-    here = Path(__file__).parents[2]
+    argv = ["git", "-C", str(Path(__file__).parents[2])]
+
+    def run(*more: str) -> str:
+        return subprocess.run([*argv, *more], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
         return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -104,7 +104,7 @@ class NotebookProgress(Progress):
 
     def __init__(self, total: int) -> None:
         super().__init__(total)
-        from IPython.display import display
+        from IPython.display import display  # pyright: ignore[reportUnknownVariableType]
 
         self.lines: list[str] = []
         self.label, self.steps, self.done = "", 0, 0

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from bench.config.options import Value
 from bench.config.overrides import Overrides
@@ -113,7 +113,7 @@ def make_request(
         check_task(task)
     rates = _distinct("--lr", _several(lr))
     _check_select(select, select_on, rates)
-    overrides = Overrides.of(set) if isinstance(set, Mapping) else Overrides.parse([*set])
+    overrides = Overrides.of(cast(Mapping[str, Value], set)) if isinstance(set, Mapping) else Overrides.parse([*set])
     return Request(
         methods=_distinct("--method", names["--method"]),
         tasks=_distinct("--task", names["--task"]),
@@ -169,7 +169,10 @@ def _data_request(
     source: Literal["auto", "dir", "hub", "embedded"],
     folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path],
 ) -> DataRequest:
-    texts = [f"{k}={v}" for k, v in folders.items()] if isinstance(folders, Mapping) else [*map(str, _paths(folders))]
+    if isinstance(folders, Mapping):
+        texts = [f"{name}={folder}" for name, folder in cast(Mapping[str, str | Path], folders).items()]
+    else:
+        texts = [str(folder) for folder in _paths(folders)]
     dirs = tuple(_named_dir(text) for text in texts)
     for i, (name, folder) in enumerate(dirs):
         if name in [other for other, _ in dirs[:i]]:

@@ -142,8 +142,7 @@ def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
     dataset = task.open(request)
     if dataset.hash != asked["data_hash"]:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
-    on_step = _print_step if _first() else lambda step, loss: None
-    return fit(spec, task, dataset, backbone, directory=folder, on_step=on_step)
+    return fit(spec, task, dataset, backbone, directory=folder, on_step=_print_step)
 
 
 def end_with_parent(every_s: float = 1.0) -> None:
@@ -163,6 +162,9 @@ def _first() -> bool:
 
 
 def _print_step(step: int, loss: float) -> None:
+    """Print the step, on the first device alone."""
+    if not _first():
+        return
     sys.stdout.write(f"{STEP}{step} {loss!r}\n")
     sys.stdout.flush()
 

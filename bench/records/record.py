@@ -48,7 +48,7 @@ def validate(value: object, path: Path) -> Record:
     Raises:
         EnvironmentProblem: names `path`, the field and what is wrong with it.
     """
-    version = cast(dict[str, object], value).get("schema") if isinstance(value, dict) else None
+    version = _schema_version(value)
     if isinstance(version, int) and version != SCHEMA:
         raise EnvironmentProblem(
             f"{path}: schema version {version}",
@@ -146,6 +146,10 @@ def _check_folder(record: Record, path: Path) -> None:
     """A copied or renamed folder would otherwise count one run twice."""
     if path.parent.name != record.run_id:
         raise _invalid(path, f"run_id: {record.run_id}, but the folder is named {path.parent.name!r}")
+
+
+def _schema_version(value: object) -> object:
+    return cast(dict[str, object], value).get("schema") if isinstance(value, dict) else None
 
 
 def _reason(value: object) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench.records.record import DoneRecord
 from bench.tracking.send import config, series, summary
@@ -37,9 +37,9 @@ def flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{before}{name}/")
+            found |= flat(cast(dict[str, Any], value), f"{before}{name}/")
         else:
-            found[f"{before}{name}"] = str(value) if isinstance(value, list) else value
+            found[f"{before}{name}"] = str(cast(object, value)) if isinstance(value, list) else value
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from bench.core.errors import EnvironmentProblem
 
@@ -86,5 +86,6 @@ def to_json(built: Any) -> dict[str, Any]:
 
 def _without_ids(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_ids(item) for name, item in value.items() if name not in ("id", "__id__", "ref")}
-    return [_without_ids(item) for item in value] if isinstance(value, list) else value
+        named = cast(dict[str, Any], value)
+        return {name: _without_ids(item) for name, item in named.items() if name not in ("id", "__id__", "ref")}
+    return [_without_ids(item) for item in cast(list[Any], value)] if isinstance(value, list) else value

@@ -15,7 +15,7 @@ from leaderboard.compare.specifications import Caution, FieldDifference, compare
 from leaderboard.render.cells import span
 from leaderboard.tables.cautions import SEEDS
 from leaderboard.tables.grouping import seed_key, short_task
-from leaderboard.tables.intervals import Difference, difference, interquartile_mean
+from leaderboard.tables.intervals import Difference, common_keys, difference, interquartile_mean
 from leaderboard.tables.table import Stat
 
 Verdict = Literal["better", "worse", "equal"]
@@ -233,7 +233,7 @@ def _overall(
     change = difference(two, one)
     if change is None:
         return replace(found, note="no common seed with every task")
-    shared = sorted(set.intersection(*(set(cell) for cell in (*one, *two))))
+    shared = sorted(common_keys((*one, *two)))
     grids = [[[cell[key] for cell in cells] for key in shared] for cells in (one, two)]
     a, b = (Stat.of([fmean(row) for row in grid]) for grid in grids)
     iqm_a, iqm_b = (interquartile_mean([value for row in grid for value in row]) for grid in grids)

@@ -7,10 +7,11 @@ import json
 import math
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from importlib import resources
+from typing import cast
 
 from bench.figures import style
 
@@ -76,7 +77,7 @@ def _json(value: object) -> str:
 
 def _finite(value: object) -> object:
     if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): _finite(item) for name, item in cast(Mapping[object, object], value).items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_finite(item) for item in cast(Sequence[object], value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -26,7 +26,7 @@ from leaderboard.tables.grouping import (
     short_task,
     table_key,
 )
-from leaderboard.tables.intervals import difference, interquartile_mean
+from leaderboard.tables.intervals import common_keys, difference, interquartile_mean
 from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table
 
 RankField = Literal["nominal", "effective", "stable", "norm"]
@@ -188,7 +188,7 @@ def _complete(cells: Sequence[Sequence[Scored]], columns: Sequence[Column]) -> l
     if len({column.higher_is_better for column in columns}) != 1:
         return []
     scores: list[dict[Seed, float]] = [{run.seed: run.value for run in cell} for cell in cells]
-    return [[by_seed[seed] for by_seed in scores] for seed in sorted(set.intersection(*map(set, scores)))]
+    return [[by_seed[seed] for by_seed in scores] for seed in sorted(common_keys(scores))]
 
 
 def _trials(runs: Sequence[Record]) -> int:

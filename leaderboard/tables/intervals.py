@@ -53,8 +53,7 @@ def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping
     """
     import numpy as np
 
-    shared = set.intersection(*(set(by_seed) for by_seed in (*scores, *baseline)))
-    seeds = sorted(shared, key=repr)
+    seeds = sorted(common_keys((*scores, *baseline)), key=repr)
     if not seeds:
         return None
     pairs = list(zip(scores, baseline, strict=True))
@@ -75,6 +74,11 @@ def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping
         seeds=len(seeds),
         tasks=len(pairs),
     )
+
+
+def common_keys(mappings: Sequence[Mapping[Key, float]]) -> set[Key]:
+    """Return the keys that every one of at least one mapping has."""
+    return set(mappings[0]).intersection(*mappings[1:])
 
 
 def bootstrap(values: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
 
-from bench.config.options import alternatives, option
+from bench.config.options import Choice, alternatives, option
 from bench.config.sections import MethodConfig
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 
@@ -130,7 +130,7 @@ def _settable(config: type[Any], field: dataclasses.Field[Any]) -> Any:
             hint = eval(hint, vars(sys.modules[owner.__module__]))  # an annotation of the installed peft
         except NameError:  # of a name that peft imports for type checkers alone
             return None
-    kinds = [kind for kind in alternatives(hint) if isinstance(kind, tuple) or kind in (str, int, float, bool, None)]
+    kinds = [kind for kind in alternatives(hint) if isinstance(kind, Choice) or kind in (str, int, float, bool, None)]
     if not any(kind is not None for kind in kinds):
         return None
-    return typing.Union[tuple(Literal[kind[0]] if isinstance(kind, tuple) else kind for kind in kinds)]  # noqa: UP007
+    return typing.Union[tuple(Literal[kind.value] if isinstance(kind, Choice) else kind for kind in kinds)]  # noqa: UP007

@@ -195,7 +195,7 @@ def test_training_equals_a_bare_loop(deep: Any, dropped: list[int], n: int | Non
 )
 def test_the_sweep_is_what_zeroed_adapters_score(deep: Any, method: str, options: dict[str, Any], points: Any) -> None:
     run = deep.run(deep.spec(method, options=options, lr=1e-2))
-    curve = run.result.get("sweep", [])
+    curve = run.result.sweep
     assert [point.n for point in curve] == [*points]
     batch = dev_batch(run.data)
     outputs: list[Tensor] = []

@@ -48,9 +48,9 @@ def check(run: Any, **options: Any) -> None:
     assert score.value == pytest.approx(hidden_error(run, **options), rel=1e-2)
     values = np.array([(options["rank"] - i) / options["rank"] for i in range(options["rank"])])
     found = run.result.report["end_to_end"]
-    assert found.norm == pytest.approx(1, abs=1e-3)
-    assert found.effective == pytest.approx(np.exp(entropy(values)), abs=0.02)
-    assert found.stable == pytest.approx((values**2).sum(), rel=1e-3)
+    assert found["norm"] == pytest.approx(1, abs=1e-3)
+    assert found["effective"] == pytest.approx(np.exp(entropy(values)), abs=0.02)
+    assert found["stable"] == pytest.approx((values**2).sum(), rel=1e-3)
 
 
 def test_a_small_matrix_is_completed(make_lab: Callable[..., Any]) -> None:

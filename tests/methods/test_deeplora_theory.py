@@ -252,7 +252,7 @@ def test_outer_factors_learn_at_gamma_times_the_rate(lab: Any, gamma: float) -> 
     scales = {id(p): group.get("lr_scale", 1.0) for group in groups for p in group["params"]}
     assert all(scales.get(id(now[n]), 0.0) == gamma for n in outer)
     assert all(scale == 1.0 for n, p in now.items() if n not in outer and (scale := scales.get(id(p), 1.0)))
-    rates = [group.lr for group in run.method.trainer.optimizers[0].param_groups]
+    rates = [group["lr"] for group in run.method.trainer.optimizers[0].param_groups]
     assert rates == pytest.approx([spec.lr, spec.lr * gamma] if gamma else [spec.lr])
     trained = sum(p.numel() for n, p in now.items() if p.requires_grad and not n.startswith("head"))
     assert trained == len(layers) * (5 * 4**2 + (2 * 4 * WIDTH if gamma else 0))

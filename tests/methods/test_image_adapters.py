@@ -120,7 +120,7 @@ def test_blocks_are_replayed(name: str, n: int) -> None:
     statistics = [b.clone() for b in net.buffers()]
     prefix = PrefixCache(net.requires_grad_(False), find_blocks(net), n)
     hidden = prefix._run({"x": x}, training=False)
-    assert not prefix._moves(hidden, {"x": x}), "frozen normalisations give the same in training mode"
+    assert not prefix._is_random(hidden, {"x": x}), "frozen normalisations give the same in training mode"
     assert all(torch.equal(a, b) for a, b in zip(statistics, net.buffers(), strict=True))
     prefix.rows = dict(enumerate(hidden))
     computed = [0]
@@ -145,7 +145,7 @@ class Data:
         x = self.images[torch.from_numpy(index)] + torch.from_numpy(change).float()[:, None, None, None]
         return {"inputs": {"x": x}, "index": torch.from_numpy(index)}
 
-    def once(self) -> Any:
+    def one_pass(self) -> Any:
         return (self.collate(self.train, part) for part in (np.arange(4), np.arange(4, 7)))
 
 

@@ -162,7 +162,7 @@ def test_micro_batches_change_nothing(images: Any) -> None:
     assert torch.allclose(whole, parts, rtol=1e-6, atol=0)
     ours, theirs = (run.method.state_dict() for run in runs)
     assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-6) for n in ours)
-    assert [row.step for row in runs[1].result.evaluations] == [1, 2, 3, 4, 5, 6]
+    assert [row.step for row in runs[1].result.evaluations] == [2, 3, 5, 6]
 
 
 def test_export_is_what_trains_and_loads_back(images: Any, trained: Any) -> None:

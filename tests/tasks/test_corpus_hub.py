@@ -145,7 +145,7 @@ def test_datasets_streams_from_the_hub_at_a_commit_that_is_kept(
     train, dev, revision, digest = json.loads(done.stdout)
     assert (train, dev, revision) == (TRAIN, DEV, COMMIT)
     assert any(f"resolve/{COMMIT}/{CONFIG}/train" in path for path in asked)
-    monkeypatch.setattr(hub, "ask", lambda endpoint: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "connection_error", lambda endpoint: pytest.fail("the hub was asked"))
     pinned = opened(REPOSITORY, revision=COMMIT)
     assert (texts(pinned.train), pinned.revision) == (TRAIN, COMMIT)
     assert digest == pinned.hash
@@ -171,7 +171,7 @@ def test_a_hub_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> Any:
         raise ConnectionError("it broke\nin two lines")
 
-    monkeypatch.setattr(hub, "ask", lambda endpoint: "")
+    monkeypatch.setattr(hub, "connection_error", lambda endpoint: "")
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(DataProblem, match="it broke") as error:
         opened(REPOSITORY, revision=COMMIT)

@@ -171,7 +171,7 @@ def cached(folder: Path, ending: str) -> None:
     ],
 )
 def test_the_pinned_revision_is_taken_from_the_cache_without_asking_the_hub(monkeypatch, tmp_path, place, ending):
-    monkeypatch.setattr(hub, "ask", lambda endpoint: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "connection_error", lambda endpoint: pytest.fail("the hub was asked"))
     cached(tmp_path / "hf" / place, ending)
     for data in ("auto", "hub"):
         dataset = GLUE("mnli").open(DataRequest(data=data))
@@ -193,7 +193,7 @@ def test_another_revision_in_the_cache_is_not_taken(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 def test_offline_mode_is_respected(monkeypatch, name):
     monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(hub, "ask", lambda endpoint: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "connection_error", lambda endpoint: pytest.fail("the hub was asked"))
     dataset = GLUE("rte").open(DataRequest())
     assert dataset.source == "embedded"
     assert dataset.notes == (

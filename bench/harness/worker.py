@@ -133,13 +133,13 @@ def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
     from bench.training.trainer import fit
 
     data, backbone = asked["data"], Backbone.from_json(asked["backbone"])
-    spec = RunSpec.from_json(asked["spec"], backbone=type(backbone.config))
     parent = Path(data["parent"]) if data["parent"] else None
     dirs = tuple((name, Path(folder)) for name, folder in data["dirs"])
     [(_, task)] = expand([asked["task"]])
-    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent, "config": task.Config(**data["config"])}
-    request = DataRequest(**given)
-    dataset = task.open(request)
+    config = task.Config(**data["config"])
+    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent, "config": config}
+    spec = RunSpec.from_json(asked["spec"], backbone=type(backbone.config)).with_options(task=config)
+    dataset = task.open(DataRequest(**given))
     if dataset.hash != asked["data_hash"]:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
     return fit(spec, task, dataset, backbone, directory=folder, on_step=_print_step)

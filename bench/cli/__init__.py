@@ -124,16 +124,26 @@ def _unexpected(error: Exception, argv: Sequence[str]) -> int:
     """Report an unexpected error, a defect of this program or of a package, and return the exit code."""
     if _verbose(argv):
         traceback.print_exc()
+    problem = _explained(error)
+    output.report(problem, as_json="--json" in argv)
+    return problem.exit_code
+
+
+def _explained(error: Exception) -> BenchError:
+    if isinstance(error, OSError) and error.errno and error.strerror:  # a full disk, a folder without permission
+        return EnvironmentProblem(
+            f"{error.filename or 'a file'}: {error.strerror}",
+            "finished runs and their records are complete",
+            "Fix it, then run the same command again; -v shows the traceback.",
+        )
     first = next(iter(str(error).splitlines()), "")
     # a package that cannot be imported is the environment's fault, the rest is this program's
     kind = EnvironmentProblem if isinstance(error, ImportError) else BenchError
-    problem = kind(
+    return kind(
         f"{type(error).__name__}: {first}".rstrip(": "),
         "this error is unexpected; finished runs and their records are complete",
         "Run the same command with -v for the traceback, and `bench doctor` for the state of this machine.",
     )
-    output.report(problem, as_json="--json" in argv)
-    return problem.exit_code
 
 
 def _verbose(argv: Sequence[str]) -> bool:

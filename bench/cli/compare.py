@@ -97,7 +97,7 @@ def _sides(options: argparse.Namespace) -> tuple[Side, Side]:
     folder: Path = options.runs.expanduser()
     records, problems = load_all(folder)
     for problem in problems:
-        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"warning: {problem.line()}", file=sys.stderr)
     if not records:
         raise EnvironmentProblem(
             f"no records in {folder}",

@@ -106,7 +106,7 @@ def _make(options: argparse.Namespace, *, live: bool = False) -> Leaderboard:
         )
     records, problems = load_all(folder)
     for problem in () if live else problems:
-        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"warning: {problem.line()}", file=sys.stderr)
     selection = RunFilter(
         tasks=options.tasks,
         methods=options.methods,

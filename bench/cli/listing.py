@@ -80,7 +80,7 @@ def _runs(out: Path, *, as_json: bool) -> int:
 
     records, problems = load_all(out)
     for problem in problems:
-        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"warning: {problem.line()}", file=sys.stderr)
     if as_json:
         emit([record.to_json() for record in records])
         return OK

@@ -76,7 +76,7 @@ def _sync(options: argparse.Namespace) -> int:
     if not records and not problems:
         raise EnvironmentProblem(f"no records in {out}", "nothing to send", "Name the folder: --runs DIR.")
     for problem in problems:
-        print(f"warning: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"warning: {problem.line()}", file=sys.stderr)
     due = waiting(records, every=options.all)
     if options.dry_run:
         done = [Sent(run_id=run.run_id, state="would send") for run in due]

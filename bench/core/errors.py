@@ -10,7 +10,7 @@ OK, SOME_FAILED, USAGE, ENVIRONMENT, CHECK, PREEMPTED, INTERRUPTED = 0, 1, 2, 3,
 
 
 class BenchError(Exception):
-    """Something the user can mend.
+    """Something the user can fix.
 
     Args:
         what: what went wrong, one line.
@@ -26,6 +26,11 @@ class BenchError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.known, self.todo) if part)
+
+    def line(self) -> str:
+        """Return the three parts in one line: `what (known). todo`."""
+        known = f" ({'; '.join(self.known.splitlines())})" if self.known else ""
+        return f"{self.what}{known}. {' '.join(self.todo.split())}".rstrip()
 
 
 class UsageError(BenchError):

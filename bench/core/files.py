@@ -33,8 +33,10 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
         if sync:
             _sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # writing, unlike opening, does not say which file
         raise
     if sync:
         with contextlib.suppress(OSError):  # some systems do not let a folder be opened

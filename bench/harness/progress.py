@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from bench.core.errors import BenchError
 from bench.core.text import format_score, format_trained
 from bench.records.record import Record, is_done
 from bench.records.schema import RunError
@@ -157,8 +158,8 @@ def summary(spec: RunSpec, record: Record, *, before: bool) -> str:
     head = f"{trial}{spec.method} {spec.task} seed {spec.seed}{rate}"
     if not is_done(record):
         error = record.error or RunError(what="see its record", known="", todo="")
-        known = f" ({error.known})" if error.known else ""
-        return f"{head:<40} {record.state.upper()}: {error.what}{known}. {error.todo}".rstrip()
+        problem = BenchError(error.what, error.known, error.todo)
+        return f"{head:<40} {record.state.upper()}: {problem.line()}"
     primary, params, cost = record.metrics.primary, record.params, record.cost
     parts = [
         f"{head:<40} {primary.name} {format_score(primary.value, primary.higher_is_better)}",

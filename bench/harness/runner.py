@@ -14,6 +14,7 @@ from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.harness import failures
+from bench.harness.devices import check_devices
 from bench.harness.initial_record import initial_record
 from bench.harness.plan_text import notes
 from bench.harness.planner import Plan, PlannedRun
@@ -42,7 +43,7 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     not yielded.
 
     Raises:
-        EnvironmentProblem: the folder of records cannot be made.
+        EnvironmentProblem: the folder of records cannot be made, or a device is missing.
         KeyboardInterrupt, Preempted: the command is to stop; finished runs stay finished.
     """
     request = plan.request
@@ -68,7 +69,9 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentProblem(f"--out {out} cannot be created", str(error), "Name another folder.") from error
+        raise EnvironmentProblem(
+            f"--out {out} cannot be created", f"{error.filename}: {error.strerror}", "Name another folder."
+        ) from error
 
 
 def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
@@ -78,6 +81,7 @@ def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress,
     if earlier and earlier.state in FINISHED and not (request.retry and earlier.state != "done"):
         progress.finished(run.spec, earlier, before=True)
         return _track(run, earlier, folder)
+    check_devices(run.spec.accelerator, run.spec.devices)
     progress.begin(run.spec)
     finished = _train_run(run, request, folder, progress.step, verbose)
     progress.finished(run.spec, finished)

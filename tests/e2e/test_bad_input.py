@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -365,3 +367,29 @@ def test_a_broken_record_is_made_again(bench: Bench, fitted: list[Any]) -> None:
     again = bench(*words)
     assert (again.code, again.out) == (0, first.out)
     assert len(fitted) == 3
+
+
+# the machine: exit 3, and what is finished stays
+
+
+def test_a_full_disk_names_the_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    outcome = bench("--method", "lora", "--task", "glue/cola")
+    assert outcome.code == 3
+    what, known, todo = three_parts(outcome)
+    assert what.endswith("record.json: No space left on device")
+    assert "finished runs" in known and "same command again" in todo
+
+
+def test_a_missing_gpu_is_refused_before_training(
+    bench: Bench, fitted: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    outcome = bench("--method", "lora", "--task", "glue/cola", "--accelerator", "cuda")
+    assert outcome.code == 3
+    what, known, todo = three_parts(outcome)
+    assert "--accelerator cuda" in what and "CUDA devices: 0" in known and "--accelerator cpu" in todo
+    assert not outcome.records and not fitted

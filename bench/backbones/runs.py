@@ -68,12 +68,12 @@ class Run:
         full = f"runs:{there.run_id}"
         if not (folder / NETWORK).is_file():
             return from_folder(full, folder, config, parent=parent)
-        made = json.loads((folder / NETWORK).read_text())
-        kind = registry.load_config("backbones", registry.opener(made["name"]))
-        network = kind(**made["options"])
+        saved = json.loads((folder / NETWORK).read_text())
+        kind = registry.load_config("backbones", registry.opener(saved["name"]))
+        network = kind(**saved["options"])
         return Backbone(
             name=full,
-            modalities=tuple(made["modalities"]),
+            modalities=tuple(saved["modalities"]),
             loader="bench.backbones.runs:load",
             path=folder,
             weights_hash=content_hash(folder.resolve()),
@@ -92,18 +92,18 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
     from safetensors.torch import load_file
 
     assert backbone.path is not None
-    made = json.loads((backbone.path / NETWORK).read_text())
-    if tuple(made["shape"]) != task.shape:
+    saved = json.loads((backbone.path / NETWORK).read_text())
+    if tuple(saved["shape"]) != task.shape:
         raise UsageError(
             f"{backbone.name} does not fit {task.name}",
-            f"it was trained on inputs {_size(made['shape'])}, these are {_size(task.shape)}",
+            f"it was trained on inputs {_size(saved['shape'])}, these are {_size(task.shape)}",
             "Give both tasks the same size: --set task.size=N --set task.mode=grey|rgb.",
         )
-    kind: type[Opener] = registry.load("backbones", registry.opener(made["name"]))
+    kind: type[Opener] = registry.load("backbones", registry.opener(saved["name"]))
     config = backbone.config
     if "pretrained" in options_of(type(config)):
         config = config.changed(pretrained=False)  # its weights are loaded below
-    network = kind().open(made["name"], config).load(task=task, head=head, seed=seed)
+    network = kind().open(saved["name"], config).load(task=task, head=head, seed=seed)
     network.load_state_dict(load_file(backbone.path / WEIGHTS))
     return network
 
@@ -123,8 +123,8 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
     name = backbone.name
     if backbone.parent and backbone.path:
         name = json.loads((backbone.path / NETWORK).read_text())["name"]
-    made = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": backbone.config.to_json()}
-    (folder / NETWORK).write_text(json.dumps(made, indent=1) + "\n")
+    saved = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": backbone.config.to_json()}
+    (folder / NETWORK).write_text(json.dumps(saved, indent=1) + "\n")
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -27,7 +27,7 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench compare",
         description="Compare B with A: what differs in their specifications, the differences of their scores (B − A, "
         "over\nthe seeds of both, with a 95 % bootstrap interval), what B costs relative to A, and the ranks of each "
@@ -36,23 +36,23 @@ def parser() -> Parser:
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("a", metavar="A", help="method, run, group or condition that B is compared with")
-    made.add_argument("b", metavar="B", help="method, run, group or condition to compare with A")
-    made.add_argument(
+    parser.add_argument("a", metavar="A", help="method, run, group or condition that B is compared with")
+    parser.add_argument("b", metavar="B", help="method, run, group or condition to compare with A")
+    parser.add_argument(
         "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
     )
-    made.add_argument("--tasks", metavar="NAME,…", type=listed(), default=(), help="only these; * is a wildcard")
-    made.add_argument(
+    parser.add_argument("--tasks", metavar="NAME,…", type=listed(), default=(), help="only these; * is a wildcard")
+    parser.add_argument(
         "--where",
         metavar="NAME=VALUE",
         action="append",
         default=[],
         help="only runs of which this holds: 'seed<3', cost.device=cpu (= != < <= > >=); repeatable",
     )
-    made.add_argument(
+    parser.add_argument(
         "--figure", metavar="FILE.html|.png", type=Path, help="draw singular values and ranks of ΔW of both"
     )
-    return made
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -14,13 +14,13 @@ EXAMPLES = ("bench doctor", "bench doctor --json")
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench doctor",
         description="Check packages, devices, data and the embedded model. Exit code 3 if something is broken.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    return made
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

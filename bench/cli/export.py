@@ -21,7 +21,7 @@ EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft ad
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench export",
         description="Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
         "adapter_model.safetensors), its head beside it (head.safetensors: weight (outputs, D) and bias (outputs,)),\n"
@@ -29,10 +29,10 @@ def parser() -> Parser:
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("run", metavar="RUN", help="the beginning of a run id, or a run's folder")
-    made.add_argument("--peft", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
-    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    return made
+    parser.add_argument("run", metavar="RUN", help="the beginning of a run id, or a run's folder")
+    parser.add_argument("--peft", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -18,18 +18,20 @@ EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench le
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench import",
         description="Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
         "A record that exists already stays as it is.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("source", metavar="wandb", type=choice("wandb"), help="the service")
-    made.add_argument("project", metavar="ENTITY/PROJECT", help="the project, as its address ends")
-    made.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")
-    made.add_argument("--replace", action="store_true", help="overwrite records that differ")
-    return made
+    parser.add_argument("source", metavar="wandb", type=choice("wandb"), help="the service")
+    parser.add_argument("project", metavar="ENTITY/PROJECT", help="the project, as its address ends")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
+    )
+    parser.add_argument("--replace", action="store_true", help="overwrite records that differ")
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench leaderboard",
         description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
         "parameters and the rank really used. A table ranks only rows of the same data, backbone and budget.\n"
@@ -36,62 +36,70 @@ def parser() -> Parser:
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("serve", nargs="?", metavar="serve", type=choice("serve"), help="serve the page until Ctrl-C")
-    made.add_argument(
+    parser.add_argument("serve", nargs="?", metavar="serve", type=choice("serve"), help="serve the page until Ctrl-C")
+    parser.add_argument(
         "--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
     )
-    made.add_argument(
+    parser.add_argument(
         "--format", type=choice(*FORMATS), metavar="|".join(FORMATS), help="default: md, or as --output's name ends"
     )
-    made.add_argument("--output", metavar="FILE", type=Path, help="write a file instead of standard output")
-    made.add_argument("--picture", metavar="FILE.png", type=Path, help="draw score against parameters, and ranks used")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write a file instead of standard output")
+    parser.add_argument(
+        "--picture", metavar="FILE.png", type=Path, help="draw score against parameters, and ranks used"
+    )
     for flag, what in (
         ("--tasks", "suites or tasks"),
         ("--methods", "methods"),
         ("--backbone", "backbones"),
         ("--source", "kinds of data source, or their revisions"),
     ):
-        made.add_argument(flag, metavar="NAME,…", type=listed(), default=(), help=f"only these {what}; * is a wildcard")
-    made.add_argument(
+        parser.add_argument(
+            flag, metavar="NAME,…", type=listed(), default=(), help=f"only these {what}; * is a wildcard"
+        )
+    parser.add_argument(
         "--where",
         metavar="NAME=VALUE",
         action="append",
         default=[],
         help="only runs of which this holds: 'seed<3', method.rank=8, cost.device=cpu (= != < <= > >=); repeatable",
     )
-    made.add_argument("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
-    made.add_argument(
+    parser.add_argument("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
+    parser.add_argument(
         "--with-published", action="store_true", help="with scores from papers for the same backbone and task"
     )
     for flag, what in (
         ("--check", "exit 4 if the tables in DIR do not match the records in DIR/runs"),
         ("--update", "write the tables of DIR again, in all formats"),
     ):
-        made.add_argument(flag, metavar="DIR", nargs="?", const=RESULTS, type=Path, help=f"{what} (default: {RESULTS})")
-    made.add_argument("--host", default="127.0.0.1", help="with serve: address to listen on (default: 127.0.0.1)")
-    made.add_argument("--port", type=port, default=8000, help="with serve: port, 0 for a free one (default: 8000)")
-    return made
+        parser.add_argument(
+            flag, metavar="DIR", nargs="?", const=RESULTS, type=Path, help=f"{what} (default: {RESULTS})"
+        )
+    parser.add_argument("--host", default="127.0.0.1", help="with serve: address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=port, default=8000, help="with serve: port, 0 for a free one (default: 8000)")
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:
     """Render the folder, or serve, check or update it."""
     if options.check or options.update:
-        return _keep(options)
+        return _handle_results(options)
     if options.serve:
         from leaderboard.serve import serve
 
-        return serve(lambda: _make(options, live=True).to_json(), options.runs.expanduser(), options.host, options.port)
-    made = _make(options)
+        return serve(
+            lambda: _build(options, live=True).to_json(), options.runs.expanduser(), options.host, options.port
+        )
+    board = _build(options)
     if options.picture:
-        _draw(made, options.picture.expanduser())
+        _draw(board, options.picture.expanduser())
     if options.json:
-        emit(made.to_json())
+        emit(board.to_json())
     elif options.output or not options.picture:
-        _write(options, _text(options, made))
+        _write(options, _text(options, board))
     return OK
 
 
-def _make(options: argparse.Namespace, *, live: bool = False) -> Leaderboard:
+def _build(options: argparse.Namespace, *, live: bool = False) -> Leaderboard:
     """The tables that are asked for; `live` accepts that there is nothing yet."""
     from bench.records.record import load_all
     from leaderboard.render.formats import BASELINE, build_leaderboard
@@ -114,26 +122,26 @@ def _make(options: argparse.Namespace, *, live: bool = False) -> Leaderboard:
         sources=options.source,
         where=tuple(options.where),
     )
-    made = build_leaderboard(
+    board = build_leaderboard(
         selection.apply(records),
         problems,
         baseline=options.baseline or BASELINE,
         published=options.with_published,
     )
     if options.baseline and not live:
-        _check_baseline(options.baseline, made)
+        _check_baseline(options.baseline, board)
     if options.with_published and not live:
-        _say_published(made)
-    return made
+        _note_missing_published(board)
+    return board
 
 
-def _check_baseline(name: str, made: Leaderboard) -> None:
+def _check_baseline(name: str, board: Leaderboard) -> None:
     from bench.core.errors import did_you_mean
 
-    if any(table.baseline for table in made.tables):
+    if any(table.baseline for table in board.tables):
         return
-    unclear = [note for table in made.tables for note in table.notes if note.startswith("no baseline")]
-    known = sorted({row.label for table in made.tables for row in table.rows})
+    unclear = [note for table in board.tables for note in table.notes if note.startswith("no baseline")]
+    known = sorted({row.label for table in board.tables for row in table.rows})
     raise UsageError(
         f"--baseline: no row is clearly '{name}'",
         unclear[0] if unclear else f"rows: {', '.join(known[:20])}",
@@ -141,19 +149,19 @@ def _check_baseline(name: str, made: Leaderboard) -> None:
     )
 
 
-def _say_published(made: Leaderboard) -> None:
+def _note_missing_published(board: Leaderboard) -> None:
     from leaderboard.tables.published import models
 
-    if not any(table.published for table in made.tables):
+    if not any(table.published for table in board.tables):
         note = f"there are published scores for {', '.join(models())} on GLUE, but no row has one of these backbones"
         print(f"note: {note}", file=sys.stderr)
 
 
-def _text(options: argparse.Namespace, made: Leaderboard) -> str:
+def _text(options: argparse.Namespace, board: Leaderboard) -> str:
     from leaderboard.render import formats
 
     ending = options.output.suffix.removeprefix(".") if options.output else ""
-    return formats.FORMATS[options.format or (ending if ending in FORMATS else "md")](made)
+    return formats.FORMATS[options.format or (ending if ending in FORMATS else "md")](board)
 
 
 def _write(options: argparse.Namespace, text: str) -> None:
@@ -170,10 +178,10 @@ def _write(options: argparse.Namespace, text: str) -> None:
     print(f"wrote {path} ({len(text.encode()) / 1e6:.2f} MB)", file=sys.stderr)
 
 
-def _draw(made: Leaderboard, path: Path) -> None:
+def _draw(board: Leaderboard, path: Path) -> None:
     from leaderboard.render.figure import figure
 
-    drawn = figure(made.tables)
+    drawn = figure(board.tables)
     from bench.figures import png
 
     try:
@@ -183,7 +191,7 @@ def _draw(made: Leaderboard, path: Path) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _keep(options: argparse.Namespace) -> int:
+def _handle_results(options: argparse.Namespace) -> int:
     """Write the tables of a results folder, or check that they match its records."""
     from leaderboard.render import results
 

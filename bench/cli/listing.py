@@ -30,15 +30,15 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench list",
         description="List methods, tasks, backbones, or the runs of a folder.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
-    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    return made
+    parser.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

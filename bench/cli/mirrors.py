@@ -23,20 +23,20 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench wandb",
         description="sync: send finished runs that are still offline. report: build a report on a project's runs\n"
         "(score against parameters, effective rank, parallel coordinates).",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument("what", metavar="sync|report", type=choice("sync", "report"), help="what to do")
-    made.add_argument("project", nargs="?", metavar="ENTITY/PROJECT", help="with report: the project it is about")
-    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    made.add_argument("--all", action="store_true", help="with sync: finished runs that no mirror has, too")
-    made.add_argument("--dry-run", action="store_true", help="print, or write, what would be sent, and send nothing")
-    made.add_argument("--output", metavar="FILE", type=Path, help="with report --dry-run: a file instead of stdout")
-    return made
+    parser.add_argument("what", metavar="sync|report", type=choice("sync", "report"), help="what to do")
+    parser.add_argument("project", nargs="?", metavar="ENTITY/PROJECT", help="with report: the project it is about")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.add_argument("--all", action="store_true", help="with sync: finished runs that no mirror has, too")
+    parser.add_argument("--dry-run", action="store_true", help="print, or write, what would be sent, and send nothing")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="with report --dry-run: a file instead of stdout")
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -29,9 +29,9 @@ class Parser(argparse.ArgumentParser):
         known = more[0] if more else " ".join(self.format_usage().split())
         raise UsageError(what, known, more[1] if len(more) > 1 else f"`{self.prog} --help` explains every flag.")
 
-    def unknown(self, words: Sequence[str]) -> NoReturn:
+    def unknown(self, argv: Sequence[str]) -> NoReturn:
         """Raise for arguments that no flag takes, with the nearest flag."""
-        word = words[0]
+        word = argv[0]
         flags = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", self.format_help().partition("examples:")[0])))
         if word.startswith("-"):
             hint = did_you_mean(word.partition("=")[0], flags)

@@ -27,7 +27,7 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench reproduce",
         description="Run an experiment of the survey: its prediction is held against what is measured. Exit code 4 if\n"
         "the check does not hold. The same command again goes on where it stopped.",
@@ -35,24 +35,26 @@ def parser() -> Parser:
         examples=EXAMPLES,
         usage="bench reproduce NAME [flags] | bench reproduce --list",
     )
-    made.add_argument("name", nargs="?", metavar="NAME", help="see --list")
-    made.add_argument("--list", action="store_true", help="list the experiments")
-    made.add_argument("--quick", action="store_true", help="smaller, on embedded data, within two minutes on two cores")
-    made.add_argument(
+    parser.add_argument("name", nargs="?", metavar="NAME", help="see --list")
+    parser.add_argument("--list", action="store_true", help="list the experiments")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller, on embedded data, within two minutes on two cores"
+    )
+    parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="an option; `bench show NAME` lists them"
     )
-    made.add_argument(
+    parser.add_argument(
         "--data-dir", metavar="[NAME=]DIR", action="append", default=[], help="as in `bench run` (default: $BENCH_DATA)"
     )
-    made.add_argument("--accelerator", metavar="A", type=choice("auto", "cpu", "gpu", "cuda", "mps"), default="auto")
-    made.add_argument(
+    parser.add_argument("--accelerator", metavar="A", type=choice("auto", "cpu", "gpu", "cuda", "mps"), default="auto")
+    parser.add_argument(
         "--out",
         metavar="DIR",
         type=Path,
         default=Path("reproductions"),
         help="folder for records, result and figure, in a folder NAME of its own (default: reproductions)",
     )
-    return made
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench run",
         description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
         "record of each. The same command again goes on where it stopped: what is done is skipped.",
@@ -46,10 +46,10 @@ def parser() -> Parser:
         examples=EXAMPLES,
         usage="bench run --method M[,M…] --task T[,T…] [flags]",
     )
-    _what(made.add_argument_group("what is run"))
-    _budget(made.add_argument_group("budget and learning rate"))
-    _how(made.add_argument_group("how and where"))
-    return made
+    _what(parser.add_argument_group("what is run"))
+    _budget(parser.add_argument_group("budget and learning rate"))
+    _how(parser.add_argument_group("how and where"))
+    return parser
 
 
 def _what(group: Any) -> None:

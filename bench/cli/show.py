@@ -33,20 +33,20 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench show",
         description="Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"
         "by the beginning of its id.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument(
+    parser.add_argument(
         "name",
         metavar="NAME|RUN",
         help="a name from `bench list` or `bench reproduce --list`, or the beginning of a run id",
     )
-    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    return made
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

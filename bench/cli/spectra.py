@@ -20,7 +20,7 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    made = Parser(
+    parser = Parser(
         prog="bench spectra",
         description="Show the spectra of a run: singular values and ranks of every layer over training. Or those of\n"
         "any model or adapter in safetensors (a file, a folder, shards with their index, an adapter of peft or of a\n"
@@ -29,29 +29,35 @@ def parser() -> Parser:
         parents=[common()],
         examples=EXAMPLES,
     )
-    made.add_argument(
+    parser.add_argument(
         "what",
         metavar="RUN|CHECKPOINT|HF-ID",
         help="a run's folder or the beginning of its id; a file, folder or hub id",
     )
-    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-    made.add_argument("--base", metavar="BASE", help="take the spectrum of CHECKPOINT minus this model, layer by layer")
-    made.add_argument(
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.add_argument(
+        "--base", metavar="BASE", help="take the spectrum of CHECKPOINT minus this model, layer by layer"
+    )
+    parser.add_argument(
         "--of", metavar="QUANTITY", type=choice(*QUANTITIES), help=f"of a run, only: {', '.join(QUANTITIES)}"
     )
-    made.add_argument("--layer", metavar="NAME", help="whose singular values a run's picture shows (default: largest)")
-    made.add_argument(
+    parser.add_argument(
+        "--layer", metavar="NAME", help="whose singular values a run's picture shows (default: largest)"
+    )
+    parser.add_argument(
         "--metrics",
         metavar="few|all",
         type=choice("few", "all"),
         default="few",
         help="all: also numerical rank by float64 SVD and the power law's α, which take long (default: few)",
     )
-    made.add_argument("--revision", metavar="REV", default="main", help="commit or branch of a hub id (default: main)")
-    made.add_argument(
+    parser.add_argument(
+        "--revision", metavar="REV", default="main", help="commit or branch of a hub id (default: main)"
+    )
+    parser.add_argument(
         "--output", metavar="DIR", type=Path, help="where the pictures go (default: the run's folder; spectra/NAME)"
     )
-    return made
+    return parser
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -224,10 +224,10 @@ def _read_text(text: str, kind: Any) -> Value:
         return int(text)
     if kind is str:
         return text
-    words: dict[str, Value] = {"none": None} if kind is None else dict(_BOOLEANS) if kind is bool else {}
-    if text.lower() not in words:
+    known: dict[str, Value] = {"none": None} if kind is None else dict(_BOOLEANS) if kind is bool else {}
+    if text.lower() not in known:
         raise ValueError
-    return words[text.lower()]
+    return known[text.lower()]
 
 
 def _check_value(value: Value, kind: Any) -> Value:

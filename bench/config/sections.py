@@ -229,21 +229,21 @@ class SpectraConfig(Config):
             UsageError: an unknown quantity, a value out of range, or an option that changes nothing.
         """
         super().__post_init__()
-        words = [word.strip() for word in self.of.split(",")]
-        unknown = [word for word in words if word not in QUANTITIES and words != ["none"]]
-        if unknown or len({*words}) < len(words):
+        names = [word.strip() for word in self.of.split(",")]
+        unknown = [word for word in names if word not in QUANTITIES and names != ["none"]]
+        if unknown or len({*names}) < len(names):
             raise UsageError(
                 f"spectra.of={self.of}: {f'{unknown[0]!r} is none of them' if unknown else 'named twice'}",
-                f"it can look at {', '.join(QUANTITIES)}, or none",
+                f"quantities: {', '.join(QUANTITIES)}, or none",
                 "Write for example --set spectra.of=updates,gradients.",
             )
         if not all(pattern.strip() for pattern in self.layers.split(",")):
             raise UsageError(
-                f"spectra.layers={self.layers!r}: an empty pattern", "patterns are separated by commas", "Mend it."
+                f"spectra.layers={self.layers!r}: an empty pattern", "patterns are separated by commas", "Fix it."
             )
         for name, value in (("every", self.every), ("layers", self.layers), ("window", self.window)):
             users = ("activations",) if name == "window" else QUANTITIES
-            if value != type(self).__dataclass_fields__[name].default and not {*words} & {*users}:
+            if value != type(self).__dataclass_fields__[name].default and not {*names} & {*users}:
                 raise UsageError(
                     f"spectra.{name}={value} changes nothing with spectra.of={self.of}",
                     f"it belongs to {', '.join(users)}",
@@ -253,8 +253,8 @@ class SpectraConfig(Config):
     @property
     def names(self) -> tuple[str, ...]:
         """The quantities, in the order of `QUANTITIES`."""
-        words = [word.strip() for word in self.of.split(",")]
-        return tuple(name for name in QUANTITIES if name in words)
+        names = [word.strip() for word in self.of.split(",")]
+        return tuple(name for name in QUANTITIES if name in names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ class BenchError(Exception):
 
 
 class UsageError(BenchError):
-    """The command's own words are wrong: an unknown name, key or value (exit 2)."""
+    """The command line is wrong: an unknown name, key or value (exit 2)."""
 
     exit_code = USAGE
 

@@ -10,7 +10,7 @@ from bench.harness.request import Request
 
 
 def repeat_command(run: PlannedRun, request: Request) -> list[str]:
-    """Return the words of a `bench run` that plans this run alone; empty for a trial, which no flag asks for.
+    """Return the argv of a `bench run` that plans this run alone; empty for a trial, which no flag asks for.
 
     Data come from where they came from: a folder that `BENCH_DATA` named is named as `--data-dir`.
 
@@ -21,22 +21,22 @@ def repeat_command(run: PlannedRun, request: Request) -> list[str]:
     spec = run.spec
     if spec.holdout:
         return []
-    words = ["bench", "run", "--method", spec.method, "--task", run.loaded.name, "--backbone", run.backbone_name]
-    words += ["--seeds", str(spec.seed)]
-    words += ["--epochs", f"{spec.epochs!r}"] if spec.epochs else ["--max-steps", str(spec.max_steps)]
-    words += ["--batch-size", str(spec.batch_size)]
-    words += ["--train-samples", str(spec.train_samples)] if spec.train_samples else []
+    argv = ["bench", "run", "--method", spec.method, "--task", run.loaded.name, "--backbone", run.backbone_name]
+    argv += ["--seeds", str(spec.seed)]
+    argv += ["--epochs", f"{spec.epochs!r}"] if spec.epochs else ["--max-steps", str(spec.max_steps)]
+    argv += ["--batch-size", str(spec.batch_size)]
+    argv += ["--train-samples", str(spec.train_samples)] if spec.train_samples else []
     if spec.select:
-        words += ["--select", "lr", "--lr", ",".join(map(repr, spec.select))]
-        words += ["--select-on", request.select_on] if request.select_on else []
+        argv += ["--select", "lr", "--lr", ",".join(map(repr, spec.select))]
+        argv += ["--select-on", request.select_on] if request.select_on else []
     else:
-        words += ["--lr", repr(spec.lr)]
-    words += _data(run, request)
-    words += _changed(request)
+        argv += ["--lr", repr(spec.lr)]
+    argv += _data(run, request)
+    argv += _changed(request)
     for (space, key), value in request.overrides.given.items():
         if _applies(run, space, key):
-            words += ["--set", f"{space}.{key}={show(value)}"]
-    return words
+            argv += ["--set", f"{space}.{key}={show(value)}"]
+    return argv
 
 
 def _data(run: PlannedRun, request: Request) -> list[str]:

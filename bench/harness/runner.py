@@ -98,40 +98,40 @@ def _existing(folder: Path) -> Record | None:
 
 def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool) -> Record:
     """Train one run and write its record, whatever happens."""
-    made, log = initial_record(run, request), folder / failures.LOG
-    record.write(made, folder)
+    current, log = initial_record(run, request), folder / failures.LOG
+    record.write(current, folder)
     log.unlink(missing_ok=True)  # of an earlier attempt
     stop: BaseException | None = None
     try:
         run, selection = _chosen(run, request.out / SELECTION)
-        made = structs.replace(made, selection=selection)
-        whole = _completed(made, run, _train(run, folder, on_step))
+        current = structs.replace(current, selection=selection)
+        whole = _completed(current, run, _train(run, folder, on_step))
         record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
-        made = whole
+        current = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
         stop = stopped(end)
         if stop:
-            made = structs.replace(made, state="preempted" if isinstance(stop, Preempted) else "cancelled")
+            current = structs.replace(current, state="preempted" if isinstance(stop, Preempted) else "cancelled")
         else:
             state, error = failures.explain(end, folder)
-            made = structs.replace(made, state=state, error=error)
+            current = structs.replace(current, state=state, error=error)
             if verbose and log.is_file():
                 sys.stderr.write(log.read_text())
-    record.write(made, folder)
+    record.write(current, folder)
     if stop is not None:
         raise stop
     checkpoint.drop(folder)
-    return _track(run, made, folder)
+    return _track(run, current, folder)
 
 
-def _completed(made: Record, run: PlannedRun, result: TrainingResult) -> Record:
+def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Record:
     """Return the record of a run that is done, from that of its start."""
-    size = made.backbone.parameters
+    size = initial.backbone.parameters
     return structs.replace(
-        made,
+        initial,
         state="done",
         lr=run.spec.lr,
-        backbone=structs.replace(made.backbone, parameters=result.backbone_parameters if size is None else size),
+        backbone=structs.replace(initial.backbone, parameters=result.backbone_parameters if size is None else size),
         metrics=result.metrics,
         params=result.params,
         ranks=result.ranks,
@@ -145,16 +145,16 @@ def _completed(made: Record, run: PlannedRun, result: TrainingResult) -> Record:
     )
 
 
-def _track(run: PlannedRun, made: Record, folder: Path) -> Record:
+def _track(run: PlannedRun, current: Record, folder: Path) -> Record:
     """Mirror a finished run if that is asked for and not done yet."""
-    there, kind = made.tracking, run.spec.track
-    if kind == "off" or not record.is_done(made):
-        return made
+    there, kind = current.tracking, run.spec.track
+    if kind == "off" or not record.is_done(current):
+        return current
     if there and there.kind == kind and not there.error:
-        return made
+        return current
     from bench.tracking import mirror
 
-    tracked = structs.replace(made, tracking=mirror(made, folder, kind))
+    tracked = structs.replace(current, tracking=mirror(current, folder, kind))
     record.write(tracked, folder)
     return tracked
 

@@ -59,7 +59,7 @@ def restore(found: Iterable[Any], out: Path, *, replace: bool = False) -> Iterat
         name = str(run.id)
         try:
             made = _fetch(run)
-            yield _keep(made, out, replace=replace) if made else Restored(run_id=name, state="no record")
+            yield _store(made, out, replace=replace) if made else Restored(run_id=name, state="no record")
         except BenchError as problem:
             yield Restored(run_id=name, state="bad", why=" ".join(str(problem).split()))
         except Exception as error:  # W&B's packages raise many kinds; the other runs go on
@@ -105,16 +105,16 @@ def _check(run_id: str, holds: bool, known: str) -> None:
         )
 
 
-def _keep(made: record.Record, out: Path, *, replace: bool) -> Restored:
-    run_id = made.run_id
+def _store(imported: record.Record, out: Path, *, replace: bool) -> Restored:
+    run_id = imported.run_id
     folder = record.folder(out, run_id)
     if (folder / record.FILE).exists():
         there = _read_or_none(folder)
-        if there is not None and _same(there, made):
+        if there is not None and _same(there, imported):
             return Restored(run_id=run_id, state="there already")
         if not replace:
             return Restored(run_id=run_id, state="kept ours", why=f"{folder / record.FILE} has other content")
-    record.write(made, folder)
+    record.write(imported, folder)
     return Restored(run_id=run_id, state="imported")
 
 

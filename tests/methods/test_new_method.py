@@ -1,4 +1,7 @@
-"""A new method is one file in `methods/` and one registry entry: listing, options, contract, and a leaderboard row."""
+"""A new method is one file, in `methods/` with a registry entry or in a package with an entry point.
+
+Both get listing, options, contract and a row of the leaderboard.
+"""
 
 from __future__ import annotations
 
@@ -56,14 +59,22 @@ NORMS = 1 + 2 * contract.LAYERS
 """LayerNorms of the tiny BERT: one after the embeddings, two in every layer."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _new_method(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Add `methods/new.py` and its entry."""
+@pytest.fixture(scope="module", autouse=True, params=["methods/", "third party"])
+def _new_method(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Add the file with its entry."""
     folder = tmp_path_factory.mktemp("methods")
-    (folder / "new.py").write_text(SOURCE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
-        patch.setitem(registry.BUILTIN["methods"], "new", registry.Entry("methods.new:New"))
+        if request.param == "methods/":
+            (folder / "new.py").write_text(SOURCE)
+            patch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
+            patch.setitem(registry.BUILTIN["methods"], "new", registry.Entry("methods.new:New"))
+        else:
+            (folder / "norm_tuning.py").write_text(SOURCE)
+            installed = folder / "norm_tuning-0.1.dist-info"
+            installed.mkdir()
+            (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: norm-tuning\nVersion: 0.1\n")
+            (installed / "entry_points.txt").write_text("[lowrank_bench.methods]\nnew = norm_tuning:New\n")
+            patch.syspath_prepend(folder)
         patch.setitem(contract.FORMULAS, "new", lambda config, backbone: NORMS * contract.WIDTH * (1 + config.shift))
         patch.setattr(contract, "WITHIN", {*contract.WITHIN, "new"})
         registry.entries.cache_clear()
@@ -88,7 +99,7 @@ def test_a_wrong_option_is_answered_with_the_right_one(capsys: pytest.CaptureFix
 
 
 @pytest.fixture(scope="module")
-def trained(lab: Any) -> Trained:
+def trained(lab: Any, _new_method: None) -> Trained:
     runs: dict[str, Any] = {}
 
     def run(name: str, options: dict[str, Any]) -> Any:

@@ -35,7 +35,7 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
         os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # writing, unlike opening, does not say which file
         raise
     if sync:

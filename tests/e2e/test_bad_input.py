@@ -365,7 +365,8 @@ def test_a_broken_record_is_made_again(bench: Bench, fitted: list[Any]) -> None:
     path = first.folder / first.records[0].run_id / "record.json"
     path.write_text(path.read_text()[:100])
     again = bench(*words)
-    assert (again.code, again.out) == (0, first.out)
+    assert again.code == 0  # the table may differ: it has the training time
+    assert {r.run_id: r.metrics for r in again.records} == {r.run_id: r.metrics for r in first.records}
     assert len(fitted) == 3
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from merging import merge
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft_options import SMALL
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel
@@ -25,17 +26,6 @@ from bench.training.trainer import FILE
 from methods.peft_tuner.config import LEFT_OUT, UNSUPPORTED, PeftTunerConfig, tuners
 from methods.peft_tuner.method import PeftTuner
 
-SMALL: dict[str, dict[str, Any]] = {
-    "c3a": {"block_size": 8},
-    "fourierft": {"n_frequency": 20},
-    "frod": {"progressbar": False},
-    "miss": {"r": 4},
-    "road": {"group_size": 8},
-    "shira": {"r": 2},
-    "vblora": {"vector_length": 16},
-    "waveft": {"n_frequency": 20},
-}
-"""Options without which a tuner does not fit a layer of width 32."""
 NAMES = sorted(tuners())
 QV = [f"encoder.layer.{i}.attention.self.{part}" for i in range(2) for part in ("query", "value")]
 NORMS = ["embeddings.LayerNorm"] + [

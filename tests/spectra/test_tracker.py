@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft_options import SMALL
 from torch import Tensor
 
 from bench.config.sections import QUANTITIES, SpectraConfig
@@ -23,17 +24,6 @@ from methods.peft_tuner.config import tuners
 
 METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load_config("methods", name).needs)
 WITHOUT_DELTA = {"linear", "bitfit", "adapter", "adapterdrop"}
-SMALL: dict[str, dict[str, Any]] = {
-    "c3a": {"block_size": 8},
-    "fourierft": {"n_frequency": 20},
-    "frod": {"progressbar": False},
-    "miss": {"r": 4},
-    "road": {"group_size": 8},
-    "shira": {"r": 2},
-    "vblora": {"vector_length": 16},
-    "waveft": {"n_frequency": 20},
-}
-"""Options without which a tuner of peft does not fit a layer of width 32."""
 TUNERS = sorted(tuners())
 OFTEN = {"vera", "ia3", "oft"}
 slow = pytest.mark.slow

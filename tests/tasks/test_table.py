@@ -1,7 +1,4 @@
-"""A table of the user's own: what is read from what pandas wrote, what is settled, how it is split, what is bad.
-
-The splits and the scores are held against scikit-learn's.
-"""
+"""Tables of the user: reading, guessed columns, labels, errors; splits and scores against scikit-learn's."""
 
 from __future__ import annotations
 

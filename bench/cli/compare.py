@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.output import emit
+from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, common, listed
 from bench.core.errors import OK, EnvironmentProblem, UsageError
 
@@ -90,19 +90,16 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def _sides(options: argparse.Namespace) -> tuple[Side, Side]:
-    from bench.records.record import load_all
     from leaderboard.compare.selection import select_sides
     from leaderboard.tables.filters import RunFilter
 
     folder: Path = options.runs.expanduser()
-    records, problems = load_all(folder)
-    for problem in problems:
-        print(f"warning: {problem.line()}", file=sys.stderr)
+    records, _ = read_records(folder)
     if not records:
         raise EnvironmentProblem(
             f"no records in {folder}",
-            "none of its records can be read" if problems else "it has no runs, or there is no such folder",
-            "Run something first (bench run --method deeplora --task glue), or name the folder: --runs DIR.",
+            "none of its records can be read",
+            "Do what the warnings say, or name another folder: --runs DIR.",
         )
     kept = RunFilter(tasks=options.tasks, where=tuple(options.where)).apply(records)
     return select_sides(kept, options.a, options.b)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.output import emit
+from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, choice, common, listed, port
 from bench.core.errors import OK, EnvironmentProblem, UsageError
 
@@ -106,15 +106,7 @@ def _build(options: argparse.Namespace, *, live: bool = False) -> Leaderboard:
     from leaderboard.tables.filters import RunFilter
 
     folder: Path = options.runs.expanduser()
-    if not live and not any(folder.glob("*/record.json")):
-        raise EnvironmentProblem(
-            f"no records in {folder}",
-            "the folder is empty" if folder.is_dir() else "there is no such folder",
-            "Run something first (bench run --method deeplora --task glue), or name the folder: --runs DIR.",
-        )
-    records, problems = load_all(folder)
-    for problem in () if live else problems:
-        print(f"warning: {problem.line()}", file=sys.stderr)
+    records, problems = load_all(folder) if live else read_records(folder)
     selection = RunFilter(
         tasks=options.tasks,
         methods=options.methods,

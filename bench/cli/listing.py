@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.output import emit
+from bench.cli.output import emit, warn
 from bench.cli.parser import Parser, choice, common
 from bench.config.help import Description, describe, describe_prefixes, facts
 from bench.core import registry
@@ -80,7 +79,7 @@ def _runs(out: Path, *, as_json: bool) -> int:
 
     records, problems = load_all(out)
     for problem in problems:
-        print(f"warning: {problem.line()}", file=sys.stderr)
+        warn(problem)
     if as_json:
         emit([record.to_json() for record in records])
         return OK

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench.cli.output import emit
+from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
 from bench.core.text import table
@@ -67,16 +67,11 @@ def split(path: str | None) -> tuple[str, str]:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from bench.records.record import load_all
     from bench.tracking import account
     from bench.tracking.sync import Sent, sync, waiting
 
     out: Path = options.runs.expanduser()
-    records, problems = load_all(out)
-    if not records and not problems:
-        raise EnvironmentProblem(f"no records in {out}", "nothing to send", "Name the folder: --runs DIR.")
-    for problem in problems:
-        print(f"warning: {problem.line()}", file=sys.stderr)
+    records, _ = read_records(out)
     due = waiting(records, every=options.all)
     if options.dry_run:
         done = [Sent(run_id=run.run_id, state="would send") for run in due]

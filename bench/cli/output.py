@@ -7,9 +7,13 @@ import sys
 import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from bench.records.record import Record
 
 
 def emit(value: Any) -> None:
@@ -23,6 +27,31 @@ def report(error: BenchError, *, as_json: bool) -> None:
     print("\n".join(part for part in (f"error: {error.what}", known, error.todo) if part), file=sys.stderr)
     if as_json:
         emit({"error": {"what": error.what, "known": error.known, "todo": error.todo}})
+
+
+def warn(problem: BenchError) -> None:
+    """Print a problem that ends nothing, in one line on stderr."""
+    print(f"warning: {problem.line()}", file=sys.stderr)
+
+
+def read_records(folder: Path) -> tuple[list[Record], list[BenchError]]:
+    """Read the records of a folder, and warn of those that cannot be read.
+
+    Raises:
+        EnvironmentProblem: the folder holds no record.
+    """
+    from bench.records.record import load_all
+
+    records, problems = load_all(folder)
+    if not records and not problems:
+        raise EnvironmentProblem(
+            f"no records in {folder}",
+            "the folder is empty" if folder.is_dir() else "there is no such folder",
+            "Run something first (bench run --method deeplora --task glue), or name the folder: --runs DIR.",
+        )
+    for problem in problems:
+        warn(problem)
+    return records, problems
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ from bench.harness import failures
 from bench.records.data import DataRequest
 from bench.records.schema import RunError, TrainingResult
 from bench.records.spec import RunSpec
+from bench.training.environment import own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
             stderr=log,
             text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            env={**own_environment(), "PYTHONSAFEPATH": "1"},
         )
         try:
             # processes of other devices hold the pipe too, and may hang forever if the first one died
@@ -108,8 +109,8 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
 
 
 def command(path: Path) -> list[str]:
-    """Return the argv that starts a worker."""
-    return [sys.executable, "-m", "bench.harness.worker", str(path)]
+    """Return the argv that starts a worker of this process."""
+    return [sys.executable, "-m", "bench.harness.worker", str(path), str(os.getpid())]
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -180,9 +181,8 @@ def _fit(asked: Job, folder: Path) -> TrainingResult:
     return fit(spec, task, dataset, backbone, directory=folder, on_step=_print_step)
 
 
-def end_with_parent(every_s: float = 1.0) -> None:
-    """Exit as soon as the process that started this one is gone; a thread watches it."""
-    parent = os.getppid()
+def end_with_parent(parent: int, every_s: float = 1.0) -> None:
+    """Exit as soon as the process that started this one, `parent`, is gone; a thread watches it."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -205,5 +205,5 @@ def _print_step(step: int, loss: float) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    end_with_parent(int(sys.argv[2]) if _first() else os.getppid())  # the first device starts those of the others
     sys.exit(main(Path(sys.argv[1])))

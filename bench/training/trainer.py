@@ -6,13 +6,14 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from safetensors.torch import save_file
 
 from bench.api import metrics, optimizers
@@ -43,6 +44,7 @@ from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, Predictions, evaluation_steps
+from bench.training.environment import without_launcher
 from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
@@ -73,7 +75,8 @@ def fit(
         Diverged: a loss or an output is not finite.
         UsageError: options that do not fit this backbone or this number of devices.
     """
-    with _quiet(), _repeatable():
+    # processes of several devices find each other by the variables that their worker has set
+    with _quiet(), _repeatable(), without_launcher() if spec.devices == 1 else nullcontext():
         memory.reset()
         data, method, network = build(spec, task, dataset, backbone)
         runtime = spec.options.runtime
@@ -90,6 +93,7 @@ def fit(
             cut.parts,
             method,
             [curve, predictions, tracker, keeper, *([scored] if method.evaluations else [])],
+            directory,
         )
         trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()
@@ -142,7 +146,7 @@ def trained(
         spec, task, dataset, backbone: as in `fit`.
         callbacks: of Lightning, called on the way.
     """
-    with _quiet(), _repeatable():
+    with _quiet(), _repeatable(), without_launcher():
         data, method, _ = build(spec, task, dataset, backbone)
         cut = BatchSplit(batch_size=spec.batch_size, world=1, micro=spec.options.runtime.micro_batch)
         _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
@@ -191,12 +195,16 @@ def _report(method: Method) -> dict[str, Any]:
     return {**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()}
 
 
-def _trainer(spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any]) -> Trainer:
+def _trainer(
+    spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any], directory: Path | None = None
+) -> Trainer:
     several = "ddp_find_unused_parameters_true" if method.skips_parameters else "ddp"
     return Trainer(
         accelerator=spec.accelerator,
         devices=spec.devices,
         strategy=several if spec.devices > 1 else "auto",
+        plugins=[LightningEnvironment()],  # instead of the cluster's, which starts no processes
+        default_root_dir=directory,
         precision=spec.precision,
         max_steps=steps,
         max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs

@@ -178,7 +178,9 @@ def test_a_run_that_fails_leaves_no_checkpoint(bench: Bench, monkeypatch: pytest
 
 def test_a_worker_ends_with_the_command_that_started_it() -> None:
     """After `kill -9` of the command nobody else would end it, and it would hold the device."""
-    worker = "from bench.harness.worker import end_with_parent; import time; end_with_parent(); time.sleep(60)"
+    worker = (
+        "import os, time; from bench.harness.worker import end_with_parent as end; end(os.getppid()); time.sleep(60)"
+    )
     command = (
         f"import os, subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {worker!r}]); "
         "print(p.pid, flush=True); time.sleep(60)"

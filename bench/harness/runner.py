@@ -94,7 +94,8 @@ def _existing(folder: Path) -> Record | None:
 def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool) -> Record:
     """Train one run and write its record, whatever happens."""
     current, log = initial_record(run, request), folder / failures.LOG
-    record.write(current, folder)
+    if (there := _write(current, folder)).state == "done":
+        return there
     log.unlink(missing_ok=True)  # of an earlier attempt
     stop: BaseException | None = None
     try:
@@ -112,11 +113,21 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep,
             current = structs.replace(current, state=state, error=error)
             if verbose and log.is_file():
                 sys.stderr.write(log.read_text())
-    record.write(current, folder)
+    current = _write(current, folder)
     if stop is not None:
         raise stop
-    checkpoint.drop(folder)
+    if current.state in ("done", "diverged"):  # any other failure may pass: --retry goes on from the checkpoint
+        checkpoint.drop(folder)
     return _track(run, current, folder)
+
+
+def _write(current: Record, folder: Path) -> Record:
+    """Write a record unless another command has finished the same run meanwhile; return the one that is there now."""
+    there = _existing(folder)
+    if there and there.state == "done":
+        return there
+    record.write(current, folder)
+    return current
 
 
 def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Record:

@@ -50,6 +50,7 @@ from bench.training.regularizers import nuclear_penalty
 BARELY = 1e-3
 """Spectral norm of ΔW below which a layer counts as not having left its start."""
 FILE = "adapter.safetensors"
+DAMAGED = "the checkpoint of an interrupted attempt was damaged: this run began anew"
 
 
 def fit(
@@ -95,7 +96,9 @@ def fit(
             [curve, predictions, tracker, keeper, *([scored] if method.evaluations else [])],
             directory,
         )
-        trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
+        there = file.is_file()
+        whole = there and checkpoint.is_whole(file)
+        trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
         scores = _scores(data, method, predictions, trainer.world_size)
@@ -128,7 +131,13 @@ def fit(
             resumed_at=tuple(keeper.resumed),
         ),
         curve=tuple(LossPoint(step=step, loss=loss) for step, loss in curve.points),
-        warnings=(*_barely(ranks), *_shares(method, cut), *method.warnings(), *tracker.warnings()),
+        warnings=(
+            *([DAMAGED] if there and not whole else []),
+            *_barely(ranks),
+            *_shares(method, cut),
+            *method.warnings(),
+            *tracker.warnings(),
+        ),
         backbone_parameters=network,
         report=_report(method),
         spectra=tracker.result(),

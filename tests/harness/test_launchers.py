@@ -41,7 +41,7 @@ LAUNCHERS = {
         **{"TPU_WORKER_ID": "1", "XRT_TPU_CONFIG": "x", "PL_TRAINER_LIMIT_TRAIN_BATCHES": "1"},
     },
 }
-RUN = [sys.executable, "-P", "-m", "bench", *"run --method full --task digits --backbone mlp".split()]
+RUN = [sys.executable, "-P", "-m", "bench", *["run", "--method", "full", "--task", "digits", "--backbone", "mlp"]]
 
 
 def train(folder: Path, variables: dict[str, str], *more: str) -> record.Record:

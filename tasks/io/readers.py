@@ -13,11 +13,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+import zlib
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
 
@@ -68,6 +70,16 @@ def malformed(file: str | Path, where: str, problem: str, todo: str = FIX_DATASE
     return DataProblem(f"malformed data in {Path(file).name}: {problem}", f"file: {place}", todo)
 
 
+@contextmanager
+def reading(file: str | Path, todo: str = FIX_DATASET) -> Generator[None]:
+    """Turn errors of reading a file, gzipped or not, into a `DataProblem` that names it."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise malformed(file, "", f"cannot be read ({reason})", todo) from error
+
+
 @dataclass(eq=False)
 class Reader(ABC):
     """A table in one file, or in memory.
@@ -100,29 +112,21 @@ class Reader(ABC):
         """Yield the values of these columns, row by row.
 
         Raises:
-            DataProblem: the file cannot be read, or lacks a column.
+            DataProblem: the file cannot be read, or does not have each column exactly once.
         """
-        self.check(columns)
+        header = self.columns()
+        for name in columns:
+            if header.count(name) != 1:
+                known = "; ".join(filter(None, (self.header_place, list_columns(header))))
+                if not header:
+                    raise self.malformed(known, "the file is empty")
+                what = f"the column {name!r} appears twice" if name in header else f"there is no column {name!r}"
+                raise self.malformed(known, what, f"Rename or add a column. {self.todo}")
         for row in self._read(columns):
             if isinstance(row, Row) and not all(is_unicode(v) for v in row.values if isinstance(v, str)):
                 yield BadRow(row.number, NOT_UTF8)
             else:
                 yield row
-
-    def check(self, columns: Iterable[str]) -> None:
-        """Check that the table has each of these columns exactly once.
-
-        Raises:
-            DataProblem: it has not.
-        """
-        header = self.columns()
-        for name in columns:
-            if header.count(name) != 1:
-                what = f"the column {name!r} appears twice" if name in header else f"there is no column {name!r}"
-                known = "; ".join(filter(None, (self.header_place, list_columns(header))))
-                if not header:
-                    raise self.malformed(known, "the file is empty")
-                raise self.malformed(known, what, f"Rename or add a column. {self.todo}")
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
         """Return the class names that the file itself gives for columns of class indices."""
@@ -139,11 +143,8 @@ class Reader(ABC):
 
     @contextmanager
     def _opened(self) -> Generator[BinaryIO]:
-        try:
-            with Path(self.file).open("rb") as stream:
-                yield stream
-        except OSError as error:
-            raise self.malformed("", f"cannot be read ({error.strerror or error})") from error
+        with reading(self.file, self.todo), Path(self.file).open("rb") as stream:
+            yield stream
 
 
 def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None = None, strict: bool = False) -> Reader:
@@ -215,38 +216,6 @@ def _numbered(stream: BinaryIO, *, spaces: str | None, strict: bool) -> Iterator
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-class _RewindableLines:
-    """Lines for `csv.reader`, which can be read again from the second line of the present record."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.fresh = _decoded(stream)
-        self.again: Iterator[str] = iter(())
-        self.record: list[str] = []
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.again, None)
-        if line is None:
-            line = next(self.fresh)
-        self.number += 1
-        self.record.append(line)
-        return line
-
-    def start_record(self) -> int:
-        """Start a record, and return the number of its first line."""
-        self.record = []
-        return self.number + 1
-
-    def rewind(self) -> None:
-        """Go back to the second line of the record: only its first was broken, others may start records."""
-        rest = self.record[1:]
-        self.number -= len(rest)
-        self.again = chain(rest, self.again)
-
-
 @dataclass(eq=False)
 class _SeparatedReader(Reader):
     delimiter: str
@@ -292,21 +261,30 @@ class _SeparatedReader(Reader):
 
 
 def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """Yield records. Of a broken one only the first line is given up: those after it may start records."""
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
-    lines = _RewindableLines(stream)
-    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    fresh, again = _decoded(stream), deque[str]()
+
+    def lines(taken: list[str]) -> Iterator[str]:
+        while line := again.popleft() if again else next(fresh, ""):
+            taken.append(line)
+            yield line
+
+    number = 1
     while True:
-        number = lines.start_record()
+        record: list[str] = []
         try:
-            fields = next(reader)
+            fields = next(csv.reader(lines(record), strict=True, delimiter=delimiter))
         except StopIteration:
             return
         except csv.Error as error:
-            lines.rewind()
             yield number, BadRow(number, BAD_RETURN if "new-line" in str(error) else BAD_QUOTES)
+            again.extendleft(reversed(record[1:]))
+            number += 1
             continue
         if fields:
             yield number, fields
+        number += len(record)
 
 
 @dataclass(eq=False)
@@ -336,20 +314,20 @@ class _JsonReader(Reader):
         with self._opened() as stream:
             lines = _numbered(stream, spaces=None, strict=self.strict)
             first = next(lines, None)
-            if first and first[1].startswith("["):
-                self.unit = "row"
-                yield from self._array("\n".join(line for _, line in chain([first], lines)))
-            elif first:
-                for number, line in chain([first], lines):
+            if not first:
+                return
+            lines = chain([first], lines)
+            if not first[1].startswith("["):
+                for number, line in lines:
                     yield number, _parse(number, line)
-
-    def _array(self, text: str) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        try:
-            values: list[object] = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self.malformed("", f"not JSON ({error})") from error
-        for number, value in enumerate(values, 1):
-            yield number, _as_object(number, value)
+                return
+            self.unit = "row"
+            try:
+                values: list[object] = json.loads("\n".join(line for _, line in lines))
+            except (ValueError, RecursionError) as error:
+                raise self.malformed("", f"not JSON ({error})") from error
+            for number, value in enumerate(values, 1):
+                yield number, _as_object(number, value)
 
 
 def _parse(number: int, line: str) -> dict[str, object] | BadRow:
@@ -378,6 +356,9 @@ class _ColumnarReader(Reader):
     def schema(self) -> pa.Schema:
         """Return the Arrow schema."""
 
+    @abstractmethod
+    def _batches(self, columns: list[str]) -> Iterable[pa.RecordBatch]: ...
+
     def columns(self) -> Sequence[str]:
         return self.schema().names
 
@@ -390,6 +371,13 @@ class _ColumnarReader(Reader):
         except (KeyError, TypeError, ValueError, AttributeError):
             return {}
 
+    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        numbers = count(1)
+        for batch in self._batches(list(columns)):
+            values = [_values(batch.column(name)) for name in columns]
+            for row in zip(*values, strict=True):
+                yield Row(next(numbers), row)
+
 
 class ParquetReader(_ColumnarReader):
     """A Parquet file, a few rows at a time."""
@@ -399,9 +387,9 @@ class ParquetReader(_ColumnarReader):
         with self._parquet("not a Parquet file") as parquet:
             return parquet.schema_arrow
 
-    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._parquet("broken Parquet") as parquet:
-            yield from _rows_of(parquet.iter_batches(BATCH, columns=list(columns)), columns)
+            yield from parquet.iter_batches(BATCH, columns=columns)
 
     @contextmanager
     def _parquet(self, problem: str) -> Generator[pq.ParquetFile]:
@@ -426,17 +414,8 @@ class ArrowReader(_ColumnarReader):
         """Return the Arrow schema."""
         return self.table.schema
 
-    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        return _rows_of(self.table.select(list(columns)).to_batches(BATCH), columns)
-
-
-def _rows_of(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> Iterator[Row]:
-    number = 0
-    for batch in batches:
-        values = [_values(batch.column(batch.schema.get_field_index(name))) for name in columns]
-        for row in zip(*values, strict=True):
-            number += 1
-            yield Row(number, row)
+    def _batches(self, columns: list[str]) -> Iterable[pa.RecordBatch]:
+        return self.table.select(columns).to_batches(BATCH)
 
 
 def _values(column: pa.Array) -> list[object]:

@@ -21,7 +21,7 @@ class Digits(ImageTask):
     """scikit-learn's `load_digits`, with its values 0 to 16 scaled to 0 to 255."""
 
     def __init__(self, _: str = "") -> None:
-        self.spec = image_task_spec("digits", 10, VERSION)
+        self.spec = image_task_spec("digits", num_classes=10, version=VERSION)
 
     def open(self, request: DataRequest) -> Dataset:
         """Read the images, split.

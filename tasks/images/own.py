@@ -7,19 +7,15 @@ the same for all seeds. A note says what was found, and the record keeps it (`so
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from bench.api.task import TaskSpec
 from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import DataRequest, Dataset
-from tasks.images.base import ImageConfig, ImageTask
-
-if TYPE_CHECKING:
-    from tasks.images.reading.prepare import Facts
+from bench.records.data import Arrays, DataRequest, Dataset
+from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +71,8 @@ class Images(ImageTask):
         Raises:
             DataProblem: there is no such folder, no image to evaluate on, or an image is bad; the error names it.
         """
-        from tasks.images.reading.dataset import folder_or_tar, load_images
+        from tasks.images.reading.class_folders import folder_or_tar
+        from tasks.images.reading.dataset import load_images
         from tasks.images.reading.prepare import Preparation
         from tasks.images.reading.source import sha256_of
 
@@ -90,45 +87,34 @@ class Images(ImageTask):
             sources.append(folder_or_tar(Path(config.validation).expanduser(), "validation"))
         share = config.share if config.share and splits == {"train"} else 0.0
         preparation = Preparation(size=config.size, mode=config.mode, share=share, seed=config.split_seed)
-        where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
-        hashes = [source.sha256 for source in sources]
-        dataset, facts = load_images(
-            self.name,
-            sources,
-            preparation,
-            request,
-            kind="file",
-            revision=self.place.resolve().name,
-            version=hashes[0] if len(hashes) == 1 else sha256_of(*hashes),
-            reading={
-                "validation": f"{share:g}" if share else Path(sources[-1].place).name,
-                "split_seed": config.split_seed if share else None,
-            },
-        )
+        revision = self.place.resolve().name
+        dataset, _ = load_images(self.name, sources, preparation, request, kind="file", revision=revision)
         if not dataset.evaluation:
             known = f"read from {self.place}"
             raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
-        notes = [f"{self.name}: {_summary(facts, dataset.reading['sizes'])} ({where})", *dataset.notes]
+        where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
+        notes = [f"{self.name}: {_summary(dataset)} ({where})", *dataset.notes]
         if ignored := sum(source.listing.ignored for source in sources):
             notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
+        hashes = [source.sha256 for source in sources]
         if len(set(hashes)) < len(hashes):
             notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
-        dataset = replace(dataset, notes=tuple(notes))
-        self.spec = TaskSpec(
-            name=self.name,
-            version=dataset.version,
-            modality="image",
-            num_classes=0,
-            metrics=("macro_f1", "accuracy"),
-            primary=("macro_f1",),
-        )
+        validation = {
+            "validation": f"{share:g}" if share else Path(sources[-1].place).name,
+            "split_seed": config.split_seed if share else None,
+        }
+        version = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
+        dataset = replace(dataset, notes=tuple(notes), version=version, reading={**dataset.reading, **validation})
+        self.spec = image_task_spec(self.name, version=version, metrics=("macro_f1", "accuracy"))
         self.complete_spec(dataset)
         return dataset
 
 
-def _summary(facts: Facts, sizes: Mapping[str, int], shown: int = 8) -> str:
+def _summary(dataset: Dataset, shown: int = 8) -> str:
     """Return classes (at most `shown` of them by name), shape and sizes of the splits in one line."""
-    classes, (height, width, channels) = facts["classes"], facts["shape"]
+    assert isinstance(dataset.train, Arrays)
+    height, width, channels = dataset.train.inputs.shape[1:]
+    classes: Sequence[str] = dataset.reading["classes"]
     names = ", ".join(repr(name[:30]) for name in classes[:shown]) + (", …" if len(classes) > shown else "")
-    splits = ", ".join(f"{size} {split}" for split, size in sizes.items())
+    splits = ", ".join(f"{size} {split}" for split, size in dataset.reading["sizes"].items())
     return f"{len(classes)} classes: {names} · {width}×{height}×{channels} · {splits}"

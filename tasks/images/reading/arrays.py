@@ -9,20 +9,26 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, read_bytes, sha256_of
-from tasks.io.readers import malformed
+from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
+from tasks.io.readers import malformed, reading
 
+IDX: dict[str, Split] = {"train": "train", "t10k": "test"}
+"""Start of a file's name → split."""
 UINT8 = 0x08
 GZIP = b"\x1f\x8b"
 LARGEST = 1 << 32
 """Most bytes of an array: a wrong size, or a gzip bomb, takes no more memory than that."""
+CIFAR: dict[int, dict[str, Split]] = {
+    10: {**{f"data_batch_{i}.bin": "train" for i in range(1, 6)}, "test_batch.bin": "test"},
+    100: {"train.bin": "train", "test.bin": "test"},
+}
+"""Number of classes → files → split."""
 CIFAR_BYTES = 3 * 32 * 32
 """Bytes of a CIFAR image: red, green, blue, each row by row."""
 
@@ -39,15 +45,20 @@ class _Part(NamedTuple):
 def _source(place: Path, classes: tuple[str, ...], parts: Sequence[_Part], files: Sequence[Path]) -> Source:
     """Return the images of all parts, in the order of the files."""
     hashed = [hashed_file(file) for file in files]
-    found = Listing(entries=[], bad=BadImages())
+    listing, pixels = Listing([], BadImages()), dict[str, np.ndarray]()
     for part in parts:
         for number, (image, label) in enumerate(zip(part.images, part.labels.tolist(), strict=True), 1):
             name = f"{part.file.name}, image {number}"
+            pixels[name] = image
             if label < len(classes):
-                found.entries.append(Entry(name=name, split=part.split, label=label, content=image))
+                listing.entries.append(Entry(name, part.split, label))
             else:
-                found.bad.add(name, "its label is none of the task's classes", str(label))
-    return Source(str(place), sha256_of(*(file["sha256"] for file in hashed)), lambda: found, hashed, classes)
+                listing.bad.add(name, "its label is none of the task's classes", str(label))
+
+    def read(entries: Sequence[Entry]) -> Iterator[tuple[Entry, np.ndarray]]:
+        return ((entry, pixels[entry.name]) for entry in entries)
+
+    return Source(str(place), sha256_of(*(file["sha256"] for file in hashed)), lambda: listing, read, hashed, classes)
 
 
 def find_idx(folder: Path, classes: tuple[str, ...]) -> Source | None:
@@ -57,26 +68,25 @@ def find_idx(folder: Path, classes: tuple[str, ...]) -> Source | None:
         DataProblem: a file is missing or broken.
     """
     for place in (folder, folder / "raw", folder / "MNIST" / "raw", folder / "FashionMNIST" / "raw"):
-        pairs = {name: (_idx_file(place, name, "images", 3), _idx_file(place, name, "labels", 1)) for name in IDX}
-        if not any(file for pair in pairs.values() for file in pair):
+        pairs = {
+            start: (_idx_file(place, start, "images-idx3"), _idx_file(place, start, "labels-idx1")) for start in IDX
+        }
+        files = [file for pair in pairs.values() for file in pair if file]
+        if not files:
             continue
         parts: list[_Part] = []
-        for name, (images, labels) in pairs.items():
+        for start, (images, labels) in pairs.items():
             if not images or not labels:
-                missing = f"{name}-{'labels-idx1' if images else 'images-idx3'}-ubyte[.gz]"
+                missing = f"{start}-{'labels-idx1' if images else 'images-idx3'}-ubyte[.gz]"
                 raise malformed(place, "", f"{missing} is missing")
-            parts.append(_Part(IDX[name], images, *read_pair(images, labels)))
-        return _source(place, classes, parts, [file for pair in pairs.values() for file in pair if file])
+            parts.append(_Part(IDX[start], images, *read_pair(images, labels)))
+        return _source(place, classes, parts, files)
     return None
 
 
-IDX: dict[str, Split] = {"train": "train", "t10k": "test"}
-"""Start of a file's name → split."""
-
-
-def _idx_file(folder: Path, start: str, content: str, dimensions: int) -> Path | None:
+def _idx_file(folder: Path, start: str, content: str) -> Path | None:
     """Find `train-images-idx3-ubyte` or `train-images.idx3-ubyte`, with or without `.gz`."""
-    names = [f"{start}-{content}{mark}idx{dimensions}-ubyte{end}" for mark in "-." for end in (".gz", "")]
+    names = [f"{start}-{name}-ubyte{end}" for name in (content, content.replace("-", ".")) for end in (".gz", "")]
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
@@ -98,7 +108,7 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
     Raises:
         DataProblem: it cannot be read, is not an idx file, or holds fewer or more bytes than its header says.
     """
-    try:
+    with reading(file):
         with file.open("rb") as raw:
             packed = raw.read(2) == GZIP
         with gzip.open(file) if packed else file.open("rb") as stream:
@@ -106,9 +116,6 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
             size = math.prod(shape)
             data = stream.read(size)  # no more than that is decompressed
             more = stream.read(1)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise malformed(file, "", f"cannot be read ({reason})") from error
     header = f"its header says {size} ({' × '.join(map(str, shape))})"
     if len(data) != size:
         raise malformed(file, "", f"truncated: {len(data)} bytes of data where {header}")
@@ -137,25 +144,21 @@ def find_cifar(folder: Path, classes: tuple[str, ...]) -> Source | None:
     Raises:
         DataProblem: a file is missing or broken.
     """
-    fine = len(classes) == 100
-    train, test = [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"
-    if fine:
-        train, test = ["train.bin"], "test.bin"
-    files: dict[str, Split] = {**dict.fromkeys(train, "train"), test: "test"}
+    files = CIFAR.get(len(classes), {})
     for place in (folder, folder / f"cifar-{len(classes)}-batches-bin", folder / "cifar-100-binary"):
         if any((place / name).is_file() for name in files):
-            parts = [
-                _Part(split, place / name, *_cifar_records(place / name, 2 if fine else 1))
-                for name, split in files.items()
-            ]
+            label_bytes = 2 if len(classes) == 100 else 1
+            parts = [_Part(split, place / name, *_records(place / name, label_bytes)) for name, split in files.items()]
             return _source(place, classes, parts, [part.file for part in parts])
     return None
 
 
-def _cifar_records(file: Path, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    data, width = np.frombuffer(read_bytes(file), dtype=np.uint8), labels + CIFAR_BYTES
+def _records(file: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    with reading(file):
+        data, width = np.frombuffer(file.read_bytes(), dtype=np.uint8), label_bytes + CIFAR_BYTES
     if not len(data) or len(data) % width:
         record = f"record {len(data) // width}"
         raise malformed(file, record, f"{len(data)} bytes are no whole number of records of {width} bytes")
     records = data.reshape(-1, width)
-    return records[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, labels - 1]
+    images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return images, records[:, label_bytes - 1]

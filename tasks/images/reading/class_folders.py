@@ -6,20 +6,28 @@ and folders that contain everything are skipped.
 
 from __future__ import annotations
 
-import itertools
 import lzma
 import os
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from bench.core.errors import DataProblem
 from tasks.images.reading.decode import SUFFIXES
-from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
+from tasks.images.reading.source import (
+    BadImages,
+    Entry,
+    Listing,
+    Source,
+    Split,
+    hashed_file,
+    read_files,
+    sha256_of,
+)
 from tasks.io.readers import malformed
 
 SPLITS: dict[str, Split] = {
@@ -38,24 +46,40 @@ LARGEST = 1 << 28
 BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
-def open_folder(folder: Path, split: Split | None = None) -> Source:
-    """Open class folders, which may be below folders of splits.
+def folder_or_tar(place: Path, split: Split | None = None) -> Source:
+    """Open class folders, which may be below folders of splits, or a tar of them, of which nothing is unpacked.
 
     Args:
-        folder: contains them.
+        place: the folder above them, or the tar.
         split: the split of everything in it; by default the names of folders decide.
 
     Raises:
-        DataProblem: something in it cannot be read.
+        DataProblem: it is neither, or something in it cannot be read; when a tar is read, that it is broken.
     """
+    if place.is_dir():
+        return _open_folder(place, split)
+    if is_tar(place):
+        files = [hashed_file(place)]
+        find, read = partial(_find_in_tar, place, split), partial(_read_tar, place)
+        return Source(str(place), files[0]["sha256"], find, read, files)
+    problem = f"is no tar ({', '.join(TARS)})" if place.exists() else "does not exist"
+    todo = "Give a folder of class folders, or a tar of one."
+    raise DataProblem(f"{place} {problem}", f"relative to {Path.cwd()}", todo)
+
+
+def is_tar(file: Path) -> bool:
+    """Tell whether a file's name is that of a tar."""
+    return file.name.casefold().endswith(TARS) and file.is_file()
+
+
+def _open_folder(folder: Path, split: Split | None) -> Source:
     bad = BadImages()
     names, folders = _walk(folder, bad)
-    found = arrange(names, folders, bad, split)
-    entries = [replace(entry, content=folder / entry.name) for entry in found.entries]
-    parts = [f"{name}\0" for name in found.empty]
+    listing = arrange(names, folders, bad, split)
+    parts = [f"{name}\0" for name in listing.empty]
     parts += [f"{group.number} {group.where}\0" for group in bad.by_reason.values()]
-    parts += [f"{entry.name}\0{hashed_file(folder / entry.name)['sha256']}\0" for entry in entries]
-    return Source(str(folder), sha256_of(*parts), lambda: replace(found, entries=entries))
+    parts += [f"{entry.name}\0{hashed_file(folder / entry.name)['sha256']}\0" for entry in listing.entries]
+    return Source(str(folder), sha256_of(*parts), lambda: listing, partial(read_files, folder))
 
 
 def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
@@ -79,21 +103,6 @@ def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
 
 def _unreadable(error: OSError) -> NoReturn:
     raise DataProblem(f"{error.filename} cannot be read", str(error), "Fix its permissions.") from error
-
-
-def open_tar(file: Path, split: Split | None = None) -> Source:
-    """Open a tar of class folders, compressed or not; nothing is unpacked onto the disk.
-
-    Args:
-        file: the tar.
-        split: as for `open_folder`.
-
-    Raises:
-        DataProblem: it cannot be read; later, when it is read, that it is not a tar, or is truncated.
-    """
-    files = [hashed_file(file)]
-    find, read = partial(_find_in_tar, file, split), partial(_read_tar, file)
-    return Source(str(file), files[0]["sha256"], find, files, read=read)
 
 
 def _find_in_tar(file: Path, split: Split | None) -> Listing:
@@ -157,14 +166,14 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part.casefold() in SYSTEM_FILES for part in PurePosixPath(path).parts)
 
 
-def arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, split: Split | None = None) -> Listing:
+def arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, split: Split | None) -> Listing:
     """Return split and class of every file.
 
     Args:
         names: paths of files, with `/` between their parts.
         folders: paths of folders, in which classes without a file are found.
         bad: what was found to be bad before; more is added.
-        split: the split of every file; by default its path says it.
+        split: the split of every file; None: its path says it.
     """
     paths = {name: PurePosixPath(name).parts for name in sorted(names)}
     root = _shared_root([path for name, path in paths.items() if _is_image(name)])
@@ -174,23 +183,24 @@ def arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, spli
     ignored = 0
     for name, path in paths.items():
         inner = path[depth:] if path[:depth] == root else ("",)
-        found: Split | None = "train"
+        folder: Split | None = "train"
         if has_splits:
-            found, inner = SPLITS.get(inner[0].casefold()), inner[1:]
-        if not found or (len(inner) == 1 and not _is_image(name)):
+            folder, inner = SPLITS.get(inner[0].casefold()), inner[1:]
+        if not folder or (len(inner) == 1 and not _is_image(name)):
             ignored += 1  # a README or a list of labels beside the classes
         elif len(inner) < 2:
             bad.add(name, "in no class folder")
         else:
-            entries.append(Entry(name=name, split=split or found, label=inner[0]))
+            entries.append(Entry(name, split or folder, inner[0]))
     level = depth + 1 + has_splits
     filled = {paths[entry.name][:level] for entry in entries}
-    empty = tuple(
-        name
-        for name, path in ((name, PurePosixPath(name).parts) for name in sorted(folders))
-        if len(path) == level and path not in filled and (not has_splits or path[depth].casefold() in SPLITS)
-    )
-    return Listing(entries=entries, bad=bad, ignored=ignored, empty=empty)
+    empty: list[str] = []
+    for name in sorted(folders):
+        path = PurePosixPath(name).parts
+        is_class = len(path) == level and (not has_splits or path[depth].casefold() in SPLITS)
+        if is_class and path not in filled:
+            empty.append(name)
+    return Listing(entries, bad, ignored, tuple(empty))
 
 
 def _is_image(name: str) -> bool:
@@ -200,4 +210,4 @@ def _is_image(name: str) -> bool:
 def _shared_root(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """Return the folders that contain everything, above those of splits and classes."""
     shared = os.path.commonpath(["/".join(path[:-2]) for path in paths]) if paths else ""
-    return tuple(itertools.takewhile(lambda name: name.casefold() not in SPLITS, PurePosixPath(shared).parts))
+    return tuple(takewhile(lambda name: name.casefold() not in SPLITS, PurePosixPath(shared).parts))

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from tasks.images.reading.source import (
-    BadImages,
-    Entry,
-    Listing,
-    Source,
-    Split,
-    hashed_file,
-    read_bytes,
-    sha256_of,
-)
-from tasks.io.readers import malformed
+from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, read_files, sha256_of
+from tasks.io.readers import malformed, reading
 
 LISTS: dict[Split, str] = {"train": "train800val200.txt", "test": "test.txt"}
 """Split → its list: VTAB-1k trains on its 800 and 200 examples together (arXiv 1910.04867)."""
@@ -31,21 +23,23 @@ def find_lists(folder: Path) -> Source | None:
     """
     if not (folder / LISTS["train"]).is_file():
         return None
-    entries = [entry for split, name in LISTS.items() for entry in _entries(folder, name, split)]
+    entries = [entry for split, name in LISTS.items() for entry in _entries(folder / name, split)]
     contents = (f"{e.split}\0{e.label}\0{hashed_file(folder / e.name)['sha256']}\0" for e in entries)
     classes = range(1 + max((int(entry.label) for entry in entries), default=-1))
     return Source(
-        str(folder),
-        sha256_of(*contents),
-        lambda: Listing(entries=entries, bad=BadImages()),
-        [hashed_file(folder / name) for name in LISTS.values()],
-        tuple(map(str, classes)),
+        place=str(folder),
+        sha256=sha256_of(*contents),
+        find=lambda: Listing(entries, BadImages()),
+        read=partial(read_files, folder),
+        files=[hashed_file(folder / name) for name in LISTS.values()],
+        classes=tuple(map(str, classes)),
     )
 
 
-def _entries(folder: Path, name: str, split: Split) -> Iterator[Entry]:
-    file = folder / name
-    for number, line in enumerate(read_bytes(file).decode(errors="replace").splitlines(), 1):
+def _entries(file: Path, split: Split) -> Iterator[Entry]:
+    with reading(file):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         path, _, label = line.strip().rpartition(" ")
@@ -53,4 +47,4 @@ def _entries(folder: Path, name: str, split: Split) -> Iterator[Entry]:
             raise malformed(file, f"line {number}", "expected a path, a space and a class number")
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise malformed(file, f"line {number}", f"a path that leads out of the folder: {path}")
-        yield Entry(name=path, split=split, label=int(label), content=folder / path)
+        yield Entry(path, split, int(label))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,27 +13,19 @@ import numpy as np
 
 from bench.core.errors import DataProblem
 from bench.core.files import sha256
-from tasks.io.readers import malformed
+from tasks.io.readers import reading
 
 Split = Literal["train", "validation", "test"]
 Content = bytes | np.ndarray
 """The bytes of a file, or pixels (H, W) or (H, W, 3)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One image of a source.
-
-    Attributes:
-        name: unique, as errors show it.
-        label: name of its class, or the number of the class.
-        content: its file or its pixels; None where the source finds it by its name.
-    """
+class Entry(NamedTuple):
+    """One image of a source: its name, as errors show it, and its class by name or by number."""
 
     name: str
     split: Split
     label: str | int
-    content: Path | np.ndarray | None = field(default=None, compare=False)
 
 
 class BadGroup(NamedTuple):
@@ -80,8 +72,7 @@ class BadImages:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class Listing(NamedTuple):
     """What a source holds.
 
     Attributes:
@@ -97,17 +88,6 @@ class Listing:
     empty: tuple[str, ...] = ()
 
 
-def read_contents(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Content]]:
-    """Yield every entry that holds its content or names its file.
-
-    Raises:
-        DataProblem: a file cannot be read.
-    """
-    for entry in entries:
-        content = entry.content
-        yield entry, content if isinstance(content, np.ndarray) else read_bytes(content or Path(entry.name))
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """Where images are read from.
@@ -115,35 +95,35 @@ class Source:
     Attributes:
         place: the folder or file, as errors show it.
         sha256: hash of all that is read.
-        find_images: lists the images, before any is decoded; see `listing`.
+        find: lists the images, before any is decoded; see `listing`.
+        read: yields each entry with its content, in the order that costs least.
         files: name and hash of every file that is not a single image.
         classes: names of the classes in the order of their numbers; empty where labels are names.
-        read: yields each entry with its content, in the order that costs least.
     """
 
     place: str
     sha256: str
-    find_images: Callable[[], Listing]
+    find: Callable[[], Listing]
+    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, Content]]]
     files: Sequence[Mapping[str, str]] = ()
     classes: tuple[str, ...] = ()
-    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, Content]]] = read_contents
 
     @cached_property
     def listing(self) -> Listing:
         """The images, found once."""
-        return self.find_images()
+        return self.find()
 
 
-def read_bytes(file: Path) -> bytes:
-    """Return a file's content.
+def read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield every entry with the content of the file in `folder` that it names.
 
     Raises:
-        DataProblem: it cannot be read.
+        DataProblem: a file cannot be read.
     """
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
+    for entry in entries:
+        with reading(folder / entry.name):
+            content = (folder / entry.name).read_bytes()
+        yield entry, content
 
 
 def hashed_file(file: Path) -> dict[str, str]:
@@ -152,15 +132,10 @@ def hashed_file(file: Path) -> dict[str, str]:
     Raises:
         DataProblem: it cannot be read.
     """
-    try:
+    with reading(file):
         return {"name": file.name, "sha256": sha256(file)}
-    except OSError as error:
-        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
 
 
-def sha256_of(*parts: str | bytes) -> str:
-    """Return the hex digest of some texts and bytes in a row; a path may hold bytes that are not UTF-8."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part if isinstance(part, bytes) else part.encode(errors="surrogateescape"))
-    return digest.hexdigest()
+def sha256_of(*parts: str) -> str:
+    """Return the hex digest of some texts in a row; a path may hold bytes that are not UTF-8."""
+    return hashlib.sha256("".join(parts).encode(errors="surrogateescape")).hexdigest()

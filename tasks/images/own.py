@@ -7,14 +7,14 @@ the same for all seeds. A note says what was found, and the record keeps it (`so
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import Arrays, DataRequest, Dataset
+from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 
 
@@ -34,7 +34,7 @@ class ImagesConfig(ImageConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check the share."""
         super().__post_init__()
         if self.share is not None and not 0 < self.share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a folder", "Change it.")
@@ -92,29 +92,27 @@ class Images(ImageTask):
         if not dataset.evaluation:
             known = f"read from {self.place}"
             raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
+        hashes = [source.sha256 for source in sources]
+        version = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
+        self.spec = image_task_spec(self.name, version=version, metrics=("macro_f1", "accuracy"))
+        self.complete_spec(dataset)
         where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
-        notes = [f"{self.name}: {_summary(dataset)} ({where})", *dataset.notes]
+        summary = _summary(self.spec.shape, dataset.reading["classes"], dataset.reading["sizes"])
+        notes = [f"{self.name}: {summary} ({where})", *dataset.notes]
         if ignored := sum(source.listing.ignored for source in sources):
             notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
-        hashes = [source.sha256 for source in sources]
         if len(set(hashes)) < len(hashes):
             notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
         validation = {
             "validation": f"{share:g}" if share else Path(sources[-1].place).name,
             "split_seed": config.split_seed if share else None,
         }
-        version = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
-        dataset = replace(dataset, notes=tuple(notes), version=version, reading={**dataset.reading, **validation})
-        self.spec = image_task_spec(self.name, version=version, metrics=("macro_f1", "accuracy"))
-        self.complete_spec(dataset)
-        return dataset
+        return replace(dataset, notes=tuple(notes), version=version, reading={**dataset.reading, **validation})
 
 
-def _summary(dataset: Dataset, shown: int = 8) -> str:
+def _summary(shape: tuple[int, ...], classes: Sequence[str], sizes: Mapping[str, int], shown: int = 8) -> str:
     """Return classes (at most `shown` of them by name), shape and sizes of the splits in one line."""
-    assert isinstance(dataset.train, Arrays)
-    height, width, channels = dataset.train.inputs.shape[1:]
-    classes: Sequence[str] = dataset.reading["classes"]
+    channels, height, width = shape
     names = ", ".join(repr(name[:30]) for name in classes[:shown]) + (", …" if len(classes) > shown else "")
-    splits = ", ".join(f"{size} {split}" for split, size in dataset.reading["sizes"].items())
+    splits = ", ".join(f"{size} {split}" for split, size in sizes.items())
     return f"{len(classes)} classes: {names} · {width}×{height}×{channels} · {splits}"

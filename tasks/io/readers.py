@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
@@ -49,13 +49,9 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that could not be read.
+    """A row that could not be read: the reason, equal for all rows of its kind, and what was found in this one.
 
-    Attributes:
-        number: of the row.
-        reason: in words that are the same for all rows of this kind, so that they can be counted.
-        detail: what was found in this row.
-        is_short: whether all that is wrong is that fields are missing.
+    `is_short` tells that all that is wrong is that fields are missing.
     """
 
     number: int
@@ -86,15 +82,20 @@ class Reader(ABC):
 
     Attributes:
         file: the file, as errors name it.
+        strict: whether it is published data; see `open_table`.
         unit: what the number of a row counts.
         header_place: where the names of the columns are, for errors; empty where they are in no line.
-        todo: what to do about errors, unless they say more.
     """
 
     file: str | Path
+    strict: bool = field(default=False, kw_only=True)
     unit: Literal["line", "row"] = field(default="line", init=False)
     header_place: str = field(default="", init=False)
-    todo: str = field(default=FIX, init=False)
+
+    @property
+    def todo(self) -> str:
+        """What to do about errors, unless they say more."""
+        return FIX_DATASET if self.strict else FIX
 
     @abstractmethod
     def columns(self) -> Sequence[str]:
@@ -162,15 +163,12 @@ def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None 
     """
     match file.suffix.lower():
         case ".parquet":
-            reader = ParquetReader(file)
+            return ParquetReader(file, strict=strict)
         case ".jsonl" | ".json":
-            reader = _JsonReader(file, strict=strict)
+            return _JsonReader(file, strict=strict)
         case suffix:
             delimiter = "\t" if suffix == ".tsv" else ","
-            reader = _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
-    if strict:
-        reader.todo = FIX_DATASET
-    return reader
+            return _SeparatedReader(file, strict=strict, delimiter=delimiter, quotes=quotes, header=header)
 
 
 def is_complete_set(files: Sequence[Path]) -> bool:
@@ -216,13 +214,11 @@ def _numbered(stream: BinaryIO, *, spaces: str | None, strict: bool) -> Iterator
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _SeparatedReader(Reader):
     delimiter: str
-    _: KW_ONLY
     quotes: bool
     header: Sequence[str] | None
-    strict: bool
 
     def columns(self) -> Sequence[str]:
         if self.header is not None:
@@ -251,7 +247,7 @@ class _SeparatedReader(Reader):
                 yield Row(number, [fields[i] for i in chosen])
 
     def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
-        """Yield every record with the number of its first line. Without `strict`, blank lines are none."""
+        """Yield every record with the number of its first line."""
         with self._opened() as stream:
             if self.quotes:
                 yield from _quoted(stream, self.delimiter)
@@ -287,18 +283,15 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] |
         number += len(record)
 
 
-@dataclass(eq=False)
 class _JsonReader(Reader):
-    strict: bool
-
     def columns(self) -> Sequence[str]:
-        bad: BadRow | None = None
+        first_bad: BadRow | None = None
         for _, value in self._objects():
             if not isinstance(value, BadRow):
                 return list(value)
-            bad = bad or value
-        if bad:
-            raise self.error(bad)
+            first_bad = first_bad or value
+        if first_bad:
+            raise self.error(first_bad)
         return []
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:

@@ -68,25 +68,22 @@ def find_idx(folder: Path, classes: tuple[str, ...]) -> Source | None:
         DataProblem: a file is missing or broken.
     """
     for place in (folder, folder / "raw", folder / "MNIST" / "raw", folder / "FashionMNIST" / "raw"):
-        pairs = {
-            start: (_idx_file(place, start, "images-idx3"), _idx_file(place, start, "labels-idx1")) for start in IDX
-        }
-        files = [file for pair in pairs.values() for file in pair if file]
+        names = [f"{start}-{content}-ubyte" for start in IDX for content in ("images-idx3", "labels-idx1")]
+        found = {name: _idx_file(place, name) for name in names}
+        files = [file for file in found.values() if file]
         if not files:
             continue
-        parts: list[_Part] = []
-        for start, (images, labels) in pairs.items():
-            if not images or not labels:
-                missing = f"{start}-{'labels-idx1' if images else 'images-idx3'}-ubyte[.gz]"
-                raise malformed(place, "", f"{missing} is missing")
-            parts.append(_Part(IDX[start], images, *read_pair(images, labels)))
+        if missing := [name for name, file in found.items() if not file]:
+            raise malformed(place, "", f"{missing[0]}[.gz] is missing")
+        pairs = zip(IDX.values(), files[::2], files[1::2], strict=True)
+        parts = [_Part(split, images, *read_pair(images, labels)) for split, images, labels in pairs]
         return _source(place, classes, parts, files)
     return None
 
 
-def _idx_file(folder: Path, start: str, content: str) -> Path | None:
+def _idx_file(folder: Path, name: str) -> Path | None:
     """Find `train-images-idx3-ubyte` or `train-images.idx3-ubyte`, with or without `.gz`."""
-    names = [f"{start}-{name}-ubyte{end}" for name in (content, content.replace("-", ".")) for end in (".gz", "")]
+    names = [f"{stem}{end}" for stem in (name, name.replace("-idx", ".idx")) for end in (".gz", "")]
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 

@@ -18,16 +18,7 @@ from typing import NoReturn
 
 from bench.core.errors import DataProblem
 from tasks.images.reading.decode import SUFFIXES
-from tasks.images.reading.source import (
-    BadImages,
-    Entry,
-    Listing,
-    Source,
-    Split,
-    hashed_file,
-    read_files,
-    sha256_of,
-)
+from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, read_files, sha256_of
 from tasks.io.readers import malformed
 
 SPLITS: dict[str, Split] = {
@@ -49,9 +40,7 @@ BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 def folder_or_tar(place: Path, split: Split | None = None) -> Source:
     """Open class folders, which may be below folders of splits, or a tar of them, of which nothing is unpacked.
 
-    Args:
-        place: the folder above them, or the tar.
-        split: the split of everything in it; by default the names of folders decide.
+    With `split` everything in it belongs to that one.
 
     Raises:
         DataProblem: it is neither, or something in it cannot be read; when a tar is read, that it is broken.
@@ -75,7 +64,7 @@ def is_tar(file: Path) -> bool:
 def _open_folder(folder: Path, split: Split | None) -> Source:
     bad = BadImages()
     names, folders = _walk(folder, bad)
-    listing = arrange(names, folders, bad, split)
+    listing = _arrange(names, folders, bad, split)
     parts = [f"{name}\0" for name in listing.empty]
     parts += [f"{group.number} {group.where}\0" for group in bad.by_reason.values()]
     parts += [f"{entry.name}\0{hashed_file(folder / entry.name)['sha256']}\0" for entry in listing.entries]
@@ -91,8 +80,8 @@ def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     for place, below, files in os.walk(root, onerror=_unreadable, followlinks=True):
         inner = Path(place).relative_to(root)
-        names += [str(inner / name) for name in files if not is_hidden(name)]
-        visible = sorted(name for name in below if not is_hidden(name))
+        names += [str(inner / name) for name in files if not _is_hidden(name)]
+        visible = sorted(name for name in below if not _is_hidden(name))
         linked = [name for name in visible if len(inner.parts) > 1 and (Path(place) / name).is_symlink()]
         for name in linked:
             bad.add(str(inner / name), "a link to a folder")
@@ -109,7 +98,7 @@ def _find_in_tar(file: Path, split: Split | None) -> Listing:
     bad, names, folders = BadImages(), dict[str, None](), list[str]()
     for _, member in _members(file):
         name = str(PurePosixPath(member.name))
-        if is_hidden(name.replace("..", "")):
+        if _is_hidden(name.replace("..", "")):
             continue
         if reason := _refusal(member, name, names):
             bad.add(f"{file.name}: {name}", reason)
@@ -117,7 +106,7 @@ def _find_in_tar(file: Path, split: Split | None) -> Listing:
             folders.append(name)
         else:
             names[name] = None
-    return arrange(names, folders, bad, split)
+    return _arrange(names, folders, bad, split)
 
 
 def _read_tar(file: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
@@ -161,20 +150,13 @@ def _refusal(member: tarfile.TarInfo, name: str, names: Collection[str]) -> str:
     return f"larger than {LARGEST >> 20} MiB" if member.size > LARGEST else ""
 
 
-def is_hidden(path: str) -> bool:
-    """Whether a part of the path is hidden or was added by an operating system."""
+def _is_hidden(path: str) -> bool:
+    """Tell whether a part of the path is hidden or was added by an operating system."""
     return any(part.startswith(".") or part.casefold() in SYSTEM_FILES for part in PurePosixPath(path).parts)
 
 
-def arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, split: Split | None) -> Listing:
-    """Return split and class of every file.
-
-    Args:
-        names: paths of files, with `/` between their parts.
-        folders: paths of folders, in which classes without a file are found.
-        bad: what was found to be bad before; more is added.
-        split: the split of every file; None: its path says it.
-    """
+def _arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, split: Split | None) -> Listing:
+    """Return split and class of every file, by their paths; add to `bad` those that have none."""
     paths = {name: PurePosixPath(name).parts for name in sorted(names)}
     root = _shared_root([path for name, path in paths.items() if _is_image(name)])
     depth = len(root)

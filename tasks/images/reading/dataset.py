@@ -13,7 +13,7 @@ from tasks.images.reading.arrays import find_cifar, find_idx
 from tasks.images.reading.class_folders import folder_or_tar, is_tar
 from tasks.images.reading.lists import find_lists
 from tasks.images.reading.prepare import Preparation, prepare
-from tasks.images.reading.source import BadImages, Source, Split
+from tasks.images.reading.source import Source, Split
 from tasks.images.reading.tables import folder_tables
 from tasks.io.directories import listing
 
@@ -51,58 +51,52 @@ def load_images(
     revision: str,
     needed: Sequence[Split] = ("train",),
 ) -> tuple[Dataset, int]:
-    """Prepare and check the images of a task.
+    """Prepare and check the images of a task; also return how many training images were found before any draw.
 
     Args:
         name: of the task.
         sources: where the images are; the second one, if any, holds the validation split.
         preparation: how they become arrays.
         request: says whether bad images are skipped.
-        kind: as for Dataset; so is `revision`.
+        kind, revision: as for `Dataset`.
         needed: splits that must not be empty.
-
-    Returns:
-        The dataset, and the number of training images that were found, from which some may have been drawn.
 
     Raises:
         DataProblem: an image is bad and not to be skipped, a needed split is empty, there is one class only, or a
             class has no training image.
     """
-    pixels, labels, facts = prepare(sources, preparation)
+    images = prepare(sources, preparation)
     places = " and ".join(source.place for source in sources)
-    bad = BadImages(facts["bad"])
-    bad.check(places, request.on_bad)
-    ends = np.cumsum([*facts["sizes"].values()])[:-1]
-    parts = zip(facts["sizes"], np.split(pixels, ends), np.split(labels, ends), strict=True)
-    splits = {split: Arrays(inputs, targets) for split, inputs, targets in parts}
+    images.bad.check(places, request.on_bad)
     for split in needed:
-        if split not in splits:
-            known = ", ".join(f"{size} {other}" for other, size in facts["sizes"].items()) or "none that can be used"
+        if split not in images.sizes:
+            known = ", ".join(f"{size} {other}" for other, size in images.sizes.items()) or "none that can be used"
             raise DataProblem(f"no {split} images in {places}", f"found {known}", f"Expected are {LAYOUTS}.")
-    classes = facts["classes"]
-    if len(classes) < 2:
-        known = f"all images in {places} are of one class, {classes[0]!r}"
+    if len(images.classes) < 2:
+        known = f"all images in {places} are of one class, {images.classes[0]!r}"
         raise DataProblem(f"{name} has one class only", known, "Name the folder above the class folders.")
-    train = splits.pop("train")
-    if missing := set(range(len(classes))) - set(train.targets.tolist()):
-        names, todo = ", ".join(classes[i] for i in sorted(missing)[:SHOWN]), "Add some, or remove its folder."
-        raise DataProblem(f"no training image of class {names}", f"read from {places}", todo)
+    ends = np.cumsum([*images.sizes.values()])[:-1]
+    train, *evaluation = map(Arrays, np.split(images.pixels, ends), np.split(images.labels, ends))
+    if missing := set(range(len(images.classes))) - set(train.targets.tolist()):
+        names = ", ".join(images.classes[i] for i in sorted(missing)[:SHOWN])
+        known, todo = f"read from {places}", "Add some, or remove its folder."
+        raise DataProblem(f"no training image of class {names}", known, todo)
     dataset = Dataset(
         train=train,
-        evaluation=splits,
+        evaluation=dict(zip([*images.sizes][1:], evaluation, strict=True)),
         source=kind,
         revision=revision,
-        notes=tuple(f"{name}: {line}" for line in bad.summary(facts["total"])),
+        notes=tuple(f"{name}: {line}" for line in images.bad.summary(images.total)),
         reading={
             "size": preparation.size,
-            "mode": "grey" if pixels.shape[3] == 1 else "rgb",
-            "classes": classes,
-            "formats": facts["formats"],
+            "mode": "grey" if images.pixels.shape[3] == 1 else "rgb",
+            "classes": images.classes,
+            "formats": images.formats,
             "files": [file for source in sources for file in source.files],
-            "left_out": {reason: group.number for reason, group in bad.by_reason.items()},
-            "sizes": facts["sizes"],
-            "mean": facts["mean"],
-            "std": facts["std"],
+            "left_out": {reason: group.number for reason, group in images.bad.by_reason.items()},
+            "sizes": images.sizes,
+            "mean": images.mean,
+            "std": images.std,
         },
     )
-    return dataset, facts["found"]
+    return dataset, images.found

@@ -1,4 +1,4 @@
-"""All images of a dataset decoded, ordered by split, and cached with the statistics of the training images.
+"""All images of a dataset decoded, ordered by split, and cached with what is known of them.
 
 The cache has a folder for each dataset, named by the hash of what it is built from. Each file in it appears whole, and
 processes that build it at once write the same content.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypedDict
+from typing import BinaryIO
 
 import numpy as np
 import PIL
@@ -35,11 +35,11 @@ class Preparation:
     """How images are prepared.
 
     Attributes:
-        size: as for `Decoder`; so is `mode`.
+        size, mode: as for `Decoder`.
         classes: the task's classes in order; empty takes those of train, numbers by value and names by name.
-        share: share of train drawn for validation, the same of every class; 0 draws none.
-        seed: seed of that draw, and of the draw of `most_train`.
+        share: drawn from train for validation, the same of every class; 0 draws none.
         most_train: if train has more images, this many are drawn, the same share of every class; 0 takes all.
+        seed: of these draws.
     """
 
     size: int | None = None
@@ -50,33 +50,30 @@ class Preparation:
     most_train: int = 0
 
 
-class Facts(TypedDict):
-    """What is known of prepared images, as JSON.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PreparedImages:
+    """Images in the order of the splits, and what is known of them.
 
     Attributes:
-        sizes: number of images in every split that has any, in the order of the rows.
+        pixels: (N, H, W, C) uint8, memory-mapped.
+        labels: (N,) int64, numbers of `classes`.
+        sizes: number of images in every split that has any, in order.
         found: images of train before some of them were drawn.
-        bad: reason → `BadGroup`, of `total` images.
-        mean: per channel of train, in [0, 1]; so is `std`.
-        formats: images of each file format.
+        bad: those that are left out, of `total` images.
+        mean, std: per channel of train, in [0, 1].
+        formats: number of images of each file format.
     """
-
-    classes: Sequence[str]
-    sizes: dict[Split, int]
-    found: int
-    bad: dict[str, BadGroup]
-    total: int
-    mean: list[float]
-    std: list[float]
-    formats: dict[str, int]
-
-
-class PreparedImages(NamedTuple):
-    """Pixels (N, H, W, C) uint8, memory-mapped, classes (N,) int64, and what is known of them."""
 
     pixels: np.ndarray
     labels: np.ndarray
-    facts: Facts
+    classes: Sequence[str]
+    sizes: Mapping[Split, int]
+    found: int
+    bad: BadImages
+    total: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    formats: Mapping[str, int]
 
 
 def prepare(sources: Sequence[Source], preparation: Preparation) -> PreparedImages:
@@ -108,13 +105,13 @@ def prepare(sources: Sequence[Source], preparation: Preparation) -> PreparedImag
 
 
 def _load(folder: Path) -> PreparedImages:
-    facts: Facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    facts["bad"] = {reason: BadGroup(*group) for reason, group in facts["bad"].items()}
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    bad = BadImages({reason: BadGroup(*group) for reason, group in facts.pop("bad").items()})
     pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
     labels = np.load(folder / LABELS, allow_pickle=False)
     if len(pixels) != len(labels):
         raise ValueError("a broken cache")
-    return PreparedImages(pixels, labels, facts)
+    return PreparedImages(pixels=pixels, labels=labels, bad=bad, **facts)
 
 
 def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) -> None:
@@ -152,7 +149,7 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
     with replacing(folder / LABELS) as file, file.open("wb") as stream:
         np.save(stream, np.asarray([number_of[entry.label] for entry in order], dtype=np.int64))
     mean, std = channel_statistics(np.load(folder / PIXELS, mmap_mode="r")[: len(parts["train"])])
-    facts: Facts = {
+    facts = {
         "classes": classes,
         "sizes": {name: len(part) for name, part in parts.items() if part},
         "found": found,

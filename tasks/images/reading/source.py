@@ -73,14 +73,7 @@ class BadImages:
 
 
 class Listing(NamedTuple):
-    """What a source holds.
-
-    Attributes:
-        entries: its images, by name.
-        bad: files that are no image of a class.
-        ignored: number of files that belong to no split.
-        empty: class folders without a file, such as `train/cat`.
-    """
+    """What a source holds: images, files that are no image of a class, how many belong to no split, empty classes."""
 
     entries: list[Entry]
     bad: BadImages

@@ -9,9 +9,8 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,25 +32,19 @@ CIFAR_BYTES = 3 * 32 * 32
 """Bytes of a CIFAR image: red, green, blue, each row by row."""
 
 
-class _Part(NamedTuple):
-    """Images (N, H, W) or (N, H, W, 3) and classes (N,) of one file or pair of files, named after `file`."""
-
-    split: Split
-    file: Path
-    images: np.ndarray
-    labels: np.ndarray
+Part = tuple[Split, Path, np.ndarray, np.ndarray]
+"""Split, the file that images are named after, images (N, H, W) or (N, H, W, 3) and classes (N,)."""
 
 
-def _source(place: Path, classes: tuple[str, ...], parts: Sequence[_Part], files: Sequence[Path]) -> Source:
-    """Return the images of all parts, in the order of the files."""
+def _source(place: Path, classes: tuple[str, ...], parts: Iterable[Part], files: Iterable[Path]) -> Source:
     hashed = [hashed_file(file) for file in files]
     listing, pixels = Listing([], BadImages()), dict[str, np.ndarray]()
-    for part in parts:
-        for number, (image, label) in enumerate(zip(part.images, part.labels.tolist(), strict=True), 1):
-            name = f"{part.file.name}, image {number}"
+    for split, file, images, labels in parts:
+        for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True), 1):
+            name = f"{file.name}, image {number}"
             pixels[name] = image
             if label < len(classes):
-                listing.entries.append(Entry(name, part.split, label))
+                listing.entries.append(Entry(name, split, label))
             else:
                 listing.bad.add(name, "its label is none of the task's classes", str(label))
 
@@ -62,11 +55,7 @@ def _source(place: Path, classes: tuple[str, ...], parts: Sequence[_Part], files
 
 
 def find_idx(folder: Path, classes: tuple[str, ...]) -> Source | None:
-    """Read the four idx files of a folder, named as published or as torchvision unpacks them; None if it has none.
-
-    Raises:
-        DataProblem: a file is missing or broken.
-    """
+    """Read the four idx files of a folder, named as published or as torchvision unpacks them; None if it has none."""
     for place in (folder, folder / "raw", folder / "MNIST" / "raw", folder / "FashionMNIST" / "raw"):
         names = [f"{start}-{content}-ubyte" for start in IDX for content in ("images-idx3", "labels-idx1")]
         found = {name: _idx_file(place, name) for name in names}
@@ -76,7 +65,7 @@ def find_idx(folder: Path, classes: tuple[str, ...]) -> Source | None:
         if missing := [name for name, file in found.items() if not file]:
             raise malformed(place, "", f"{missing[0]}[.gz] is missing")
         pairs = zip(IDX.values(), files[::2], files[1::2], strict=True)
-        parts = [_Part(split, images, *read_pair(images, labels)) for split, images, labels in pairs]
+        parts = [(split, images, *read_pair(images, labels)) for split, images, labels in pairs]
         return _source(place, classes, parts, files)
     return None
 
@@ -88,11 +77,7 @@ def _idx_file(folder: Path, name: str) -> Path | None:
 
 
 def read_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read images (N, H, W) and labels (N,), both uint8, of two idx files.
-
-    Raises:
-        DataProblem: as for `read_idx`, or their numbers differ.
-    """
+    """Read images (N, H, W) and labels (N,), both uint8, of two idx files; their numbers must be equal."""
     pixels, classes = read_idx(images, 3), read_idx(labels, 1)
     if len(pixels) != len(classes):
         raise malformed(labels, "", f"{len(classes)} labels for the {len(pixels)} images of {images.name}")
@@ -100,11 +85,7 @@ def read_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_idx(file: Path, dimensions: int) -> np.ndarray:
-    """Read the uint8 array of an idx file: labels (N,) or images (N, H, W).
-
-    Raises:
-        DataProblem: it cannot be read, is not an idx file, or holds fewer or more bytes than its header says.
-    """
+    """Read the uint8 array of an idx file, of just the size that its header says: labels (N,) or images (N, H, W)."""
     with reading(file):
         with file.open("rb") as raw:
             packed = raw.read(2) == GZIP
@@ -137,16 +118,13 @@ def find_cifar(folder: Path, classes: tuple[str, ...]) -> Source | None:
     """Read the files of CIFAR's binary version, here or in the folder of its archive; None if it has none.
 
     A record is the label (in CIFAR-100 the coarse label, then the label) and the image.
-
-    Raises:
-        DataProblem: a file is missing or broken.
     """
     files = CIFAR.get(len(classes), {})
     for place in (folder, folder / f"cifar-{len(classes)}-batches-bin", folder / "cifar-100-binary"):
         if any((place / name).is_file() for name in files):
             label_bytes = 2 if len(classes) == 100 else 1
-            parts = [_Part(split, place / name, *_records(place / name, label_bytes)) for name, split in files.items()]
-            return _source(place, classes, parts, [part.file for part in parts])
+            parts = [(split, place / name, *_records(place / name, label_bytes)) for name, split in files.items()]
+            return _source(place, classes, parts, [place / name for name in files])
     return None
 
 

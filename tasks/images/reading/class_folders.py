@@ -41,9 +41,6 @@ def folder_or_tar(place: Path, split: Split | None = None) -> Source:
     """Open class folders, which may be below folders of splits, or a tar of them, of which nothing is unpacked.
 
     With `split` everything in it belongs to that one.
-
-    Raises:
-        DataProblem: it is neither, or something in it cannot be read; when a tar is read, that it is broken.
     """
     if place.is_dir():
         return _open_folder(place, split)

@@ -23,11 +23,7 @@ SHOWN = 8
 
 
 def source_in(folder: Path, classes: tuple[str, ...]) -> Source:
-    """Return what a folder holds, of `LAYOUTS`.
-
-    Raises:
-        DataProblem: none of them, or a broken one.
-    """
+    """Return what a folder holds, of `LAYOUTS`."""
     arrays = find_idx(folder, classes) or find_cifar(folder, classes)
     if source := arrays or find_lists(folder) or folder_tables(folder, classes):
         return source
@@ -51,10 +47,9 @@ def load_images(
     revision: str,
     needed: Sequence[Split] = ("train",),
 ) -> tuple[Dataset, int]:
-    """Prepare and check the images of a task; also return how many training images were found before any draw.
+    """Prepare and check the images of the task `name`; also return how many training images there are before any draw.
 
     Args:
-        name: of the task.
         sources: where the images are; the second one, if any, holds the validation split.
         preparation: how they become arrays.
         request: says whether bad images are skipped.

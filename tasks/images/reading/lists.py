@@ -16,11 +16,7 @@ DIGITS = 6
 
 
 def find_lists(folder: Path) -> Source | None:
-    """Read the images of both lists in a folder; None if it has none.
-
-    Raises:
-        DataProblem: a list is missing or malformed, or an image is missing.
-    """
+    """Return the images of both lists in a folder; None if it has none."""
     if not (folder / LISTS["train"]).is_file():
         return None
     entries = [entry for split, name in LISTS.items() for entry in _entries(folder / name, split)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -77,11 +78,7 @@ class PreparedImages:
 
 
 def prepare(sources: Sequence[Source], preparation: Preparation) -> PreparedImages:
-    """Decode the images of all sources, or load them from the cache.
-
-    Raises:
-        DataProblem: a source is broken as a whole, no image can be used, or the cache cannot be written.
-    """
+    """Decode the images of all sources, or load them from the cache."""
     key = {
         "format": FORMAT,
         "sources": [source.sha256 for source in sources],
@@ -89,10 +86,8 @@ def prepare(sources: Sequence[Source], preparation: Preparation) -> PreparedImag
         "pillow": PIL.__version__,
     }
     folder = cache_folder() / "images" / sha256_of(json.dumps(key, sort_keys=True))
-    try:
+    with suppress(OSError, ValueError, EOFError):  # absent, or cut short by a full disk or a crash
         return _load(folder)
-    except (OSError, ValueError, EOFError):  # absent, or cut short by a full disk or a crash
-        pass
     try:
         _build(folder, sources, preparation)
         return _load(folder)

@@ -56,11 +56,7 @@ class BadImages:
         return [f"{len(self)} of {total} images left out: {', '.join(parts)}"] if parts else []
 
     def check(self, place: str, on_bad: Literal["error", "skip"]) -> None:
-        """Refuse bad images unless they are to be skipped.
-
-        Raises:
-            DataProblem: names the first one, and how many more there are.
-        """
+        """Refuse bad images unless they are to be skipped: name the first one, and how many more there are."""
         if not self.by_reason or on_bad == "skip":
             return
         reason, (_, where, detail) = next(iter(self.by_reason.items()))
@@ -83,12 +79,11 @@ class Listing(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where images are read from.
+    """Where images are read from: a folder or file that errors call `place`.
 
     Attributes:
-        place: the folder or file, as errors show it.
         sha256: hash of all that is read.
-        find: lists the images, before any is decoded; see `listing`.
+        find: lists the images, before any is decoded.
         read: yields each entry with its content, in the order that costs least.
         files: name and hash of every file that is not a single image.
         classes: names of the classes in the order of their numbers; empty where labels are names.
@@ -108,11 +103,7 @@ class Source:
 
 
 def read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """Yield every entry with the content of the file in `folder` that it names.
-
-    Raises:
-        DataProblem: a file cannot be read.
-    """
+    """Yield every entry with the content of the file in `folder` that it names."""
     for entry in entries:
         with reading(folder / entry.name):
             content = (folder / entry.name).read_bytes()
@@ -120,11 +111,7 @@ def read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, 
 
 
 def hashed_file(file: Path) -> dict[str, str]:
-    """Return name and hash of a file.
-
-    Raises:
-        DataProblem: it cannot be read.
-    """
+    """Return name and hash of a file."""
     with reading(file):
         return {"name": file.name, "sha256": sha256(file)}
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from bench.core.hub import HubDataset, cached_snapshot, load_tables
 from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
@@ -18,61 +16,47 @@ LABELS = ("fine_label", "label", "cls", "labels")
 """Columns of the class; the first one present is read (CIFAR-100 has a coarse one too)."""
 
 
-class Part(NamedTuple):
-    """A table of one split."""
+Table = ParquetReader | ArrowReader
 
-    split: Split
-    table: ParquetReader | ArrowReader
 
-    def labels(self) -> Iterator[tuple[str, object]]:
-        """Yield the name of every row, as errors show it, and its class.
+def _labels(table: Table) -> Iterator[tuple[str, object]]:
+    """Yield the name of every row, as errors show it, and its class."""
+    return _values(table, _label_column(table))
 
-        Raises:
-            DataProblem: there is no such column.
-        """
-        return self._values(self.label_column)
 
-    def images(self) -> Iterator[tuple[str, object]]:
-        """Yield the name of every row, and the struct {bytes, path} or the bytes of its image.
+def _images(table: Table) -> Iterator[tuple[str, object]]:
+    """Yield the name of every row, and the struct {bytes, path} or the bytes of its image."""
+    import pyarrow as pa
 
-        Raises:
-            DataProblem: there is no such column.
-        """
-        import pyarrow as pa
+    def holds_bytes(kind: pa.DataType) -> bool:
+        packed = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        return packed or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
-        def holds_bytes(kind: pa.DataType) -> bool:
-            packed = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-            return packed or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return _values(table, _first(table, [f.name for f in table.schema() if holds_bytes(f.type)], "of images"))
 
-        fields = self.table.schema()
-        return self._values(self._first((field.name for field in fields if holds_bytes(field.type)), "of images"))
 
-    @property
-    def label_column(self) -> str:
-        """The column of classes."""
-        columns = self.table.columns()
-        return self._first((name for name in LABELS if name in columns), "'label'")
+def _label_column(table: Table) -> str:
+    columns = table.columns()
+    return _first(table, [name for name in LABELS if name in columns], "'label'")
 
-    def _values(self, column: str) -> Iterator[tuple[str, object]]:
-        for row in self.table.rows([column]):
-            yield f"{self.table.file}, row {row.number}", row.values[0] if isinstance(row, Row) else row.reason
 
-    def _first(self, columns: Iterable[str], expected: str) -> str:
-        for name in columns:
-            return name
-        names = ", ".join(self.table.columns())
-        raise malformed(self.table.file, "", f"expected a column {expected}, found {names}")
+def _first(table: Table, columns: Sequence[str], expected: str) -> str:
+    if not columns:
+        known = ", ".join(table.columns())
+        raise malformed(table.file, "", f"expected a column {expected}, found {known}")
+    return columns[0]
+
+
+def _values(table: Table, column: str) -> Iterator[tuple[str, object]]:
+    for row in table.rows([column]):
+        yield f"{table.file}, row {row.number}", row.values[0] if isinstance(row, Row) else row.reason
 
 
 def folder_tables(folder: Path, classes: tuple[str, ...]) -> Source | None:
-    """Read the Parquet files of a folder or of `data/` in it; None if it has none.
-
-    Raises:
-        DataProblem: a file is broken.
-    """
+    """Return the images of the Parquet files in a folder or in its `data/`; None if it has none."""
     for place in (folder, folder / "data"):
         if parts := _find_parquet(place):
-            identity = "\0".join(hashed_file(Path(part.table.file))["sha256"] for part in parts)
+            identity = "\0".join(hashed_file(Path(table.file))["sha256"] for _, table in parts)
             return _source(str(place), parts, identity, classes)
     return None
 
@@ -82,7 +66,6 @@ def hub_tables(dataset: HubDataset, classes: tuple[str, ...]) -> tuple[Source, s
 
     Raises:
         HubUnavailable: it is not in the cache, and cannot be downloaded.
-        DataProblem: a table is not as expected.
     """
     snapshot, config = cached_snapshot(dataset), dataset.config or "default"
     parts, revision = _find_parquet(snapshot / config) if snapshot else [], dataset.revision
@@ -90,49 +73,47 @@ def hub_tables(dataset: HubDataset, classes: tuple[str, ...]) -> tuple[Source, s
         tables, revision = load_tables(dataset)
         if missing := [split for split in SPLITS if split not in tables]:
             raise malformed(dataset.name, "", f"expected a split '{missing[0]}', found {', '.join(tables)}")
-        parts = [Part(split, ArrowReader(tables[split], f"{dataset.name}, {split}")) for split in SPLITS]
+        parts = [(split, ArrowReader(tables[split], f"{dataset.name}, {split}")) for split in SPLITS]
     place, identity = f"{dataset.name}@{revision[:7]}", f"{dataset.name}\0{config}\0{revision}"
     return _source(place, parts, identity, classes), revision[:7]
 
 
-def _find_parquet(folder: Path) -> list[Part]:
+def _find_parquet(folder: Path) -> list[tuple[Split, Table]]:
     """Return the Parquet files of train and test in a folder, shards in order; empty if one is missing."""
-    parts: list[Part] = []
+    parts: list[tuple[Split, Table]] = []
     for split in SPLITS:
         files = sorted([*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")])
         if not is_complete_set(files):
             return []
-        parts += [Part(split, ParquetReader(file)) for file in files]
+        parts += [(split, ParquetReader(file)) for file in files]
     return parts
 
 
-def _source(place: str, parts: Sequence[Part], identity: str, classes: tuple[str, ...]) -> Source:
+def _source(place: str, parts: Sequence[tuple[Split, Table]], identity: str, classes: tuple[str, ...]) -> Source:
     """Return the images of some tables; `identity` is a commit or hashes, `classes` are for tables without names."""
-    names = tuple(parts[0].table.class_names().get(parts[0].label_column, ())) or classes
+    _, first = parts[0]
+    names = tuple(first.class_names().get(_label_column(first), ())) or classes
     if not names:
-        labels = (label for part in parts for _, label in part.labels())
+        labels = (label for _, table in parts for _, label in _labels(table))
         highest = max((label for label in labels if isinstance(label, int) and label < MOST_CLASSES), default=-1)
         names = tuple(map(str, range(highest + 1)))
-    find, read = partial(_find, parts, len(names)), partial(_read, parts)
+
+    def find() -> Listing:
+        listing = Listing([], BadImages())
+        for split, table in parts:
+            for name, label in _labels(table):
+                if isinstance(label, int) and 0 <= label < len(names):
+                    listing.entries.append(Entry(name, split, label))
+                else:
+                    listing.bad.add(name, "its label is no class", repr(label))
+        return listing
+
+    def read(entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        wanted = {entry.name: entry for entry in entries}
+        for _, table in parts:
+            for name, value in _images(table):
+                if entry := wanted.get(name):
+                    data = value.get("bytes") if isinstance(value, Mapping) else value
+                    yield entry, data if isinstance(data, bytes) else b""  # stored in a file elsewhere: a bad image
+
     return Source(place, sha256_of(identity), find, read, classes=names)
-
-
-def _find(parts: Sequence[Part], classes: int) -> Listing:
-    listing = Listing([], BadImages())
-    for part in parts:
-        for name, label in part.labels():
-            if isinstance(label, int) and 0 <= label < classes:
-                listing.entries.append(Entry(name, part.split, label))
-            else:
-                listing.bad.add(name, "its label is no class", repr(label))
-    return listing
-
-
-def _read(parts: Sequence[Part], entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """Yield in the order of the tables. An image that is stored in a file elsewhere is empty, and so bad."""
-    wanted = {entry.name: entry for entry in entries}
-    for part in parts:
-        for name, value in part.images():
-            if entry := wanted.get(name):
-                data = value.get("bytes") if isinstance(value, Mapping) else value
-                yield entry, data if isinstance(data, bytes) else b""

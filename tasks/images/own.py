@@ -66,11 +66,7 @@ class Images(ImageTask):
         self.name = f"images/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-.')[:50] or 'images'}"
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read and check all images, and split them.
-
-        Raises:
-            DataProblem: there is no such folder, no image to evaluate on, or an image is bad; the error names it.
-        """
+        """Read and check all images, and split them."""
         from tasks.images.reading.class_folders import folder_or_tar
         from tasks.images.reading.dataset import load_images
         from tasks.images.reading.prepare import Preparation

@@ -38,7 +38,7 @@ class PublishedImageTask(ImageTask):
         location: how its folder is found.
         hub: where it is on the hub.
         classes: names in order; empty where the data name them.
-        lossless: its title where the original images are lossless: a note then marks JPEGs.
+        lossless: its title where the originals are lossless: a note then marks JPEGs.
         most_train: if train has more images, this many are drawn, and a note says so; 0 takes all.
     """
 
@@ -49,12 +49,7 @@ class PublishedImageTask(ImageTask):
     most_train: int = 0
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read and check all images of train and test.
-
-        Raises:
-            AbsentTask: a directory of the user can be read, but does not hold this task.
-            DataProblem: there are no data, or an image or file is broken; the error names it.
-        """
+        """Read and check all images of train and test, from the first source that is allowed and answers."""
         from tasks.images.reading.dataset import load_images
         from tasks.images.reading.prepare import Preparation
 
@@ -96,12 +91,7 @@ class PublishedImageTask(ImageTask):
 
 
 class VisionTask(PublishedImageTask):
-    """A dataset with a name of its own.
-
-    Attributes:
-        name: of the task.
-        folders: names of its folder, as `tasks.io.directories.normal` writes them.
-    """
+    """A dataset with a name of its own; `folders` are the names of its folder, in the form of `Wanted`."""
 
     name: ClassVar[str]
     folders: ClassVar[tuple[str, ...]]

@@ -53,11 +53,7 @@ def name_of(directory: Path) -> str:
 
 
 def listing(folder: Path) -> list[Path]:
-    """List a folder, sorted by name.
-
-    Raises:
-        DataProblem: the folder cannot be read.
-    """
+    """List a folder, sorted by name; a `DataProblem` says that it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError as error:
@@ -102,7 +98,7 @@ def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
 def _named(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
     """List the directories named for this task, then for its suite, then for all tasks."""
     order: list[tuple[str, Trust]] = [(normal(entry), "task") for entry in wanted.entries]
-    order += [(suite, "directory") for suite in (*wanted.suites, "")]
+    order.extend((suite, "directory") for suite in (*wanted.suites, ""))
     dirs = [(normal(name or ""), directory) for name, directory in request.dirs]
     return [(directory, trust) for entry, trust in order for name, directory in dirs if name == entry]
 

@@ -1,5 +1,7 @@
 r"""Read CSV, TSV, JSON lines, Parquet and Arrow tables one row at a time, and name the place of every row that is bad.
 
+What cannot be read as a whole is a `DataProblem` that names the file.
+
 Lines are physical ones, split at "\n" alone and counted from 1; a record of several lines is named by its first. Texts
 hold U+2028, U+0085 and stray carriage returns; only "\r" at the end of a line belongs to the line break. Parquet, Arrow
 and a JSON array have no lines: their rows are counted from 1.
@@ -18,7 +20,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
@@ -76,45 +77,28 @@ def reading(file: str | Path, todo: str = FIX_DATASET) -> Generator[None]:
         raise malformed(file, "", f"cannot be read ({reason})", todo) from error
 
 
-@dataclass(eq=False)
 class Reader(ABC):
-    """A table in one file, or in memory.
+    """A table in one file, or in memory; errors name it `file`. `strict` is as for `open_table`."""
 
-    Attributes:
-        file: the file, as errors name it.
-        strict: whether it is published data; see `open_table`.
-        unit: what the number of a row counts.
-        header_place: where the names of the columns are, for errors; empty where they are in no line.
-    """
+    unit: Literal["line", "row"] = "line"
+    """What the number of a row counts."""
+    header_place = ""
+    """Where the names of the columns are, for errors; empty where they are in no line."""
 
-    file: str | Path
-    strict: bool = field(default=False, kw_only=True)
-    unit: Literal["line", "row"] = field(default="line", init=False)
-    header_place: str = field(default="", init=False)
-
-    @property
-    def todo(self) -> str:
-        """What to do about errors, unless they say more."""
-        return FIX_DATASET if self.strict else FIX
+    def __init__(self, file: str | Path, *, strict: bool = False) -> None:
+        self.file, self.strict = file, strict
+        self.todo = FIX_DATASET if strict else FIX
 
     @abstractmethod
     def columns(self) -> Sequence[str]:
-        """Return the names of the columns; none of a file that is empty.
-
-        Raises:
-            DataProblem: the file cannot be read.
-        """
+        """Return the names of the columns; none of a file that is empty."""
 
     @abstractmethod
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield the values of these columns, which exist; texts may hold surrogates in place of bytes."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        """Yield the values of these columns, row by row.
-
-        Raises:
-            DataProblem: the file cannot be read, or does not have each column exactly once.
-        """
+        """Yield the values of these columns, row by row; the table must have each exactly once."""
         header = self.columns()
         for name in columns:
             if header.count(name) != 1:
@@ -155,7 +139,6 @@ def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None 
     around them.
 
     Args:
-        file: the table.
         quotes: whether fields of CSV and TSV may be quoted; else quotes are characters like others.
         header: names of all columns, where a CSV or TSV file has no line of them.
         strict: whether it is published data, where a blank line between others and a missing JSON key are bad rows; in
@@ -168,7 +151,7 @@ def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None 
             return _JsonReader(file, strict=strict)
         case suffix:
             delimiter = "\t" if suffix == ".tsv" else ","
-            return _SeparatedReader(file, strict=strict, delimiter=delimiter, quotes=quotes, header=header)
+            return _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
 
 
 def is_complete_set(files: Sequence[Path]) -> bool:
@@ -214,11 +197,10 @@ def _numbered(stream: BinaryIO, *, spaces: str | None, strict: bool) -> Iterator
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-@dataclass(eq=False, kw_only=True)
 class _SeparatedReader(Reader):
-    delimiter: str
-    quotes: bool
-    header: Sequence[str] | None
+    def __init__(self, file: Path, delimiter: str, *, quotes: bool, header: Sequence[str] | None, strict: bool) -> None:
+        super().__init__(file, strict=strict)
+        self.delimiter, self.quotes, self.header = delimiter, quotes, header
 
     def columns(self) -> Sequence[str]:
         if self.header is not None:
@@ -341,9 +323,8 @@ def _as_object(number: int, value: object) -> dict[str, object] | BadRow:
 # Parquet and Arrow
 
 
-@dataclass(eq=False)
 class _ColumnarReader(Reader):
-    unit: Literal["line", "row"] = field(default="row", init=False)
+    unit = "row"
 
     @abstractmethod
     def schema(self) -> pa.Schema:

@@ -65,7 +65,7 @@ def find_idx(folder: Path, classes: tuple[str, ...]) -> Source | None:
         if missing := [name for name, file in found.items() if not file]:
             raise malformed(place, "", f"{missing[0]}[.gz] is missing")
         pairs = zip(IDX.values(), files[::2], files[1::2], strict=True)
-        parts = [(split, images, *read_pair(images, labels)) for split, images, labels in pairs]
+        parts: list[Part] = [(split, images, *read_pair(images, labels)) for split, images, labels in pairs]
         return _source(place, classes, parts, files)
     return None
 
@@ -122,18 +122,18 @@ def find_cifar(folder: Path, classes: tuple[str, ...]) -> Source | None:
     files = CIFAR.get(len(classes), {})
     for place in (folder, folder / f"cifar-{len(classes)}-batches-bin", folder / "cifar-100-binary"):
         if any((place / name).is_file() for name in files):
-            label_bytes = 2 if len(classes) == 100 else 1
-            parts = [(split, place / name, *_records(place / name, label_bytes)) for name, split in files.items()]
+            labels = 2 if len(classes) == 100 else 1
+            parts: list[Part] = [(files[name], place / name, *_records(place / name, labels)) for name in files]
             return _source(place, classes, parts, [place / name for name in files])
     return None
 
 
-def _records(file: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+def _records(file: Path, labels: int) -> tuple[np.ndarray, np.ndarray]:
     with reading(file):
-        data, width = np.frombuffer(file.read_bytes(), dtype=np.uint8), label_bytes + CIFAR_BYTES
+        data, width = np.frombuffer(file.read_bytes(), dtype=np.uint8), labels + CIFAR_BYTES
     if not len(data) or len(data) % width:
         record = f"record {len(data) // width}"
         raise malformed(file, record, f"{len(data)} bytes are no whole number of records of {width} bytes")
     records = data.reshape(-1, width)
-    images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return images, records[:, label_bytes - 1]
+    images = records[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return images, records[:, labels - 1]

@@ -10,7 +10,7 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -93,8 +93,7 @@ def _unreadable(error: OSError) -> NoReturn:
 
 def _find_in_tar(file: Path, split: Split | None) -> Listing:
     bad, names, folders = BadImages(), dict[str, None](), list[str]()
-    for _, member in _members(file):
-        name = str(PurePosixPath(member.name))
+    for member, name, _ in _members(file):
         if _is_hidden(name.replace("..", "")):
             continue
         if reason := _refusal(member, name, names):
@@ -109,28 +108,24 @@ def _find_in_tar(file: Path, split: Split | None) -> Listing:
 def _read_tar(file: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
     """Yield in the order of the file, which is read once."""
     wanted = {entry.name: entry for entry in entries}
-    for tar, member in _members(file):
-        entry = wanted.pop(str(PurePosixPath(member.name)), None) if member.isfile() else None
-        if entry is None:
-            continue
-        try:
-            stream = tar.extractfile(member)
-            data = stream.read() if stream else b""
-        except BROKEN as error:
-            raise malformed(file, member.name, f"the tar breaks off ({error})") from error
-        yield entry, data
+    for member, name, content in _members(file, wanted):
+        if member.isfile() and name in wanted:
+            yield wanted.pop(name), content
 
 
-def _members(file: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    last = "at its start"
+def _members(file: Path, wanted: Container[str] = ()) -> Iterator[tuple[tarfile.TarInfo, str, bytes]]:
+    """Yield every member and its path, and the content if it is a wanted file."""
+    place = "at its start"
     try:
         with tarfile.open(file, "r|*") as tar:
             while member := tar.next():
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
-                yield tar, member
-                last = f"after {member.name}"
+                name = str(PurePosixPath(member.name))
+                stream = tar.extractfile(member) if member.isfile() and name in wanted else None
+                yield member, name, stream.read() if stream else b""
+                place = f"after {member.name}"
     except BROKEN as error:
-        raise malformed(file, last, f"not a tar, or it breaks off ({error})") from error
+        raise malformed(file, place, f"not a tar, or it breaks off ({error})") from error
 
 
 def _refusal(member: tarfile.TarInfo, name: str, names: Collection[str]) -> str:

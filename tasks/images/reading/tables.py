@@ -17,6 +17,7 @@ LABELS = ("fine_label", "label", "cls", "labels")
 
 
 Table = ParquetReader | ArrowReader
+Part = tuple[Split, Table]
 
 
 def _labels(table: Table) -> Iterator[tuple[str, object]]:
@@ -68,7 +69,8 @@ def hub_tables(dataset: HubDataset, classes: tuple[str, ...]) -> tuple[Source, s
         HubUnavailable: it is not in the cache, and cannot be downloaded.
     """
     snapshot, config = cached_snapshot(dataset), dataset.config or "default"
-    parts, revision = _find_parquet(snapshot / config) if snapshot else [], dataset.revision
+    parts: list[Part] = _find_parquet(snapshot / config) if snapshot else []
+    revision = dataset.revision
     if not parts:
         tables, revision = load_tables(dataset)
         if missing := [split for split in SPLITS if split not in tables]:
@@ -78,18 +80,18 @@ def hub_tables(dataset: HubDataset, classes: tuple[str, ...]) -> tuple[Source, s
     return _source(place, parts, identity, classes), revision[:7]
 
 
-def _find_parquet(folder: Path) -> list[tuple[Split, Table]]:
+def _find_parquet(folder: Path) -> list[Part]:
     """Return the Parquet files of train and test in a folder, shards in order; empty if one is missing."""
-    parts: list[tuple[Split, Table]] = []
+    parts: list[Part] = []
     for split in SPLITS:
         files = sorted([*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")])
         if not is_complete_set(files):
             return []
-        parts += [(split, ParquetReader(file)) for file in files]
+        parts.extend((split, ParquetReader(file)) for file in files)
     return parts
 
 
-def _source(place: str, parts: Sequence[tuple[Split, Table]], identity: str, classes: tuple[str, ...]) -> Source:
+def _source(place: str, parts: Sequence[Part], identity: str, classes: tuple[str, ...]) -> Source:
     """Return the images of some tables; `identity` is a commit or hashes, `classes` are for tables without names."""
     _, first = parts[0]
     names = tuple(first.class_names().get(_label_column(first), ())) or classes

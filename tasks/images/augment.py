@@ -64,12 +64,10 @@ def _crop(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
     _, height, width, _ = pixels.shape
     rows, columns = height // SHIFT, width // SHIFT
     padded = np.pad(pixels, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
-    top = np.floor(draws[:, 0] * (2 * rows + 1)).astype(int)
-    left = np.floor(draws[:, 1] * (2 * columns + 1)).astype(int)
-    index = np.arange(len(pixels))[:, None, None]
-    y = (top[:, None] + np.arange(height))[:, :, None]
-    x = (left[:, None] + np.arange(width))[:, None, :]
-    return padded[index, y, x]
+    top = (draws[:, 0] * (2 * rows + 1)).astype(int)
+    left = (draws[:, 1] * (2 * columns + 1)).astype(int)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return windows[np.arange(len(pixels)), top, left].transpose(0, 2, 3, 1)
 
 
 def _trivial(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:

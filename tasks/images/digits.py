@@ -15,7 +15,7 @@ VERSION = 1
 
 
 class Digits(ImageTask):
-    """scikit-learn's `load_digits`: values 0 to 16, the inked pixels of a 4×4 block, are scaled to 0 to 255."""
+    """scikit-learn's `load_digits`, with its values 0 to 16 scaled to 0 to 255."""
 
     def __init__(self, _: str = "") -> None:
         self.spec = image_task_spec("digits", num_classes=10, version=VERSION)

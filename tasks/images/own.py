@@ -74,7 +74,7 @@ class Images(ImageTask):
 
         config = request.config_as(ImagesConfig)
         sources = [folder_or_tar(self.place)]
-        splits = {entry.split for entry in sources[0].listing.entries}
+        splits = {entry.split for entry in sources[0].listing().entries}
         if config.share is None:
             if splits > {"train"}:
                 known = f"{self.place} itself holds {', '.join(sorted(splits))}"
@@ -95,7 +95,7 @@ class Images(ImageTask):
         where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
         summary = _summary(self.spec.shape, dataset.reading["classes"], dataset.reading["sizes"])
         notes = [f"{self.name}: {summary} ({where})", *dataset.notes]
-        if ignored := sum(source.listing.ignored for source in sources):
+        if ignored := sum(source.listing().ignored for source in sources):
             notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
         if len(set(hashes)) < len(hashes):
             notes.append(f"{self.name}: validation and train are the same images; the score means nothing")

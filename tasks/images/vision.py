@@ -63,7 +63,7 @@ class PublishedImageTask(ImageTask):
         )
         note = f"{self.lossless} (JPEG)" if self.lossless and "JPEG" in dataset.reading["formats"] else ""
         if 0 < self.most_train < found:
-            note = "1000 training images drawn, not the paper's"
+            note = f"{self.most_train} training images drawn, not the paper's"
             line = f"{name}: {len(dataset.train)} of {found} training images drawn"
             dataset = replace(dataset, notes=(*dataset.notes, line))
         self.complete_spec(dataset)

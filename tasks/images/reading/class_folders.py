@@ -11,7 +11,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Collection, Container, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -46,8 +46,8 @@ def folder_or_tar(place: Path, split: Split | None = None) -> Source:
         return _open_folder(place, split)
     if is_tar(place):
         files = [hashed_file(place)]
-        find, read = partial(_find_in_tar, place, split), partial(_read_tar, place)
-        return Source(str(place), files[0]["sha256"], find, read, files)
+        listing, read = cache(partial(_find_in_tar, place, split)), partial(_read_tar, place)
+        return Source(str(place), files[0]["sha256"], listing, read, files)
     problem = f"is no tar ({', '.join(TARS)})" if place.exists() else "does not exist"
     todo = "Give a folder of class folders, or a tar of one."
     raise DataProblem(f"{place} {problem}", f"relative to {Path.cwd()}", todo)
@@ -108,12 +108,12 @@ def _find_in_tar(file: Path, split: Split | None) -> Listing:
 def _read_tar(file: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
     """Yield in the order of the file, which is read once."""
     wanted = {entry.name: entry for entry in entries}
-    for member, name, content in _members(file, wanted):
-        if member.isfile() and name in wanted:
+    for _, name, content in _members(file, wanted):
+        if content is not None:
             yield wanted.pop(name), content
 
 
-def _members(file: Path, wanted: Container[str] = ()) -> Iterator[tuple[tarfile.TarInfo, str, bytes]]:
+def _members(file: Path, wanted: Container[str] = ()) -> Iterator[tuple[tarfile.TarInfo, str, bytes | None]]:
     """Yield every member and its path, and the content if it is a wanted file."""
     place = "at its start"
     try:
@@ -121,8 +121,9 @@ def _members(file: Path, wanted: Container[str] = ()) -> Iterator[tuple[tarfile.
             while member := tar.next():
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
                 name = str(PurePosixPath(member.name))
-                stream = tar.extractfile(member) if member.isfile() and name in wanted else None
-                yield member, name, stream.read() if stream else b""
+                is_wanted = name in wanted and member.isfile() and member.size <= LARGEST
+                stream = tar.extractfile(member) if is_wanted else None
+                yield member, name, stream.read() if stream else None
                 place = f"after {member.name}"
     except BROKEN as error:
         raise malformed(file, place, f"not a tar, or it breaks off ({error})") from error

@@ -25,7 +25,7 @@ def find_lists(folder: Path) -> Source | None:
     return Source(
         place=str(folder),
         sha256=sha256_of(*contents),
-        find=lambda: Listing(entries, BadImages()),
+        listing=lambda: Listing(entries, BadImages()),
         read=partial(read_files, folder),
         files=[hashed_file(folder / name) for name in LISTS.values()],
         classes=tuple(map(str, classes)),

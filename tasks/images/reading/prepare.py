@@ -110,7 +110,7 @@ def _load(folder: Path) -> PreparedImages:
 
 
 def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) -> None:
-    entries = [entry for source in sources for entry in source.listing.entries]
+    entries = [entry for source in sources for entry in source.listing().entries]
     bad = _bad_files(sources)
     total = len(entries) + len(bad)
     classes = preparation.classes or _class_names(entries)
@@ -161,9 +161,9 @@ def _bad_files(sources: Sequence[Source]) -> BadImages:
     """Return what the sources themselves know to be bad."""
     bad = BadImages()
     for source in sources:
-        for reason, group in source.listing.bad.by_reason.items():
+        for reason, group in source.listing().bad.by_reason.items():
             bad.add(group.where, reason, group.detail, group.number)
-        for name in source.listing.empty:
+        for name in source.listing().empty:
             bad.add(name, "a class folder without an image")
     return bad
 
@@ -191,7 +191,7 @@ def _decode(
     row_of: dict[Entry, int] = {}
     rows = 0
     for source in sources:
-        for entry, data in source.read([entry for entry in source.listing.entries if entry in chosen]):
+        for entry, data in source.read([entry for entry in source.listing().entries if entry in chosen]):
             try:
                 stream.write(np.ascontiguousarray(decoder.decode(data)).data)
             except BadImageError as error:

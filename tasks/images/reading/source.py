@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -77,13 +76,12 @@ class Listing(NamedTuple):
     empty: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
+class Source(NamedTuple):
     """Where images are read from: a folder or file that errors call `place`.
 
     Attributes:
         sha256: hash of all that is read.
-        find: lists the images, before any is decoded.
+        listing: finds the images once, before any is decoded.
         read: yields each entry with its content, in the order that costs least.
         files: name and hash of every file that is not a single image.
         classes: names of the classes in the order of their numbers; empty where labels are names.
@@ -91,15 +89,10 @@ class Source:
 
     place: str
     sha256: str
-    find: Callable[[], Listing]
+    listing: Callable[[], Listing]
     read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, Content]]]
     files: Sequence[Mapping[str, str]] = ()
     classes: tuple[str, ...] = ()
-
-    @cached_property
-    def listing(self) -> Listing:
-        """The images, found once."""
-        return self.find()
 
 
 def read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:

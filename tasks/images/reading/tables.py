@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+from bench.core.errors import DataProblem
 from bench.core.hub import HubDataset, cached_snapshot, load_tables
 from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
 from tasks.io.readers import ArrowReader, ParquetReader, Row, is_complete_set, malformed
@@ -20,35 +22,31 @@ Table = ParquetReader | ArrowReader
 Part = tuple[Split, Table]
 
 
-def _labels(table: Table) -> Iterator[tuple[str, object]]:
-    """Yield the name of every row, as errors show it, and its class."""
-    return _values(table, _label_column(table))
-
-
-def _images(table: Table) -> Iterator[tuple[str, object]]:
-    """Yield the name of every row, and the struct {bytes, path} or the bytes of its image."""
-    import pyarrow as pa
-
-    def holds_bytes(kind: pa.DataType) -> bool:
-        packed = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        return packed or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-    return _values(table, _first(table, [f.name for f in table.schema() if holds_bytes(f.type)], "of images"))
-
-
 def _label_column(table: Table) -> str:
     columns = table.columns()
-    return _first(table, [name for name in LABELS if name in columns], "'label'")
+    for name in LABELS:
+        if name in columns:
+            return name
+    raise _missing(table, "'label'")
 
 
-def _first(table: Table, columns: Sequence[str], expected: str) -> str:
-    if not columns:
-        known = ", ".join(table.columns())
-        raise malformed(table.file, "", f"expected a column {expected}, found {known}")
-    return columns[0]
+def _image_column(table: Table) -> str:
+    """Return the name of the column of structs {bytes, path}, or of bytes."""
+    import pyarrow as pa
+
+    for field in table.schema():
+        packed = pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+        if packed or pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+            return field.name
+    raise _missing(table, "of images")
+
+
+def _missing(table: Table, column: str) -> DataProblem:
+    return malformed(table.file, "", f"expected a column {column}, found {', '.join(table.columns())}")
 
 
 def _values(table: Table, column: str) -> Iterator[tuple[str, object]]:
+    """Yield the name of every row, as errors show it, and its value."""
     for row in table.rows([column]):
         yield f"{table.file}, row {row.number}", row.values[0] if isinstance(row, Row) else row.reason
 
@@ -96,26 +94,27 @@ def _source(place: str, parts: Sequence[Part], identity: str, classes: tuple[str
     _, first = parts[0]
     names = tuple(first.class_names().get(_label_column(first), ())) or classes
     if not names:
-        labels = (label for _, table in parts for _, label in _labels(table))
+        labels = (label for _, table in parts for _, label in _values(table, _label_column(table)))
         highest = max((label for label in labels if isinstance(label, int) and label < MOST_CLASSES), default=-1)
         names = tuple(map(str, range(highest + 1)))
 
-    def find() -> Listing:
-        listing = Listing([], BadImages())
+    @cache
+    def listing() -> Listing:
+        entries, bad = list[Entry](), BadImages()
         for split, table in parts:
-            for name, label in _labels(table):
+            for name, label in _values(table, _label_column(table)):
                 if isinstance(label, int) and 0 <= label < len(names):
-                    listing.entries.append(Entry(name, split, label))
+                    entries.append(Entry(name, split, label))
                 else:
-                    listing.bad.add(name, "its label is no class", repr(label))
-        return listing
+                    bad.add(name, "its label is no class", repr(label))
+        return Listing(entries, bad)
 
     def read(entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
         wanted = {entry.name: entry for entry in entries}
         for _, table in parts:
-            for name, value in _images(table):
+            for name, value in _values(table, _image_column(table)):
                 if entry := wanted.get(name):
                     data = value.get("bytes") if isinstance(value, Mapping) else value
                     yield entry, data if isinstance(data, bytes) else b""  # stored in a file elsewhere: a bad image
 
-    return Source(place, sha256_of(identity), find, read, classes=names)
+    return Source(place, sha256_of(identity), listing, read, classes=names)

@@ -29,8 +29,7 @@ class ImageConfig(Config):
         at_most=1024,
     )
     mode: Literal["auto", "grey", "rgb"] = option(
-        "auto",
-        "Channels, to which every image is converted; auto takes those of the first image and refuses others.",
+        "auto", "Channels, to which every image is converted; auto takes those of the first image and refuses others."
     )
     augment: Literal["none", "flip", "crop", "flip-crop", "trivial"] = option(
         "none",

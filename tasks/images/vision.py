@@ -100,7 +100,6 @@ class VisionTask(PublishedImageTask):
         self.spec = image_task_spec(self.name, num_classes=len(self.classes))
         self.location = Wanted(
             task=self.name,
-            entries=(self.name,),
             folders=self.folders,
             expected=f"a folder {self.folders[0]}",
             how=f"Name its folder with --data-dir {self.name}=DIR, or a folder that holds a folder {self.folders[0]} "

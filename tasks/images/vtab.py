@@ -70,7 +70,6 @@ class VTAB(PublishedImageTask):
         self.hub = HubDataset(name=f"{OWNER}/{repository}", config="default", revision=commit)
         self.location = Wanted(
             task=self.spec.name,
-            entries=(self.spec.name,),
             folders=tuple(filter(None, (normal(member), folder))),
             suites=("vtab", "vtab1k"),
             others=frozenset(map(normal, LOCATIONS)),

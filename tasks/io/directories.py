@@ -21,7 +21,7 @@ class Wanted:
 
     Attributes:
         task: its name, `glue/rte`.
-        entries: names in `--data-dir NAME=DIR` that mean this very task.
+        entries: names in `--data-dir NAME=DIR` that mean this very task; by default its name.
         folders: possible names of the task's folder; the first that exists is used.
         suites: names of a folder that holds one folder for each task of a suite; empty for a task outside a suite.
         others: folders of all tasks of the suite; a folder with such a name belongs to that task alone.
@@ -32,8 +32,8 @@ class Wanted:
     """
 
     task: str
-    entries: tuple[str, ...]
     folders: tuple[str, ...]
+    entries: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     others: frozenset[str] = frozenset()
     beside: bool = True
@@ -97,7 +97,7 @@ def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
 
 def _named(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
     """List the directories named for this task, then for its suite, then for all tasks."""
-    order: list[tuple[str, Trust]] = [(normal(entry), "task") for entry in wanted.entries]
+    order: list[tuple[str, Trust]] = [(normal(entry), "task") for entry in wanted.entries or (wanted.task,)]
     order.extend((suite, "directory") for suite in (*wanted.suites, ""))
     dirs = [(normal(name or ""), directory) for name, directory in request.dirs]
     return [(directory, trust) for entry, trust in order for name, directory in dirs if name == entry]

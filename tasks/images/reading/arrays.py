@@ -19,7 +19,6 @@ from tasks.io.readers import malformed, reading
 
 IDX: dict[str, Split] = {"train": "train", "t10k": "test"}
 """Start of a file's name → split."""
-UINT8 = 0x08
 GZIP = b"\x1f\x8b"
 LARGEST = 1 << 32
 """Most bytes of an array: a wrong size, or a gzip bomb, takes no more memory than that."""
@@ -103,7 +102,7 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
 
 
 def _idx_shape(file: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
-    magic, expected = header[:4], bytes([0, 0, UINT8, dimensions])
+    magic, expected = header[:4], bytes([0, 0, 0x08, dimensions])
     if magic != expected:
         raise malformed(file, "", f"wrong magic number: expected {expected.hex()}, found {magic.hex() or 'nothing'}")
     if len(header) < 4 + 4 * dimensions:

@@ -73,8 +73,7 @@ def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
 
     A link to a folder is followed at the level of splits and classes, and is bad further below.
     """
-    names: list[str] = []
-    folders: list[str] = []
+    names, folders = list[str](), list[str]()
     for place, below, files in os.walk(root, onerror=_unreadable, followlinks=True):
         inner = Path(place).relative_to(root)
         names += [str(inner / name) for name in files if not _is_hidden(name)]
@@ -151,7 +150,10 @@ def _is_hidden(path: str) -> bool:
 def _arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, split: Split | None) -> Listing:
     """Return split and class of every file, by their paths; add to `bad` those that have none."""
     paths = {name: PurePosixPath(name).parts for name in sorted(names)}
-    root = _shared_root([path for name, path in paths.items() if _is_image(name)])
+    # the folders that contain everything, above those of splits and classes
+    above = ["/".join(path[:-2]) for name, path in paths.items() if _is_image(name)]
+    shared = PurePosixPath(os.path.commonpath(above)).parts if above else ()
+    root = tuple(takewhile(lambda folder: folder.casefold() not in SPLITS, shared))
     depth = len(root)
     has_splits = any(len(path) >= depth + 3 and path[depth].casefold() in SPLITS for path in paths.values())
     entries: list[Entry] = []
@@ -180,9 +182,3 @@ def _arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, spl
 
 def _is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.casefold() in SUFFIXES
-
-
-def _shared_root(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the folders that contain everything, above those of splits and classes."""
-    shared = os.path.commonpath(["/".join(path[:-2]) for path in paths]) if paths else ""
-    return tuple(takewhile(lambda name: name.casefold() not in SPLITS, PurePosixPath(shared).parts))

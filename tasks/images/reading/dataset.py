@@ -49,12 +49,8 @@ def load_images(
 ) -> tuple[Dataset, int]:
     """Prepare and check the images of the task `name`; also return how many training images there are before any draw.
 
-    Args:
-        sources: where the images are; the second one, if any, holds the validation split.
-        preparation: how they become arrays.
-        request: says whether bad images are skipped.
-        kind, revision: as for `Dataset`.
-        needed: splits that must not be empty.
+    A second source holds the validation split. `kind` and `revision` are as for `Dataset`; the splits `needed` must
+    not be empty.
 
     Raises:
         DataProblem: an image is bad and not to be skipped, a needed split is empty, there is one class only, or a

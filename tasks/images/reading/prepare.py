@@ -28,7 +28,6 @@ from tasks.text.tokens import cache_folder
 FORMAT = 3
 """Raised whenever the same sources would be cached otherwise."""
 PIXELS, LABELS, FACTS = "pixels.npy", "labels.npy", "facts.json"
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +109,17 @@ def _load(folder: Path) -> PreparedImages:
 
 
 def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) -> None:
-    entries = [entry for source in sources for entry in source.listing().entries]
-    bad = _bad_files(sources)
+    entries, bad = list[Entry](), BadImages()
+    for listing in (source.listing() for source in sources):
+        entries += listing.entries
+        for reason, group in listing.bad.by_reason.items():
+            bad.add(group.where, reason, group.detail, group.number)
+        for name in listing.empty:
+            bad.add(name, "a class folder without an image")
     total = len(entries) + len(bad)
     classes = preparation.classes or _class_names(entries)
     number_of = {key: index for index, name in enumerate(classes) for key in (index, name)}
-    parts: dict[Split, list[Entry]] = {name: [] for name in SPLITS}
+    parts: dict[Split, list[Entry]] = {"train": [], "validation": [], "test": []}
     for entry in entries:
         if entry.label in number_of:
             parts[entry.split].append(entry)
@@ -155,17 +159,6 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
         "formats": decoder.formats,
     }
     write_atomic(folder / FACTS, json.dumps(facts).encode())
-
-
-def _bad_files(sources: Sequence[Source]) -> BadImages:
-    """Return what the sources themselves know to be bad."""
-    bad = BadImages()
-    for source in sources:
-        for reason, group in source.listing().bad.by_reason.items():
-            bad.add(group.where, reason, group.detail, group.number)
-        for name in source.listing().empty:
-            bad.add(name, "a class folder without an image")
-    return bad
 
 
 def _class_names(entries: Sequence[Entry]) -> tuple[str, ...]:

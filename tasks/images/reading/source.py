@@ -15,8 +15,6 @@ from bench.core.files import sha256
 from tasks.io.readers import reading
 
 Split = Literal["train", "validation", "test"]
-Content = bytes | np.ndarray
-"""The bytes of a file, or pixels (H, W) or (H, W, 3)."""
 
 
 class Entry(NamedTuple):
@@ -82,7 +80,7 @@ class Source(NamedTuple):
     Attributes:
         sha256: hash of all that is read.
         listing: finds the images once, before any is decoded.
-        read: yields each entry with its content, in the order that costs least.
+        read: yields each entry with the bytes of its file, or its pixels (H, W) or (H, W, 3), in the cheapest order.
         files: name and hash of every file that is not a single image.
         classes: names of the classes in the order of their numbers; empty where labels are names.
     """
@@ -90,7 +88,7 @@ class Source(NamedTuple):
     place: str
     sha256: str
     listing: Callable[[], Listing]
-    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, Content]]]
+    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, bytes | np.ndarray]]]
     files: Sequence[Mapping[str, str]] = ()
     classes: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
@@ -68,7 +69,7 @@ def malformed(file: str | Path, where: str, problem: str, todo: str = FIX_DATASE
 
 
 @contextmanager
-def reading(file: str | Path, todo: str = FIX_DATASET) -> Generator[None]:
+def errors_naming(file: str | Path, todo: str = FIX_DATASET) -> Generator[None]:
     """Turn errors of reading a file, gzipped or not, into a `DataProblem` that names it."""
     try:
         yield
@@ -128,7 +129,7 @@ class Reader(ABC):
 
     @contextmanager
     def _opened(self) -> Generator[BinaryIO]:
-        with reading(self.file, self.todo), Path(self.file).open("rb") as stream:
+        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
             yield stream
 
 
@@ -241,23 +242,25 @@ class _SeparatedReader(Reader):
 def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
     """Yield records. Of a broken one only the first line is given up: those after it may start records."""
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
-    fresh, again = _decoded(stream), deque[str]()
+    fresh, again, record = _decoded(stream), deque[str](), list[str]()
 
-    def lines(taken: list[str]) -> Iterator[str]:
+    def lines() -> Iterator[str]:
         while line := again.popleft() if again else next(fresh, ""):
-            taken.append(line)
+            record.append(line)
             yield line
 
-    number = 1
+    start_reader = partial(csv.reader, strict=True, delimiter=delimiter)
+    reader, number = start_reader(lines()), 1
     while True:
-        record: list[str] = []
+        record.clear()
         try:
-            fields = next(csv.reader(lines(record), strict=True, delimiter=delimiter))
+            fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             yield number, BadRow(number, BAD_RETURN if "new-line" in str(error) else BAD_QUOTES)
             again.extendleft(reversed(record[1:]))
+            reader = start_reader(lines())  # the old one has seen the end of the file where a quote is never closed
             number += 1
             continue
         if fields:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
-from tasks.io.readers import malformed, reading
+from tasks.io.readers import errors_naming, malformed
 
 IDX: dict[str, Split] = {"train": "train", "t10k": "test"}
 """Start of a file's name → split."""
@@ -85,7 +85,7 @@ def read_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_idx(file: Path, dimensions: int) -> np.ndarray:
     """Read the uint8 array of an idx file, of just the size that its header says: labels (N,) or images (N, H, W)."""
-    with reading(file):
+    with errors_naming(file):
         with file.open("rb") as raw:
             packed = raw.read(2) == GZIP
         with gzip.open(file) if packed else file.open("rb") as stream:
@@ -128,7 +128,7 @@ def find_cifar(folder: Path, classes: tuple[str, ...]) -> Source | None:
 
 
 def _records(file: Path, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    with reading(file):
+    with errors_naming(file):
         data, width = np.frombuffer(file.read_bytes(), dtype=np.uint8), labels + CIFAR_BYTES
     if not len(data) or len(data) % width:
         record = f"record {len(data) // width}"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, read_files, sha256_of
-from tasks.io.readers import malformed, reading
+from tasks.io.readers import errors_naming, malformed
 
 LISTS: dict[Split, str] = {"train": "train800val200.txt", "test": "test.txt"}
 """Split → its list: VTAB-1k trains on its 800 and 200 examples together (arXiv 1910.04867)."""
@@ -33,7 +33,7 @@ def find_lists(folder: Path) -> Source | None:
 
 
 def _entries(file: Path, split: Split) -> Iterator[Entry]:
-    with reading(file):
+    with errors_naming(file):
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():

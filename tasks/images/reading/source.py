@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.core.errors import DataProblem
 from bench.core.files import sha256
-from tasks.io.readers import reading
+from tasks.io.readers import errors_naming
 
 Split = Literal["train", "validation", "test"]
 
@@ -96,14 +96,14 @@ class Source(NamedTuple):
 def read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
     """Yield every entry with the content of the file in `folder` that it names."""
     for entry in entries:
-        with reading(folder / entry.name):
+        with errors_naming(folder / entry.name):
             content = (folder / entry.name).read_bytes()
         yield entry, content
 
 
 def hashed_file(file: Path) -> dict[str, str]:
     """Return name and hash of a file."""
-    with reading(file):
+    with errors_naming(file):
         return {"name": file.name, "sha256": sha256(file)}
 
 

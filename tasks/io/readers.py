@@ -127,11 +127,6 @@ class Reader(ABC):
         detail = f" ({row.detail})" if row.detail else ""
         return self.malformed(f"{self.unit} {row.number}{more}", row.reason + detail, todo)
 
-    @contextmanager
-    def _opened(self) -> Generator[BinaryIO]:
-        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
-            yield stream
-
 
 def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None = None, strict: bool = False) -> Reader:
     """Open a table by the suffix of its name: .parquet, .jsonl, .json, .tsv or (anything else) CSV.
@@ -231,7 +226,7 @@ class _SeparatedReader(Reader):
 
     def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Yield every record with the number of its first line."""
-        with self._opened() as stream:
+        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
             if self.quotes:
                 yield from _quoted(stream, self.delimiter)
             else:
@@ -289,7 +284,7 @@ class _JsonReader(Reader):
                 yield Row(number, [value.get(name) for name in columns])
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        with self._opened() as stream:
+        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
             lines = _numbered(stream, spaces=None, strict=self.strict)
             first = next(lines, None)
             if not first:

@@ -52,11 +52,9 @@ class Preparation:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PreparedImages:
-    """Images in the order of the splits, and what is known of them.
+    """Pixels (N, H, W, C) uint8, memory-mapped, and labels (N,) int64 in the order of the splits; what is known of them.
 
     Attributes:
-        pixels: (N, H, W, C) uint8, memory-mapped.
-        labels: (N,) int64, numbers of `classes`.
         sizes: number of images in every split that has any, in order.
         found: images of train before some of them were drawn.
         bad: those that are left out, of `total` images.

@@ -67,8 +67,8 @@ class Images(ImageTask):
 
     def open(self, request: DataRequest) -> Dataset:
         """Read and check all images, and split them."""
-        from tasks.images.reading.class_folders import folder_or_tar
         from tasks.images.reading.dataset import load_images
+        from tasks.images.reading.files import folder_or_tar
         from tasks.images.reading.prepare import Preparation
         from tasks.images.reading.source import sha256_of
 

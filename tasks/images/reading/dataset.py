@@ -10,8 +10,7 @@ import numpy as np
 from bench.core.errors import DataProblem
 from bench.records.data import Arrays, DataRequest, Dataset, SourceKind
 from tasks.images.reading.arrays import find_cifar, find_idx
-from tasks.images.reading.class_folders import folder_or_tar, is_tar
-from tasks.images.reading.lists import find_lists
+from tasks.images.reading.files import find_lists, folder_or_tar, is_tar
 from tasks.images.reading.prepare import Preparation, prepare
 from tasks.images.reading.source import Source, Split
 from tasks.images.reading.tables import folder_tables

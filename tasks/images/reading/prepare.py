@@ -52,7 +52,7 @@ class Preparation:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PreparedImages:
-    """Pixels (N, H, W, C) uint8, memory-mapped, and labels (N,) int64 in the order of the splits; what is known of them.
+    """Pixels (N, H, W, C) uint8, memory-mapped, and labels (N,) int64 in the order of the splits, and facts of them.
 
     Attributes:
         sizes: number of images in every split that has any, in order.

@@ -93,14 +93,6 @@ class Source(NamedTuple):
     classes: tuple[str, ...] = ()
 
 
-def read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """Yield every entry with the content of the file in `folder` that it names."""
-    for entry in entries:
-        with errors_naming(folder / entry.name):
-            content = (folder / entry.name).read_bytes()
-        yield entry, content
-
-
 def hashed_file(file: Path) -> dict[str, str]:
     """Return name and hash of a file."""
     with errors_naming(file):

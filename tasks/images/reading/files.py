@@ -1,7 +1,8 @@
-"""Images in class folders, and in tars of class folders, which are read without being unpacked.
+"""Images in files of their own: in class folders, in tars of these, which are not unpacked, or named by lists.
 
-Split and class follow from the path alone: `train/cat/1.jpg`, or `cat/1.jpg`. A folder and a tar of it are read alike,
-and folders that contain everything are skipped.
+In class folders split and class follow from the path alone: `train/cat/1.jpg`, or `cat/1.jpg`. A folder and a tar of it
+are read alike, and folders that contain everything are skipped. A list has a path and a class number a line, a usual
+layout of VTAB-1k.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import NoReturn
 
 from bench.core.errors import DataProblem
 from tasks.images.reading.decode import SUFFIXES
-from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, read_files, sha256_of
-from tasks.io.readers import malformed
+from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
+from tasks.io.readers import errors_naming, malformed
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -34,6 +35,10 @@ SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 LARGEST = 1 << 28
 """Most bytes of one file in a tar: a few compressed bytes can stand for any number."""
+LISTS: dict[Split, str] = {"train": "train800val200.txt", "test": "test.txt"}
+"""Split → its list: VTAB-1k trains on its 800 and 200 examples together (arXiv 1910.04867)."""
+DIGITS = 6
+"""Most digits of a class number, so that a wrong column takes no memory."""
 BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
@@ -65,7 +70,7 @@ def _open_folder(folder: Path, split: Split | None) -> Source:
     parts = [f"{name}\0" for name in listing.empty]
     parts += [f"{group.number} {group.where}\0" for group in bad.by_reason.values()]
     parts += [f"{entry.name}\0{hashed_file(folder / entry.name)['sha256']}\0" for entry in listing.entries]
-    return Source(str(folder), sha256_of(*parts), lambda: listing, partial(read_files, folder))
+    return Source(str(folder), sha256_of(*parts), lambda: listing, partial(_read_files, folder))
 
 
 def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
@@ -182,3 +187,42 @@ def _arrange(names: Collection[str], folders: Sequence[str], bad: BadImages, spl
 
 def _is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.casefold() in SUFFIXES
+
+
+def find_lists(folder: Path) -> Source | None:
+    """Return the images of both lists in a folder; None if it has none."""
+    if not (folder / LISTS["train"]).is_file():
+        return None
+    entries = [entry for split, name in LISTS.items() for entry in _entries(folder / name, split)]
+    contents = (f"{e.split}\0{e.label}\0{hashed_file(folder / e.name)['sha256']}\0" for e in entries)
+    classes = range(1 + max((int(entry.label) for entry in entries), default=-1))
+    return Source(
+        place=str(folder),
+        sha256=sha256_of(*contents),
+        listing=lambda: Listing(entries, BadImages()),
+        read=partial(_read_files, folder),
+        files=[hashed_file(folder / name) for name in LISTS.values()],
+        classes=tuple(map(str, classes)),
+    )
+
+
+def _entries(file: Path, split: Split) -> Iterator[Entry]:
+    with errors_naming(file):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if not path or not label.isdecimal() or len(label) > DIGITS:
+            raise malformed(file, f"line {number}", "expected a path, a space and a class number")
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise malformed(file, f"line {number}", f"a path that leads out of the folder: {path}")
+        yield Entry(path, split, int(label))
+
+
+def _read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Yield every entry with the content of the file in `folder` that it names."""
+    for entry in entries:
+        with errors_naming(folder / entry.name):
+            content = (folder / entry.name).read_bytes()
+        yield entry, content

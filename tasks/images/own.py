@@ -34,7 +34,6 @@ class ImagesConfig(ImageConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check the share."""
         super().__post_init__()
         if self.share is not None and not 0 < self.share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a folder", "Change it.")

@@ -29,8 +29,6 @@ CIFAR: dict[int, dict[str, Split]] = {
 """Number of classes → files → split."""
 CIFAR_BYTES = 3 * 32 * 32
 """Bytes of a CIFAR image: red, green, blue, each row by row."""
-
-
 Part = tuple[Split, Path, np.ndarray, np.ndarray]
 """Split, the file that images are named after, images (N, H, W) or (N, H, W, 3) and classes (N,)."""
 
@@ -91,12 +89,11 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
         with gzip.open(file) if packed else file.open("rb") as stream:
             shape = _idx_shape(file, stream.read(4 + 4 * dimensions), dimensions)
             size = math.prod(shape)
-            data = stream.read(size)  # no more than that is decompressed
-            more = stream.read(1)
+            data = stream.read(size + 1)  # no more than that is decompressed
     header = f"its header says {size} ({' × '.join(map(str, shape))})"
-    if len(data) != size:
+    if len(data) < size:
         raise malformed(file, "", f"truncated: {len(data)} bytes of data where {header}")
-    if more:
+    if len(data) > size:
         raise malformed(file, "", f"it holds more bytes than that: {header}")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 

@@ -69,8 +69,8 @@ def load_images(
     train, *evaluation = map(Arrays, np.split(images.pixels, ends), np.split(images.labels, ends))
     if missing := set(range(len(images.classes))) - set(train.targets.tolist()):
         names = ", ".join(images.classes[i] for i in sorted(missing)[:SHOWN])
-        known, todo = f"read from {places}", "Add some, or remove its folder."
-        raise DataProblem(f"no training image of class {names}", known, todo)
+        what, known = f"no training image of class {names}", f"read from {places}"
+        raise DataProblem(what, known, "Add some, or remove its folder.")
     dataset = Dataset(
         train=train,
         evaluation=dict(zip([*images.sizes][1:], evaluation, strict=True)),

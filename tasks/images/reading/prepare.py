@@ -89,11 +89,9 @@ def prepare(sources: Sequence[Source], preparation: Preparation) -> PreparedImag
         _build(folder, sources, preparation)
         return _load(folder)
     except OSError as error:
-        raise DataProblem(
-            "decoded images cannot be cached",
-            f"{folder.parent}: {error.strerror or error}",
-            "Free some space, or set LOWRANK_BENCH_CACHE to a folder that can be written.",
-        ) from error
+        known = f"{folder.parent}: {error.strerror or error}"
+        todo = "Free some space, or set LOWRANK_BENCH_CACHE to a folder that can be written."
+        raise DataProblem("decoded images cannot be cached", known, todo) from error
 
 
 def _load(folder: Path) -> PreparedImages:
@@ -101,8 +99,6 @@ def _load(folder: Path) -> PreparedImages:
     bad = BadImages({reason: BadGroup(*group) for reason, group in facts.pop("bad").items()})
     pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
     labels = np.load(folder / LABELS, allow_pickle=False)
-    if len(pixels) != len(labels):
-        raise ValueError("a broken cache")
     return PreparedImages(pixels=pixels, labels=labels, bad=bad, **facts)
 
 

@@ -57,12 +57,9 @@ class BadImages:
         if not self.by_reason or on_bad == "skip":
             return
         reason, (_, where, detail) = next(iter(self.by_reason.items()))
-        more = f"; {len(self) - 1} more are bad" if len(self) > 1 else ""
-        raise DataProblem(
-            f"an image cannot be used: {where}: {reason}" + (f" ({detail})" if detail else ""),
-            f"it is in {place}{more}",
-            "Fix or remove it, or skip bad images with --set data.on_bad=skip.",
-        )
+        what = f"an image cannot be used: {where}: {reason}" + (f" ({detail})" if detail else "")
+        known = f"it is in {place}" + (f"; {len(self) - 1} more are bad" if len(self) > 1 else "")
+        raise DataProblem(what, known, "Fix or remove it, or skip bad images with --set data.on_bad=skip.")
 
 
 class Listing(NamedTuple):

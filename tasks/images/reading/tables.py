@@ -16,8 +16,6 @@ MOST_CLASSES = 10**6
 """A column of larger numbers holds no classes, and takes no memory."""
 LABELS = ("fine_label", "label", "cls", "labels")
 """Columns of the class; the first one present is read (CIFAR-100 has a coarse one too)."""
-
-
 Table = ParquetReader | ArrowReader
 Part = tuple[Split, Table]
 

@@ -16,7 +16,6 @@ from tasks.images.vision import PublishedImageTask
 from tasks.io.directories import Wanted, normal
 
 TRAIN = 1000
-OWNER = "clip-benchmark"
 
 
 class Location(NamedTuple):
@@ -67,7 +66,7 @@ class VTAB(PublishedImageTask):
             raise UsageError(f"unknown VTAB task '{member}'", f"known: {', '.join(self.members)}", hint)
         repository, folder, commit = LOCATIONS[member]
         self.spec = image_task_spec(f"vtab/{member}")
-        self.hub = HubDataset(name=f"{OWNER}/{repository}", config="default", revision=commit)
+        self.hub = HubDataset(name=f"clip-benchmark/{repository}", config="default", revision=commit)
         self.location = Wanted(
             task=self.spec.name,
             folders=tuple(filter(None, (normal(member), folder))),

@@ -20,12 +20,7 @@ SHIFT = 8
 def preparation(augmentation: str, mean: Sequence[float], std: Sequence[float], seed: int) -> Prepare:
     """Return the function that turns a batch of stored images into input for a network.
 
-    It augments in training only (step ≥ 0).
-
-    Args:
-        augmentation: a key of `DRAWS`.
-        mean, std: per channel, in [0, 1].
-        seed: of the run.
+    In training (step ≥ 0) it augments by `augmentation`, a key of `DRAWS`; `mean` and `std` are as for `normalise`.
     """
 
     def prepare(pixels: np.ndarray, index: np.ndarray, step: int) -> Tensor:
@@ -39,9 +34,7 @@ def preparation(augmentation: str, mean: Sequence[float], std: Sequence[float], 
 def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return bytes (B, H, W, C) as (x/255 − mean)/std, channels first (B, C, H, W) float32.
 
-    Args:
-        pixels: uint8.
-        mean, std: per channel, in [0, 1]; a channel with std 0 is not divided.
+    `mean` and `std` are per channel, in [0, 1]; a channel with std 0 is not divided.
     """
     x = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float().div_(255)
     centre = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
@@ -50,12 +43,9 @@ def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
 
 
 def augment(name: str, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Return images (B, H, W, C) uint8, each augmented by its own draws alone.
+    """Return images (B, H, W, C) uint8, each augmented by its own draws alone, uniform in [0, 1): (B, `DRAWS[name]`).
 
-    Args:
-        name: a key of `DRAWS`.
-        pixels: stay unchanged.
-        draws: uniform in [0, 1), (B, `DRAWS[name]`).
+    `pixels` stay unchanged.
     """
     if draws.shape != (len(pixels), DRAWS[name]):
         raise ValueError(f"{name} takes draws of shape {(len(pixels), DRAWS[name])}, not {draws.shape}")
@@ -74,12 +64,10 @@ def _crop(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
     _, height, width, _ = pixels.shape
     rows, columns = height // SHIFT, width // SHIFT
     padded = np.pad(pixels, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
-    top = np.floor(draws[:, 0] * (2 * rows + 1)).astype(int)
-    left = np.floor(draws[:, 1] * (2 * columns + 1)).astype(int)
-    index = np.arange(len(pixels))[:, None, None]
-    y = (top[:, None] + np.arange(height))[:, :, None]
-    x = (left[:, None] + np.arange(width))[:, None, :]
-    return padded[index, y, x]
+    top = (draws[:, 0] * (2 * rows + 1)).astype(int)
+    left = (draws[:, 1] * (2 * columns + 1)).astype(int)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return windows[np.arange(len(pixels)), top, left].transpose(0, 2, 3, 1)
 
 
 def _trivial(pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -12,42 +12,32 @@ from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 
 VERSION = 1
 """Version of the split, and its seed."""
-SHARE = 0.2
-HIGHEST = 16
-"""Largest value: each counts the inked pixels of a 4×4 block."""
 
 
 class Digits(ImageTask):
     """scikit-learn's `load_digits`, with its values 0 to 16 scaled to 0 to 255."""
 
     def __init__(self, _: str = "") -> None:
-        self.spec = image_task_spec("digits", 10, VERSION)
+        self.spec = image_task_spec("digits", num_classes=10, version=VERSION)
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read the images, split.
-
-        Raises:
-            DataProblem: a directory or the hub was asked for, or scikit-learn is not installed.
-        """
+        """Read the images, and split them."""
         if request.data in ("dir", "hub"):
             todo = "Leave --data out, or use --task mnist."
             raise DataProblem("digits are embedded only", f"--data {request.data} is given", todo)
         import numpy as np
+        from sklearn.datasets import load_digits
 
         from tasks.images.reading.decode import Decoder
         from tasks.images.reading.prepare import channel_statistics
         from tasks.table.labels import split
 
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise DataProblem("digits come with scikit-learn", str(error), "pip install scikit-learn") from error
         config = request.config_as(ImageConfig)
         images, labels = load_digits(return_X_y=True)
-        grey = np.rint(images.reshape(-1, 8, 8) * (255 / HIGHEST)).astype(np.uint8)
+        grey = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
         decoder = Decoder(size=config.size, mode=config.mode)
         pixels, targets = np.stack([decoder.decode(image) for image in grey]), np.asarray(labels, dtype=np.int64)
-        train, test = split([str(label) for label in targets.tolist()], SHARE, seed=VERSION, stratify=True)
+        train, test = split([str(label) for label in targets.tolist()], 0.2, seed=VERSION, stratify=True)
         mean, std = channel_statistics(pixels[train])
         dataset = Dataset(
             train=Arrays(pixels[train], targets[train]),

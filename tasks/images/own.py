@@ -7,19 +7,15 @@ the same for all seeds. A note says what was found, and the record keeps it (`so
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from bench.api.task import TaskSpec
 from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
 from bench.records.data import DataRequest, Dataset
-from tasks.images.base import ImageConfig, ImageTask
-
-if TYPE_CHECKING:
-    from tasks.images.reading.prepare import Facts
+from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +34,6 @@ class ImagesConfig(ImageConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         if self.share is not None and not 0 < self.share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a folder", "Change it.")
@@ -70,18 +65,15 @@ class Images(ImageTask):
         self.name = f"images/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-.')[:50] or 'images'}"
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read and check all images, and split them.
-
-        Raises:
-            DataProblem: there is no such folder, no image to evaluate on, or an image is bad; the error names it.
-        """
-        from tasks.images.reading.dataset import folder_or_tar, load_images
+        """Read and check all images, and split them."""
+        from tasks.images.reading.dataset import load_images
+        from tasks.images.reading.files import folder_or_tar
         from tasks.images.reading.prepare import Preparation
         from tasks.images.reading.source import sha256_of
 
         config = request.config_as(ImagesConfig)
         sources = [folder_or_tar(self.place)]
-        splits = {entry.split for entry in sources[0].listing.entries}
+        splits = {entry.split for entry in sources[0].listing().entries}
         if config.share is None:
             if splits > {"train"}:
                 known = f"{self.place} itself holds {', '.join(sorted(splits))}"
@@ -90,45 +82,32 @@ class Images(ImageTask):
             sources.append(folder_or_tar(Path(config.validation).expanduser(), "validation"))
         share = config.share if config.share and splits == {"train"} else 0.0
         preparation = Preparation(size=config.size, mode=config.mode, share=share, seed=config.split_seed)
-        where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
-        hashes = [source.sha256 for source in sources]
-        dataset, facts = load_images(
-            self.name,
-            sources,
-            preparation,
-            request,
-            kind="file",
-            revision=self.place.resolve().name,
-            version=hashes[0] if len(hashes) == 1 else sha256_of(*hashes),
-            reading={
-                "validation": f"{share:g}" if share else Path(sources[-1].place).name,
-                "split_seed": config.split_seed if share else None,
-            },
-        )
+        revision = self.place.resolve().name
+        dataset, _ = load_images(self.name, sources, preparation, request, kind="file", revision=revision)
         if not dataset.evaluation:
             known = f"read from {self.place}"
             raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
-        notes = [f"{self.name}: {_summary(facts, dataset.reading['sizes'])} ({where})", *dataset.notes]
-        if ignored := sum(source.listing.ignored for source in sources):
+        hashes = [source.sha256 for source in sources]
+        version = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
+        self.spec = image_task_spec(self.name, version=version, metrics=("macro_f1", "accuracy"))
+        self.complete_spec(dataset)
+        where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
+        summary = _summary(self.spec.shape, dataset.reading["classes"], dataset.reading["sizes"])
+        notes = [f"{self.name}: {summary} ({where})", *dataset.notes]
+        if ignored := sum(source.listing().ignored for source in sources):
             notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
         if len(set(hashes)) < len(hashes):
             notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
-        dataset = replace(dataset, notes=tuple(notes))
-        self.spec = TaskSpec(
-            name=self.name,
-            version=dataset.version,
-            modality="image",
-            num_classes=0,
-            metrics=("macro_f1", "accuracy"),
-            primary=("macro_f1",),
-        )
-        self.complete_spec(dataset)
-        return dataset
+        validation = {
+            "validation": f"{share:g}" if share else Path(sources[-1].place).name,
+            "split_seed": config.split_seed if share else None,
+        }
+        return replace(dataset, notes=tuple(notes), version=version, reading={**dataset.reading, **validation})
 
 
-def _summary(facts: Facts, sizes: Mapping[str, int], shown: int = 8) -> str:
+def _summary(shape: tuple[int, ...], classes: Sequence[str], sizes: Mapping[str, int], shown: int = 8) -> str:
     """Return classes (at most `shown` of them by name), shape and sizes of the splits in one line."""
-    classes, (height, width, channels) = facts["classes"], facts["shape"]
+    channels, height, width = shape
     names = ", ".join(repr(name[:30]) for name in classes[:shown]) + (", …" if len(classes) > shown else "")
     splits = ", ".join(f"{size} {split}" for split, size in sizes.items())
     return f"{len(classes)} classes: {names} · {width}×{height}×{channels} · {splits}"

@@ -7,25 +7,19 @@ drawn, the same share of every class and the same for all seeds. They are not th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from bench.core.errors import UsageError, did_you_mean
 from bench.core.hub import HubDataset
-from tasks.images.base import PublishedImageTask, image_task_spec
+from tasks.images.base import image_task_spec
+from tasks.images.vision import PublishedImageTask
 from tasks.io.directories import Wanted, normal
 
-if TYPE_CHECKING:
-    from tasks.images.reading.prepare import Facts
-
 TRAIN = 1000
-OWNER = "clip-benchmark"
 
 
 class Location(NamedTuple):
-    """Where a task is found: its repository on the hub, another usual name of its folder, and a commit if known.
-
-    Without a commit, the newest one is read and recorded.
-    """
+    """A repository on the hub, another usual name of the task's folder, and a commit; `main` is the newest one."""
 
     repository: str
     folder: str = ""
@@ -72,10 +66,9 @@ class VTAB(PublishedImageTask):
             raise UsageError(f"unknown VTAB task '{member}'", f"known: {', '.join(self.members)}", hint)
         repository, folder, commit = LOCATIONS[member]
         self.spec = image_task_spec(f"vtab/{member}")
-        self.hub = HubDataset(name=f"{OWNER}/{repository}", config="default", revision=commit)
+        self.hub = HubDataset(name=f"clip-benchmark/{repository}", config="default", revision=commit)
         self.location = Wanted(
             task=self.spec.name,
-            entries=(self.spec.name,),
             folders=tuple(filter(None, (normal(member), folder))),
             suites=("vtab", "vtab1k"),
             others=frozenset(map(normal, LOCATIONS)),
@@ -85,7 +78,3 @@ class VTAB(PublishedImageTask):
             "--data-dir vtab=DIR.",
         )
         self.most_train = TRAIN
-
-    def note(self, facts: Facts, drawn: bool) -> str:
-        """Mark training images that are not those of the paper."""
-        return "1000 training images drawn, not the paper's" if drawn else ""

@@ -20,12 +20,7 @@ Prepare = Callable[[np.ndarray, np.ndarray, int], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Some of the examples of arrays, which are not copied.
-
-    Attributes:
-        rows: all examples.
-        chosen: (N,) numbers of those that belong to this split.
-    """
+    """Some of the examples of arrays, which are not copied: those with the numbers `chosen` (N,)."""
 
     rows: Arrays
     chosen: np.ndarray
@@ -46,11 +41,7 @@ class ArraySplit:
 
 
 class ArrayDataModule(StepDataModule[Arrays, ArraySplit]):
-    """Batches of images or vectors for one run.
-
-    Args:
-        prepare: turns stored inputs of a batch into those of the network.
-    """
+    """Batches of images or vectors for one run; without `prepare` the network gets them as stored."""
 
     def __init__(self, task: TaskSpec, dataset: Dataset, spec: RunSpec, prepare: Prepare | None = None) -> None:
         self.prepare: Prepare = prepare or (lambda inputs, index, step: torch.from_numpy(inputs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,17 +15,13 @@ Trust = Literal["task", "directory", "parent"]
 """What named a directory: `--data-dir` for this very task, any other `--data-dir`, or BENCH_DATA."""
 
 
-def _nothing(_: Path) -> bool:
-    return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What to search for. Names of folders are in the form that `normal` returns.
 
     Attributes:
-        task: its name for errors, `glue/rte`.
-        entries: names in `--data-dir NAME=DIR` that mean this very task.
+        task: its name, `glue/rte`.
+        entries: names in `--data-dir NAME=DIR` that mean this very task; by default its name.
         folders: possible names of the task's folder; the first that exists is used.
         suites: names of a folder that holds one folder for each task of a suite; empty for a task outside a suite.
         others: folders of all tasks of the suite; a folder with such a name belongs to that task alone.
@@ -36,12 +32,12 @@ class Wanted:
     """
 
     task: str
-    entries: tuple[str, ...]
     folders: tuple[str, ...]
+    entries: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     others: frozenset[str] = frozenset()
     beside: bool = True
-    holds: Callable[[Path], bool] = _nothing
+    holds: Callable[[Path], bool] = lambda folder: False
     expected: str
     how: str
 
@@ -57,28 +53,20 @@ def name_of(directory: Path) -> str:
 
 
 def listing(folder: Path) -> list[Path]:
-    """List a folder, sorted by name.
-
-    Raises:
-        DataProblem: the folder cannot be read.
-    """
+    """List a folder, sorted by name; a `DataProblem` says that it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataProblem(f"data directory {folder} cannot be read", str(error), "Fix its permissions.") from error
 
 
-def child(directory: Path, name: str) -> Path | None:
-    """Return the folder in `directory` whose `normal` name is `name`; None if there is none.
-
-    Raises:
-        DataProblem: there are several.
-    """
-    found = [path for path in listing(directory) if normal(path.name) == name and path.is_dir()]
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+def _child(directory: Path, name: str) -> Path | None:
+    """Return the folder in `directory` whose `normal` name is `name`; None if there is none."""
+    folders = [path for path in listing(directory) if normal(path.name) == name and path.is_dir()]
+    if len(folders) > 1:
+        names = ", ".join(path.name for path in folders)
         raise DataProblem(f"several folders in {directory} could be '{name}'", names, "Name one of them.")
-    return found[0] if found else None
+    return folders[0] if folders else None
 
 
 def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
@@ -88,55 +76,49 @@ def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
         AbsentTask: directories are named, and none of them holds the task.
         DataProblem: a named directory does not exist.
     """
-    named = _entries(wanted, request)
+    named = _named(wanted, request)
     for directory, trust in named:
         if not directory.is_dir():
             kind = "is not a directory" if directory.exists() else "does not exist"
             raise DataProblem(f"data directory {directory} {kind}", f"asked for {wanted.task}", wanted.how)
-        if found := _task_folder(directory, wanted, trust=trust):
-            return found
-    if named:
-        raise _absent(wanted, [directory for directory, _ in named])
-    if request.parent and request.parent.is_dir():
-        if found := _task_folder(request.parent, wanted, trust="parent"):
-            return found
+        if folder := _task_folder(directory, wanted, trust):
+            return folder
+    searched = [directory for directory, _ in named]
+    if not named and request.parent and request.parent.is_dir():
+        if folder := _task_folder(request.parent, wanted, "parent"):
+            return folder
         if wanted.suites and _is_suite(request.parent, wanted):
-            raise _absent(wanted, [request.parent])
+            searched = [request.parent]
+    if searched:
+        places = ", ".join(map(str, searched))
+        raise AbsentTask(f"no {wanted.task} in {places}", f"expected {wanted.expected} there", wanted.how)
     return None
 
 
-def _task_folder(directory: Path, wanted: Wanted, *, trust: Trust) -> Path | None:
+def _named(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
+    """List the directories named for this task, then for its suite, then for all tasks."""
+    order: list[tuple[str, Trust]] = [(normal(entry), "task") for entry in wanted.entries or (wanted.task,)]
+    order.extend((suite, "directory") for suite in (*wanted.suites, ""))
+    dirs = [(normal(name or ""), directory) for name, directory in request.dirs]
+    return [(directory, trust) for entry, trust in order for name, directory in dirs if name == entry]
+
+
+def _task_folder(directory: Path, wanted: Wanted, trust: Trust) -> Path | None:
     """Return the task's folder below `directory`, or `directory` itself if it is that; None if neither."""
-    parents = [child(directory, suite) for suite in wanted.suites]
+    parents = [_child(directory, suite) for suite in wanted.suites]
     if trust != "parent" or wanted.beside:
         parents.append(directory)
     for parent in filter(None, parents):
         for name in wanted.folders:
-            if found := child(parent, name):
-                return found
-    own = normal(name_of(directory))
-    if own in wanted.folders or trust == "task":
+            if folder := _child(parent, name):
+                return folder
+    name = normal(name_of(directory))
+    if name in wanted.folders or trust == "task":
         return directory
     # a folder with any other name may hold the task, unless the name is that of another task
-    return directory if trust == "directory" and own not in wanted.others and wanted.holds(directory) else None
-
-
-def _entries(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
-    """List the directories named for this task, then for its suite, then for all tasks."""
-    by_name: dict[str, list[Path]] = {}
-    for name, directory in request.dirs:
-        by_name.setdefault(normal(name or ""), []).append(directory)
-    order: list[tuple[str, Trust]] = []
-    order.extend((normal(name), "task") for name in wanted.entries)
-    order.extend((suite, "directory") for suite in (*wanted.suites, ""))
-    return [(directory, trust) for name, trust in order for directory in by_name.get(name, [])]
+    return directory if trust == "directory" and name not in wanted.others and wanted.holds(directory) else None
 
 
 def _is_suite(directory: Path, wanted: Wanted) -> bool:
     names = {*wanted.suites, *(wanted.others if wanted.beside else ())}
-    return normal(name_of(directory)) in names or any(child(directory, name) for name in names)
-
-
-def _absent(wanted: Wanted, directories: Sequence[Path]) -> AbsentTask:
-    places = ", ".join(map(str, directories))
-    return AbsentTask(f"no {wanted.task} in {places}", f"expected {wanted.expected} there", wanted.how)
+    return normal(name_of(directory)) in names or any(_child(directory, name) for name in names)

@@ -1,5 +1,7 @@
 r"""Read CSV, TSV, JSON lines, Parquet and Arrow tables one row at a time, and name the place of every row that is bad.
 
+What cannot be read as a whole is a `DataProblem` that names the file.
+
 Lines are physical ones, split at "\n" alone and counted from 1; a record of several lines is named by its first. Texts
 hold U+2028, U+0085 and stray carriage returns; only "\r" at the end of a line belongs to the line break. Parquet, Arrow
 and a JSON array have no lines: their rows are counted from 1.
@@ -13,11 +15,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+import zlib
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, field
-from itertools import chain
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
 
@@ -47,13 +51,9 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that could not be read.
+    """A row that could not be read: the reason, equal for all rows of its kind, and what was found in this one.
 
-    Attributes:
-        number: of the row.
-        reason: in words that are the same for all rows of this kind, so that they can be counted.
-        detail: what was found in this row.
-        is_short: whether all that is wrong is that fields are missing.
+    `is_short` tells that all that is wrong is that fields are missing.
     """
 
     number: int
@@ -68,61 +68,51 @@ def malformed(file: str | Path, where: str, problem: str, todo: str = FIX_DATASE
     return DataProblem(f"malformed data in {Path(file).name}: {problem}", f"file: {place}", todo)
 
 
-@dataclass(eq=False)
+@contextmanager
+def errors_naming(file: str | Path, todo: str = FIX_DATASET) -> Generator[None]:
+    """Turn errors of reading a file, gzipped or not, into a `DataProblem` that names it."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise malformed(file, "", f"cannot be read ({reason})", todo) from error
+
+
 class Reader(ABC):
-    """A table in one file, or in memory.
+    """A table in one file, or in memory; errors name it `file`. `strict` is as for `open_table`."""
 
-    Attributes:
-        file: the file, as errors name it.
-        unit: what the number of a row counts.
-        header_place: where the names of the columns are, for errors; empty where they are in no line.
-        todo: what to do about errors, unless they say more.
-    """
+    unit: Literal["line", "row"] = "line"
+    """What the number of a row counts."""
+    header_place = ""
+    """Where the names of the columns are, for errors; empty where they are in no line."""
 
-    file: str | Path
-    unit: Literal["line", "row"] = field(default="line", init=False)
-    header_place: str = field(default="", init=False)
-    todo: str = field(default=FIX, init=False)
+    def __init__(self, file: str | Path, *, strict: bool = False) -> None:
+        self.file, self.strict = file, strict
+        self.todo = FIX_DATASET if strict else FIX
 
     @abstractmethod
     def columns(self) -> Sequence[str]:
-        """Return the names of the columns; none of a file that is empty.
-
-        Raises:
-            DataProblem: the file cannot be read.
-        """
+        """Return the names of the columns; none of a file that is empty."""
 
     @abstractmethod
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield the values of these columns, which exist; texts may hold surrogates in place of bytes."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        """Yield the values of these columns, row by row.
-
-        Raises:
-            DataProblem: the file cannot be read, or lacks a column.
-        """
-        self.check(columns)
+        """Yield the values of these columns, row by row; the table must have each exactly once."""
+        header = self.columns()
+        for name in columns:
+            if header.count(name) != 1:
+                known = "; ".join(filter(None, (self.header_place, list_columns(header))))
+                if not header:
+                    raise self.malformed(known, "the file is empty")
+                what = f"the column {name!r} appears twice" if name in header else f"there is no column {name!r}"
+                raise self.malformed(known, what, f"Rename or add a column. {self.todo}")
         for row in self._read(columns):
             if isinstance(row, Row) and not all(is_unicode(v) for v in row.values if isinstance(v, str)):
                 yield BadRow(row.number, NOT_UTF8)
             else:
                 yield row
-
-    def check(self, columns: Iterable[str]) -> None:
-        """Check that the table has each of these columns exactly once.
-
-        Raises:
-            DataProblem: it has not.
-        """
-        header = self.columns()
-        for name in columns:
-            if header.count(name) != 1:
-                what = f"the column {name!r} appears twice" if name in header else f"there is no column {name!r}"
-                known = "; ".join(filter(None, (self.header_place, list_columns(header))))
-                if not header:
-                    raise self.malformed(known, "the file is empty")
-                raise self.malformed(known, what, f"Rename or add a column. {self.todo}")
 
     def class_names(self) -> Mapping[str, Sequence[str]]:
         """Return the class names that the file itself gives for columns of class indices."""
@@ -137,14 +127,6 @@ class Reader(ABC):
         detail = f" ({row.detail})" if row.detail else ""
         return self.malformed(f"{self.unit} {row.number}{more}", row.reason + detail, todo)
 
-    @contextmanager
-    def _opened(self) -> Generator[BinaryIO]:
-        try:
-            with Path(self.file).open("rb") as stream:
-                yield stream
-        except OSError as error:
-            raise self.malformed("", f"cannot be read ({error.strerror or error})") from error
-
 
 def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None = None, strict: bool = False) -> Reader:
     """Open a table by the suffix of its name: .parquet, .jsonl, .json, .tsv or (anything else) CSV.
@@ -153,7 +135,6 @@ def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None 
     around them.
 
     Args:
-        file: the table.
         quotes: whether fields of CSV and TSV may be quoted; else quotes are characters like others.
         header: names of all columns, where a CSV or TSV file has no line of them.
         strict: whether it is published data, where a blank line between others and a missing JSON key are bad rows; in
@@ -161,15 +142,12 @@ def open_table(file: Path, *, quotes: bool = True, header: Sequence[str] | None 
     """
     match file.suffix.lower():
         case ".parquet":
-            reader = ParquetReader(file)
+            return ParquetReader(file, strict=strict)
         case ".jsonl" | ".json":
-            reader = _JsonReader(file, strict=strict)
+            return _JsonReader(file, strict=strict)
         case suffix:
             delimiter = "\t" if suffix == ".tsv" else ","
-            reader = _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
-    if strict:
-        reader.todo = FIX_DATASET
-    return reader
+            return _SeparatedReader(file, delimiter, quotes=quotes, header=header, strict=strict)
 
 
 def is_complete_set(files: Sequence[Path]) -> bool:
@@ -215,45 +193,10 @@ def _numbered(stream: BinaryIO, *, spaces: str | None, strict: bool) -> Iterator
         yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-class _RewindableLines:
-    """Lines for `csv.reader`, which can be read again from the second line of the present record."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.fresh = _decoded(stream)
-        self.again: Iterator[str] = iter(())
-        self.record: list[str] = []
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self.again, None)
-        if line is None:
-            line = next(self.fresh)
-        self.number += 1
-        self.record.append(line)
-        return line
-
-    def start_record(self) -> int:
-        """Start a record, and return the number of its first line."""
-        self.record = []
-        return self.number + 1
-
-    def rewind(self) -> None:
-        """Go back to the second line of the record: only its first was broken, others may start records."""
-        rest = self.record[1:]
-        self.number -= len(rest)
-        self.again = chain(rest, self.again)
-
-
-@dataclass(eq=False)
 class _SeparatedReader(Reader):
-    delimiter: str
-    _: KW_ONLY
-    quotes: bool
-    header: Sequence[str] | None
-    strict: bool
+    def __init__(self, file: Path, delimiter: str, *, quotes: bool, header: Sequence[str] | None, strict: bool) -> None:
+        super().__init__(file, strict=strict)
+        self.delimiter, self.quotes, self.header = delimiter, quotes, header
 
     def columns(self) -> Sequence[str]:
         if self.header is not None:
@@ -282,8 +225,8 @@ class _SeparatedReader(Reader):
                 yield Row(number, [fields[i] for i in chosen])
 
     def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
-        """Yield every record with the number of its first line. Without `strict`, blank lines are none."""
-        with self._opened() as stream:
+        """Yield every record with the number of its first line."""
+        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
             if self.quotes:
                 yield from _quoted(stream, self.delimiter)
             else:
@@ -292,35 +235,43 @@ class _SeparatedReader(Reader):
 
 
 def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """Yield records. Of a broken one only the first line is given up: those after it may start records."""
     csv.field_size_limit(max(LONGEST, csv.field_size_limit()))
-    lines = _RewindableLines(stream)
-    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    fresh, again, record = _decoded(stream), deque[str](), list[str]()
+
+    def lines() -> Iterator[str]:
+        while line := again.popleft() if again else next(fresh, ""):
+            record.append(line)
+            yield line
+
+    start_reader = partial(csv.reader, strict=True, delimiter=delimiter)
+    reader, number = start_reader(lines()), 1
     while True:
-        number = lines.start_record()
+        record.clear()
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            lines.rewind()
             yield number, BadRow(number, BAD_RETURN if "new-line" in str(error) else BAD_QUOTES)
+            again.extendleft(reversed(record[1:]))
+            reader = start_reader(lines())  # the old one has seen the end of the file where a quote is never closed
+            number += 1
             continue
         if fields:
             yield number, fields
+        number += len(record)
 
 
-@dataclass(eq=False)
 class _JsonReader(Reader):
-    strict: bool
-
     def columns(self) -> Sequence[str]:
-        bad: BadRow | None = None
+        first_bad: BadRow | None = None
         for _, value in self._objects():
             if not isinstance(value, BadRow):
                 return list(value)
-            bad = bad or value
-        if bad:
-            raise self.error(bad)
+            first_bad = first_bad or value
+        if first_bad:
+            raise self.error(first_bad)
         return []
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
@@ -333,23 +284,23 @@ class _JsonReader(Reader):
                 yield Row(number, [value.get(name) for name in columns])
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        with self._opened() as stream:
+        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
             lines = _numbered(stream, spaces=None, strict=self.strict)
             first = next(lines, None)
-            if first and first[1].startswith("["):
-                self.unit = "row"
-                yield from self._array("\n".join(line for _, line in chain([first], lines)))
-            elif first:
-                for number, line in chain([first], lines):
+            if not first:
+                return
+            lines = chain([first], lines)
+            if not first[1].startswith("["):
+                for number, line in lines:
                     yield number, _parse(number, line)
-
-    def _array(self, text: str) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        try:
-            values: list[object] = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self.malformed("", f"not JSON ({error})") from error
-        for number, value in enumerate(values, 1):
-            yield number, _as_object(number, value)
+                return
+            self.unit = "row"
+            try:
+                values: list[object] = json.loads("\n".join(line for _, line in lines))
+            except (ValueError, RecursionError) as error:
+                raise self.malformed("", f"not JSON ({error})") from error
+            for number, value in enumerate(values, 1):
+                yield number, _as_object(number, value)
 
 
 def _parse(number: int, line: str) -> dict[str, object] | BadRow:
@@ -370,13 +321,15 @@ def _as_object(number: int, value: object) -> dict[str, object] | BadRow:
 # Parquet and Arrow
 
 
-@dataclass(eq=False)
 class _ColumnarReader(Reader):
-    unit: Literal["line", "row"] = field(default="row", init=False)
+    unit = "row"
 
     @abstractmethod
     def schema(self) -> pa.Schema:
         """Return the Arrow schema."""
+
+    @abstractmethod
+    def _batches(self, columns: list[str]) -> Iterable[pa.RecordBatch]: ...
 
     def columns(self) -> Sequence[str]:
         return self.schema().names
@@ -390,6 +343,13 @@ class _ColumnarReader(Reader):
         except (KeyError, TypeError, ValueError, AttributeError):
             return {}
 
+    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        numbers = count(1)
+        for batch in self._batches(list(columns)):
+            values = [_values(batch.column(name)) for name in columns]
+            for row in zip(*values, strict=True):
+                yield Row(next(numbers), row)
+
 
 class ParquetReader(_ColumnarReader):
     """A Parquet file, a few rows at a time."""
@@ -399,9 +359,9 @@ class ParquetReader(_ColumnarReader):
         with self._parquet("not a Parquet file") as parquet:
             return parquet.schema_arrow
 
-    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         with self._parquet("broken Parquet") as parquet:
-            yield from _rows_of(parquet.iter_batches(BATCH, columns=list(columns)), columns)
+            yield from parquet.iter_batches(BATCH, columns=columns)
 
     @contextmanager
     def _parquet(self, problem: str) -> Generator[pq.ParquetFile]:
@@ -426,17 +386,8 @@ class ArrowReader(_ColumnarReader):
         """Return the Arrow schema."""
         return self.table.schema
 
-    def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        return _rows_of(self.table.select(list(columns)).to_batches(BATCH), columns)
-
-
-def _rows_of(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> Iterator[Row]:
-    number = 0
-    for batch in batches:
-        values = [_values(batch.column(batch.schema.get_field_index(name))) for name in columns]
-        for row in zip(*values, strict=True):
-            number += 1
-            yield Row(number, row)
+    def _batches(self, columns: list[str]) -> Iterable[pa.RecordBatch]:
+        return self.table.select(columns).to_batches(BATCH)
 
 
 def _values(column: pa.Array) -> list[object]:

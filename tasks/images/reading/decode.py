@@ -22,7 +22,7 @@ CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "
 
 
 class BadImageError(Exception):
-    """An image cannot be used: `reason` as it is counted, `detail` of this one."""
+    """An image cannot be used: for a reason that is counted, with a detail of this one."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -53,9 +53,12 @@ class Decoder:
             BadImageError: it is no image, is broken, too large, or of another size or mode than the first.
         """
         try:
-            image = _load(data) if isinstance(data, bytes) else Image.fromarray(data)
-            kind = (image.format or "?") if isinstance(data, bytes) else "pixels"
-            image = self._convert(ImageOps.exif_transpose(image) if isinstance(data, bytes) else image)
+            if isinstance(data, bytes):
+                image = _load(data)
+                kind, image = image.format or "?", ImageOps.exif_transpose(image)
+            else:
+                kind, image = "pixels", Image.fromarray(data)
+            image = self._convert(image)
         except BadImageError:
             raise
         except UnidentifiedImageError:
@@ -67,7 +70,11 @@ class Decoder:
             raise BadImageError("a broken image", first) from error
         pixels = np.asarray(resize_and_crop(image, self.size) if self.size else image)
         pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-        self._check_shape(pixels.shape)
+        height, width, channels = pixels.shape
+        self.shape = self.shape or (height, width, channels)
+        if (height, width) != self.shape[:2]:
+            detail = f"{width}×{height}, not {self.shape[1]}×{self.shape[0]}"
+            raise BadImageError("not of the first image's size; task.size=N resizes all", detail)
         self.formats[kind] += 1
         return pixels
 
@@ -87,14 +94,6 @@ class Decoder:
         if image.mode not in CONVERTIBLE:
             raise BadImageError("a mode that has no 8 bits a channel", f"mode {image.mode}")
         return image.convert("L" if mode == "grey" else "RGB")
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        height, width, channels = shape
-        if self.shape is None:
-            self.shape = (height, width, channels)
-        if (height, width) != self.shape[:2]:
-            found = f"{width}×{height}, not {self.shape[1]}×{self.shape[0]}"
-            raise BadImageError("not of the first image's size; task.size=N resizes all", found)
 
 
 def _load(data: bytes) -> Image.Image:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,27 +12,17 @@ import numpy as np
 
 from bench.core.errors import DataProblem
 from bench.core.files import sha256
-from tasks.io.readers import malformed
+from tasks.io.readers import errors_naming
 
 Split = Literal["train", "validation", "test"]
-Content = bytes | np.ndarray
-"""The bytes of a file, or pixels (H, W) or (H, W, 3)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One image of a source.
-
-    Attributes:
-        name: unique, as errors show it.
-        label: name of its class, or the number of the class.
-        content: its file or its pixels; None where the source finds it by its name.
-    """
+class Entry(NamedTuple):
+    """One image of a source: its name, as errors show it, and its class by name or by number."""
 
     name: str
     split: Split
     label: str | int
-    content: Path | np.ndarray | None = field(default=None, compare=False)
 
 
 class BadGroup(NamedTuple):
@@ -64,32 +53,17 @@ class BadImages:
         return [f"{len(self)} of {total} images left out: {', '.join(parts)}"] if parts else []
 
     def check(self, place: str, on_bad: Literal["error", "skip"]) -> None:
-        """Refuse bad images unless they are to be skipped.
-
-        Raises:
-            DataProblem: names the first one, and how many more there are.
-        """
+        """Refuse bad images unless they are to be skipped: name the first one, and how many more there are."""
         if not self.by_reason or on_bad == "skip":
             return
         reason, (_, where, detail) = next(iter(self.by_reason.items()))
-        more = f"; {len(self) - 1} more are bad" if len(self) > 1 else ""
-        raise DataProblem(
-            f"an image cannot be used: {where}: {reason}" + (f" ({detail})" if detail else ""),
-            f"it is in {place}{more}",
-            "Fix or remove it, or skip bad images with --set data.on_bad=skip.",
-        )
+        what = f"an image cannot be used: {where}: {reason}" + (f" ({detail})" if detail else "")
+        known = f"it is in {place}" + (f"; {len(self) - 1} more are bad" if len(self) > 1 else "")
+        raise DataProblem(what, known, "Fix or remove it, or skip bad images with --set data.on_bad=skip.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What a source holds.
-
-    Attributes:
-        entries: its images, by name.
-        bad: files that are no image of a class.
-        ignored: number of files that belong to no split.
-        empty: class folders without a file, such as `train/cat`.
-    """
+class Listing(NamedTuple):
+    """What a source holds: images, files that are no image of a class, how many belong to no split, empty classes."""
 
     entries: list[Entry]
     bad: BadImages
@@ -97,70 +71,31 @@ class Listing:
     empty: tuple[str, ...] = ()
 
 
-def read_contents(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Content]]:
-    """Yield every entry that holds its content or names its file.
-
-    Raises:
-        DataProblem: a file cannot be read.
-    """
-    for entry in entries:
-        content = entry.content
-        yield entry, content if isinstance(content, np.ndarray) else read_bytes(content or Path(entry.name))
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Where images are read from.
+class Source(NamedTuple):
+    """Where images are read from: a folder or file that errors call `place`.
 
     Attributes:
-        place: the folder or file, as errors show it.
         sha256: hash of all that is read.
-        find_images: lists the images, before any is decoded; see `listing`.
+        listing: finds the images once, before any is decoded.
+        read: yields each entry with the bytes of its file, or its pixels (H, W) or (H, W, 3), in the cheapest order.
         files: name and hash of every file that is not a single image.
         classes: names of the classes in the order of their numbers; empty where labels are names.
-        read: yields each entry with its content, in the order that costs least.
     """
 
     place: str
     sha256: str
-    find_images: Callable[[], Listing]
+    listing: Callable[[], Listing]
+    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, bytes | np.ndarray]]]
     files: Sequence[Mapping[str, str]] = ()
     classes: tuple[str, ...] = ()
-    read: Callable[[Sequence[Entry]], Iterator[tuple[Entry, Content]]] = read_contents
-
-    @cached_property
-    def listing(self) -> Listing:
-        """The images, found once."""
-        return self.find_images()
-
-
-def read_bytes(file: Path) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        DataProblem: it cannot be read.
-    """
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
 
 
 def hashed_file(file: Path) -> dict[str, str]:
-    """Return name and hash of a file.
-
-    Raises:
-        DataProblem: it cannot be read.
-    """
-    try:
+    """Return name and hash of a file."""
+    with errors_naming(file):
         return {"name": file.name, "sha256": sha256(file)}
-    except OSError as error:
-        raise malformed(file, "", f"cannot be read ({error.strerror or error})") from error
 
 
-def sha256_of(*parts: str | bytes) -> str:
-    """Return the hex digest of some texts and bytes in a row; a path may hold bytes that are not UTF-8."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part if isinstance(part, bytes) else part.encode(errors="surrogateescape"))
-    return digest.hexdigest()
+def sha256_of(*parts: str) -> str:
+    """Return the hex digest of some texts in a row; a path may hold bytes that are not UTF-8."""
+    return hashlib.sha256("".join(parts).encode(errors="surrogateescape")).hexdigest()

@@ -45,8 +45,7 @@ class CollapseRankConfig(FullTrainingConfig):
     task: str = option("digits", "A task of `bench list tasks` with classes.")
     norm: Literal["layer", "none"] = option("layer", "Normalisation of the backbone mlp; others have their own.")
     optimizer: Literal["momentum", "sgd", "adam", "adamw"] = option(
-        "momentum",
-        "momentum is that of the published recipe; adamw has decoupled weight decay.",
+        "momentum", "momentum is that of the published recipe; adamw has decoupled weight decay."
     )
     lr: float = option(0.05, "Learning rate.")
     weight_decay: float = option(5e-3, "Weight decay of all trained parameters.")
@@ -106,11 +105,7 @@ class CollapseRank(Experiment[CollapseRankConfig]):
 
     def _grid(self, seed: int) -> Grid:
         c = self.config
-        options: dict[str, Value] = {
-            "optim.name": c.optimizer,
-            "optim.weight_decay": c.weight_decay,
-            "optim.clip": 0,
-        }
+        options: dict[str, Value] = {"optim.name": c.optimizer, "optim.weight_decay": c.weight_decay, "optim.clip": 0}
         if c.backbone == "mlp":
             options["backbone.norm"] = c.norm
         return c.grid(methods="full", seeds=seed, set=options)

@@ -22,9 +22,7 @@ class DropoutNuclearConfig(Config):
     """Budget of each of the four trainings."""
 
     steps: int = option(
-        3000,
-        "Steps of 1024 examples: 256 copies of the four rows of X, each with its own masks.",
-        at_least=1,
+        3000, "Steps of 1024 examples: 256 copies of the four rows of X, each with its own masks.", at_least=1
     )
     lr: float = option(0.15, "Learning rate at the start; it decays linearly to zero.", above=0)
     seed: int = option(0, "Seed of initial weights and masks.", at_least=0, at_most=2**32 - 1)

@@ -40,10 +40,7 @@ class InterpretabilityConfig(FullTrainingConfig):
 
     task: str = option("digits", "A task of images or vectors, with classes.")
     method: Literal["full", "lora"] = option("full", "The method that trains the network.")
-    attribution: Literal["integrated-gradients", "occlusion"] = option(
-        "integrated-gradients",
-        "Method of attribution.",
-    )
+    attribution: Literal["integrated-gradients", "occlusion"] = option("integrated-gradients", "Method of attribution.")
     directions: str = option("1,2,4,8,16,32,64", "k, ascending; 0 and 2K are always included.")
     examples: int = option(200, "Labelled dev examples, at most.", at_least=1)
 

@@ -8,15 +8,7 @@ from typing import ClassVar
 
 from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, parse_integers, parse_list
-from bench.experiments.statistics import (
-    effective_rank,
-    format_mean,
-    grouped,
-    mean,
-    mean_series,
-    score,
-    trained_share,
-)
+from bench.experiments.statistics import effective_rank, format_mean, grouped, mean, mean_series, score, trained_share
 from bench.figures import Figure, Panel
 from bench.records.record import DoneRecord, Record
 

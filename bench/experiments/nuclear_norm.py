@@ -33,9 +33,7 @@ class NuclearNormConfig(FullTrainingConfig):
         given = parse_numbers(self.strengths)
         if len(given) < 2 or given[0] != 0 or sorted(given) != given:
             raise UsageError(
-                f"strengths={self.strengths}",
-                "at least two numbers, ascending, the first of them 0",
-                "Write 0,1e-3.",
+                f"strengths={self.strengths}", "at least two numbers, ascending, the first of them 0", "Write 0,1e-3."
             )
 
 

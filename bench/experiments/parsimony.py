@@ -41,8 +41,7 @@ class ParsimonyConfig(Config):
     weight_decay: float = option(0.0, "λ.", at_least=0)
     steps: int = option(2000, "Steps of full-batch training.", at_least=1)
     optimizer: Literal["gd", "momentum", "adam"] = option(
-        "gd",
-        "The law is about gradient descent; momentum without weight decay obeys it too, Adam does not.",
+        "gd", "The law is about gradient descent; momentum without weight decay obeys it too, Adam does not."
     )
     init: Literal["orthogonal", "gaussian"] = option("orthogonal", "Initial weights of every layer.")
     seed: int = option(0, "Seed of initial weights and target.", at_least=0, at_most=2**32 - 1)

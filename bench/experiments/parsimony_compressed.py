@@ -95,10 +95,7 @@ class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
         bound = (c.width - 2 * c.rank) * c.init_scale ** (2 * c.depth)
         distance = max(abs(e - p) / p if p else math.inf for e, p in zip(errors, predicted, strict=True))
         note = "" if left <= FIT else f"not trained long enough: {left:.0%} of the target remains; give more steps"
-        checks = [
-            Check.near("difference", 0.0, distance, MET),
-            Check.at_most("bound", bound, max(errors), ROUNDING),
-        ]
+        checks = [Check.near("difference", 0.0, distance, MET), Check.at_most("bound", bound, max(errors), ROUNDING)]
         checks = [replace(check, held=False, note=note) if note else check for check in checks]
         over = max(e - p for e, p in zip(wrong, predicted, strict=True))
         control = Control(

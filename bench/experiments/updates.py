@@ -66,15 +66,7 @@ def energy(values: NDArray[np.float64], directions: int) -> float:
 
 
 def train(
-    lab: Lab,
-    network: str,
-    task: str,
-    optimizer: str,
-    factor: float,
-    *,
-    steps: int,
-    batch_size: int,
-    seeds: str,
+    lab: Lab, network: str, task: str, optimizer: str, factor: float, *, steps: int, batch_size: int, seeds: str
 ) -> list[Trained]:
     """Train all of a network, once per seed, and record spectra of its penultimate layer.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config.options import Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, TrainingConfig, parse_integers
-from bench.experiments.statistics import effective_rank, format_mean, grouped, mean, mean_series, score
+from bench.experiments.statistics import effective_rank, format_mean, mean, mean_series, score
 from bench.figures import Figure, Panel
 from bench.records.record import DoneRecord
 
@@ -55,17 +55,12 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
             Check.at_most(f"used rank of deeplora at r={most}", mean(used["lora", most]), mean(used["deeplora", most])),
             Check.at_most("rank sweep: range of deeplora's score", ranges["lora"], ranges["deeplora"]),
         ]
-        one = mean([score(r) for r in self._records(("lora",), few, 1)])
-        control = Control.below("lora of rank 1", deeplora, one, f"below deeplora's {deeplora:.3f} at n={few}")
+        rank_1 = mean([score(record) for record in self._records(("lora",), few, 1)])
+        control = Control.below("lora of rank 1", deeplora, rank_1, f"below deeplora's {deeplora:.3f} at n={few}")
         rows = [(f"n={n}, r=8", *(format_mean(scores[m, n]) for m in METHODS), "") for n in samples]
-        rows += [
-            (
-                f"n={few}, r={r}",
-                *(format_mean(swept[m, r]) for m in METHODS),
-                " / ".join(f"{mean(used[m, r]):.2f}" for m in METHODS),
-            )
-            for r in ranks
-        ]
+        for r in ranks:
+            both = " / ".join(f"{mean(used[m, r]):.2f}" for m in METHODS)
+            rows.append((f"n={few}, r={r}", *(format_mean(swept[m, r]) for m in METHODS), both))
         return Outcome(
             checks=checks,
             controls=[control],
@@ -81,11 +76,8 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
         return self.lab.run(**grid)
 
 
-def _by_method(
-    records: Mapping[int, Iterable[DoneRecord]], value: Callable[[DoneRecord], float]
-) -> dict[tuple[str, int], list[float]]:
-    groups = {x: grouped(several, lambda record: record.spec.method, value) for x, several in records.items()}
-    return {(method, x): values for x, by_method in groups.items() for method, values in by_method.items()}
+def _by_method(groups: Mapping[int, Sequence[DoneRecord]], value: Callable[[DoneRecord], float]) -> ByMethod:
+    return {(m, x): [value(r) for r in group if r.spec.method == m] for x, group in groups.items() for m in METHODS}
 
 
 def _figure(scores: ByMethod, swept: ByMethod, used: ByMethod, few: int) -> Figure:

@@ -11,7 +11,6 @@ import bench
 from bench.config.options import Value
 from bench.core.errors import BenchError
 from bench.records.record import DoneRecord, Record
-from bench.records.schema import RunError
 from bench.runs import Runs
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from bench.harness.planner import Plan
 
     Data = StepDataModule[Any, Any]
-    """The data module of any task."""
 
 
 class Grid(TypedDict, total=False):
@@ -47,12 +45,11 @@ class Lab:
     Attributes:
         folder: records are written to `runs` in it.
         common: keyword arguments of `bench.run` for all runs, such as `data_dir`.
-        quick: whether `--quick` was given.
         sources: the sources of all data used so far, such as `glue/rte: embedded`.
     """
 
     folder: Path
-    common: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    common: Mapping[str, object] = field(default_factory=dict[str, object])
     quick: bool = False
     sources: set[str] = field(default_factory=set[str])
 
@@ -69,13 +66,14 @@ class Lab:
 
         plan = self._plan(grid)
         records = [*run_plan(plan)]
-        bad = [record for record in records if record.state != "done"]
-        if bad:
-            error = bad[0].error or RunError(what=bad[0].state, known="", todo="")
+        unfinished = [record for record in records if record.state != "done"]
+        if unfinished:
+            error = unfinished[0].error
             raise BenchError(
-                f"{len(bad)} of {len(records)} runs of the experiment did not finish: {error.what}",
+                f"{len(unfinished)} of {len(records)} runs of the experiment did not finish: "
+                f"{error.what if error else unfinished[0].state}",
                 f"records in {plan.request.out}",
-                error.todo or "Run the same command again.",
+                (error and error.todo) or "Run the same command again.",
             )
         return Runs(records, plan.request.out).done
 
@@ -103,8 +101,8 @@ class Lab:
 
     def _plan(self, grid: Grid) -> Plan:
         # an experiment with a failed run has no result, so failed runs are repeated
-        given: dict[str, Any] = {**grid, **self.common, "out": self.folder / "runs", "retry": True}
-        plan = bench.plan(**given)
+        arguments: dict[str, Any] = {**grid, **self.common, "out": self.folder / "runs", "retry": True}
+        plan = bench.plan(**arguments)
         for skip in (*plan.broken, *plan.skipped):
             raise skip.error
         self.sources |= {f"{run.spec.task}: {run.dataset.source}" for run in plan.runs}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, parse_integers, parse_list
-from bench.experiments.statistics import effective_rank, format_mean, grouped, mean, mean_series, score, trained_share
-from bench.figures import Figure, Panel
-from bench.records.record import DoneRecord, Record
+from bench.experiments.statistics import effective_rank, format_mean, mean, mean_series, score
+from bench.figures import Figure, Panel, Series
+from bench.records.record import DoneRecord
 
 CLOSE = 0.02
 """How far LoRA's mean score may be below that of full fine-tuning."""
@@ -54,11 +54,17 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
             max_steps=c.steps,
             batch_size=c.batch_size,
         )
-        scores = grouped(records, _method_and_task, score)
-        tasks = list(dict.fromkeys(task for _, task in scores))
+        groups: dict[tuple[str, str], list[DoneRecord]] = {}
+        for record in records:
+            groups.setdefault((record.spec.method, record.spec.task), []).append(record)
+        tasks = list(dict.fromkeys(task for _, task in groups))
+        scores = {key: [score(record) for record in group] for key, group in groups.items()}
         average = {m: mean([mean(scores[m, task]) for task in tasks]) for m in METHODS}
-        shares = {m: mean(values) for m, values in grouped(records, lambda r: r.spec.method, trained_share).items()}
-        used = mean([share for r in records if r.spec.method == "full" for share in _used_shares(r)])
+        shares = {
+            m: mean([r.params.trainable / r.params.total for r in records if r.spec.method == m]) for m in METHODS
+        }
+        layers = [layer for r in records if r.spec.method == "full" for layer in r.ranks]
+        used = mean([layer.effective / layer.nominal for layer in layers if layer.nominal])
         gap = average["lora"] - average["full"]
         checks = [
             Check.at_least("score: lora − full", 0.0, gap, CLOSE),
@@ -74,33 +80,22 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
         return Outcome(
             checks=checks,
             controls=[control],
-            figure=_figure(records, scores, tasks),
+            figure=_figure(groups, tasks),
             header=("method", *tasks, "mean", "trained"),
             rows=rows,
             summary=f"LoRA trains {shares['lora']:.2%} of the parameters; its score is {gap:+.3f} relative to full.",
         )
 
 
-def _method_and_task(record: Record) -> tuple[str, str]:
-    return record.spec.method, record.spec.task
+def _figure(groups: Mapping[tuple[str, str], Sequence[DoneRecord]], tasks: Sequence[str]) -> Figure:
+    def bars(method: str, value: Callable[[DoneRecord], float], *, whiskers: bool = True) -> Series:
+        values = {task: [value(record) for record in groups[method, task]] for task in tasks}
+        return mean_series(method, values, "bars", whiskers=whiskers)
 
-
-def _used_shares(record: Record) -> list[float]:
-    """Return the effective rank of ΔW relative to the largest that its shape allows, by layer."""
-    return [layer.effective / layer.nominal for layer in record.ranks if layer.nominal]
-
-
-def _figure(
-    records: Sequence[DoneRecord], scores: Mapping[tuple[str, str], Sequence[float]], tasks: Sequence[str]
-) -> Figure:
-    ranks = grouped([r for r in records if r.spec.method != "linear"], _method_and_task, effective_rank)
-    methods = [m for m in METHODS if m != "linear"]
-    bars = [mean_series(m, {task: scores[m, task] for task in tasks}, "bars") for m in METHODS]
-    rank_bars = [mean_series(m, {t: ranks[m, t] for t in tasks}, "bars", whiskers=False) for m in methods]
-    return Figure(
-        title="LoRA against full fine-tuning",
-        panels=[
-            Panel(title="score", x="task", y="score on dev", content=bars),
-            Panel(title="rank of the update", x="task", y="effective rank of ΔW", content=rank_bars),
-        ],
-    )
+    scores = [bars(method, score) for method in METHODS]
+    ranks = [bars(method, effective_rank, whiskers=False) for method in METHODS if method != "linear"]
+    panels = [
+        Panel(title="score", x="task", y="score on dev", content=scores),
+        Panel(title="rank of the update", x="task", y="effective rank of ΔW", content=ranks),
+    ]
+    return Figure(title="LoRA against full fine-tuning", panels=panels)

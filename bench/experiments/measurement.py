@@ -39,7 +39,7 @@ class MeasureAtSteps(Callback, Generic[T]):
         self._measure(trainer, pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Measure after a step; `results` skips the other micro batches of the same step."""
         self._measure(trainer, pl_module)
@@ -67,9 +67,9 @@ def sample_indices(total: int, most: int) -> np.ndarray:
 
 
 def features(method: Method, data: Data, most: int) -> tuple[Tensor, Tensor]:
-    """Return features (N, D) below the head and labels (N,) of at most `most` training examples.
+    """Return features (N, D) below the head and labels (N,) of at most `most` training examples, not augmented.
 
-    Both are on the CPU. The examples are not augmented.
+    Both are on the CPU.
     """
     index = sample_indices(len(data.train.labels), most)
     parts: list[Tensor] = []

@@ -45,29 +45,28 @@ class Optimizers(Experiment[OptimizersConfig]):
     def run(self) -> Outcome:
         """Train every network with every optimiser."""
         c = self.config
-        networks, names = parse_list(c.networks), [*DESCENT, *ADAPTIVE]
+        networks = parse_list(c.networks)
         trained: dict[tuple[str, str], list[Trained]] = {}
-        for network, name in product(networks, [*names, "muon"]):
-            if name == "muon" and network not in MATRICES:
-                continue
-            trained[network, name] = train(
-                self.lab, network, c.task, name, 1.0, steps=c.steps, batch_size=c.batch_size, seeds=c.seeds
-            )
-        ranks = {key: [t.effective_rank() for t in several] for key, several in trained.items()}
-        means = {key: mean(values) for key, values in ranks.items()}
+        for network, name in product(networks, (*DESCENT, *ADAPTIVE, "muon")):
+            if name != "muon" or network in MATRICES:
+                trained[network, name] = train(
+                    self.lab, network, name, task=c.task, steps=c.steps, batch_size=c.batch_size, seeds=c.seeds
+                )
+        ranks = {key: [t.effective_rank() for t in group] for key, group in trained.items()}
         checks: list[Check] = []
         controls: list[Control] = []
+        summaries: list[str] = []
         for network in networks:
-            low = max(means[network, name] for name in DESCENT)
-            high = min(means[network, name] for name in ADAPTIVE)
+            means = {name: mean(values) for (other, name), values in ranks.items() if other == network}
+            low, high = max(means[name] for name in DESCENT), min(means[name] for name in ADAPTIVE)
             checks.append(Check.at_most(f"{network}: rank under descent, of that under Adam", 1.0, low / high))
+            summaries.append(f"{network}: {', '.join(f'{name} {rank:.0f}' for name, rank in means.items())}.")
             if network in MATRICES:
-                others = max(means[network, name] for name in names)
-                muon = means[network, "muon"]
+                muon, others = means["muon"], max(means[name] for name in (*DESCENT, *ADAPTIVE))
                 controls.append(Control.above(f"{network}: muon", others, muon, f"above {others:.1f}"))
         rows = [
-            (network, name, format_mean([t.score for t in several]), format_mean(ranks[network, name], 1))
-            for (network, name), several in trained.items()
+            (network, name, format_mean([t.score for t in group]), format_mean(ranks[network, name], 1))
+            for (network, name), group in trained.items()
         ]
         return Outcome(
             checks=checks,
@@ -75,9 +74,7 @@ class Optimizers(Experiment[OptimizersConfig]):
             figure=_figure(trained, ranks, networks),
             header=("network", "optimiser", "score", "effective rank of ΔW"),
             rows=rows,
-            summary=" ".join(
-                f"{n}: {', '.join(f'{o} {rank:.0f}' for (m, o), rank in means.items() if m == n)}." for n in networks
-            ),
+            summary=" ".join(summaries),
         )
 
 
@@ -90,23 +87,14 @@ def _figure(
         mean_series(name, {n: ranks[n, name] for n in networks if (n, name) in ranks}, "bars")
         for name in dict.fromkeys(name for _, name in ranks)
     ]
-    spectra = [
-        Panel(
-            title=f"{network}: whole update",
-            x="index of the singular value",
-            y="σ / σ₁",
-            y_axis="log",
-            content=[
-                Series(
-                    name=name,
-                    x=[*range(1, len(several[0].values[-1]) + 1)],
-                    y=(several[0].values[-1] / several[0].values[-1][0]).clip(1e-8).tolist(),
-                )
-                for (other, name), several in trained.items()
-                if other == network
-            ],
-        )
-        for network in networks
-    ]
-    panel = Panel(title="by optimiser", x="network", y="effective rank of ΔW", content=bars)
-    return Figure(title="The optimiser decides the rank of the update", panels=[panel, *spectra])
+    panels = [Panel(title="by optimiser", x="network", y="effective rank of ΔW", content=bars)]
+    for network in networks:
+        first_seeds = {name: group[0] for (other, name), group in trained.items() if other == network}
+        content: list[Series] = []
+        for name, first in first_seeds.items():
+            sigma = first.update.values[-1]
+            y = (sigma / sigma[0]).clip(1e-8).tolist()
+            content.append(Series(name=name, x=[*range(1, len(sigma) + 1)], y=y))
+        title, x = f"{network}: whole update", "index of the singular value"
+        panels.append(Panel(title=title, x=x, y="σ / σ₁", y_axis="log", content=content))
+    return Figure(title="The optimiser decides the rank of the update", panels=panels)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import reduce
+from typing import TYPE_CHECKING, Literal, cast
 
 from bench.config.options import Config, option
 from bench.core.errors import Diverged, UsageError
-from bench.experiments import Check, Control, Experiment, Outcome
+from bench.experiments import Check, Control, Experiment, Outcome, too_short
 from bench.figures import Figure, Panel, Series
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
+
+    Spectra = dict[int, list[Tensor]]
+    """Singular values (d,) of the layers l < L, by step."""
 
 MOVED = 1e-8
 """Singular values of an update above this count as moved."""
@@ -74,70 +77,35 @@ class Parsimony(Experiment[ParsimonyConfig]):
 
     def run(self) -> Outcome:
         """Train the network and the two controls."""
-        with one_thread(self.config.width):
-            return self._outcome(self.config)
-
-    def _outcome(self, config: ParsimonyConfig) -> Outcome:
-        run, checks = self._checked(config)
-        controls: list[Control] = []
-        exact = replace(config, optimizer="gd", init="orthogonal")
-        adam = replace(exact, optimizer="adam", lr=min(config.lr, 1e-2))
-        for name, changed in {"adam": adam, "gaussian": replace(exact, init="gaussian")}.items():
-            by_name = {check.name: check for check in self._checked(changed)[1]}
-            rank = by_name["update_rank"]
-            broken = not (rank.held or by_name["bulk_deviation"].held) and rank.measured > rank.predicted
-            controls.append(
-                Control(
-                    name=name,
-                    expected=f"update rank above {rank.predicted}, and a bulk that moves",
-                    measured=rank.measured,
-                    held=broken,
-                )
-            )
-        return Outcome(checks=checks, controls=controls, figure=self._figure(run), summary=self._summary(checks))
-
-    def _checked(self, config: ParsimonyConfig) -> tuple[Run, list[Check]]:
-        run = train(config)
-        rho = config.init_scale * (1 - config.lr * config.weight_decay) ** config.steps
-        k2, note = 2 * config.classes, ""
-        bulks = [bulk(layer, rho, config.width - k2) for layer in run.ends]
-        means = [float(values.mean()) for values in bulks]
-        moved = [spectrum(update) for update in run.updates]
-        if min(float(sigma[k2 - 1]) for sigma in moved) <= TRAINED:
-            note = f"not trained long enough: direction {k2} of an update is below {TRAINED:g}; give more steps"
-        ranks = [int((sigma > MOVED).sum()) for sigma in moved]
-        checks = [
-            Check.near("rho", rho, max(means, key=lambda mean: abs(mean - rho)), EXACT),
-            Check.near("bulk_deviation", 0.0, max(float((values - rho).abs().max()) for values in bulks), EXACT),
-            Check.near("update_rank", k2, max(ranks, key=lambda rank: abs(rank - k2)), 0),
-            Check.near("subspace", 0.0, angle(run.updates[0], run.first, k2), ANGLE),
-        ]
-        return run, [replace(check, held=False, note=note) if note else check for check in checks]
-
-    def _summary(self, checks: Sequence[Check]) -> str:
         c = self.config
-        return (
+        exact = replace(c, optimizer="gd", init="orthogonal")
+        broken = {
+            "adam": replace(exact, optimizer="adam", lr=min(c.lr, 1e-2)),
+            "gaussian": replace(exact, init="gaussian"),
+        }
+        controls: list[Control] = []
+        with one_thread(c.width):
+            path, checks = _train_and_check(c)
+            for name, config in broken.items():
+                _, bulk, rank, _ = _train_and_check(config)[1]
+                held = not (rank.held or bulk.held) and rank.measured > rank.predicted
+                expected = f"update rank above {rank.predicted}, and a bulk that moves"
+                controls.append(Control(name, expected, rank.measured, held))
+        summary = (
             f"d={c.width}, K={c.classes}, L={c.depth}, ε={c.init_scale:g}, η={c.lr:g}, λ={c.weight_decay:g}, "
             f"{c.steps} steps of {c.optimizer}: {checks[2].measured} directions of {c.width} moved."
         )
+        return Outcome(checks=checks, controls=controls, figure=self._figure(path), summary=summary)
 
-    def _figure(self, run: Run) -> Figure:
-        c, panels = self.config, list[Panel]()
+    def _figure(self, path: Spectra) -> Figure:
+        c = self.config
+        law = Series(name="ρ(t) = ε(1−ηλ)^t", x=[*path], y=[bulk_value(c, step) for step in path], form="dashed")
+        panels: list[Panel] = []
         for layer in range(c.depth - 1):
-            sigma = [float(value) for _, values in run.path for value in values[layer]]
-            steps = [step for step, values in run.path for _ in values[layer]]
-            law = [c.init_scale * (1 - c.lr * c.weight_decay) ** step for step, _ in run.path]
-            panels.append(
-                Panel(
-                    title=f"layer {layer + 1}",
-                    x="step",
-                    y="singular value",
-                    content=[
-                        Series(name="measured", x=steps, y=sigma, form="points"),
-                        Series(name="ρ(t) = ε(1−ηλ)^t", x=[s for s, _ in run.path], y=law, form="dashed"),
-                    ],
-                )
-            )
+            x = [step for step, spectra in path.items() for _ in spectra[layer]]
+            y = [float(value) for spectra in path.values() for value in spectra[layer]]
+            measured = Series(name="measured", x=x, y=y, form="points")
+            panels.append(Panel(title=f"layer {layer + 1}", x="step", y="singular value", content=[measured, law]))
         caption = f"All {c.width} singular values of a layer; theory: {c.width - 2 * c.classes} of them follow ρ(t)."
         return Figure(title="Law of parsimony in a deep linear network", panels=panels, caption=caption)
 
@@ -155,25 +123,36 @@ def one_thread(width: int) -> Generator[None]:
         torch.set_num_threads(before)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """Weights and spectra of a training.
-
-    Attributes:
-        ends: W_l(t) (d, d) of the layers l < L.
-        updates: W_l(t) − (1 − ηλ)^t·W_l(0).
-        first: [G₁(0); G₁(0)ᵀ·W₁(0)] (2d, d).
-        path: spectra of these layers during training, by step.
-    """
-
-    ends: list[Tensor]
-    updates: list[Tensor]
-    first: Tensor
-    path: list[tuple[int, list[Tensor]]]
+def bulk_value(config: ParsimonyConfig, step: int) -> float:
+    """Return ρ(t)."""
+    return config.init_scale * (1 - config.lr * config.weight_decay) ** step
 
 
-def train(config: ParsimonyConfig) -> Run:
-    """Train one network in float64.
+def _train_and_check(config: ParsimonyConfig) -> tuple[Spectra, list[Check]]:
+    """Return spectra during training, and the checks `rho`, `bulk_deviation`, `update_rank` and `subspace`."""
+    from bench.spectra import singular_values
+
+    path, updates, first_gradient = train(config)
+    k2, rho = 2 * config.classes, bulk_value(config, config.steps)
+    bulks = [sigma[(sigma - rho).abs().argsort()[: config.width - k2]] for sigma in path[config.steps]]
+    means = [float(values.mean()) for values in bulks]
+    moved = [singular_values(update) for update in updates]
+    ranks = [int((sigma > MOVED).sum()) for sigma in moved]
+    checks = [
+        Check.near("rho", rho, max(means, key=lambda mean: abs(mean - rho)), EXACT),
+        Check.near("bulk_deviation", 0.0, max(float((values - rho).abs().max()) for values in bulks), EXACT),
+        Check.near("update_rank", k2, max(ranks, key=lambda rank: abs(rank - k2)), 0),
+        Check.near("subspace", 0.0, _angle(updates[0], first_gradient, k2), ANGLE),
+    ]
+    if min(float(sigma[k2 - 1]) for sigma in moved) <= TRAINED:
+        checks = too_short(checks, f"direction {k2} of an update is below {TRAINED:g}")
+    return path, checks
+
+
+def train(config: ParsimonyConfig) -> tuple[Spectra, list[Tensor], Tensor]:
+    """Train one network in float64 on ½‖W_L·…·W_1 − Φ‖²_F: whitened inputs, XXᵀ = I, up to a constant.
+
+    Returns: spectra during training, W_l(t) − (1 − ηλ)^t·W_l(0) (d, d) at the end, and [G₁(0); G₁(0)ᵀ·W₁(0)] (2d, d).
 
     Raises:
         Diverged: a weight is not finite.
@@ -181,6 +160,7 @@ def train(config: ParsimonyConfig) -> Run:
     import torch
 
     from bench.backbones.dln_network import initial_weight
+    from bench.spectra import singular_values
 
     c = config
     source = torch.Generator().manual_seed(c.seed)
@@ -189,68 +169,40 @@ def train(config: ParsimonyConfig) -> Run:
     target = torch.randn(c.classes, c.width, dtype=torch.float64, generator=source)
     target /= torch.linalg.matrix_norm(target, 2)
     begin = [weight.detach().clone() for weight in weights]
-    optimizer = _optimizer(c, weights)
-    path: list[tuple[int, list[Tensor]]] = []
-    every, first = max(1, c.steps // POINTS), torch.empty(0)
-    for step in range(c.steps):
-        if step % every == 0:
-            _check_finite(weights, c)
-            path.append((step, [spectrum(weight) for weight in weights[:-1]]))
-        optimizer.zero_grad()
-        _loss(weights, target).backward()
-        if step == 0:
-            gradient = weights[0].grad
-            assert gradient is not None
-            first = torch.cat([gradient, gradient.mT @ begin[0]]).clone()
-        optimizer.step()
-    _check_finite(weights, c)
-    path.append((c.steps, [spectrum(weight) for weight in weights[:-1]]))
-    ends, shrunk = [weight.detach() for weight in weights[:-1]], (1 - c.lr * c.weight_decay) ** c.steps
-    updates = [end - shrunk * before for end, before in zip(ends, begin, strict=False)]
-    return Run(ends=ends, updates=updates, first=first, path=path)
-
-
-def _check_finite(weights: list[Tensor], c: ParsimonyConfig) -> None:
-    if not all(bool(weight.isfinite().all()) for weight in weights):
-        raise Diverged("the network diverged", f"{c.optimizer} with lr={c.lr:g}", "Give a smaller lr.")
-
-
-def _optimizer(c: ParsimonyConfig, weights: list[Tensor]) -> torch.optim.Optimizer:
-    import torch
-
     if c.optimizer == "adam":
-        return torch.optim.Adam(weights, lr=c.lr, weight_decay=c.weight_decay)
-    momentum = 0.9 if c.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(weights, lr=c.lr, momentum=momentum, weight_decay=c.weight_decay)
+        optimizer = torch.optim.Adam(weights, lr=c.lr, weight_decay=c.weight_decay)
+    else:
+        momentum = 0.9 if c.optimizer == "momentum" else 0.0
+        optimizer = torch.optim.SGD(weights, lr=c.lr, momentum=momentum, weight_decay=c.weight_decay)
+    path: Spectra = {}
 
+    def measure(step: int) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in weights):
+            raise Diverged("the network diverged", f"{c.optimizer} with lr={c.lr:g}", "Give a smaller lr.")
+        path[step] = [singular_values(weight.detach()) for weight in weights[:-1]]
 
-def _loss(weights: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Return ½‖W_L·…·W_1 − Φ‖²_F: squared error on whitened inputs, XXᵀ = I, up to a constant."""
-    return 0.5 * (product(weights) - target).square().sum()
+    first_gradient = torch.empty(0)
+    for step in range(c.steps):
+        if step % max(1, c.steps // POINTS) == 0:
+            measure(step)
+        optimizer.zero_grad()
+        (0.5 * (product(weights) - target).square().sum()).backward()
+        if step == 0:
+            gradient = cast("Tensor", weights[0].grad)
+            first_gradient = torch.cat([gradient, gradient.mT @ begin[0]])
+        optimizer.step()
+    measure(c.steps)
+    shrunk = (1 - c.lr * c.weight_decay) ** c.steps
+    updates = [weight.detach() - shrunk * start for weight, start in zip(weights[:-1], begin[:-1], strict=True)]
+    return path, updates, first_gradient
 
 
 def product(weights: Sequence[Tensor]) -> Tensor:
     """Return W_L·…·W_1."""
-    result = weights[0]
-    for weight in weights[1:]:
-        result = weight @ result
-    return result
+    return reduce(lambda result, weight: weight @ result, weights)
 
 
-def spectrum(matrix: Tensor) -> Tensor:
-    """Return the singular values of a float64 matrix, descending."""
-    from bench.spectra import singular_values
-
-    return singular_values(matrix.detach())
-
-
-def bulk(weight: Tensor, rho: float, count: int) -> Tensor:
-    """Return the `count` singular values nearest to ρ."""
-    sigma = spectrum(weight)
-    return sigma[(sigma - rho).abs().argsort()[:count]]
-
-
-def angle(update: Tensor, first: Tensor, k: int) -> float:
+def _angle(update: Tensor, first: Tensor, k: int) -> float:
     """Return the largest angle (radians) between the top k right singular subspaces of two matrices with d columns."""
     import torch
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from bench.config.options import Value
 from bench.experiments import parse_integers
 from bench.experiments.statistics import score
-from bench.records.record import DoneRecord
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
+    from bench.spectra.files.history import SpectrumHistory
 
 RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 1e-3, "adamw": 1e-3, "muon": 5e-3}
 """Learning rates with which small networks learn within some hundred steps, by optimiser."""
@@ -32,31 +32,22 @@ SNAPSHOTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """One training, and the update W(t) − W(0) of the penultimate layer.
-
-    Attributes:
-        steps: (S,), the steps t with a spectrum.
-        values: (S, k), singular values of the update.
-        shape: (m, n) of that layer.
-    """
+    """One training, and the singular values of W(t) − W(0) of the penultimate layer."""
 
     network: str
     optimizer: str
     lr: float
-    seed: int
     score: float
-    steps: NDArray[np.int64]
-    values: NDArray[np.float64]
-    shape: tuple[int, int]
+    update: SpectrumHistory
 
     def effective_rank(self) -> float:
         """Return the effective rank of the update at the end."""
-        p = self.values[-1] / self.values[-1].sum()
+        p = self.update.values[-1] / self.update.values[-1].sum()
         return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
 
     def energy(self, directions: int) -> float:
         """Return the share of ‖ΔW‖²_F in the top directions of the update at the end."""
-        return energy(self.values[-1], directions)
+        return energy(self.update.values[-1], directions)
 
 
 def energy(values: NDArray[np.float64], directions: int) -> float:
@@ -66,28 +57,26 @@ def energy(values: NDArray[np.float64], directions: int) -> float:
 
 
 def train(
-    lab: Lab, network: str, task: str, optimizer: str, factor: float, *, steps: int, batch_size: int, seeds: str
+    lab: Lab, network: str, optimizer: str, factor: float = 1.0, *, task: str, steps: int, batch_size: int, seeds: str
 ) -> list[Trained]:
     """Train all of a network, once per seed, and record spectra of its penultimate layer.
 
     Args:
         lab: runs the trainings.
         network: a key of `PENULTIMATE`.
-        task: a task of `bench list tasks`.
         optimizer: a key of `RATES`.
         factor: the learning rate as a multiple of `RATES[optimizer]`.
-        steps: optimiser steps.
-        batch_size: examples per step.
-        seeds: `0,1,2`.
+        task, steps, batch_size, seeds: as options of an experiment.
     """
+    from bench.spectra.files import history  # imports torch
+
     lr = RATES[optimizer] * factor
     options: dict[str, Value] = {
         "optim.name": optimizer,
         "spectra.layers": PENULTIMATE[network],
         "spectra.every": max(1, steps // SNAPSHOTS),
+        **({"head.loss": "squared"} if network == "dln" else {}),
     }
-    if network == "dln":
-        options["head.loss"] = "squared"
     records = lab.run(
         methods="full",
         tasks=task,
@@ -98,26 +87,13 @@ def train(
         batch_size=batch_size,
         seeds=parse_integers(seeds),
     )
-    return [_trained(lab, record, network, optimizer, lr) for record in records]
+    trained: list[Trained] = []
+    for record in records:
+        [update] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
+        trained.append(Trained(network=network, optimizer=optimizer, lr=lr, score=score(record), update=update))
+    return trained
 
 
-def _trained(lab: Lab, record: DoneRecord, network: str, optimizer: str, lr: float) -> Trained:
-    from bench.spectra.files import history  # brings torch along
-
-    [found] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
-    return Trained(
-        network=network,
-        optimizer=optimizer,
-        lr=lr,
-        seed=record.spec.seed,
-        score=score(record),
-        steps=found.steps,
-        values=found.values,
-        shape=found.shape,
-    )
-
-
-def gaussian(shape: tuple[int, int], seed: int = 0) -> NDArray[np.float64]:
+def gaussian(shape: tuple[int, int]) -> NDArray[np.float64]:
     """Return the singular values of a Gaussian matrix, descending: an update that is not low-rank."""
-    matrix = np.random.default_rng(seed).normal(size=shape)
-    return np.linalg.svd(matrix, compute_uv=False).astype(np.float64)
+    return np.linalg.svd(np.random.default_rng(0).normal(size=shape), compute_uv=False).astype(np.float64)

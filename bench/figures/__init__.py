@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Axis = Literal["linear", "log"]
+Form = Literal["line", "points", "dashed", "bars"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Series:
     x: Sequence[float] | Sequence[str]
     y: Sequence[float]
     spread: Sequence[float] = ()
-    form: Literal["line", "points", "dashed", "bars"] = "line"
+    form: Form = "line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

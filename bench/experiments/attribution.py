@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from types import ModuleType
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,15 +73,13 @@ class Network(nn.Module):
         for name, start, delta in method.updates():
             self.directions[name] = Directions(start, delta.dense())
             layer = self.backbone.get_submodule(name)
-            if (
-                base := getattr(layer, "base", None)
-            ) is not None:  # an adapter beside a frozen layer: keep the layer alone
-                parent, _, leaf = name.rpartition(".")
-                setattr(self.backbone.get_submodule(parent), leaf, base)
+            if (base := getattr(layer, "base", None)) is not None:
+                # an adapter beside a frozen layer: keep the layer alone
+                self.backbone.set_submodule(name, base)
                 layer = base
             self._layers[name] = layer
         self.eval().requires_grad_(False)
-        self.set_updates({name: one.select(torch.arange(len(one.sigma))) for name, one in self.directions.items()})
+        self.set_updates({name: layer.top(len(layer.sigma)) for name, layer in self.directions.items()})
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, K)."""
@@ -102,11 +101,9 @@ def attribute(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, ki
 
     Args:
         network: returns logits (B, K); for captum an nn.Module.
-        x: (B, …).
+        x: (B, …), the shape of the attributions.
         labels: (B,).
         kind: one of these two.
-
-    Returns: attributions, in the shape of x.
 
     Raises:
         EnvironmentProblem: captum is not installed.
@@ -123,18 +120,13 @@ def attribute(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, ki
         )
 
 
-def import_captum() -> Any:
-    """Import captum's attributions.
-
-    Raises:
-        EnvironmentProblem: captum is not installed.
-    """
+def import_captum() -> ModuleType:
+    """Import captum's attributions; raise EnvironmentProblem if captum is not installed."""
     try:
         import captum.attr
     except ImportError as error:
-        raise EnvironmentProblem(
-            "attributions need captum, which is not installed", str(error), 'pip install "lowrank-bench[experiments]"'
-        ) from error
+        what, todo = "attributions need captum, which is not installed", 'pip install "lowrank-bench[experiments]"'
+        raise EnvironmentProblem(what, str(error), todo) from error
     return captum.attr
 
 

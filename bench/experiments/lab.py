@@ -16,11 +16,11 @@ from bench.runs import Runs
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
-    from bench.api.datamodule import StepDataModule
+    from bench.api.datamodule import Split, StepDataModule
     from bench.api.method import Method
     from bench.harness.planner import Plan
 
-    Data = StepDataModule[Any, Any]
+    Data = StepDataModule[object, Split]
 
 
 class Grid(TypedDict, total=False):

@@ -10,12 +10,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import bench
 from bench.core.errors import BenchError
 from bench.harness.plan_text import describe
-from bench.harness.planner import PlannedRun
+from bench.harness.planner import Plan, PlannedRun
 from bench.records.data import Rows
 from bench.records.schema import Cost
 from bench.records.spec import RunSpec
@@ -38,12 +37,8 @@ def grid_parser(name: str, description: str | None, rounds: int) -> argparse.Arg
     return parser
 
 
-def plan_one(arguments: Mapping[str, Any]) -> PlannedRun:
-    """Plan one run from arguments of `bench.plan`, and describe it on stderr.
-
-    The run evaluates one text of each split, since evaluation is not timed.
-    """
-    plan = bench.plan(**arguments)
+def timed_run(plan: Plan) -> PlannedRun:
+    """Describe the plan of one run on stderr; return it with one text per evaluation split, which is not timed."""
     sys.stderr.write(describe(plan) + "\n")
     run = plan.runs[0]
     splits = run.dataset.evaluation.items()

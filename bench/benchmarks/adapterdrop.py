@@ -13,7 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bench.benchmarks import format_ratios, grid_parser, plan_one, print_or_fail, time_rounds, train
+import bench
+from bench.benchmarks import format_ratios, grid_parser, print_or_fail, time_rounds, timed_run, train
 from bench.config.options import Value
 from bench.core.text import table
 from bench.harness.planner import PlannedRun
@@ -76,8 +77,12 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark and print its report."""
     flags = vars(grid_parser("adapterdrop", __doc__, rounds=3).parse_args(argv))
     rounds = flags.pop("rounds")
-    arguments = {"methods": "adapterdrop", "tasks": "glue/rte", "train_samples": 64, "epochs": EPOCHS, **flags}
-    return print_or_fail(lambda: report(measure(plan_one(arguments), rounds)))
+
+    def run() -> str:
+        plan = bench.plan("adapterdrop", "glue/rte", **{"train_samples": 64, "epochs": EPOCHS, **flags})
+        return report(measure(timed_run(plan), rounds))
+
+    return print_or_fail(run)
 
 
 if __name__ == "__main__":

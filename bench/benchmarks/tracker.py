@@ -12,7 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bench.benchmarks import format_ratios, grid_parser, plan_one, print_or_fail, time_rounds, train
+import bench
+from bench.benchmarks import format_ratios, grid_parser, print_or_fail, time_rounds, timed_run, train
 from bench.config.sections import SpectraConfig
 from bench.core.text import table
 from bench.harness.planner import PlannedRun
@@ -68,9 +69,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--case", choices=[*CASES], action="append", help="run only this case; may be repeated")
     flags = vars(parser.parse_args(argv))
     rounds, names = flags.pop("rounds"), flags.pop("case", [*CASES])
-    return print_or_fail(
-        lambda: report({name: measure(name, plan_one({**CASES[name], **flags}), rounds) for name in names})
-    )
+
+    def run() -> str:
+        plans = ((name, bench.plan(**{**CASES[name], **flags})) for name in names)
+        return report({name: measure(name, timed_run(plan), rounds) for name, plan in plans})
+
+    return print_or_fail(run)
 
 
 if __name__ == "__main__":

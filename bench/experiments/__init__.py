@@ -16,7 +16,6 @@ from bench.figures import Figure
 if TYPE_CHECKING:
     from bench.experiments.lab import Grid, Lab
 
-Number = float | int
 ConfigT = TypeVar("ConfigT", bound=options.Config)
 T = TypeVar("T")
 
@@ -26,33 +25,31 @@ class Check:
     """One prediction and the measurement.
 
     Attributes:
-        name: the quantity that is compared.
-        predicted: the value that theory or the claim predicts; the limit of a one-sided claim.
-        measured: the measured value. NaN and infinities never hold, and are written as null.
+        predicted: of theory or the claim; the limit of a one-sided claim.
+        measured: NaN and infinities never hold, and are written as null.
         tolerance: largest allowed difference.
-        held: whether the measurement agrees with the prediction.
         note: a remark, such as that training was too short for a verdict.
     """
 
     name: str
-    predicted: Number
-    measured: Number
+    predicted: float
+    measured: float
     tolerance: float
     held: bool
     note: str = ""
 
     @classmethod
-    def near(cls, name: str, predicted: Number, measured: Number, tolerance: float) -> Check:
+    def near(cls, name: str, predicted: float, measured: float, tolerance: float) -> Check:
         """Hold if the two differ by at most `tolerance`."""
         return cls(name, predicted, measured, tolerance, held=abs(measured - predicted) <= tolerance)
 
     @classmethod
-    def at_most(cls, name: str, limit: Number, measured: Number, tolerance: float = 0.0) -> Check:
+    def at_most(cls, name: str, limit: float, measured: float, tolerance: float = 0.0) -> Check:
         """Hold if the measurement exceeds the limit by at most `tolerance`."""
         return cls(name, limit, measured, tolerance, held=measured <= limit + tolerance)
 
     @classmethod
-    def at_least(cls, name: str, limit: Number, measured: Number, tolerance: float = 0.0) -> Check:
+    def at_least(cls, name: str, limit: float, measured: float, tolerance: float = 0.0) -> Check:
         """Hold if the measurement falls below the limit by at most `tolerance`."""
         return cls(name, limit, measured, tolerance, held=measured >= limit - tolerance)
 
@@ -66,36 +63,28 @@ def too_short(checks: Sequence[Check], why: str) -> list[Check]:
 class Control:
     """The same measurement where the prediction must fail: a check that nothing can fail shows nothing.
 
-    Attributes:
-        expected: the expected result, in words.
-        held: whether the result is as expected.
+    `expected` is the expected result in words, and `held` says whether it came so.
     """
 
     name: str
     expected: str
-    measured: Number
+    measured: float
     held: bool
 
     @classmethod
-    def above(cls, name: str, limit: Number, measured: Number, expected: str = "") -> Control:
+    def above(cls, name: str, limit: float, measured: float, expected: str = "") -> Control:
         """Expect a measurement above the limit; `expected` describes it, by default as `above LIMIT`."""
         return cls(name, expected or f"above {limit:g}", measured, held=measured > limit)
 
     @classmethod
-    def below(cls, name: str, limit: Number, measured: Number, expected: str = "") -> Control:
+    def below(cls, name: str, limit: float, measured: float, expected: str = "") -> Control:
         """Expect a measurement below the limit; `expected` describes it, by default as `below LIMIT`."""
         return cls(name, expected or f"below {limit:g}", measured, held=measured < limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of an experiment.
-
-    Attributes:
-        checks, controls: all must hold.
-        header, rows: a table of the measurements.
-        summary: one or two sentences with the main numbers.
-    """
+    """The result of an experiment, with a table of the measurements and one or two sentences with the main numbers."""
 
     checks: Sequence[Check]
     controls: Sequence[Control] = ()

@@ -59,10 +59,7 @@ class Directions:
 class Network(nn.Module):
     """A copy of a trained network as a function of its input x (B, …), whose updates ΔW can be replaced.
 
-    Initially every adapted layer has its whole ΔW.
-
-    Attributes:
-        directions: singular directions of the ΔW of every adapted layer, by layer.
+    `directions` are the singular directions of the ΔW of every adapted layer; each has its whole ΔW at first.
     """
 
     def __init__(self, method: Method) -> None:
@@ -99,14 +96,8 @@ def attribute(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, ki
     Integrated gradients (Sundararajan, Taly and Yan 2017, arXiv 1703.01365), or occlusion (Zeiler and Fergus 2014,
     arXiv 1311.2901) of single numbers of a vector, or of windows of an eighth of an image's side, all channels at once.
 
-    Args:
-        network: returns logits (B, K); for captum an nn.Module.
-        x: (B, …), the shape of the attributions.
-        labels: (B,).
-        kind: one of these two.
-
-    Raises:
-        EnvironmentProblem: captum is not installed.
+    The network, for captum an nn.Module, maps x (B, …) to logits (B, K); attributions have the shape of x. Raises
+    EnvironmentProblem if captum is not installed.
     """
     captum = import_captum()
     if kind == "integrated-gradients":
@@ -115,9 +106,8 @@ def attribute(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, ki
     shape = tuple(x.shape[1:])
     window = (shape[0], *(max(1, side // WINDOWS) for side in shape[1:])) if len(shape) > 1 else (1,)
     with torch.no_grad():
-        return captum.Occlusion(network).attribute(
-            x, sliding_window_shapes=window, strides=window, target=labels, baselines=0
-        )
+        occlusion = captum.Occlusion(network)
+        return occlusion.attribute(x, sliding_window_shapes=window, strides=window, target=labels, baselines=0)
 
 
 def import_captum() -> ModuleType:

@@ -118,10 +118,7 @@ class CollapseRank(Experiment[CollapseRankConfig]):
 def measure(method: Method, x: Tensor, labels: Tensor) -> Moment:
     """Measure collapse and ranks: `MEASURES`, `shuffled` (NC1 under shuffled labels), and `ΔW of LAYER`.
 
-    Args:
-        method: full training, with at least one hidden layer.
-        x: features (N, D).
-        labels: (N,).
+    The method is full training; `x` are features (N, D), and labels (N,).
 
     Raises:
         Diverged: a feature is not finite.

@@ -43,9 +43,9 @@ class Lab:
     """The folder of an experiment, and the settings that all of its runs share.
 
     Attributes:
-        folder: records are written to `runs` in it.
+        folder: has the records in `runs`.
         common: keyword arguments of `bench.run` for all runs, such as `data_dir`.
-        sources: the sources of all data used so far, such as `glue/rte: embedded`.
+        sources: of all data used so far, such as `glue/rte: embedded`.
     """
 
     folder: Path
@@ -54,9 +54,7 @@ class Lab:
     sources: set[str] = field(default_factory=set[str])
 
     def run(self, **grid: Unpack[Grid]) -> Runs[DoneRecord]:
-        """Train a grid and return its records in the order of the plan.
-
-        Finished runs are not repeated; failed ones are.
+        """Train what is not finished of a grid, and return its records in the order of the plan.
 
         Raises:
             UsageError, EnvironmentProblem: as `bench.run`.
@@ -69,19 +67,16 @@ class Lab:
         unfinished = [record for record in records if record.state != "done"]
         if unfinished:
             error = unfinished[0].error
+            count, why = f"{len(unfinished)} of {len(records)}", error.what if error else unfinished[0].state
             raise BenchError(
-                f"{len(unfinished)} of {len(records)} runs of the experiment did not finish: "
-                f"{error.what if error else unfinished[0].state}",
+                f"{count} runs of the experiment did not finish: {why}",
                 f"records in {plan.request.out}",
                 (error and error.todo) or "Run the same command again.",
             )
         return Runs(records, plan.request.out).done
 
     def train_with(self, callbacks: Sequence[Callback] = (), **grid: Unpack[Grid]) -> Iterator[tuple[Method, Data]]:
-        """Train a grid run by run with Lightning callbacks; yield each trained method and its data.
-
-        This is for measurements that a record does not contain. Nothing is stored: the same call trains again.
-        """
+        """Train a grid with Lightning callbacks; yield the trained method of every run, and its data. Store nothing."""
         from bench.training.trainer import trained
 
         for run in self._plan(grid).runs:

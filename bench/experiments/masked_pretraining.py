@@ -43,10 +43,8 @@ class MaskedPretraining(Experiment[ConfigT]):
     """Pretrain at several rates and measure the features of whole held-out examples.
 
     Attributes:
-        method, backbone: their names.
         rate_option: the option of the method that is the rate.
         usual: the rate in common use.
-        task_options: options of the task.
         training: arguments of `Lab.run` for pretraining alone.
     """
 

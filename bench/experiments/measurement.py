@@ -22,12 +22,9 @@ CHUNK = 256
 
 
 class MeasureAtSteps(Callback, Generic[T]):
-    """Call `measure(method, data)` before the first step and after each of `steps`.
+    """Call `measure(method, data)` before the first step and after each of `steps`; `results` are by step.
 
     The network is in evaluation mode and without gradients; the random generators are restored afterwards.
-
-    Attributes:
-        results: the measurements by step.
     """
 
     def __init__(self, steps: Iterable[int], measure: Callable[[Method, Data], T]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,12 @@ SMALL = 256
 """Width below which a second thread is slower: on a busy machine by a factor of twenty."""
 POINTS = 50
 """Steps whose spectra are stored for the figure."""
+MET = 1e-6
+"""Allowed relative error of the predicted difference."""
+ROUNDING = 1e-12
+"""By how much rounding may exceed the bound."""
+FIT = 0.1
+"""Share of ‖Φ‖²_F that may remain as error; with more, training was too short for a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +115,140 @@ class Parsimony(Experiment[ParsimonyConfig]):
             panels.append(Panel(title=f"layer {layer + 1}", x="step", y="singular value", content=[measured, law]))
         caption = f"All {c.width} singular values of a layer; theory: {c.width - 2 * c.classes} of them follow ρ(t)."
         return Figure(title="Law of parsimony in a deep linear network", panels=panels, caption=caption)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsimonyCompressedConfig(Config):
+    """As in `parsimony`; the target is square and of rank r."""
+
+    width: int = option(30, "d.")
+    rank: int = option(3, "r, rank of the target; its singular values fall evenly from 1 to 1/r.", at_least=1)
+    depth: int = option(3, "L.", at_least=2)
+    init_scale: float = option(0.5, "ε.", above=0)
+    lr: float = option(0.05, "η.", above=0)
+    weight_decay: float = option(0.0, "λ.", at_least=0)
+    steps: int = option(500, "Steps of full-batch training.", at_least=1)
+    seed: int = option(0, "Seed of initial weights and target.", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        if self.width <= 2 * self.rank:
+            raise UsageError(
+                f"width={self.width} leaves nothing to compress",
+                f"the compressed matrices are {2 * self.rank}×{2 * self.rank}",
+                f"Give a width above {2 * self.rank}.",
+            )
+
+
+class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
+    """‖f − f_c‖²_F = (d − 2r)·∏ρ_l(t)² ≤ (d − 2r)·∏ε_l² (Deep LoRA, arXiv 2406.04112, on 2306.01154's theory).
+
+    f = W_L·…·W_1 of d×d matrices, W_l(0) = ε·orthogonal, fits a target Φ of rank r by gradient descent. f_c =
+    U·W̃_L·…·W̃_1·Vᵀ of 2r×2r matrices, W̃_l(0) = ε·I, with U and V fixed by the gradient of the target term at the
+    start: V the top 2r right singular vectors of [G; Gᵀ·W₁(0)], U = f(0)·V/ε^L. The bulk follows
+    ρ_l ← ρ_l·(1 − ηλ − η·∏_{k≠l}ρ_k²).
+    Checks: the largest relative distance of ‖f − f_c‖² from its prediction over all steps, and whether the bound
+    holds in all of them. The control has random outer factors and must exceed the bound.
+    """
+
+    Config = ParsimonyCompressedConfig
+    summary = (
+        "A network of 2r×2r matrices tracks the d×d one within the bound of the theory (what Deep LoRA compresses)."
+    )
+    place = "Section 3.2, Deep LoRA"
+
+    def run(self) -> Outcome:
+        """Train the full network, the compressed one, and one with random outer factors."""
+        import torch
+
+        from bench.backbones.dln_network import initial_weight
+
+        c, source = self.config, torch.Generator().manual_seed(self.config.seed)
+        with one_thread(c.width):
+            begin = [initial_weight(c.width, c.width, "orthogonal", c.init_scale, source) for _ in range(c.depth)]
+            left, right = (initial_weight(c.width, c.width, "orthogonal", 1.0, source)[:, : c.rank] for _ in range(2))
+            target = left @ torch.diag(torch.arange(c.rank, 0, -1).double() / c.rank) @ right.mT
+            eye = torch.eye(c.width, dtype=torch.float64)
+            full = self._descend(begin, eye, eye, target)
+            compressed = self._differences(full, self._right(begin, target), target)
+            random_factors = initial_weight(c.width, 2 * c.rank, "orthogonal", 1.0, source)
+            wrong = self._differences(full, random_factors, target)
+            remaining = float((full[-1] - target).square().sum() / target.square().sum())
+        predicted = self._predicted()
+        bound = (c.width - 2 * c.rank) * c.init_scale ** (2 * c.depth)
+        distance = max(abs(d - p) / p if p else math.inf for d, p in zip(compressed, predicted, strict=True))
+        checks = [
+            Check.near("difference", 0.0, distance, MET),
+            Check.at_most("bound", bound, max(compressed), ROUNDING),
+        ]
+        if remaining > FIT:
+            checks = too_short(checks, f"{remaining:.0%} of the target remains")
+        over = max(d - p for d, p in zip(wrong, predicted, strict=True))
+        control = Control("random outer factors", "above the bound", over, held=over > bound * MET + ROUNDING)
+        small = 4 * c.rank * c.rank * c.depth
+        summary = (
+            f"d={c.width}, r={c.rank}, L={c.depth}: {small:,} parameters instead of {c.width**2 * c.depth:,}; "
+            f"‖f − f_c‖² is at most {max(compressed):.3g}, its bound {bound:.3g}."
+        )
+        figure = _compressed_figure(compressed, wrong, predicted, bound)
+        return Outcome(checks=checks, controls=[control], figure=figure, summary=summary)
+
+    def _right(self, begin: Sequence[Tensor], target: Tensor) -> Tensor:
+        """Return V (d, 2r), from the gradient of the target term alone: the residual at the start has full rank."""
+        import torch
+
+        gradient = -product(begin[1:]).mT @ target
+        return torch.linalg.svd(torch.cat([gradient, gradient.mT @ begin[0]])).Vh[: 2 * self.config.rank].mT
+
+    def _differences(self, full: Sequence[Tensor], v: Tensor, target: Tensor) -> list[float]:
+        """Return ‖f − f_c‖²_F by step, with outer factors U = f(0)·V/ε^L and V (d, 2r) of f_c."""
+        import torch
+
+        c = self.config
+        inner = [torch.eye(2 * c.rank, dtype=torch.float64) * c.init_scale for _ in range(c.depth)]
+        path = self._descend(inner, full[0] @ v / c.init_scale**c.depth, v, target)
+        return [float((f - g).square().sum()) for f, g in zip(full, path, strict=True)]
+
+    def _descend(self, begin: Sequence[Tensor], u: Tensor, v: Tensor, target: Tensor) -> list[Tensor]:
+        """Return U·W_L·…·W_1·Vᵀ before each step of gradient descent on ½‖· − Φ‖²_F, and after the last."""
+        import torch
+
+        c = self.config
+        weights = [weight.clone().requires_grad_() for weight in begin]
+        optimizer = torch.optim.SGD(weights, lr=c.lr, weight_decay=c.weight_decay)
+        path: list[Tensor] = []
+        for _ in range(c.steps + 1):
+            f = u @ product(weights) @ v.mT
+            path.append(f.detach())
+            optimizer.zero_grad()
+            (0.5 * (f - target).square().sum()).backward()
+            optimizer.step()
+        if not bool(path[-1].isfinite().all()):
+            raise Diverged("the network diverged", f"lr={c.lr:g}", "Give a smaller lr.")
+        return path
+
+    def _predicted(self) -> list[float]:
+        """Return (d − 2r)·∏ρ_l(t)² by step; every layer starts with the same ε, so all ρ_l are equal."""
+        c, rho = self.config, self.config.init_scale
+        values: list[float] = []
+        for _ in range(c.steps + 1):
+            values.append((c.width - 2 * c.rank) * rho ** (2 * c.depth))
+            rho *= 1 - c.lr * c.weight_decay - c.lr * rho ** (2 * (c.depth - 1))
+        return values
+
+
+def _compressed_figure(compressed: list[float], wrong: list[float], predicted: list[float], bound: float) -> Figure:
+    every = max(1, len(compressed) // 100)
+    steps = [*range(0, len(compressed), every)]
+    content = [
+        Series(name="compressed, from the first gradient", x=steps, y=compressed[::every]),
+        Series(name="random outer factors", x=steps, y=wrong[::every]),
+        Series(name="predicted (d−2r)·∏ρ²", x=steps, y=predicted[::every], form="dashed"),
+        Series(name="bound (d−2r)·∏ε²", x=steps, y=[bound] * len(steps), form="dashed"),
+    ]
+    panel = Panel(title="compressed against full", x="step", y="‖f − f_c‖²_F", content=content, y_axis="log")
+    return Figure(title="A network of 2r×2r matrices tracks the full one", panels=[panel], columns=1)
 
 
 @contextmanager

@@ -47,8 +47,7 @@ class AdaLoRAAllocation(Experiment[AdaLoRAAllocationConfig]):
     def run(self) -> Outcome:
         """Train AdaLoRA, and compare its ranks with the gradients of the untrained network."""
         c = self.config
-        options: dict[str, Value] = {"method.rank": c.rank, "method.target": c.target}
-        records = self.lab.run(**c.grid(methods="adalora", set=options))
+        records = self.lab.run(**c.grid(methods="adalora", set={"method.rank": c.rank, "method.target": c.target}))
         kept = _means([{layer.layer: float(layer.nominal) for layer in r.ranks} for r in records])
         gradients = [_gradients(method, data) for method, data in self.lab.build(**c.grid(methods="full"))]
         predictors = {name: _means([measured[name] for measured in gradients]) for name in gradients[0]}

@@ -71,8 +71,8 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
         )
 
     def _records(self, methods: Sequence[str], samples: int, rank: int) -> Sequence[DoneRecord]:
-        options: dict[str, Value] = {"method.rank": rank}
-        grid = self.config.grid(methods=methods, train_samples=samples, batch_size=min(16, samples), set=options)
+        batch_size, options = min(16, samples), {"method.rank": rank}
+        grid = self.config.grid(methods=methods, train_samples=samples, batch_size=batch_size, set=options)
         return self.lab.run(**grid)
 
 

@@ -138,7 +138,7 @@ class MAERank(MaskedPretraining[MAERankConfig]):
     def run(self) -> Outcome:
         """Pretrain at every ratio, and measure."""
         c = self.config
-        shape: dict[str, Value] = {"backbone.width": c.width, "backbone.depth": c.depth, "backbone.heads": 4}
+        shape = {"backbone.width": c.width, "backbone.depth": c.depth, "backbone.heads": 4}
         return self.compare(c.task, parse_numbers(c.ratios), shape)
 
 
@@ -173,7 +173,7 @@ class MLMRank(MaskedPretraining[MLMRankConfig]):
     def run(self) -> Outcome:
         """Pretrain at every rate, and measure."""
         c = self.config
-        shape: dict[str, Value] = {"backbone.hidden": c.width, "backbone.layers": c.depth, "backbone.heads": 2}
+        shape = {"backbone.hidden": c.width, "backbone.layers": c.depth, "backbone.heads": 2}
         return self.compare("corpus", parse_numbers(c.rates), shape)
 
 

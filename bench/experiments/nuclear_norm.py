@@ -80,8 +80,7 @@ class NuclearNorm(Experiment[NuclearNormConfig]):
         ranks: dict[float, list[float]] = {}
         scores: dict[float, list[float]] = {}
         for value in values:
-            options: dict[str, Value] = {name: value} if value else {}
-            records = self.lab.run(**self.config.grid(methods="full", set=options))
+            records = self.lab.run(**self.config.grid(methods="full", set={name: value} if value else {}))
             ranks[value] = [effective_rank(record) for record in records]
             scores[value] = [score(record) for record in records]
         return ranks, scores

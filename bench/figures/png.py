@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from functools import cache
@@ -12,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from bench.core.files import write_atomic
+from bench.core.files import replacing
 from bench.figures import Axis, Figure, Map, Panel, Series, style
 
 DPI = 200
@@ -58,12 +56,10 @@ def write(figure: Figure, path: Path) -> None:
     below = LINE * (len(caption) + 1.2 * -(-len(entries) // across)) + MARGIN * (1 + bool(caption) + bool(entries))
     height = rows * HEIGHT + top + below
     canvas = Canvas(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(canvas)
-    canvas.set_layout_engine(
-        "constrained", rect=(MARGIN / width, below / height, 1 - 2 * MARGIN / width, 1 - (top + below) / height)
-    )
-    for place, panel in enumerate(figure.panels):
-        axes = canvas.add_subplot(rows, columns, place + 1)
+    inside = (MARGIN / width, below / height, 1 - 2 * MARGIN / width, 1 - (top + below) / height)
+    canvas.set_layout_engine("constrained", rect=inside)
+    for place, panel in enumerate(figure.panels, 1):
+        axes = canvas.add_subplot(rows, columns, place)
         _panel(canvas, axes, panel, looks)
         if not shared and len(style.series(panel)) > 1:
             _legend(axes, _entries([panel], looks, WIDTH)[0], loc="best", ncols=1)
@@ -72,9 +68,8 @@ def write(figure: Figure, path: Path) -> None:
         middle = (LINE * len(caption) + MARGIN * (1 + bool(caption))) / height
         _legend(canvas, entries, loc="lower center", bbox_to_anchor=(0.5, middle), ncols=across, borderaxespad=0)
     canvas.text(MARGIN / width, MARGIN / height, "\n".join(caption), va="bottom", size=8, color="#444444")
-    image = io.BytesIO()
-    canvas.savefig(image, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
-    write_atomic(path, image.getvalue())
+    with replacing(path) as file:
+        canvas.savefig(file, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
 
 
 def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:

@@ -33,9 +33,8 @@ class NuclearNormConfig(FullTrainingConfig):
         super().__post_init__()
         given = parse_numbers(self.strengths)
         if len(given) < 2 or given[0] != 0 or sorted(given) != given:
-            raise UsageError(
-                f"strengths={self.strengths}", "at least two numbers, ascending, the first of them 0", "Write 0,1e-3."
-            )
+            known = "at least two numbers, ascending, the first of them 0"
+            raise UsageError(f"strengths={self.strengths}", known, "Write 0,1e-3.")
 
 
 class NuclearNorm(Experiment[NuclearNormConfig]):

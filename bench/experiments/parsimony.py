@@ -59,12 +59,9 @@ class ParsimonyConfig(Config):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        if self.width <= 2 * self.classes:
-            raise UsageError(
-                f"width={self.width} leaves no singular value that does not move",
-                f"2·classes = {2 * self.classes} of them move",
-                f"Give a width above {2 * self.classes}.",
-            )
+        if self.width <= (k2 := 2 * self.classes):
+            what = f"width={self.width} leaves no singular value that does not move"
+            raise UsageError(what, f"2·classes = {k2} of them move", f"Give a width above {k2}.")
 
 
 class Parsimony(Experiment[ParsimonyConfig]):
@@ -133,12 +130,9 @@ class ParsimonyCompressedConfig(Config):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        if self.width <= 2 * self.rank:
-            raise UsageError(
-                f"width={self.width} leaves nothing to compress",
-                f"the compressed matrices are {2 * self.rank}×{2 * self.rank}",
-                f"Give a width above {2 * self.rank}.",
-            )
+        if self.width <= (r2 := 2 * self.rank):
+            what = f"width={self.width} leaves nothing to compress"
+            raise UsageError(what, f"the compressed matrices are {r2}×{r2}", f"Give a width above {r2}.")
 
 
 class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
@@ -171,7 +165,9 @@ class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
             target = left @ torch.diag(torch.arange(c.rank, 0, -1).double() / c.rank) @ right.mT
             eye = torch.eye(c.width, dtype=torch.float64)
             full = self._descend(begin, eye, eye, target)
-            compressed = self._differences(full, self._right(begin, target), target)
+            # the gradient of the target term alone: the residual at the start has full rank
+            gradient = -product(begin[1:]).mT @ target
+            compressed = self._differences(full, _moving_directions(gradient, begin[0], 2 * c.rank), target)
             random_factors = initial_weight(c.width, 2 * c.rank, "orthogonal", 1.0, source)
             wrong = self._differences(full, random_factors, target)
             remaining = float((full[-1] - target).square().sum() / target.square().sum())
@@ -193,13 +189,6 @@ class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
         )
         figure = _compressed_figure(compressed, wrong, predicted, bound)
         return Outcome(checks=checks, controls=[control], figure=figure, summary=summary)
-
-    def _right(self, begin: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Return V (d, 2r), from the gradient of the target term alone: the residual at the start has full rank."""
-        import torch
-
-        gradient = -product(begin[1:]).mT @ target
-        return torch.linalg.svd(torch.cat([gradient, gradient.mT @ begin[0]])).Vh[: 2 * self.config.rank].mT
 
     def _differences(self, full: Sequence[Tensor], v: Tensor, target: Tensor) -> list[float]:
         """Return ‖f − f_c‖²_F by step, with outer factors U = f(0)·V/ε^L and V (d, 2r) of f_c."""
@@ -271,19 +260,22 @@ def bulk_value(config: ParsimonyConfig, step: int) -> float:
 
 def _train_and_check(config: ParsimonyConfig) -> tuple[Spectra, list[Check]]:
     """Return spectra during training, and the checks `rho`, `bulk_deviation`, `update_rank` and `subspace`."""
-    from bench.spectra import singular_values
+    import torch
 
-    path, updates, first_gradient = train(config)
+    from bench.spectra import principal_angles, singular_values
+
+    path, updates, directions = train(config)
     k2, rho = 2 * config.classes, bulk_value(config, config.steps)
     bulks = [sigma[(sigma - rho).abs().argsort()[: config.width - k2]] for sigma in path[config.steps]]
     means = [float(values.mean()) for values in bulks]
     moved = [singular_values(update) for update in updates]
     ranks = [int((sigma > MOVED).sum()) for sigma in moved]
+    moved_first = torch.linalg.svd(updates[0]).Vh[:k2].mT
     checks = [
         Check.near("rho", rho, max(means, key=lambda mean: abs(mean - rho)), EXACT),
         Check.near("bulk_deviation", 0.0, max(float((values - rho).abs().max()) for values in bulks), EXACT),
         Check.near("update_rank", k2, max(ranks, key=lambda rank: abs(rank - k2)), 0),
-        Check.near("subspace", 0.0, _angle(updates[0], first_gradient, k2), ANGLE),
+        Check.near("subspace", 0.0, float(principal_angles(moved_first, directions).max()), ANGLE),
     ]
     if min(float(sigma[k2 - 1]) for sigma in moved) <= TRAINED:
         checks = too_short(checks, f"direction {k2} of an update is below {TRAINED:g}")
@@ -293,7 +285,8 @@ def _train_and_check(config: ParsimonyConfig) -> tuple[Spectra, list[Check]]:
 def train(config: ParsimonyConfig) -> tuple[Spectra, list[Tensor], Tensor]:
     """Train one network in float64 on ½‖W_L·…·W_1 − Φ‖²_F: whitened inputs, XXᵀ = I, up to a constant.
 
-    Returns: spectra during training, W_l(t) − (1 − ηλ)^t·W_l(0) (d, d) at the end, and [G₁(0); G₁(0)ᵀ·W₁(0)] (2d, d).
+    Returns: spectra during training, W_l(t) − (1 − ηλ)^t·W_l(0) (d, d) at the end, and the 2K directions (d, 2K) that
+    the first gradient predicts to move in the first layer.
 
     Raises:
         Diverged: a weight is not finite.
@@ -322,20 +315,19 @@ def train(config: ParsimonyConfig) -> tuple[Spectra, list[Tensor], Tensor]:
             raise Diverged("the network diverged", f"{c.optimizer} with lr={c.lr:g}", "Give a smaller lr.")
         path[step] = [singular_values(weight.detach()) for weight in weights[:-1]]
 
-    first_gradient = torch.empty(0)
+    directions = torch.empty(0)
     for step in range(c.steps):
         if step % max(1, c.steps // POINTS) == 0:
             measure(step)
         optimizer.zero_grad()
         (0.5 * (product(weights) - target).square().sum()).backward()
         if step == 0:
-            gradient = cast("Tensor", weights[0].grad)
-            first_gradient = torch.cat([gradient, gradient.mT @ begin[0]])
+            directions = _moving_directions(cast("Tensor", weights[0].grad), begin[0], 2 * c.classes)
         optimizer.step()
     measure(c.steps)
     shrunk = (1 - c.lr * c.weight_decay) ** c.steps
     updates = [weight.detach() - shrunk * start for weight, start in zip(weights[:-1], begin[:-1], strict=True)]
-    return path, updates, first_gradient
+    return path, updates, directions
 
 
 def product(weights: Sequence[Tensor]) -> Tensor:
@@ -343,11 +335,8 @@ def product(weights: Sequence[Tensor]) -> Tensor:
     return reduce(lambda result, weight: weight @ result, weights)
 
 
-def _angle(update: Tensor, first: Tensor, k: int) -> float:
-    """Return the largest angle (radians) between the top k right singular subspaces of two matrices with d columns."""
+def _moving_directions(gradient: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Return the top right singular vectors (d, count) of [G; Gᵀ·W], with G and W of the first layer at the start."""
     import torch
 
-    from bench.spectra import principal_angles
-
-    one, other = (torch.linalg.svd(matrix).Vh[:k].mT for matrix in (update, first))
-    return float(principal_angles(one, other).max())
+    return torch.linalg.svd(torch.cat([gradient, gradient.mT @ weight])).Vh[:count].mT

@@ -114,7 +114,7 @@ def categories(values: Sequence[float | str]) -> list[str]:
 
 def sequential(place: float) -> str:
     """Return the colour of viridis at `place` between 0 and 1."""
-    at = min(max(place, 0.0), 1.0) * (len(VIRIDIS) - 1)
+    at = place * (len(VIRIDIS) - 1)
     low = min(int(at), len(VIRIDIS) - 2)
     pairs = ((int(VIRIDIS[low][i : i + 2], 16), int(VIRIDIS[low + 1][i : i + 2], 16)) for i in range(1, 7, 2))
     return "#" + "".join(f"{round(a + (b - a) * (at - low)):02X}" for a, b in pairs)

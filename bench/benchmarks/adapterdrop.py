@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import bench
 from bench.benchmarks import format_ratios, grid_parser, print_or_fail, time_rounds, timed_run, train
-from bench.config.options import Value
 from bench.core.text import table
 from bench.harness.planner import PlannedRun
 from bench.records.spec import RunSpec
@@ -25,34 +24,24 @@ BASE = "n=0"
 
 
 class Seconds(NamedTuple):
-    """Times of one run.
-
-    Attributes:
-        epoch: of the last epoch.
-        extra: how much longer the first epoch took, for warming up and filling the cache.
-    """
+    """Seconds of the last epoch, and how many more the first took, for warming up and filling the cache."""
 
     epoch: float
     extra: float
 
 
-def variants(blocks: int) -> dict[str, Mapping[str, Value]]:
-    """Return options by name: n = 0, and every larger n without and with the cache."""
-    options: dict[str, Mapping[str, Value]] = {BASE: {"n": 0, "cache": False}}
-    for n in range(1, blocks):
-        options |= {f"n={n}": {"n": n, "cache": False}, f"n={n} cached": {"n": n, "cache": True}}
-    return options
-
-
 def measure(planned: PlannedRun, rounds: int) -> dict[str, list[Seconds]]:
-    """Time every variant once per round."""
+    """Time n = 0, and every larger n without and with the cache, once per round."""
     assert planned.backbone.path is not None
     config = json.loads((planned.backbone.path / "config.json").read_text())
-    method = planned.spec.options.method
-    specs = {
-        name: planned.spec.with_options(method=method.changed(**options, sweep=False))
-        for name, options in variants(config.get("num_hidden_layers") or config["n_layers"]).items()
-    }
+
+    def spec_of(n: int, *, cache: bool) -> RunSpec:
+        method = planned.spec.options.method.changed(n=n, cache=cache, sweep=False)
+        return planned.spec.with_options(method=method)
+
+    specs = {BASE: spec_of(0, cache=False)}
+    for n in range(1, config.get("num_hidden_layers") or config["n_layers"]):
+        specs |= {f"n={n}": spec_of(n, cache=False), f"n={n} cached": spec_of(n, cache=True)}
 
     def time_run(spec: RunSpec) -> Seconds:
         at: dict[int, float] = {}

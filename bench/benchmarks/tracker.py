@@ -28,12 +28,7 @@ OFF, ON = "off", "on"
 
 
 class Seconds(NamedTuple):
-    """Times of one run.
-
-    Attributes:
-        train: of the whole training.
-        tracking: of the tracker, by its own clock.
-    """
+    """Seconds of the whole training, and of the tracker by its own clock."""
 
     train: float
     tracking: float

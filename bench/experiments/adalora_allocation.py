@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -110,6 +111,4 @@ def _figure(kept: Mapping[str, float], predictors: Mapping[str, Mapping[str, flo
 
 def _kind(layer: str) -> str:
     """Return the name of a layer within its block: `attention.self.query` of `encoder.layer.3.attention.self.query`."""
-    parts = layer.split(".")
-    last = max((i for i, part in enumerate(parts) if part.isdigit()), default=-1)
-    return ".".join(parts[last + 1 :])
+    return re.sub(r"^(.*\.)?\d+(\.|$)", "", layer)

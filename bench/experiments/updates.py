@@ -99,7 +99,8 @@ class Figure1(Experiment[Figure1Config]):
         ]
         expected = f"share in the top {top} below {CARRIED:g}"
         controls: list[Control] = []
-        for network, (m, n) in {network: group[0].update.shape for (network, _), group in groups.items()}.items():
+        shapes = {network: group[0].update.shape for (network, _), group in groups.items()}
+        for network, (m, n) in shapes.items():
             share = energy(gaussian((m, n)), top)
             controls.append(Control.below(f"{network}: Gaussian {m}×{n}", CARRIED, share, expected))
         rows = [_row(t, (top, c.classes)) for group in groups.values() for t in group]

@@ -29,8 +29,6 @@ class Look:
 
     Attributes:
         light, dark: colour on a white and on a dark background, #RRGGBB.
-        dash: dash pattern of a `dashed` series.
-        marker: marker of a `points` series.
         ordered: the colour is one of a sequence, so a legend may leave out names in its middle.
     """
 

@@ -62,14 +62,10 @@ class AdaLoRAAllocation(Experiment[AdaLoRAAllocationConfig]):
         limit = checks[0].predicted
         control = Control.below("shuffled layers", limit, spearman(source.permutation(y), y), f"below {limit:.3f}")
         rows = [(layer, f"{kept[layer]:.2f}", *(f"{p[layer]:.4g}" for p in predictors.values())) for layer in layers]
-        return Outcome(
-            checks=checks,
-            controls=[control],
-            figure=_figure(kept, predictors, len(parse_list(c.seeds))),
-            header=("layer", "kept rank", *predictors),
-            rows=rows,
-            summary=" ".join(f"Correlation with the {check.name}: {check.measured:+.2f}." for check in checks),
-        )
+        figure = _figure(kept, predictors, len(parse_list(c.seeds)))
+        header = ("layer", "kept rank", *predictors)
+        summary = " ".join(f"Correlation with the {check.name}: {check.measured:+.2f}." for check in checks)
+        return Outcome(checks=checks, controls=[control], figure=figure, header=header, rows=rows, summary=summary)
 
 
 def _gradients(method: Method, data: Data) -> dict[str, dict[str, float]]:

@@ -97,14 +97,12 @@ class CollapseRank(Experiment[CollapseRankConfig]):
         with_nc1 = {name: correlation(course, name) for name in MEASURES[1:]}
         rows = [(str(step), *(f"{moment[name]:.4g}" for name in MEASURES)) for step, moment in course.items()]
         rows.append(("Spearman with NC1", "", *(f"{with_nc1[name]:+.2f}" for name in MEASURES[1:])))
-        return Outcome(
-            checks=checks_of(course, classes),
-            controls=controls_of(course, classes),
-            figure=_figure(course, classes, f"{c.backbone} on {c.task}"),
-            header=("step", *MEASURES),
-            rows=rows,
-            summary=_summary(course, with_nc1, classes),
-        )
+        checks = checks_of(course, classes)
+        controls = controls_of(course, classes)
+        figure = _figure(course, classes, f"{c.backbone} on {c.task}")
+        header = ("step", *MEASURES)
+        summary = _summary(course, with_nc1, classes)
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
     def _measure(self, method: Method, data: Data) -> Moment:
         from bench.experiments.measurement import features

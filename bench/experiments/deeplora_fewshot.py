@@ -61,14 +61,10 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
         for r in ranks:
             both = " / ".join(f"{mean(used[m, r]):.2f}" for m in METHODS)
             rows.append((f"n={few}, r={r}", *(format_mean(swept[m, r]) for m in METHODS), both))
-        return Outcome(
-            checks=checks,
-            controls=[control],
-            figure=_figure(scores, swept, used, few),
-            header=("", *METHODS, "effective rank of ΔW"),
-            rows=rows,
-            summary=f"With {few} examples the score of Deep LoRA minus that of LoRA is {gain:+.3f}.",
-        )
+        figure = _figure(scores, swept, used, few)
+        header = ("", *METHODS, "effective rank of ΔW")
+        summary = f"With {few} examples the score of Deep LoRA minus that of LoRA is {gain:+.3f}."
+        return Outcome(checks=checks, controls=[control], figure=figure, header=header, rows=rows, summary=summary)
 
     def _records(self, methods: Sequence[str], samples: int, rank: int) -> Sequence[DoneRecord]:
         batch_size, options = min(16, samples), {"method.rank": rank}

@@ -70,14 +70,11 @@ class DropoutNuclear(Experiment[DropoutNuclearConfig]):
         rows = [(f"{c:g}", f"{rates[c]:.4f}", _format(predicted[c]), _format(trained[c])) for c in STRENGTHS]
         rows.append(("–", "0", _format(SPECTRUM), _format(bare)))
         worst = max(abs(check.measured - check.predicted) for check in checks)
-        return Outcome(
-            checks=checks,
-            controls=[Control("no dropout", expected, distance, held)],
-            figure=_figure({**trained, 0.0: bare}),
-            header=("c", "rate", "predicted singular values", "measured singular values"),
-            rows=rows,
-            summary=f"The largest error of twelve singular values is {worst:.4f}.",
-        )
+        controls = [Control("no dropout", expected, distance, held)]
+        figure = _figure({**trained, 0.0: bare})
+        header = ("c", "rate", "predicted singular values", "measured singular values")
+        summary = f"The largest error of twelve singular values is {worst:.4f}."
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
     def _trained(self, method: str, options: Mapping[str, Value]) -> list[float]:
         """Return the singular values of U·Vᵀ after training."""

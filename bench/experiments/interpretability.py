@@ -160,15 +160,14 @@ def outcome(runs: Sequence[Measured], twice: int, title: str) -> Outcome:
     controls = [Control.below(f"attributions: {name}", limit, measured) for name, (measured, limit) in limits.items()]
     ks = [k for choice, k in runs[0] if choice == TOP]
     shares = (f"{key}: {choice}" for key in ("cosine", "kept") for choice in CHOICES)
-    return Outcome(
-        checks=checks,
-        controls=controls,
-        figure=_figure(runs, ks, twice, title),
-        header=("k", "energy of top", *shares, "accuracy: top"),
-        rows=[at(k) for k in ks],
-        summary=f"{title}: with {twice} directions of every ΔW attributions have a cosine of {alike:.2f} with those of "
-        f"the whole ΔW, with random directions {chances[RANDOM]:.2f}, with no ΔW {none:.2f}.",
+    figure = _figure(runs, ks, twice, title)
+    header = ("k", "energy of top", *shares, "accuracy: top")
+    rows = [at(k) for k in ks]
+    summary = (
+        f"{title}: with {twice} directions of every ΔW attributions have a cosine of {alike:.2f} with those of "
+        f"the whole ΔW, with random directions {chances[RANDOM]:.2f}, with no ΔW {none:.2f}."
     )
+    return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
 
 def _check_task(method: Method, task: str) -> None:

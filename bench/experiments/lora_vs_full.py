@@ -77,14 +77,10 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
             (m, *(format_mean(scores[m, task]) for task in tasks), f"{average[m]:.3f}", f"{shares[m]:.2%}")
             for m in METHODS
         ]
-        return Outcome(
-            checks=checks,
-            controls=[control],
-            figure=_figure(groups, tasks),
-            header=("method", *tasks, "mean", "trained"),
-            rows=rows,
-            summary=f"LoRA trains {shares['lora']:.2%} of the parameters; its score is {gap:+.3f} relative to full.",
-        )
+        figure = _figure(groups, tasks)
+        header = ("method", *tasks, "mean", "trained")
+        summary = f"LoRA trains {shares['lora']:.2%} of the parameters; its score is {gap:+.3f} relative to full."
+        return Outcome(checks=checks, controls=[control], figure=figure, header=header, rows=rows, summary=summary)
 
 
 def _figure(groups: Mapping[tuple[str, str], Sequence[DoneRecord]], tasks: Sequence[str]) -> Figure:

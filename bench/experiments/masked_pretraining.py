@@ -89,14 +89,11 @@ class MaskedPretraining(Experiment[ConfigT]):
         networks = {**{f"rate {rate:g}": ranks for rate, ranks in pretrained.items()}, "untrained": untrained}
         by_block = {name: dict(enumerate(zip(*ranks, strict=True), 1)) for name, ranks in networks.items()}
         by_rate = ", ".join(f"{value:.1f} at {rate:g}" for rate, value in means.items())
-        return Outcome(
-            checks=checks,
-            controls=controls,
-            figure=_figure(by_block, last, width),
-            header=("", *(f"block {block}" for block in by_block["untrained"])),
-            rows=[(name, *(format_mean(ranks, 1) for ranks in blocks.values())) for name, blocks in by_block.items()],
-            summary=f"Last block, width {width}: effective rank {start:.1f} untrained, {by_rate}.",
-        )
+        figure = _figure(by_block, last, width)
+        header = ("", *(f"block {block}" for block in by_block["untrained"]))
+        rows = [(name, *(format_mean(ranks, 1) for ranks in blocks.values())) for name, blocks in by_block.items()]
+        summary = f"Last block, width {width}: effective rank {start:.1f} untrained, {by_rate}."
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
     def _measure(self, task: str, backbone: str, seed: int, shape: Mapping[str, Value]) -> Ranks:
         """Measure a backbone; a linear probe builds it together with the data."""

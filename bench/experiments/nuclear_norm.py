@@ -66,14 +66,11 @@ class NuclearNorm(Experiment[NuclearNormConfig]):
         rows = [(f"λ = {s:g}", format_mean(scores[s]), format_mean(ranks[s], 2)) for s in strengths]
         rows += [(f"decay {s:g}", format_mean(decayed_scores[s]), format_mean(decayed_ranks[s], 2)) for s in decays]
         panels = [_panel("rank", "effective rank of ΔW", ranks), _panel("score", "score on dev", scores)]
-        return Outcome(
-            checks=checks,
-            controls=[Control.above("weight decay", 0.5, least, "rank at equal score above half")],
-            figure=Figure(title=f"Nuclear norm: {self.config.backbone} on {self.config.task}", panels=panels),
-            header=("", "score", "effective rank of ΔW"),
-            rows=rows,
-            summary=f"Effective rank falls from {bare:.1f} to {min(free) * bare:.1f}, the score by at most {LOST:g}.",
-        )
+        controls = [Control.above("weight decay", 0.5, least, "rank at equal score above half")]
+        figure = Figure(title=f"Nuclear norm: {self.config.backbone} on {self.config.task}", panels=panels)
+        header = ("", "score", "effective rank of ΔW")
+        summary = f"Effective rank falls from {bare:.1f} to {min(free) * bare:.1f}, the score by at most {LOST:g}."
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
     def _ranks_and_scores(self, name: str, values: Sequence[float]) -> tuple[Groups, Groups]:
         ranks: dict[float, list[float]] = {}

@@ -106,14 +106,10 @@ class Figure1(Experiment[Figure1Config]):
         rows = [_row(t, (top, c.classes)) for group in groups.values() for t in group]
         held = sum(check.held for check in checks)
         shares = (f"share in top {top}", f"in top {c.classes}")
-        return Outcome(
-            checks=checks,
-            controls=controls,
-            figure=_figure1(groups.values()),
-            header=("network", "optimiser", "lr", "score", *shares, "effective rank"),
-            rows=rows,
-            summary=f"The top {top} directions hold {CARRIED:.0%} of the update in {held} of {len(checks)} cases.",
-        )
+        figure = _figure1(groups.values())
+        header = ("network", "optimiser", "lr", "score", *shares, "effective rank")
+        summary = f"The top {top} directions hold {CARRIED:.0%} of the update in {held} of {len(checks)} cases."
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
 
 def _row(t: Trained, directions: Sequence[int]) -> Sequence[str]:
@@ -186,14 +182,10 @@ class Optimizers(Experiment[OptimizersConfig]):
             (network, name, format_mean([t.score for t in group]), format_mean(ranks[network, name], 1))
             for (network, name), group in trained.items()
         ]
-        return Outcome(
-            checks=checks,
-            controls=controls,
-            figure=_rank_figure(trained, ranks, networks),
-            header=("network", "optimiser", "score", "effective rank of ΔW"),
-            rows=rows,
-            summary=" ".join(summaries),
-        )
+        figure = _rank_figure(trained, ranks, networks)
+        header = ("network", "optimiser", "score", "effective rank of ΔW")
+        summary = " ".join(summaries)
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
 
 def _rank_figure(

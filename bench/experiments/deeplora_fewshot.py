@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config.options import Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, TrainingConfig, parse_integers
-from bench.experiments.statistics import effective_rank, format_mean, mean, mean_series, score
+from bench.experiments.statistics import by_method, effective_rank, format_mean, mean, mean_series, score
 from bench.figures import Figure, Panel
 from bench.records.record import DoneRecord
 
@@ -45,8 +45,8 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
         few, most = samples[0], ranks[-1]
         by_samples = {n: self._records(METHODS, n, 8) for n in samples}
         by_rank = {r: self._records(METHODS, few, r) for r in ranks}
-        scores, swept = _by_method(by_samples, score), _by_method(by_rank, score)
-        used = _by_method(by_rank, effective_rank)
+        scores, swept = by_method(by_samples, METHODS, score), by_method(by_rank, METHODS, score)
+        used = by_method(by_rank, METHODS, effective_rank)
         ranges = {m: max(mean(swept[m, r]) for r in ranks) - min(mean(swept[m, r]) for r in ranks) for m in METHODS}
         deeplora = mean(scores["deeplora", few])
         gain = deeplora - mean(scores["lora", few])
@@ -70,10 +70,6 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
         batch_size, options = min(16, samples), {"method.rank": rank}
         grid = self.config.grid(methods=methods, train_samples=samples, batch_size=batch_size, set=options)
         return self.lab.run(**grid)
-
-
-def _by_method(groups: Mapping[int, Sequence[DoneRecord]], value: Callable[[DoneRecord], float]) -> ByMethod:
-    return {(m, x): [value(r) for r in group if r.spec.method == m] for x, group in groups.items() for m in METHODS}
 
 
 def _figure(scores: ByMethod, swept: ByMethod, used: ByMethod, few: int) -> Figure:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, parse_integers, parse_list
-from bench.experiments.statistics import effective_rank, format_mean, mean, mean_series, score
-from bench.figures import Figure, Panel, Series
-from bench.records.record import DoneRecord
+from bench.experiments.statistics import by_method, effective_rank, format_mean, mean, mean_series, score
+from bench.figures import Figure, Panel
 
 CLOSE = 0.02
 """How far LoRA's mean score may be below that of full fine-tuning."""
 SMALL = 0.02
 """Share of the parameters that LoRA may train."""
-METHODS = ("full", "lora", "linear")
+UPDATING = ("full", "lora")
+METHODS = (*UPDATING, "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,10 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
             max_steps=c.steps,
             batch_size=c.batch_size,
         )
-        groups: dict[tuple[str, str], list[DoneRecord]] = {}
-        for record in records:
-            groups.setdefault((record.spec.method, record.spec.task), []).append(record)
-        tasks = list(dict.fromkeys(task for _, task in groups))
-        scores = {key: [score(record) for record in group] for key, group in groups.items()}
+        tasks = list(dict.fromkeys(record.spec.task for record in records))
+        by_task = {task: [record for record in records if record.spec.task == task] for task in tasks}
+        scores = by_method(by_task, METHODS, score)
+        ranks = by_method(by_task, UPDATING, effective_rank)
         average = {m: mean([mean(scores[m, task]) for task in tasks]) for m in METHODS}
         shares = {
             m: mean([r.params.trainable / r.params.total for r in records if r.spec.method == m]) for m in METHODS
@@ -77,21 +76,13 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
             (m, *(format_mean(scores[m, task]) for task in tasks), f"{average[m]:.3f}", f"{shares[m]:.2%}")
             for m in METHODS
         ]
-        figure = _figure(groups, tasks)
+        bars = [mean_series(m, {t: scores[m, t] for t in tasks}, "bars") for m in METHODS]
+        rank_bars = [mean_series(m, {t: ranks[m, t] for t in tasks}, "bars", whiskers=False) for m in UPDATING]
+        panels = [
+            Panel(title="score", x="task", y="score on dev", content=bars),
+            Panel(title="rank of the update", x="task", y="effective rank of ΔW", content=rank_bars),
+        ]
+        figure = Figure(title="LoRA against full fine-tuning", panels=panels)
         header = ("method", *tasks, "mean", "trained")
         summary = f"LoRA trains {shares['lora']:.2%} of the parameters; its score is {gap:+.3f} relative to full."
         return Outcome(checks=checks, controls=[control], figure=figure, header=header, rows=rows, summary=summary)
-
-
-def _figure(groups: Mapping[tuple[str, str], Sequence[DoneRecord]], tasks: Sequence[str]) -> Figure:
-    def bars(method: str, value: Callable[[DoneRecord], float], *, whiskers: bool = True) -> Series:
-        values = {task: [value(record) for record in groups[method, task]] for task in tasks}
-        return mean_series(method, values, "bars", whiskers=whiskers)
-
-    scores = [bars(method, score) for method in METHODS]
-    ranks = [bars(method, effective_rank, whiskers=False) for method in METHODS if method != "linear"]
-    panels = [
-        Panel(title="score", x="task", y="score on dev", content=scores),
-        Panel(title="rank of the update", x="task", y="effective rank of ΔW", content=ranks),
-    ]
-    return Figure(title="LoRA against full fine-tuning", panels=panels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 import numpy as np
@@ -21,6 +21,13 @@ def score(record: DoneRecord) -> float:
 def effective_rank(record: Record) -> float:
     """Return the effective rank of ΔW, the mean over its layers."""
     return mean([layer.effective for layer in record.ranks])
+
+
+def by_method(
+    groups: Mapping[X, Iterable[DoneRecord]], methods: Iterable[str], value: Callable[[DoneRecord], float]
+) -> dict[tuple[str, X], list[float]]:
+    """Return the values of records by method and group: over seeds, in the order of the records."""
+    return {(m, x): [value(r) for r in group if r.spec.method == m] for m in methods for x, group in groups.items()}
 
 
 def mean(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ VECTORS = ("dln", "mlp")
 DESCENT, ADAPTIVE = ("sgd", "momentum"), ("adam", "adamw")
 MATRICES = ("dln", "mlp", "vit")
 """Networks whose hidden layers are matrices; Muon leaves convolutions to AdamW."""
+Groups: TypeAlias = "dict[tuple[str, str], list[Trained]]"
+"""Trainings by network and optimiser."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class Figure1(Experiment[Figure1Config]):
         """Train every network with every optimiser and rate."""
         c, top = self.config, 2 * self.config.classes
         variants = product(parse_list(c.networks), parse_list(c.optimizers), parse_numbers(c.factors))
-        groups: dict[tuple[str, str], list[Trained]] = {}
+        groups: Groups = {}
         for network, optimizer, factor in variants:
             task = c.vectors if network in VECTORS else c.images
             trained = train(self.lab, c, network, task, optimizer, factor)
@@ -162,7 +164,7 @@ class Optimizers(Experiment[OptimizersConfig]):
         """Train every network with every optimiser."""
         c = self.config
         networks = parse_list(c.networks)
-        trained: dict[tuple[str, str], list[Trained]] = {}
+        trained: Groups = {}
         for network, name in product(networks, (*DESCENT, *ADAPTIVE, "muon")):
             if name != "muon" or network in MATRICES:
                 trained[network, name] = train(self.lab, c, network, c.task, name)
@@ -188,11 +190,7 @@ class Optimizers(Experiment[OptimizersConfig]):
         return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
 
-def _rank_figure(
-    trained: Mapping[tuple[str, str], Sequence[Trained]],
-    ranks: Mapping[tuple[str, str], Sequence[float]],
-    networks: Sequence[str],
-) -> Figure:
+def _rank_figure(trained: Groups, ranks: Mapping[tuple[str, str], Sequence[float]], networks: Sequence[str]) -> Figure:
     bars = [
         mean_series(name, {n: ranks[n, name] for n in networks if (n, name) in ranks}, "bars")
         for name in dict.fromkeys(name for _, name in ranks)

@@ -83,11 +83,7 @@ def time_writing(folder: Path, page: Path) -> list[tuple[str, str]]:
 
 
 def time_using(page: Path) -> list[tuple[str, str]]:
-    """Return the seconds until the page shows the result of each action: the table, then the plots.
-
-    Raises:
-        EnvironmentProblem: there is no browser, or playwright is not installed.
-    """
+    """Return the seconds until the page shows the result of each action: the table, then the plots."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:

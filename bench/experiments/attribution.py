@@ -66,15 +66,11 @@ class Network(nn.Module):
         super().__init__()
         self.backbone, self.head = copy.deepcopy(method.backbone), copy.deepcopy(method.head)
         self.directions: dict[str, Directions] = {}
-        self._layers: dict[str, nn.Module] = {}
         for name, start, delta in method.updates():
             self.directions[name] = Directions(start, delta.dense())
-            layer = self.backbone.get_submodule(name)
-            if (base := getattr(layer, "base", None)) is not None:
-                # an adapter beside a frozen layer: keep the layer alone
+            base = getattr(self.backbone.get_submodule(name), "base", None)
+            if base is not None:  # an adapter beside a frozen layer: keep the layer alone
                 self.backbone.set_submodule(name, base)
-                layer = base
-            self._layers[name] = layer
         self.eval().requires_grad_(False)
         self.set_updates({name: layer.top(len(layer.sigma)) for name, layer in self.directions.items()})
 
@@ -85,7 +81,7 @@ class Network(nn.Module):
     def set_updates(self, updates: Mapping[str, Tensor]) -> Network:
         """Set the weight of every layer to W(0) plus its update (m, n); return this network."""
         for name, update in updates.items():
-            weight = cast("Tensor", self._layers[name].weight)
+            weight = cast("Tensor", self.backbone.get_submodule(name).weight)
             weight.copy_((self.directions[name].start + update).view_as(weight))
         return self
 

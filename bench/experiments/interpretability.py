@@ -77,10 +77,9 @@ class Interpretability(Experiment[InterpretabilityConfig]):
         from bench.experiments.attribution import import_captum
 
         import_captum()  # before anything is trained
-        c = self.config
+        c, twice = self.config, 0
         grid = c.grid(methods=c.method)
         runs: list[Measured] = []
-        twice = 0
         trained = self.lab.train_with(**grid)
         for number, (before, _) in enumerate(self.lab.build(**grid)):
             _check_task(before, c.task)

@@ -89,23 +89,23 @@ def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look
 
 
 def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
-    every, known = style.series(panel), style.categories(style.along(panel, "x"))
-    x_axis: Axis = "linear" if known else style.usable(panel.x_axis, style.along(panel, "x"))
+    every, names = style.series(panel), style.categories(style.along(panel, "x"))
+    x_axis: Axis = "linear" if names else style.usable(panel.x_axis, style.along(panel, "x"))
     y_axis = style.usable(panel.y_axis, style.along(panel, "y"))
     # these scales clip and do not mask: a whisker that ends at or below 0 still shows its upper half
     axes.set_xscale(x_axis)
     axes.set_yscale(y_axis)
     bars = [place for place, s in enumerate(every) if s.form == "bars"]
     # of all bars together: a series at two of three places has bars of the same width as the others
-    places = sorted({known.index(str(v)) if known else float(v) for s in every if s.form == "bars" for v in s.x})
+    places = sorted({names.index(str(v)) if names else float(v) for s in every if s.form == "bars" for v in s.x})
     width = 0.8 * min((b - a for a, b in pairwise(places)), default=1.0) / max(1, len(bars))
     for place, series in enumerate(every):
-        x = np.array([known.index(str(v)) for v in series.x] if known else [float(v) for v in series.x], dtype=float)
+        x = np.array([names.index(str(v)) for v in series.x] if names else [float(v) for v in series.x], dtype=float)
         y = _shown(np.array(series.y, dtype=float), y_axis)
         beside = (bars.index(place) - (len(bars) - 1) / 2) * width if place in bars else 0.0
         _draw(axes, series, _shown(x, x_axis) + beside, y, looks[series.name], width)
-    if known:
-        _named(axes, "x", known)
+    if names:
+        _named(axes, "x", names)
     elif x_axis == "log" and (ticks := _round_values(every)):
         axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
         axes.set_xticks([], minor=True)

@@ -4,47 +4,45 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import bench
 from bench.core.errors import BenchError
 from bench.harness.plan_text import describe
-from bench.harness.planner import PlannedRun
+from bench.harness.planner import Plan, PlannedRun
+from bench.records.data import Rows
 from bench.records.schema import Cost
 from bench.records.spec import RunSpec
 
+SecondsT = TypeVar("SecondsT", bound=tuple[float, float])
 
-def add_grid_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that a benchmark shares with `bench run`; without them the benchmark's own values are used."""
+
+def grid_parser(name: str, description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Build a parser with `--rounds`, and flags of `bench run` whose default is the benchmark's own value."""
+    prog = f"python -m bench.benchmarks.{name}"
+    parser = argparse.ArgumentParser(prog=prog, description=description, argument_default=argparse.SUPPRESS)
+    rounds_help = f"runs of each variant (default: {rounds})"
+    parser.add_argument("--rounds", type=int, default=rounds, metavar="N", help=rounds_help)
     parser.add_argument("--backbone", dest="backbones", metavar="B")
     parser.add_argument("--data", metavar="SOURCE", choices=("auto", "dir", "hub", "embedded"))
     parser.add_argument("--data-dir", metavar="[NAME=]DIR", action="append")
     parser.add_argument("--accelerator", metavar="A")
     parser.add_argument("--train-samples", metavar="N", type=int)
     parser.add_argument("--max-steps", metavar="N", type=int)
+    return parser
 
 
-def plan_one(options: argparse.Namespace, **own: Any) -> PlannedRun:
-    """Plan one run and describe it on stderr.
-
-    The run evaluates one text of each split, since evaluation is not timed.
-
-    Args:
-        options: parsed flags of `add_grid_flags`.
-        own: the benchmark's arguments of `bench.plan`, which the flags replace.
-    """
-    names = ("backbones", "data", "data_dir", "accelerator", "train_samples", "max_steps")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    plan = bench.plan(**{**own, **given})
+def timed_run(plan: Plan) -> PlannedRun:
+    """Describe the plan of one run on stderr; return it with one text per evaluation split, which is not timed."""
     sys.stderr.write(describe(plan) + "\n")
     run = plan.runs[0]
-    splits: dict[str, Any] = {**run.dataset.evaluation}
-    few: dict[str, Any] = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits.items()}
+    splits = run.dataset.evaluation.items()
+    few: dict[str, Rows] = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits}
     return replace(run, loaded=run.loaded._replace(dataset=replace(run.dataset, evaluation=few)))
 
 
@@ -57,11 +55,24 @@ def train(run: PlannedRun, spec: RunSpec, on_step: Callable[[int, float], None] 
         return fit(spec, run.task, run.dataset, run.backbone, directory=Path(folder), on_step=on_step).cost
 
 
-def shuffled_rounds(variants: Sequence[str], rounds: int) -> Iterator[tuple[str, str]]:
-    """Yield `round 1 of 3` and a variant: all variants in every round, in a new random order."""
+def time_rounds(
+    label: str, specs: Mapping[str, RunSpec], rounds: int, time_run: Callable[[RunSpec], SecondsT]
+) -> dict[str, list[SecondsT]]:
+    """Time every variant once per round, in a new random order, after a run of the first variant that warms up."""
+    time_run(next(iter(specs.values())))
+    times: dict[str, list[SecondsT]] = {name: [] for name in specs}
     for number in range(rounds):
-        for variant in random.Random(number).sample(variants, len(variants)):
-            yield f"round {number + 1} of {rounds}", variant
+        for name in random.Random(number).sample([*specs], len(specs)):
+            times[name].append(time_run(specs[name]))
+            progress = f"{label}  round {number + 1} of {rounds}  {name:<11} {times[name][-1][0]:.2f} s"
+            sys.stderr.write(f"{progress}\n")
+    return times
+
+
+def format_ratios(ratios: Sequence[float], digits: int) -> str:
+    """Format median and range over the rounds."""
+    median, low, high = (f"{value:.{digits}f}" for value in (statistics.median(ratios), min(ratios), max(ratios)))
+    return f"{median} ({low} … {high})"
 
 
 def print_or_fail(measure: Callable[[], str]) -> int:

@@ -43,16 +43,17 @@ def copies(real: Sequence[DoneRecord], count: int) -> Iterator[Record]:
     """Yield `count` valid records: copies of real ones, in `TABLES` budgets and as many settings as needed."""
     generator = random.Random(0)
     for number in range(count):
-        one, block = real[number % len(real)], number // len(real)
-        optim = {**one.spec.options.optim, "weight_decay": block // TABLES / 1000}
-        options = structs.replace(one.spec.options, optim=optim)
-        primary = structs.replace(one.metrics.primary, value=one.metrics.primary.value + generator.gauss(0, 0.01))
+        record, block = real[number % len(real)], number // len(real)
+        spec, metrics = record.spec, record.metrics
+        optim = {**spec.options.optim, "weight_decay": block // TABLES / 1000}
+        options = structs.replace(spec.options, optim=optim)
+        primary = structs.replace(metrics.primary, value=metrics.primary.value + generator.gauss(0, 0.01))
         yield structs.replace(
-            one,
-            run_id=sha256(f"{one.run_id} {block}".encode()).hexdigest()[:16],
-            group_id=sha256(f"{one.group_id} {block}".encode()).hexdigest()[:16],
-            spec=structs.replace(one.spec, max_steps=300 + block % TABLES, options=options),
-            metrics=structs.replace(one.metrics, primary=primary),
+            record,
+            run_id=sha256(f"{record.run_id} {block}".encode()).hexdigest()[:16],
+            group_id=sha256(f"{record.group_id} {block}".encode()).hexdigest()[:16],
+            spec=structs.replace(spec, max_steps=300 + block % TABLES, options=options),
+            metrics=structs.replace(metrics, primary=primary),
         )
 
 
@@ -73,20 +74,16 @@ def time_writing(folder: Path, page: Path) -> list[tuple[str, str]]:
     with timed(rows, "read and check the records"):
         records, problems = load_all(folder)
     with timed(rows, "tables and statistics"):
-        made = formats.build_leaderboard(records, problems)
+        leaderboard = formats.build_leaderboard(records, problems)
     with timed(rows, "the page"):
-        page.write_text(formats.FORMATS["html"](made), encoding="utf-8")
-    shown = f"{sum(len(one.rows) for one in made.tables)} rows in {len(made.tables)} tables"
+        page.write_text(formats.FORMATS["html"](leaderboard), encoding="utf-8")
+    shown = f"{sum(len(part.rows) for part in leaderboard.tables)} rows in {len(leaderboard.tables)} tables"
     sys.stderr.write(f"{len(records)} records, {shown}, {page.stat().st_size / 1e6:.1f} MB\n")
     return rows
 
 
 def time_using(page: Path) -> list[tuple[str, str]]:
-    """Return the seconds until the page shows the result of each action: the table, then the plots.
-
-    Raises:
-        EnvironmentProblem: there is no browser, or playwright is not installed.
-    """
+    """Return the seconds until the page shows the result of each action: the table, then the plots."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
@@ -137,9 +134,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark and print its report."""
     parser = argparse.ArgumentParser(prog="python -m bench.benchmarks.page", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="records (default: 10000)")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("leaderboard/results/runs"), metavar="DIR", help="real records to copy"
-    )
+    runs = Path("leaderboard/results/runs")
+    parser.add_argument("--runs", type=Path, default=runs, metavar="DIR", help="real records to copy")
     options = parser.parse_args(argv)
     return print_or_fail(lambda: measure(options.runs, options.count))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypedDict, TypeVar, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, Unpack
 
 from bench.config import options
 from bench.config.options import Value, option
@@ -16,99 +16,75 @@ from bench.figures import Figure
 if TYPE_CHECKING:
     from bench.experiments.lab import Grid, Lab
 
-Number = float | int
 ConfigT = TypeVar("ConfigT", bound=options.Config)
+T = TypeVar("T")
 
 
-class OutcomeJSON(TypedDict):
-    """What `bench reproduce --json` prints.
-
-    Attributes:
-        checks: fields of `Check`; `note` only where there is one.
-        controls: fields of `Control`.
-    """
-
-    name: str
-    held: bool
-    checks: list[dict[str, Value]]
-    controls: list[dict[str, Value]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One prediction and the measurement.
 
     Attributes:
-        name: the quantity that is compared.
-        predicted: the value that theory or the claim predicts; the limit of a one-sided claim.
-        measured: the measured value. NaN and infinities never hold, and are written as null.
+        predicted: of theory or the claim; the limit of a one-sided claim.
+        measured: NaN and infinities never hold, and are written as null.
         tolerance: largest allowed difference.
-        held: whether the measurement agrees with the prediction.
         note: a remark, such as that training was too short for a verdict.
     """
 
     name: str
-    predicted: Number
-    measured: Number
+    predicted: float
+    measured: float
     tolerance: float
     held: bool
     note: str = ""
 
     @classmethod
-    def near(cls, name: str, predicted: Number, measured: Number, tolerance: float) -> Check:
+    def near(cls, name: str, predicted: float, measured: float, tolerance: float) -> Check:
         """Hold if the two differ by at most `tolerance`."""
-        held = abs(measured - predicted) <= tolerance
-        return cls(name=name, predicted=predicted, measured=measured, tolerance=tolerance, held=held)
+        return cls(name, predicted, measured, tolerance, held=abs(measured - predicted) <= tolerance)
 
     @classmethod
-    def at_most(cls, name: str, limit: Number, measured: Number, tolerance: float = 0.0) -> Check:
+    def at_most(cls, name: str, limit: float, measured: float, tolerance: float = 0.0) -> Check:
         """Hold if the measurement exceeds the limit by at most `tolerance`."""
-        held = measured <= limit + tolerance
-        return cls(name=name, predicted=limit, measured=measured, tolerance=tolerance, held=held)
+        return cls(name, limit, measured, tolerance, held=measured <= limit + tolerance)
 
     @classmethod
-    def at_least(cls, name: str, limit: Number, measured: Number, tolerance: float = 0.0) -> Check:
+    def at_least(cls, name: str, limit: float, measured: float, tolerance: float = 0.0) -> Check:
         """Hold if the measurement falls below the limit by at most `tolerance`."""
-        held = measured >= limit - tolerance
-        return cls(name=name, predicted=limit, measured=measured, tolerance=tolerance, held=held)
+        return cls(name, limit, measured, tolerance, held=measured >= limit - tolerance)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def too_short(checks: Sequence[Check], why: str) -> list[Check]:
+    """Return checks of which none holds, with the note that training was too short for a verdict."""
+    return [replace(check, held=False, note=f"not trained long enough: {why}; give more steps") for check in checks]
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """The same measurement where the prediction must fail: a check that nothing can fail shows nothing.
 
-    Attributes:
-        expected: the expected result, in words.
-        measured: the measured value.
-        held: whether the result is as expected.
+    `expected` is the expected result in words, and `held` says whether it came so.
     """
 
     name: str
     expected: str
-    measured: Number
+    measured: float
     held: bool
 
     @classmethod
-    def above(cls, name: str, limit: Number, measured: Number, expected: str = "") -> Control:
+    def above(cls, name: str, limit: float, measured: float, expected: str = "") -> Control:
         """Expect a measurement above the limit; `expected` describes it, by default as `above LIMIT`."""
-        return cls(name=name, expected=expected or f"above {limit:g}", measured=measured, held=measured > limit)
+        return cls(name, expected or f"above {limit:g}", measured, held=measured > limit)
 
     @classmethod
-    def below(cls, name: str, limit: Number, measured: Number, expected: str = "") -> Control:
+    def below(cls, name: str, limit: float, measured: float, expected: str = "") -> Control:
         """Expect a measurement below the limit; `expected` describes it, by default as `below LIMIT`."""
-        return cls(name=name, expected=expected or f"below {limit:g}", measured=measured, held=measured < limit)
+        return cls(name, expected or f"below {limit:g}", measured, held=measured < limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The result of an experiment.
-
-    Attributes:
-        checks, controls: all must hold.
-        figure: a figure of the measurements.
-        header, rows: a table of the measurements.
-        summary: one or two sentences with the main numbers.
-    """
+    """The result of an experiment, with a table of the measurements and one or two sentences with the main numbers."""
 
     checks: Sequence[Check]
     controls: Sequence[Control] = ()
@@ -120,16 +96,12 @@ class Outcome:
     @property
     def held(self) -> bool:
         """Whether there are checks, and all checks and controls hold."""
-        return bool(self.checks) and all(one.held for one in (*self.checks, *self.controls))
+        return bool(self.checks) and all(result.held for result in (*self.checks, *self.controls))
 
-    def to_json(self, name: str) -> OutcomeJSON:
-        """Return name, verdict, checks and controls as JSON values."""
-        return {
-            "name": name,
-            "held": self.held,
-            "checks": [_to_json(check) for check in self.checks],
-            "controls": [_to_json(control) for control in self.controls],
-        }
+    def to_json(self, name: str) -> dict[str, object]:
+        """Return name, verdict, checks (`note` only where there is one) and controls as JSON values."""
+        checks, controls = ([_to_json(result) for result in results] for results in (self.checks, self.controls))
+        return {"name": name, "held": self.held, "checks": checks, "controls": controls}
 
 
 class Experiment(ABC, Generic[ConfigT]):
@@ -165,13 +137,8 @@ class TrainingConfig(options.Config):
 
     def grid(self, **more: Unpack[Grid]) -> Grid:
         """Return the arguments of `Lab.run` that follow from these options, and `more`."""
-        return {
-            "tasks": self.task,
-            "backbones": self.backbone,
-            "max_steps": self.steps,
-            "seeds": parse_integers(self.seeds),
-            **more,
-        }
+        seeds = parse_integers(self.seeds)
+        return {"tasks": self.task, "backbones": self.backbone, "max_steps": self.steps, "seeds": seeds, **more}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +152,7 @@ class FullTrainingConfig(TrainingConfig):
     lr: float = option(1e-3, "Learning rate.")
 
     def grid(self, **more: Unpack[Grid]) -> Grid:
-        """Return the arguments of `Lab.run` that follow from these options, and `more`."""
+        """As `TrainingConfig.grid`, with batch size and learning rate."""
         return {**super().grid(), "batch_size": self.batch_size, "lr": self.lr, **more}
 
 
@@ -195,29 +162,22 @@ def parse_list(text: str) -> list[str]:
 
 
 def parse_integers(text: str) -> list[int]:
-    """Return the numbers of `0,1,2`.
-
-    Raises:
-        UsageError: an element is not a whole number.
-    """
-    try:
-        return [int(part) for part in parse_list(text)]
-    except ValueError as error:
-        raise UsageError(f"{text!r} is not a list of whole numbers", str(error), "Write 0,1,2.") from error
+    """Return the numbers of `0,1,2`; raise UsageError if one is not a whole number."""
+    return _parse(text, int, "whole numbers", "0,1,2")
 
 
 def parse_numbers(text: str) -> list[float]:
-    """Return the numbers of `0,0.5,1e-3`.
+    """Return the numbers of `0,0.5,1e-3`; raise UsageError if one is not a number."""
+    return _parse(text, float, "numbers", "0,0.5,1e-3")
 
-    Raises:
-        UsageError: an element is not a number.
-    """
+
+def _parse(text: str, kind: Callable[[str], T], what: str, example: str) -> list[T]:
     try:
-        return [float(part) for part in parse_list(text)]
+        return [kind(part) for part in parse_list(text)]
     except ValueError as error:
-        raise UsageError(f"{text!r} is not a list of numbers", str(error), "Write 0,0.5,1e-3.") from error
+        raise UsageError(f"{text!r} is not a list of {what}", str(error), f"Write {example}.") from error
 
 
-def _to_json(one: Check | Control) -> dict[str, Value]:
-    fields = {key: value for key, value in asdict(one).items() if key != "note" or value}
+def _to_json(result: Check | Control) -> dict[str, Value]:
+    fields = {key: value for key, value in asdict(result).items() if key != "note" or value}
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in fields.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -47,14 +48,10 @@ class AdaLoRAAllocation(Experiment[AdaLoRAAllocationConfig]):
     def run(self) -> Outcome:
         """Train AdaLoRA, and compare its ranks with the gradients of the untrained network."""
         c = self.config
-        options: dict[str, Value] = {"method.rank": c.rank, "method.target": c.target}
-        records = self.lab.run(**c.grid(methods="adalora", set=options))
+        records = self.lab.run(**c.grid(methods="adalora", set={"method.rank": c.rank, "method.target": c.target}))
         kept = _means([{layer.layer: float(layer.nominal) for layer in r.ranks} for r in records])
         gradients = [_gradients(method, data) for method, data in self.lab.build(**c.grid(methods="full"))]
-        predictors = {
-            "effective rank of the gradient": _means([{n: g[0] for n, g in one.items()} for one in gradients]),
-            "nuclear norm of the gradient": _means([{n: g[1] for n, g in one.items()} for one in gradients]),
-        }
+        predictors = {name: _means([measured[name] for measured in gradients]) for name in gradients[0]}
         layers, source = list(kept), np.random.default_rng(0)
         y = np.array([kept[layer] for layer in layers])
         checks: list[Check] = []
@@ -65,62 +62,49 @@ class AdaLoRAAllocation(Experiment[AdaLoRAAllocationConfig]):
         limit = checks[0].predicted
         control = Control.below("shuffled layers", limit, spearman(source.permutation(y), y), f"below {limit:.3f}")
         rows = [(layer, f"{kept[layer]:.2f}", *(f"{p[layer]:.4g}" for p in predictors.values())) for layer in layers]
-        return Outcome(
-            checks=checks,
-            controls=[control],
-            figure=_figure(kept, predictors, len(parse_list(c.seeds))),
-            header=("layer", "kept rank", *predictors),
-            rows=rows,
-            summary=" ".join(f"Correlation with the {check.name}: {check.measured:+.2f}." for check in checks),
-        )
+        figure = _figure(kept, predictors, len(parse_list(c.seeds)))
+        header = ("layer", "kept rank", *predictors)
+        summary = " ".join(f"Correlation with the {check.name}: {check.measured:+.2f}." for check in checks)
+        return Outcome(checks=checks, controls=[control], figure=figure, header=header, rows=rows, summary=summary)
 
 
-def _gradients(method: Method, data: Data) -> dict[str, tuple[float, float]]:
-    """Return effective rank and nuclear norm of ∂loss/∂W of all linear layers, on the first batch, without dropout."""
+def _gradients(method: Method, data: Data) -> dict[str, dict[str, float]]:
+    """Measure ∂loss/∂W of all linear layers on the first batch, without dropout: each predictor by layer."""
     from torch import nn
 
     from bench.spectra import effective_rank, singular_values
 
     method.eval()
     method.loss(data.first_batch()).backward()
-    measured: dict[str, tuple[float, float]] = {}
+    ranks: dict[str, float] = {}
+    norms: dict[str, float] = {}
     for name, module in method.backbone.named_modules():
         if isinstance(module, nn.Linear) and module.weight.grad is not None:
             sigma = singular_values(module.weight.grad)
-            measured[name] = (float(effective_rank(sigma, singular_values=True)), float(sigma.sum()))
-    return measured
+            ranks[name], norms[name] = float(effective_rank(sigma, singular_values=True)), float(sigma.sum())
+    return {"effective rank of the gradient": ranks, "nuclear norm of the gradient": norms}
 
 
-def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: mean([one[name] for one in several]) for name in several[0]}
+def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {layer: mean([values[layer] for values in seeds]) for layer in seeds[0]}
 
 
 def _figure(kept: Mapping[str, float], predictors: Mapping[str, Mapping[str, float]], seeds: int) -> Figure:
-    kinds = sorted({_kind(layer) for layer in kept})
-    panels = [
-        Panel(
-            title=name,
-            x=f"{name}, before the first step",
-            y="rank that AdaLoRA keeps",
-            x_axis="log",
-            content=[
-                Series(
-                    name=kind,
-                    x=[values[layer] for layer in kept if _kind(layer) == kind],
-                    y=[kept[layer] for layer in kept if _kind(layer) == kind],
-                    form="points",
-                )
-                for kind in kinds
-            ],
-        )
-        for name, values in predictors.items()
-    ]
+    kinds: dict[str, list[str]] = {}
+    for layer in kept:
+        kinds.setdefault(_kind(layer), []).append(layer)
+    panels: list[Panel] = []
+    for name, values in predictors.items():
+        content = [
+            Series(name=kind, x=[values[n] for n in layers], y=[kept[n] for n in layers], form="points")
+            for kind, layers in sorted(kinds.items())
+        ]
+        x = f"{name}, before the first step"
+        panels.append(Panel(title=name, x=x, y="rank that AdaLoRA keeps", x_axis="log", content=content))
     caption = f"One point per layer, means over {seeds} seeds; layers of one kind share a colour."
     return Figure(title="Ranks that AdaLoRA gives to layers", panels=panels, caption=caption)
 
 
 def _kind(layer: str) -> str:
     """Return the name of a layer within its block: `attention.self.query` of `encoder.layer.3.attention.self.query`."""
-    parts = layer.split(".")
-    last = max((i for i, part in enumerate(parts) if part.isdigit()), default=-1)
-    return ".".join(parts[last + 1 :])
+    return re.sub(r"^(.*\.)?\d+(\.|$)", "", layer)

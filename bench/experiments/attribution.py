@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from types import ModuleType
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,29 +59,20 @@ class Directions:
 class Network(nn.Module):
     """A copy of a trained network as a function of its input x (B, …), whose updates ΔW can be replaced.
 
-    Initially every adapted layer has its whole ΔW.
-
-    Attributes:
-        directions: singular directions of the ΔW of every adapted layer, by layer.
+    `directions` are the singular directions of the ΔW of every adapted layer; each has its whole ΔW at first.
     """
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.backbone, self.head = copy.deepcopy(method.backbone), copy.deepcopy(method.head)
         self.directions: dict[str, Directions] = {}
-        self._layers: dict[str, nn.Module] = {}
         for name, start, delta in method.updates():
             self.directions[name] = Directions(start, delta.dense())
-            layer = self.backbone.get_submodule(name)
-            if (
-                base := getattr(layer, "base", None)
-            ) is not None:  # an adapter beside a frozen layer: keep the layer alone
-                parent, _, leaf = name.rpartition(".")
-                setattr(self.backbone.get_submodule(parent), leaf, base)
-                layer = base
-            self._layers[name] = layer
+            base = getattr(self.backbone.get_submodule(name), "base", None)
+            if base is not None:  # an adapter beside a frozen layer: keep the layer alone
+                self.backbone.set_submodule(name, base)
         self.eval().requires_grad_(False)
-        self.set_updates({name: one.select(torch.arange(len(one.sigma))) for name, one in self.directions.items()})
+        self.set_updates({name: layer.top(len(layer.sigma)) for name, layer in self.directions.items()})
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, K)."""
@@ -89,7 +81,7 @@ class Network(nn.Module):
     def set_updates(self, updates: Mapping[str, Tensor]) -> Network:
         """Set the weight of every layer to W(0) plus its update (m, n); return this network."""
         for name, update in updates.items():
-            weight = cast("Tensor", self._layers[name].weight)
+            weight = cast("Tensor", self.backbone.get_submodule(name).weight)
             weight.copy_((self.directions[name].start + update).view_as(weight))
         return self
 
@@ -100,16 +92,8 @@ def attribute(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, ki
     Integrated gradients (Sundararajan, Taly and Yan 2017, arXiv 1703.01365), or occlusion (Zeiler and Fergus 2014,
     arXiv 1311.2901) of single numbers of a vector, or of windows of an eighth of an image's side, all channels at once.
 
-    Args:
-        network: returns logits (B, K); for captum an nn.Module.
-        x: (B, …).
-        labels: (B,).
-        kind: one of these two.
-
-    Returns: attributions, in the shape of x.
-
-    Raises:
-        EnvironmentProblem: captum is not installed.
+    The network, for captum an nn.Module, maps x (B, …) to logits (B, K); attributions have the shape of x. Raises
+    EnvironmentProblem if captum is not installed.
     """
     captum = import_captum()
     if kind == "integrated-gradients":
@@ -118,23 +102,17 @@ def attribute(network: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, ki
     shape = tuple(x.shape[1:])
     window = (shape[0], *(max(1, side // WINDOWS) for side in shape[1:])) if len(shape) > 1 else (1,)
     with torch.no_grad():
-        return captum.Occlusion(network).attribute(
-            x, sliding_window_shapes=window, strides=window, target=labels, baselines=0
-        )
+        occlusion = captum.Occlusion(network)
+        return occlusion.attribute(x, sliding_window_shapes=window, strides=window, target=labels, baselines=0)
 
 
-def import_captum() -> Any:
-    """Import captum's attributions.
-
-    Raises:
-        EnvironmentProblem: captum is not installed.
-    """
+def import_captum() -> ModuleType:
+    """Import captum's attributions; raise EnvironmentProblem if captum is not installed."""
     try:
         import captum.attr
     except ImportError as error:
-        raise EnvironmentProblem(
-            "attributions need captum, which is not installed", str(error), 'pip install "lowrank-bench[experiments]"'
-        ) from error
+        what, todo = "attributions need captum, which is not installed", 'pip install "lowrank-bench[experiments]"'
+        raise EnvironmentProblem(what, str(error), todo) from error
     return captum.attr
 
 

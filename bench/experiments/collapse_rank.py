@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.config.options import Value, option
 from bench.core.errors import Diverged, UsageError
-from bench.experiments import Check, Control, Experiment, FullTrainingConfig, Outcome, parse_integers
+from bench.experiments import Check, Control, Experiment, FullTrainingConfig, Outcome, parse_integers, too_short
 from bench.experiments.statistics import mean, spearman
-from bench.figures import Figure, Panel, Series
+from bench.figures import Axis, Figure, Panel, Series
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api.method import Method
-    from bench.experiments.lab import Data, Grid
+    from bench.experiments.lab import Data
 
 MOMENTS = 12
 """Steps at which is measured."""
@@ -45,8 +45,7 @@ class CollapseRankConfig(FullTrainingConfig):
     task: str = option("digits", "A task of `bench list tasks` with classes.")
     norm: Literal["layer", "none"] = option("layer", "Normalisation of the backbone mlp; others have their own.")
     optimizer: Literal["momentum", "sgd", "adam", "adamw"] = option(
-        "momentum",
-        "momentum is that of the published recipe; adamw has decoupled weight decay.",
+        "momentum", "momentum is that of the published recipe; adamw has decoupled weight decay."
     )
     lr: float = option(0.05, "Learning rate.")
     weight_decay: float = option(5e-3, "Weight decay of all trained parameters.")
@@ -84,54 +83,40 @@ class CollapseRank(Experiment[CollapseRankConfig]):
         """Train, measure during training, and compare the changes of ranks with that of NC1."""
         from bench.experiments.measurement import MeasureAtSteps, log_spaced_steps
 
-        c, runs, classes = self.config, list[dict[int, Moment]](), 0
+        c, classes = self.config, 0
+        options: dict[str, Value] = {"optim.name": c.optimizer, "optim.weight_decay": c.weight_decay, "optim.clip": 0}
+        if c.backbone == "mlp":
+            options["backbone.norm"] = c.norm
+        runs: list[Mapping[int, Moment]] = []
         for seed in parse_integers(c.seeds):
             callback = MeasureAtSteps(log_spaced_steps(c.steps, MOMENTS), self._measure)
-            for method, _ in self.lab.train_with([callback], **self._grid(seed)):
-                runs.append(callback.results)
-                classes = method.task.num_classes
+            [(method, _)] = self.lab.train_with([callback], **c.grid(methods="full", seeds=seed, set=options))
+            runs.append(callback.results)
+            classes = method.task.num_classes
         course = {step: {n: mean([run[step][n] for run in runs]) for n in runs[0][step]} for step in runs[0]}
-        checks = checks_of(course, classes)
         with_nc1 = {name: correlation(course, name) for name in MEASURES[1:]}
         rows = [(str(step), *(f"{moment[name]:.4g}" for name in MEASURES)) for step, moment in course.items()]
         rows.append(("Spearman with NC1", "", *(f"{with_nc1[name]:+.2f}" for name in MEASURES[1:])))
-        return Outcome(
-            checks=checks,
-            controls=controls_of(course, classes),
-            figure=_figure(course, classes, f"{c.backbone} on {c.task}"),
-            header=("step", *MEASURES),
-            rows=rows,
-            summary=_summary(course, with_nc1, classes),
-        )
-
-    def _grid(self, seed: int) -> Grid:
-        c = self.config
-        options: dict[str, Value] = {
-            "optim.name": c.optimizer,
-            "optim.weight_decay": c.weight_decay,
-            "optim.clip": 0,
-        }
-        if c.backbone == "mlp":
-            options["backbone.norm"] = c.norm
-        return c.grid(methods="full", seeds=seed, set=options)
+        checks = checks_of(course, classes)
+        controls = controls_of(course, classes)
+        figure = _figure(course, classes, f"{c.backbone} on {c.task}")
+        header = ("step", *MEASURES)
+        summary = _summary(course, with_nc1, classes)
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
     def _measure(self, method: Method, data: Data) -> Moment:
         from bench.experiments.measurement import features
 
         if method.task.num_classes < 2:
-            raise UsageError(
-                f"task={self.config.task} has no classes to collapse", "it is a regression", "Choose one with classes."
-            )
+            what = f"task={self.config.task} has no classes to collapse"
+            raise UsageError(what, "it is a regression", "Choose one with classes.")
         return measure(method, *features(method, data, self.config.examples))
 
 
 def measure(method: Method, x: Tensor, labels: Tensor) -> Moment:
     """Measure collapse and ranks: `MEASURES`, `shuffled` (NC1 under shuffled labels), and `ΔW of LAYER`.
 
-    Args:
-        method: full training, with at least one hidden layer.
-        x: features (N, D).
-        labels: (N,).
+    The method is full training; `x` are features (N, D), and labels (N,).
 
     Raises:
         Diverged: a feature is not finite.
@@ -152,11 +137,8 @@ def measure(method: Method, x: Tensor, labels: Tensor) -> Moment:
         raise UsageError("neural collapse cannot be measured", str(error), "Give a larger examples=N.") from error
     layers = {name: delta.singular_values() for name, delta in method.deltas()}
     if not layers:
-        raise UsageError(
-            "the network has no hidden layer",
-            "collapse is a property of learned features",
-            "Choose a network with one.",
-        )
+        known = "collapse is a property of learned features"
+        raise UsageError("the network has no hidden layer", known, "Choose a network with one.")
     name, start, delta = list(method.updates())[-1]
     start, delta = start.cpu(), delta.dense().cpu()
     left = float(((start + delta) * start).sum() / start.square().sum())
@@ -165,6 +147,7 @@ def measure(method: Method, x: Tensor, labels: Tensor) -> Moment:
         "learned": singular_values(start + delta - left * start),
         "W": singular_values(start + delta),
     }
+    ranked = {**spectra, **{f"ΔW of {layer}": sigma for layer, sigma in layers.items()}}
     centred = singular_values(x - x.mean(0))
     accuracy = float(((x @ weight.mT + (0 if bias is None else bias)).argmax(-1) == labels).float().mean())
     return {
@@ -173,9 +156,8 @@ def measure(method: Method, x: Tensor, labels: Tensor) -> Moment:
         "features": float(effective_rank(centred, singular_values=True)),
         "features by energy": float(participation_ratio(centred, singular_values=True)),
         "s": left,
-        **{n: float(effective_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
+        **{n: float(effective_rank(sigma, singular_values=True)) for n, sigma in ranked.items()},
         **{f"{n} stable": float(stable_rank(sigma, singular_values=True)) for n, sigma in spectra.items()},
-        **{f"ΔW of {n}": float(effective_rank(sigma, singular_values=True)) for n, sigma in layers.items()},
     }
 
 
@@ -191,29 +173,18 @@ def checks_of(course: Mapping[int, Moment], classes: int) -> list[Check]:
         Check.at_least("features: rank with NC1", TOGETHER, correlation(course, "features")),
         Check.at_most("learned before collapse", 2 * classes, max(course[step]["learned"] for step in before)),
     ]
-    if checks[0].held:
-        return checks
-    note = "not trained long enough: collapse comes after zero training error; give more steps"
-    return [replace(check, held=False, note=note) for check in checks]
+    return checks if checks[0].held else too_short(checks, "collapse comes after zero training error")
 
 
 def controls_of(course: Mapping[int, Moment], classes: int) -> list[Control]:
     """Return the controls: features at the end under shuffled labels, and features at the start."""
     start, end = course[min(course)], course[max(course)]
-    by_chance = end["shuffled"] / start["NC1"]
+    by_chance, rank = end["shuffled"] / start["NC1"], start["features"]
+    uncollapsed = f"above {FALLEN:g}: not collapsed, with the same rank"
+    far = f"further than {ONE_DIRECTION:g} from {classes - 1}"
     return [
-        Control.above(
-            "shuffled labels: NC1 at the end, of the start",
-            FALLEN,
-            by_chance,
-            f"above {FALLEN:g}: not collapsed, with the same rank",
-        ),
-        Control(
-            name="features: rank at the start",
-            expected=f"further than {ONE_DIRECTION:g} from {classes - 1}",
-            measured=start["features"],
-            held=abs(start["features"] - (classes - 1)) > ONE_DIRECTION,
-        ),
+        Control.above("shuffled labels: NC1 at the end, of the start", FALLEN, by_chance, uncollapsed),
+        Control("features: rank at the start", far, rank, held=abs(rank - (classes - 1)) > ONE_DIRECTION),
     ]
 
 
@@ -225,10 +196,8 @@ def correlation(course: Mapping[int, Moment], name: str) -> float:
 
 def _summary(course: Mapping[int, Moment], with_nc1: Mapping[str, float], classes: int) -> str:
     start, end = course[min(course)], course[max(course)]
-    ranks = ", ".join(
-        f"{what} from {start[name]:.1f} to {end[name]:.1f}"
-        for what, name in (("effective", "features"), ("by energy", "features by energy"))
-    )
+    measures = {"effective": "features", "by energy": "features by energy"}
+    ranks = ", ".join(f"{what} from {start[name]:.1f} to {end[name]:.1f}" for what, name in measures.items())
     names = {"features": "features", "last hidden W": "W", "its ΔW": "ΔW", "learned": "learned"}
     correlations = ", ".join(f"{what} {with_nc1[name]:+.2f}" for what, name in names.items())
     return (
@@ -238,53 +207,28 @@ def _summary(course: Mapping[int, Moment], with_nc1: Mapping[str, float], classe
 
 
 def _figure(course: Mapping[int, Moment], classes: int, title: str) -> Figure:
-    # step + 1, since a logarithmic axis has no place for 0
-    at = [step + 1 for step in course]
+    steps = list(course)
     layers = [name for name in course[0] if name.startswith("ΔW of ")]
 
     def lines(names: Sequence[str], steps: Sequence[int]) -> list[Series]:
+        # step + 1, since a logarithmic axis has no place for 0
         return [Series(name=n, x=[s + 1 for s in steps], y=[course[s][n] for s in steps]) for n in names]
 
     def level(name: str, value: float) -> Series:
-        return Series(name=name, x=[at[0], at[-1]], y=[value, value], form="dashed")
+        return Series(name=name, x=[steps[0] + 1, steps[-1] + 1], y=[value, value], form="dashed")
 
-    steps = list(course)
+    def panel(title: str, y: str, content: Sequence[Series], y_axis: Axis = "log", x: str = "step + 1") -> Panel:
+        return Panel(title=title, x=x, y=y, content=content, x_axis="log", y_axis=y_axis)
+
+    features = [*lines(("features", "features by energy"), steps), level("K − 1", classes - 1)]
+    updates = [*lines((*layers, "learned"), steps[1:]), level("2K", 2 * classes)]
     nc1 = [course[step]["NC1"] for step in steps[1:]]
     against = [Series(name=n, x=nc1, y=[course[s][n] for s in steps[1:]]) for n in ("features", "ΔW", "learned", "W")]
-    return Figure(
-        title=f"Neural collapse and rank: {title}",
-        panels=[
-            Panel(
-                title="collapse",
-                x="step + 1",
-                y="NC1 to NC3 (0 at collapse)",
-                content=lines(("NC1", "NC2", "NC3"), steps),
-                x_axis="log",
-                y_axis="log",
-            ),
-            Panel(
-                title="last features",
-                x="step + 1",
-                y="effective rank",
-                content=[*lines(("features", "features by energy"), steps), level("K − 1", classes - 1)],
-                x_axis="log",
-                y_axis="log",
-            ),
-            Panel(
-                title="updates",
-                x="step + 1",
-                y="effective rank of ΔW",
-                content=[*lines((*layers, "learned"), steps[1:]), level("2K", 2 * classes)],
-                x_axis="log",
-            ),
-            Panel(
-                title="rank against collapse",
-                x="NC1 (training goes from right to left)",
-                y="effective rank",
-                content=against,
-                x_axis="log",
-                y_axis="log",
-            ),
-        ],
-        caption="Training examples, means over seeds; W and learned are those of the last hidden layer.",
-    )
+    panels = [
+        panel("collapse", "NC1 to NC3 (0 at collapse)", lines(("NC1", "NC2", "NC3"), steps)),
+        panel("last features", "effective rank", features),
+        panel("updates", "effective rank of ΔW", updates, y_axis="linear"),
+        panel("rank against collapse", "effective rank", against, x="NC1 (training goes from right to left)"),
+    ]
+    caption = "Training examples, means over seeds; W and learned are those of the last hidden layer."
+    return Figure(title=f"Neural collapse and rank: {title}", panels=panels, caption=caption)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config.options import Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, TrainingConfig, parse_integers
-from bench.experiments.statistics import effective_rank, format_mean, grouped, mean, mean_series, score
+from bench.experiments.statistics import by_method, effective_rank, format_mean, mean, mean_series, score
 from bench.figures import Figure, Panel
 from bench.records.record import DoneRecord
 
@@ -45,8 +45,8 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
         few, most = samples[0], ranks[-1]
         by_samples = {n: self._records(METHODS, n, 8) for n in samples}
         by_rank = {r: self._records(METHODS, few, r) for r in ranks}
-        scores, swept = _by_method(by_samples, score), _by_method(by_rank, score)
-        used = _by_method(by_rank, effective_rank)
+        scores, swept = by_method(by_samples, METHODS, score), by_method(by_rank, METHODS, score)
+        used = by_method(by_rank, METHODS, effective_rank)
         ranges = {m: max(mean(swept[m, r]) for r in ranks) - min(mean(swept[m, r]) for r in ranks) for m in METHODS}
         deeplora = mean(scores["deeplora", few])
         gain = deeplora - mean(scores["lora", few])
@@ -55,37 +55,21 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
             Check.at_most(f"used rank of deeplora at r={most}", mean(used["lora", most]), mean(used["deeplora", most])),
             Check.at_most("rank sweep: range of deeplora's score", ranges["lora"], ranges["deeplora"]),
         ]
-        one = mean([score(r) for r in self._records(("lora",), few, 1)])
-        control = Control.below("lora of rank 1", deeplora, one, f"below deeplora's {deeplora:.3f} at n={few}")
+        rank_1 = mean([score(record) for record in self._records(("lora",), few, 1)])
+        control = Control.below("lora of rank 1", deeplora, rank_1, f"below deeplora's {deeplora:.3f} at n={few}")
         rows = [(f"n={n}, r=8", *(format_mean(scores[m, n]) for m in METHODS), "") for n in samples]
-        rows += [
-            (
-                f"n={few}, r={r}",
-                *(format_mean(swept[m, r]) for m in METHODS),
-                " / ".join(f"{mean(used[m, r]):.2f}" for m in METHODS),
-            )
-            for r in ranks
-        ]
-        return Outcome(
-            checks=checks,
-            controls=[control],
-            figure=_figure(scores, swept, used, few),
-            header=("", *METHODS, "effective rank of ΔW"),
-            rows=rows,
-            summary=f"With {few} examples the score of Deep LoRA minus that of LoRA is {gain:+.3f}.",
-        )
+        for r in ranks:
+            both = " / ".join(f"{mean(used[m, r]):.2f}" for m in METHODS)
+            rows.append((f"n={few}, r={r}", *(format_mean(swept[m, r]) for m in METHODS), both))
+        figure = _figure(scores, swept, used, few)
+        header = ("", *METHODS, "effective rank of ΔW")
+        summary = f"With {few} examples the score of Deep LoRA minus that of LoRA is {gain:+.3f}."
+        return Outcome(checks=checks, controls=[control], figure=figure, header=header, rows=rows, summary=summary)
 
     def _records(self, methods: Sequence[str], samples: int, rank: int) -> Sequence[DoneRecord]:
-        options: dict[str, Value] = {"method.rank": rank}
-        grid = self.config.grid(methods=methods, train_samples=samples, batch_size=min(16, samples), set=options)
+        batch_size, options = min(16, samples), {"method.rank": rank}
+        grid = self.config.grid(methods=methods, train_samples=samples, batch_size=batch_size, set=options)
         return self.lab.run(**grid)
-
-
-def _by_method(
-    records: Mapping[int, Iterable[DoneRecord]], value: Callable[[DoneRecord], float]
-) -> dict[tuple[str, int], list[float]]:
-    groups = {x: grouped(several, lambda record: record.spec.method, value) for x, several in records.items()}
-    return {(method, x): values for x, by_method in groups.items() for method, values in by_method.items()}
 
 
 def _figure(scores: ByMethod, swept: ByMethod, used: ByMethod, few: int) -> Figure:

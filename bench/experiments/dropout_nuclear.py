@@ -15,6 +15,18 @@ STRENGTHS = (0.05, 0.25, 1.0)
 """c = λ/k with λ = (1 − θ)/θ."""
 CLOSE = 0.01
 """Largest allowed error of a singular value, relative to σ₁(X)."""
+SETTINGS: Mapping[str, Value] = {
+    "task.size": 4,
+    "task.spectrum": "4,3,2,1",
+    "task.basis": "diagonal",
+    "task.repeats": 256,
+    "backbone.depth": 2,
+    "backbone.init": "gaussian",
+    "optim.name": "sgd",
+    "optim.warmup": 0,
+    "optim.clip": 0,
+    "runtime.save": "all",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +34,7 @@ class DropoutNuclearConfig(Config):
     """Budget of each of the four trainings."""
 
     steps: int = option(
-        3000,
-        "Steps of 1024 examples: 256 copies of the four rows of X, each with its own masks.",
-        at_least=1,
+        3000, "Steps of 1024 examples: 256 copies of the four rows of X, each with its own masks.", at_least=1
     )
     lr: float = option(0.15, "Learning rate at the start; it decays linearly to zero.", above=0)
     seed: int = option(0, "Seed of initial weights and masks.", at_least=0, at_most=2**32 - 1)
@@ -44,62 +54,40 @@ class DropoutNuclear(Experiment[DropoutNuclearConfig]):
 
     def run(self) -> Outcome:
         """Train with each strength of dropout, and without dropout."""
-        width, top = len(SPECTRUM), SPECTRUM[0]
-        trained = {c: self._trained("dropout", {"method.rate": c * width / (1 + c * width)}) for c in STRENGTHS}
+        width, tolerance = len(SPECTRUM), CLOSE * SPECTRUM[0]
+        rates = {c: c * width / (1 + c * width) for c in STRENGTHS}
+        predicted = {c: closed_form(SPECTRUM, c) for c in STRENGTHS}
+        trained = {c: self._trained("dropout", {"method.rate": rate}) for c, rate in rates.items()}
         checks = [
-            Check.near(f"c={c:g} σ{i}", wanted, measured, CLOSE * top)
+            Check.near(f"c={c:g} σ{i}", wanted, measured, tolerance)
             for c in STRENGTHS
-            for i, (wanted, measured) in enumerate(zip(closed_form(SPECTRUM, c), trained[c], strict=True), 1)
+            for i, (wanted, measured) in enumerate(zip(predicted[c], trained[c], strict=True), 1)
         ]
         bare = self._trained("full", {})
-        distance = max(abs(m - w) for m, w in zip(bare, closed_form(SPECTRUM, STRENGTHS[-1]), strict=True))
-        recovered = max(abs(m - w) for m, w in zip(bare, SPECTRUM, strict=True)) <= CLOSE * top
-        control = Control(
-            name="no dropout",
-            expected=f"X itself, so further than {CLOSE * top:g} from the closed form of c=1",
-            measured=distance,
-            held=recovered and distance > CLOSE * top,
-        )
-        rows = [
-            (f"{c:g}", f"{c * width / (1 + c * width):.4f}", _format(closed_form(SPECTRUM, c)), _format(trained[c]))
-            for c in STRENGTHS
-        ]
+        distance = _distance(bare, predicted[STRENGTHS[-1]])
+        expected = f"X itself, so further than {tolerance:g} from the closed form of c=1"
+        held = _distance(bare, SPECTRUM) <= tolerance < distance
+        rows = [(f"{c:g}", f"{rates[c]:.4f}", _format(predicted[c]), _format(trained[c])) for c in STRENGTHS]
         rows.append(("–", "0", _format(SPECTRUM), _format(bare)))
         worst = max(abs(check.measured - check.predicted) for check in checks)
-        return Outcome(
-            checks=checks,
-            controls=[control],
-            figure=_figure({**trained, 0.0: bare}),
-            header=("c", "rate", "predicted singular values", "measured singular values"),
-            rows=rows,
-            summary=f"The largest error of twelve singular values is {worst:.4f}.",
-        )
+        controls = [Control("no dropout", expected, distance, held)]
+        figure = _figure({**trained, 0.0: bare})
+        header = ("c", "rate", "predicted singular values", "measured singular values")
+        summary = f"The largest error of twelve singular values is {worst:.4f}."
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
     def _trained(self, method: str, options: Mapping[str, Value]) -> list[float]:
         """Return the singular values of U·Vᵀ after training."""
-        import torch
         from safetensors.torch import load_file
 
         from bench.spectra import singular_values
 
         c = self.config
-        shared: dict[str, Value] = {
-            "task.size": 4,
-            "task.spectrum": "4,3,2,1",
-            "task.basis": "diagonal",
-            "task.repeats": 256,
-            "backbone.depth": 2,
-            "backbone.init": "gaussian",
-            "optim.name": "sgd",
-            "optim.warmup": 0,
-            "optim.clip": 0,
-            "runtime.save": "all",
-        }
         [record] = self.lab.run(
             methods=method,
             tasks="synthetic/factorization",
             backbones="dln",
-            set={**shared, **options},
+            set={**SETTINGS, **options},
             batch_size=1024,
             precision="64-true",
             lr=c.lr,
@@ -107,9 +95,7 @@ class DropoutNuclear(Experiment[DropoutNuclearConfig]):
             seeds=c.seed,
         )
         weights = load_file(self.lab.folder_of(record) / "adapter.safetensors")
-        u, v = weights["head.weight"], weights["backbone.layers.0.weight"]
-        assert u.dtype == torch.float64
-        return [float(value) for value in singular_values(u @ v)]
+        return singular_values(weights["head.weight"] @ weights["backbone.layers.0.weight"]).tolist()
 
 
 def closed_form(spectrum: Sequence[float], c: float) -> list[float]:
@@ -126,18 +112,18 @@ def _format(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4f}" for value in values)
 
 
+def _distance(values: Sequence[float], others: Sequence[float]) -> float:
+    return max(abs(value - other) for value, other in zip(values, others, strict=True))
+
+
 def _figure(trained: Mapping[float, Sequence[float]]) -> Figure:
     index = [f"σ{i}" for i in range(1, len(SPECTRUM) + 1)]
-    panels = [
-        Panel(
-            title=f"c = {c:g}" if c else "no dropout",
-            x="of the trained product",
-            y="singular value",
-            content=[
-                Series(name="closed form", x=index, y=closed_form(SPECTRUM, c), form="dashed"),
-                Series(name="trained", x=index, y=values, form="points"),
-            ],
-        )
-        for c, values in trained.items()
-    ]
+    panels: list[Panel] = []
+    for c, values in trained.items():
+        content = [
+            Series(name="closed form", x=index, y=closed_form(SPECTRUM, c), form="dashed"),
+            Series(name="trained", x=index, y=values, form="points"),
+        ]
+        title = f"c = {c:g}" if c else "no dropout"
+        panels.append(Panel(title=title, x="of the trained product", y="singular value", content=content))
     return Figure(title="Dropout is nuclear-norm regularisation: X = diag(4, 3, 2, 1)", panels=panels)

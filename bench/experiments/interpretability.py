@@ -30,6 +30,7 @@ GONE = 0.3
 DRAWS = 3
 """Random choices per seed; the measurement is their mean."""
 TOP, SINGULAR, RANDOM, UNTRAINED = "top", "random singular", "random", "untrained"
+CHOICES = (TOP, SINGULAR, RANDOM)
 Measured = Mapping[tuple[str, int], Mapping[str, float]]
 """`cosine`, `kept`, `accuracy` and `energy` by choice of directions and their number k."""
 
@@ -40,10 +41,7 @@ class InterpretabilityConfig(FullTrainingConfig):
 
     task: str = option("digits", "A task of images or vectors, with classes.")
     method: Literal["full", "lora"] = option("full", "The method that trains the network.")
-    attribution: Literal["integrated-gradients", "occlusion"] = option(
-        "integrated-gradients",
-        "Method of attribution.",
-    )
+    attribution: Literal["integrated-gradients", "occlusion"] = option("integrated-gradients", "Method of attribution.")
     directions: str = option("1,2,4,8,16,32,64", "k, ascending; 0 and 2K are always included.")
     examples: int = option(200, "Labelled dev examples, at most.", at_least=1)
 
@@ -79,13 +77,11 @@ class Interpretability(Experiment[InterpretabilityConfig]):
         from bench.experiments.attribution import import_captum
 
         import_captum()  # before anything is trained
-        c = self.config
+        c, twice = self.config, 0
         grid = c.grid(methods=c.method)
         runs: list[Measured] = []
-        twice = 0
-        untrained = self.lab.build(**grid)
         trained = self.lab.train_with(**grid)
-        for number, (before, _) in enumerate(untrained):
+        for number, (before, _) in enumerate(self.lab.build(**grid)):
             _check_task(before, c.task)
             method, data = next(trained)
             runs.append(self._measured(before, method, data, number))
@@ -101,15 +97,15 @@ class Interpretability(Experiment[InterpretabilityConfig]):
         split = data.evaluation[data.splits[0]]
         batch = data.collate(split, sample_indices(len(split.labels), self.config.examples))
         x, labels = batch["inputs"]["x"], batch["labels"]
-        network = Network(method)
-        layers = network.directions
+        trained = Network(method)
+        layers = trained.directions
 
         def attributions_and_predictions(network: Network) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
                 predictions = network(x).argmax(-1)
             return attribute(network, x, labels, self.config.attribution), predictions
 
-        whole, predicted = attributions_and_predictions(network)
+        whole, predicted = attributions_and_predictions(trained)
 
         def compared(network: Network, energy: float) -> dict[str, float]:
             attribution, now = attributions_and_predictions(network)
@@ -126,10 +122,10 @@ class Interpretability(Experiment[InterpretabilityConfig]):
             for choice, draws in choices(k, generator).items():
                 results: list[dict[str, float]] = []
                 for draw in draws:
-                    updates = {name: draw(one) for name, one in layers.items()}
+                    updates = {name: draw(layer) for name, layer in layers.items()}
                     energy = mean([layers[name].energy(update) for name, update in updates.items()])
-                    results.append(compared(network.set_updates(updates), energy))
-                measured[choice, k] = {key: mean([one[key] for one in results]) for key in results[0]}
+                    results.append(compared(trained.set_updates(updates), energy))
+                measured[choice, k] = {key: mean([result[key] for result in results]) for key in results[0]}
         return measured
 
 
@@ -148,6 +144,10 @@ def outcome(runs: Sequence[Measured], twice: int, title: str) -> Outcome:
     def over(choice: str, k: int, key: str) -> list[float]:
         return [run[choice, k][key] for run in runs]
 
+    def at(k: int) -> tuple[str, ...]:
+        shares = (format_mean(over(choice, k, key)) for key in ("cosine", "kept") for choice in CHOICES)
+        return (str(k), f"{mean(over(TOP, k, 'energy')):.3f}", *shares, format_mean(over(TOP, k, "accuracy")))
+
     alike, none = mean(over(TOP, twice, "cosine")), mean(over(TOP, 0, "cosine"))
     checks = [
         Check.at_least(f"attributions: top {twice}", ALIKE, alike),
@@ -158,39 +158,22 @@ def outcome(runs: Sequence[Measured], twice: int, title: str) -> Outcome:
     limits |= {"no ΔW": (none, UNLIKE), "before training": (mean(over(UNTRAINED, 0, "cosine")), GONE)}
     controls = [Control.below(f"attributions: {name}", limit, measured) for name, (measured, limit) in limits.items()]
     ks = [k for choice, k in runs[0] if choice == TOP]
-    rows = [
-        (
-            str(k),
-            f"{mean(over(TOP, k, 'energy')):.3f}",
-            *(format_mean(over(choice, k, key)) for key in ("cosine", "kept") for choice in (TOP, SINGULAR, RANDOM)),
-            format_mean(over(TOP, k, "accuracy")),
-        )
-        for k in ks
-    ]
-    return Outcome(
-        checks=checks,
-        controls=controls,
-        figure=_figure(runs, ks, twice, title),
-        header=(
-            "k",
-            "energy of top",
-            *(f"{key}: {choice}" for key in ("cosine", "kept") for choice in (TOP, SINGULAR, RANDOM)),
-            "accuracy: top",
-        ),
-        rows=rows,
-        summary=f"{title}: with {twice} directions of every ΔW attributions have a cosine of {alike:.2f} with those of "
-        f"the whole ΔW, with random directions {chances[RANDOM]:.2f}, with no ΔW {none:.2f}.",
+    shares = (f"{key}: {choice}" for key in ("cosine", "kept") for choice in CHOICES)
+    figure = _figure(runs, ks, twice, title)
+    header = ("k", "energy of top", *shares, "accuracy: top")
+    rows = [at(k) for k in ks]
+    summary = (
+        f"{title}: with {twice} directions of every ΔW attributions have a cosine of {alike:.2f} with those of "
+        f"the whole ΔW, with random directions {chances[RANDOM]:.2f}, with no ΔW {none:.2f}."
     )
+    return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
 
 def _check_task(method: Method, task: str) -> None:
     """Raise UsageError if there is no class whose logit could be attributed to numbers."""
     if method.task.modality == "text":
-        raise UsageError(
-            f"task={task} is text",
-            "its inputs are tokens, and attributions are to numbers",
-            "Choose images or vectors.",
-        )
+        known = "its inputs are tokens, and attributions are to numbers"
+        raise UsageError(f"task={task} is text", known, "Choose images or vectors.")
     if method.task.num_classes < 2:
         raise UsageError(f"task={task} has no classes", "the true class's logit is attributed", "Choose another task.")
 
@@ -200,7 +183,7 @@ def _figure(runs: Sequence[Measured], ks: Sequence[int], twice: int, title: str)
         lines = [
             # k + 1, since a logarithmic axis has no place for 0
             mean_series(choice, {k + 1: [run[choice, k][key] for run in runs] for k in ks}, whiskers=whiskers)
-            for choice in (TOP, SINGULAR, RANDOM)
+            for choice in CHOICES
         ]
         return Panel(title=title, x=x, y=y, content=lines, x_axis="log")
 

@@ -11,18 +11,16 @@ import bench
 from bench.config.options import Value
 from bench.core.errors import BenchError
 from bench.records.record import DoneRecord, Record
-from bench.records.schema import RunError
 from bench.runs import Runs
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
-    from bench.api.datamodule import StepDataModule
+    from bench.api.datamodule import Split, StepDataModule
     from bench.api.method import Method
     from bench.harness.planner import Plan
 
-    Data = StepDataModule[Any, Any]
-    """The data module of any task."""
+    Data = StepDataModule[object, Split]
 
 
 class Grid(TypedDict, total=False):
@@ -45,21 +43,18 @@ class Lab:
     """The folder of an experiment, and the settings that all of its runs share.
 
     Attributes:
-        folder: records are written to `runs` in it.
+        folder: has the records in `runs`.
         common: keyword arguments of `bench.run` for all runs, such as `data_dir`.
-        quick: whether `--quick` was given.
-        sources: the sources of all data used so far, such as `glue/rte: embedded`.
+        sources: of all data used so far, such as `glue/rte: embedded`.
     """
 
     folder: Path
-    common: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    common: Mapping[str, object] = field(default_factory=dict[str, object])
     quick: bool = False
     sources: set[str] = field(default_factory=set[str])
 
     def run(self, **grid: Unpack[Grid]) -> Runs[DoneRecord]:
-        """Train a grid and return its records in the order of the plan.
-
-        Finished runs are not repeated; failed ones are.
+        """Train what is not finished of a grid, and return its records in the order of the plan.
 
         Raises:
             UsageError, EnvironmentProblem: as `bench.run`.
@@ -69,21 +64,19 @@ class Lab:
 
         plan = self._plan(grid)
         records = [*run_plan(plan)]
-        bad = [record for record in records if record.state != "done"]
-        if bad:
-            error = bad[0].error or RunError(what=bad[0].state, known="", todo="")
+        unfinished = [record for record in records if record.state != "done"]
+        if unfinished:
+            error = unfinished[0].error
+            count, why = f"{len(unfinished)} of {len(records)}", error.what if error else unfinished[0].state
             raise BenchError(
-                f"{len(bad)} of {len(records)} runs of the experiment did not finish: {error.what}",
+                f"{count} runs of the experiment did not finish: {why}",
                 f"records in {plan.request.out}",
-                error.todo or "Run the same command again.",
+                (error and error.todo) or "Run the same command again.",
             )
         return Runs(records, plan.request.out).done
 
     def train_with(self, callbacks: Sequence[Callback] = (), **grid: Unpack[Grid]) -> Iterator[tuple[Method, Data]]:
-        """Train a grid run by run with Lightning callbacks; yield each trained method and its data.
-
-        This is for measurements that a record does not contain. Nothing is stored: the same call trains again.
-        """
+        """Train a grid with Lightning callbacks; yield the trained method of every run, and its data. Store nothing."""
         from bench.training.trainer import trained
 
         for run in self._plan(grid).runs:
@@ -103,8 +96,8 @@ class Lab:
 
     def _plan(self, grid: Grid) -> Plan:
         # an experiment with a failed run has no result, so failed runs are repeated
-        given: dict[str, Any] = {**grid, **self.common, "out": self.folder / "runs", "retry": True}
-        plan = bench.plan(**given)
+        arguments: dict[str, Any] = {**grid, **self.common, "out": self.folder / "runs", "retry": True}
+        plan = bench.plan(**arguments)
         for skip in (*plan.broken, *plan.skipped):
             raise skip.error
         self.sources |= {f"{run.spec.task}: {run.dataset.source}" for run in plan.runs}

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, parse_integers, parse_list
-from bench.experiments.statistics import (
-    effective_rank,
-    format_mean,
-    grouped,
-    mean,
-    mean_series,
-    score,
-    trained_share,
-)
+from bench.experiments.statistics import by_method, effective_rank, format_mean, mean, mean_series, score
 from bench.figures import Figure, Panel
-from bench.records.record import DoneRecord, Record
 
 CLOSE = 0.02
 """How far LoRA's mean score may be below that of full fine-tuning."""
 SMALL = 0.02
 """Share of the parameters that LoRA may train."""
-METHODS = ("full", "lora", "linear")
+UPDATING = ("full", "lora")
+METHODS = (*UPDATING, "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +54,16 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
             max_steps=c.steps,
             batch_size=c.batch_size,
         )
-        scores = grouped(records, _method_and_task, score)
-        tasks = list(dict.fromkeys(task for _, task in scores))
+        tasks = list(dict.fromkeys(record.spec.task for record in records))
+        by_task = {task: [record for record in records if record.spec.task == task] for task in tasks}
+        scores = by_method(by_task, METHODS, score)
+        ranks = by_method(by_task, UPDATING, effective_rank)
         average = {m: mean([mean(scores[m, task]) for task in tasks]) for m in METHODS}
-        shares = {m: mean(values) for m, values in grouped(records, lambda r: r.spec.method, trained_share).items()}
-        used = mean([share for r in records if r.spec.method == "full" for share in _used_shares(r)])
+        shares = {
+            m: mean([r.params.trainable / r.params.total for r in records if r.spec.method == m]) for m in METHODS
+        }
+        layers = [layer for r in records if r.spec.method == "full" for layer in r.ranks]
+        used = mean([layer.effective / layer.nominal for layer in layers if layer.nominal])
         gap = average["lora"] - average["full"]
         checks = [
             Check.at_least("score: lora − full", 0.0, gap, CLOSE),
@@ -79,36 +76,13 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
             (m, *(format_mean(scores[m, task]) for task in tasks), f"{average[m]:.3f}", f"{shares[m]:.2%}")
             for m in METHODS
         ]
-        return Outcome(
-            checks=checks,
-            controls=[control],
-            figure=_figure(records, scores, tasks),
-            header=("method", *tasks, "mean", "trained"),
-            rows=rows,
-            summary=f"LoRA trains {shares['lora']:.2%} of the parameters; its score is {gap:+.3f} relative to full.",
-        )
-
-
-def _method_and_task(record: Record) -> tuple[str, str]:
-    return record.spec.method, record.spec.task
-
-
-def _used_shares(record: Record) -> list[float]:
-    """Return the effective rank of ΔW relative to the largest that its shape allows, by layer."""
-    return [layer.effective / layer.nominal for layer in record.ranks if layer.nominal]
-
-
-def _figure(
-    records: Sequence[DoneRecord], scores: Mapping[tuple[str, str], Sequence[float]], tasks: Sequence[str]
-) -> Figure:
-    ranks = grouped([r for r in records if r.spec.method != "linear"], _method_and_task, effective_rank)
-    methods = [m for m in METHODS if m != "linear"]
-    bars = [mean_series(m, {task: scores[m, task] for task in tasks}, "bars") for m in METHODS]
-    rank_bars = [mean_series(m, {t: ranks[m, t] for t in tasks}, "bars", whiskers=False) for m in methods]
-    return Figure(
-        title="LoRA against full fine-tuning",
-        panels=[
+        bars = [mean_series(m, {t: scores[m, t] for t in tasks}, "bars") for m in METHODS]
+        rank_bars = [mean_series(m, {t: ranks[m, t] for t in tasks}, "bars", whiskers=False) for m in UPDATING]
+        panels = [
             Panel(title="score", x="task", y="score on dev", content=bars),
             Panel(title="rank of the update", x="task", y="effective rank of ΔW", content=rank_bars),
-        ],
-    )
+        ]
+        figure = Figure(title="LoRA against full fine-tuning", panels=panels)
+        header = ("method", *tasks, "mean", "trained")
+        summary = f"LoRA trains {shares['lora']:.2%} of the parameters; its score is {gap:+.3f} relative to full."
+        return Outcome(checks=checks, controls=[control], figure=figure, header=header, rows=rows, summary=summary)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome, parse_integers, parse_numbers
@@ -23,19 +23,7 @@ LOW = 0.5
 """Low-rank features have an effective rank of at most this share of their width."""
 ROWS_PER_DIMENSION = 8
 """Rows of Gaussian features, relative to their width: enough to estimate their covariance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """Effective rank of centred token features behind every block, on whole held-out examples.
-
-    Attributes:
-        width: D.
-        ranks: by block, in order.
-    """
-
-    width: int
-    ranks: tuple[float, ...]
+Ranks = Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +43,8 @@ class MaskedPretraining(Experiment[ConfigT]):
     """Pretrain at several rates and measure the features of whole held-out examples.
 
     Attributes:
-        method, backbone: their names.
         rate_option: the option of the method that is the rate.
         usual: the rate in common use.
-        task_options: options of the task.
         training: arguments of `Lab.run` for pretraining alone.
     """
 
@@ -69,32 +55,28 @@ class MaskedPretraining(Experiment[ConfigT]):
     task_options: ClassVar[Mapping[str, Value]] = {}
     training: ClassVar[Grid]
 
-    @property
-    @abstractmethod
-    def task(self) -> str:
-        """The task."""
-
-    @property
-    @abstractmethod
-    def rates(self) -> Sequence[float]:
-        """Rates, ascending."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> Mapping[str, Value]:
-        """Options of the network."""
-
-    def run(self) -> Outcome:
-        """Pretrain at every rate; measure these networks and the untrained one."""
-        seeds = parse_integers(self.config.seeds)
-        profiles = {rate: self._pretrained_profiles(rate, seeds) for rate in self.rates}
-        untrained = [self._profile(self.backbone, seed, self.shape) for seed in seeds]
-        width = untrained[0].width
-        last = {rate: [p.ranks[-1] for p in several] for rate, several in profiles.items()}
+    def compare(self, task: str, rates: Sequence[float], shape: Mapping[str, Value]) -> Outcome:
+        """Pretrain a network of that shape at ascending rates; measure these networks and the untrained one."""
+        width, seeds = self.config.width, parse_integers(self.config.seeds)
+        pretrained: dict[float, list[Ranks]] = {}
+        for rate in rates:
+            grid: Grid = {
+                **self.training,
+                "methods": self.method,
+                "tasks": task,
+                "backbones": self.backbone,
+                "set": {**shape, **self.task_options, self.rate_option: rate},
+                "max_steps": self.config.steps,
+                "seeds": seeds,
+            }
+            records = self.lab.run(**grid)
+            pretrained[rate] = [self._measure(task, f"runs:{r.run_id}", r.spec.seed, {}) for r in records]
+        untrained = [self._measure(task, self.backbone, seed, shape) for seed in seeds]
+        last = {rate: [ranks[-1] for ranks in networks] for rate, networks in pretrained.items()}
         means = {rate: mean(values) for rate, values in last.items()}
-        least, most = self.rates[0], self.rates[-1]
-        usual = min(self.rates, key=lambda rate: abs(rate - self.usual))
-        start = mean([p.ranks[-1] for p in untrained])
+        least, most = rates[0], rates[-1]
+        usual = min(rates, key=lambda rate: abs(rate - self.usual))
+        start = mean([ranks[-1] for ranks in untrained])
         name = f"rate {usual:g}: effective rank of the last block's features, of {width}"
         checks = [
             Check.at_most(name, LOW * width, means[usual]),
@@ -104,39 +86,22 @@ class MaskedPretraining(Experiment[ConfigT]):
             Control.above("Gaussian features", LOW * width, gaussian_rank(width)),
             Control.above("untrained network", means[usual], start, f"above the {means[usual]:.1f} after pretraining"),
         ]
-        rows = {**{f"rate {rate:g}": several for rate, several in profiles.items()}, "untrained": untrained}
+        networks = {**{f"rate {rate:g}": ranks for rate, ranks in pretrained.items()}, "untrained": untrained}
+        by_block = {name: dict(enumerate(zip(*ranks, strict=True), 1)) for name, ranks in networks.items()}
         by_rate = ", ".join(f"{value:.1f} at {rate:g}" for rate, value in means.items())
-        return Outcome(
-            checks=checks,
-            controls=controls,
-            figure=_figure(rows, last, width),
-            header=("", *(f"block {i + 1}" for i in range(len(untrained[0].ranks)))),
-            rows=[
-                (name, *(format_mean(ranks, 1) for ranks in by_block(several).values()))
-                for name, several in rows.items()
-            ],
-            summary=f"Last block, width {width}: effective rank {start:.1f} untrained, {by_rate}.",
-        )
+        figure = _figure(by_block, last, width)
+        header = ("", *(f"block {block}" for block in by_block["untrained"]))
+        rows = [(name, *(format_mean(ranks, 1) for ranks in blocks.values())) for name, blocks in by_block.items()]
+        summary = f"Last block, width {width}: effective rank {start:.1f} untrained, {by_rate}."
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
-    def _pretrained_profiles(self, rate: float, seeds: Sequence[int]) -> list[Profile]:
-        grid: Grid = {
-            **self.training,
-            "methods": self.method,
-            "tasks": self.task,
-            "backbones": self.backbone,
-            "set": {**self.shape, **self.task_options, self.rate_option: rate},
-            "max_steps": self.config.steps,
-            "seeds": seeds,
-        }
-        return [self._profile(f"runs:{r.run_id}", r.spec.seed, {}) for r in self.lab.run(**grid)]
-
-    def _profile(self, backbone: str, seed: int, shape: Mapping[str, Value]) -> Profile:
+    def _measure(self, task: str, backbone: str, seed: int, shape: Mapping[str, Value]) -> Ranks:
         """Measure a backbone; a linear probe builds it together with the data."""
         options = {**shape, **self.task_options}
         [(method, data)] = self.lab.build(
-            methods="linear", tasks=self.task, backbones=backbone, set=options, max_steps=1, seeds=seed
+            methods="linear", tasks=task, backbones=backbone, set=options, max_steps=1, seeds=seed
         )
-        return profile(method, data.val_dataloader()[0])
+        return ranks_by_block(method, data.val_dataloader()[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,20 +132,11 @@ class MAERank(MaskedPretraining[MAERankConfig]):
     method, backbone, rate_option, usual = "mae", "vit", "method.mask_ratio", 0.75
     training: ClassVar[Grid] = {"batch_size": 64}
 
-    @property
-    def task(self) -> str:
-        """The task."""
-        return self.config.task
-
-    @property
-    def rates(self) -> Sequence[float]:
-        """Mask ratios, ascending."""
-        return parse_numbers(self.config.ratios)
-
-    @property
-    def shape(self) -> Mapping[str, Value]:
-        """Options of the ViT."""
-        return {"backbone.width": self.config.width, "backbone.depth": self.config.depth, "backbone.heads": 4}
+    def run(self) -> Outcome:
+        """Pretrain at every ratio, and measure."""
+        c = self.config
+        shape = {"backbone.width": c.width, "backbone.depth": c.depth, "backbone.heads": 4}
+        return self.compare(c.task, parse_numbers(c.ratios), shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,46 +167,32 @@ class MLMRank(MaskedPretraining[MLMRankConfig]):
     task_options: ClassVar[Mapping[str, Value]] = {"task.max_length": 64}
     training: ClassVar[Grid] = {"batch_size": 32, "lr": 1e-3}
 
-    @property
-    def task(self) -> str:
-        """The task."""
-        return "corpus"
-
-    @property
-    def rates(self) -> Sequence[float]:
-        """Mask rates, ascending."""
-        return parse_numbers(self.config.rates)
-
-    @property
-    def shape(self) -> Mapping[str, Value]:
-        """Options of the BERT."""
-        return {"backbone.hidden": self.config.width, "backbone.layers": self.config.depth, "backbone.heads": 2}
+    def run(self) -> Outcome:
+        """Pretrain at every rate, and measure."""
+        c = self.config
+        shape = {"backbone.hidden": c.width, "backbone.layers": c.depth, "backbone.heads": 2}
+        return self.compare("corpus", parse_numbers(c.rates), shape)
 
 
-def profile(method: Method, batches: Iterable[Batch]) -> Profile:
-    """Return the ranks of a network's features, in evaluation mode."""
+def ranks_by_block(method: Method, batches: Iterable[Batch]) -> Ranks:
+    """Return the effective rank of centred token features behind every block, in evaluation mode."""
     import torch
 
     from bench.spectra.tracking.sources import modules
 
-    moments: dict[int, tuple[int, Tensor, Tensor]] = {}
+    moments: dict[str, tuple[int, Tensor, Tensor]] = {}
     """By block: number of rows, their sum (D,), and Σ x·xᵀ (D, D)."""
     mask: Tensor | None = None
 
-    def accumulate(index: int) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            first: Tensor = output[0] if isinstance(output, tuple | list) else output
-            x = first.detach()
-            x = x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.reshape(-1, x.shape[-1])
-            x = x.double()
-            new = (len(x), x.sum(0), x.mT @ x)
-            count, total, square = moments.get(index, (0, torch.zeros_like(new[1]), torch.zeros_like(new[2])))
-            moments[index] = (count + new[0], total + new[1], square + new[2])
-
-        return hook
+    def accumulate(block: str, module: nn.Module, inputs: object, output: Tensor | Sequence[Tensor]) -> None:
+        x = (output if isinstance(output, torch.Tensor) else output[0]).detach()
+        x = x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.reshape(-1, x.shape[-1])
+        x = x.double()
+        count, total, square = moments.get(block, (0, 0.0, 0.0))
+        moments[block] = (count + len(x), total + x.sum(0), square + x.mT @ x)
 
     every, blocks = modules(method)
-    handles = [every[block].register_forward_hook(accumulate(i)) for i, block in enumerate(blocks)]
+    handles = [every[block].register_forward_hook(partial(accumulate, block)) for block in blocks]
     network = method.backbone.eval()
     with torch.no_grad():
         for batch in batches:
@@ -258,8 +200,7 @@ def profile(method: Method, batches: Iterable[Batch]) -> Profile:
             network(**batch["inputs"])
     for handle in handles:
         handle.remove()
-    width = len(moments[0][1])
-    return Profile(width=width, ranks=tuple(centred_rank(*moments[i]) for i in range(len(moments))))
+    return [centred_rank(*moments[block]) for block in blocks]
 
 
 def centred_rank(count: int, total: Tensor, square: Tensor) -> float:
@@ -282,21 +223,15 @@ def gaussian_rank(width: int) -> float:
     return centred_rank(len(rows), rows.sum(0), rows.mT @ rows)
 
 
-def by_block(profiles: Sequence[Profile]) -> dict[float, list[float]]:
-    """Return the ranks of several networks by block, counted from 1."""
-    return {block: [*ranks] for block, ranks in enumerate(zip(*(p.ranks for p in profiles), strict=True), 1)}
-
-
-def _figure(rows: Mapping[str, Sequence[Profile]], last: Mapping[float, Sequence[float]], width: int) -> Figure:
+def _figure(by_block: Mapping[str, Mapping[int, Ranks]], last: Mapping[float, Sequence[float]], width: int) -> Figure:
     depth = [
-        mean_series(name, by_block(profiles), "dashed" if name == "untrained" else "line", whiskers=False)
-        for name, profiles in rows.items()
+        mean_series(name, ranks, "dashed" if name == "untrained" else "line", whiskers=False)
+        for name, ranks in by_block.items()
     ]
+    rank, by_rate = "effective rank of features", [mean_series("last block", last)]
     panels = [
-        Panel(title="over depth", x="block", y="effective rank of features", content=depth),
-        Panel(
-            title="last block", x="mask rate", y="effective rank of features", content=[mean_series("last block", last)]
-        ),
+        Panel(title="over depth", x="block", y=rank, content=depth),
+        Panel(title="last block", x="mask rate", y=rank, content=by_rate),
     ]
     caption = f"Centred token features of whole held-out examples; width {width}."
     return Figure(title="Masked pretraining and the rank of activations", panels=panels, caption=caption)

@@ -22,12 +22,9 @@ CHUNK = 256
 
 
 class MeasureAtSteps(Callback, Generic[T]):
-    """Call `measure(method, data)` before the first step and after each of `steps`.
+    """Call `measure(method, data)` before the first step and after each of `steps`; `results` are by step.
 
     The network is in evaluation mode and without gradients; the random generators are restored afterwards.
-
-    Attributes:
-        results: the measurements by step.
     """
 
     def __init__(self, steps: Iterable[int], measure: Callable[[Method, Data], T]) -> None:
@@ -39,7 +36,7 @@ class MeasureAtSteps(Callback, Generic[T]):
         self._measure(trainer, pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Measure after a step; `results` skips the other micro batches of the same step."""
         self._measure(trainer, pl_module)
@@ -67,9 +64,9 @@ def sample_indices(total: int, most: int) -> np.ndarray:
 
 
 def features(method: Method, data: Data, most: int) -> tuple[Tensor, Tensor]:
-    """Return features (N, D) below the head and labels (N,) of at most `most` training examples.
+    """Return features (N, D) below the head and labels (N,) of at most `most` training examples, not augmented.
 
-    Both are on the CPU. The examples are not augmented.
+    Both are on the CPU.
     """
     index = sample_indices(len(data.train.labels), most)
     parts: list[Tensor] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -12,8 +12,9 @@ from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, FullTrainingConfig, Outcome, parse_numbers
 from bench.experiments.statistics import effective_rank, format_mean, mean, mean_series, score
 from bench.figures import Figure, Panel, Series
-from bench.records.record import DoneRecord
 
+Groups = Mapping[float, Sequence[float]]
+"""Values over seeds by strength."""
 RISE = 0.02
 """How much the rank may rise from one penalty to the next, relative to the rank without a penalty."""
 LOST = 0.02
@@ -32,11 +33,8 @@ class NuclearNormConfig(FullTrainingConfig):
         super().__post_init__()
         given = parse_numbers(self.strengths)
         if len(given) < 2 or given[0] != 0 or sorted(given) != given:
-            raise UsageError(
-                f"strengths={self.strengths}",
-                "at least two numbers, ascending, the first of them 0",
-                "Write 0,1e-3.",
-            )
+            known = "at least two numbers, ascending, the first of them 0"
+            raise UsageError(f"strengths={self.strengths}", known, "Write 0,1e-3.")
 
 
 class NuclearNorm(Experiment[NuclearNormConfig]):
@@ -55,10 +53,8 @@ class NuclearNorm(Experiment[NuclearNormConfig]):
     def run(self) -> Outcome:
         """Train with every λ, and with every weight decay."""
         strengths, decays = parse_numbers(self.config.strengths), parse_numbers(self.config.decays)
-        penalised = {s: self._records("penalty.nuclear", s) for s in strengths}
-        decayed = {s: self._records("optim.weight_decay", s) for s in decays}
-        ranks, scores = _values(penalised, effective_rank), _values(penalised, score)
-        decayed_ranks, decayed_scores = _values(decayed, effective_rank), _values(decayed, score)
+        ranks, scores = self._ranks_and_scores("penalty.nuclear", strengths)
+        decayed_ranks, decayed_scores = self._ranks_and_scores("optim.weight_decay", decays)
         bare, enough = mean(ranks[0.0]), mean(scores[0.0]) - LOST
         means = [mean(ranks[s]) / bare for s in strengths]
         free = [mean(ranks[s]) / bare for s in strengths if mean(scores[s]) >= enough]
@@ -69,30 +65,24 @@ class NuclearNorm(Experiment[NuclearNormConfig]):
         least = min((mean(decayed_ranks[s]) / bare for s in decays if mean(decayed_scores[s]) >= enough), default=1.0)
         rows = [(f"λ = {s:g}", format_mean(scores[s]), format_mean(ranks[s], 2)) for s in strengths]
         rows += [(f"decay {s:g}", format_mean(decayed_scores[s]), format_mean(decayed_ranks[s], 2)) for s in decays]
-        return Outcome(
-            checks=checks,
-            controls=[Control.above("weight decay", 0.5, least, "rank at equal score above half")],
-            figure=self._figure(ranks, scores),
-            header=("", "score", "effective rank of ΔW"),
-            rows=rows,
-            summary=f"Effective rank falls from {bare:.1f} to {min(free) * bare:.1f}, the score by at most {LOST:g}.",
-        )
+        panels = [_panel("rank", "effective rank of ΔW", ranks), _panel("score", "score on dev", scores)]
+        controls = [Control.above("weight decay", 0.5, least, "rank at equal score above half")]
+        figure = Figure(title=f"Nuclear norm: {self.config.backbone} on {self.config.task}", panels=panels)
+        header = ("", "score", "effective rank of ΔW")
+        summary = f"Effective rank falls from {bare:.1f} to {min(free) * bare:.1f}, the score by at most {LOST:g}."
+        return Outcome(checks=checks, controls=controls, figure=figure, header=header, rows=rows, summary=summary)
 
-    def _records(self, name: str, value: float) -> Sequence[DoneRecord]:
-        options: dict[str, Value] = {name: value} if value else {}
-        return self.lab.run(**self.config.grid(methods="full", set=options))
-
-    def _figure(self, ranks: Mapping[float, list[float]], scores: Mapping[float, list[float]]) -> Figure:
-        def panel(title: str, y: str, values: Mapping[float, list[float]]) -> Panel:
-            line = mean_series("with penalty", {s: v for s, v in values.items() if s})
-            level = Series(name="without", x=line.x, y=[mean(values[0.0])] * len(line.x), form="dashed")
-            return Panel(title=title, x="λ of the nuclear norm", y=y, content=[line, level], x_axis="log")
-
-        panels = [panel("rank", "effective rank of ΔW", ranks), panel("score", "score on dev", scores)]
-        return Figure(title=f"Nuclear norm: {self.config.backbone} on {self.config.task}", panels=panels)
+    def _ranks_and_scores(self, name: str, values: Sequence[float]) -> tuple[Groups, Groups]:
+        ranks: dict[float, list[float]] = {}
+        scores: dict[float, list[float]] = {}
+        for value in values:
+            records = self.lab.run(**self.config.grid(methods="full", set={name: value} if value else {}))
+            ranks[value] = [effective_rank(record) for record in records]
+            scores[value] = [score(record) for record in records]
+        return ranks, scores
 
 
-def _values(
-    records: Mapping[float, Sequence[DoneRecord]], value: Callable[[DoneRecord], float]
-) -> dict[float, list[float]]:
-    return {x: [value(record) for record in several] for x, several in records.items()}
+def _panel(title: str, y: str, groups: Groups) -> Panel:
+    line = mean_series("with penalty", {s: values for s, values in groups.items() if s})
+    level = Series(name="without", x=line.x, y=[mean(groups[0.0])] * len(line.x), form="dashed")
+    return Panel(title=title, x="λ of the nuclear norm", y=y, content=[line, level], x_axis="log")

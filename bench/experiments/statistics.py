@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 
-from bench.figures import Series
+from bench.figures import Form, Series
 from bench.records.record import DoneRecord, Record
 
-K = TypeVar("K", bound=Hashable)
-R = TypeVar("R", bound=Record)
 X = TypeVar("X", bound=float | str)
 
 
@@ -22,20 +20,14 @@ def score(record: DoneRecord) -> float:
 
 def effective_rank(record: Record) -> float:
     """Return the effective rank of ΔW, the mean over its layers."""
-    return float(np.mean([layer.effective for layer in record.ranks]))
+    return mean([layer.effective for layer in record.ranks])
 
 
-def trained_share(record: DoneRecord) -> float:
-    """Return the share of the parameters that train."""
-    return record.params.trainable / record.params.total
-
-
-def grouped(records: Iterable[R], key: Callable[[R], K], value: Callable[[R], float]) -> dict[K, list[float]]:
-    """Group the values of records by key, in the order of the records."""
-    groups: dict[K, list[float]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(value(record))
-    return groups
+def by_method(
+    groups: Mapping[X, Iterable[DoneRecord]], methods: Iterable[str], value: Callable[[DoneRecord], float]
+) -> dict[tuple[str, X], list[float]]:
+    """Return the values of records by method and group: over seeds, in the order of the records."""
+    return {(m, x): [value(r) for r in group if r.spec.method == m] for m in methods for x, group in groups.items()}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -55,11 +47,7 @@ def format_mean(values: Sequence[float], digits: int = 3) -> str:
 
 
 def mean_series(
-    name: str,
-    groups: Mapping[X, Sequence[float]],
-    form: Literal["line", "points", "dashed", "bars"] = "line",
-    *,
-    whiskers: bool = True,
+    name: str, groups: Mapping[X, Sequence[float]], form: Form = "line", *, whiskers: bool = True
 ) -> Series:
     """Make a series of the means of groups, x → values over seeds; whiskers show their deviations."""
     spread = [deviation(values) for values in groups.values()] if whiskers else ()
@@ -71,7 +59,4 @@ def spearman(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -
     """Return Spearman's correlation (ties get their mean rank), which is 0 if one of the two is constant."""
     from scipy.stats import spearmanr
 
-    if not (np.ptp(x) > 0 and np.ptp(y) > 0):
-        return 0.0
-    result: Any = spearmanr(x, y)
-    return float(result.statistic)
+    return float(np.asarray(spearmanr(x, y))[0]) if np.ptp(x) > 0 and np.ptp(y) > 0 else 0.0

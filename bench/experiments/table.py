@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ from bench.config.help import describe
 from bench.config.options import show
 from bench.core import registry
 
+Result = Mapping[str, Any]
+"""A `result.json` of `bench.experiments.report`."""
+
 
 def lines(folder: Path) -> Iterator[str]:
     """Yield a table of verdicts, then a section for each experiment, in the order of the registry."""
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Result] = {}
     for name in registry.entries("experiments"):
         path = folder / name / "result.json"
         if path.is_file():
@@ -24,14 +27,14 @@ def lines(folder: Path) -> Iterator[str]:
     yield "| --- | --- | --- |"
     for name, result in results.items():
         checks = [*result["checks"], *result["controls"]]
-        count = sum(one["held"] for one in checks)
+        count = sum(check["held"] for check in checks)
         verdict = "held" if result["held"] else f"**did not hold** ({count} of {len(checks)})"
         yield f"| [{name}](#{name}) | {describe('experiments', name).summary} | {verdict} |"
     for name, result in results.items():
         yield from _section(name, result)
 
 
-def _section(name: str, result: dict[str, Any]) -> Iterator[str]:
+def _section(name: str, result: Result) -> Iterator[str]:
     yield f"\n## {name}\n"
     yield f"```\n{_command(name, result)}\n```\n"
     data = f" Data: {'; '.join(result['data'])}." if result["data"] else ""
@@ -52,7 +55,7 @@ def _section(name: str, result: dict[str, Any]) -> Iterator[str]:
         yield from (f"| {' | '.join(map(_cell, row))} |" for row in rows)
 
 
-def _command(name: str, result: dict[str, Any]) -> str:
+def _command(name: str, result: Result) -> str:
     """Return the command: `--quick`, and options that differ from their defaults."""
     known = describe("experiments", name)
     defaults = {option.name: option.default for option in known.options}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Axis = Literal["linear", "log"]
+Form = Literal["line", "points", "dashed", "bars"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,14 +18,14 @@ class Series:
         name: entry of the legend; series of one name share colour and entry.
         x, y: equally many numbers; x may be names instead (bars and points over categories).
         spread: half the height of whiskers, or none.
-        form: how it is drawn; `dashed` is for predictions of theory.
+        form: `dashed` is for predictions of theory.
     """
 
     name: str
     x: Sequence[float] | Sequence[str]
     y: Sequence[float]
     spread: Sequence[float] = ()
-    form: Literal["line", "points", "dashed", "bars"] = "line"
+    form: Form = "line"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class Map:
 
     Attributes:
         x, y: values of columns and rows.
-        z: rows of numbers, one row for each of `y`.
+        z: a row of numbers for each of `y`.
         unit: meaning of the colours.
     """
 
@@ -45,13 +46,7 @@ class Map:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One pair of axes.
-
-    Attributes:
-        title: a few words.
-        x, y: labels of the axes, with units.
-        content: lines, or one map.
-    """
+    """One pair of axes, labelled `x` and `y`, with units."""
 
     title: str
     x: str
@@ -63,13 +58,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """Panels under one title.
-
-    Attributes:
-        title: one line.
-        caption: source of the numbers, in a sentence or two.
-        columns: number of panels in a row.
-    """
+    """Panels under one title, `columns` in a row; the caption says where the numbers come from."""
 
     title: str
     panels: Sequence[Panel]
@@ -79,13 +68,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table of numbers under the plots of a page.
-
-    Attributes:
-        title: its content, in a few words.
-        header: names of the columns.
-        rows: cells, as many in each row as `header` has.
-    """
+    """A table of numbers under the plots of a page; a row has as many cells as the header."""
 
     title: str
     header: Sequence[str]

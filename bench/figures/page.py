@@ -9,9 +9,10 @@ from html import escape
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 from bench.core.files import write_atomic
-from bench.figures import Axis, Figure, Map, Panel, Series, Table, style
+from bench.figures import Figure, Map, Panel, Series, Table, style
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 """The browser refuses every resource that the page would load."""
@@ -31,7 +32,6 @@ def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
 
     looks = style.looks(figure)
     keys = {name: key for key, name in enumerate(style.names(figure.panels))}
-    data = [_panel(panel, looks, keys) for panel in figure.panels]
     parts = {
         "policy": POLICY,
         "title": escape(style.plain(figure.title)),
@@ -40,7 +40,7 @@ def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
         "legend": _legend(figure, looks),
         "plots": "\n".join(_plot(panel) for panel in figure.panels),
         "tables": "\n".join(map(_table, [*([table] if table else []), *map(_numbers, figure.panels)])),
-        "data": _json(data),
+        "data": _json([_panel(panel, looks, keys) for panel in figure.panels]),
         "plotly": get_plotlyjs(),
     }
     template = resources.files("bench.figures").joinpath("page.html").read_text(encoding="utf-8")
@@ -53,64 +53,67 @@ def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> 
     """Make a panel for the page's script: plotly's traces and axes, without colours that depend on the background."""
     if isinstance(panel.content, Map):
         traces = [_map(panel.content)]
-        drawn = {"x": panel.content.x, "y": panel.content.y}
     else:
-        traces = [_trace(one, looks[one.name]) | {"key": keys[one.name]} for one in panel.content]
-        drawn = {"x": [v for s in panel.content for v in s.x], "y": [v for s in panel.content for v in s.y]}
-    axes: dict[str, dict[str, object]] = {}
-    requested: list[tuple[str, str, Axis]] = [("x", panel.x, panel.x_axis), ("y", panel.y, panel.y_axis)]
-    for which, label, scale in requested:
-        named = any(isinstance(value, str) for value in drawn[which])
-        kind = "category" if named else style.usable(scale, drawn[which])
-        axes[which] = {"type": kind, "title": _text(label)}
-        if named:
-            categories = list(dict.fromkeys(str(value) for value in drawn[which]))
-            every = max(1, -(-len(categories) // MAX_TICKS))
-            axes[which]["at"] = [_text(value) for value in categories[::every]]
-            for screen, longest in (("wide", 28), ("narrow", 16)):
-                axes[which][screen] = [_text(value) for value in style.labels(categories, longest)[::every]]
-        elif isinstance(panel.content, Map) and len(drawn[which]) > 1:
-            numbers = [float(value) for value in drawn[which]]
-            ends = min(numbers), max(numbers)  # plotly would draw half a column beyond them
-            axes[which]["range"] = [math.log10(end) for end in ends] if kind == "log" else ends
-        if named and which == "y" and isinstance(panel.content, Map):
-            axes[which]["autorange"] = "reversed"  # the first layer at the top
-    return {"traces": traces, **axes}
+        traces = [_trace(s, looks[s.name]) | {"key": keys[s.name]} for s in panel.content]
+    return {"traces": traces, "x": _axis(panel, "x"), "y": _axis(panel, "y")}
 
 
-def _trace(one: Series, look: style.Look) -> dict[str, object]:
+def _axis(panel: Panel, which: Literal["x", "y"]) -> dict[str, object]:
+    label, scale = (panel.x, panel.x_axis) if which == "x" else (panel.y, panel.y_axis)
+    values, is_map = style.along(panel, which), isinstance(panel.content, Map)
+    if names := style.categories(values):
+        every = max(1, -(-len(names) // MAX_TICKS))
+        axis: dict[str, object] = {
+            "type": "category",
+            "title": _text(label),
+            "at": [_text(name) for name in names[::every]],
+        }
+        for screen, longest in (("wide", 28), ("narrow", 16)):
+            axis[screen] = [_text(name) for name in style.labels(names, longest)[::every]]
+        # the first layer at the top
+        return axis | ({"autorange": "reversed"} if is_map and which == "y" else {})
+    kind = style.usable(scale, values)
+    axis = {"type": kind, "title": _text(label)}
+    if is_map and len(values) > 1:
+        numbers = [float(value) for value in values]
+        ends = min(numbers), max(numbers)  # plotly would draw half a column beyond them
+        axis["range"] = [math.log10(end) for end in ends] if kind == "log" else ends
+    return axis
+
+
+def _trace(series: Series, look: style.Look) -> dict[str, object]:
     trace: dict[str, object] = {
-        "name": _text(one.name),
-        "x": [_text(v) if isinstance(v, str) else _number(v) for v in one.x],
-        "y": [_number(v) for v in one.y],
+        "name": _text(series.name),
+        "x": _values(series.x),
+        "y": _values(series.y),
         "colours": [look.light, look.dark],
     }
-    if len(one.spread):
-        trace["error_y"] = {"type": "data", "array": [_number(v) for v in one.spread]}
-    if one.form == "bars":
+    if len(series.spread):
+        trace["error_y"] = {"type": "data", "array": _values(series.spread)}
+    if series.form == "bars":
         return trace | {"type": "bar"}
-    if one.form == "points":
+    if series.form == "points":
         return trace | {"type": "scatter", "mode": "markers", "marker": {"symbol": look.marker, "size": 6}}
-    dash = look.dash if one.form == "dashed" else "solid"
-    mode = "lines+markers" if len(one.x) < 40 and one.form == "line" else "lines"
+    dash = look.dash if series.form == "dashed" else "solid"
+    mode = "lines+markers" if len(series.x) < 40 and series.form == "line" else "lines"
     return trace | {"type": "scatter", "mode": mode, "line": {"dash": dash, "width": 2}, "marker": {"size": 4}}
 
 
 def _map(content: Map) -> dict[str, object]:
     return {
         "type": "heatmap",
-        "x": [_text(v) if isinstance(v, str) else _number(v) for v in content.x],
-        "y": [_text(v) if isinstance(v, str) else _number(v) for v in content.y],
-        "z": [[_number(v) for v in row] for row in content.z],
+        "x": _values(content.x),
+        "y": _values(content.y),
+        "z": [_values(row) for row in content.z],
         "colorscale": [[i / (len(style.VIRIDIS) - 1), colour] for i, colour in enumerate(style.VIRIDIS)],
         "colorbar": {"title": {"text": _text(content.unit), "side": "right"}, "thickness": 14},
     }
 
 
 def _plot(panel: Panel) -> str:
-    what = f"{panel.title}: {panel.y} over {panel.x}"
-    head = f"<figure><h2>{escape(style.plain(panel.title))}</h2>"
-    return f'{head}<div class="plot" role="img" aria-label="{escape(style.plain(what))}"></div></figure>'
+    title, label = panel.title, f"{panel.title}: {panel.y} over {panel.x}"
+    plot = f'<div class="plot" role="img" aria-label="{escape(style.plain(label))}"></div>'
+    return f"<figure><h2>{escape(style.plain(title))}</h2>{plot}</figure>"
 
 
 def _legend(figure: Figure, looks: dict[str, style.Look]) -> str:
@@ -129,12 +132,10 @@ def _legend(figure: Figure, looks: dict[str, style.Look]) -> str:
 def _numbers(panel: Panel) -> Table:
     """Make a table of a panel's numbers: a row per x where series share them, else a row per point."""
     if isinstance(panel.content, Map):
-        rows = [[y, *row] for y, row in zip(panel.content.y, panel.content.z, strict=True)]
-        return Table(
-            title=f"{panel.title}: {panel.content.unit}", header=[panel.y, *map(str, panel.content.x)], rows=rows
-        )
-    every = panel.content
-    title = f"{panel.title}: {panel.y}"
+        content, title = panel.content, f"{panel.title}: {panel.content.unit}"
+        rows = [[y, *row] for y, row in zip(content.y, content.z, strict=True)]
+        return Table(title=title, header=[panel.y, *map(str, content.x)], rows=rows)
+    every, title = panel.content, f"{panel.title}: {panel.y}"
     if every and all(list(s.x) == list(every[0].x) for s in every) and not any(len(s.spread) for s in every):
         rows = [[x, *values] for x, *values in zip(every[0].x, *(s.y for s in every), strict=True)]
         return Table(title=title, header=[panel.x, *(s.name for s in every)], rows=rows)
@@ -144,10 +145,11 @@ def _numbers(panel: Panel) -> Table:
 
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_cell(name)}</th>' for name in table.header)
-    body = "\n".join(
-        "<tr>" + f'<th scope="row">{_cell(row[0])}</th>' + "".join(f"<td>{_cell(v)}</td>" for v in row[1:]) + "</tr>"
-        for row in table.rows[:MAX_ROWS]
-    )
+    rows: list[str] = []
+    for first, *others in table.rows[:MAX_ROWS]:
+        cells = "".join(f"<td>{_cell(value)}</td>" for value in others)
+        rows.append(f'<tr><th scope="row">{_cell(first)}</th>{cells}</tr>')
+    body = "\n".join(rows)
     count = len(table.rows)
     more = f"<p>The first {MAX_ROWS:,} of {count:,} rows; the plot shows all of them.</p>" if count > MAX_ROWS else ""
     return (
@@ -162,14 +164,14 @@ def _cell(value: object) -> str:
     return escape(f"{value:.6g}" if isinstance(value, float) else style.plain(value))
 
 
-def _text(text: object) -> str:
+def _text(text: str) -> str:
     """Escape a text for plotly, which would read some HTML in it."""
     return escape(style.plain(text), quote=False)
 
 
-def _number(value: float) -> float | None:
-    number = float(value)
-    return number if abs(number) < float("inf") else None  # also None for a NaN, which compares as false
+def _values(values: Sequence[float] | Sequence[str]) -> list[float | str | None]:
+    """Escape names; numbers become Python's, or None where they are not finite."""
+    return [_text(v) if isinstance(v, str) else float(v) if math.isfinite(v) else None for v in values]
 
 
 def _json(value: Sequence[object]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from functools import cache
@@ -12,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from bench.core.files import write_atomic
+from bench.core.files import replacing
 from bench.figures import Axis, Figure, Map, Panel, Series, style
 
 DPI = 200
@@ -58,24 +56,20 @@ def write(figure: Figure, path: Path) -> None:
     below = LINE * (len(caption) + 1.2 * -(-len(entries) // across)) + MARGIN * (1 + bool(caption) + bool(entries))
     height = rows * HEIGHT + top + below
     canvas = Canvas(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(canvas)
-    canvas.set_layout_engine(
-        "constrained", rect=(MARGIN / width, below / height, 1 - 2 * MARGIN / width, 1 - (top + below) / height)
-    )
-    for place, panel in enumerate(figure.panels):
-        axes = canvas.add_subplot(rows, columns, place + 1)
+    inside = (MARGIN / width, below / height, 1 - 2 * MARGIN / width, 1 - (top + below) / height)
+    canvas.set_layout_engine("constrained", rect=inside)
+    for place, panel in enumerate(figure.panels, 1):
+        axes = canvas.add_subplot(rows, columns, place)
         _panel(canvas, axes, panel, looks)
         if not shared and len(style.series(panel)) > 1:
-            own, _ = _entries([panel], looks, WIDTH)
-            _legend(axes, own, loc="best", ncols=1)
+            _legend(axes, _entries([panel], looks, WIDTH)[0], loc="best", ncols=1)
     canvas.text(MARGIN / width, 1 - 0.1 / height, _text(figure.title, 120), va="top", size=12, weight="bold")
     if entries:
         middle = (LINE * len(caption) + MARGIN * (1 + bool(caption))) / height
         _legend(canvas, entries, loc="lower center", bbox_to_anchor=(0.5, middle), ncols=across, borderaxespad=0)
     canvas.text(MARGIN / width, MARGIN / height, "\n".join(caption), va="bottom", size=8, color="#444444")
-    image = io.BytesIO()
-    canvas.savefig(image, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
-    write_atomic(path, image.getvalue())
+    with replacing(path) as file:
+        canvas.savefig(file, format="png", dpi=DPI, metadata={"Software": None, "Title": style.plain(figure.title)})
 
 
 def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
@@ -95,23 +89,23 @@ def _panel(canvas: Canvas, axes: Axes, panel: Panel, looks: dict[str, style.Look
 
 
 def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
-    every, known = style.series(panel), style.categories(panel)
-    x_axis: Axis = "linear" if known else style.usable(panel.x_axis, [v for s in every for v in s.x])
-    y_axis = style.usable(panel.y_axis, [v for s in every for v in s.y])
-    # clip, and do not mask: a whisker that ends at or below 0 still shows its upper half
-    axes.set_xscale(x_axis, **({"nonpositive": "clip"} if x_axis == "log" else {}))
-    axes.set_yscale(y_axis, **({"nonpositive": "clip"} if y_axis == "log" else {}))
+    every, names = style.series(panel), style.categories(style.along(panel, "x"))
+    x_axis: Axis = "linear" if names else style.usable(panel.x_axis, style.along(panel, "x"))
+    y_axis = style.usable(panel.y_axis, style.along(panel, "y"))
+    # these scales clip and do not mask: a whisker that ends at or below 0 still shows its upper half
+    axes.set_xscale(x_axis)
+    axes.set_yscale(y_axis)
     bars = [place for place, s in enumerate(every) if s.form == "bars"]
     # of all bars together: a series at two of three places has bars of the same width as the others
-    places = sorted({known.index(str(v)) if known else float(v) for s in every if s.form == "bars" for v in s.x})
-    distance = min((b - a for a, b in pairwise(places)), default=1.0)
-    for place, one in enumerate(every):
-        x = np.array([known.index(str(v)) for v in one.x] if known else [float(v) for v in one.x], dtype=float)
-        y = _shown(np.array(one.y, dtype=float), y_axis)
-        beside = (bars.index(place), len(bars), distance) if place in bars else (0, 1, distance)
-        _draw(axes, one, _shown(x, x_axis), y, looks[one.name], beside)
-    if known:
-        _named(axes, "x", known)
+    places = sorted({names.index(str(v)) if names else float(v) for s in every if s.form == "bars" for v in s.x})
+    width = 0.8 * min((b - a for a, b in pairwise(places)), default=1.0) / max(1, len(bars))
+    for place, series in enumerate(every):
+        x = np.array([names.index(str(v)) for v in series.x] if names else [float(v) for v in series.x], dtype=float)
+        y = _shown(np.array(series.y, dtype=float), y_axis)
+        beside = (bars.index(place) - (len(bars) - 1) / 2) * width if place in bars else 0.0
+        _draw(axes, series, _shown(x, x_axis) + beside, y, looks[series.name], width)
+    if names:
+        _named(axes, "x", names)
     elif x_axis == "log" and (ticks := _round_values(every)):
         axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
         axes.set_xticks([], minor=True)
@@ -121,34 +115,30 @@ def _series(axes: Axes, panel: Panel, looks: dict[str, style.Look]) -> None:
 
 def _round_values(every: Sequence[Series]) -> list[float]:
     """Return the positive values along x if they are few and none has more than three digits; else none."""
-    found = sorted({float(v) for s in every for v in s.x if float(v) > 0})
-    return found if len(found) <= MAX_X_TICKS and all(float(f"{v:.3g}") == v for v in found) else []
+    values = sorted({float(v) for s in every for v in s.x if float(v) > 0})
+    return values if len(values) <= MAX_X_TICKS and all(float(f"{v:.3g}") == v for v in values) else []
 
 
-def _draw(axes: Axes, one: Series, x: np.ndarray, y: np.ndarray, look: style.Look, bar: tuple[int, int, float]) -> None:
-    """Draw one series; `bar`: its index among the panel's bars, which are side by side, their number and distance."""
-    colour, rank = look.light, 3 if one.form == "dashed" else 2
-    if one.form == "bars":
-        width = 0.8 * bar[2] / bar[1]
-        x = x + (bar[0] - (bar[1] - 1) / 2) * width
+def _draw(axes: Axes, series: Series, x: np.ndarray, y: np.ndarray, look: style.Look, width: float) -> None:
+    colour, rank = look.light, 3 if series.form == "dashed" else 2
+    if series.form == "bars":
         axes.bar(x, y, width=width, color=colour, zorder=rank)
-    elif one.form == "points":
+    elif series.form == "points":
         axes.plot(x, y, MARKERS[look.marker], color=colour, markersize=4, alpha=0.8, markeredgewidth=0, zorder=rank)
     else:
-        dash = DASHES[look.dash] if one.form == "dashed" else "-"
+        dash = DASHES[look.dash] if series.form == "dashed" else "-"
         marker = "o" if np.isfinite(y).sum() == 1 else "none"  # a line through one point is invisible
         axes.plot(x, y, color=colour, linestyle=dash, marker=marker, linewidth=1.5, markersize=4, zorder=rank)
-    if len(one.spread):
-        ink = "#222222" if one.form == "bars" else colour
-        axes.errorbar(x, y, yerr=np.array(one.spread, dtype=float), fmt="none", ecolor=ink, elinewidth=1, capsize=2.5)
+    if len(series.spread):
+        ink, spread = "#222222" if series.form == "bars" else colour, np.array(series.spread, dtype=float)
+        axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=ink, elinewidth=1, capsize=2.5)
 
 
 def _map(canvas: Canvas, axes: Axes, content: Map, panel: Panel) -> None:
     z = np.ma.masked_invalid(np.array(content.z, dtype=float).reshape(len(content.y), len(content.x)))
     across, down = _along(axes, "x", content.x, panel.x_axis), _along(axes, "y", content.y, panel.y_axis)
     axes.set_facecolor("#DDDDDD")  # shows where there is no number
-    drawn = axes.pcolormesh(across, down, z, cmap="viridis", shading="flat", rasterized=True)
-    bar = canvas.colorbar(drawn, ax=axes)
+    bar = canvas.colorbar(axes.pcolormesh(across, down, z, cmap="viridis", shading="flat", rasterized=True), ax=axes)
     bar.set_label(_text(content.unit, 60), size=9)
     bar.ax.tick_params(labelsize=8)
     if any(isinstance(v, str) for v in content.y):
@@ -175,18 +165,14 @@ def _named(axes: Axes, which: str, values: Sequence[str]) -> None:
     """Write names along an axis at 0, 1, 2, …: all of them, or evenly spaced ones."""
     every = max(1, -(-len(values) // MAX_TICKS))
     at = list(range(0, len(values), every))
-    short = style.labels(values, 28)
-    labels = [_text(short[i], 28) for i in at]
+    labels = [_text(label, 28) for label in style.labels(values, 28)[::every]]
     if which == "y":
         axes.set_yticks(at, labels, size=7)
         return
-    axes.set_xticks(at, labels)
     if len(at) > 4 or max(map(len, labels), default=0) > 10:
-        axes.tick_params(axis="x", labelrotation=40)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
-            label.set_rotation_mode("anchor")
-            label.set_fontsize(7)
+        axes.set_xticks(at, labels, rotation=40, ha="right", rotation_mode="anchor", size=7)
+    else:
+        axes.set_xticks(at, labels)
 
 
 def _entries(

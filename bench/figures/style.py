@@ -29,8 +29,6 @@ class Look:
 
     Attributes:
         light, dark: colour on a white and on a dark background, #RRGGBB.
-        dash: dash pattern of a `dashed` series.
-        marker: marker of a `points` series.
         ordered: the colour is one of a sequence, so a legend may leave out names in its middle.
     """
 
@@ -53,31 +51,30 @@ def names(panels: Sequence[Panel]) -> list[str]:
 
 def looks(figure: Figure) -> dict[str, Look]:
     """Choose the look of each name: one of a sequence, theory (grey, dashed), or a colour of its own."""
-    every = [s for panel in figure.panels for s in series(panel)]
-    measured = {s.name for s in every if s.form != "dashed"}
-    found: dict[str, Look] = {}
+    measured = {s.name for panel in figure.panels for s in series(panel) if s.form != "dashed"}
+    chosen: dict[str, Look] = {}
     for panel in figure.panels:
         ordered = [name for name in names([panel]) if name in measured]
         if len(ordered) >= ORDERED:
-            found |= {name: _ordered(i / (len(ordered) - 1)) for i, name in enumerate(ordered) if name not in found}
+            chosen |= {name: _ordered(i / (len(ordered) - 1)) for i, name in enumerate(ordered) if name not in chosen}
     theory = [name for name in names(figure.panels) if name not in measured]
     for i, name in enumerate(theory):
-        found[name] = Look(light="#222222", dark="#E6E6E6", dash=DASHES[i % len(DASHES)])
+        chosen[name] = Look(light="#222222", dark="#E6E6E6", dash=DASHES[i % len(DASHES)])
     taken: dict[str, int] = {}
     for name in names(figure.panels):
-        if name not in found:
+        if name not in chosen:
             together = {n for panel in figure.panels if name in names([panel]) for n in names([panel])}
             taken[name] = _colour([taken[n] for n in together if n in taken], list(taken.values()))
-            found[name] = Look(light=LIGHT[taken[name]], dark=DARK[taken[name]], marker=MARKERS[taken[name]])
-    return found
+            chosen[name] = Look(light=LIGHT[taken[name]], dark=DARK[taken[name]], marker=MARKERS[taken[name]])
+    return chosen
 
 
 def shared_legend(figure: Figure) -> bool:
     """Whether one legend suits all panels: no two names look the same, or the panels show the same names."""
-    found = looks(figure)
-    distinct = {(look.light, look.dash) for look in found.values()}
-    shown = [names([panel]) for panel in figure.panels if series(panel)]
-    return len(distinct) == len(found) or all(set(these) == set(shown[0]) for these in shown)
+    every = looks(figure).values()
+    distinct = {(look.light, look.dash) for look in every}
+    shown = [set(names([panel])) for panel in figure.panels if series(panel)]
+    return len(distinct) == len(every) or all(these == shown[0] for these in shown)
 
 
 def plain(text: object, longest: int = 300) -> str:
@@ -97,23 +94,25 @@ def labels(values: Sequence[str], longest: int) -> list[str]:
     return [plain(text, longest) for text in cut]
 
 
-def usable(axis: Axis, values: Sequence[float | str] | Sequence[float]) -> Axis:
-    """Return `axis`, or linear where a logarithmic one could show no value."""
-    return axis if any(isinstance(v, int | float) and math.isfinite(v) and v > 0 for v in values) else "linear"
+def usable(scale: Axis, values: Sequence[float | str]) -> Axis:
+    """Return `scale`, or linear where a logarithmic one could show no value."""
+    return scale if any(isinstance(v, int | float) and math.isfinite(v) and v > 0 for v in values) else "linear"
 
 
-def categories(panel: Panel) -> list[str]:
-    """List the names along x, each once; none where x is numbers."""
-    content = panel.content
-    along = [content.x] if isinstance(content, Map) else [s.x for s in content]
-    if not any(isinstance(x, str) for xs in along for x in xs):
-        return []
-    return list(dict.fromkeys(str(x) for xs in along for x in xs))
+def along(panel: Panel, axis: Literal["x", "y"]) -> list[float | str]:
+    """List the values of all content of a panel along an axis."""
+    parts = [panel.content] if isinstance(panel.content, Map) else panel.content
+    return [value for part in parts for value in (part.x if axis == "x" else part.y)]
+
+
+def categories(values: Sequence[float | str]) -> list[str]:
+    """List names, each once; none where the values are numbers."""
+    return list(dict.fromkeys(map(str, values))) if any(isinstance(value, str) for value in values) else []
 
 
 def sequential(place: float) -> str:
     """Return the colour of viridis at `place` between 0 and 1."""
-    at = min(max(place, 0.0), 1.0) * (len(VIRIDIS) - 1)
+    at = place * (len(VIRIDIS) - 1)
     low = min(int(at), len(VIRIDIS) - 2)
     pairs = ((int(VIRIDIS[low][i : i + 2], 16), int(VIRIDIS[low + 1][i : i + 2], 16)) for i in range(1, 7, 2))
     return "#" + "".join(f"{round(a + (b - a) * (at - low)):02X}" for a, b in pairs)

@@ -65,12 +65,7 @@ class Muon(Optimizer):
     """
 
     def __init__(
-        self,
-        groups: Sequence[ParamGroup],
-        *,
-        matrix: ParamGroup,
-        rest: ParamGroup,
-        apart: Collection[Tensor] = (),
+        self, groups: Sequence[ParamGroup], *, matrix: ParamGroup, rest: ParamGroup, apart: Collection[Tensor] = ()
     ) -> None:
         """Split the parameters.
 

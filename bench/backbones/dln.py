@@ -16,13 +16,10 @@ class DLNConfig(BackboneConfig):
 
     depth: int = option(3, "L, the number of matrices, the head's included; 1 is a linear model.", at_least=1)
     width: int | None = option(
-        None,
-        "Rows of every matrix but the last; none takes the size of an input, as the theory assumes.",
-        at_least=1,
+        None, "Rows of every matrix but the last; none takes the size of an input, as the theory assumes.", at_least=1
     )
     init: Literal["orthogonal", "gaussian"] = option(
-        "orthogonal",
-        "Initial matrices: orthogonal times ε, or independent entries N(0, ε²/fan_in).",
+        "orthogonal", "Initial matrices: orthogonal times ε, or independent entries N(0, ε²/fan_in)."
     )
     init_scale: float = option(1.0, "ε.", at_least=0)
 

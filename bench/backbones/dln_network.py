@@ -12,7 +12,6 @@ from torch.func import functional_call
 
 from bench.api.network import Network
 from bench.backbones.dln import DLNConfig
-from bench.backbones.inputs import input_shape
 from bench.backbones.seeding import generator
 from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
 
@@ -33,29 +32,15 @@ class DeepLinearNet(Network):
         blocks: none, since there is no residual stream.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        *,
-        depth: int,
-        width: int | None = None,
-        init: Init = "orthogonal",
-        scale: float = 1.0,
-        dropout: float = 0.0,
-        seed: int = 0,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, inputs: int, config: DLNConfig, *, seed: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.inputs, self.scale, self.dtype = inputs, scale, dtype
-        self.init: Init = init
+        self.inputs, self.options, self.dtype = inputs, config, dtype
         self.blocks: list[nn.Module] = []
-        sizes = [inputs, *[width or inputs] * (depth - 1)]
+        sizes = [inputs, *[config.width or inputs] * (config.depth - 1)]
         self.width = sizes[-1]
         source = generator(seed, "deep linear network")
-        self.layers = nn.ModuleList(
-            linear(initial_weight(n, m, init, scale, source), dtype) for m, n in pairwise(sizes)
-        )
-        self.drop = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(self._layer(rows, columns, source) for columns, rows in pairwise(sizes))
+        self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, …) → (B, D); dropout acts after every layer, so between each two of W_1 … W_L."""
@@ -66,7 +51,13 @@ class DeepLinearNet(Network):
 
     def make_head(self, outputs: int, source: torch.Generator) -> nn.Linear:
         """Make W_L (K, D), initialised as the other layers are; no bias."""
-        return linear(initial_weight(outputs, self.width, self.init, self.scale, source), self.dtype)
+        return self._layer(outputs, self.width, source)
+
+    def _layer(self, rows: int, columns: int, source: torch.Generator) -> nn.Linear:
+        layer = nn.Linear(columns, rows, bias=False, device="meta")  # draws no random numbers
+        weight = initial_weight(rows, columns, self.options.init, self.options.init_scale, source)
+        layer.weight = nn.Parameter(weight.to(self.dtype))
+        return layer
 
     def report(self, head: nn.Module) -> dict[str, object]:
         """Return the rank of the whole map x ↦ W_L·…·W_1·x (K, n), as JSON values under `end_to_end`.
@@ -75,10 +66,9 @@ class DeepLinearNet(Network):
         place of a layer count. `numerical` is #{σ > σ₁·max(K, n)·eps} with the eps of the precision of training, which
         rounds smaller ones away.
         """
-        weight = next(head.parameters())
         product = self.product(head)
         sigma = singular_values(product)
-        floor = float(sigma.max()) * max(product.shape) * torch.finfo(weight.dtype).eps
+        floor = float(sigma.max()) * max(product.shape) * torch.finfo(next(head.parameters()).dtype).eps
         ranks = {
             "shape": list(product.shape),
             "stable": float(stable_rank(sigma, singular_values=True)),
@@ -91,15 +81,16 @@ class DeepLinearNet(Network):
 
     def product(self, head: nn.Module) -> Tensor:
         """Compute W_L·…·W_1 (K, n) in float64, without dropout and bias: the Jacobian of the outputs by the input."""
-        own, of_head = _double(self), _double(head)
-        modes = {module: module.training for whole in (self, head) for module in whole.modules()}
+        whole = nn.Sequential(self, head)
+        tensors = [*whole.named_parameters(), *whole.named_buffers()]
+        double = {name: t.detach().double() if t.is_floating_point() else t for name, t in tensors}
+        modes = {module: module.training for module in whole.modules()}
 
         def outputs(x: Tensor) -> Tensor:
-            return functional_call(head, of_head, (functional_call(self, own, (x[None],)),))[0]
+            return functional_call(whole, double, (x[None],))[0]
 
         try:
-            self.eval()
-            head.eval()
+            whole.eval()
             zero = torch.zeros(self.inputs, dtype=torch.float64, device=next(head.parameters()).device)
             with torch.enable_grad():
                 # row by row: n² numbers for each of K rows; the outputs for n unit vectors would cost n³
@@ -124,27 +115,6 @@ def initial_weight(rows: int, columns: int, init: Init, scale: float, source: to
     return scale * (tall if rows >= columns else tall.mT).contiguous()
 
 
-def linear(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
-    """Make a layer without bias that holds `weight`; draws no random numbers."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    layer.weight = nn.Parameter(weight.to(dtype))
-    return layer
-
-
-def _double(module: nn.Module) -> dict[str, Tensor]:
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return {name: t.detach().double() if t.is_floating_point() else t for name, t in tensors}
-
-
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> DeepLinearNet:
     """Build a `DLN` for the inputs of `task`."""
-    config = backbone.config_as(DLNConfig)
-    return DeepLinearNet(
-        math.prod(input_shape(task, backbone.name)),
-        depth=config.depth,
-        width=config.width,
-        init=config.init,
-        scale=config.init_scale,
-        dropout=config.dropout,
-        seed=seed,
-    )
+    return DeepLinearNet(math.prod(task.shape), backbone.config_as(DLNConfig), seed=seed)

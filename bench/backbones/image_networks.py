@@ -84,13 +84,10 @@ class VGG11Config(BackboneConfig):
     """Size and normalisation."""
 
     width: int = option(
-        64,
-        "Channels of the first convolution; the others have 2, 4, 4, 8, 8, 8 and 8 times as many.",
-        at_least=1,
+        64, "Channels of the first convolution; the others have 2, 4, 4, 8, 8, 8 and 8 times as many.", at_least=1
     )
     norm: Literal["batch", "none"] = option(
-        "batch",
-        "Batch norm after every convolution, or VGG11 as published, which takes a lower learning rate.",
+        "batch", "Batch norm after every convolution, or VGG11 as published, which takes a lower learning rate."
     )
 
 
@@ -113,12 +110,10 @@ class TimmConfig(BackboneConfig):
     """Source of the weights."""
 
     pretrained: bool = option(
-        False,
-        "Start from timm's published weights; a tag behind the name chooses among several (`resnet18.a1_in1k`).",
+        False, "Start from timm's published weights; a tag behind the name chooses among several (`resnet18.a1_in1k`)."
     )
     weights: str = option(
-        "",
-        "Start from these: a folder in the layout of timm's hub repositories, or a .safetensors file.",
+        "", "Start from these: a folder in the layout of timm's hub repositories, or a .safetensors file."
     )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from bench.api.network import Network
-from bench.backbones.inputs import input_shape
 from bench.backbones.mlp import MLPConfig
 from bench.backbones.seeding import generator
 
@@ -34,28 +33,18 @@ class MultilayerPerceptron(Network):
         blocks: none, since there is no residual stream.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        *,
-        depth: int,
-        width: int,
-        activation: Literal["relu", "gelu"] = "relu",
-        norm: Literal["none", "layer"] = "none",
-        dropout: float = 0.0,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, inputs: int, config: MLPConfig, *, seed: int) -> None:
         super().__init__()
         self.blocks: list[nn.Module] = []
         source = generator(seed, "multilayer perceptron")
-        sizes = [inputs, *[width] * (depth - 1)]
+        sizes = [inputs, *[config.width] * (config.depth - 1)]
         self.width = sizes[-1]
         self.layers = nn.ModuleList()
         for n, m in pairwise(sizes):
             parts = OrderedDict[str, nn.Module](linear=_linear(n, m, source))
-            if norm == "layer":
+            if config.norm == "layer":
                 parts["norm"] = nn.LayerNorm(m)
-            parts |= {"act": ACTIVATIONS[activation](), "drop": nn.Dropout(dropout)}
+            parts |= {"act": ACTIVATIONS[config.activation](), "drop": nn.Dropout(config.dropout)}
             self.layers.append(nn.Sequential(parts))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,13 +64,4 @@ def _linear(n: int, m: int, source: torch.Generator) -> nn.Linear:
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> MultilayerPerceptron:
     """Build an `MLP` for the inputs of `task`."""
-    config = backbone.config_as(MLPConfig)
-    return MultilayerPerceptron(
-        math.prod(input_shape(task, backbone.name)),
-        depth=config.depth,
-        width=config.width,
-        activation=config.activation,
-        norm=config.norm,
-        dropout=config.dropout,
-        seed=seed,
-    )
+    return MultilayerPerceptron(math.prod(task.shape), backbone.config_as(MLPConfig), seed=seed)

@@ -100,13 +100,10 @@ class BERTConfig(BackboneConfig):
     hidden: int = option(256, "Numbers per token.", at_least=1)
     heads: int = option(4, "Attention heads; they must divide `hidden`.", at_least=1)
     intermediate: int = option(
-        0,
-        "Neurons between the two matrices of a feed-forward part; 0 takes four times `hidden`.",
-        at_least=0,
+        0, "Neurons between the two matrices of a feed-forward part; 0 takes four times `hidden`.", at_least=0
     )
     tokenizer: str = option(
-        "",
-        "Folder of a tokenizer in the layout of save_pretrained; empty takes the embedded MiniLM's.",
+        "", "Folder of a tokenizer in the layout of save_pretrained; empty takes the embedded MiniLM's."
     )
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from bench.config.sections import TaskConfig
 from bench.records.data import DataRequest, Dataset
 
+Modality = Literal["text", "image", "vector"]
+
 if TYPE_CHECKING:
     from bench.api.backbone import Backbone
     from bench.api.datamodule import StepDataModule
@@ -35,7 +37,7 @@ class TaskSpec:
 
     name: str
     version: int | str
-    modality: Literal["text", "image", "vector"]
+    modality: Modality
     num_classes: int
     metrics: tuple[str, ...]
     primary: tuple[str, ...]
@@ -79,7 +81,7 @@ class Task(ABC):
     """Names of the tasks of a suite (`rte` of `glue/rte`); empty for a task on its own."""
     argument: ClassVar[str] = ""
     """Name of the argument after the colon (`FILE` of `table:FILE`); empty if the task takes none."""
-    modality: ClassVar[Literal["text", "image", "vector"]] = "text"
+    modality: ClassVar[Modality] = "text"
     """Kind of input of all its tasks; it decides which backbone is the default."""
     Config: ClassVar[type] = TaskConfig
     """Options, `--set task.key=value`: those of texts, or a Config of its own, which may add to them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from bench.api.backbone import Backbone, Opener
 from bench.config.sections import BackboneConfig
@@ -23,9 +22,9 @@ def open_backbone(name: str, config: BackboneConfig | None = None, *, runs: Path
         UsageError: a name without a slash that resembles a registered one.
         EnvironmentProblem: there is no such backbone.
     """
-    known, opener_name = registry.entries("backbones"), registry.opener(name)
-    if opener_name == "hf" and "/" not in name and not Path(name).exists() and (hint := did_you_mean(name, known)):
+    known, registered = registry.entries("backbones"), registry.opener(name)
+    if registered == "hf" and "/" not in name and not Path(name).exists() and (hint := did_you_mean(name, known)):
         raise UsageError(f"unknown backbone '{name}'", f"known backbones: {', '.join(sorted(known))}", hint)
-    kind: type[Any] = registry.load("backbones", opener_name)
-    opener: Opener = kind(runs) if opener_name == "runs:" else kind()
+    kind = registry.load("backbones", registered)
+    opener: Opener = kind(runs) if registered == "runs:" else kind()
     return opener.open(name, opener.Config() if config is None else config)

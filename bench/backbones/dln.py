@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.api.backbone import Backbone, built
+from bench.api.backbone import BuiltNetwork
 from bench.config.options import option
 from bench.config.sections import BackboneConfig
 
@@ -24,7 +24,7 @@ class DLNConfig(BackboneConfig):
     init_scale: float = option(1.0, "ε.", at_least=0)
 
 
-class DLN:
+class DLN(BuiltNetwork):
     """f(x) = W_L·…·W_1·x without bias or nonlinearity; the last matrix is the head and comes with the network.
 
     Orthogonal start (arXiv 2306.01154, 2311.02960): W_l(0) = ε·(random orthogonal), ε·(semi-orthogonal) where W_l is
@@ -34,7 +34,5 @@ class DLN:
     """
 
     Config = DLNConfig
-
-    def open(self, name: str, config: DLNConfig) -> Backbone:
-        """Describe the network that is built from these options and the run's seed."""
-        return built(name, config, "bench.backbones.dln_network:load", "image", "vector")
+    loader = "bench.backbones.dln_network:load"
+    modalities = ("image", "vector")

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
+
 from bench.core.errors import EnvironmentProblem
 
 
@@ -53,6 +55,18 @@ def sha256(file: Path) -> str:
     """Return the hex digest of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_object(file: Path, todo: str) -> dict[str, object]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        EnvironmentProblem: it does not; `todo` is what to do next.
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        raise EnvironmentProblem(f"{file} is not a JSON object", str(error), todo) from error
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:

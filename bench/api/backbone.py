@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from bench.core.registry import import_target
 from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from bench.api.network import Network
 
 C = TypeVar("C", bound=BackboneConfig)
@@ -67,7 +69,7 @@ class Backbone:
         """
         return import_target(self.loader)(self, task=task, head=head, seed=seed)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load its tokenizer by transformers."""
         return load_tokenizer(str(self.path))
 
@@ -130,7 +132,7 @@ class BuiltNetwork:
 
 
 @cache
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder by transformers, once per process."""
     from transformers import AutoTokenizer
 

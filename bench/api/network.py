@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Network(nn.Module):
@@ -93,6 +96,6 @@ class TokenNetwork(Protocol):
 class SavesPretrained(Protocol):
     """A network that transformers can load again."""
 
-    def save(self, folder: Path, tokenizer: object, /) -> None:
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, /) -> None:
         """Write network and tokenizer in the layout of `save_pretrained`."""
         ...

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Generator
 from pathlib import Path
-
-import msgspec
+from typing import cast
 
 from bench.core.errors import EnvironmentProblem
 
@@ -58,15 +58,16 @@ def sha256(file: Path) -> str:
 
 
 def read_object(file: Path, todo: str) -> dict[str, object]:
-    """Read a file that holds a JSON object.
+    """Read the JSON object in a file; an empty one where the file holds another value.
 
     Raises:
-        EnvironmentProblem: it does not; `todo` is what to do next.
+        EnvironmentProblem: it is not JSON; `todo` says what to do next.
     """
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, object])
-    except msgspec.MsgspecError as error:
-        raise EnvironmentProblem(f"{file} is not a JSON object", str(error), todo) from error
+        value: object = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EnvironmentProblem(f"{file} is not JSON", str(error), todo) from error
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:

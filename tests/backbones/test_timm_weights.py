@@ -110,7 +110,7 @@ def test_what_is_not_there_is_named(folder, tmp_path):
         found(weights=str(tmp_path / "bad.safetensors"))
     shutil.copy(folder / "model.safetensors", tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(EnvironmentProblem, match=r"config\.json is not a JSON object"):
+    with pytest.raises(EnvironmentProblem, match=r"config\.json is not JSON"):
         found(weights=str(tmp_path))
 
 

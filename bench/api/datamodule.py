@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
@@ -82,7 +82,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
     Attributes:
         train: the examples trained on.
         evaluation: evaluation splits by name, in the order of `val_dataloader`; the first is primary.
-        splits: names of the evaluation splits.
+        splits: their names.
         steps: optimiser steps of the whole run.
         batches_taken: micro batches that training has taken; set before a checkpoint is written.
     """
@@ -107,22 +107,13 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
 
     @abstractmethod
     def load(self, rows: RowsT, name: str) -> SplitT:
-        """Make a split of rows of the dataset.
-
-        Args:
-            rows: `Dataset.train` or one of `Dataset.evaluation`.
-            name: of the split.
-        """
+        """Make a split of `Dataset.train` or of the evaluation split called `name`."""
 
     @abstractmethod
     def collate(self, split: SplitT, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        """Make a batch of some examples of a split.
+        """Make a batch of the examples `index` (B,) of what `load` returned, or of a part of it.
 
-        Args:
-            split: what `load` returned, or a part of it.
-            index: (B,).
-            weight: of the mean loss.
-            step: of the optimiser, for what is drawn anew at every step; −1 in evaluation.
+        `weight` and `step` are those of `Batch`; what is drawn anew at every step follows from `step`.
         """
 
     @property
@@ -148,23 +139,26 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this device's micro batches in order, of the whole run or of what is left of an interrupted one."""
-        return _TrainLoader(self, _TrainBatches(self, self._batch_split()))
+        return _TrainLoader(self, self._batch_split())
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return one loader per evaluation split: every example once over all devices, long ones first."""
-        devices = self._batch_split()
-        size = self.runtime.eval_batch
+        devices, size = self._batch_split(), self.runtime.eval_batch
         loaders: list[DataLoader[Batch]] = []
         for split in self.evaluation.values():
-            own = np.argsort(-split.lengths, kind="stable")[devices.rank :: devices.world]
-            batches = _EvaluationBatches(self, split, [own[i : i + size] for i in range(0, len(own), size)])
-            # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
-            generator = torch.Generator()
-            loaders.append(DataLoader(batches, batch_size=None, num_workers=self.runtime.workers, generator=generator))
+            share = np.argsort(-split.lengths, kind="stable")[devices.rank :: devices.world]
+            loader = DataLoader(
+                _Examples(self, split),
+                batch_size=None,
+                sampler=[(share[i : i + size],) for i in range(0, len(share), size)],
+                num_workers=self.runtime.workers,
+                # its own, since an iterator draws a seed, and evaluating must not change what training draws
+                generator=torch.Generator(),
+            )
+            loaders.append(loader)
         return loaders
 
     def _batch_split(self) -> BatchSplit:
-        """Return this device's share of a global batch."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return BatchSplit(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
@@ -178,53 +172,42 @@ def _split_by_seed(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(chosen), np.sort(held_out)
 
 
-class _TrainBatches(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
-    """Item i is micro batch i % parts of step i // parts."""
+class _Examples(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
+    """Examples of a split by the arguments of `collate`, which the samplers yield."""
 
-    def __init__(self, data: StepDataModule[RowsT, SplitT], devices: BatchSplit) -> None:
-        self.data, self.devices = data, devices
+    def __init__(self, data: StepDataModule[RowsT, SplitT], split: SplitT) -> None:
+        self.data, self.split = data, split
 
-    def __len__(self) -> int:
-        return self.data.steps * self.devices.parts
-
-    def __getitem__(self, item: int) -> Batch:
-        step, part = divmod(item, self.devices.parts)
-        index, weight = self.devices.part(self.data.batches[step], part)
-        return self.data.collate(self.data.train, index, weight, step)
+    def __getitem__(self, arguments: tuple[np.ndarray] | tuple[np.ndarray, float, int]) -> Batch:
+        return self.data.collate(self.split, *arguments)
 
 
-class _EvaluationBatches(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
-    """Item i is evaluation batch i."""
+class _MicroBatches(torch_data.Sampler[tuple[np.ndarray, float, int]]):
+    """Index, weight and step of this device's micro batches from number `start` on.
 
-    def __init__(self, data: StepDataModule[RowsT, SplitT], split: SplitT, batches: Sequence[np.ndarray]) -> None:
-        self.data, self.split, self.batches = data, split, batches
+    Its length is that of the whole run, by which Lightning counts.
+    """
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> Batch:
-        return self.data.collate(self.split, self.batches[item])
-
-
-class _ResumableSampler(torch_data.Sampler[int]):
-    """`start`, …, `total` − 1; its length is the whole run's, by which Lightning counts."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.start = total, 0
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.total))
+    def __init__(self, batches: StepBatches, steps: int, devices: BatchSplit) -> None:
+        self.batches, self.steps, self.devices = batches, steps, devices
+        self.start = 0
 
     def __len__(self) -> int:
-        return self.total
+        return self.steps * self.devices.parts
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, float, int]]:
+        for item in range(self.start, len(self)):
+            step, part = divmod(item, self.devices.parts)
+            yield *self.devices.part(self.batches[step], part), step
 
 
 class _TrainLoader(DataLoader[Batch], Generic[RowsT, SplitT]):
     """The training loader; Lightning keeps its state in a checkpoint."""
 
-    def __init__(self, data: StepDataModule[RowsT, SplitT], batches: _TrainBatches[RowsT, SplitT]) -> None:
-        self.data, self.position = data, _ResumableSampler(len(batches))
-        super().__init__(batches, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
+    def __init__(self, data: StepDataModule[RowsT, SplitT], devices: BatchSplit) -> None:
+        self.data, self.position = data, _MicroBatches(data.batches, data.steps, devices)
+        examples = _Examples(data, data.train)
+        super().__init__(examples, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
 
     def state_dict(self) -> dict[str, int]:
         """Return the batches that training has taken: the loader itself may have read ahead."""

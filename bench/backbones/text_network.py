@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class TextEncoder(Network):
             return None
         tokenizer = load_tokenizer(str(self._tokenizer))
         return TokenIds(
-            mask=tokenizer.mask_token_id,
+            mask=cast("int | None", tokenizer.mask_token_id),
             special=tuple(sorted(tokenizer.all_special_ids)),
             # embeddings may be padded to a round number; a tokenizer may have tokens without an embedding
             vocabulary=min(len(tokenizer), self.get_input_embeddings().num_embeddings),
@@ -104,6 +104,7 @@ class BuiltBert(TextEncoder):
 
 def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
     """Load the network of a folder that `save_pretrained` wrote."""
+    assert backbone.path is not None
     config = AutoConfig.from_pretrained(backbone.path)
     for name in CONFIG_RATES:
         if hasattr(config, name):
@@ -135,7 +136,7 @@ def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
         max_position_embeddings=512,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
-        pad_token_id=tokenizer.pad_token_id or 0,
+        pad_token_id=cast("int", tokenizer.pad_token_id or 0),
     )
     with seeded(seed, "bert"):
         model = BertModel(settings)

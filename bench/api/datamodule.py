@@ -128,7 +128,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         return epochs * len(self.train.labels) + sum(len(self.batches[s]) for s in range(rest))
 
     def first_batch(self) -> Batch:
-        """Return the whole global batch of step 0, the same on every device."""
+        """Return the global batch of step 0, the same on every device."""
         return self.collate(self.train, self.batches[0], step=0)
 
     def one_pass(self, size: int = 32) -> Iterator[Batch]:
@@ -198,7 +198,8 @@ class _MicroBatches(torch_data.Sampler[tuple[np.ndarray, float, int]]):
     def __iter__(self) -> Iterator[tuple[np.ndarray, float, int]]:
         for item in range(self.start, len(self)):
             step, part = divmod(item, self.devices.parts)
-            yield *self.devices.part(self.batches[step], part), step
+            index, weight = self.devices.part(self.batches[step], part)
+            yield index, weight, step
 
 
 class _TrainLoader(DataLoader[Batch], Generic[RowsT, SplitT]):

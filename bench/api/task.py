@@ -25,13 +25,13 @@ class TaskSpec:
         name: such as `glue/rte`.
         version: raised whenever the same data would give another score; of a user's own data, the hash of the files.
         modality: what the backbone must be able to read.
-        num_classes: number of classes; 0 is regression.
+        num_classes: 0 is regression.
         shape: of one input, channels first: (C, H, W) of an image, (n,) of a vector; empty for text.
         targets: numbers that a regression predicts for each example.
         labelled: False where there is nothing to predict, only texts or images to learn from.
         metrics: names from `bench.api.metrics`, computed on every evaluation split.
         primary: the metrics whose mean is the primary value, on the first evaluation split.
-        higher_is_better: direction of the primary metric.
+        higher_is_better: direction of the primary value.
         note: a caveat shown beside scores.
     """
 
@@ -63,13 +63,9 @@ class Task(ABC):
 
         class Movies(TextTask):
             def __init__(self, argument: str) -> None:
+                metrics = ("accuracy",)
                 self.spec = TaskSpec(
-                    name="movies",
-                    version=1,
-                    modality="text",
-                    num_classes=2,
-                    metrics=("accuracy",),
-                    primary=("accuracy",),
+                    name="movies", version=1, modality="text", num_classes=2, metrics=metrics, primary=metrics
                 )
 
             def open(self, request: DataRequest) -> Dataset:

@@ -19,11 +19,7 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     """Write a file atomically: the body writes the temporary file that is yielded, which then replaces `path`.
 
     A reader, or a crash, sees the old file or the new one, never half of it. If the body raises, `path` keeps its
-    content and the temporary file is removed. The folder is created if needed.
-
-    Args:
-        path: the file to replace.
-        sync: flush file and folder to disk, so that the new content also survives a power failure.
+    content. The folder is created if needed. With `sync` the new content also survives a power failure.
 
     Raises:
         OSError: the file cannot be written.

@@ -24,8 +24,7 @@ from bench.core.errors import BenchError, EnvironmentProblem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TIMEOUT_S = 4.0
-"""Seconds in which a server must answer, name look-up included."""
+TIMEOUT_S = 4.0  # in which a server must answer, name look-up included
 COMMIT = re.compile(r"[0-9a-f]{40}")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -40,7 +39,7 @@ class HubDataset:
 
     Attributes:
         name: `owner/name`, or a local folder laid out like a repository.
-        config: name of its configuration; None is the default one.
+        config: None is the default one.
         revision: commit, tag or branch.
     """
 
@@ -60,10 +59,7 @@ class HubDataset:
 
 
 def cached_snapshot(dataset: HubDataset) -> Path | None:
-    """Return the folder of the hub's cache that holds files of exactly this commit; None if there is none.
-
-    The folder may lack files that nobody has asked for yet.
-    """
+    """Return the folder of the hub's cache with this commit's files, those asked for so far; None if there is none."""
     if not dataset.is_pinned or dataset.is_local:
         return None
     from huggingface_hub import constants
@@ -141,9 +137,8 @@ def hub_access(dataset: HubDataset) -> Generator[None]:
 def cached_or_fetched(fetch: Callable[..., str], complete: Callable[[Path], bool] = lambda path: True) -> Path:
     """Return the path of files in the hub's cache, and download them where they are not there.
 
-    Args:
-        fetch: `hf_hub_download` or `snapshot_download` with its arguments, called with `local_files_only`.
-        complete: whether the files in the cache are enough.
+    `fetch` is `hf_hub_download` or `snapshot_download` with its arguments; `complete` tells whether the files in the
+    cache are enough.
 
     Raises:
         HubUnavailable: the hub cannot be reached, or has no such files.

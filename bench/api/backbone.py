@@ -35,7 +35,7 @@ class Backbone:
         loader: `module:function` that loads or builds the network, called as `load` says.
         weights_hash: sha256 over the content of weights, configuration and tokenizer files; for a network that is
             built, over its name and options (the seed decides the rest).
-        parameters: number of values in the weight files; None for a network that is built, whose size depends on data.
+        parameters: numbers in the weight files; None for a network that is built, whose size depends on data.
         pretrained: whether its weights were trained before.
         path: the folder of weights, configuration and tokenizer; None where there is none.
         pooling: default pooling of its token features into one vector.
@@ -57,12 +57,8 @@ class Backbone:
     def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
         """Load or build the network: called with a batch's inputs it returns pooled features (B, `width`).
 
-        Its loader is called with this backbone and the same arguments.
-
-        Args:
-            task: the shape of its inputs, and the number of outputs of its head.
-            head: options of the head, of which the network uses `pooling`.
-            seed: of everything random in a network that is built.
+        `task` has the shape of its inputs, `head` may choose the `pooling`, and `seed` decides everything random in a
+        network that is built. The loader is called with this backbone and the same arguments.
 
         Raises:
             UsageError: options that do not fit the task's inputs.
@@ -97,11 +93,7 @@ class Opener(Protocol):
     """`BackboneConfig`, or a dataclass that adds to it: `--set backbone.key=value`."""
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Find and hash the backbone, or describe the network that is built.
-
-        Args:
-            name: as given on the command line.
-            config: of the class `Config`.
+        """Find and hash the backbone, or describe the network that is built; `config` is of the class `Config`.
 
         Raises:
             EnvironmentProblem: it is not there, or its bytes are not the expected ones.

@@ -39,6 +39,8 @@ class Split(Protocol):
         ...
 
 
+Item = tuple[np.ndarray, float, int]
+"""Index, weight and step, as `collate` takes them."""
 RowsT = TypeVar("RowsT")
 SplitT = TypeVar("SplitT", bound=Split)
 
@@ -138,7 +140,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
             yield self.collate(self.train, order[i : i + size])
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return this device's micro batches in order, of the whole run or of what is left of an interrupted one."""
+        """Return this device's micro batches in order, of the run or of what is left of an interrupted one."""
         return _TrainLoader(self, self._batch_split())
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
@@ -150,7 +152,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
             loader = DataLoader(
                 _Examples(self, split),
                 batch_size=None,
-                sampler=[(share[i : i + size],) for i in range(0, len(share), size)],
+                sampler=[(share[i : i + size], 1.0, -1) for i in range(0, len(share), size)],
                 num_workers=self.runtime.workers,
                 # its own, since an iterator draws a seed, and evaluating must not change what training draws
                 generator=torch.Generator(),
@@ -173,20 +175,17 @@ def _split_by_seed(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Examples(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
-    """Examples of a split by the arguments of `collate`, which the samplers yield."""
+    """Batches of a split by what the samplers yield."""
 
     def __init__(self, data: StepDataModule[RowsT, SplitT], split: SplitT) -> None:
         self.data, self.split = data, split
 
-    def __getitem__(self, arguments: tuple[np.ndarray] | tuple[np.ndarray, float, int]) -> Batch:
-        return self.data.collate(self.split, *arguments)
+    def __getitem__(self, item: Item) -> Batch:
+        return self.data.collate(self.split, *item)
 
 
-class _MicroBatches(torch_data.Sampler[tuple[np.ndarray, float, int]]):
-    """Index, weight and step of this device's micro batches from number `start` on.
-
-    Its length is that of the whole run, by which Lightning counts.
-    """
+class _MicroBatches(torch_data.Sampler[Item]):
+    """This device's micro batches from number `start` on; the length is the whole run's, by which Lightning counts."""
 
     def __init__(self, batches: StepBatches, steps: int, devices: BatchSplit) -> None:
         self.batches, self.steps, self.devices = batches, steps, devices
@@ -195,9 +194,9 @@ class _MicroBatches(torch_data.Sampler[tuple[np.ndarray, float, int]]):
     def __len__(self) -> int:
         return self.steps * self.devices.parts
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, float, int]]:
-        for item in range(self.start, len(self)):
-            step, part = divmod(item, self.devices.parts)
+    def __iter__(self) -> Iterator[Item]:
+        for number in range(self.start, len(self)):
+            step, part = divmod(number, self.devices.parts)
             index, weight = self.devices.part(self.batches[step], part)
             yield index, weight, step
 

@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 
 
 class Network(nn.Module):
-    """Inputs of a batch → pooled features (B, D): `network(**batch["inputs"])`.
+    """Inputs of a batch → pooled features (B, D), D = `width`: `network(**batch["inputs"])`.
 
     A class and no protocol, because methods also use it as the torch module that it is.
-
-    Attributes:
-        width: D.
     """
 
     width: int

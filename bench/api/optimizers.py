@@ -60,11 +60,6 @@ class Muon(Optimizer):
     def __init__(
         self, config: OptimConfig, groups: Sequence[ParamGroup], *, lr: float, not_muon: Collection[Tensor]
     ) -> None:
-        """Split the parameters.
-
-        Raises:
-            UsageError: this torch has no Muon, or there is no matrix for it.
-        """
         if (muon := getattr(torch.optim, "Muon", None)) is None:
             raise UsageError(
                 "optim.name=muon needs a newer torch",
@@ -89,7 +84,7 @@ class Muon(Optimizer):
         super().__init__([group for part in self._parts for group in part.param_groups], {})
         self._share()
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step both; `closure` computes the loss and its gradients first."""
         loss = None
         if closure is not None:

@@ -17,11 +17,8 @@ from bench.core.files import read_object, sha256, tensor_shapes
 if TYPE_CHECKING:
     from torch import Tensor
 
+# peft's two files, and two of ours: the head's `weight` (outputs, D) and `bias` (outputs,), and the run that wrote them
 CONFIG, TENSORS, HEAD, NOTE = "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "bench.json"
-"""peft's two files, and two of ours beside them: `weight` (outputs, D) and `bias` (outputs,) of the head, and the run
-that wrote them."""
-
-
 PeftConfig = dict[str, Any]
 
 

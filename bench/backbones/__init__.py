@@ -13,10 +13,7 @@ from bench.core.errors import UsageError, did_you_mean
 def open_backbone(name: str, config: BackboneConfig | None = None, *, runs: Path = Path("runs")) -> Backbone:
     """Open a backbone: a registered name, `prefix:…`, a local directory, or a hub id.
 
-    Args:
-        name: as given.
-        config: its options, of the class that its opener declares; None: the defaults.
-        runs: folder of the runs that `runs:RUN` names.
+    `config` is of the class that its opener declares; `runs` is the folder of the runs that `runs:RUN` names.
 
     Raises:
         UsageError: a name without a slash that resembles a registered one.

@@ -34,5 +34,5 @@ class DLN(BuiltNetwork):
     """
 
     Config = DLNConfig
-    loader = "bench.backbones.dln_network:load"
+    loader = "bench.backbones.dense_networks:load_dln"
     modalities = ("image", "vector")

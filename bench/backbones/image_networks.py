@@ -122,12 +122,7 @@ class Timm:
     Config = TimmConfig
 
     def open(self, name: str, config: TimmConfig) -> Backbone:
-        """Look the name up in timm, find and hash the weights. Their bytes decide the identity, not their place.
-
-        Raises:
-            UsageError: timm has no such network.
-            EnvironmentProblem: the weights are not there, or belong to another network.
-        """
+        """Look the name up in timm, find and hash the weights. Their bytes decide the identity, not their place."""
         architecture = name.removeprefix("timm:")
         repository, file_name = _published_weights(architecture)
         if config.weights:

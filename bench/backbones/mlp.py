@@ -27,5 +27,5 @@ class MLP(BuiltNetwork):
     """
 
     Config = MLPConfig
-    loader = "bench.backbones.mlp_network:load"
+    loader = "bench.backbones.dense_networks:load_mlp"
     modalities = ("image", "vector")

@@ -38,11 +38,7 @@ class MiniLM:
     Config: ClassVar[type] = BackboneConfig
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Find the package and check the weights' sha256.
-
-        Raises:
-            EnvironmentProblem: the package is not installed, or the weights are not the published ones.
-        """
+        """Find the package and check the weights' sha256."""
         folder = minilm_folder(name)
         weights = folder / "model.safetensors"
         if not weights.is_file() or sha256(weights) != MINILM_SHA256:
@@ -65,11 +61,7 @@ class HuggingFace:
     Config: ClassVar[type] = BackboneConfig
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Find it on disk, in the hub's cache, or on the hub.
-
-        Raises:
-            EnvironmentProblem: none of these has it.
-        """
+        """Find it on disk, in the hub's cache, or on the hub."""
         folder = Path(name).expanduser()
         if folder.is_dir():
             return from_folder(folder.resolve().name, folder, config)
@@ -116,11 +108,7 @@ class BERT:
     Config = BERTConfig
 
     def open(self, name: str, config: BERTConfig) -> Backbone:
-        """Find and hash its tokenizer. The tokenizer's content decides the identity, and its place does not.
-
-        Raises:
-            EnvironmentProblem: the folder holds no tokenizer, or the embedded one is not installed.
-        """
+        """Find and hash its tokenizer. The tokenizer's content decides the identity, and its place does not."""
         folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
         if not _files(folder, TOKENIZER_FILES):
             raise EnvironmentProblem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from bench.api.dropout import set_dropout
 from bench.api.network import Network
 from bench.backbones.image_networks import ResNet18Config, VGG11Config, ViTConfig
-from bench.backbones.inputs import image_shape, patch_size
 from bench.backbones.seeding import seeded
 from bench.core.errors import EnvironmentProblem, UsageError
 
@@ -27,22 +27,20 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""
+MAX_PATCHES = 1024
+"""Most patches of an image that are chosen by default; attention costs their square."""
 
 
 class TimmNet(Network):
     """Images (B, C, H, W) → pooled features (B, D), as timm's `forward_head(…, pre_logits=True)` gives them.
 
-    Attributes:
-        model: timm's network, built with `num_classes=0`.
-        width: D.
+    `model` is timm's network, built with `num_classes=0`; `width` is D, measured with an image of zeros.
+
+    Raises:
+        UsageError: the image is too small for the network, or there is no dropout to set.
     """
 
     def __init__(self, model: Any, shape: Shape, *, dropout: float = 0.0) -> None:
-        """Measure D with an image of zeros.
-
-        Raises:
-            UsageError: the image is too small for the network, or there is no dropout to set.
-        """
         super().__init__()
         self.model = model
         try:
@@ -76,12 +74,53 @@ class TimmNet(Network):
         return [block for stage in stages for block in _flat(getattr(stage, "blocks", stage))]
 
 
+def image_shape(task: TaskSpec, backbone: str, *, minimum: int = 1) -> Shape:
+    """Return (C, H, W) of a task's images.
+
+    Raises:
+        UsageError: height or width is below `minimum`, the least that the network accepts.
+    """
+    channels, height, width = task.shape
+    if min(height, width) < minimum:
+        raise UsageError(
+            f"backbone '{backbone}' needs images of at least {minimum}×{minimum}",
+            f"those of {task.name} are {height}×{width}",
+            "Choose --backbone vit, mlp or dln for such small images.",
+        )
+    return channels, height, width
+
+
+def patch_size(height: int, width: int, patch: int = 0) -> int:
+    """Return the side of a ViT's square patches, in pixels: `patch` itself where it fits; for 0 one that fits.
+
+    That is the largest common divisor of both sides which is at most 16 and gives at least 4×4 patches: 2 for 8×8, 7
+    for 28×28, 8 for 32×32, 16 for 64×64 and 224×224.
+
+    Raises:
+        UsageError: `patch` does not divide the sides, or no such divisor gives at most 1024 patches.
+    """
+    sides = f"images of {height}×{width} pixels"
+    divisors = [p for p in range(1, gcd(height, width) + 1) if height % p == width % p == 0]
+    if patch:
+        if patch not in divisors:
+            known = f"patches that fit: {', '.join(map(str, divisors))}"
+            raise UsageError(f"backbone.patch={patch} does not divide {sides}", known, "Choose one of these.")
+        return patch
+    best = max([p for p in divisors if p <= min(16, min(height, width) // 4)], default=1)
+    if (count := height * width // best**2) > MAX_PATCHES:
+        raise UsageError(
+            f"no patch fits {sides} well",
+            f"{best} pixels would give {count} patches; the default takes at most {MAX_PATCHES}",
+            f"Resize the images, or use --set backbone.patch={best}.",
+        )
+    return best
+
+
 def load_vgg11(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
     """Build the eight convolutions of a `VGG11` and the mean over the last feature map.
 
-    The head replaces its three dense layers, which timm makes for 224×224: 120 of 129 million parameters. On 32×32 the
-    last feature map is 1×1 anyway. The five max pools round up, so that 28×28 ends at 1×1 too; sizes that 32 divides
-    are not affected.
+    The head replaces its three dense layers, which timm makes for 224×224: 120 of 129 million parameters. The five max
+    pools round up, so that 28×28 ends at 1×1 as 32×32 does; sizes that 32 divides are not affected.
     """
     config, shape = backbone.config_as(VGG11Config), image_shape(task, backbone.name, minimum=8)
     stages = [[1], [2], [4, 4], [8, 8], [8, 8]]
@@ -142,8 +181,8 @@ def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int)
 def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
     """Build a `Timm` network, random or with the weights of `backbone.path`, a file or a folder.
 
-    For images of another size than that of the weights: where the network is made for one size (ViT, Swin), timm
-    resamples the position embedding; for other channels it sums or repeats those of the first convolution.
+    Where the network is made for one size of image (ViT, Swin), timm resamples the position embedding of the weights;
+    for other channels it sums or repeats those of the first convolution.
 
     Raises:
         UsageError: the network does not accept the images.
@@ -160,14 +199,14 @@ def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
     if weights is not None:
         name = f"local-dir:{weights}" if weights.is_dir() else architecture
         file = {} if weights.is_dir() else {"pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
+        random = model
         with seeded(seed, "timm"):
             try:
-                loaded = build(name, pretrained=True, **file)
+                model = build(name, pretrained=True, **file)
             except (RuntimeError, KeyError, ValueError) as error:
                 raise _wrong_weights(architecture, weights, str(error).splitlines()[0]) from error
-        if missing := _unchanged(loaded, model):
+        if missing := _unchanged(model, random):
             raise _wrong_weights(architecture, weights, f"it has no tensor for {', '.join(missing)[:300]}")
-        model = loaded
     return TimmNet(model, shape, dropout=backbone.config.dropout)
 
 

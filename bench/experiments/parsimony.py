@@ -181,7 +181,7 @@ def train(config: ParsimonyConfig) -> Run:
     """
     import torch
 
-    from bench.backbones.dln_network import initial_weight
+    from bench.backbones.dense_networks import initial_weight
 
     c = config
     source = torch.Generator().manual_seed(c.seed)

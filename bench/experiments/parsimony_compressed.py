@@ -71,7 +71,7 @@ class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
         """Return differences by step, those with random factors, the predicted ones, and the remaining share of Φ."""
         import torch
 
-        from bench.backbones.dln_network import initial_weight
+        from bench.backbones.dense_networks import initial_weight
 
         c = self.config
         source = torch.Generator().manual_seed(c.seed)

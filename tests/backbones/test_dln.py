@@ -12,8 +12,8 @@ from torch import nn
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
+from bench.backbones.dense_networks import DeepLinearNet, initial_weight
 from bench.backbones.dln import DLNConfig
-from bench.backbones.dln_network import DeepLinearNet, initial_weight
 from bench.backbones.seeding import generator
 from bench.records.data import Arrays, Dataset
 from tasks.io.arrays import ArrayDataModule

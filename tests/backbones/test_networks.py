@@ -10,8 +10,7 @@ import torch
 from networks import SMALL, build, count, found, images
 from torch import nn
 
-from bench.backbones.inputs import patch_size
-from bench.backbones.timm_network import TimmNet
+from bench.backbones.timm_network import TimmNet, patch_size
 from bench.core.errors import UsageError
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]

@@ -1,8 +1,9 @@
-"""The deep linear network W_{L−1}·…·W_1: modules, initial weights, and the rank of the map that it computes."""
+"""Networks of dense layers: the multilayer perceptron, and the deep linear network with the rank of its map."""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -12,6 +13,7 @@ from torch.func import functional_call
 
 from bench.api.network import Network
 from bench.backbones.dln import DLNConfig
+from bench.backbones.mlp import MLPConfig
 from bench.backbones.seeding import generator
 from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
 
@@ -21,6 +23,41 @@ if TYPE_CHECKING:
     from bench.config.sections import HeadConfig
 
 Init = Literal["orthogonal", "gaussian"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class MultilayerPerceptron(Network):
+    """Flattened input (B, n) → (B, D) through `depth` − 1 layers x ↦ drop(φ(norm(W·x + b))); the last is the head.
+
+    W ~ N(0, 2/fan_in) (He et al. 2015, arXiv 1502.01852, Eq. 10), also where φ is GELU; b = 0.
+
+    Attributes:
+        width: D, the width of every layer, and n where there is no layer (depth 1).
+        layers: `layers.i.linear` are their matrices.
+        blocks: none, since there is no residual stream.
+    """
+
+    def __init__(self, inputs: int, config: MLPConfig, *, seed: int) -> None:
+        super().__init__()
+        self.blocks: list[nn.Module] = []
+        source = generator(seed, "multilayer perceptron")
+        sizes = [inputs, *[config.width] * (config.depth - 1)]
+        self.width = sizes[-1]
+        self.layers = nn.ModuleList()
+        for n, m in pairwise(sizes):
+            weight = torch.randn(m, n, generator=source) * math.sqrt(2 / n)
+            parts = OrderedDict[str, nn.Module](linear=_linear(weight, bias=True))
+            if config.norm == "layer":
+                parts["norm"] = nn.LayerNorm(m)
+            parts |= {"act": ACTIVATIONS[config.activation](), "drop": nn.Dropout(config.dropout)}
+            self.layers.append(nn.Sequential(parts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) → (B, D)."""
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 class DeepLinearNet(Network):
@@ -54,17 +91,14 @@ class DeepLinearNet(Network):
         return self._layer(outputs, self.width, source)
 
     def _layer(self, rows: int, columns: int, source: torch.Generator) -> nn.Linear:
-        layer = nn.Linear(columns, rows, bias=False, device="meta")  # draws no random numbers
         weight = initial_weight(rows, columns, self.options.init, self.options.init_scale, source)
-        layer.weight = nn.Parameter(weight.to(self.dtype))
-        return layer
+        return _linear(weight.to(self.dtype), bias=False)
 
     def report(self, head: nn.Module) -> dict[str, object]:
         """Return the rank of the whole map x ↦ W_L·…·W_1·x (K, n), as JSON values under `end_to_end`.
 
-        By a float64 SVD of the float64 product, which comes from the network itself: modules that a method put in the
-        place of a layer count. `numerical` is #{σ > σ₁·max(K, n)·eps} with the eps of the precision of training, which
-        rounds smaller ones away.
+        By a float64 SVD of the product, which comes from the network itself: modules that a method put in the place of
+        a layer count. `numerical` is #{σ > σ₁·max(K, n)·eps} with the eps of the precision of training.
         """
         product = self.product(head)
         sigma = singular_values(product)
@@ -115,6 +149,20 @@ def initial_weight(rows: int, columns: int, init: Init, scale: float, source: to
     return scale * (tall if rows >= columns else tall.mT).contiguous()
 
 
-def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> DeepLinearNet:
+def _linear(weight: Tensor, *, bias: bool) -> nn.Linear:
+    """Make a layer that holds `weight`, and zeros as its bias; draws no random numbers."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias, device="meta")
+    layer.weight = nn.Parameter(weight)
+    if bias:
+        layer.bias = nn.Parameter(torch.zeros(weight.shape[0]))
+    return layer
+
+
+def load_mlp(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> MultilayerPerceptron:
+    """Build an `MLP` for the inputs of `task`."""
+    return MultilayerPerceptron(math.prod(task.shape), backbone.config_as(MLPConfig), seed=seed)
+
+
+def load_dln(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> DeepLinearNet:
     """Build a `DLN` for the inputs of `task`."""
     return DeepLinearNet(math.prod(task.shape), backbone.config_as(DLNConfig), seed=seed)

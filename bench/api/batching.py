@@ -70,13 +70,14 @@ def _epoch(batches: StepBatches, epoch: int) -> list[np.ndarray]:
     """Return the batches of an epoch: shuffled, sorted by length inside groups of batches, and shuffled again."""
     generator = np.random.default_rng([batches.seed, epoch])
     order = generator.permutation(len(batches.lengths))
-    groups = _parts(order, GROUP * batches.batch_size)
+    groups = chunks(order, GROUP * batches.batch_size)
     by_length = np.concatenate([group[np.argsort(-batches.lengths[group], kind="stable")] for group in groups])
-    parts = _parts(by_length, batches.batch_size)
+    parts = chunks(by_length, batches.batch_size)
     return [parts[i] for i in generator.permutation(len(parts))]
 
 
-def _parts(index: np.ndarray, size: int) -> list[np.ndarray]:
+def chunks(index: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut an array into parts of `size`; the last may be smaller."""
     return [index[i : i + size] for i in range(0, len(index), size)]
 
 

@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
-from bench.api.batching import Batch, BatchSplit, StepBatches
+from bench.api.batching import Batch, BatchSplit, StepBatches, chunks
 from bench.api.task import TaskSpec
 from bench.records.data import Dataset
 from bench.records.spec import RunSpec
@@ -136,8 +136,8 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
     def one_pass(self, size: int = 32) -> Iterator[Batch]:
         """Yield every training example once, long ones first, in batches that depend on nothing but the data."""
         order = np.argsort(-self.train.lengths, kind="stable")
-        for i in range(0, len(order), size):
-            yield self.collate(self.train, order[i : i + size])
+        for index in chunks(order, size):
+            yield self.collate(self.train, index)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this device's micro batches in order, of the run or of what is left of an interrupted one."""
@@ -145,19 +145,17 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return one loader per evaluation split: every example once over all devices, long ones first."""
-        devices, size = self._batch_split(), self.runtime.eval_batch
+        devices = self._batch_split()
         loaders: list[DataLoader[Batch]] = []
         for split in self.evaluation.values():
             share = np.argsort(-split.lengths, kind="stable")[devices.rank :: devices.world]
-            loader = DataLoader(
-                _Examples(self, split),
-                batch_size=None,
-                sampler=[(share[i : i + size], 1.0, -1) for i in range(0, len(share), size)],
-                num_workers=self.runtime.workers,
-                # its own, since an iterator draws a seed, and evaluating must not change what training draws
-                generator=torch.Generator(),
+            batches = [(index, 1.0, -1) for index in chunks(share, self.runtime.eval_batch)]
+            # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
+            generator, workers = torch.Generator(), self.runtime.workers
+            examples = _Examples(self, split)
+            loaders.append(
+                DataLoader(examples, batch_size=None, sampler=batches, num_workers=workers, generator=generator)
             )
-            loaders.append(loader)
         return loaders
 
     def _batch_split(self) -> BatchSplit:

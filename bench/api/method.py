@@ -66,16 +66,12 @@ class Method(LightningModule):
         seed: int,
         allocation: AllocationConfig | None = None,
     ) -> None:
-        """Build the head from `seed` alone, so that it is the same for every method.
+        """Build the head. It follows from `seed`, so it is the same for every method.
 
         Args:
             backbone: inputs → pooled features (B, D). One that `MakesHead` builds the head itself.
             task: decides the width of the head and the loss.
-            config: options of the method.
-            head: options of the head.
-            optim: options of the optimiser and its schedule.
-            lr: learning rate.
-            seed: also of what the method adds.
+            seed: of the head and of what the method adds.
             allocation: how a method that allocates shares rank between layers; None: uniformly.
         """
         super().__init__()

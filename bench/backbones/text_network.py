@@ -37,12 +37,12 @@ class TextEncoder(Network):
         model: of transformers.
         width: D.
         pooling: `mean` over the tokens that are not padding, `cls` the first token, `pooler` the model's own.
+        tokenizer: its folder.
     """
 
-    def __init__(self, model: Any, pooling: Pooling, tokenizer: Path | None) -> None:
-        """Args: the network, its pooling, and the folder of its tokenizer, which masked pretraining needs."""
+    def __init__(self, model: Any, pooling: Pooling, tokenizer: Path) -> None:
         super().__init__()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.model, self.pooling, self.width = model, pooling, int(model.config.hidden_size)
         if pooling != "pooler" and hasattr(model, "pooler"):
             model.pooler = None  # not used, so neither counted nor trained
@@ -71,11 +71,9 @@ class TextEncoder(Network):
         return self.model.get_input_embeddings()
 
     @cached_property
-    def tokens(self) -> TokenIds | None:
-        """Mask, special ids and size of the tokenizer's vocabulary; None where no tokenizer is known."""
-        if self._tokenizer is None:
-            return None
-        tokenizer = load_tokenizer(str(self._tokenizer))
+    def tokens(self) -> TokenIds:
+        """Mask, special ids and size of the tokenizer's vocabulary."""
+        tokenizer = load_tokenizer(str(self.tokenizer))
         return TokenIds(
             mask=cast("int | None", tokenizer.mask_token_id),
             special=tuple(sorted(tokenizer.all_special_ids)),
@@ -126,6 +124,7 @@ def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
             "every head gets hidden / heads numbers of a token",
             "Change one of them.",
         )
+    assert backbone.path is not None
     tokenizer = load_tokenizer(str(backbone.path))
     settings = BertConfig(
         vocab_size=len(tokenizer),

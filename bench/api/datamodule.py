@@ -51,32 +51,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
     A subclass implements two methods: `load` makes a `Split` of the rows that `Task.open` returned, and `collate` makes
     a batch of some examples of a split. All else follows: order, devices, micro batches, resuming, evaluation.
 
-    Example: numbers x, each with a class, as the inputs of a network whose `forward` takes `x`.
-
-        @dataclass(frozen=True, eq=False)
-        class Numbers:
-            values: np.ndarray
-            labels: np.ndarray
-
-            @property
-            def lengths(self) -> np.ndarray:
-                return np.ones(len(self.labels))  # all alike: batches are drawn from all examples
-
-            def take(self, index: np.ndarray) -> Numbers:
-                return Numbers(self.values[index], self.labels[index])
-
-        class NumbersDataModule(StepDataModule[Arrays, Numbers]):
-            def load(self, rows: Arrays, name: str) -> Numbers:
-                return Numbers(rows.inputs, rows.targets)
-
-            def collate(self, split: Numbers, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-                return Batch(
-                    inputs={"x": torch.from_numpy(split.values[index])},
-                    labels=torch.from_numpy(split.labels[index]),
-                    index=torch.from_numpy(index),
-                    weight=weight,
-                    step=step,
-                )
+    `tasks/io/arrays.py` is a short one.
 
     With `spec.holdout`, that many training examples are drawn by seed and evaluated on instead of dev;
     `spec.train_samples` then draws, by seed and without replacement, from the rest.
@@ -95,11 +70,12 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         super().__init__()
         self.task, self.spec = task, spec
         self.runtime = spec.options.runtime
-        chosen, held_out = _split_by_seed(len(dataset.train), spec)
-        train = self.load(cast("RowsT", dataset.train), "train")
-        self.train = train.take(chosen)
+        train, n = self.load(cast("RowsT", dataset.train), "train"), len(dataset.train)
+        order = np.random.default_rng([spec.seed, n]).permutation(n)
+        held_out, rest = order[: spec.holdout], order[spec.holdout :]
+        self.train = train.take(np.sort(rest[: spec.train_samples]))
         self.evaluation: dict[str, SplitT] = (
-            {"holdout": train.take(held_out)}
+            {"holdout": train.take(np.sort(held_out))}
             if spec.holdout
             else {name: self.load(cast("RowsT", rows), name) for name, rows in dataset.evaluation.items()}
         )
@@ -162,14 +138,6 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return BatchSplit(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
-
-
-def _split_by_seed(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices to train on and to hold out; the order of a permutation by seed decides both."""
-    order = np.random.default_rng([spec.seed, n]).permutation(n)
-    held_out, rest = order[: spec.holdout], order[spec.holdout :]
-    chosen = rest if spec.train_samples is None else rest[: spec.train_samples]
-    return np.sort(chosen), np.sort(held_out)
 
 
 class _Examples(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):

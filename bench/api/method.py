@@ -82,7 +82,10 @@ class Method(LightningModule):
         if isinstance(backbone, MakesHead):
             self.head = backbone.make_head(outputs, generator)
         else:
-            self.head = _make_head(int(backbone.width), outputs, generator)
+            self.head = nn.Linear(backbone.width, outputs)
+            with torch.no_grad():  # N(0, .02²) and no bias, as BERT's classifier starts
+                self.head.weight.copy_(torch.randn(outputs, backbone.width, generator=generator) * 0.02)
+                self.head.bias.zero_()
         self.head.requires_grad_(head.trainable and task.labelled)
         self.penalties: list[Callable[[], Tensor]] = []
         self.strict_loading = False  # a checkpoint holds what trains; the rest is built again
@@ -219,10 +222,9 @@ class Method(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return `make_optimizer` over `param_groups`, with warm-up and decay per optimiser step."""
-        groups = [
-            {**{k: v for k, v in g.items() if k != "lr_scale"}, "lr": self.lr * g.get("lr_scale", 1.0)}
-            for g in self.param_groups()
-        ]
+        groups = [dict(group) for group in self.param_groups()]
+        for group in groups:
+            group["lr"] = self.lr * group.pop("lr_scale", 1.0)
         optimizer = self.make_optimizer(groups)
         # not `estimated_stepping_batches`: it opens the loader before a checkpoint can say where to begin
         factor = schedule(self.optim, self.trainer.max_steps)
@@ -258,12 +260,3 @@ def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
         return {"linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left)), "constant": 1.0}[optim.schedule]
 
     return factor
-
-
-def _make_head(width: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """Build a head with N(0, .02²) weights, as BERT's classifier, and zero bias."""
-    head = nn.Linear(width, outputs)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(outputs, width, generator=generator) * 0.02)
-        head.bias.zero_()
-    return head

@@ -59,18 +59,7 @@ class Task(ABC):
     Modules that define tasks import no torch, so that errors in the data are reported before it is loaded;
     `datamodule` imports what it needs.
 
-    Example: a task of texts, with `tasks.text.task.TextTask`, which implements `datamodule`.
-
-        class Movies(TextTask):
-            def __init__(self, argument: str) -> None:
-                metrics = ("accuracy",)
-                self.spec = TaskSpec(
-                    name="movies", version=1, modality="text", num_classes=2, metrics=metrics, primary=metrics
-                )
-
-            def open(self, request: DataRequest) -> Dataset:
-                train, dev = ([Example(text, None, label) for text, label in part] for part in read_my_files())
-                return Dataset(train=train, evaluation={"dev": dev}, source="file", revision="1")
+    `tasks/images/digits.py` is a short one, and `tests/packaging/test_entry_points.py` has one of another package.
     """
 
     members: ClassVar[tuple[str, ...]] = ()

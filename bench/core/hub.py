@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TIMEOUT_S = 4.0  # in which a server must answer, name look-up included
-COMMIT = re.compile(r"[0-9a-f]{40}")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -55,7 +54,7 @@ class HubDataset:
     @property
     def is_pinned(self) -> bool:
         """Whether the revision is a commit, whose content never changes."""
-        return COMMIT.fullmatch(self.revision) is not None
+        return re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
 
 
 def cached_snapshot(dataset: HubDataset) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,6 +85,6 @@ def write_folder(
                 save_file({key: t.contiguous() for key, t in group.items()}, folder / name, metadata={"format": "pt"})
             if path.exists():
                 path.rmdir()
-            shutil.move(folder, path)
+            folder.rename(path)
     except OSError as error:
         raise EnvironmentProblem(f"--peft {path} cannot be written", str(error), "Name another folder.") from error

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
+from bench.api.task import Modality, TaskSpec
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core.registry import import_target
 from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from bench.api.network import Network
-    from bench.api.task import TaskSpec
 
 C = TypeVar("C", bound=BackboneConfig)
 
@@ -34,7 +35,7 @@ class Backbone:
         loader: `module:function` that loads or builds the network, called as `load` says.
         weights_hash: sha256 over the content of weights, configuration and tokenizer files; for a network that is
             built, over its name and options (the seed decides the rest).
-        parameters: number of values in the weight files; None for a network that is built, whose size depends on data.
+        parameters: numbers in the weight files; None for a network that is built, whose size depends on data.
         pretrained: whether its weights were trained before.
         path: the folder of weights, configuration and tokenizer; None where there is none.
         pooling: default pooling of its token features into one vector.
@@ -43,7 +44,7 @@ class Backbone:
     """
 
     name: str
-    modalities: tuple[Literal["text", "image", "vector"], ...]
+    modalities: tuple[Modality, ...]
     loader: str
     weights_hash: str
     parameters: int | None = None
@@ -56,20 +57,15 @@ class Backbone:
     def load(self, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
         """Load or build the network: called with a batch's inputs it returns pooled features (B, `width`).
 
-        Its loader is called with this backbone and the same arguments.
-
-        Args:
-            task: the shape of its inputs, and the number of outputs of its head.
-            head: options of the head, of which the network uses `pooling`.
-            seed: of everything random in a network that is built.
+        `task` has the shape of its inputs, `head` may choose the `pooling`, and `seed` decides everything random in a
+        network that is built. The loader is called with this backbone and the same arguments.
 
         Raises:
             UsageError: options that do not fit the task's inputs.
         """
-        module, _, function = self.loader.partition(":")
-        return getattr(importlib.import_module(module), function)(self, task=task, head=head, seed=seed)
+        return import_target(self.loader)(self, task=task, head=head, seed=seed)
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """Load its tokenizer by transformers."""
         return load_tokenizer(str(self.path))
 
@@ -81,29 +77,23 @@ class Backbone:
     def to_json(self) -> dict[str, object]:
         """Return plain JSON values, from which `from_json` makes an equal Backbone."""
         kind = type(self.config)
-        place = f"{kind.__module__}:{kind.__name__}"
-        parent = self.parent.to_json() if self.parent else None
-        path = str(self.path) if self.path else None
-        return {**asdict(self), "path": path, "config_class": place, "parent": parent}
+        return {**msgspec.to_builtins(self, enc_hook=str), "config_class": f"{kind.__module__}:{kind.__name__}"}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Backbone:
+    def from_json(cls, data: Mapping[str, object]) -> Backbone:
         """Make the Backbone that `to_json` wrote."""
-        fields: dict[str, Any] = {**data, "modalities": tuple(data["modalities"])}
-        fields["path"] = Path(data["path"]) if data["path"] else None
-        fields["config"] = import_target(fields.pop("config_class"))(**data["config"])
-        fields["parent"] = msgspec.convert(data["parent"], ParentRun | None)
-        return cls(**fields)
+        backbone = msgspec.convert(data, cls, dec_hook=lambda kind, value: kind(value))
+        return replace(backbone, config=msgspec.convert(data["config"], import_target(str(data["config_class"]))))
 
 
 class Opener(Protocol):
     """The interface of a registry entry of kind `backbones`: a class with options and one method."""
 
-    Config: ClassVar[type]
+    Config: ClassVar[type[BackboneConfig]]
     """`BackboneConfig`, or a dataclass that adds to it: `--set backbone.key=value`."""
 
-    def open(self, name: str, config: Any) -> Backbone:
-        """Find and hash the backbone, or describe the network that is built.
+    def open(self, name: str, config: BackboneConfig) -> Backbone:
+        """Find and hash the backbone, or describe the network that is built; `config` is of the class `Config`.
 
         Raises:
             EnvironmentProblem: it is not there, or its bytes are not the expected ones.
@@ -111,7 +101,7 @@ class Opener(Protocol):
         ...
 
 
-def built(name: str, config: BackboneConfig, loader: str, *modalities: Literal["text", "image", "vector"]) -> Backbone:
+def built(name: str, config: BackboneConfig, loader: str, *modalities: Modality) -> Backbone:
     """Describe a network that `loader` builds from its options and the seed; it has no weights, so no revision."""
     config = replace(config, revision=BackboneConfig().revision)
     identity = json.dumps({"name": name, "options": config.to_json()}, sort_keys=True)
@@ -121,8 +111,20 @@ def built(name: str, config: BackboneConfig, loader: str, *modalities: Literal["
     )
 
 
+class BuiltNetwork:
+    """Base of openers whose network is built from its options and the run's seed: `loader` as in `Backbone`."""
+
+    Config: ClassVar[type[BackboneConfig]]
+    loader: ClassVar[str]
+    modalities: ClassVar[tuple[Modality, ...]]
+
+    def open(self, name: str, config: BackboneConfig) -> Backbone:
+        """Describe the network."""
+        return built(name, config, self.loader, *self.modalities)
+
+
 @cache
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder by transformers, once per process."""
     from transformers import AutoTokenizer
 

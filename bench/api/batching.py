@@ -46,8 +46,8 @@ class StepBatches:
 
     Attributes:
         lengths: tokens per training example (N,).
-        batch_size: examples per optimiser step, all devices together; the last batch of an epoch may be smaller.
-        seed: seeds the order of every epoch.
+        batch_size: examples per step, all devices together; the last batch of an epoch may be smaller.
+        seed: of the order of every epoch.
     """
 
     lengths: np.ndarray
@@ -70,20 +70,23 @@ def _epoch(batches: StepBatches, epoch: int) -> list[np.ndarray]:
     """Return the batches of an epoch: shuffled, sorted by length inside groups of batches, and shuffled again."""
     generator = np.random.default_rng([batches.seed, epoch])
     order = generator.permutation(len(batches.lengths))
-    size = batches.batch_size
-    groups = [order[i : i + GROUP * size] for i in range(0, len(order), GROUP * size)]
-    sorted_groups = [g[np.argsort(-batches.lengths[g], kind="stable")] for g in groups]
-    flat = np.concatenate(sorted_groups)
-    parts = [flat[i : i + size] for i in range(0, len(flat), size)]
+    groups = chunks(order, GROUP * batches.batch_size)
+    by_length = np.concatenate([group[np.argsort(-batches.lengths[group], kind="stable")] for group in groups])
+    parts = chunks(by_length, batches.batch_size)
     return [parts[i] for i in generator.permutation(len(parts))]
+
+
+def chunks(index: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut an array into parts of `size`; the last may be smaller."""
+    return [index[i : i + size] for i in range(0, len(index), size)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSplit:
-    """How a global batch becomes micro batches: device `rank` of `world`, `micro` examples at a time.
+    """The cut of a global batch: device `rank` of `world` takes `micro` examples at a time, or for 0 its whole share.
 
-    Attributes:
-        batch_size: global batch size; world × micro must divide it.
+    Raises:
+        UsageError: world × micro does not divide the global batch size.
     """
 
     batch_size: int
@@ -92,12 +95,7 @@ class BatchSplit:
     micro: int = 0
 
     def __post_init__(self) -> None:
-        """Check that the sizes fit.
-
-        Raises:
-            UsageError: world × micro does not divide the global batch size.
-        """
-        if self.batch_size % self.world or (self.micro and (self.batch_size // self.world) % self.micro):
+        if self.batch_size % (self.world * (self.micro or 1)):
             micro = f" × {self.micro} per micro batch" if self.micro else ""
             raise UsageError(
                 f"--batch-size {self.batch_size} cannot be divided into equal parts",
@@ -117,7 +115,7 @@ class BatchSplit:
         batch. Where a small last batch leaves nothing for a device, it gets one example with weight 0, so that all
         devices take the same number of steps.
         """
-        own = batch[self.rank :: self.world][index :: self.parts]
-        if not len(own):
+        part = batch[self.rank :: self.world][index :: self.parts]
+        if not len(part):
             return batch[:1], 0.0
-        return own, len(own) / len(batch) * self.world * self.parts
+        return part, len(part) / len(batch) * self.world * self.parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Generic, Protocol, Self, TypeVar, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch.utils import data as torch_data
 from torch.utils.data import DataLoader
 
-from bench.api.batching import Batch, BatchSplit, StepBatches
+from bench.api.batching import Batch, BatchSplit, StepBatches, chunks
 from bench.api.task import TaskSpec
 from bench.records.data import Dataset
 from bench.records.spec import RunSpec
@@ -39,6 +39,8 @@ class Split(Protocol):
         ...
 
 
+Item = tuple[np.ndarray, float, int]
+"""Index, weight and step, as `collate` takes them."""
 RowsT = TypeVar("RowsT")
 SplitT = TypeVar("SplitT", bound=Split)
 
@@ -49,32 +51,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
     A subclass implements two methods: `load` makes a `Split` of the rows that `Task.open` returned, and `collate` makes
     a batch of some examples of a split. All else follows: order, devices, micro batches, resuming, evaluation.
 
-    Example: numbers x, each with a class, as the inputs of a network whose `forward` takes `x`.
-
-        @dataclass(frozen=True, eq=False)
-        class Numbers:
-            values: np.ndarray
-            labels: np.ndarray
-
-            @property
-            def lengths(self) -> np.ndarray:
-                return np.ones(len(self.labels))  # all alike: batches are drawn from all examples
-
-            def take(self, index: np.ndarray) -> Numbers:
-                return Numbers(self.values[index], self.labels[index])
-
-        class NumbersDataModule(StepDataModule[Arrays, Numbers]):
-            def load(self, rows: Arrays, name: str) -> Numbers:
-                return Numbers(rows.inputs, rows.targets)
-
-            def collate(self, split: Numbers, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-                return Batch(
-                    inputs={"x": torch.from_numpy(split.values[index])},
-                    labels=torch.from_numpy(split.labels[index]),
-                    index=torch.from_numpy(index),
-                    weight=weight,
-                    step=step,
-                )
+    `tasks/io/arrays.py` is a short one.
 
     With `spec.holdout`, that many training examples are drawn by seed and evaluated on instead of dev;
     `spec.train_samples` then draws, by seed and without replacement, from the rest.
@@ -82,7 +59,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
     Attributes:
         train: the examples trained on.
         evaluation: evaluation splits by name, in the order of `val_dataloader`; the first is primary.
-        splits: names of the evaluation splits.
+        splits: their names.
         steps: optimiser steps of the whole run.
         batches_taken: micro batches that training has taken; set before a checkpoint is written.
     """
@@ -93,11 +70,12 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         super().__init__()
         self.task, self.spec = task, spec
         self.runtime = spec.options.runtime
-        chosen, held_out = _split_by_seed(len(dataset.train), spec)
-        train = self.load(cast("RowsT", dataset.train), "train")
-        self.train = train.take(chosen)
+        train, n = self.load(cast("RowsT", dataset.train), "train"), len(dataset.train)
+        order = np.random.default_rng([spec.seed, n]).permutation(n)
+        held_out, rest = order[: spec.holdout], order[spec.holdout :]
+        self.train = train.take(np.sort(rest[: spec.train_samples]))
         self.evaluation: dict[str, SplitT] = (
-            {"holdout": train.take(held_out)}
+            {"holdout": train.take(np.sort(held_out))}
             if spec.holdout
             else {name: self.load(cast("RowsT", rows), name) for name, rows in dataset.evaluation.items()}
         )
@@ -107,22 +85,13 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
 
     @abstractmethod
     def load(self, rows: RowsT, name: str) -> SplitT:
-        """Make a split of rows of the dataset.
-
-        Args:
-            rows: `Dataset.train` or one of `Dataset.evaluation`.
-            name: of the split.
-        """
+        """Make a split of `Dataset.train` or of the evaluation split called `name`."""
 
     @abstractmethod
     def collate(self, split: SplitT, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        """Make a batch of some examples of a split.
+        """Make a batch of the examples `index` (B,) of what `load` returned, or of a part of it.
 
-        Args:
-            split: what `load` returned, or a part of it.
-            index: (B,).
-            weight: of the mean loss.
-            step: of the optimiser, for what is drawn anew at every step; −1 in evaluation.
+        `weight` and `step` are those of `Batch`; what is drawn anew at every step follows from `step`.
         """
 
     @property
@@ -137,94 +106,74 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         return epochs * len(self.train.labels) + sum(len(self.batches[s]) for s in range(rest))
 
     def first_batch(self) -> Batch:
-        """Return the whole global batch of step 0, the same on every device."""
+        """Return the global batch of step 0, the same on every device."""
         return self.collate(self.train, self.batches[0], step=0)
 
     def one_pass(self, size: int = 32) -> Iterator[Batch]:
         """Yield every training example once, long ones first, in batches that depend on nothing but the data."""
         order = np.argsort(-self.train.lengths, kind="stable")
-        for i in range(0, len(order), size):
-            yield self.collate(self.train, order[i : i + size])
+        for index in chunks(order, size):
+            yield self.collate(self.train, index)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return this device's micro batches in order, of the whole run or of what is left of an interrupted one."""
-        return _TrainLoader(self, _TrainBatches(self, self._batch_split()))
+        """Return this device's micro batches in order, of the run or of what is left of an interrupted one."""
+        return _TrainLoader(self, self._batch_split())
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Return one loader per evaluation split: every example once over all devices, long ones first."""
         devices = self._batch_split()
-        size = self.runtime.eval_batch
         loaders: list[DataLoader[Batch]] = []
         for split in self.evaluation.values():
-            own = np.argsort(-split.lengths, kind="stable")[devices.rank :: devices.world]
-            batches = _EvaluationBatches(self, split, [own[i : i + size] for i in range(0, len(own), size)])
+            share = np.argsort(-split.lengths, kind="stable")[devices.rank :: devices.world]
+            batches = [(index, 1.0, -1) for index in chunks(share, self.runtime.eval_batch)]
             # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
-            generator = torch.Generator()
-            loaders.append(DataLoader(batches, batch_size=None, num_workers=self.runtime.workers, generator=generator))
+            generator, workers = torch.Generator(), self.runtime.workers
+            examples = _Examples(self, split)
+            loaders.append(
+                DataLoader(examples, batch_size=None, sampler=batches, num_workers=workers, generator=generator)
+            )
         return loaders
 
     def _batch_split(self) -> BatchSplit:
-        """Return this device's share of a global batch."""
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return BatchSplit(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
 
 
-def _split_by_seed(n: int, spec: RunSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices to train on and to hold out; the order of a permutation by seed decides both."""
-    order = np.random.default_rng([spec.seed, n]).permutation(n)
-    held_out, rest = order[: spec.holdout], order[spec.holdout :]
-    chosen = rest if spec.train_samples is None else rest[: spec.train_samples]
-    return np.sort(chosen), np.sort(held_out)
+class _Examples(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
+    """Batches of a split by what the samplers yield."""
+
+    def __init__(self, data: StepDataModule[RowsT, SplitT], split: SplitT) -> None:
+        self.data, self.split = data, split
+
+    def __getitem__(self, item: Item) -> Batch:
+        return self.data.collate(self.split, *item)
 
 
-class _TrainBatches(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
-    """Item i is micro batch i % parts of step i // parts."""
+class _MicroBatches(torch_data.Sampler[Item]):
+    """This device's micro batches from number `start` on; the length is the whole run's, by which Lightning counts."""
 
-    def __init__(self, data: StepDataModule[RowsT, SplitT], devices: BatchSplit) -> None:
-        self.data, self.devices = data, devices
-
-    def __len__(self) -> int:
-        return self.data.steps * self.devices.parts
-
-    def __getitem__(self, item: int) -> Batch:
-        step, part = divmod(item, self.devices.parts)
-        index, weight = self.devices.part(self.data.batches[step], part)
-        return self.data.collate(self.data.train, index, weight, step)
-
-
-class _EvaluationBatches(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
-    """Item i is evaluation batch i."""
-
-    def __init__(self, data: StepDataModule[RowsT, SplitT], split: SplitT, batches: Sequence[np.ndarray]) -> None:
-        self.data, self.split, self.batches = data, split, batches
+    def __init__(self, batches: StepBatches, steps: int, devices: BatchSplit) -> None:
+        self.batches, self.steps, self.devices = batches, steps, devices
+        self.start = 0
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return self.steps * self.devices.parts
 
-    def __getitem__(self, item: int) -> Batch:
-        return self.data.collate(self.split, self.batches[item])
-
-
-class _ResumableSampler(torch_data.Sampler[int]):
-    """`start`, …, `total` − 1; its length is the whole run's, by which Lightning counts."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.start = total, 0
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.total))
-
-    def __len__(self) -> int:
-        return self.total
+    def __iter__(self) -> Iterator[Item]:
+        for number in range(self.start, len(self)):
+            step, part = divmod(number, self.devices.parts)
+            index, weight = self.devices.part(self.batches[step], part)
+            yield index, weight, step
 
 
 class _TrainLoader(DataLoader[Batch], Generic[RowsT, SplitT]):
     """The training loader; Lightning keeps its state in a checkpoint."""
 
-    def __init__(self, data: StepDataModule[RowsT, SplitT], batches: _TrainBatches[RowsT, SplitT]) -> None:
-        self.data, self.position = data, _ResumableSampler(len(batches))
-        super().__init__(batches, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
+    def __init__(self, data: StepDataModule[RowsT, SplitT], devices: BatchSplit) -> None:
+        self.data, self.position = data, _MicroBatches(data.batches, data.steps, devices)
+        examples = _Examples(data, data.train)
+        super().__init__(examples, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
 
     def state_dict(self) -> dict[str, int]:
         """Return the batches that training has taken: the loader itself may have read ahead."""

@@ -12,21 +12,20 @@ CONFIG_RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"
 
 
 def set_dropout(network: nn.Module, rate: float) -> int:
-    """Set every dropout rate; it acts in training mode only.
+    """Set every dropout rate, and return how many there were; 0 means that dropout cannot act on this network.
 
     Rates are in dropout modules (attention too: timm and transformers read the rate from its module), in numbers of
     `nn.MultiheadAttention` and some of transformers' attentions, and in the number that timm's classic convolutional
     networks (ResNet, EfficientNet) apply to pooled features. The rates in a transformers configuration are set too, but
     not counted.
-
-    Returns:
-        How many rates were set; 0 means that dropout cannot act on this network.
     """
     places = [*_rates(network)]
     for module, name in places:
         setattr(module, name, rate)
-    for module in network.modules():
-        _set_config(getattr(module, "config", None), rate)
+    for config in (getattr(module, "config", None) for module in network.modules()):
+        for name in CONFIG_RATES:
+            if isinstance(getattr(config, name, None), float | int):
+                setattr(config, name, rate)
     return len(places)
 
 
@@ -53,9 +52,3 @@ def _drops_pooled_features(module: nn.Module) -> bool:
     if not hasattr(module, "forward_head") or not isinstance(getattr(module, "drop_rate", None), float):
         return False
     return not any(name.startswith("head") and isinstance(m, _DropoutNd) for name, m in module.named_modules())
-
-
-def _set_config(config: object, rate: float) -> None:
-    for name in CONFIG_RATES:
-        if isinstance(getattr(config, name, None), float | int):
-            setattr(config, name, rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,15 +32,13 @@ class Method(LightningModule):
     A subclass implements `adapt` and, where it has them, the other hooks.
 
     Attributes:
-        Config: class of its options. Also states what a plan must know: learning rates, modalities, …
+        Config: class of its options, which also states what a plan must know: learning rates, modalities, …
         config: its options; a subclass annotates it with its own Config.
         primary: metrics of `evaluate` whose mean is the primary score; empty: those of the task.
         higher_is_better: direction of `primary`, where the method names its own.
-        saves_backbone: whether a run keeps its trained network, as a backbone for other runs; "asked" keeps it with
-            runtime.save=all.
+        saves_backbone: whether a run keeps its trained network as a backbone; "asked": only with runtime.save=all.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
-        evaluations: how many times dev is evaluated during training, evenly spaced. The score is always that of the
-            last step.
+        evaluations: evaluations on dev during training, evenly spaced. The score is always that of the last step.
         penalties: what the run adds to the loss of every method, once per global batch.
         cache_bytes: memory per device of what was computed only once.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still set it.
@@ -68,16 +66,12 @@ class Method(LightningModule):
         seed: int,
         allocation: AllocationConfig | None = None,
     ) -> None:
-        """Build the head.
+        """Build the head. It follows from `seed`, so it is the same for every method.
 
         Args:
             backbone: inputs → pooled features (B, D). One that `MakesHead` builds the head itself.
             task: decides the width of the head and the loss.
-            config: options of the method.
-            head: options of the head.
-            optim: options of the optimiser and its schedule.
-            lr: learning rate.
-            seed: seeds the head, which is therefore the same for every method, and what the method adds.
+            seed: of the head and of what the method adds.
             allocation: how a method that allocates shares rank between layers; None: uniformly.
         """
         super().__init__()
@@ -88,7 +82,10 @@ class Method(LightningModule):
         if isinstance(backbone, MakesHead):
             self.head = backbone.make_head(outputs, generator)
         else:
-            self.head = _make_head(int(backbone.width), outputs, generator)
+            self.head = nn.Linear(backbone.width, outputs)
+            with torch.no_grad():  # N(0, .02²) and no bias, as BERT's classifier starts
+                self.head.weight.copy_(torch.randn(outputs, backbone.width, generator=generator) * 0.02)
+                self.head.bias.zero_()
         self.head.requires_grad_(head.trainable and task.labelled)
         self.penalties: list[Callable[[], Tensor]] = []
         self.strict_loading = False  # a checkpoint holds what trains; the rest is built again
@@ -97,11 +94,7 @@ class Method(LightningModule):
 
     @abstractmethod
     def adapt(self, batch: Batch) -> None:
-        """Insert what trains and freeze the rest; called once, before the optimiser exists.
-
-        Args:
-            batch: the first global batch of training, for methods that start from a gradient.
-        """
+        """Insert what trains and freeze the rest, before the optimiser exists; `batch` is the first of training."""
 
     def penalty(self) -> Tensor | None:
         """Return a scalar to add to the loss of every global batch."""
@@ -124,19 +117,12 @@ class Method(LightningModule):
         return {}
 
     def export(self) -> dict[str, Tensor]:
-        """Return what was trained by name: adapter and head, without the frozen backbone, but with the running
-        statistics that moved.
-        """
+        """Return by name what was trained, adapter and head, and the running statistics that moved."""
         trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
         return {**trained, **{f"backbone.{name}": t for name, t in moving_statistics(self.backbone).items()}}
 
     def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return every metric of an evaluation split.
-
-        Args:
-            outputs: of `validation_step`, (N, …), all examples in order, on the CPU.
-            labels: (N,) or (N, k).
-        """
+        """Return every metric of the outputs (N, …) of `validation_step`, in order, and labels (N,) or (N, k)."""
         return metrics.evaluate(self.task, outputs, labels)
 
     def make_optimizer(self, groups: list[ParamGroup]) -> torch.optim.Optimizer:
@@ -154,11 +140,7 @@ class Method(LightningModule):
 
     @classmethod
     def peft(cls, config: MethodConfig, tensors: dict[str, Tensor]) -> PeftAdapter:
-        """Return the adapter of `peft` that computes the same.
-
-        Args:
-            config: options of the run.
-            tensors: what the run exported.
+        """Return the adapter of `peft` that computes the same as what a run with these options exported.
 
         Raises:
             UsageError: peft has no equivalent.
@@ -240,20 +222,20 @@ class Method(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return `make_optimizer` over `param_groups`, with warm-up and decay per optimiser step."""
-        groups = [
-            {**{k: v for k, v in g.items() if k != "lr_scale"}, "lr": self.lr * g.get("lr_scale", 1.0)}
-            for g in self.param_groups()
-        ]
+        groups = [dict(group) for group in self.param_groups()]
+        for group in groups:
+            group["lr"] = self.lr * group.pop("lr_scale", 1.0)
         optimizer = self.make_optimizer(groups)
         # not `estimated_stepping_batches`: it opens the loader before a checkpoint can say where to begin
         factor = schedule(self.optim, self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Leave out what is frozen: a resumed run builds it again from backbone and seed."""
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n not in frozen}
+        state = cast("dict[str, Tensor]", checkpoint["state_dict"])
+        checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name not in frozen}
 
     def parameter_counts(self) -> dict[str, int]:
         """Return `total` (backbone, adapter, head), `trainable` (with the head) and `head` (trained ones of it)."""
@@ -265,8 +247,7 @@ class Method(LightningModule):
 
 
 def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
-    """Return the factor on the learning rate at step 0, 1, …, total − 1: linear warm-up, then linear, cosine or no
-    decay to zero.
+    """Return the factor on the learning rate by step: linear warm-up, then linear, cosine or no decay to zero.
 
     A plain function, because LambdaLR puts the attributes of any other callable into a checkpoint.
     """
@@ -275,18 +256,7 @@ def schedule(optim: OptimConfig, total: int) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        left = (total - step) / max(1, total - warmup)
-        if optim.schedule == "linear":
-            return max(0.0, left)
-        return 0.5 * (1 - math.cos(math.pi * max(0.0, left))) if optim.schedule == "cosine" else 1.0
+        left = max(0.0, (total - step) / max(1, total - warmup))
+        return {"linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left)), "constant": 1.0}[optim.schedule]
 
     return factor
-
-
-def _make_head(width: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """Build a head with N(0, .02²) weights, as BERT's classifier, and zero bias."""
-    head = nn.Linear(width, outputs)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(outputs, width, generator=generator) * 0.02)
-        head.bias.zero_()
-    return head

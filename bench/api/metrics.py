@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torchmetrics
@@ -17,15 +16,13 @@ CORRELATIONS = ("matthews", "pearson", "spearman")
 
 def collection(task: TaskSpec) -> MetricCollection:
     """Build the task's metrics, over class predictions and labels (N,), or scores and labels for regression."""
-    binary = task.num_classes == 2
-    kind: dict[str, Any] = {"task": "binary"} if binary else {"task": "multiclass", "num_classes": task.num_classes}
-    micro: dict[str, Any] = kind if binary else {**kind, "average": "micro"}
-    macro: dict[str, Any] = kind if binary else {**kind, "average": "macro"}
+    classes = task.num_classes
+    kind = "binary" if classes == 2 else "multiclass"
     builders: dict[str, Callable[[], Metric]] = {
-        "accuracy": lambda: torchmetrics.Accuracy(**micro),
-        "f1": lambda: torchmetrics.F1Score(**macro),
-        "macro_f1": lambda: torchmetrics.F1Score(task="multiclass", num_classes=task.num_classes, average="macro"),
-        "matthews": lambda: torchmetrics.MatthewsCorrCoef(**kind),
+        "accuracy": lambda: torchmetrics.Accuracy(kind, num_classes=classes, average="micro"),
+        "f1": lambda: torchmetrics.F1Score(kind, num_classes=classes, average="macro"),
+        "macro_f1": lambda: torchmetrics.F1Score("multiclass", num_classes=classes, average="macro"),
+        "matthews": lambda: torchmetrics.MatthewsCorrCoef(kind, num_classes=classes),
         "pearson": torchmetrics.PearsonCorrCoef,
         "spearman": torchmetrics.SpearmanCorrCoef,
         "mse": torchmetrics.MeanSquaredError,
@@ -38,7 +35,6 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
     """Return every metric of the task.
 
     Args:
-        task: names the metrics.
         outputs: logits (N, classes), or scores (N,) or (N, k) for regression.
         labels: (N,), or (N, k) where NaN marks what was not observed and is left out.
 
@@ -53,7 +49,7 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
     metrics = collection(task)
     computed = metrics.set_dtype(torch.float64)(predictions, targets) if regression else metrics(predictions, targets)
     values = {name: float(value) for name, value in computed.items()}
-    if _constant(predictions) or _constant(targets):
+    if any(bool((given == given[0]).all()) for given in (predictions, targets)):
         values |= {name: 0.0 for name in CORRELATIONS if name in values}
     return values
 
@@ -78,10 +74,6 @@ class RelativeError(Metric):
     def compute(self) -> Tensor:
         """Return the error over everything added; 0/0 counts as 0."""
         return torch.where(self.total > 0, (self.error / self.total).sqrt(), self.error.sqrt())
-
-
-def _constant(values: Tensor) -> bool:
-    return bool((values == values[0]).all())
 
 
 def mean(values: Sequence[float]) -> float:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 class Network(nn.Module):
-    """Inputs of a batch → pooled features (B, D): `network(**batch["inputs"])`.
+    """Inputs of a batch → pooled features (B, D), D = `width`: `network(**batch["inputs"])`.
 
     A class and no protocol, because methods also use it as the torch module that it is.
-
-    Attributes:
-        width: D.
     """
 
     width: int
@@ -93,6 +93,6 @@ class TokenNetwork(Protocol):
 class SavesPretrained(Protocol):
     """A network that transformers can load again."""
 
-    def save(self, folder: Path, tokenizer: object, /) -> None:
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, /) -> None:
         """Write network and tokenizer in the layout of `save_pretrained`."""
         ...

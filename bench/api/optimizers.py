@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import StateDict
 
 from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
@@ -19,21 +21,15 @@ ParamGroup = dict[str, Any]
 def build_optimizer(
     config: OptimConfig, groups: Sequence[ParamGroup], *, lr: float, not_muon: Collection[Tensor] = ()
 ) -> Optimizer:
-    """Build the optimiser that `config` names over parameter groups, which may have learning rates of their own.
+    """Build the optimiser that `config` names over parameter groups; `lr` is for those without one of their own.
 
     sgd has no momentum; momentum is SGD with Polyak's. Weight decay is decoupled from the gradient in adamw and muon,
-    and an L2 term of the loss in the others.
-
-    Args:
-        config: name and options.
-        groups: as torch takes them; not changed.
-        lr: of groups without one.
-        not_muon: matrices that muon leaves to AdamW, such as embeddings and the head.
+    and an L2 term of the loss in the others. muon leaves the matrices `not_muon`, such as embeddings, to AdamW.
 
     Raises:
         UsageError: muon without a matrix, or with a torch that has none.
     """
-    groups = [dict(group) for group in groups]
+    groups = [dict(group) for group in groups]  # torch adds its defaults to what it is given
     decay = config.weight_decay
     match config.name:
         case "adamw":
@@ -41,10 +37,7 @@ def build_optimizer(
         case "adam":
             return torch.optim.Adam(groups, lr=lr, eps=config.eps, weight_decay=decay)
         case "muon":
-            matrix = {"lr": lr, "weight_decay": decay, "momentum": config.momentum}
-            return Muon(
-                groups, matrix=matrix, rest={"lr": lr, "weight_decay": decay, "eps": config.eps}, apart=not_muon
-            )
+            return Muon(config, groups, lr=lr, not_muon=not_muon)
         case "sgd" | "momentum":
             momentum = config.momentum if config.name == "momentum" else 0.0
             return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay)
@@ -65,34 +58,33 @@ class Muon(Optimizer):
     """
 
     def __init__(
-        self,
-        groups: Sequence[ParamGroup],
-        *,
-        matrix: ParamGroup,
-        rest: ParamGroup,
-        apart: Collection[Tensor] = (),
+        self, config: OptimConfig, groups: Sequence[ParamGroup], *, lr: float, not_muon: Collection[Tensor]
     ) -> None:
-        """Split the parameters.
-
-        Args:
-            groups: as torch takes them.
-            matrix: options of `torch.optim.Muon`.
-            rest: options of `torch.optim.AdamW`.
-            apart: matrices that go to AdamW.
-
-        Raises:
-            UsageError: this torch has no Muon, or there is no matrix for it.
-        """
-        plain = {id(p) for p in apart}
-        for_muon = _select(groups, lambda p: p.ndim == 2 and id(p) not in plain)
-        for_adamw = _select(groups, lambda p: p.ndim != 2 or id(p) in plain)
-        self._parts: list[Optimizer] = [_torch_muon(for_muon, matrix)]
-        if for_adamw:
-            self._parts.append(torch.optim.AdamW(for_adamw, **rest))
+        if (muon := getattr(torch.optim, "Muon", None)) is None:
+            raise UsageError(
+                "optim.name=muon needs a newer torch",
+                f"torch {torch.__version__} is installed; Muon came with 2.9",
+                "Update torch, or use optim.name=adamw.",
+            )
+        plain = {id(p) for p in not_muon}
+        matrices = _select(groups, lambda p: p.ndim == 2 and id(p) not in plain)
+        others = _select(groups, lambda p: p.ndim != 2 or id(p) in plain)
+        if not matrices:
+            raise UsageError(
+                "optim.name=muon finds no matrix to train",
+                "only vectors and convolutions train here, which it leaves to AdamW",
+                "Use optim.name=adamw.",
+            )
+        decay, momentum = config.weight_decay, config.momentum
+        self._parts: list[Optimizer] = [
+            muon(matrices, lr=lr, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+        ]
+        if others:
+            self._parts.append(torch.optim.AdamW(others, lr=lr, eps=config.eps, weight_decay=decay))
         super().__init__([group for part in self._parts for group in part.param_groups], {})
         self._share()
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Step both; `closure` computes the loss and its gradients first."""
         loss = None
         if closure is not None:
@@ -102,18 +94,16 @@ class Muon(Optimizer):
             part.step()
         return loss
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Load what `state_dict` returned."""
         super().load_state_dict(state_dict)
         self._share()
 
     def _share(self) -> None:
         """Give the parts this optimiser's groups and state, since schedules and checkpoints see only these."""
-        first = len(self._parts[0].param_groups)
-        self._parts[0].param_groups = self.param_groups[:first]
-        for part in self._parts[1:]:
-            part.param_groups = self.param_groups[first:]
+        groups = iter(self.param_groups)
         for part in self._parts:
+            part.param_groups = list(islice(groups, len(part.param_groups)))
             part.state = self.state
 
 
@@ -121,20 +111,3 @@ def _select(groups: Sequence[ParamGroup], wanted: Callable[[Tensor], bool]) -> l
     """Return the groups with the wanted parameters alone, without groups that are left empty."""
     selected = [{**group, "params": [p for p in group["params"] if wanted(p)]} for group in groups]
     return [group for group in selected if group["params"]]
-
-
-def _torch_muon(groups: list[ParamGroup], options: ParamGroup) -> Optimizer:
-    kind = getattr(torch.optim, "Muon", None)
-    if kind is None:
-        raise UsageError(
-            "optim.name=muon needs a newer torch",
-            f"torch {torch.__version__} is installed; Muon came with 2.9",
-            "Update torch, or use optim.name=adamw.",
-        )
-    if not groups:
-        raise UsageError(
-            "optim.name=muon finds no matrix to train",
-            "only vectors and convolutions train here, which it leaves to AdamW",
-            "Use optim.name=adamw.",
-        )
-    return kind(groups, adjust_lr_fn="match_rms_adamw", **options)

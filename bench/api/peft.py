@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.core.errors import EnvironmentProblem, UsageError
-from bench.core.files import sha256, tensor_shapes
+from bench.core.files import read_object, sha256, tensor_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# peft's two files, and two of ours: the head's `weight` (outputs, D) and `bias` (outputs,), and the run that wrote them
 CONFIG, TENSORS, HEAD, NOTE = "adapter_config.json", "adapter_model.safetensors", "head.safetensors", "bench.json"
-"""peft's two files, and two of ours beside them: `weight` (outputs, D) and `bias` (outputs,) of the head, and the run
-that wrote them."""
+PeftConfig = dict[str, Any]
 
 
 class PeftAdapter(NamedTuple):
     """What adapter_config.json and adapter_model.safetensors hold."""
 
-    config: dict[str, Any]
+    config: PeftConfig
     tensors: dict[str, Tensor]
 
 
@@ -34,7 +33,7 @@ class PeftFolder:
     """An adapter folder: its configuration, and names and shapes of its tensors, which are not loaded."""
 
     path: Path
-    config: Mapping[str, Any]
+    config: PeftConfig
     shapes: Mapping[str, list[int]]
 
     @property
@@ -55,17 +54,14 @@ def open_folder(path: Path) -> PeftFolder:
     if missing:
         known = f"it has no {' and no '.join(missing)}" if path.is_dir() else f"searched from {Path.cwd()}"
         raise EnvironmentProblem(f"'{path}' is not a folder of a peft adapter", known, todo)
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise EnvironmentProblem(f"{path / CONFIG} is not JSON", str(error), todo) from error
-    if not isinstance(config, dict) or "peft_type" not in config:
+    config = read_object(path / CONFIG, todo)
+    if "peft_type" not in config:
         raise EnvironmentProblem(f"{path / CONFIG} is not a configuration of peft", "it names no peft_type", todo)
     return PeftFolder(path=path.resolve(), config=config, shapes=tensor_shapes(path / TENSORS))
 
 
 def write_folder(
-    path: Path, config: dict[str, Any], tensors: dict[str, Tensor], head: dict[str, Tensor], note: dict[str, Any]
+    path: Path, config: PeftConfig, tensors: dict[str, Tensor], head: dict[str, Tensor], note: Mapping[str, object]
 ) -> None:
     """Write an adapter folder completely, or not at all.
 
@@ -89,6 +85,6 @@ def write_folder(
                 save_file({key: t.contiguous() for key, t in group.items()}, folder / name, metadata={"format": "pt"})
             if path.exists():
                 path.rmdir()
-            shutil.move(folder, path)
+            folder.rename(path)
     except OSError as error:
         raise EnvironmentProblem(f"--peft {path} cannot be written", str(error), "Name another folder.") from error

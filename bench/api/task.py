@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from bench.config.sections import TaskConfig
 from bench.records.data import DataRequest, Dataset
 
+Modality = Literal["text", "image", "vector"]
+
 if TYPE_CHECKING:
     from bench.api.backbone import Backbone
     from bench.api.datamodule import StepDataModule
@@ -23,19 +25,19 @@ class TaskSpec:
         name: such as `glue/rte`.
         version: raised whenever the same data would give another score; of a user's own data, the hash of the files.
         modality: what the backbone must be able to read.
-        num_classes: number of classes; 0 is regression.
+        num_classes: 0 is regression.
         shape: of one input, channels first: (C, H, W) of an image, (n,) of a vector; empty for text.
         targets: numbers that a regression predicts for each example.
         labelled: False where there is nothing to predict, only texts or images to learn from.
         metrics: names from `bench.api.metrics`, computed on every evaluation split.
         primary: the metrics whose mean is the primary value, on the first evaluation split.
-        higher_is_better: direction of the primary metric.
+        higher_is_better: direction of the primary value.
         note: a caveat shown beside scores.
     """
 
     name: str
     version: int | str
-    modality: Literal["text", "image", "vector"]
+    modality: Modality
     num_classes: int
     metrics: tuple[str, ...]
     primary: tuple[str, ...]
@@ -57,29 +59,14 @@ class Task(ABC):
     Modules that define tasks import no torch, so that errors in the data are reported before it is loaded;
     `datamodule` imports what it needs.
 
-    Example: a task of texts, with `tasks.text.task.TextTask`, which implements `datamodule`.
-
-        class Movies(TextTask):
-            def __init__(self, argument: str) -> None:
-                self.spec = TaskSpec(
-                    name="movies",
-                    version=1,
-                    modality="text",
-                    num_classes=2,
-                    metrics=("accuracy",),
-                    primary=("accuracy",),
-                )
-
-            def open(self, request: DataRequest) -> Dataset:
-                train, dev = ([Example(text, None, label) for text, label in part] for part in read_my_files())
-                return Dataset(train=train, evaluation={"dev": dev}, source="file", revision="1")
+    `tasks/images/digits.py` is a short one, and `tests/packaging/test_entry_points.py` has one of another package.
     """
 
     members: ClassVar[tuple[str, ...]] = ()
     """Names of the tasks of a suite (`rte` of `glue/rte`); empty for a task on its own."""
     argument: ClassVar[str] = ""
     """Name of the argument after the colon (`FILE` of `table:FILE`); empty if the task takes none."""
-    modality: ClassVar[Literal["text", "image", "vector"]] = "text"
+    modality: ClassVar[Modality] = "text"
     """Kind of input of all its tasks; it decides which backbone is the default."""
     Config: ClassVar[type] = TaskConfig
     """Options, `--set task.key=value`: those of texts, or a Config of its own, which may add to them."""

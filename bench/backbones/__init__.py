@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from bench.api.backbone import Backbone, Opener
 from bench.config.sections import BackboneConfig
@@ -14,18 +13,15 @@ from bench.core.errors import UsageError, did_you_mean
 def open_backbone(name: str, config: BackboneConfig | None = None, *, runs: Path = Path("runs")) -> Backbone:
     """Open a backbone: a registered name, `prefix:…`, a local directory, or a hub id.
 
-    Args:
-        name: as given.
-        config: its options, of the class that its opener declares; None: the defaults.
-        runs: folder of the runs that `runs:RUN` names.
+    `config` is of the class that its opener declares; `runs` is the folder of the runs that `runs:RUN` names.
 
     Raises:
         UsageError: a name without a slash that resembles a registered one.
         EnvironmentProblem: there is no such backbone.
     """
-    known, opener_name = registry.entries("backbones"), registry.opener(name)
-    if opener_name == "hf" and "/" not in name and not Path(name).exists() and (hint := did_you_mean(name, known)):
+    known, registered = registry.entries("backbones"), registry.opener(name)
+    if registered == "hf" and "/" not in name and not Path(name).exists() and (hint := did_you_mean(name, known)):
         raise UsageError(f"unknown backbone '{name}'", f"known backbones: {', '.join(sorted(known))}", hint)
-    kind: type[Any] = registry.load("backbones", opener_name)
-    opener: Opener = kind(runs) if opener_name == "runs:" else kind()
+    kind = registry.load("backbones", registered)
+    opener: Opener = kind(runs) if registered == "runs:" else kind()
     return opener.open(name, opener.Config() if config is None else config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.api.backbone import Backbone, built
+from bench.api.backbone import BuiltNetwork
 from bench.config.options import option
 from bench.config.sections import BackboneConfig
 
@@ -16,18 +16,15 @@ class DLNConfig(BackboneConfig):
 
     depth: int = option(3, "L, the number of matrices, the head's included; 1 is a linear model.", at_least=1)
     width: int | None = option(
-        None,
-        "Rows of every matrix but the last; none takes the size of an input, as the theory assumes.",
-        at_least=1,
+        None, "Rows of every matrix but the last; none takes the size of an input, as the theory assumes.", at_least=1
     )
     init: Literal["orthogonal", "gaussian"] = option(
-        "orthogonal",
-        "Initial matrices: orthogonal times ε, or independent entries N(0, ε²/fan_in).",
+        "orthogonal", "Initial matrices: orthogonal times ε, or independent entries N(0, ε²/fan_in)."
     )
     init_scale: float = option(1.0, "ε.", at_least=0)
 
 
-class DLN:
+class DLN(BuiltNetwork):
     """f(x) = W_L·…·W_1·x without bias or nonlinearity; the last matrix is the head and comes with the network.
 
     Orthogonal start (arXiv 2306.01154, 2311.02960): W_l(0) = ε·(random orthogonal), ε·(semi-orthogonal) where W_l is
@@ -37,7 +34,5 @@ class DLN:
     """
 
     Config = DLNConfig
-
-    def open(self, name: str, config: DLNConfig) -> Backbone:
-        """Describe the network that is built from these options and the run's seed."""
-        return built(name, config, "bench.backbones.dln_network:load", "image", "vector")
+    loader = "bench.backbones.dense_networks:load_dln"
+    modalities = ("image", "vector")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-from bench.api.backbone import Backbone, built
+from bench.api.backbone import Backbone, BuiltNetwork, built
 from bench.backbones.text_encoders import content_hash
 from bench.config.options import option
 from bench.config.sections import BackboneConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
-from bench.core.files import sha256, tensor_shapes
+from bench.core.files import read_object, sha256, tensor_shapes
 
 WEIGHTS = "model.safetensors"
+TIMM_LOADER = "bench.backbones.timm_network:load_timm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +39,15 @@ class ViTConfig(BackboneConfig):
     )
 
 
-class ViT:
+class ViT(BuiltNetwork):
     """timm's VisionTransformer (arXiv 2010.11929): pre-norm blocks, an MLP four times as wide, learned positions.
 
     It starts at random; its patches fit the images.
     """
 
     Config = ViTConfig
-
-    def open(self, name: str, config: ViTConfig) -> Backbone:
-        """Describe the network that is built from these options and the run's seed."""
-        return built(name, config, "bench.backbones.timm_network:load_vit", "image")
+    loader = "bench.backbones.timm_network:load_vit"
+    modalities = ("image",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +61,7 @@ class ResNet18Config(BackboneConfig):
     )
 
 
-class ResNet18:
+class ResNet18(BuiltNetwork):
     """timm's ResNet18 (arXiv 1512.03385), width 64 to 512, with a stem for small images, of 8×8 or more.
 
     It starts at random. The stem decides the cost, since it decides the size of the image in every stage. On 32×32
@@ -73,10 +70,8 @@ class ResNet18:
     """
 
     Config = ResNet18Config
-
-    def open(self, name: str, config: ResNet18Config) -> Backbone:
-        """Describe the network that is built from these options and the run's seed."""
-        return built(name, config, "bench.backbones.timm_network:load_resnet18", "image")
+    loader = "bench.backbones.timm_network:load_resnet18"
+    modalities = ("image",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +79,14 @@ class VGG11Config(BackboneConfig):
     """Size and normalisation."""
 
     width: int = option(
-        64,
-        "Channels of the first convolution; the others have 2, 4, 4, 8, 8, 8 and 8 times as many.",
-        at_least=1,
+        64, "Channels of the first convolution; the others have 2, 4, 4, 8, 8, 8 and 8 times as many.", at_least=1
     )
     norm: Literal["batch", "none"] = option(
-        "batch",
-        "Batch norm after every convolution, or VGG11 as published, which takes a lower learning rate.",
+        "batch", "Batch norm after every convolution, or VGG11 as published, which takes a lower learning rate."
     )
 
 
-class VGG11:
+class VGG11(BuiltNetwork):
     """timm's VGG11 (configuration A of arXiv 1409.1556) up to its last pooling, then the mean over the map.
 
     It starts at random and takes images of 8×8 or more. The head replaces its three dense layers, which have 120 of its
@@ -102,10 +94,8 @@ class VGG11:
     """
 
     Config = VGG11Config
-
-    def open(self, name: str, config: VGG11Config) -> Backbone:
-        """Describe the network that is built from these options and the run's seed."""
-        return built(name, config, "bench.backbones.timm_network:load_vgg11", "image")
+    loader = "bench.backbones.timm_network:load_vgg11"
+    modalities = ("image",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +103,10 @@ class TimmConfig(BackboneConfig):
     """Source of the weights."""
 
     pretrained: bool = option(
-        False,
-        "Start from timm's published weights; a tag behind the name chooses among several (`resnet18.a1_in1k`).",
+        False, "Start from timm's published weights; a tag behind the name chooses among several (`resnet18.a1_in1k`)."
     )
     weights: str = option(
-        "",
-        "Start from these: a folder in the layout of timm's hub repositories, or a .safetensors file.",
+        "", "Start from these: a folder in the layout of timm's hub repositories, or a .safetensors file."
     )
 
 
@@ -134,12 +122,7 @@ class Timm:
     Config = TimmConfig
 
     def open(self, name: str, config: TimmConfig) -> Backbone:
-        """Look the name up in timm, find and hash the weights. Their bytes decide the identity, not their place.
-
-        Raises:
-            UsageError: timm has no such network.
-            EnvironmentProblem: the weights are not there, or belong to another network.
-        """
+        """Look the name up in timm, find and hash the weights. Their bytes decide the identity, not their place."""
         architecture = name.removeprefix("timm:")
         repository, file_name = _published_weights(architecture)
         if config.weights:
@@ -147,16 +130,16 @@ class Timm:
         elif config.pretrained:
             path = _hub_weights(architecture, repository, file_name, config.revision)
         else:
-            return built(name, config, "bench.backbones.timm_network:load_timm", "image")
-        loaded = replace(config, pretrained=True, weights="")
+            return built(name, config, TIMM_LOADER, "image")
         file = path / WEIGHTS if path.is_dir() else path
-        return replace(
-            built(name, loaded, "bench.backbones.timm_network:load_timm", "image"),
-            pretrained=True,
-            config=loaded,
+        return Backbone(
+            name=name,
+            modalities=("image",),
+            loader=TIMM_LOADER,
             path=path,
             weights_hash=content_hash(path) if path.is_dir() else sha256(file),
             parameters=sum(math.prod(shape) for shape in tensor_shapes(file).values()),
+            config=replace(config, pretrained=True, weights=""),
         )
 
 
@@ -188,14 +171,13 @@ def _local_weights(architecture: str, path: Path) -> Path:
         return path.resolve()
     missing = [name for name in ("config.json", WEIGHTS) if not (path / name).is_file()]
     if missing:
+        absent = f"no {' and no '.join(missing)} in {path.resolve()}"
         raise EnvironmentProblem(
             f"there are no weights of timm's {architecture} in '{path}'",
-            f"no {' and no '.join(missing)} in {path.resolve()}"
-            if path.is_dir()
-            else "it is not a folder and not a .safetensors file",
+            absent if path.is_dir() else "it is not a folder and not a .safetensors file",
             "Give a folder with config.json and model.safetensors, as on timm's hub, or a .safetensors file.",
         )
-    stated = _read_config(path / "config.json").get("architecture")
+    stated = read_object(path / "config.json", "Download it again.").get("architecture")
     if stated != architecture.partition(".")[0]:
         raise EnvironmentProblem(
             f"the weights are not those of timm's {architecture}",
@@ -203,14 +185,6 @@ def _local_weights(architecture: str, path: Path) -> Path:
             f"Use --backbone timm:{stated}, or give other weights.",
         )
     return path.resolve()
-
-
-def _read_config(file: Path) -> Mapping[str, object]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise EnvironmentProblem("config.json is not JSON", f"{file}: {error}", "Download it again.") from error
-    return cast(dict[str, object], values) if isinstance(values, dict) else {}
 
 
 def _hub_weights(architecture: str, repository: str, file: str, revision: str) -> Path:

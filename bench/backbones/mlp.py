@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.api.backbone import Backbone, built
+from bench.api.backbone import BuiltNetwork
 from bench.config.options import option
 from bench.config.sections import BackboneConfig
 
@@ -20,14 +20,12 @@ class MLPConfig(BackboneConfig):
     norm: Literal["none", "layer"] = option("none", "Whether a layer norm comes before every φ.")
 
 
-class MLP:
+class MLP(BuiltNetwork):
     """x ↦ φ(W·x + b), `depth` − 1 times, then the head. W(0) from N(0, 2/fan_in) (He et al. 2015), b(0) = 0.
 
     Images are flattened.
     """
 
     Config = MLPConfig
-
-    def open(self, name: str, config: MLPConfig) -> Backbone:
-        """Describe the network that is built from these options and the run's seed."""
-        return built(name, config, "bench.backbones.mlp_network:load", "image", "vector")
+    loader = "bench.backbones.dense_networks:load_mlp"
+    modalities = ("image", "vector")

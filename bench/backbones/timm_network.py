@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
+from math import gcd
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
-from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vgg import VGG
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bench.api.dropout import set_dropout
 from bench.api.network import Network
-from bench.backbones.image_networks import ResNet18Config, TimmConfig, VGG11Config, ViTConfig
-from bench.backbones.inputs import image_shape, patch_size
+from bench.backbones.image_networks import ResNet18Config, VGG11Config, ViTConfig
 from bench.backbones.seeding import seeded
 from bench.core.errors import EnvironmentProblem, UsageError
 
@@ -27,25 +27,32 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""
+MAX_PATCHES = 1024
+"""Most patches of an image that are chosen by default; attention costs their square."""
 
 
 class TimmNet(Network):
     """Images (B, C, H, W) → pooled features (B, D), as timm's `forward_head(…, pre_logits=True)` gives them.
 
-    Attributes:
-        model: timm's network, built with `num_classes=0`.
-        width: D.
+    `model` is timm's network, built with `num_classes=0`; `width` is D, measured with an image of zeros.
+
+    Raises:
+        UsageError: the image is too small for the network, or there is no dropout to set.
     """
 
-    def __init__(self, model: nn.Module, shape: Shape, *, dropout: float = 0.0) -> None:
-        """Measure D with an image of zeros.
-
-        Raises:
-            UsageError: the image is too small for the network, or there is no dropout to set.
-        """
+    def __init__(self, model: Any, shape: Shape, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.model = model
-        self.width = self._measure(shape)
+        try:
+            with torch.no_grad():
+                self.width = self.eval()(torch.zeros(1, *shape)).shape[1]
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"timm's {type(model).__name__} does not accept images of {shape[1]}×{shape[2]}",
+                str(error).splitlines()[0],
+                "Give the images another size, or choose another backbone.",
+            ) from error
+        self.train()
         if not set_dropout(model, dropout) and dropout:
             raise UsageError(
                 f"backbone.dropout={dropout:g} would have no effect",
@@ -55,121 +62,134 @@ class TimmNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, D)."""
-        model: Any = self.model
-        return model.forward_head(model.forward_features(x), pre_logits=True)
+        return self.model.forward_head(self.model.forward_features(x), pre_logits=True)
 
     @property
     def blocks(self) -> list[nn.Module]:
         """Transformer or residual blocks in order, over all stages; none in a network that has neither."""
-        model: Any = self.model
-        if isinstance(found := getattr(model, "blocks", None), nn.Sequential | nn.ModuleList):
-            return _flat(found)
-        stages = getattr(model, "stages", None) or [getattr(model, f"layer{i}", ()) for i in range(1, 5)]
+        blocks = getattr(self.model, "blocks", None)
+        if isinstance(blocks, nn.Sequential | nn.ModuleList):
+            return _flat(blocks)
+        stages = getattr(self.model, "stages", None) or [getattr(self.model, f"layer{i}", ()) for i in range(1, 5)]
         return [block for stage in stages for block in _flat(getattr(stage, "blocks", stage))]
 
-    @torch.no_grad()
-    def _measure(self, shape: Shape) -> int:
-        was = self.training
-        try:
-            return self.eval()(torch.zeros(1, *shape)).shape[1]
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(
-                f"timm's {type(self.model).__name__} does not accept images of {shape[1]}×{shape[2]}",
-                str(error).splitlines()[0],
-                "Give the images another size, or choose another backbone.",
-            ) from error
-        finally:
-            self.train(was)
 
+def image_shape(task: TaskSpec, backbone: str, *, minimum: int = 1) -> Shape:
+    """Return (C, H, W) of a task's images.
 
-def vgg11(shape: Shape, *, width: int, norm: Literal["batch", "none"], seed: int, dropout: float = 0.0) -> TimmNet:
-    """Build VGG11's eight convolutions and the mean over the last feature map.
-
-    The head replaces its three dense layers, which timm makes for 224×224: 120 of 129 million parameters. On 32×32 the
-    last feature map is 1×1 anyway. The five max pools round up, so that 28×28 ends at 1×1 too; sizes that 32 divides
-    are not affected.
+    Raises:
+        UsageError: height or width is below `minimum`, the least that the network accepts.
     """
+    channels, height, width = task.shape
+    if min(height, width) < minimum:
+        raise UsageError(
+            f"backbone '{backbone}' needs images of at least {minimum}×{minimum}",
+            f"those of {task.name} are {height}×{width}",
+            "Choose --backbone vit, mlp or dln for such small images.",
+        )
+    return channels, height, width
+
+
+def patch_size(height: int, width: int, patch: int = 0) -> int:
+    """Return the side of a ViT's square patches, in pixels: `patch` itself where it fits; for 0 one that fits.
+
+    That is the largest common divisor of both sides which is at most 16 and gives at least 4×4 patches: 2 for 8×8, 7
+    for 28×28, 8 for 32×32, 16 for 64×64 and 224×224.
+
+    Raises:
+        UsageError: `patch` does not divide the sides, or no such divisor gives at most 1024 patches.
+    """
+    sides = f"images of {height}×{width} pixels"
+    divisors = [p for p in range(1, gcd(height, width) + 1) if height % p == width % p == 0]
+    if patch:
+        if patch not in divisors:
+            known = f"patches that fit: {', '.join(map(str, divisors))}"
+            raise UsageError(f"backbone.patch={patch} does not divide {sides}", known, "Choose one of these.")
+        return patch
+    best = max([p for p in divisors if p <= min(16, min(height, width) // 4)], default=1)
+    if (count := height * width // best**2) > MAX_PATCHES:
+        raise UsageError(
+            f"no patch fits {sides} well",
+            f"{best} pixels would give {count} patches; the default takes at most {MAX_PATCHES}",
+            f"Resize the images, or use --set backbone.patch={best}.",
+        )
+    return best
+
+
+def load_vgg11(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """Build the eight convolutions of a `VGG11` and the mean over the last feature map.
+
+    The head replaces its three dense layers, which timm makes for 224×224: 120 of 129 million parameters. The five max
+    pools round up, so that 28×28 ends at 1×1 as 32×32 does; sizes that 32 divides are not affected.
+    """
+    config, shape = backbone.config_as(VGG11Config), image_shape(task, backbone.name, minimum=8)
     stages = [[1], [2], [4, 4], [8, 8], [8, 8]]
-    plan = [entry for stage in stages for entry in [*(width * k for k in stage), "M"]]
+    plan = [entry for stage in stages for entry in [*(config.width * k for k in stage), "M"]]
+    norm = nn.BatchNorm2d if config.norm == "batch" else None
     with seeded(seed, "vgg11"):
         # timm cannot leave its dense layers out; this ratio makes them small until they are removed
-        model = VGG(plan, 0, shape[0], mlp_ratio=1 / 4096, norm_layer=nn.BatchNorm2d if norm == "batch" else None)
+        model = VGG(plan, 0, shape[0], mlp_ratio=1 / 4096, norm_layer=norm)
     model.pre_logits = nn.Identity()
-    model.num_features = model.head_hidden_size = 8 * width
+    model.num_features = model.head_hidden_size = 8 * config.width
     for module in model.features:
         if isinstance(module, nn.MaxPool2d):
             module.ceil_mode = True
-    return TimmNet(model, shape, dropout=dropout)
+    return TimmNet(model, shape, dropout=config.dropout)
 
 
-def resnet18(shape: Shape, *, stem: Literal["small", "cifar", "imagenet"], seed: int, dropout: float = 0.0) -> TimmNet:
-    """Build timm's ResNet of two BasicBlocks in each of four stages; every stem starts as timm's, N(0, 2/fan_out)."""
+def load_resnet18(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """Build a `ResNet18`; every stem starts as timm's, N(0, 2/fan_out)."""
+    config, shape = backbone.config_as(ResNet18Config), image_shape(task, backbone.name, minimum=8)
     with seeded(seed, "resnet18"):
-        model = ResNet(cast(Any, BasicBlock), (2, 2, 2, 2), num_classes=0, in_chans=shape[0])
-        if stem != "imagenet":
-            stride = 2 if stem == "small" else 1
+        model = timm.create_model("resnet18", num_classes=0, in_chans=shape[0])
+        if config.stem != "imagenet":
+            stride = 2 if config.stem == "small" else 1
             model.conv1 = nn.Conv2d(shape[0], 64, 3, stride=stride, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
             model.maxpool = nn.Identity()
-    return TimmNet(model, shape, dropout=dropout)
+    return TimmNet(model, shape, dropout=config.dropout)
 
 
-def vit(
-    shape: Shape,
-    *,
-    patch: int,
-    width: int,
-    depth: int,
-    heads: int,
-    pool: Literal["token", "mean"],
-    seed: int,
-    dropout: float = 0.0,
-) -> TimmNet:
-    """Build timm's VisionTransformer with pre-norm blocks, an MLP ratio of 4 and learned positions.
+def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """Build a `ViT`: pre-norm blocks, an MLP ratio of 4 and learned positions.
 
     Raises:
         UsageError: the patch does not divide the image, or the heads do not divide the width.
     """
-    if width % heads:
+    config, shape = backbone.config_as(ViTConfig), image_shape(task, backbone.name)
+    if config.width % config.heads:
         raise UsageError(
-            f"backbone.heads={heads} does not divide backbone.width={width}",
+            f"backbone.heads={config.heads} does not divide backbone.width={config.width}",
             "every head gets width / heads numbers of a token",
             "Change one of them.",
         )
     with seeded(seed, "vit"):
         model = VisionTransformer(
             img_size=shape[1:],
-            patch_size=patch_size(shape[1], shape[2], patch),
+            patch_size=patch_size(shape[1], shape[2], config.patch),
             in_chans=shape[0],
             num_classes=0,
-            global_pool="token" if pool == "token" else "avg",
-            class_token=pool == "token",
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
+            global_pool="token" if config.pool == "token" else "avg",
+            class_token=config.pool == "token",
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
         )
-    return TimmNet(model, shape, dropout=dropout)
+    return TimmNet(model, shape, dropout=config.dropout)
 
 
-def any_timm(
-    architecture: str, shape: Shape, *, seed: int, weights: Path | None = None, dropout: float = 0.0
-) -> TimmNet:
-    """Build any network of timm, random or with weights in safetensors.
+def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
+    """Build a `Timm` network, random or with the weights of `backbone.path`, a file or a folder.
 
-    For images of another size than that of the weights: where the network is made for one size (ViT, Swin), timm
-    resamples the position embedding; for other channels it sums or repeats those of the first convolution.
-
-    Args:
-        architecture: timm's name, with or without the tag of the weights.
-        shape: (C, H, W).
-        seed: of every tensor without given weights.
-        weights: a file, or a folder in the layout of timm's hub repositories; None starts at random.
-        dropout: rate of every dropout in it.
+    Where the network is made for one size of image (ViT, Swin), timm resamples the position embedding of the weights;
+    for other channels it sums or repeats those of the first convolution.
 
     Raises:
         UsageError: the network does not accept the images.
         EnvironmentProblem: the weights belong to another network.
     """
+    shape = image_shape(task, backbone.name)
+    architecture, weights = backbone.name.removeprefix("timm:"), backbone.path
     published = timm.get_pretrained_cfg(architecture)
     sized = {"img_size": shape[1:]} if published is not None and published.fixed_input_size else {}
     build = partial(timm.create_model, num_classes=0, in_chans=shape[0], **sized)
@@ -179,24 +199,24 @@ def any_timm(
     if weights is not None:
         name = f"local-dir:{weights}" if weights.is_dir() else architecture
         file = {} if weights.is_dir() else {"pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
+        random = model
         with seeded(seed, "timm"):
             try:
-                loaded = build(name, pretrained=True, **file)
+                model = build(name, pretrained=True, **file)
             except (RuntimeError, KeyError, ValueError) as error:
                 raise _wrong_weights(architecture, weights, str(error).splitlines()[0]) from error
-        if missing := _unchanged(loaded, model):
+        if missing := _unchanged(model, random):
             raise _wrong_weights(architecture, weights, f"it has no tensor for {', '.join(missing)[:300]}")
-        model = loaded
-    return TimmNet(model, shape, dropout=dropout)
+    return TimmNet(model, shape, dropout=backbone.config.dropout)
 
 
-def _flat(blocks: Any) -> list[nn.Module]:
+def _flat(blocks: Iterable[nn.Module]) -> list[nn.Module]:
     """Return the blocks of a list of blocks, or of a list of such lists."""
     parts = [_flat(b) if isinstance(b, nn.Sequential | nn.ModuleList) else [b] for b in blocks]
     return [block for part in parts for block in part]
 
 
-def _check_patches(model: Any, shape: Shape) -> None:
+def _check_patches(model: nn.Module, shape: Shape) -> None:
     """Refuse patches that do not divide the image: timm itself would ignore the border that no whole patch covers."""
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     if patch is not None and (shape[1] % patch[0] or shape[2] % patch[1]):
@@ -221,40 +241,3 @@ def _wrong_weights(architecture: str, weights: Path, known: str) -> EnvironmentP
         f"{weights}: {known}",
         "Give the weights of this network, or name the network that they belong to: --backbone timm:NAME.",
     )
-
-
-def load_vgg11(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """Build a `VGG11` for the images of `task`."""
-    config = backbone.config_as(VGG11Config)
-    shape = image_shape(task, backbone.name, minimum=8)
-    return vgg11(shape, width=config.width, norm=config.norm, dropout=config.dropout, seed=seed)
-
-
-def load_resnet18(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """Build a `ResNet18` for the images of `task`."""
-    config = backbone.config_as(ResNet18Config)
-    shape = image_shape(task, backbone.name, minimum=8)
-    return resnet18(shape, stem=config.stem, dropout=config.dropout, seed=seed)
-
-
-def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """Build a `ViT` for the images of `task`."""
-    config = backbone.config_as(ViTConfig)
-    return vit(
-        image_shape(task, backbone.name),
-        patch=config.patch,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        pool=config.pool,
-        dropout=config.dropout,
-        seed=seed,
-    )
-
-
-def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """Build a `Timm` network for the images of `task`, with its weights if it has any."""
-    config = backbone.config_as(TimmConfig)
-    shape = image_shape(task, backbone.name)
-    architecture = backbone.name.removeprefix("timm:")
-    return any_timm(architecture, shape, weights=backbone.path, dropout=config.dropout, seed=seed)

@@ -10,13 +10,7 @@ OK, SOME_FAILED, USAGE, ENVIRONMENT, CHECK, PREEMPTED, INTERRUPTED = 0, 1, 2, 3,
 
 
 class BenchError(Exception):
-    """Something the user can fix.
-
-    Args:
-        what: what went wrong, one line.
-        known: what is known about it: the names that exist, the file and line, the versions found.
-        todo: what to do next.
-    """
+    """Something the user can fix: what went wrong in one line, what is known about it, and what to do next."""
 
     exit_code: ClassVar[int] = SOME_FAILED
 
@@ -49,6 +43,10 @@ class DataProblem(EnvironmentProblem):
     """A data file is missing or malformed; `known` names the file and the line (exit 3)."""
 
 
+class AbsentTask(EnvironmentProblem):
+    """A data directory is there and good, but does not hold this task: named and passed over."""
+
+
 class CheckFailed(BenchError):
     """A prediction was not met by the measurement (exit 4)."""
 
@@ -56,14 +54,10 @@ class CheckFailed(BenchError):
 
 
 class Diverged(BenchError):
-    """Training left the numbers: a loss or a prediction is not finite (run state `diverged`)."""
+    """Training diverged: a loss or an output is NaN or infinite (run state `diverged`)."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean 'rank'?`, or an empty string where nothing known is close to `word`."""
+    """Ask `Did you mean 'rank'?`, or return an empty string where nothing known is close to `word`."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'?" if close else ""
-
-
-class AbsentTask(EnvironmentProblem):
-    """A data directory is there and good, but does not hold this task: named and passed over."""

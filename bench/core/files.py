@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 from bench.core.errors import EnvironmentProblem
 
@@ -17,11 +19,7 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     """Write a file atomically: the body writes the temporary file that is yielded, which then replaces `path`.
 
     A reader, or a crash, sees the old file or the new one, never half of it. If the body raises, `path` keeps its
-    content and the temporary file is removed. The folder is created if needed.
-
-    Args:
-        path: the file to replace.
-        sync: flush file and folder to disk, so that the new content also survives a power failure.
+    content. The folder is created if needed. With `sync` the new content also survives a power failure.
 
     Raises:
         OSError: the file cannot be written.
@@ -53,6 +51,19 @@ def sha256(file: Path) -> str:
     """Return the hex digest of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_object(file: Path, todo: str) -> dict[str, object]:
+    """Read the JSON object in a file; an empty one where the file holds another value.
+
+    Raises:
+        EnvironmentProblem: it is not JSON; `todo` says what to do next.
+    """
+    try:
+        value: object = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EnvironmentProblem(f"{file} is not JSON", str(error), todo) from error
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:

@@ -1,7 +1,7 @@
 """Access to the Hugging Face hub: is it reachable, what of a dataset is in the local cache, and downloads.
 
 Callers look into the cache first (`cached_snapshot`), then ask the network (`load_tables`, or their own calls inside
-`hub_access`). All failures are `HubUnavailable`, whose `what` is the reason in a few words.
+`hub_access`). All failures raise `HubUnavailable`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from bench.core.errors import BenchError, EnvironmentProblem
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TIMEOUT_S = 4.0
-"""Seconds in which a server must answer, name look-up included."""
-COMMIT = re.compile(r"[0-9a-f]{40}")
+TIMEOUT_S = 4.0  # in which a server must answer, name look-up included
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -40,7 +38,7 @@ class HubDataset:
 
     Attributes:
         name: `owner/name`, or a local folder laid out like a repository.
-        config: name of its configuration; None is the default one.
+        config: None is the default one.
         revision: commit, tag or branch.
     """
 
@@ -56,14 +54,11 @@ class HubDataset:
     @property
     def is_pinned(self) -> bool:
         """Whether the revision is a commit, whose content never changes."""
-        return COMMIT.fullmatch(self.revision) is not None
+        return re.fullmatch(r"[0-9a-f]{40}", self.revision) is not None
 
 
 def cached_snapshot(dataset: HubDataset) -> Path | None:
-    """Return the folder of the hub's cache that holds files of exactly this commit; None if there is none.
-
-    The folder may lack files that nobody has asked for yet.
-    """
+    """Return the folder of the hub's cache with this commit's files, those asked for so far; None if there is none."""
     if not dataset.is_pinned or dataset.is_local:
         return None
     from huggingface_hub import constants
@@ -75,11 +70,7 @@ def cached_snapshot(dataset: HubDataset) -> Path | None:
 
 
 def commit_of(dataset: HubDataset) -> str:
-    """Return the commit that the revision stands for now; asks the hub unless it is a commit itself.
-
-    Raises:
-        HubUnavailable: no network, or no such dataset or revision.
-    """
+    """Return the commit that the revision stands for now; asks the hub unless it is a commit itself."""
     if dataset.is_pinned:
         return dataset.revision
     with hub_access(dataset):
@@ -91,10 +82,7 @@ def commit_of(dataset: HubDataset) -> str:
 def load_tables(dataset: HubDataset) -> tuple[dict[str, pa.Table], str]:
     """Return the Arrow table of every split, memory-mapped, and the commit ("local" for a local folder).
 
-    Images stay encoded. `datasets` keeps what it downloads in its own cache.
-
-    Raises:
-        HubUnavailable: no network, or the download failed now or earlier in this process.
+    Images stay encoded. `datasets` keeps what it downloads in its own cache. A download that failed is not repeated.
     """
     owner = dataset.name.partition("/")[0]
     if owner in _failed:
@@ -122,9 +110,6 @@ def hub_access(dataset: HubDataset) -> Generator[None]:
     """Run a block that calls the hub's libraries, and turn whatever they raise into `HubUnavailable`.
 
     The block does not run if the network is needed and cannot be reached. Errors of this project pass unchanged.
-
-    Raises:
-        HubUnavailable: no network, or the block failed.
     """
     if not dataset.is_local and (reason := unreachable()):
         raise HubUnavailable(f"no network: {reason}")
@@ -141,12 +126,8 @@ def hub_access(dataset: HubDataset) -> Generator[None]:
 def cached_or_fetched(fetch: Callable[..., str], complete: Callable[[Path], bool] = lambda path: True) -> Path:
     """Return the path of files in the hub's cache, and download them where they are not there.
 
-    Args:
-        fetch: `hf_hub_download` or `snapshot_download` with its arguments, called with `local_files_only`.
-        complete: whether the files in the cache are enough.
-
-    Raises:
-        HubUnavailable: the hub cannot be reached, or has no such files.
+    `fetch` is `hf_hub_download` or `snapshot_download` with its arguments; `complete` tells whether the files in the
+    cache are enough.
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -194,7 +175,6 @@ def _request(endpoint: str) -> str:
             return ""
     except urllib.error.HTTPError as error:
         return "" if error.code < 500 else f"HTTP status {error.code}"
-    except urllib.error.URLError as error:
-        return str(getattr(error.reason, "strerror", None) or error.reason)
     except (OSError, ValueError) as error:
-        return str(error) or type(error).__name__
+        cause = getattr(error, "reason", error)
+        return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__

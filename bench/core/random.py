@@ -15,10 +15,10 @@ def uniform(seed: int, purpose: str, step: int, index: np.ndarray, size: int) ->
 
     Args:
         seed: of the run.
-        purpose: what they are for; different purposes have independent numbers.
+        purpose: different purposes have independent numbers.
         step: optimiser step, −1 in evaluation.
         index: (B,) numbers of the examples.
-        size: how many for each.
+        size: numbers for each.
     """
     digest = hashlib.sha256(f"{seed}\x00{purpose}".encode()).digest()
     key = np.frombuffer(digest[:16], dtype="<u8")

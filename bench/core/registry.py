@@ -13,12 +13,9 @@ Kind = Literal["methods", "tasks", "backbones", "experiments"]
 
 
 class Entry(NamedTuple):
-    """Where a name lives.
+    """Where a name lives, as `module:Class`; the module of `config`, its options, imports no torch.
 
-    Attributes:
-        target: `module:Class`.
-        config: `module:Class` of its options, in a module that imports no torch; empty: the class's own `Config`, for
-            which the class must be imported.
+    Without `config` they are the class's own `Config`, for which the class must be imported.
     """
 
     target: str
@@ -87,16 +84,10 @@ PREFIXES: dict[Kind, dict[str, Entry]] = {
 }
 """Prefix of names → the class that opens them, or makes one by `of(NAME)`: `peft:vera`, `runs:ID`."""
 
-_LISTS = {"experiments": "bench reproduce --list"}
-"""Commands that list a kind, where `bench list` does not."""
-
 
 @cache
 def entries(kind: Kind) -> dict[str, Entry]:
-    """Return the registered names: the built-in ones, and those of installed packages (`lowrank_bench.<kind>`).
-
-    A package cannot replace a built-in name.
-    """
+    """Return the built-in names and those of installed packages, which cannot replace a built-in one."""
     installed = {point.name: Entry(point.value) for point in entry_points(group=f"lowrank_bench.{kind}")}
     return {**installed, **BUILTIN[kind]}
 
@@ -117,16 +108,16 @@ def find(kind: Kind, name: str) -> Entry:
     Raises:
         UsageError: the name is not known; the error lists those that are, and the nearest.
     """
-    known = entries(kind)
+    known, prefixes = entries(kind), PREFIXES.get(kind, {})
     if name in known:
         return known[name]
     if prefix := _prefix(kind, name):
-        return PREFIXES[kind][prefix]
-    hint = did_you_mean(name, known)
+        return prefixes[prefix]
+    listing = "bench reproduce --list" if kind == "experiments" else f"bench list {kind}"
     raise UsageError(
         f"unknown {kind[:-1]} '{name}'",
-        f"known {kind}: {', '.join([*sorted(known), *(f'{prefix}…' for prefix in PREFIXES.get(kind, ()))])}",
-        f"{hint} `{_LISTS.get(kind, f'bench list {kind}')}` describes them.".strip(),
+        f"known {kind}: {', '.join([*sorted(known), *(f'{prefix}…' for prefix in prefixes)])}",
+        f"{did_you_mean(name, known)} `{listing}` describes them.".strip(),
     )
 
 
@@ -137,22 +128,13 @@ def load(kind: Kind, name: str) -> Any:
         UsageError: the name is not known.
         EnvironmentProblem: its module cannot be imported.
     """
-    found, prefix = _imported(kind, name, find(kind, name).target), _prefix(kind, name)
-    return found.of(name.removeprefix(prefix)) if prefix and hasattr(found, "of") else found
+    return _imported(kind, name, find(kind, name).target)
 
 
 def load_config(kind: Kind, name: str) -> type[Any]:
-    """Import the options class of a name, without torch where its entry names one.
-
-    Raises:
-        UsageError: the name is not known.
-        EnvironmentProblem: its module cannot be imported.
-    """
-    entry, prefix = find(kind, name), _prefix(kind, name)
-    if not entry.config:
-        return load(kind, name).Config
-    found = _imported(kind, name, entry.config)
-    return found.of(name.removeprefix(prefix)) if prefix else found
+    """Import the options class of a name, without torch where its entry names one; raises as `load` does."""
+    config = find(kind, name).config
+    return _imported(kind, name, config) if config else load(kind, name).Config
 
 
 def known(kind: Kind, name: str) -> bool:
@@ -162,7 +144,7 @@ def known(kind: Kind, name: str) -> bool:
 
 def _imported(kind: Kind, name: str, target: str) -> Any:
     try:
-        return import_target(target)
+        imported = import_target(target)
     except BenchError:
         raise
     except Exception as error:  # the code of a third party may be wrong in any way
@@ -171,10 +153,12 @@ def _imported(kind: Kind, name: str, target: str) -> Any:
             f"{target}: {type(error).__name__}: {error}",
             f"Fix that module or the installation, or leave the {kind[:-1]} out.",
         ) from error
+    prefix = _prefix(kind, name)
+    return imported.of(name.removeprefix(prefix)) if prefix and hasattr(imported, "of") else imported
 
 
 def import_target(target: str) -> Any:
-    """Import what `module:Class` names."""
+    """Import what `module:name` names."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

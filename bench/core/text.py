@@ -8,10 +8,8 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
-DECIMALS = 3
-"""Decimals of a score."""
-SMALL = 0.01
-"""Errors below it are shown with three significant digits instead."""
+DECIMALS = 3  # of a score
+SMALL = 0.01  # errors below it are shown with three significant digits instead
 
 
 def format_score(value: float, higher_is_better: bool | None = True) -> str:

@@ -156,7 +156,7 @@ class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
         """Train the full network, the compressed one, and one with random outer factors."""
         import torch
 
-        from bench.backbones.dln_network import initial_weight
+        from bench.backbones.dense_networks import initial_weight
 
         c, source = self.config, torch.Generator().manual_seed(self.config.seed)
         with one_thread(c.width):
@@ -293,7 +293,7 @@ def train(config: ParsimonyConfig) -> tuple[Spectra, list[Tensor], Tensor]:
     """
     import torch
 
-    from bench.backbones.dln_network import initial_weight
+    from bench.backbones.dense_networks import initial_weight
     from bench.spectra import singular_values
 
     c = config

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
 from bench.backbones.text_encoders import MINILM_SHA256, content_hash, from_folder
-from bench.backbones.text_network import TextEncoder
-from bench.config.sections import HeadConfig
+from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 from methods.common.targets import find_targets
 
@@ -40,6 +39,11 @@ def saved(name: str, folder: Path) -> Path:
     return folder
 
 
+def mean_encoder(folder: Path, dropout: float = 0.0) -> Any:
+    backbone = from_folder("b", saved("Bert", folder), BackboneConfig(dropout=dropout))
+    return backbone.load(task=CLASSES, head=HeadConfig(pooling="mean"), seed=0)
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_loads_and_has_query_and_value(name, tmp_path):
     backbone = from_folder(name, saved(name, tmp_path))
@@ -54,7 +58,7 @@ def test_every_architecture_loads_and_has_query_and_value(name, tmp_path):
 
 
 def test_mean_pooling_leaves_padding_out(tmp_path):
-    encoder = TextEncoder(saved("Bert", tmp_path), pooling="mean", dropout=0.0).eval()
+    encoder = mean_encoder(tmp_path).eval()
     ids = torch.randint(1, 50, (1, 6))
     padded = torch.cat([ids, torch.zeros(1, 3, dtype=torch.int64)], 1)
     mask = torch.cat([torch.ones(1, 6), torch.zeros(1, 3)], 1).long()
@@ -83,7 +87,7 @@ def test_pooling_of_the_user_wins(tmp_path):
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_dropout_is_what_was_asked(rate, tmp_path):
-    encoder = TextEncoder(saved("Bert", tmp_path), pooling="mean", dropout=rate).train()
+    encoder = mean_encoder(tmp_path, rate).train()
     ids = torch.randint(1, 50, (2, 5))
     same = torch.equal(encoder(ids, torch.ones_like(ids)), encoder(ids, torch.ones_like(ids)))
     assert same == (rate == 0.0)
@@ -148,7 +152,7 @@ def test_broken_weights_are_named(tmp_path):
 
 
 def test_a_target_that_matches_nothing_lists_the_layers(tmp_path):
-    encoder = TextEncoder(saved("Bert", tmp_path), pooling="mean", dropout=0.0)
+    encoder = mean_encoder(tmp_path)
     with pytest.raises(UsageError, match=r"encoder\.layer\.#\.attention\.self\.query"):
         find_targets(encoder, "Wqkv")
     with pytest.raises(UsageError, match="not a regular expression"):

@@ -12,8 +12,8 @@ from torch import nn
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
+from bench.backbones.dense_networks import DeepLinearNet, initial_weight
 from bench.backbones.dln import DLNConfig
-from bench.backbones.dln_network import DeepLinearNet, initial_weight
 from bench.backbones.seeding import generator
 from bench.records.data import Arrays, Dataset
 from tasks.io.arrays import ArrayDataModule
@@ -21,9 +21,9 @@ from tasks.io.arrays import ArrayDataModule
 EPS = 0.5
 
 
-def net(inputs: int = 12, **options: Any) -> DeepLinearNet:
-    given: dict[str, Any] = {"depth": 3, "scale": EPS, "dtype": torch.float64, "seed": 0}
-    return DeepLinearNet(inputs, **{**given, **options})
+def net(inputs: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64, **options: Any) -> DeepLinearNet:
+    config = DLNConfig(**{"depth": 3, "init_scale": EPS, **options})
+    return DeepLinearNet(inputs, config, seed=seed, dtype=dtype)
 
 
 def head_of(network: DeepLinearNet, outputs: int, seed: int = 9) -> nn.Linear:
@@ -138,7 +138,7 @@ def test_the_numerical_rank_is_that_of_the_precision_trained_in():
 
 
 def test_a_network_of_zeros_has_rank_zero():
-    network = net(scale=0.0)
+    network = net(init_scale=0.0)
     assert network.report(head_of(network, 5)) == {
         "end_to_end": {"shape": [5, 12], "stable": 0.0, "effective": 0.0, "energy90": 0, "numerical": 0, "norm": 0.0}
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from bench.records.data import Example
-from tasks.glue.generated.draw import Draw, Label, Pair, draw_examples
+from tasks.glue.generated.draw import Draw, Label, Pair
 
 __all__ = ["TASKS", "VERSION", "generate"]
 
@@ -36,6 +36,8 @@ TASKS: Mapping[str, Mapping[str, tuple[int, Shares]]] = {
 def generate(task: str) -> dict[str, list[Example]]:
     """Generate the splits of one task, the same bytes on every machine.
 
+    No input appears twice, so no input can have two labels and no split can leak into another.
+
     Args:
         task: a key of `TASKS`.
 
@@ -48,8 +50,18 @@ def generate(task: str) -> dict[str, list[Example]]:
     used: set[Pair] = set()
     splits: dict[str, list[Example]] = {}
     for split, (size, shares) in TASKS[task].items():
-        is_mismatched = split == "dev_mismatched"
-        draw_pair: Callable[[Draw, Label], Pair] = module.draw_mismatched_pair if is_mismatched else module.draw_pair
+        draw_pair = module.draw_mismatched_pair if split == "dev_mismatched" else module.draw_pair
         draw = Draw(f"{VERSION}/{task}/{split}")
-        splits[split] = draw_examples(draw, draw_pair, shares=shares, size=size, used=used)
+        counts = [round(share * size) for _, share in shares]
+        counts[0] += size - sum(counts)  # the first label takes what rounding leaves
+        labels = [label for (label, _), count in zip(shares, counts, strict=True) for _ in range(count)]
+        splits[split] = [_new_example(draw, draw_pair, label, used) for label in draw.several(labels, size)]
     return splits
+
+
+def _new_example(draw: Draw, draw_pair: Callable[[Draw, Label], Pair], label: Label, used: set[Pair]) -> Example:
+    pair = draw_pair(draw, label)
+    while pair in used or pair[0] == pair[1]:
+        pair = draw_pair(draw, label)
+    used.add(pair)
+    return Example(*pair, label)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
-
-from bench.records.data import Example
 
 T = TypeVar("T")
 Label = int | float
@@ -54,42 +52,6 @@ class Draw:
         return items[-1][0]
 
 
-def sentence(text: str, end: str = ".") -> str:
+def sentence(text: str) -> str:
     """Return `text` with a capital and a full stop."""
-    return text[0].upper() + text[1:] + end
-
-
-def a(noun: str) -> str:
-    """Return `noun` with its indefinite article."""
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def draw_examples(
-    draw: Draw,
-    draw_pair: Callable[[Draw, Label], Pair],
-    *,
-    shares: Sequence[tuple[Label, float]],
-    size: int,
-    used: set[Pair],
-) -> list[Example]:
-    """Draw `size` new examples with exactly the given label shares, in random order.
-
-    Args:
-        draw: the stream of choices.
-        draw_pair: draws one input with the wanted label.
-        shares: `(label, share)`; the first label takes what rounding leaves.
-        size: how many examples.
-        used: inputs of this split or another, which are added here. No input appears twice, so no input can have two
-            labels and no split can leak into another.
-    """
-    counts = [round(share * size) for _, share in shares]
-    counts[0] += size - sum(counts)
-    labels = [label for (label, _), count in zip(shares, counts, strict=True) for _ in range(count)]
-    examples: list[Example] = []
-    for label in draw.several(labels, size):
-        pair = draw_pair(draw, label)
-        while pair in used or pair[0] == pair[1]:
-            pair = draw_pair(draw, label)
-        used.add(pair)
-        examples.append(Example(*pair, label))
-    return examples
+    return text[0].upper() + text[1:] + "."

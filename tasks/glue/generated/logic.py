@@ -7,42 +7,45 @@ regions; statements are compatible when every required set keeps a region that n
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Literal
 
 Quantifier = Literal["all", "some", "no", "not all"]
 Relation = Literal["equal", "sub", "super", "free"]
 Region = tuple[bool, ...]
-Statement = tuple[frozenset[Region], frozenset[Region]]
+Statement = tuple[set[Region], set[Region]]
 
 QUANTIFIERS: tuple[Quantifier, ...] = ("all", "some", "no", "not all")
 DENIAL: dict[Quantifier, Quantifier] = {"all": "not all", "not all": "all", "some": "no", "no": "some"}
 ENTAILMENT, NEUTRAL, CONTRADICTION = 0, 1, 2
 
+# whether something can be in the left set and in the right set; of two truth values, ≤ is implication
+ALLOWED: dict[Relation, Callable[[bool, bool], bool]] = {
+    "equal": operator.eq,
+    "sub": operator.le,
+    "super": operator.ge,
+    "free": lambda left, right: True,
+}
 
-def _allowed(left: bool, right: bool, relation: Relation) -> bool:
-    if relation == "equal":
-        return left == right
-    if relation == "sub":
-        return right or not left
-    return left or not right if relation == "super" else True
 
-
-def _statement(quantifier: Quantifier, regions: list[Region], noun: int, predicate: int) -> Statement:
-    inside = frozenset(r for r in regions if r[noun] and r[predicate])
-    outside = frozenset(r for r in regions if r[noun] and not r[predicate])
-    empty: frozenset[Region] = frozenset()
-    return {
+def _statement(quantifier: Quantifier, regions: Sequence[Region], noun: int, predicate: int) -> Statement:
+    """Return the regions that it forbids, and those of which one must have members."""
+    inside = {region for region in regions if region[noun] and region[predicate]}
+    outside = {region for region in regions if region[noun] and not region[predicate]}
+    statements: dict[Quantifier, Statement] = {
         "all": (outside, inside),
-        "some": (empty, inside),
+        "some": (set(), inside),
         "no": (inside, outside),
-        "not all": (empty, outside),
-    }[quantifier]
+        "not all": (set(), outside),
+    }
+    return statements[quantifier]
 
 
-def _compatible(one: Statement, two: Statement) -> bool:
-    forbidden = one[0] | two[0]
-    return bool(one[1] - forbidden) and bool(two[1] - forbidden)
+def _compatible(first: Statement, second: Statement) -> bool:
+    forbidden = first[0] | second[0]
+    return bool(first[1] - forbidden) and bool(second[1] - forbidden)
 
 
 def judge(premise: Quantifier, hypothesis: Quantifier, *, nouns: Relation, predicates: Relation) -> int:
@@ -57,9 +60,9 @@ def judge(premise: Quantifier, hypothesis: Quantifier, *, nouns: Relation, predi
         predicates: relation of P to Q.
     """
     regions = [
-        region
-        for region in product((False, True), repeat=4)
-        if _allowed(region[0], region[1], nouns) and _allowed(region[2], region[3], predicates)
+        (a, b, p, q)
+        for a, b, p, q in product((False, True), repeat=4)
+        if ALLOWED[nouns](a, b) and ALLOWED[predicates](p, q)
     ]
     said = _statement(premise, regions, 0, 2)
     if not _compatible(said, _statement(DENIAL[hypothesis], regions, 1, 3)):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.logic import CONTRADICTION, ENTAILMENT, NEUTRAL, QUANTIFIERS, Quantifier, Relation, judge
+from tasks.glue.generated.logic import CONTRADICTION, ENTAILMENT, QUANTIFIERS, Quantifier, Relation, judge
+from tasks.glue.generated.words import Group, groups, words
 
 PHRASES: dict[Quantifier, str] = {
     "all": "all the {}",
@@ -17,56 +18,42 @@ PHRASES: dict[Quantifier, str] = {
 
 @dataclass(frozen=True)
 class Genre:
-    """The words of one genre: nouns and predicates as (narrow, wide), names, comparatives, acts."""
+    """The words of one genre; nouns and predicates are pairs of a narrow and a wide one."""
 
-    nouns: tuple[tuple[str, str], ...]
-    predicates: tuple[tuple[str, str], ...]
-    names: tuple[str, ...]
-    grades: tuple[tuple[str, str], ...]
-    acts: tuple[str, ...]
+    nouns: tuple[Group, ...]
+    predicates: tuple[Group, ...]
+    names: Group
+    grades: tuple[Group, ...]
+    acts: Group
 
 
 VILLAGE = Genre(
-    nouns=(
-        ("young sailors", "sailors"),
-        ("old farmers", "farmers"),
-        ("tired nurses", "nurses"),
-        ("rich merchants", "merchants"),
-        ("local fishermen", "fishermen"),
-        ("hungry soldiers", "soldiers"),
+    nouns=groups(
+        "young sailors/sailors, old farmers/farmers, tired nurses/nurses, rich merchants/merchants, "
+        "local fishermen/fishermen, hungry soldiers/soldiers"
     ),
-    predicates=(
-        ("bought red roses", "bought flowers"),
-        ("ate ripe apples", "ate fruit"),
-        ("played the violin", "played an instrument"),
-        ("owned a black horse", "owned an animal"),
-        ("painted the chapel", "painted a building"),
-        ("danced in the square", "danced"),
-        ("sang loudly", "sang"),
+    predicates=groups(
+        "bought red roses/bought flowers, ate ripe apples/ate fruit, played the violin/played an instrument, "
+        "owned a black horse/owned an animal, painted the chapel/painted a building, danced in the square/danced, "
+        "sang loudly/sang"
     ),
-    names=("Anna", "Peter", "Mary", "John", "Laura", "Henry", "Susan", "David"),
-    grades=(("taller", "shorter"), ("older", "younger"), ("richer", "poorer"), ("stronger", "weaker")),
-    acts=("left", "arrived", "woke up", "went home", "ate dinner"),
+    names=words("Anna, Peter, Mary, John, Laura, Henry, Susan, David"),
+    grades=groups("taller/shorter, older/younger, richer/poorer, stronger/weaker"),
+    acts=words("left, arrived, woke up, went home, ate dinner"),
 )
 OFFICE = Genre(
-    nouns=(
-        ("new engineers", "engineers"),
-        ("senior lawyers", "lawyers"),
-        ("busy managers", "managers"),
-        ("foreign clients", "clients"),
-        ("retired bankers", "bankers"),
+    nouns=groups(
+        "new engineers/engineers, senior lawyers/lawyers, busy managers/managers, foreign clients/clients, "
+        "retired bankers/bankers"
     ),
-    predicates=(
-        ("drove a blue truck", "drove a vehicle"),
-        ("signed the long contract", "signed a document"),
-        ("drank green tea", "drank something"),
-        ("visited the main office", "visited an office"),
-        ("worked until midnight", "worked"),
-        ("complained politely", "complained"),
+    predicates=groups(
+        "drove a blue truck/drove a vehicle, signed the long contract/signed a document, "
+        "drank green tea/drank something, visited the main office/visited an office, worked until midnight/worked, "
+        "complained politely/complained"
     ),
-    names=("Carol", "George", "Linda", "Robert", "Nancy", "Kevin", "Diane", "Philip"),
-    grades=(("taller", "shorter"), ("faster", "slower"), ("heavier", "lighter"), ("smarter", "duller")),
-    acts=("started", "stopped", "called back", "resigned", "applied"),
+    names=words("Carol, George, Linda, Robert, Nancy, Kevin, Diane, Philip"),
+    grades=groups("taller/shorter, faster/slower, heavier/lighter, smarter/duller"),
+    acts=words("started, stopped, called back, resigned, applied"),
 )
 
 
@@ -86,16 +73,16 @@ def _pair(draw: Draw, genre: Genre, label: Label) -> Pair:
     return sentence(premise), sentence(hypothesis)
 
 
-def _related(draw: Draw, words: tuple[tuple[str, str], ...]) -> tuple[str, str, Relation]:
+def _related(draw: Draw, phrases: tuple[Group, ...]) -> tuple[str, str, Relation]:
     """Draw two phrases, and the relation of the first to the second."""
-    narrow, wide = draw.pick(words)
+    narrow, wide = draw.pick(phrases)
     relations: tuple[Relation, ...] = ("equal", "sub", "sub", "super", "super", "free")
     relation = draw.pick(relations)
     if relation == "equal":
         word = draw.pick((narrow, wide))
         return word, word, relation
     if relation == "free":
-        return draw.pick((narrow, wide)), draw.pick(draw.other(words, (narrow, wide))), relation
+        return draw.pick((narrow, wide)), draw.pick(draw.other(phrases, (narrow, wide))), relation
     return (narrow, wide, relation) if relation == "sub" else (wide, narrow, relation)
 
 
@@ -132,5 +119,4 @@ def _ordered(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
         return premise, f"{two} {act} {late} {one}"
     if label == CONTRADICTION:
         return premise, draw.pick((f"{one} {act} {late} {two}", f"{two} {act} {early} {one}"))
-    assert label == NEUTRAL
     return premise, draw.pick((f"{three} {act} {late} {one}", f"{two} {act} {late} {three}"))

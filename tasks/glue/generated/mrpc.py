@@ -5,21 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import DAYS, DEEDS, PERSONS, Group, two
+from tasks.glue.generated.words import DAYS, DEEDS, PERSONS, Group, groups, words
 
-GOODS: tuple[Group, ...] = (
-    ("car", "automobile"),
-    ("house", "home"),
-    ("store", "shop"),
-    ("ship", "vessel"),
-    ("picture", "painting"),
-    ("farm",),
-    ("hotel",),
-    ("factory", "plant"),
-    ("newspaper",),
-    ("bridge",),
+GOODS = groups(
+    "car/automobile, house/home, store/shop, ship/vessel, picture/painting, farm, hotel, factory/plant, newspaper, "
+    "bridge"
 )
-SUMS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve")
+SUMS = words("two, three, four, five, six, seven, eight, nine, ten, twelve")
 SALE: Group = ("sale",)
 
 
@@ -43,7 +35,7 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
 
 
 def _event(draw: Draw) -> Event:
-    agent, patient = two(draw, PERSONS)
+    agent, patient = draw.several(PERSONS, 2)
     deed = SALE if draw.chance(0.4) else draw.pick(DEEDS)
     return Event(agent, deed, patient, draw.pick(DAYS), draw.pick(GOODS), draw.pick(SUMS))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+from tasks.glue.generated.words import groups, words
 
-RULERS = ("king", "queen", "duke", "bishop", "general", "emperor", "prince", "baron", "governor", "admiral")
-DEEDS = (("defeated", "defeat"), ("attacked", "attack"), ("betrayed", "betray"), ("captured", "capture"))
-DEEDS += (("rescued", "rescue"), ("tricked", "trick"), ("stopped", "stop"), ("surprised", "surprise"))
-CITIES = ("York", "Rome", "Vienna", "Prague", "Lisbon", "Cologne", "Naples", "Athens", "Seville", "Warsaw")
-WITH = ("a small army", "a false letter", "two ships", "the help of monks", "hidden gold", "an old trick")
-WHY = ("a war was feared", "the people were angry", "the harvest had failed", "money was short", "peace was near")
+RULERS = words("king, queen, duke, bishop, general, emperor, prince, baron, governor, admiral")
+DEEDS = groups(
+    "defeated/defeat, attacked/attack, betrayed/betray, captured/capture, rescued/rescue, tricked/trick, stopped/stop, "
+    "surprised/surprise"
+)
+CITIES = words("York, Rome, Vienna, Prague, Lisbon, Cologne, Naples, Athens, Seville, Warsaw")
+WITH = words("a small army, a false letter, two ships, the help of monks, hidden gold, an old trick")
+WHY = words("a war was feared, the people were angry, the harvest had failed, money was short, peace was near")
 YEARS = tuple(str(year) for year in range(1512, 1900, 17))
-ADJUNCTS: tuple[str, ...] = ("when", "where", "how", "why")
-SLOTS: tuple[str, ...] = (*ADJUNCTS, "who", "whom")
+ADJUNCTS = words("when, where, how, why")
+SLOTS = (*ADJUNCTS, "who", "whom")
 
 
 def draw_pair(draw: Draw, label: Label) -> Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.glue.generated.draw import Draw, Label, Pair
+from tasks.glue.generated.words import words
 
 INTENTS: tuple[tuple[str, ...], ...] = (
     ("How do I learn {}?", "What is the best way to learn {}?", "How can someone start learning {}?"),
@@ -14,18 +15,9 @@ INTENTS: tuple[tuple[str, ...], ...] = (
     ("Can children do {}?", "Is {} suitable for kids?", "At what age can a child begin {}?"),
     ("What do I need for {}?", "Which equipment does {} require?", "What gear should I buy for {}?"),
 )
-TOPICS = ("chess", "yoga", "skiing", "fishing", "sailing", "boxing", "tennis", "golf", "surfing", "climbing", "archery")
-TOPICS += (
-    "diving",
-    "hockey",
-    "cycling",
-    "running",
-    "painting",
-    "cooking",
-    "gardening",
-    "juggling",
-    "fencing",
-    "rowing",
+TOPICS = words(
+    "chess, yoga, skiing, fishing, sailing, boxing, tennis, golf, surfing, climbing, archery, diving, hockey, cycling, "
+    "running, painting, cooking, gardening, juggling, fencing, rowing"
 )
 TURNS: tuple[tuple[str, ...], ...] = (
     ("How do I get from {0} to {1}?", "What is the fastest way to reach {1} from {0}?"),
@@ -35,7 +27,7 @@ TURNS: tuple[tuple[str, ...], ...] = (
     ("How did {0} defeat {1} in the final?", "Why did {1} lose the final against {0}?"),
 )
 """Questions with a direction: the same one in other words, never the reverse."""
-PLACES = ("London", "Paris", "Boston", "Berlin", "Chicago", "Madrid", "Dublin", "Sydney", "Delhi", "Tokyo", "Cairo")
+PLACES = words("London, Paris, Boston, Berlin, Chicago, Madrid, Dublin, Sydney, Delhi, Tokyo, Cairo")
 
 
 def draw_pair(draw: Draw, label: Label) -> Pair:

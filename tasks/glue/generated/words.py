@@ -1,57 +1,31 @@
-"""Words that several tasks share; words of one group are synonyms."""
+"""Words that several tasks share, and word lists written as text."""
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw
-
 Group = tuple[str, ...]
 
-PERSONS: tuple[Group, ...] = (
-    ("doctor", "physician"),
-    ("lawyer", "attorney"),
-    ("teacher", "instructor"),
-    ("writer", "author"),
-    ("reporter", "journalist"),
-    ("senator", "lawmaker"),
-    ("actor",),
-    ("thief", "robber"),
-    ("priest", "clergyman"),
-    ("visitor", "guest"),
-    ("banker", "financier"),
-    ("sailor",),
-    ("judge",),
-    ("mayor",),
-    ("painter",),
-    ("pilot",),
-    ("butcher",),
-    ("farmer",),
-    ("nurse",),
-    ("chef",),
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the items of a list: `car, house` is `("car", "house")`."""
+    return tuple(text.split(", "))
+
+
+def groups(text: str) -> tuple[Group, ...]:
+    """Return the groups of a list: `car/automobile, house` is `(("car", "automobile"), ("house",))`."""
+    return tuple(tuple(group.split("/")) for group in words(text))
+
+
+# synonyms
+PERSONS = groups(
+    "doctor/physician, lawyer/attorney, teacher/instructor, writer/author, reporter/journalist, senator/lawmaker, "
+    "actor, thief/robber, priest/clergyman, visitor/guest, banker/financier, sailor, judge, mayor, painter, pilot, "
+    "butcher, farmer, nurse, chef"
 )
-
-DEEDS: tuple[Group, ...] = (
-    ("hired", "recruited"),
-    ("fired", "dismissed"),
-    ("praised", "applauded"),
-    ("helped", "assisted"),
-    ("phoned", "called"),
-    ("warned", "cautioned"),
-    ("saved", "rescued"),
-    ("accused", "blamed"),
-    ("welcomed", "greeted"),
-    ("tricked", "fooled"),
-    ("questioned", "interrogated"),
-    ("attacked", "assaulted"),
-    ("paid", "compensated"),
-    ("followed", "trailed"),
+# what one person did to another; the past form is also the participle
+DEEDS = groups(
+    "hired/recruited, fired/dismissed, praised/applauded, helped/assisted, phoned/called, warned/cautioned, "
+    "saved/rescued, accused/blamed, welcomed/greeted, tricked/fooled, questioned/interrogated, attacked/assaulted, "
+    "paid/compensated, followed/trailed"
 )
-"""What one person did to another; the past form is also the participle."""
-
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-CITIES = ("London", "Paris", "Boston", "Berlin", "Chicago", "Madrid", "Dublin", "Sydney", "Oslo", "Denver")
-
-
-def two(draw: Draw, groups: tuple[Group, ...]) -> tuple[Group, Group]:
-    """Draw two different groups."""
-    first, second = draw.several(groups, 2)
-    return first, second
+DAYS = words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
+CITIES = words("London, Paris, Boston, Berlin, Chicago, Madrid, Dublin, Sydney, Oslo, Denver")

@@ -13,10 +13,9 @@ class Schema:
     Attributes:
         folder: name of its folder in the layout of the GLUE download script.
         tsv: columns of the TSV files: the text, the second text if there is one, the label.
-        hub: the same columns as the Hugging Face data set names them.
+        hub: the same columns as the Hugging Face dataset names them.
         labels: class names; the index is the label. Empty for a score from 0 to 5.
-        metrics: names of its metrics.
-        primary: those whose mean is the primary value.
+        primary: metrics whose mean is the primary value; empty: all of them.
         note: a caveat shown beside scores.
         header: column names where the TSV files have no header line.
         evaluation: evaluation splits, the primary one first.
@@ -28,7 +27,7 @@ class Schema:
     hub: tuple[str, ...]
     labels: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy",)
-    primary: tuple[str, ...] = ("accuracy",)
+    primary: tuple[str, ...] = ()
     note: str = ""
     header: tuple[str, ...] | None = None
     evaluation: tuple[str, ...] = ("dev",)
@@ -62,7 +61,6 @@ SCHEMAS: Mapping[str, Schema] = {
         hub=_PAIR,
         labels=("not_equivalent", "equivalent"),
         metrics=("accuracy", "f1"),
-        primary=("accuracy", "f1"),
     ),
     "stsb": Schema(
         folder="STS-B",
@@ -70,7 +68,6 @@ SCHEMAS: Mapping[str, Schema] = {
         hub=_PAIR,
         labels=(),
         metrics=("pearson", "spearman"),
-        primary=("pearson", "spearman"),
     ),
     "qqp": Schema(
         folder="QQP",
@@ -78,7 +75,6 @@ SCHEMAS: Mapping[str, Schema] = {
         hub=("question1", "question2", "label"),
         labels=("not_duplicate", "duplicate"),
         metrics=("accuracy", "f1"),
-        primary=("accuracy", "f1"),
         short_rows=True,
     ),
     "mnli": Schema(

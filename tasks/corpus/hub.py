@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,8 +15,7 @@ from bench.core.hub import HubDataset, HubUnavailable, commit_of, hub_access
 HOW = "Name a folder of texts instead, --task corpus:PATH; or leave --data hub out for the embedded docstrings."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubTexts:
+class HubTexts(NamedTuple):
     """Which texts: a dataset, its split and column, and what to do with rows that have no text."""
 
     dataset: HubDataset
@@ -29,44 +27,33 @@ class HubTexts:
         return " ".join(filter(None, (self.dataset.name, self.dataset.config, self.split)))
 
 
-class Fetched(NamedTuple):
-    """A text file with a blank line after every row, the commit (or the folder's name), and rows that hold no text."""
-
-    file: Path
-    revision: str
-    left_out: int
-
-
-def fetch(wanted: HubTexts, cache: Path) -> Fetched:
+def fetch(wanted: HubTexts, cache: Path) -> tuple[Path, str, int]:
     """Stream the rows into the cache, unless they are there; no more than a few are in memory.
 
-    Args:
-        wanted: which texts.
-        cache: the cache's folder.
+    Returns:
+        A text file with a blank line after every row, the commit (or the folder's name), and rows that hold no text.
 
     Raises:
         DataProblem: no network, no such dataset, configuration, split or column, or a row without text.
     """
-    dataset = wanted.dataset
-    folder = Path(dataset.name).expanduser()
+    dataset, folder = wanted.dataset, cache / "hub"
     try:
-        revision = folder.resolve().name if dataset.is_local else commit_of(dataset)
-        content = _listing(folder) if dataset.is_local else revision
+        local = Path(dataset.name).expanduser().resolve() if dataset.is_local else None
+        revision = local.name if local else commit_of(dataset)
+        content = _listing(Path(dataset.name).expanduser()) if local else revision
         identity = [dataset.name, dataset.config, wanted.split, wanted.column, wanted.on_bad, content]
-        file = cache / "hub" / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.txt"
+        file = folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.txt"
         left_out = file.with_suffix(".left-out")
         if not (file.is_file() and left_out.is_file()):
             with replacing(file) as temporary, temporary.open("wb") as stream:
                 missing = 0
-                for text in _texts(wanted, None if dataset.is_local else revision):
+                for text in _texts(wanted, None if local else revision):
                     missing += text is None
                     stream.write(b"" if text is None else text.strip().encode(errors="surrogatepass") + b"\n\n")
                 write_atomic(left_out, str(missing).encode())
-        return Fetched(file, revision, int(left_out.read_text()))
-    except HubUnavailable as error:
-        raise DataProblem(f"the texts of {wanted} cannot be loaded", error.what, HOW) from error
-    except OSError as error:
-        known = f"{cache / 'hub'}: {error.strerror or error}"
+        return file, revision, int(left_out.read_text())
+    except (HubUnavailable, OSError) as error:
+        known = error.what if isinstance(error, HubUnavailable) else f"{folder}: {error.strerror or error}"
         raise DataProblem(f"the texts of {wanted} cannot be loaded", known, HOW) from error
 
 

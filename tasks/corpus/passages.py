@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BufferedReader
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -35,12 +38,12 @@ def key_of(raw: bytes) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Passages(Sequence[Example]):
+class Passages:
     """Unlabelled examples by their places; each takes 24 bytes, however long its text is.
 
     Attributes:
         files: what `places["file"]` counts.
-        places: of type PLACE (N,); may be mapped from a file.
+        places: of type PLACE (N,).
     """
 
     files: tuple[Path, ...]
@@ -49,10 +52,6 @@ class Passages(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         """Read one, or a few, which are then in memory.
 
@@ -61,26 +60,21 @@ class Passages(Sequence[Example]):
         """
         if isinstance(index, slice):
             return list(self._read(self.places[index]))
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return next(self._read(self.places[index : index + 1 or None]))
+        return next(self._read(self.places[[index]]))
 
     def __iter__(self) -> Iterator[Example]:
         return self._read(self.places)
 
     def digest(self) -> bytes:
         """Return the sha256 of the texts' keys in order."""
-        digest = hashlib.sha256()
-        for start in range(0, len(self), 1 << 16):
-            digest.update(np.ascontiguousarray(self.places["key"][start : start + (1 << 16)]).tobytes())
-        return digest.digest()
+        return hashlib.sha256(self.places["key"].tobytes()).digest()
 
     def take(self, index: np.ndarray) -> Passages:
         """Return some of them, in this order."""
         return Passages(self.files, self.places[index])
 
     def _read(self, places: np.ndarray) -> Iterator[Example]:
-        for number, group in _by_file(places):
+        for number, group in groupby(places, itemgetter("file")):
             file = self.files[number]
             try:
                 with file.open("rb") as stream:
@@ -88,19 +82,10 @@ class Passages(Sequence[Example]):
                         stream.seek(int(place["start"]))
                         raw = stream.read(int(place["size"]))
                         if key_of(raw) != int(place["key"]):
-                            raise _changed(file, f"at byte {int(place['start'])}")
+                            raise _changed(file, f"at byte {place['start']}")
                         yield Example(raw.decode(), None, 0)
             except OSError as error:
                 raise _changed(file, str(error.strerror or error)) from error
-
-
-def _by_file(places: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Group neighbours in one file, a few thousand at a time."""
-    for start in range(0, len(places), 4096):
-        part = places[start : start + 4096]
-        edges = np.flatnonzero(np.diff(part["file"])) + 1
-        for group in np.split(part, edges):
-            yield int(group["file"][0]), group
 
 
 def _changed(file: Path, where: str) -> DataProblem:
@@ -123,15 +108,15 @@ def held_out(keys: np.ndarray, share: float, *, seed: int, classes: np.ndarray |
     """
     permuted = _permute(keys, seed)
     held = np.zeros(len(keys), dtype=bool)
-    for one in [None] if classes is None else np.unique(classes):
-        own = np.arange(len(keys)) if classes is None else np.flatnonzero(classes == one)
-        values = permuted[own]
-        first, last = values.min(initial=2**64 - 1), values.max(initial=0)
-        if first == last:  # all texts are equal
+    classes = np.zeros(len(keys), dtype=int) if classes is None else classes
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        values = permuted[members]
+        if values.min() == values.max():  # all texts are equal
             continue
-        count = min(max(1, round(share * len(own))), len(own) - 1)
+        count = min(max(1, round(share * len(members))), len(members) - 1)
         bound = np.partition(values, count - 1)[count - 1]
-        held[own] = values <= bound if bound < last else values < last
+        held[members] = values <= bound if bound < values.max() else values < bound
     return held
 
 
@@ -147,8 +132,7 @@ def _permute(keys: np.ndarray, seed: int) -> np.ndarray:
 # indexing files
 
 
-@dataclass
-class TextIndex:
+class TextIndex(NamedTuple):
     """The passages of some files.
 
     Attributes:
@@ -160,8 +144,8 @@ class TextIndex:
 
     passages: Passages
     sha256: str
-    left_out: dict[str, int] = field(default_factory=dict[str, int])
-    first_left_out: str = ""
+    left_out: Mapping[str, int]
+    first_left_out: str
 
 
 def find_files(path: Path) -> tuple[Path, ...]:
@@ -175,14 +159,19 @@ def find_files(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         kind = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise DataProblem(f"{path} {kind}", f"looked from {Path.cwd()}", HOW)
-    found: list[Path] = []
+    files: list[Path] = []
     for folder, folders, names in os.walk(path, onerror=_unreadable):
         folders.sort()
         texts = [Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
-        found += [file for file in texts if file.is_file() or file.is_symlink()]  # no pipe; a broken link is an error
-    if not found:
+        files += [file for file in texts if file.is_file() or file.is_symlink()]  # no pipe; a broken link is an error
+    if not files:
         raise DataProblem(f"there is no text in {path}", f"no file below it ends in {' or '.join(SUFFIXES)}", HOW)
-    return tuple(sorted(found, key=lambda file: file.relative_to(path).as_posix()))
+    return tuple(sorted(files, key=lambda file: file.relative_to(path).as_posix()))
+
+
+def _unreadable(error: OSError) -> None:
+    what, known = f"{error.filename} cannot be read", str(error.strerror or error)
+    raise DataProblem(what, known, "Change its permissions.") from error
 
 
 def index_files(files: Sequence[Path], *, unit: Unit, on_bad: Literal["error", "skip"]) -> TextIndex:
@@ -191,28 +180,32 @@ def index_files(files: Sequence[Path], *, unit: Unit, on_bad: Literal["error", "
     Raises:
         DataProblem: a file cannot be read, a passage is not UTF-8 and such are not to be left out, or there is none.
     """
-    blocks: list[np.ndarray] = []
-    rows: list[tuple[int, int, int, int]] = []
-    digest, left_out, first = hashlib.sha256(), dict[str, int](), ""
-    for number, file in enumerate(files):
-        for piece in _pieces(file, unit, digest.update):
-            if problem := _not_utf8(file, piece):
-                if on_bad == "error":
-                    raise problem
-                first = first or problem.known
-                left_out[file.name] = left_out.get(file.name, 0) + 1
-                continue
-            rows.append((number, piece.start, len(piece.raw), key_of(piece.raw)))
-            if len(rows) == 1 << 14:  # Python's numbers take ten times the memory
-                blocks.append(np.array(rows, dtype=PLACE))
-                rows = []
-    places = np.concatenate([*blocks, np.array(rows, dtype=PLACE)])
-    if not len(places):
-        bad = sum(left_out.values())
+    digest, left_out, first_left_out = hashlib.sha256(), Counter[str](), ""
+
+    def places() -> Iterator[tuple[int, int, int, int]]:
+        nonlocal first_left_out
+        for number, file in enumerate(files):
+            for start, line, raw in _pieces(file, unit, digest.update):
+                try:
+                    raw.decode()
+                except UnicodeDecodeError as error:
+                    bad_line = line + raw.count(b"\n", 0, error.start)
+                    known = f"file: {file}, line {bad_line}, byte {start + error.start}"
+                    if on_bad == "error":
+                        todo = "Fix it, or leave such passages out with --set data.on_bad=skip."
+                        raise DataProblem(f"{file.name}: {NOT_UTF8}", known, todo) from error
+                    first_left_out = first_left_out or known
+                    left_out[file.name] += 1
+                else:
+                    yield number, start, len(raw), key_of(raw)
+
+    passages = Passages(tuple(files), np.fromiter(places(), dtype=PLACE))
+    if not len(passages):
+        bad = left_out.total()
         known = f"{bad} passages left out, which are not UTF-8" if bad else "nothing but blank lines, if anything"
         what = f"{files[0].name} holds no text" if len(files) == 1 else f"none of {len(files)} files holds text"
         raise DataProblem(what, f"first file: {files[0]}; {known}", HOW)
-    return TextIndex(Passages(tuple(files), places), digest.hexdigest(), left_out, first)
+    return TextIndex(passages, digest.hexdigest(), dict(left_out), first_left_out)
 
 
 class _Piece(NamedTuple):
@@ -221,19 +214,6 @@ class _Piece(NamedTuple):
     start: int
     line: int
     raw: bytes
-
-
-def _not_utf8(file: Path, piece: _Piece) -> DataProblem | None:
-    try:
-        piece.raw.decode()
-    except UnicodeDecodeError as error:
-        line = piece.line + piece.raw.count(b"\n", 0, error.start)
-        return DataProblem(
-            f"{file.name}: {NOT_UTF8}",
-            f"file: {file}, line {line}, byte {piece.start + error.start}",
-            "Fix it, or leave such passages out with --set data.on_bad=skip.",
-        )
-    return None
 
 
 def _pieces(file: Path, unit: Unit, add: Callable[[bytes], None]) -> Iterator[_Piece]:
@@ -280,9 +260,3 @@ def _numbered_lines(stream: BufferedReader) -> Iterator[tuple[int, int, bytes]]:
         yield offset, number, raw
         offset += len(raw)
         number += raw.endswith(b"\n")
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataProblem(
-        f"{error.filename} cannot be read", str(error.strerror or error), "Change its permissions."
-    ) from error

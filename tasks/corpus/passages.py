@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -39,12 +39,7 @@ def key_of(raw: bytes) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Passages:
-    """Unlabelled examples by their places; each takes 24 bytes, however long its text is.
-
-    Attributes:
-        files: what `places["file"]` counts.
-        places: of type PLACE (N,).
-    """
+    """Unlabelled examples by their places in the files, of type PLACE (N,); each takes 24 bytes however long it is."""
 
     files: tuple[Path, ...]
     places: np.ndarray
@@ -79,10 +74,11 @@ class Passages:
             try:
                 with file.open("rb") as stream:
                     for place in group:
-                        stream.seek(int(place["start"]))
-                        raw = stream.read(int(place["size"]))
-                        if key_of(raw) != int(place["key"]):
-                            raise _changed(file, f"at byte {place['start']}")
+                        _, start, size, key = place.item()
+                        stream.seek(start)
+                        raw = stream.read(size)
+                        if key_of(raw) != key:
+                            raise _changed(file, f"at byte {start}")
                         yield Example(raw.decode(), None, 0)
             except OSError as error:
                 raise _changed(file, str(error.strerror or error)) from error
@@ -98,11 +94,12 @@ def _changed(file: Path, where: str) -> DataProblem:
 def held_out(keys: np.ndarray, share: float, *, seed: int, classes: np.ndarray | None = None) -> np.ndarray:
     """Decide which texts are held out, bool (N,): those whose keys, permuted by the seed, are smallest in their class.
 
-    So equal texts are in one split, order does not matter, and most of what was held out stays so when texts are added.
+    Equal texts are in one split, order does not matter, and most of what was held out stays so when texts are added. Of
+    a class that has two different texts or more, at least one is held out, and never all.
 
     Args:
         keys: (N,) of `key_of`, uint64.
-        share: of the texts; at least one, and never all, of a class that has two different texts or more.
+        share: of the texts that is held out.
         seed: another seed holds out others.
         classes: (N,) of each text; None: all are of one class.
     """
@@ -122,24 +119,19 @@ def held_out(keys: np.ndarray, share: float, *, seed: int, classes: np.ndarray |
 
 def _permute(keys: np.ndarray, seed: int) -> np.ndarray:
     """SplitMix64 of key + seed, a permutation of 64-bit numbers (Steele et al. 2014, doi 10.1145/2660193.2660195)."""
-    with np.errstate(over="ignore"):
-        z = keys.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+    z = keys + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 # indexing files
 
 
 class TextIndex(NamedTuple):
-    """The passages of some files.
+    """The passages of some files that can be used, and the number by file of those that are not UTF-8.
 
-    Attributes:
-        passages: every one that can be used, in order.
-        sha256: of the files' bytes, one after the other, each followed by its length.
-        left_out: number of passages that are not UTF-8, by file.
-        first_left_out: place of the first of them; empty if there is none.
+    The sha256 is that of the files' bytes, one after the other, each followed by its length.
     """
 
     passages: Passages
@@ -185,7 +177,7 @@ def index_files(files: Sequence[Path], *, unit: Unit, on_bad: Literal["error", "
     def places() -> Iterator[tuple[int, int, int, int]]:
         nonlocal first_left_out
         for number, file in enumerate(files):
-            for start, line, raw in _pieces(file, unit, digest.update):
+            for start, line, raw in _passages(file, unit, digest.update):
                 try:
                     raw.decode()
                 except UnicodeDecodeError as error:
@@ -208,25 +200,20 @@ def index_files(files: Sequence[Path], *, unit: Unit, on_bad: Literal["error", "
     return TextIndex(passages, digest.hexdigest(), dict(left_out), first_left_out)
 
 
-class _Piece(NamedTuple):
-    """Bytes of one passage, where they begin, and the line they begin at, from 1."""
-
-    start: int
-    line: int
-    raw: bytes
-
-
-def _pieces(file: Path, unit: Unit, add: Callable[[bytes], None]) -> Iterator[_Piece]:
-    """Yield the passages of one file; `add` takes its bytes and its length, for a hash."""
+def _passages(file: Path, unit: Unit, add: Callable[[bytes], None]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the first byte, the first line and the bytes of every passage; `add` takes the file's bytes and length."""
     start, line, size, lines = 0, 1, 0, list[bytes]()
     try:
         with file.open("rb") as stream:
-            for offset, number, raw in _numbered_lines(stream):
+            # a blank line at the end, which is not in the file, ends the last passage
+            for offset, number, raw in chain(_numbered_lines(stream), [(-1, 0, b"")]):
                 add(raw)
                 text = raw.removeprefix(BOM) if offset == 0 else raw
                 is_blank = not text.strip()
                 if lines and (unit == "line" or is_blank or size + len(text) > LONGEST):
-                    yield from _stripped(start, line, b"".join(lines))
+                    whole = b"".join(lines)
+                    passage = whole.strip()
+                    yield start + whole.index(passage[:1]), line, passage
                     size, lines = 0, []
                 if is_blank:
                     continue
@@ -234,17 +221,9 @@ def _pieces(file: Path, unit: Unit, add: Callable[[bytes], None]) -> Iterator[_P
                     start, line = offset + len(raw) - len(text), number
                 lines.append(text)
                 size += len(text)
-            yield from _stripped(start, line, b"".join(lines))
             add(stream.tell().to_bytes(8, "little"))
     except OSError as error:
         raise DataProblem(f"{file.name} cannot be read", f"{file}: {error.strerror or error}", "Fix it.") from error
-
-
-def _stripped(start: int, line: int, raw: bytes) -> Iterator[_Piece]:
-    """Take off the space around a passage. The first line is not blank, so the passage begins in it."""
-    text = raw.strip()
-    if text:
-        yield _Piece(start + raw.index(text[:1]), line, text)
 
 
 def _numbered_lines(stream: BufferedReader) -> Iterator[tuple[int, int, bytes]]:

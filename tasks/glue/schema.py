@@ -63,11 +63,7 @@ SCHEMAS: Mapping[str, Schema] = {
         metrics=("accuracy", "f1"),
     ),
     "stsb": Schema(
-        folder="STS-B",
-        tsv=("sentence1", "sentence2", "score"),
-        hub=_PAIR,
-        labels=(),
-        metrics=("pearson", "spearman"),
+        folder="STS-B", tsv=("sentence1", "sentence2", "score"), hub=_PAIR, labels=(), metrics=("pearson", "spearman")
     ),
     "qqp": Schema(
         folder="QQP",

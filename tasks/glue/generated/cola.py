@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import groups, words
+from tasks.glue.generated.draw import Draw, Label, Pair, groups, sentence, words
 
 # singular, plural, reflexive of the singular
 PEOPLE = groups(

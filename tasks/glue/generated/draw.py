@@ -1,4 +1,4 @@
-"""Random choices that give the same bytes on every machine and Python version."""
+"""Random choices that give the same bytes on every machine and Python version; lists of words, and those shared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 Label = int | float
 Pair = tuple[str, str | None]
+Group = tuple[str, ...]
 
 
 class Draw:
@@ -55,3 +56,29 @@ class Draw:
 def sentence(text: str) -> str:
     """Return `text` with a capital and a full stop."""
     return text[0].upper() + text[1:] + "."
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the items of a list: `car, house` is `("car", "house")`."""
+    return tuple(text.split(", "))
+
+
+def groups(text: str) -> tuple[Group, ...]:
+    """Return the groups of a list: `car/automobile, house` is `(("car", "automobile"), ("house",))`."""
+    return tuple(tuple(group.split("/")) for group in words(text))
+
+
+# synonyms
+PERSONS = groups(
+    "doctor/physician, lawyer/attorney, teacher/instructor, writer/author, reporter/journalist, senator/lawmaker, "
+    "actor, thief/robber, priest/clergyman, visitor/guest, banker/financier, sailor, judge, mayor, painter, pilot, "
+    "butcher, farmer, nurse, chef"
+)
+# what one person did to another; the past form is also the participle
+DEEDS = groups(
+    "hired/recruited, fired/dismissed, praised/applauded, helped/assisted, phoned/called, warned/cautioned, "
+    "saved/rescued, accused/blamed, welcomed/greeted, tricked/fooled, questioned/interrogated, attacked/assaulted, "
+    "paid/compensated, followed/trailed"
+)
+DAYS = words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
+CITIES = words("London, Paris, Boston, Berlin, Chicago, Madrid, Dublin, Sydney, Oslo, Denver")

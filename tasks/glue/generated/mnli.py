@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+from tasks.glue.generated.draw import Draw, Group, Label, Pair, groups, sentence, words
 from tasks.glue.generated.logic import CONTRADICTION, ENTAILMENT, QUANTIFIERS, Quantifier, Relation, judge
-from tasks.glue.generated.words import Group, groups, words
 
 PHRASES: dict[Quantifier, str] = {
     "all": "all the {}",
@@ -96,27 +95,26 @@ def _quantified(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
 
 
 def _compared(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
-    """A is taller than B: that B is shorter than A follows, that A is shorter than B contradicts."""
-    one, two, three = draw.several(genre.names, 3)
+    names = draw.several(genre.names, 3)
     up, down = draw.pick(genre.grades)
     if draw.chance(0.5):
         up, down = down, up
-    premise = f"{one} is {up} than {two}"
-    if label == ENTAILMENT:
-        return premise, f"{two} is {down} than {one}"
-    if label == CONTRADICTION:
-        return premise, draw.pick((f"{one} is {down} than {two}", f"{two} is {up} than {one}"))
-    return premise, draw.pick((f"{three} is {down} than {one}", f"{two} is {down} than {three}"))
+    return _directed(draw, label, names, f"is {up} than", f"is {down} than")
 
 
 def _ordered(draw: Draw, genre: Genre, label: Label) -> tuple[str, str]:
-    """A left before B: the order in time follows, is contradicted, or is that of someone else."""
-    one, two, three = draw.several(genre.names, 3)
+    names = draw.several(genre.names, 3)
     act = draw.pick(genre.acts)
     early, late = draw.pick((("before", "after"), ("after", "before")))
-    premise = f"{one} {act} {early} {two}"
+    return _directed(draw, label, names, f"{act} {early}", f"{act} {late}")
+
+
+def _directed(draw: Draw, label: Label, names: list[str], relation: str, reverse: str) -> tuple[str, str]:
+    """A is taller than B: that B is shorter than A follows, that A is shorter than B contradicts."""
+    a, b, c = names
+    premise = f"{a} {relation} {b}"
     if label == ENTAILMENT:
-        return premise, f"{two} {act} {late} {one}"
+        return premise, f"{b} {reverse} {a}"
     if label == CONTRADICTION:
-        return premise, draw.pick((f"{one} {act} {late} {two}", f"{two} {act} {early} {one}"))
-    return premise, draw.pick((f"{three} {act} {late} {one}", f"{two} {act} {late} {three}"))
+        return premise, draw.pick((f"{a} {reverse} {b}", f"{b} {relation} {a}"))
+    return premise, draw.pick((f"{c} {reverse} {a}", f"{b} {reverse} {c}"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair
-from tasks.glue.generated.words import words
+from tasks.glue.generated.draw import Draw, Label, Pair, words
 
 INTENTS: tuple[tuple[str, ...], ...] = (
     ("How do I learn {}?", "What is the best way to learn {}?", "How can someone start learning {}?"),

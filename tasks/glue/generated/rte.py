@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import CITIES, DEEDS, PERSONS, groups, words
+from tasks.glue.generated.draw import CITIES, DEEDS, PERSONS, Draw, Label, Pair, groups, sentence, words
 
 TASKS = groups(
     "sell/sold/the house, pay/paid/the bill, write/wrote/the letter, lock/locked/the door, win/won/the race, "

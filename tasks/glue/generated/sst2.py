@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import words
+from tasks.glue.generated.draw import Draw, Label, Pair, sentence, words
 
 ASPECTS = words(
     "plot, acting, script, score, dialogue, pacing, ending, humor, direction, camera work, story, cast, opening, "

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import Group, groups
+from tasks.glue.generated.draw import Draw, Group, Label, Pair, groups, sentence
 
 Kind = tuple[Group, ...]
 

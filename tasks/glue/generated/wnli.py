@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import words
+from tasks.glue.generated.draw import Draw, Label, Pair, sentence, words
 
 PEOPLE = words("pilot, nurse, farmer, singer, waiter, banker, painter, soldier, teacher, driver, baker")
 THINGS = words("trophy, lamp, drum, statue, clock, vase, globe, chair")

@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 from bench.core.errors import DataProblem
 from bench.core.files import replacing, write_atomic
 from bench.core.hub import HubDataset, HubUnavailable, commit_of, hub_access
+from tasks.corpus.passages import TextIndex, Unit, index_files
+from tasks.text.tokens import cache_folder
 
 HOW = "Name a folder of texts instead, --task corpus:PATH; or leave --data hub out for the embedded docstrings."
 
@@ -27,16 +29,26 @@ class HubTexts(NamedTuple):
         return " ".join(filter(None, (self.dataset.name, self.dataset.config, self.split)))
 
 
-def fetch(wanted: HubTexts, cache: Path) -> tuple[Path, str, int]:
-    """Stream the rows into the cache, unless they are there; no more than a few are in memory.
+def index_texts(wanted: HubTexts, unit: Unit) -> tuple[TextIndex, str]:
+    """Index the passages of a dataset, and return its commit (of a local one: the folder's name) with them.
+
+    Raises:
+        DataProblem: no network, no such dataset, configuration, split or column, a row without text, or no text.
+    """
+    file, revision, without_text = _fetch(wanted)
+    index = index_files((file,), unit=unit, on_bad=wanted.on_bad)
+    left_out = sum(index.left_out.values()) + without_text
+    # the place of the first is in a file of the cache, which is of no use to the reader
+    return index._replace(left_out={wanted.split: left_out} if left_out else {}, first_left_out=""), revision
+
+
+def _fetch(wanted: HubTexts) -> tuple[Path, str, int]:
+    """Stream the rows into a file of the cache, unless they are there; no more than a few are in memory.
 
     Returns:
         A text file with a blank line after every row, the commit (or the folder's name), and rows that hold no text.
-
-    Raises:
-        DataProblem: no network, no such dataset, configuration, split or column, or a row without text.
     """
-    dataset, folder = wanted.dataset, cache / "hub"
+    dataset, folder = wanted.dataset, cache_folder() / "hub"
     try:
         local = Path(dataset.name).expanduser().resolve() if dataset.is_local else None
         revision = local.name if local else commit_of(dataset)

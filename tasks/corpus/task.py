@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -21,7 +20,7 @@ from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import DataProblem, UsageError
 from bench.core.hub import HubDataset
-from bench.records.data import DataRequest, Dataset, Example
+from bench.records.data import DataRequest, Dataset, Example, SourceKind
 from tasks.corpus import docstrings
 from tasks.text.task import TextTask
 
@@ -106,57 +105,38 @@ class TextCorpus(TextTask):
             other = f"corpus:{self.path}" if self.path else f"--data {request.data}"
             raise UsageError("two sources of text", f"task.hub={config.hub} and {other}", "Leave one of them out.")
         if self.path:
-            return self._files(self.path, config, request, source="file")
+            return self._files(self.path, config, request, "file")
         if config.hub is not None:
             return self._hub(config.hub, config, request)
         if request.data == "hub":
             raise UsageError("--data hub: which dataset?", "task.hub names none", "Add --set task.hub=ID.")
         if request.data in ("auto", "dir") and (folder := _named_folder(request)):
-            return self._files(folder, config, request, source="directory")
+            return self._files(folder, config, request, "directory")
         if request.data == "dir":
             known = "--data dir was given; neither --data-dir corpus=DIR nor BENCH_DATA names a folder of texts"
             raise DataProblem("no directory of texts", known, "Name it: --task corpus:PATH.")
         return _docstrings(config)
 
-    def _files(
-        self, path: Path, config: CorpusConfig, request: DataRequest, *, source: Literal["file", "directory"]
-    ) -> Dataset:
+    def _files(self, path: Path, config: CorpusConfig, request: DataRequest, source: SourceKind) -> Dataset:
         from tasks.corpus.passages import find_files, index_files
 
         paths = [path] if config.share is not None else [path, Path(config.validation).expanduser()]
         names = [path.resolve().name for path in paths]
         indexes = [index_files(find_files(path), unit=config.unit, on_bad=request.on_bad) for path in paths]
-        return self._unlabelled(config, indexes, names, source=source, revision=names[0])
+        return self._unlabelled(config, indexes, names, source, names[0])
 
     def _hub(self, name: str, config: CorpusConfig, request: DataRequest) -> Dataset:
-        from tasks.corpus.hub import HubTexts, fetch
-        from tasks.corpus.passages import index_files
-        from tasks.text.tokens import cache_folder
+        from tasks.corpus.hub import HubTexts, index_texts
 
         splits = [config.split] if config.share is not None else [config.split, config.validation]
         dataset = HubDataset(name=name, config=config.config, revision=config.revision)
-        indexes: list[TextIndex] = []
-        revisions: list[str] = []
-        for split in splits:
-            file, revision, without_text = fetch(
-                HubTexts(dataset, split, config.column, request.on_bad), cache_folder()
-            )
-            index = index_files((file,), unit=config.unit, on_bad=request.on_bad)
-            left_out = sum(index.left_out.values()) + without_text
-            # the place of the first is in a file of the cache, which is of no use to the reader
-            indexes.append(index._replace(left_out={split: left_out} if left_out else {}, first_left_out=""))
-            revisions.append(revision)
+        texts = [index_texts(HubTexts(dataset, split, config.column, request.on_bad), config.unit) for split in splits]
         names = [name.rstrip("/").rpartition("/")[2], *splits[1:]]
-        return self._unlabelled(config, indexes, names, source="hub", revision=revisions[0])
+        _, revision = texts[0]
+        return self._unlabelled(config, [index for index, _ in texts], names, "hub", revision)
 
     def _unlabelled(
-        self,
-        config: CorpusConfig,
-        indexes: Sequence[TextIndex],
-        names: Sequence[str],
-        *,
-        source: Literal["file", "directory", "hub"],
-        revision: str,
+        self, config: CorpusConfig, indexes: list[TextIndex], names: list[str], source: SourceKind, revision: str
     ) -> Dataset:
         """Hold out a share of the first texts, or all of the second ones, and describe the task."""
         import numpy as np
@@ -188,6 +168,10 @@ class TextCorpus(TextTask):
                 notes.append(f"{sum(index.left_out.values())} left out ({files}){first}")
         if len(set(hashes)) < len(hashes):
             notes.append("the held-out texts are the training texts; their scores do not count")
+        texts = [
+            {"name": name, "files": len(index.passages.files), "sha256": index.sha256, "left_out": index.left_out}
+            for name, index in zip(names, indexes, strict=True)
+        ]
         return Dataset(
             train=train,
             evaluation={"dev": dev},
@@ -198,15 +182,7 @@ class TextCorpus(TextTask):
                 **_options(config),
                 "validation": validation,
                 "split_seed": None if config.share is None else config.split_seed,
-                "texts": [
-                    {
-                        "name": name,
-                        "files": len(index.passages.files),
-                        "sha256": index.sha256,
-                        "left_out": index.left_out,
-                    }
-                    for name, index in zip(names, indexes, strict=True)
-                ],
+                "texts": texts,
                 "sizes": {"train": len(train), "dev": len(dev)},
             },
             version=version,

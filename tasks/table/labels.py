@@ -67,13 +67,10 @@ def guess_kind(counts: Mapping[str, int]) -> LabelKind:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEncoder:
-    """Turns labels into class indices, or into numbers of mean 0 and deviation 1.
+    """Turns labels into indices of the classes `names`, or, if there are none, into numbers of mean 0 and deviation 1.
 
-    Attributes:
-        names: the classes in the order of their indices, by value if all are numbers, else by name; empty for a scale.
-        mean, deviation: of the training labels on a scale. Numbers are learned in deviations from the mean: both
-            correlations stay the same, and the squared error of large numbers, such as prices, would make training
-            diverge.
+    The mean and deviation are those of the training labels. Both correlations stay the same, and the squared error of
+    large numbers, such as prices, would make training diverge.
     """
 
     names: tuple[str, ...] = ()

@@ -86,12 +86,7 @@ class LabelledRow(NamedTuple):
 
 
 class LabelledFile:
-    """One file of a table, and which of its rows cannot be used.
-
-    Attributes:
-        sha256: of its bytes.
-        total: rows read.
-        rejected: rows by reason.
+    """One file of a table, and the number of its rows that cannot be used, by reason.
 
     Raises:
         DataProblem: the file cannot be read.
@@ -127,11 +122,7 @@ class LabelledFile:
         return self._checked(rows)
 
     def keep(self, rows: Sequence[LabelledRow], is_good: Callable[[str], bool], reason: str) -> list[LabelledRow]:
-        """Return the rows whose label is good, and reject the others for that reason.
-
-        Raises:
-            DataProblem: as in `read`.
-        """
+        """Return the rows whose label is good, and reject the others for that reason, with the errors of `read`."""
         good = {label for label in {row.label for row in rows} if is_good(label)}
         for row in rows:
             if row.label not in good:
@@ -142,8 +133,8 @@ class LabelledFile:
         """Return one line if rows were left out, else none."""
         if not self.rejected:
             return []
-        firsts = {reason: f"{self.table.unit} {row.number}" for reason, row in self._first.items()}
-        parts = ", ".join(f"{count} × {reason} (first: {firsts[reason]})" for reason, count in self.rejected.items())
+        places = {reason: f"{self.table.unit} {row.number}" for reason, row in self._first.items()}
+        parts = ", ".join(f"{count} × {reason} (first: {places[reason]})" for reason, count in self.rejected.items())
         return [f"{self.file.name}: {self.rejected.total()} of {self.total} rows left out: {parts}"]
 
     def _reject(self, bad: BadRow) -> None:

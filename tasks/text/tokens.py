@@ -30,19 +30,15 @@ CHARACTERS = 1 << 18
 COLUMNS = {"lengths": ("I64", "<i8"), "labels": ("F64", "<f8"), "ids": ("I32", "<i4"), "types": ("I8", "<i1")}
 """Arrays in the file's order, which keeps each aligned: type in safetensors, type in numpy."""
 Tokenizer = Callable[..., Mapping[str, list[list[int]]]]
-"""A fast tokenizer of transformers."""
 Columns = dict[str, np.ndarray]
 """The arrays of some examples: token and segment ids end to end, lengths (n,), labels (n,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Token ids of N examples; in memory, or mapped from a file that may be larger than it.
+    """Token and segment ids of N examples; in memory, or mapped from a file that may be larger than it.
 
-    Attributes:
-        ids, types: token and segment ids (total,).
-        starts, lengths: example i is [starts[i], starts[i] + lengths[i]) (N,).
-        labels: (N,) float64; class indices are exact in it.
+    Example i is [starts[i], starts[i] + lengths[i]) of both. Labels are float64, in which class indices are exact.
     """
 
     ids: np.ndarray
@@ -70,7 +66,7 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
 
     Args:
         rows: the examples, a list or a collection that reads them from files.
-        tokenizer: called with a few texts at a time.
+        tokenizer: a fast one of transformers.
         key: identifies data, split and tokenizer by content.
         max_length: longer examples are truncated.
 
@@ -138,11 +134,7 @@ def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def _write(parts: Iterable[Columns], file: Path) -> None:
-    """Write arrays that come in parts, whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full.
-    """
+    """Write arrays that come in parts, whole or not at all; an OSError if there is no space or no permission."""
     with replacing(file) as temporary, ExitStack() as stack:
         # sizes are known only at the end, so each column has a file of its own until then
         columns = {name: stack.enter_context(tempfile.TemporaryFile(dir=file.parent)) for name in COLUMNS}

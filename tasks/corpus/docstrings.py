@@ -21,10 +21,8 @@ from tasks.io.readers import is_unicode
 
 KINDS = ("module", "class", "function", "method")
 """Kinds of object that have docstrings; the index is the label. A function in a class is a method."""
-TESTS = frozenset({"test", "tests", "idle_test"})
-"""Folders of tests, which some distributions of Python leave out."""
-Docstring = tuple[str, str]
-"""Text and kind."""
+TESTS = frozenset({"test", "tests", "idle_test"})  # folders of tests, which some distributions of Python leave out
+Docstring = tuple[str, str]  # text and kind
 
 
 def gather(cache: Path) -> list[Docstring]:

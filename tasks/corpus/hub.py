@@ -52,7 +52,9 @@ def _fetch(wanted: HubTexts) -> tuple[Path, str, int]:
     try:
         local = Path(dataset.name).expanduser().resolve() if dataset.is_local else None
         revision = local.name if local else commit_of(dataset)
-        content = _listing(Path(dataset.name).expanduser()) if local else revision
+        files = sorted(file for file in local.rglob("*") if file.is_file()) if local else []
+        stamp = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
+        content = stamp if local else revision
         identity = [dataset.name, dataset.config, wanted.split, wanted.column, wanted.on_bad, content]
         file = folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.txt"
         left_out = file.with_suffix(".left-out")
@@ -85,8 +87,3 @@ def _texts(wanted: HubTexts, revision: str | None) -> Iterator[str | None]:
                 todo = "Name another column, or leave such rows out with --set data.on_bad=skip."
                 raise DataProblem(f"{wanted}: a row without text", f"row {number}: {text!r:.80}", todo)
             yield text if isinstance(text, str) else None
-
-
-def _listing(folder: Path) -> list[tuple[str, int, int]]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return [(str(f), stat.st_size, stat.st_mtime_ns) for f in files for stat in [f.stat()]]

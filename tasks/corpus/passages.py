@@ -25,8 +25,7 @@ from tasks.io.readers import BOM, NOT_UTF8
 
 Unit = Literal["paragraph", "line"]
 SUFFIXES = (".txt", ".md")
-LONGEST = 1 << 16
-"""Bytes of the longest passage."""
+LONGEST = 1 << 16  # bytes of the longest passage
 PLACE = np.dtype([("file", "<u4"), ("start", "<i8"), ("size", "<u4"), ("key", "<u8")])
 """One passage: number of the file, first byte, bytes, and the first 64 bits of a hash of these."""
 HOW = "Name a folder of .txt or .md files, or one text file: --task corpus:PATH."
@@ -48,11 +47,7 @@ class Passages:
         return len(self.places)
 
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Read one, or a few, which are then in memory.
-
-        Raises:
-            DataProblem: a file has changed since it was indexed.
-        """
+        """Read one, or a few, which are then in memory; a DataProblem if a file has changed since it was indexed."""
         if isinstance(index, slice):
             return list(self._read(self.places[index]))
         return next(self._read(self.places[[index]]))
@@ -88,9 +83,6 @@ def _changed(file: Path, where: str) -> DataProblem:
     return DataProblem(f"{file.name} changed while it was used", f"file: {file}, {where}", "Start the command again.")
 
 
-# which passages are held out
-
-
 def held_out(keys: np.ndarray, share: float, *, seed: int, classes: np.ndarray | None = None) -> np.ndarray:
     """Decide which texts are held out, bool (N,): those whose keys, permuted by the seed, are smallest in their class.
 
@@ -123,9 +115,6 @@ def _permute(keys: np.ndarray, seed: int) -> np.ndarray:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-# indexing files
 
 
 class TextIndex(NamedTuple):

@@ -27,8 +27,7 @@ from tasks.text.task import TextTask
 if TYPE_CHECKING:
     from tasks.corpus.passages import TextIndex
 
-HUB_OPTIONS = ("config", "split", "column", "revision")
-"""Options that have an effect only with `task.hub`."""
+HUB_OPTIONS = ("config", "split", "column", "revision")  # options that have an effect only with `task.hub`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,6 @@ class CorpusConfig(TaskConfig):
     revision: str = option("main", "Its branch, tag or commit; a full commit that was read before needs no network.")
 
     def __post_init__(self) -> None:
-        """Check ranges, and that options of the hub are given only with `task.hub`."""
         super().__post_init__()
         if (share := self.share) is not None and not 0 < share < 1:
             known = "a share between 0 and 1, or where to find texts"

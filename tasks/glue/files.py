@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-SAVED = "dataset_dict.json"
-"""The file that marks a folder written by `DatasetDict.save_to_disk`."""
+SAVED = "dataset_dict.json"  # the file that marks a folder written by `DatasetDict.save_to_disk`
 FORMATS = (("tsv",), ("parquet",), ("jsonl", "json"))
 """Endings, in the order in which they are looked for; one format is read, never a mixture."""
 SHORT_ROWS = 1000
@@ -36,11 +35,7 @@ class Examples(NamedTuple):
     left_out: int = 0
 
 
-Splits = dict[str, Examples]
-"""Examples of `train` and `dev`, or `train`, `dev_matched` and `dev_mismatched`."""
-
-
-# a folder: the TSV layout of GLUE's download script, Parquet or JSON as `datasets` writes them, or `save_to_disk`
+Splits = dict[str, Examples]  # examples of `train` and `dev`, or `train`, `dev_matched` and `dev_mismatched`
 
 
 def holds_splits(folder: Path, member: str) -> bool:
@@ -49,7 +44,7 @@ def holds_splits(folder: Path, member: str) -> bool:
 
 
 def read_folder(folder: Path, member: str) -> Splits:
-    """Read the splits of a task.
+    """Read the splits of a task: TSV of GLUE's download script, Parquet or JSON of `datasets`, or `save_to_disk`.
 
     Raises:
         DataProblem: a split is missing, shards are missing, or a file is malformed.
@@ -107,9 +102,6 @@ def _missing(place: Path | str, split: str, known: str) -> DataProblem:
     )
 
 
-# the hub
-
-
 def read_hub(member: str) -> Splits:
     """Read the splits of a task from the caches of `huggingface_hub` and `datasets`, else through the network.
 
@@ -156,9 +148,6 @@ def _read_stream(file: Path) -> pa.Table:
     import pyarrow as pa
 
     return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
-
-
-# examples
 
 
 def _read_files(files: Mapping[str, Sequence[Path]], schema: Schema) -> Splits:

@@ -14,8 +14,7 @@ import numpy as np
 
 from bench.records.data import Arrays
 
-MATRIX, OBSERVED, INPUTS, DEV, NOISE = range(5)
-"""Purposes of random numbers, each with a stream of its own."""
+MATRIX, OBSERVED, INPUTS, DEV, NOISE = range(5)  # purposes of random numbers, each with a stream of its own
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:

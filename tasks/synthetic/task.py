@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from bench.records.spec import RunSpec
     from tasks.io.arrays import ArrayDataModule
 
-VERSION = 1
-"""Version of the generator: raised whenever the same options would give other numbers."""
+VERSION = 1  # version of the generator: raised whenever the same options would give other numbers
 MEMBERS = ("regression", "factorization", "completion")
 OPTIONS_OF = {"samples": ("regression",), "repeats": ("factorization", "completion"), "fraction": ("completion",)}
 """Options that have an effect on these tasks alone."""
@@ -63,7 +62,6 @@ class SyntheticConfig(Config):
     seed: int = option(0, "Seed of matrix, inputs and noise; the run's seed does not change them.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check what depends on several options."""
         super().__post_init__()
         if len(self.values) > (largest := min(self.rows, self.size)):
             known = f"a matrix of {self.rows}×{self.size} has at most rank {largest}"
@@ -84,11 +82,7 @@ class SyntheticConfig(Config):
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The singular values that are not 0, in decreasing order.
-
-        Raises:
-            UsageError: `spectrum` is not such a list, or its length is not the rank.
-        """
+        """The singular values that are not 0, in decreasing order; a UsageError if `spectrum` and `rank` give none."""
         if self.spectrum is None:
             r = 3 if self.rank is None else self.rank
             return tuple((r - i) / r for i in range(r))
@@ -132,11 +126,7 @@ class Synthetic(Task):
         )
 
     def open(self, request: DataRequest) -> Dataset:
-        """Draw the matrix, inputs and noise.
-
-        Raises:
-            UsageError: options that contradict each other.
-        """
+        """Draw the matrix, inputs and noise."""
         from tasks.synthetic import matrices
 
         config = request.config_as(SyntheticConfig)

@@ -13,10 +13,8 @@ from typing import Literal
 from tasks.io.readers import NOT_UTF8, is_unicode
 
 LabelKind = Literal["classification", "regression"]
-MOST_CLASSES = 20
-"""Whole numbers of at most so many values are classes; of more, a scale."""
-MOST_STRAY = 0.1
-"""Share of the labels that may be no numbers where the others are a scale."""
+MOST_CLASSES = 20  # whole numbers of at most so many values are classes; of more, a scale
+MOST_STRAY = 0.1  # share of the labels that may be no numbers where the others are a scale
 
 
 def canonical(label: object) -> str:

@@ -26,8 +26,7 @@ from tasks.table.rows import Columns, LabelledFile, LabelledRow, choose_columns
 from tasks.text.task import TextTask
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-SHOWN = 8
-"""Most classes that the note names."""
+SHOWN = 8  # most classes that the note names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,6 @@ class TableConfig(TaskConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         if (share := self.share) is not None and not 0 < share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a file", "Change it.")

@@ -23,8 +23,7 @@ from bench.core.errors import EnvironmentProblem
 from bench.core.files import replacing
 from bench.records.data import Example
 
-CHUNK = 4096
-"""Most texts per call of the tokenizer."""
+CHUNK = 4096  # most texts per call of the tokenizer
 CHARACTERS = 1 << 18
 """Most characters per call, unless one text is longer: the tokenizer takes a hundred bytes of memory for each."""
 COLUMNS = {"lengths": ("I64", "<i8"), "labels": ("F64", "<f8"), "ids": ("I32", "<i4"), "types": ("I8", "<i1")}
@@ -128,9 +127,6 @@ def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
         batch.append(row)
         size += length
     yield batch
-
-
-# the file
 
 
 def _write(parts: Iterable[Columns], file: Path) -> None:

@@ -10,8 +10,7 @@ from tasks.glue.generated.draw import Draw, Label, Pair
 
 __all__ = ["TASKS", "VERSION", "generate"]
 
-VERSION = "1"
-"""Changed whenever a byte of the generated data changes; also the seed."""
+VERSION = "1"  # changed whenever a byte of the generated data changes; also the seed
 
 Shares = Sequence[tuple[Label, float]]
 HALVES: Shares = ((0, 0.5), (1, 0.5))
@@ -34,17 +33,11 @@ TASKS: Mapping[str, Mapping[str, tuple[int, Shares]]] = {
 
 
 def generate(task: str) -> dict[str, list[Example]]:
-    """Generate the splits of one task, the same bytes on every machine.
+    """Generate the examples of one task by split, `train` first: the same bytes on every machine.
 
-    No input appears twice, so no input can have two labels and no split can leak into another.
-
-    Args:
-        task: a key of `TASKS`.
-
-    Returns:
-        Examples by split, `train` first. Labels follow the Hugging Face order: cola 1 acceptable; sst2 1 positive;
-        mrpc, qqp 1 paraphrase; stsb a score in 0..5; mnli 0 entailment, 1 neutral, 2 contradiction; qnli and rte
-        0 entailment, 1 not; wnli 1 the pronoun was resolved correctly.
+    No input appears twice, so no input can have two labels and no split can leak into another. Labels follow the
+    Hugging Face order: cola 1 acceptable; sst2 1 positive; mrpc, qqp 1 paraphrase; stsb a score in 0..5; mnli
+    0 entailment, 1 neutral, 2 contradiction; qnli and rte 0 entailment, 1 not; wnli 1 the pronoun was resolved rightly.
     """
     module = import_module(f"tasks.glue.generated.{task}")
     used: set[Pair] = set()

@@ -40,14 +40,11 @@ SAME, NEAR, FAR = 1.0, 0.5, 0.0
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw two captions whose shared weights add up to `label`."""
     levels = [SAME] * len(SLOTS)
-    while _score(levels) != label:
+    while sum(weight * level for (_, weight), level in zip(SLOTS, levels, strict=True)) != label:
         levels = [draw.pick((SAME, NEAR, FAR)) for _ in SLOTS]
     pairs = [_slot(draw, choices, level) for (choices, _), level in zip(SLOTS, levels, strict=True)]
-    return _caption(draw, [one for one, _ in pairs]), _caption(draw, [two for _, two in pairs])
-
-
-def _score(levels: list[float]) -> float:
-    return sum(weight * level for (_, weight), level in zip(SLOTS, levels, strict=True))
+    first, second = zip(*pairs, strict=True)
+    return _caption(draw, first), _caption(draw, second)
 
 
 def _slot(draw: Draw, choices: tuple[Kind, ...], level: float) -> tuple[str, str]:
@@ -59,7 +56,7 @@ def _slot(draw: Draw, choices: tuple[Kind, ...], level: float) -> tuple[str, str
     return draw.pick(group), draw.pick(other)
 
 
-def _caption(draw: Draw, slots: list[str]) -> str:
+def _caption(draw: Draw, slots: Group) -> str:
     subject, action, thing, place = slots
     core = f"{_with_article(subject)} is {action} {_with_article(thing)}"
     return sentence(draw.pick((f"{core} {place}", f"{place}, {core}")))

@@ -87,13 +87,8 @@ def held_out(keys: np.ndarray, share: float, *, seed: int, classes: np.ndarray |
     """Decide which texts are held out, bool (N,): those whose keys, permuted by the seed, are smallest in their class.
 
     Equal texts are in one split, order does not matter, and most of what was held out stays so when texts are added. Of
-    a class that has two different texts or more, at least one is held out, and never all.
-
-    Args:
-        keys: (N,) of `key_of`, uint64.
-        share: of the texts that is held out.
-        seed: another seed holds out others.
-        classes: (N,) of each text; None: all are of one class.
+    a class that has two different texts or more, at least one is held out, and never all. `keys` are those of `key_of`,
+    uint64 (N,); without `classes` (N,), all texts are of one class.
     """
     permuted = _permute(keys, seed)
     held = np.zeros(len(keys), dtype=bool)

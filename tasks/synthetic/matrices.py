@@ -57,11 +57,10 @@ def of_spectrum(seed: int, m: int, n: int, values: Sequence[float], *, diagonal:
     """
     r = len(values)
     if diagonal:
-        matrix = np.zeros((m, n))
-        matrix[range(r), range(r)] = values
-        return matrix
-    draw = stream(seed, MATRIX)
-    left, right = orthonormal(draw, m, r), orthonormal(draw, n, r)
+        left, right = np.eye(m, r), np.eye(n, r)
+    else:
+        draw = stream(seed, MATRIX)
+        left, right = orthonormal(draw, m, r), orthonormal(draw, n, r)
     return product(left * np.array(values), right.T)
 
 

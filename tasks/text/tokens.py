@@ -74,30 +74,27 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
     """
     name = hashlib.sha256(f"3{key}{max_length}".encode()).hexdigest()
     file = cache_folder() / "tokens" / f"{name}.safetensors"
-    if (cached := _mapped(file)) is not None:
-        return cached
-    try:
-        _write(_encode(rows, tokenizer, max_length), file)
-    except OSError as error:
-        if not isinstance(rows, list):
-            what = "a dataset of this size needs the cache, which cannot be written"
-            todo = "Free some space, or name another folder with LOWRANK_BENCH_CACHE."
-            raise EnvironmentProblem(what, f"{file.parent}: {error.strerror or error}", todo) from error
-    if (written := _mapped(file)) is not None:
-        return written
-    parts = list(_encode(rows, tokenizer, max_length))
-    return _tokens({name: np.concatenate([part[name] for part in parts]) for name in COLUMNS})
+    columns = _mapped(file)
+    if columns is None:
+        try:
+            _write(_encode(rows, tokenizer, max_length), file)
+        except OSError as error:
+            if not isinstance(rows, list):
+                what = "a dataset of this size needs the cache, which cannot be written"
+                todo = "Free some space, or name another folder with LOWRANK_BENCH_CACHE."
+                raise EnvironmentProblem(what, f"{file.parent}: {error.strerror or error}", todo) from error
+        columns = _mapped(file)
+    if columns is None:
+        parts = list(_encode(rows, tokenizer, max_length))
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    lengths = columns["lengths"]
+    return Tokens(starts=np.cumsum(lengths, dtype=np.int64) - lengths, **columns)
 
 
 def cache_folder() -> Path:
     """Return `LOWRANK_BENCH_CACHE`, or `lowrank-bench` in the user's cache folder."""
     chosen = os.environ.get("LOWRANK_BENCH_CACHE")
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lowrank-bench"
-
-
-def _tokens(columns: Columns) -> Tokens:
-    lengths = columns["lengths"]
-    return Tokens(starts=np.cumsum(lengths, dtype=np.int64) - lengths, **columns)
 
 
 def _encode(rows: Iterable[Example], tokenizer: Tokenizer, max_length: int) -> Iterator[Columns]:
@@ -153,7 +150,7 @@ def _write(parts: Iterable[Columns], file: Path) -> None:
                 shutil.copyfileobj(column, target, 1 << 20)
 
 
-def _mapped(file: Path) -> Tokens | None:
+def _mapped(file: Path) -> Columns | None:
     """Map the arrays of a file; None where there is no such file, or it is broken or of another kind."""
     try:
         with safe_open(file, framework="numpy") as tensors:  # checks header, offsets and size
@@ -172,6 +169,6 @@ def _mapped(file: Path) -> Tokens | None:
                 columns[name] = np.zeros(shape, dtype)
             else:
                 columns[name] = np.memmap(file, dtype=dtype, mode="r", offset=8 + size + start, shape=shape)
-        return _tokens(columns)
+        return columns
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None

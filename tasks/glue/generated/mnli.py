@@ -81,17 +81,13 @@ OFFICE = Genre(
 )
 
 
-def draw_pair(draw: Draw, label: Label) -> Pair:
-    """Draw premise and hypothesis in the words of the training genre."""
-    return _pair(draw, VILLAGE, label)
-
-
 def draw_mismatched_pair(draw: Draw, label: Label) -> Pair:
     """Draw premise and hypothesis in the words of a genre that is not in train."""
-    return _pair(draw, OFFICE, label)
+    return draw_pair(draw, label, OFFICE)
 
 
-def _pair(draw: Draw, genre: Genre, label: Label) -> Pair:
+def draw_pair(draw: Draw, label: Label, genre: Genre = VILLAGE) -> Pair:
+    """Draw premise and hypothesis in the words of the training genre."""
     form = draw.weighted(((_quantified, 3.0), (_compared, 1.0), (_ordered, 1.0)))
     premise, hypothesis = form(draw, genre, label)
     return sentence(premise), sentence(hypothesis)

@@ -47,15 +47,15 @@ def _question(asked: str, who: str, whom: str, past: str, stem: str) -> str:
 
 
 def _statement(draw: Draw, agent: str, patient: str, past: str, told: list[str]) -> str:
-    words = {
+    phrases = {
         "when": f"in {draw.pick(YEARS)}",
         "where": f"near {draw.pick(CITIES)}",
         "how": f"with {draw.pick(WITH)}",
         "why": f"because {draw.pick(WHY)}",
     }
     core = f"the {agent} {past} the {patient}"
-    parts = [words[slot] for slot in ("where", "when", "how", "why") if slot in told]
+    parts = [phrases[slot] for slot in ("where", "when", "how", "why") if slot in told]
     if told[0] != "why" and draw.chance(0.5):
-        front = words[told[0]]
+        front = phrases[told[0]]
         return ", ".join((front, " ".join((core, *(part for part in parts if part != front)))))
     return " ".join((core, *parts))

@@ -32,7 +32,10 @@ PLACES = words("London, Paris, Boston, Berlin, Chicago, Madrid, Dublin, Sydney, 
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw two questions that ask the same (1) or not (0)."""
     if draw.chance(0.35):
-        return _turn(draw, same=label == 1)
+        places = draw.several(PLACES, 2)
+        forms = draw.pick(TURNS)
+        first = draw.pick(forms)
+        return first.format(*places), draw.other(forms, first).format(*(places if label else reversed(places)))
     topic, intent = draw.pick(TOPICS), draw.pick(INTENTS)
     first = draw.pick(intent)
     if label:
@@ -40,11 +43,3 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
     if draw.chance(0.5):
         return first.format(topic), draw.other(intent, first).format(draw.other(TOPICS, topic))
     return first.format(topic), draw.pick(draw.other(INTENTS, intent)).format(topic)
-
-
-def _turn(draw: Draw, *, same: bool) -> Pair:
-    one, two = draw.several(PLACES, 2)
-    forms = draw.pick(TURNS)
-    first = draw.pick(forms)
-    second = draw.other(forms, first)
-    return first.format(one, two), second.format(*((one, two) if same else (two, one)))

@@ -53,8 +53,13 @@ def generate(task: str) -> dict[str, list[Example]]:
 
 
 def _new_example(draw: Draw, draw_pair: Callable[[Draw, Label], Pair], label: Label, used: set[Pair]) -> Example:
-    pair = draw_pair(draw, label)
-    while pair in used or pair[0] == pair[1]:
-        pair = draw_pair(draw, label)
-    used.add(pair)
-    return Example(*pair, label)
+    while True:
+        text, second = draw_pair(draw, label)
+        pair = _sentence(text), None if second is None else _sentence(second)
+        if pair not in used and pair[0] != pair[1]:
+            used.add(pair)
+            return Example(*pair, label)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")

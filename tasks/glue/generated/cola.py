@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, groups, sentence, words
+from tasks.glue.generated.draw import Draw, Label, Pair, groups, words
 
 # singular, plural, reflexive of the singular
 PEOPLE = groups(
@@ -30,7 +30,7 @@ BAD_ORDERS = ((0, 1, 2, 4, 3, 5), (0, 3, 2, 1, 4, 5), (0, 2, 4, 1, 3, 5), (1, 0,
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw a sentence that obeys the grammar (1) or breaks one of its rules (0)."""
-    return sentence(draw.pick(RULES)(draw, label == 1)), None
+    return draw.pick(RULES)(draw, label == 1), None
 
 
 def _agreement(draw: Draw, ok: bool) -> str:

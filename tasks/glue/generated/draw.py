@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Label = int | float
-Pair = tuple[str, str | None]
+Pair = tuple[str, str | None]  # questions, and sentences without capital and full stop
 Group = tuple[str, ...]
 
 
@@ -51,11 +51,6 @@ class Draw:
             if point < 0:
                 return item
         return items[-1][0]
-
-
-def sentence(text: str) -> str:
-    """Return `text` with a capital and a full stop."""
-    return text[0].upper() + text[1:] + "."
 
 
 def words(text: str) -> tuple[str, ...]:

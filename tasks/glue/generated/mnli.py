@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
-from tasks.glue.generated.draw import Draw, Group, Label, Pair, groups, sentence, words
+from tasks.glue.generated.draw import Draw, Group, Label, Pair, groups, words
 
 Quantifier = Literal["all", "some", "no", "not all"]
 Relation = Literal["equal", "sub", "super", "free"]
@@ -89,8 +89,7 @@ def draw_mismatched_pair(draw: Draw, label: Label) -> Pair:
 def draw_pair(draw: Draw, label: Label, genre: Genre = VILLAGE) -> Pair:
     """Draw premise and hypothesis in the words of the training genre."""
     form = draw.weighted(((_quantified, 3.0), (_compared, 1.0), (_ordered, 1.0)))
-    premise, hypothesis = form(draw, genre, label)
-    return sentence(premise), sentence(hypothesis)
+    return form(draw, genre, label)
 
 
 def _related(draw: Draw, phrases: tuple[Group, ...]) -> tuple[str, str, Relation]:
@@ -160,15 +159,10 @@ def _compatible(first: Statement, second: Statement) -> bool:
 
 
 def judge(premise: Quantifier, hypothesis: Quantifier, *, nouns: Relation, predicates: Relation) -> int:
-    """Return the label of the premise 'A are P' and the hypothesis 'B are Q'.
+    """Return the label of the premise 'A are P' and the hypothesis 'B are Q' with these quantifiers.
 
     Every noun is assumed to have members, as in common speech ('all sailors danced' implies that there are sailors).
-
-    Args:
-        premise: quantifier over A and P.
-        hypothesis: quantifier over B and Q.
-        nouns: relation of A to B (`sub`: A is a kind of B).
-        predicates: relation of P to Q.
+    `nouns` is the relation of A to B (`sub`: A is a kind of B), `predicates` that of P to Q.
     """
     regions = [
         (a, b, p, q)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tasks.glue.generated.draw import DAYS, DEEDS, PERSONS, Draw, Group, Label, Pair, groups, sentence
+from tasks.glue.generated.draw import DAYS, DEEDS, PERSONS, Draw, Group, Label, Pair, groups
 
 GOODS = groups(
     "car/automobile, house/home, store/shop, ship/vessel, picture/painting, farm, hotel, factory/plant, newspaper, "
@@ -31,7 +31,7 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
     event = Event(agent, deed, patient, draw.pick(DAYS), draw.pick(GOODS))
     draw.below(1)  # version 1 draws a price here, which no sentence names
     second = event if label else _changed(draw, event)
-    return sentence(_describe(draw, event)), sentence(_describe(draw, second))
+    return _describe(draw, event), _describe(draw, second)
 
 
 def _changed(draw: Draw, event: Event) -> Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, groups, sentence, words
+from tasks.glue.generated.draw import Draw, Label, Pair, groups, words
 
 RULERS = words("king, queen, duke, bishop, general, emperor, prince, baron, governor, admiral")
 DEEDS = groups(
@@ -35,7 +35,7 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
             whom = stranger
         else:
             who = stranger
-    return _question(asked, who, whom, past, stem), sentence(_statement(draw, agent, patient, past, told))
+    return _question(asked, who, whom, past, stem), _statement(draw, agent, patient, past, told)
 
 
 def _question(asked: str, who: str, whom: str, past: str, stem: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import CITIES, DEEDS, PERSONS, Draw, Label, Pair, groups, sentence, words
+from tasks.glue.generated.draw import CITIES, DEEDS, PERSONS, Draw, Label, Pair, groups, words
 
 TASKS = groups(
     "sell/sold/the house, pay/paid/the bill, write/wrote/the letter, lock/locked/the door, win/won/the race, "
@@ -19,8 +19,7 @@ NO_FACT = words("believed that, hoped that, denied that, was not sure that, clai
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw a text and a hypothesis that follows from it (0) or does not (1)."""
     form = draw.pick((_relative, _relative, _implied, _implied, _reported))
-    text, hypothesis = form(draw, label == 0)
-    return sentence(text), sentence(hypothesis)
+    return form(draw, label == 0)
 
 
 def _people(draw: Draw) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence, words
+from tasks.glue.generated.draw import Draw, Label, Pair, words
 
 ASPECTS = words(
     "plot, acting, script, score, dialogue, pacing, ending, humor, direction, camera work, story, cast, opening, "
@@ -25,9 +25,8 @@ NOT = words("not, never, rarely, by no means")
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw a review sentence of the wanted sentiment."""
-    good = label == 1
     form = draw.weighted(((_simple, 1.0), (_negated, 2.0), (_contrast, 4.0), (_hopes, 1.5)))
-    return sentence(form(draw, good)), None
+    return form(draw, label == 1), None
 
 
 def _quality(draw: Draw, good: bool) -> str:

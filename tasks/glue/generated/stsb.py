@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Group, Label, Pair, groups, sentence
+from tasks.glue.generated.draw import Draw, Group, Label, Pair, groups
 
 Kind = tuple[Group, ...]
 
@@ -59,7 +59,7 @@ def _slot(draw: Draw, choices: tuple[Kind, ...], level: float) -> tuple[str, str
 def _caption(draw: Draw, slots: Group) -> str:
     subject, action, thing, place = slots
     core = f"{_with_article(subject)} is {action} {_with_article(thing)}"
-    return sentence(draw.pick((f"{core} {place}", f"{place}, {core}")))
+    return draw.pick((f"{core} {place}", f"{place}, {core}"))
 
 
 def _with_article(noun: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence, words
+from tasks.glue.generated.draw import Draw, Label, Pair, words
 
 PEOPLE = words("pilot, nurse, farmer, singer, waiter, banker, painter, soldier, teacher, driver, baker")
 THINGS = words("trophy, lamp, drum, statue, clock, vase, globe, chair")
@@ -28,4 +28,4 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
     meant = draw.below(2)
     word = draw.pick((first, second)[meant])
     named = names[meant if label else 1 - meant]
-    return sentence(text.format(*names, word)), sentence(f"the {named} {verb} {word}")
+    return text.format(*names, word), f"the {named} {verb} {word}"

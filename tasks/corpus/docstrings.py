@@ -21,18 +21,14 @@ from tasks.io.readers import is_unicode
 
 KINDS = ("module", "class", "function", "method")
 """Kinds of object that have docstrings; the index is the label. A function in a class is a method."""
-TESTS = frozenset({"test", "tests", "idle_test"})
-"""Folders of tests, which some distributions of Python leave out."""
-Docstring = tuple[str, str]
-"""Text and kind."""
+TESTS = frozenset({"test", "tests", "idle_test"})  # folders of tests, which some distributions of Python leave out
+Docstring = tuple[str, str]  # text and kind
 
 
 def gather(cache: Path) -> list[Docstring]:
     """Return every docstring once, sorted by text; one that several objects have is of the kind of the first.
 
-    Args:
-        cache: folder to keep the result in, since parsing all files takes seconds. Its key is the files' names, sizes
-            and times.
+    The result is kept in the cache, since parsing takes seconds. Its key is the files' names, sizes and times.
 
     Raises:
         DataProblem: this Python comes without source.
@@ -47,10 +43,10 @@ def gather(cache: Path) -> list[Docstring]:
     for file in files:
         for text, kind in docstrings(file.read_bytes()):
             kinds.setdefault(text, kind)
-    found = sorted(kinds.items())
+    gathered = sorted(kinds.items())
     with suppress(OSError):  # the cache only saves time
-        write_atomic(kept, json.dumps(found, ensure_ascii=False).encode())
-    return found
+        write_atomic(kept, json.dumps(gathered, ensure_ascii=False).encode())
+    return gathered
 
 
 def source_files() -> list[Path]:
@@ -60,18 +56,15 @@ def source_files() -> list[Path]:
         DataProblem: there are none.
     """
     root = Path(sysconfig.get_path("stdlib"))
-    found: list[Path] = []
+    files: list[Path] = []
     for name in sorted(sys.stdlib_module_names):
         below = sorted((root / name).rglob("*.py"), key=lambda file: file.relative_to(root).as_posix())
-        found += [file for file in (root / f"{name}.py", *below) if file.is_file()]
-    found = [file for file in found if TESTS.isdisjoint(file.relative_to(root).parts)]
-    if not found:
-        raise DataProblem(
-            "this Python comes without the source of its standard library",
-            f"looked in {root}",
-            "Name texts of your own: --task corpus:PATH.",
-        )
-    return found
+        files += [file for file in (root / f"{name}.py", *below) if file.is_file()]
+    files = [file for file in files if TESTS.isdisjoint(file.relative_to(root).parts)]
+    if not files:
+        what = "this Python comes without the source of its standard library"
+        raise DataProblem(what, f"looked in {root}", "Name texts of your own: --task corpus:PATH.")
+    return files
 
 
 def docstrings(source: bytes) -> Iterator[Docstring]:
@@ -91,18 +84,17 @@ Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def _definitions(node: ast.AST, *, in_class: bool) -> Iterator[tuple[str, Definition]]:
     for child in ast.iter_child_nodes(node):
-        inside = in_class
         if isinstance(child, ast.ClassDef):
             yield "class", child
-            inside = True
-        elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _definitions(child, in_class=True)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield ("method" if in_class else "function"), child
-            inside = False
-        if isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
-            yield from _definitions(child, in_class=inside)
+            yield from _definitions(child, in_class=False)
+        elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from _definitions(child, in_class=in_class)
 
 
-def revision(found: list[Docstring]) -> str:
+def revision(gathered: list[Docstring]) -> str:
     """Return 12 hex digits of the sha256 of texts and kinds in order."""
-    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(gathered, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bench.core.errors import DataProblem
 from bench.core.files import replacing, write_atomic
 from bench.core.hub import HubDataset, HubUnavailable, commit_of, hub_access
+from tasks.corpus.passages import TextIndex, Unit, index_files
+from tasks.text.tokens import cache_folder
 
 HOW = "Name a folder of texts instead, --task corpus:PATH; or leave --data hub out for the embedded docstrings."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubTexts:
+class HubTexts(NamedTuple):
     """Which texts: a dataset, its split and column, and what to do with rows that have no text."""
 
     dataset: HubDataset
@@ -29,44 +29,45 @@ class HubTexts:
         return " ".join(filter(None, (self.dataset.name, self.dataset.config, self.split)))
 
 
-class Fetched(NamedTuple):
-    """A text file with a blank line after every row, the commit (or the folder's name), and rows that hold no text."""
-
-    file: Path
-    revision: str
-    left_out: int
-
-
-def fetch(wanted: HubTexts, cache: Path) -> Fetched:
-    """Stream the rows into the cache, unless they are there; no more than a few are in memory.
-
-    Args:
-        wanted: which texts.
-        cache: the cache's folder.
+def index_texts(wanted: HubTexts, unit: Unit) -> tuple[TextIndex, str]:
+    """Index the passages of a dataset, and return its commit (of a local one: the folder's name) with them.
 
     Raises:
-        DataProblem: no network, no such dataset, configuration, split or column, or a row without text.
+        DataProblem: no network, no such dataset, configuration, split or column, a row without text, or no text.
     """
-    dataset = wanted.dataset
-    folder = Path(dataset.name).expanduser()
+    file, revision, without_text = _fetch(wanted)
+    index = index_files((file,), unit=unit, on_bad=wanted.on_bad)
+    left_out = sum(index.left_out.values()) + without_text
+    # the place of the first is in a file of the cache, which is of no use to the reader
+    return index._replace(left_out={wanted.split: left_out} if left_out else {}, first_left_out=""), revision
+
+
+def _fetch(wanted: HubTexts) -> tuple[Path, str, int]:
+    """Stream the rows into a file of the cache, unless they are there; no more than a few are in memory.
+
+    Returns:
+        A text file with a blank line after every row, the commit (or the folder's name), and rows that hold no text.
+    """
+    dataset, folder = wanted.dataset, cache_folder() / "hub"
     try:
-        revision = folder.resolve().name if dataset.is_local else commit_of(dataset)
-        content = _listing(folder) if dataset.is_local else revision
+        local = Path(dataset.name).expanduser().resolve() if dataset.is_local else None
+        revision = local.name if local else commit_of(dataset)
+        files = sorted(file for file in local.rglob("*") if file.is_file()) if local else []
+        stamp = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
+        content = stamp if local else revision
         identity = [dataset.name, dataset.config, wanted.split, wanted.column, wanted.on_bad, content]
-        file = cache / "hub" / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.txt"
+        file = folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.txt"
         left_out = file.with_suffix(".left-out")
         if not (file.is_file() and left_out.is_file()):
             with replacing(file) as temporary, temporary.open("wb") as stream:
                 missing = 0
-                for text in _texts(wanted, None if dataset.is_local else revision):
+                for text in _texts(wanted, None if local else revision):
                     missing += text is None
                     stream.write(b"" if text is None else text.strip().encode(errors="surrogatepass") + b"\n\n")
                 write_atomic(left_out, str(missing).encode())
-        return Fetched(file, revision, int(left_out.read_text()))
-    except HubUnavailable as error:
-        raise DataProblem(f"the texts of {wanted} cannot be loaded", error.what, HOW) from error
-    except OSError as error:
-        known = f"{cache / 'hub'}: {error.strerror or error}"
+        return file, revision, int(left_out.read_text())
+    except (HubUnavailable, OSError) as error:
+        known = error.what if isinstance(error, HubUnavailable) else f"{folder}: {error.strerror or error}"
         raise DataProblem(f"the texts of {wanted} cannot be loaded", known, HOW) from error
 
 
@@ -86,8 +87,3 @@ def _texts(wanted: HubTexts, revision: str | None) -> Iterator[str | None]:
                 todo = "Name another column, or leave such rows out with --set data.on_bad=skip."
                 raise DataProblem(f"{wanted}: a row without text", f"row {number}: {text!r:.80}", todo)
             yield text if isinstance(text, str) else None
-
-
-def _listing(folder: Path) -> list[tuple[str, int, int]]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return [(str(f), stat.st_size, stat.st_mtime_ns) for f in files for stat in [f.stat()]]

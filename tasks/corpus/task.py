@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -21,17 +20,14 @@ from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import DataProblem, UsageError
 from bench.core.hub import HubDataset
-from bench.records.data import DataRequest, Dataset, Example
+from bench.records.data import DataRequest, Dataset, Example, SourceKind
 from tasks.corpus import docstrings
 from tasks.text.task import TextTask
 
 if TYPE_CHECKING:
     from tasks.corpus.passages import TextIndex
 
-HUB_DEFAULTS = {"config": None, "split": "train", "column": "text", "revision": "main"}
-"""Options that have an effect only with `task.hub`, and their defaults."""
-OPTIONS = ("unit", "validation", "split_seed", "hub", *HUB_DEFAULTS)
-"""Options that only decide what the passages are: the record keeps them, and the hash of the data covers them."""
+HUB_OPTIONS = ("config", "split", "column", "revision")  # options that have an effect only with `task.hub`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +35,14 @@ class CorpusConfig(TaskConfig):
     """What a passage is, which passages are held out, and which dataset of the hub they come from."""
 
     unit: Literal["paragraph", "line"] = option(
-        "paragraph",
-        "A passage is the text between two blank lines, or a line; docstrings are passages as they are.",
+        "paragraph", "A passage is the text between two blank lines, or a line; docstrings are passages as they are."
     )
     validation: str = option(
         "0.1",
         "Share of the passages that is held out; or a folder, a file, or a split of the hub's dataset to evaluate on.",
     )
     split_seed: int = option(
-        0,
-        "Draws that share, whatever the run's seed: all runs and seeds are scored on the same passages.",
-        at_least=0,
+        0, "Draws that share, whatever the run's seed: all runs and seeds are scored on the same passages.", at_least=0
     )
     hub: str | None = option(
         None, "Id of a dataset on the hub, such as Salesforce/wikitext, or a folder that holds one."
@@ -60,12 +53,11 @@ class CorpusConfig(TaskConfig):
     revision: str = option("main", "Its branch, tag or commit; a full commit that was read before needs no network.")
 
     def __post_init__(self) -> None:
-        """Check ranges, and that options of the hub are given only with `task.hub`."""
         super().__post_init__()
         if (share := self.share) is not None and not 0 < share < 1:
             known = "a share between 0 and 1, or where to find texts"
             raise UsageError(f"task.validation={self.validation}", known, "Change it.")
-        unused = [name for name, default in HUB_DEFAULTS.items() if getattr(self, name) != default]
+        unused = [name for name in HUB_OPTIONS if getattr(self, name) != getattr(CorpusConfig, name)]
         if self.hub is None and unused:
             known = "it is an option of task.hub, which is not given"
             raise UsageError(f"task.{unused[0]} has no effect", known, "Give --set task.hub=ID, or leave it out.")
@@ -111,54 +103,38 @@ class TextCorpus(TextTask):
             other = f"corpus:{self.path}" if self.path else f"--data {request.data}"
             raise UsageError("two sources of text", f"task.hub={config.hub} and {other}", "Leave one of them out.")
         if self.path:
-            return self._files(self.path, config, request, source="file")
+            return self._files(self.path, config, request, "file")
         if config.hub is not None:
             return self._hub(config.hub, config, request)
         if request.data == "hub":
             raise UsageError("--data hub: which dataset?", "task.hub names none", "Add --set task.hub=ID.")
         if request.data in ("auto", "dir") and (folder := _named_folder(request)):
-            return self._files(folder, config, request, source="directory")
+            return self._files(folder, config, request, "directory")
         if request.data == "dir":
             known = "--data dir was given; neither --data-dir corpus=DIR nor BENCH_DATA names a folder of texts"
             raise DataProblem("no directory of texts", known, "Name it: --task corpus:PATH.")
         return _docstrings(config)
 
-    def _files(
-        self, path: Path, config: CorpusConfig, request: DataRequest, *, source: Literal["file", "directory"]
-    ) -> Dataset:
+    def _files(self, path: Path, config: CorpusConfig, request: DataRequest, source: SourceKind) -> Dataset:
         from tasks.corpus.passages import find_files, index_files
 
         paths = [path] if config.share is not None else [path, Path(config.validation).expanduser()]
-        indexes = [index_files(find_files(one), unit=config.unit, on_bad=request.on_bad) for one in paths]
-        return self._unlabelled(config, indexes, [one.resolve().name for one in paths], source=source)
+        names = [path.resolve().name for path in paths]
+        indexes = [index_files(find_files(path), unit=config.unit, on_bad=request.on_bad) for path in paths]
+        return self._unlabelled(config, indexes, names, source, names[0])
 
     def _hub(self, name: str, config: CorpusConfig, request: DataRequest) -> Dataset:
-        from tasks.corpus.hub import HubTexts, fetch
-        from tasks.corpus.passages import index_files
-        from tasks.text.tokens import cache_folder
+        from tasks.corpus.hub import HubTexts, index_texts
 
         splits = [config.split] if config.share is not None else [config.split, config.validation]
         dataset = HubDataset(name=name, config=config.config, revision=config.revision)
-        indexes: list[TextIndex] = []
-        revisions: list[str] = []
-        for split in splits:
-            texts = HubTexts(dataset=dataset, split=split, column=config.column, on_bad=request.on_bad)
-            fetched = fetch(texts, cache_folder())
-            index = index_files((fetched.file,), unit=config.unit, on_bad=request.on_bad)
-            left_out = sum(index.left_out.values()) + fetched.left_out
-            # the place of the first is in a file of the cache, which is of no use to the reader
-            indexes.append(replace(index, left_out={split: left_out} if left_out else {}, first_left_out=""))
-            revisions.append(fetched.revision)
+        texts = [index_texts(HubTexts(dataset, split, config.column, request.on_bad), config.unit) for split in splits]
         names = [name.rstrip("/").rpartition("/")[2], *splits[1:]]
-        return replace(self._unlabelled(config, indexes, names, source="hub"), revision=revisions[0])
+        _, revision = texts[0]
+        return self._unlabelled(config, [index for index, _ in texts], names, "hub", revision)
 
     def _unlabelled(
-        self,
-        config: CorpusConfig,
-        indexes: Sequence[TextIndex],
-        names: Sequence[str],
-        *,
-        source: Literal["file", "directory", "hub"],
+        self, config: CorpusConfig, indexes: list[TextIndex], names: list[str], source: SourceKind, revision: str
     ) -> Dataset:
         """Hold out a share of the first texts, or all of the second ones, and describe the task."""
         import numpy as np
@@ -166,35 +142,22 @@ class TextCorpus(TextTask):
         from tasks.corpus.passages import held_out
 
         train, dev = indexes[0].passages, indexes[-1].passages
-        where = names[-1]
+        validation, where = names[-1], names[-1]
         if config.share is not None:
             held = held_out(train.places["key"], config.share, seed=config.split_seed)
             if not held.any():
                 known = f"{len(train)} passages, all equal"
                 raise DataProblem(f"nothing of {names[0]} can be held out", known, "Give more text.")
             train, dev = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
-            where = f"share {config.share:g}, split seed {config.split_seed}"
+            validation = f"{config.share:g}"
+            where = f"share {validation}, split seed {config.split_seed}"
         hashes = [index.sha256 for index in indexes]
+        version = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", re.sub(r"\.(txt|md)$", "", names[0], flags=re.I)).strip("-.")
+        name = f"corpus/{stem[:50] or 'texts'}"
         self.spec = TaskSpec(
-            name=f"corpus/{stem[:50] or 'texts'}",
-            version=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
-            modality="text",
-            num_classes=0,
-            metrics=(),
-            primary=(),
-            labelled=False,
+            name=name, version=version, modality="text", num_classes=0, metrics=(), primary=(), labelled=False
         )
-        reading: dict[str, object] = {
-            **_options(config),
-            "validation": names[-1] if config.share is None else f"{config.share:g}",
-            "split_seed": None if config.share is None else config.split_seed,
-            "texts": [
-                {"name": name, "files": len(index.passages.files), "sha256": index.sha256, "left_out": index.left_out}
-                for name, index in zip(names, indexes, strict=True)
-            ],
-            "sizes": {"train": len(train), "dev": len(dev)},
-        }
         notes = [f"{len(train)} {config.unit}s to train, {len(dev)} to evaluate ({where}), no labels"]
         for index in indexes:
             if index.left_out:
@@ -203,14 +166,24 @@ class TextCorpus(TextTask):
                 notes.append(f"{sum(index.left_out.values())} left out ({files}){first}")
         if len(set(hashes)) < len(hashes):
             notes.append("the held-out texts are the training texts; their scores do not count")
+        texts = [
+            {"name": name, "files": len(index.passages.files), "sha256": index.sha256, "left_out": index.left_out}
+            for name, index in zip(names, indexes, strict=True)
+        ]
         return Dataset(
             train=train,
             evaluation={"dev": dev},
             source=source,
-            revision=names[0],
-            notes=tuple(f"{self.spec.name}: {note}" for note in notes),
-            reading=reading,
-            version=str(self.spec.version),
+            revision=revision,
+            notes=tuple(f"{name}: {note}" for note in notes),
+            reading={
+                **_options(config),
+                "validation": validation,
+                "split_seed": None if config.share is None else config.split_seed,
+                "texts": texts,
+                "sizes": {"train": len(train), "dev": len(dev)},
+            },
+            version=version,
         )
 
 
@@ -224,25 +197,27 @@ def _docstrings(config: CorpusConfig) -> Dataset:
     if config.share is None:
         known = f"task.validation={config.validation}: of the docstrings a share is held out"
         raise UsageError("the embedded corpus has no other texts", known, "Give a share, such as 0.1.")
-    found = docstrings.gather(cache_folder())
-    rows = [Example(text, None, docstrings.KINDS.index(kind)) for text, kind in found]
+    gathered = docstrings.gather(cache_folder())
+    rows = [Example(text, None, docstrings.KINDS.index(kind)) for text, kind in gathered]
     keys = np.array([key_of(row.text.encode()) for row in rows], dtype=np.uint64)
     held = held_out(keys, config.share, seed=config.split_seed, classes=np.array([row.label for row in rows]))
-    train = [row for row, out in zip(rows, held, strict=True) if not out]
-    dev = [row for row, out in zip(rows, held, strict=True) if out]
+    train = [row for row, is_held in zip(rows, held, strict=True) if not is_held]
+    dev = [row for row, is_held in zip(rows, held, strict=True) if is_held]
     sizes = {"train": len(train), "dev": len(dev)}
     return Dataset(
         train=train,
         evaluation={"dev": dev},
         source="embedded",
-        revision=docstrings.revision(found),
+        revision=docstrings.revision(gathered),
         reading={**_options(config), "labels": list(docstrings.KINDS), "sizes": sizes},
     )
 
 
 def _options(config: CorpusConfig) -> dict[str, object]:
-    """Return the options for the record; those of a hub that is not used are None."""
-    return {name: getattr(config, name) if config.hub or name not in HUB_DEFAULTS else None for name in OPTIONS}
+    """Return what decides about the passages, for the record; options of a hub that is not used are None."""
+    unused = () if config.hub else HUB_OPTIONS
+    options = {name: None if name in unused else value for name, value in config.to_json().items()}
+    return {name: value for name, value in options.items() if name != "max_length"}
 
 
 def _named_folder(request: DataRequest) -> Path | None:

@@ -1,49 +1,41 @@
-"""Read GLUE's examples from a user's folder or from the Hugging Face hub at a pinned revision."""
+"""Read GLUE's examples from a user's folder or from the Hugging Face hub at a pinned revision, and check them."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.core.errors import DataProblem
 from bench.core.hub import HubDataset, cached_snapshot, load_tables
 from bench.records.data import Example
-from tasks.glue.examples import Examples, read_examples
 from tasks.glue.schema import SCHEMAS, Schema
 from tasks.io.directories import listing, normal
-from tasks.io.readers import ArrowReader, is_complete_set, malformed, open_table
+from tasks.io.readers import ArrowReader, BadRow, Reader, is_complete_set, malformed, open_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REPOSITORY = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-SAVED = "dataset_dict.json"
-"""The file that marks a folder written by `DatasetDict.save_to_disk`."""
+SAVED = "dataset_dict.json"  # the file that marks a folder written by `DatasetDict.save_to_disk`
 FORMATS = (("tsv",), ("parquet",), ("jsonl", "json"))
 """Endings, in the order in which they are looked for; one format is read, never a mixture."""
-Splits = dict[str, Examples]
-"""Examples of `train` and `dev`, or `train`, `dev_matched` and `dev_mismatched`."""
+SHORT_ROWS = 1000
+"""One row in so many may lack fields where a published file is known for such rows; more are a broken file."""
 
 
-def hub_split(split: str) -> str:
-    """Return the name that the hub gives a split."""
-    return split.replace("dev", "validation")
+class Examples(NamedTuple):
+    """Examples of one split or file, and the number of rows that were left out because they lack fields."""
+
+    rows: list[Example]
+    left_out: int = 0
 
 
-def _joined(parts: Iterable[Examples]) -> Examples:
-    rows: list[Example] = []
-    left_out = 0
-    for part in parts:
-        rows += part.rows
-        left_out += part.left_out
-    return Examples(rows, left_out)
-
-
-# a folder: the TSV layout of GLUE's download script, Parquet or JSON as `datasets` writes them, or `save_to_disk`
+Splits = dict[str, Examples]  # examples of `train` and `dev`, or `train`, `dev_matched` and `dev_mismatched`
 
 
 def holds_splits(folder: Path, member: str) -> bool:
@@ -52,7 +44,7 @@ def holds_splits(folder: Path, member: str) -> bool:
 
 
 def read_folder(folder: Path, member: str) -> Splits:
-    """Read the splits of a task.
+    """Read the splits of a task: TSV of GLUE's download script, Parquet or JSON of `datasets`, or `save_to_disk`.
 
     Raises:
         DataProblem: a split is missing, shards are missing, or a file is malformed.
@@ -60,70 +52,54 @@ def read_folder(folder: Path, member: str) -> Splits:
     schema = SCHEMAS[member]
     if files := _find(folder, member):
         if missing := [split for split in schema.splits if not files[split]]:
-            names = ", ".join(file.name for split in files.values() for file in split)
+            names = ", ".join(file.name for shards in files.values() for file in shards)
             raise _missing(folder, missing[0], f"there are only: {names}")
         for split, shards in files.items():
             if not is_complete_set(shards):
                 names = ", ".join(file.name for file in shards)
                 raise _missing(shards[0].parent, split, f"these are not one file or one full set of shards: {names}")
-        return {split: _joined(_read(file, schema) for file in shards) for split, shards in files.items()}
+        return _read_files(files, schema)
     if (folder / SAVED).is_file():
-        return _load_from_disk(folder, schema)
+        return _read_tables(_load_from_disk(folder), folder, schema)
     raise _missing(folder, "train", "there is no file of any split")
 
 
-def _find(folder: Path, member: str) -> Mapping[str, list[Path]]:
+def _find(folder: Path, member: str) -> dict[str, list[Path]]:
     """Return the files of each split in the first format that has any; empty if none has."""
     here = listing(folder)
     below = [path for path in here if path.is_dir() and normal(path.name) in ("data", member)]
     for endings in FORMATS:
         for paths in (here, *map(listing, below)):
-            files = {split: _files(paths, split, endings) for split in SCHEMAS[member].splits}
+            files = {split: _matching(paths, split, endings) for split in SCHEMAS[member].splits}
             if any(files.values()):
                 return files
     return {}
 
 
-def _files(paths: Sequence[Path], split: str, endings: tuple[str, ...]) -> list[Path]:
+def _matching(paths: Sequence[Path], split: str, endings: tuple[str, ...]) -> list[Path]:
     """Match `train.parquet`, `train-00000-of-00002.parquet`, `train-00000-of-00002-0a1b.parquet`."""
-    stems = split if endings == ("tsv",) else f"{split}|{hub_split(split)}"
+    stems = split if endings == ("tsv",) else f"{split}|{_hub_split(split)}"
     pattern = re.compile(rf"({stems})(-\d+-of-\d+(-[0-9a-f]+)?)?\.({'|'.join(endings)})")
     return [path for path in paths if pattern.fullmatch(path.name)]
 
 
-def _read(file: Path, schema: Schema) -> Examples:
-    table = open_table(file, quotes=False, header=schema.header, strict=True)
-    columns = schema.tsv if file.suffix == ".tsv" else schema.hub
-    return read_examples(table, columns, schema.labels, allow_short_rows=schema.short_rows and file.suffix == ".tsv")
-
-
-def _load_from_disk(folder: Path, schema: Schema) -> Splits:
+def _load_from_disk(folder: Path) -> dict[str, pa.Table]:
     import datasets
 
     try:
         loaded = datasets.DatasetDict.load_from_disk(str(folder))
-        tables = {str(name): data.with_format("arrow")[:] for name, data in loaded.items()}
+        return {str(name): data.with_format("arrow")[:] for name, data in loaded.items()}
     except Exception as error:  # a broken folder shows as one of many kinds of error
         raise malformed(folder, "", f"expected a folder of `save_to_disk` ({error})") from error
-    splits: Splits = {}
-    for split in schema.splits:
-        name = next((name for name in (split, hub_split(split)) if name in tables), None)
-        if name is None:
-            raise _missing(folder, split, f"there are only: {', '.join(tables)}")
-        splits[split] = read_examples(ArrowReader(tables[name], f"{folder / name}"), schema.hub, schema.labels)
-    return splits
 
 
-def _missing(folder: Path, split: str, known: str) -> DataProblem:
-    other = "" if split == "train" else f" ({hub_split(split)} in Parquet or JSON)"
+def _missing(place: Path | str, split: str, known: str) -> DataProblem:
+    other = "" if split == "train" else f" ({_hub_split(split)} in Parquet or JSON)"
     return DataProblem(
-        f"split '{split}' is missing in {folder}",
+        f"split '{split}' is missing in {place}",
         f"expected {split}.tsv, .parquet or .jsonl{other}; {known}",
         "Put the file there, or give another directory with --data-dir.",
     )
-
-
-# the hub
 
 
 def read_hub(member: str) -> Splits:
@@ -134,18 +110,18 @@ def read_hub(member: str) -> Splits:
         DataProblem: the hub's files are not what was expected.
     """
     schema = SCHEMAS[member]
-    names = {split: hub_split(split) for split in schema.splits}
     dataset = HubDataset(name=REPOSITORY, config=member, revision=REVISION)
     if snapshot := cached_snapshot(dataset):
-        files = {split: sorted((snapshot / member).glob(f"{name}-*-of-*.parquet")) for split, name in names.items()}
+        folder = snapshot / member
+        files = {split: sorted(folder.glob(f"{_hub_split(split)}-*-of-*.parquet")) for split in schema.splits}
         if all(map(is_complete_set, files.values())):
-            return {split: _joined(_read(file, schema) for file in shards) for split, shards in files.items()}
-    tables = _prepared(member, names.values()) or load_tables(dataset)[0]
-    place = f"{REPOSITORY}@{REVISION[:7]} {member}"
-    return {
-        split: read_examples(ArrowReader(tables[name], f"{place}/{name}"), schema.hub, schema.labels)
-        for split, name in names.items()
-    }
+            return _read_files(files, schema)
+    tables = _prepared(member, list(map(_hub_split, schema.splits))) or load_tables(dataset)[0]
+    return _read_tables(tables, f"{REPOSITORY}@{REVISION[:7]} {member}", schema)
+
+
+def _hub_split(split: str) -> str:
+    return split.replace("dev", "validation")
 
 
 def _prepared(member: str, names: Iterable[str]) -> dict[str, pa.Table]:
@@ -153,6 +129,7 @@ def _prepared(member: str, names: Iterable[str]) -> dict[str, pa.Table]:
 
     `datasets` itself looks there only after it has asked the hub, and takes seconds to import.
     """
+    import pyarrow as pa
     from huggingface_hub import constants
 
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets").expanduser()
@@ -163,11 +140,100 @@ def _prepared(member: str, names: Iterable[str]) -> dict[str, pa.Table]:
                 for name in names
             }
             if all(map(is_complete_set, shards.values())):
-                return {name: _read_arrow(files) for name, files in shards.items()}
+                return {name: pa.concat_tables(map(_read_stream, files)) for name, files in shards.items()}
     return {}
 
 
-def _read_arrow(files: Sequence[Path]) -> pa.Table:
+def _read_stream(file: Path) -> pa.Table:
     import pyarrow as pa
 
-    return pa.concat_tables([pa.ipc.open_stream(pa.memory_map(str(file))).read_all() for file in files])
+    return pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+
+
+def _read_files(files: Mapping[str, Sequence[Path]], schema: Schema) -> Splits:
+    splits: Splits = {}
+    for split, shards in files.items():
+        parts = [_read_file(file, schema) for file in shards]
+        rows = [row for part in parts for row in part.rows]
+        splits[split] = Examples(rows, sum(part.left_out for part in parts))
+    return splits
+
+
+def _read_file(file: Path, schema: Schema) -> Examples:
+    table = open_table(file, quotes=False, header=schema.header, strict=True)
+    is_tsv = file.suffix == ".tsv"
+    columns = schema.tsv if is_tsv else schema.hub
+    return read_examples(table, columns, schema.labels, allow_short_rows=schema.short_rows and is_tsv)
+
+
+def _read_tables(tables: Mapping[str, pa.Table], place: Path | str, schema: Schema) -> Splits:
+    splits: Splits = {}
+    for split in schema.splits:
+        name = split if split in tables else _hub_split(split)
+        if name not in tables:
+            raise _missing(place, split, f"there are only: {', '.join(tables)}")
+        splits[split] = read_examples(ArrowReader(tables[name], f"{place}/{name}"), schema.hub, schema.labels)
+    return splits
+
+
+def read_examples(
+    table: Reader, columns: Sequence[str], labels: Sequence[str], *, allow_short_rows: bool = False
+) -> Examples:
+    """Read the examples of a table.
+
+    Args:
+        table: the file.
+        columns: of the text, the second text if there is one, and the label.
+        labels: class names in the order of their indices; a label may be a name or an index. Empty: a score. Class
+            indices that the file itself names become those names first, as its order may differ.
+        allow_short_rows: leave out rows that lack fields, as long as they are few.
+
+    Raises:
+        DataProblem: the file is malformed, a value is not what is expected, or there is no example; names file and
+            line (or row).
+    """
+    names_in_file = table.class_names().get(columns[-1], ())
+    rows: list[Example] = []
+    short: list[BadRow] = []
+    for row in table.rows(columns):
+        if isinstance(row, BadRow):
+            if not (allow_short_rows and row.is_short):
+                raise table.error(row)
+            short.append(row)
+            continue
+        *texts, label = row.values
+        if isinstance(label, int) and 0 <= label < len(names_in_file):
+            label = names_in_file[label]
+        try:
+            target = _class_index(label, labels) if labels else _score(label)
+            rows.append(Example(_text(texts[0]), _text(texts[1]) if len(texts) > 1 else None, target))
+        except ValueError as error:
+            raise table.error(BadRow(row.number, str(error))) from error
+    if len(short) * SHORT_ROWS > len(rows) + len(short):
+        raise table.error(short[0])
+    if not rows:
+        raise table.malformed("", "expected at least one example, found none")
+    return Examples(rows, len(short))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, found {value!r}")
+    return value
+
+
+def _class_index(label: object, labels: Sequence[str]) -> int:
+    for index, name in enumerate(labels):
+        # True == 1, but a boolean says nothing about the order of the classes
+        if label in (name, str(index), index) and not isinstance(label, bool):
+            return index
+    numbers = " or ".join(map(str, range(len(labels))))
+    raise ValueError(f"expected a label {numbers} ({', '.join(labels)}), found {label!r}")
+
+
+def _score(label: object) -> float:
+    if isinstance(label, str | int | float) and not isinstance(label, bool):
+        with suppress(ValueError):
+            if 0 <= float(label) <= 5:
+                return float(label)
+    raise ValueError(f"expected a score from 0 to 5, found {label!r}")

@@ -8,31 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """How one GLUE task is stored and scored.
+    """How one GLUE task is stored and scored."""
 
-    Attributes:
-        folder: name of its folder in the layout of the GLUE download script.
-        tsv: columns of the TSV files: the text, the second text if there is one, the label.
-        hub: the same columns as the Hugging Face data set names them.
-        labels: class names; the index is the label. Empty for a score from 0 to 5.
-        metrics: names of its metrics.
-        primary: those whose mean is the primary value.
-        note: a caveat shown beside scores.
-        header: column names where the TSV files have no header line.
-        evaluation: evaluation splits, the primary one first.
-        short_rows: whether the published files hold rows with too few columns, which everyone leaves out.
-    """
-
-    folder: str
-    tsv: tuple[str, ...]
-    hub: tuple[str, ...]
-    labels: tuple[str, ...]
+    folder: str  # its name in the layout of the GLUE download script
+    tsv: tuple[str, ...]  # columns of the TSV files: the text, the second text if there is one, the label
+    hub: tuple[str, ...]  # the same columns as the Hugging Face dataset names them
+    labels: tuple[str, ...]  # class names; the index is the label. Empty for a score from 0 to 5
     metrics: tuple[str, ...] = ("accuracy",)
-    primary: tuple[str, ...] = ("accuracy",)
-    note: str = ""
-    header: tuple[str, ...] | None = None
-    evaluation: tuple[str, ...] = ("dev",)
-    short_rows: bool = False
+    primary: tuple[str, ...] = ()  # metrics whose mean is the primary value; empty: all of them
+    note: str = ""  # a caveat shown beside scores
+    header: tuple[str, ...] | None = None  # column names where the TSV files have no header line
+    evaluation: tuple[str, ...] = ("dev",)  # the primary split first
+    short_rows: bool = False  # whether the published files hold rows with too few columns, which everyone leaves out
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -62,15 +49,9 @@ SCHEMAS: Mapping[str, Schema] = {
         hub=_PAIR,
         labels=("not_equivalent", "equivalent"),
         metrics=("accuracy", "f1"),
-        primary=("accuracy", "f1"),
     ),
     "stsb": Schema(
-        folder="STS-B",
-        tsv=("sentence1", "sentence2", "score"),
-        hub=_PAIR,
-        labels=(),
-        metrics=("pearson", "spearman"),
-        primary=("pearson", "spearman"),
+        folder="STS-B", tsv=("sentence1", "sentence2", "score"), hub=_PAIR, labels=(), metrics=("pearson", "spearman")
     ),
     "qqp": Schema(
         folder="QQP",
@@ -78,7 +59,6 @@ SCHEMAS: Mapping[str, Schema] = {
         hub=("question1", "question2", "label"),
         labels=("not_duplicate", "duplicate"),
         metrics=("accuracy", "f1"),
-        primary=("accuracy", "f1"),
         short_rows=True,
     ),
     "mnli": Schema(

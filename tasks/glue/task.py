@@ -6,19 +6,18 @@ indices in the order of the Hugging Face dataset `nyu-mll/glue`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import ClassVar
 
 from bench.api.task import TaskSpec
 from bench.core.errors import DataProblem, UsageError, did_you_mean
 from bench.core.hub import HubUnavailable
-from bench.records.data import DataRequest, Dataset, Example, SourceKind
-from tasks.glue.files import REVISION, holds_splits, read_folder, read_hub
+from bench.records.data import DataRequest, Dataset, SourceKind
+from tasks.glue.files import REVISION, Examples, Splits, holds_splits, read_folder, read_hub
 from tasks.glue.schema import SCHEMAS
 from tasks.io.directories import Wanted, find_folder, name_of
 from tasks.text.task import TextTask
 
-SUITE = "glue"
 HOW = "Name one with --data-dir DIR: a folder that holds glue/CoLA and so on, that folder itself, or one task's folder."
 
 
@@ -38,12 +37,12 @@ class GLUE(TextTask):
         self.schema = SCHEMAS[member]
         self.member = member
         self.spec = TaskSpec(
-            name=f"{SUITE}/{member}",
+            name=f"glue/{member}",
             version=1,
             modality="text",
             num_classes=len(self.schema.labels),
             metrics=self.schema.metrics,
-            primary=self.schema.primary,
+            primary=self.schema.primary or self.schema.metrics,
             note=self.schema.note,
         )
 
@@ -55,48 +54,44 @@ class GLUE(TextTask):
             DataProblem: nothing is there, or a file is malformed; the error names file and line.
         """
         if request.data in ("auto", "dir") and (folder := find_folder(self._wanted(), request)):
-            splits = read_folder(folder, self.member)
-            left_out = sum(examples.left_out for examples in splits.values())
-            notes = (f"{self.spec.name}: {left_out} rows with too few columns left out",) if left_out else ()
-            rows = {name: examples.rows for name, examples in splits.items()}
-            return _dataset(rows, source="directory", revision=name_of(folder), notes=notes)
+            return self._dataset(read_folder(folder, self.member), source="directory", revision=name_of(folder))
         if request.data == "dir":
             known = "--data dir was given; neither --data-dir nor BENCH_DATA names one that holds it"
             raise DataProblem(f"no directory with data for {self.spec.name}", known, HOW)
-        if request.data == "embedded":
-            return self._generated(())
-        lost = request.data == "auto" and request.parent is not None and not request.parent.is_dir()
-        notes = ("BENCH_DATA names a folder that does not exist",) if lost else ()
-        try:
-            rows = {name: examples.rows for name, examples in read_hub(self.member).items()}
-        except HubUnavailable as error:
-            if request.data == "hub":
-                raise DataProblem(f"{self.spec.name} cannot be loaded from the hub", error.what, HOW) from error
-            note = f"{error.what}; using the embedded GLUE; --data-dir DIR for the real corpora"
-            return self._generated((*notes, note))
-        return _dataset(rows, source="hub", revision=REVISION, notes=notes)
+        notes: list[str] = []
+        if request.data != "embedded":
+            if request.data == "auto" and request.parent is not None and not request.parent.is_dir():
+                notes.append("BENCH_DATA names a folder that does not exist")
+            try:
+                return self._dataset(read_hub(self.member), source="hub", revision=REVISION, notes=notes)
+            except HubUnavailable as error:
+                if request.data == "hub":
+                    raise DataProblem(f"{self.spec.name} cannot be loaded from the hub", error.what, HOW) from error
+                notes.append(f"{error.what}; using the embedded GLUE; --data-dir DIR for the real corpora")
+        from tasks.glue.generated import VERSION, generate
+
+        splits = {split: Examples(rows) for split, rows in generate(self.member).items()}
+        return self._dataset(splits, source="embedded", revision=VERSION, notes=notes)
 
     def _wanted(self) -> Wanted:
         return Wanted(
             task=self.spec.name,
             entries=(self.spec.name, self.member),
             folders=(self.member,),
-            suites=(SUITE,),
+            suites=("glue",),
             others=frozenset(SCHEMAS),
             holds=lambda folder: holds_splits(folder, self.member),
             expected=f"a folder {self.schema.folder}",
             how=HOW,
         )
 
-    def _generated(self, notes: tuple[str, ...]) -> Dataset:
-        from tasks.glue.generated import VERSION, generate
-
-        splits = {split: [Example(*row) for row in rows] for split, rows in generate(self.member).items()}
-        return _dataset(splits, source="embedded", revision=str(VERSION), notes=notes)
-
-
-def _dataset(
-    splits: Mapping[str, list[Example]], *, source: SourceKind, revision: str, notes: tuple[str, ...]
-) -> Dataset:
-    evaluation = {name: rows for name, rows in splits.items() if name != "train"}
-    return Dataset(train=splits["train"], evaluation=evaluation, source=source, revision=revision, notes=notes)
+    def _dataset(self, splits: Splits, *, source: SourceKind, revision: str, notes: Sequence[str] = ()) -> Dataset:
+        if left_out := sum(examples.left_out for examples in splits.values()):
+            notes = [*notes, f"{self.spec.name}: {left_out} rows with too few columns left out"]
+        return Dataset(
+            train=splits["train"].rows,
+            evaluation={split: splits[split].rows for split in self.schema.evaluation},
+            source=source,
+            revision=revision,
+            notes=tuple(notes),
+        )

@@ -15,26 +15,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from bench.api.task import Task, TaskSpec
 from bench.config.options import Config, option
 from bench.core.errors import UsageError, did_you_mean
-from bench.records.data import Arrays, DataRequest, Dataset
+from bench.records.data import DataRequest, Dataset
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from bench.api.backbone import Backbone
     from bench.records.spec import RunSpec
     from tasks.io.arrays import ArrayDataModule
 
-VERSION = 1
-"""Version of the generator: raised whenever the same options would give other numbers."""
+VERSION = 1  # version of the generator: raised whenever the same options would give other numbers
 MEMBERS = ("regression", "factorization", "completion")
-OPTIONS_OF: dict[str, tuple[str, ...]] = {
-    "samples": ("regression",),
-    "repeats": ("factorization", "completion"),
-    "fraction": ("completion",),
-}
+OPTIONS_OF = {"samples": ("regression",), "repeats": ("factorization", "completion"), "fraction": ("completion",)}
 """Options that have an effect on these tasks alone."""
-MATRIX, OBSERVED, INPUTS, DEV, NOISE = range(5)
-"""Purposes of random numbers, each with a stream of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +40,13 @@ class SyntheticConfig(Config):
     )
     rank: int | None = option(None, "r; none: the length of task.spectrum, or 3.", at_least=1)
     spectrum: str | None = option(
-        None,
-        "Singular values in decreasing order, such as 4,3,2,1; none: r values, evenly spaced from 1 down to 1/r.",
+        None, "Singular values in decreasing order, such as 4,3,2,1; none: r values, evenly spaced from 1 down to 1/r."
     )
     basis: Literal["random", "diagonal"] = option(
-        "random",
-        "Singular vectors: in random directions, or unit vectors, so that the matrix is diagonal.",
+        "random", "Singular vectors: in random directions, or unit vectors, so that the matrix is diagonal."
     )
     noise: float = option(
-        0.0,
-        "Standard deviation of the noise on the targets of train; those of dev have none.",
-        at_least=0,
+        0.0, "Standard deviation of the noise on the targets of train; those of dev have none.", at_least=0
     )
     samples: int | None = option(
         None,
@@ -75,18 +62,18 @@ class SyntheticConfig(Config):
     seed: int = option(0, "Seed of matrix, inputs and noise; the run's seed does not change them.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check what depends on several options."""
         super().__post_init__()
         if len(self.values) > (largest := min(self.rows, self.size)):
-            raise UsageError(
-                f"task.rank={len(self.values)}",
-                f"a matrix of {self.rows}×{self.size} has at most rank {largest}",
-                "Lower it, or raise task.size.",
-            )
-        power = 1 << (self.size - 1).bit_length()
-        if self.samples is not None and (self.samples < 1 or self.samples % power):
-            known = f"inputs of {self.size} numbers can be whitened exactly in multiples of {power}"
-            raise UsageError(f"task.samples={self.samples}", known, f"Take {power}, {2 * power}, …")
+            known = f"a matrix of {self.rows}×{self.size} has at most rank {largest}"
+            raise UsageError(f"task.rank={len(self.values)}", known, "Lower it, or raise task.size.")
+        if self.samples is not None and (self.samples < 1 or self.samples % self.block):
+            known = f"inputs of {self.size} numbers can be whitened exactly in multiples of {self.block}"
+            raise UsageError(f"task.samples={self.samples}", known, f"Take {self.block}, {2 * self.block}, …")
+
+    @property
+    def block(self) -> int:
+        """The smallest power of two ≥ n; `samples` is a multiple of it."""
+        return 1 << (self.size - 1).bit_length()
 
     @property
     def rows(self) -> int:
@@ -95,25 +82,21 @@ class SyntheticConfig(Config):
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The singular values that are not 0, in decreasing order.
-
-        Raises:
-            UsageError: `spectrum` is not such a list, or its length is not the rank.
-        """
+        """The singular values that are not 0, in decreasing order; a UsageError if `spectrum` and `rank` give none."""
         if self.spectrum is None:
             r = 3 if self.rank is None else self.rank
             return tuple((r - i) / r for i in range(r))
         try:
-            found = tuple(float(part) for part in self.spectrum.split(","))
+            values = tuple(float(part) for part in self.spectrum.split(","))
         except ValueError:
-            found = ()
-        if not found or not all(0 < v < math.inf for v in found) or list(found) != sorted(found, reverse=True):
+            values = ()
+        if not values or not all(0 < v < math.inf for v in values) or list(values) != sorted(values, reverse=True):
             known = "expected positive numbers in decreasing order"
             raise UsageError(f"task.spectrum={self.spectrum}", known, "Write for example 4,3,2,1.")
-        if self.rank not in (None, len(found)):
+        if self.rank not in (None, len(values)):
             what = f"task.rank={self.rank} contradicts task.spectrum={self.spectrum}"
-            raise UsageError(what, f"the spectrum has {len(found)} values", "Leave the rank out.")
-        return found
+            raise UsageError(what, f"the spectrum has {len(values)} values", "Leave the rank out.")
+        return values
 
 
 class Synthetic(Task):
@@ -129,9 +112,8 @@ class Synthetic(Task):
 
     def __init__(self, member: str) -> None:
         if member not in MEMBERS:
-            raise UsageError(
-                f"unknown task 'synthetic/{member}'", f"known: {', '.join(MEMBERS)}", did_you_mean(member, MEMBERS)
-            )
+            known = f"known: {', '.join(MEMBERS)}"
+            raise UsageError(f"unknown task 'synthetic/{member}'", known, did_you_mean(member, MEMBERS))
         self.member = member
         self.spec = TaskSpec(
             name=f"synthetic/{member}",
@@ -144,29 +126,27 @@ class Synthetic(Task):
         )
 
     def open(self, request: DataRequest) -> Dataset:
-        """Draw the matrix, inputs and noise.
-
-        Raises:
-            UsageError: options that contradict each other.
-        """
+        """Draw the matrix, inputs and noise."""
         from tasks.synthetic import matrices
 
         config = request.config_as(SyntheticConfig)
         self.spec = replace(self.spec, shape=(config.size,), targets=config.rows)
-        draw = matrices.stream(config.seed, MATRIX)
-        is_diagonal = config.basis == "diagonal"
-        matrix = matrices.of_spectrum(draw, config.rows, config.size, config.values, diagonal=is_diagonal)
+        rank, is_diagonal = len(config.values), config.basis == "diagonal"
+        matrix = matrices.of_spectrum(config.seed, config.rows, config.size, config.values, diagonal=is_diagonal)
         notes: list[str] = []
-        observed = None
-        if self.member == "completion":
-            draw = matrices.stream(config.seed, OBSERVED)
-            observed = matrices.observed(draw, config.rows, config.size, config.fraction)
-            notes += _undetermined(observed, len(config.values))
-        train, dev = _regression(config, matrix) if self.member == "regression" else _columns(config, matrix, observed)
+        if self.member == "regression":
+            blocks = (config.samples or config.block) // config.block
+            train, dev = matrices.regression(matrix, blocks, noise=config.noise, seed=config.seed)
+        else:
+            mask = None
+            if self.member == "completion":
+                mask = matrices.observed(config.seed, config.rows, config.size, config.fraction)
+                notes += [f"{self.spec.name}: {reason}" for reason in matrices.undetermined(mask, rank)]
+            train, dev = matrices.columns(matrix, mask, repeats=config.repeats, noise=config.noise, seed=config.seed)
         unused = [name for name, members in OPTIONS_OF.items() if self.member not in members]
         given = {name: value for name in unused if (value := getattr(config, name)) != getattr(SyntheticConfig(), name)}
         notes += [f"task.{name}={value} has no effect on {self.spec.name}" for name, value in given.items()]
-        derived = {"outputs": config.rows, "rank": len(config.values), "spectrum": list(config.values)}
+        derived = {"outputs": config.rows, "rank": rank, "spectrum": list(config.values)}
         return Dataset(
             train=train,
             evaluation={"dev": dev},
@@ -181,52 +161,3 @@ class Synthetic(Task):
         from tasks.io.arrays import ArrayDataModule
 
         return ArrayDataModule(self.spec, dataset, spec)
-
-
-def _regression(config: SyntheticConfig, matrix: np.ndarray) -> tuple[Arrays, Arrays]:
-    """Make whitened inputs x and targets Φ·x, with noise in train."""
-    from tasks.synthetic import matrices
-
-    least = matrices.block(config.size)
-    inputs = matrices.whitened(matrices.stream(config.seed, INPUTS), config.samples or least, config.size)
-    fresh = matrices.whitened(matrices.stream(config.seed, DEV), least, config.size)
-    targets = _with_noise(config, matrices.product(inputs, matrix.T))
-    return _arrays(inputs, targets), _arrays(fresh, matrices.product(fresh, matrix.T))
-
-
-def _columns(config: SyntheticConfig, matrix: np.ndarray, observed: np.ndarray | None) -> tuple[Arrays, Arrays]:
-    """Make unit vectors and the matrix's columns; the entries that are `observed` are in train, the others in dev.
-
-    Without `observed`, all entries are in both.
-    """
-    import numpy as np
-
-    known = matrix if observed is None else np.where(observed, matrix, np.nan)
-    hidden = matrix if observed is None else np.where(observed, np.nan, matrix)
-    units = np.eye(config.size)
-    targets = _with_noise(config, known.T)
-    train = _arrays(np.tile(units, (config.repeats, 1)), np.tile(targets, (config.repeats, 1)))
-    return train, _arrays(units, hidden.T)
-
-
-def _undetermined(observed: np.ndarray, rank: int) -> list[str]:
-    """Say why the observed entries cannot determine the others, where counting shows it."""
-    m, n = observed.shape
-    freedom, count = rank * (m + n - rank), int(observed.sum())
-    short = int((observed.sum(0) < rank).sum() + (observed.sum(1) < rank).sum())
-    if count < freedom:
-        known = f"{count} entries are observed, and a matrix of rank {rank} has {freedom} free numbers"
-        return [f"synthetic/completion: {known}"]
-    return [f"synthetic/completion: {short} rows and columns have fewer than {rank} observed entries"] if short else []
-
-
-def _with_noise(config: SyntheticConfig, targets: np.ndarray) -> np.ndarray:
-    """Add noise to every number; NaN stays NaN."""
-    from tasks.synthetic import matrices
-
-    draw = matrices.stream(config.seed, NOISE)
-    return targets + config.noise * matrices.normal(draw, *targets.shape) if config.noise else targets
-
-
-def _arrays(inputs: np.ndarray, targets: np.ndarray) -> Arrays:
-    return Arrays(inputs.astype("float32"), targets.astype("float32"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -13,10 +13,8 @@ from typing import Literal
 from tasks.io.readers import NOT_UTF8, is_unicode
 
 LabelKind = Literal["classification", "regression"]
-MOST_CLASSES = 20
-"""Whole numbers of at most so many values are classes; of more, a scale."""
-MOST_STRAY = 0.1
-"""Share of the labels that may be no numbers where the others are a scale."""
+MOST_CLASSES = 20  # whole numbers of at most so many values are classes; of more, a scale
+MOST_STRAY = 0.1  # share of the labels that may be no numbers where the others are a scale
 
 
 def canonical(label: object) -> str:
@@ -25,21 +23,26 @@ def canonical(label: object) -> str:
     Raises:
         ValueError: it is missing, or neither text nor number.
     """
-    if isinstance(label, str):
-        label = label.strip()
-        if not is_unicode(label):
-            raise ValueError(f"{NOT_UTF8} in the label")
-    if label is None or label == "":
+    match label:
+        case bool():
+            text = str(label).lower()
+        case float() | Decimal():
+            text = repr(float(label))
+        case int():
+            text = str(label)
+        case str():
+            text = label.strip()
+        case None:
+            text = ""
+        case _:
+            raise ValueError("the label is neither text nor number")
+    if not text:
         raise ValueError("the label is missing")
-    if isinstance(label, bool):
-        return str(label).lower()
-    if isinstance(label, int | float | Decimal):
-        label = repr(float(label)) if isinstance(label, float | Decimal) else str(label)
-    if not isinstance(label, str):
-        raise ValueError("the label is neither text nor number")
-    if label.casefold() == "nan":
+    if not is_unicode(text):
+        raise ValueError(f"{NOT_UTF8} in the label")
+    if text.casefold() == "nan":
         raise ValueError("the label is NaN")
-    return label.removesuffix(".0") if number(label) is not None else label
+    return text.removesuffix(".0") if number(text) is not None else text
 
 
 def number(text: str) -> float | None:
@@ -52,11 +55,7 @@ def number(text: str) -> float | None:
 
 
 def guess_kind(counts: Mapping[str, int]) -> LabelKind:
-    """Guess what labels are: numbers with a fraction, or more than 20 whole ones, are a scale; others are classes.
-
-    Args:
-        counts: number of rows of each label.
-    """
+    """Guess from rows per label: numbers with a fraction, or more than 20 whole ones, are a scale; others classes."""
     numbers = {text: value for text in counts if (value := number(text)) is not None}
     if sum(counts[text] for text in numbers) < (1 - MOST_STRAY) * sum(counts.values()):
         return "classification"
@@ -66,23 +65,15 @@ def guess_kind(counts: Mapping[str, int]) -> LabelKind:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEncoder:
-    """Turns labels into class indices, or into numbers of mean 0 and deviation 1.
+    """Turns labels into indices of the classes `names`, or, if there are none, into numbers of mean 0 and deviation 1.
 
-    Attributes:
-        names: the classes in the order of their indices, by value if all are numbers, else by name; empty for a scale.
-        mean, deviation: of the training labels on a scale. Numbers are learned in deviations from the mean: both
-            correlations stay the same, and the squared error of large numbers, such as prices, would make training
-            diverge.
+    The mean and deviation are those of the training labels. Both correlations stay the same, and the squared error of
+    large numbers, such as prices, would make training diverge.
     """
 
     names: tuple[str, ...] = ()
     mean: float = 0.0
     deviation: float = 1.0
-
-    @property
-    def kind(self) -> LabelKind:
-        """What the labels are."""
-        return "classification" if self.names else "regression"
 
     def encode(self, label: str) -> int | float:
         """Return the class index, or the number in deviations from the mean."""
@@ -103,16 +94,22 @@ def fit_encoder(labels: Sequence[str], kind: LabelKind) -> LabelEncoder:
     Raises:
         ValueError: all labels are equal, or nearly every row has a class of its own.
     """
-    if len(set(labels)) < 2:
+    different = set(labels)
+    if len(different) < 2:
         raise ValueError(f"all labels are equal: {labels[0]!r}")
     if kind == "regression":
         return _scale([float(label) for label in labels])
-    values = {label: number(label) for label in set(labels)}
-    if 2 * len(values) > len(labels):
-        raise ValueError(f"{len(values)} different labels in {len(labels)} rows are too many classes")
-    if any(value is None for value in values.values()):
-        return LabelEncoder(names=tuple(sorted(values)))
-    return LabelEncoder(names=tuple(sorted(values, key=lambda label: (values[label] or 0.0, label))))
+    if 2 * len(different) > len(labels):
+        raise ValueError(f"{len(different)} different labels in {len(labels)} rows are too many classes")
+    return LabelEncoder(names=sort_classes(different))
+
+
+def sort_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort classes by value if all of them are numbers, else by name."""
+    values = {name: number(name) for name in names}
+    if None in values.values():
+        return tuple(sorted(values))
+    return tuple(sorted(values, key=lambda name: (values[name] or 0.0, name)))
 
 
 def _scale(numbers: Sequence[float]) -> LabelEncoder:
@@ -138,21 +135,21 @@ def split(labels: Sequence[str], share: float, *, seed: int, stratify: bool) -> 
     groups: dict[str, list[int]] = {}
     for index in order:
         groups.setdefault(labels[index] if stratify else "", []).append(index)
-    taken = _quotas({label: len(group) for label, group in groups.items()}, share)
-    held = sorted(index for label, group in groups.items() for index in group[: taken[label]])
-    apart = set(held)
-    return [index for index in range(len(labels)) if index not in apart], held
+    quotas = _quotas({label: len(group) for label, group in groups.items()}, share)
+    held = {index for label, group in groups.items() for index in group[: quotas[label]]}
+    return [index for index in range(len(labels)) if index not in held], sorted(held)
 
 
 def _quotas(sizes: Mapping[str, int], share: float) -> Counter[str]:
     """Return how many examples each class gives: largest remainder first, then the larger class, then the name."""
-    wanted = max(1, round(share * sum(sizes.values())))
-    exact = {label: size * wanted / sum(sizes.values()) for label, size in sizes.items()}
-    taken = Counter({label: min(math.floor(quota), sizes[label] - 1) for label, quota in exact.items()})
-    by_need = sorted(sizes, key=lambda label: (taken[label] - exact[label], -sizes[label], label))
-    while (missing := wanted - taken.total()) > 0:
-        able = [label for label in by_need if taken[label] < sizes[label] - 1]
+    total = sum(sizes.values())
+    wanted = max(1, round(share * total))
+    exact = {label: size * wanted / total for label, size in sizes.items()}
+    quotas = Counter({label: min(math.floor(quota), sizes[label] - 1) for label, quota in exact.items()})
+    by_need = sorted(sizes, key=lambda label: (quotas[label] - exact[label], -sizes[label], label))
+    while (missing := wanted - quotas.total()) > 0:
+        able = [label for label in by_need if quotas[label] < sizes[label] - 1]
         if not able:
             break
-        taken.update(able[:missing])
-    return taken
+        quotas.update(able[:missing])
+    return quotas

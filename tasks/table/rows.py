@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -49,43 +50,30 @@ def choose_columns(
         UsageError: a named column does not exist, or one is named twice.
         DataProblem: no name in the header looks like a text or a label.
     """
-    for option, name in (("text", text), ("text_pair", text_pair), ("label", label)):
+    given = {"text": text, "text_pair": text_pair, "label": label}
+    for option, name in given.items():
         if name is not None and name not in header:
             what = f"task.{option}={name}: {file.name} has no such column"
             raise UsageError(what, list_columns(header), did_you_mean(name, header) or "Name one of them.")
-    guessed: list[str] = []
-    free = [name for name in header if name not in (text, text_pair, label)]
+    # the first of several names that differ in case alone
+    free = {name.casefold(): name for name in reversed(header) if name not in given.values()}
     if text is None:
-        guessed.append("text")
-        first, second = _guess_pair(free) if text_pair is None else (None, None)
-        text = first or _guess(free, TEXTS)
-        if second is not None:
-            text_pair = second
-            guessed.append("text_pair")
+        pair = next((names for names in PAIRS if set(names) <= free.keys()), None)
+        if pair and text_pair is None:
+            text, text_pair = free[pair[0]], free[pair[1]]
+        else:
+            text = next((free[name] for name in TEXTS if name in free), None)
     if label is None:
-        guessed.append("label")
-        label = _guess([name for name in free if name not in (text, text_pair)], LABELS)
+        label = next((free[name] for name in LABELS if name in free), None)
     if text is None or label is None:
         missing = "text" if text is None else "label"
         todo = f"Name it: --set task.{missing}=COLUMN; the first row must hold the names."
         raise malformed(file, list_columns(header), f"no column looks like the {missing}", todo)
-    found = Columns(text, text_pair, label, tuple(guessed))
-    if len(set(found.names)) < len(found.names):
-        raise UsageError(f"{file.name}: one column is named twice", ", ".join(map(repr, found.names)), "Name others.")
-    return found
-
-
-def _guess_pair(header: Sequence[str]) -> tuple[str | None, str | None]:
-    for names in PAIRS:
-        first, second = (_guess(header, (name,)) for name in names)
-        if first and second:
-            return first, second
-    return None, None
-
-
-def _guess(header: Sequence[str], names: Sequence[str]) -> str | None:
-    lower = {name.casefold(): name for name in reversed(header)}
-    return next((lower[name] for name in names if name in lower), None)
+    chosen = {"text": text, "text_pair": text_pair, "label": label}
+    columns = Columns(text, text_pair, label, tuple(part for part in chosen if chosen[part] != given[part]))
+    if len(set(columns.names)) < len(columns.names):
+        raise UsageError(f"{file.name}: one column is named twice", ", ".join(map(repr, columns.names)), "Name others.")
+    return columns
 
 
 class LabelledRow(NamedTuple):
@@ -98,12 +86,7 @@ class LabelledRow(NamedTuple):
 
 
 class LabelledFile:
-    """One file of a table, and which of its rows cannot be used.
-
-    Attributes:
-        sha256: of its bytes.
-        total: rows read.
-        rejected: by reason, the number of rows and the first of them.
+    """One file of a table, and the number of its rows that cannot be used, by reason.
 
     Raises:
         DataProblem: the file cannot be read.
@@ -118,7 +101,8 @@ class LabelledFile:
             raise DataProblem(f"{file}: {kind}", f"looked from {Path.cwd()}", "Give the path of a table.") from error
         self.table = open_table(file, quotes=quotes)
         self.total = 0
-        self.rejected: dict[str, tuple[int, BadRow]] = {}
+        self.rejected = Counter[str]()
+        self._first: dict[str, BadRow] = {}
 
     def read(self, columns: Columns) -> list[LabelledRow]:
         """Read every row that can be used.
@@ -127,55 +111,44 @@ class LabelledFile:
             DataProblem: a row is bad and is not to be left out, or none can be used.
         """
         rows: list[LabelledRow] = []
-        interned: dict[str, str] = {}  # equal labels share one object
+        labels: dict[str, str] = {}  # equal labels share one object
         for row in self.table.rows(columns.names):
             self.total += 1
             labelled = row if isinstance(row, BadRow) else _labelled(row, pair=columns.text_pair is not None)
             if isinstance(labelled, BadRow):
                 self._reject(labelled)
             else:
-                rows.append(labelled._replace(label=interned.setdefault(labelled.label, labelled.label)))
+                rows.append(labelled._replace(label=labels.setdefault(labelled.label, labelled.label)))
         return self._checked(rows)
 
     def keep(self, rows: Sequence[LabelledRow], is_good: Callable[[str], bool], reason: str) -> list[LabelledRow]:
-        """Return the rows whose label is good, and reject the others for that reason.
-
-        Raises:
-            DataProblem: as in `read`.
-        """
+        """Return the rows whose label is good, and reject the others for that reason, with the errors of `read`."""
         good = {label for label in {row.label for row in rows} if is_good(label)}
         for row in rows:
             if row.label not in good:
                 self._reject(BadRow(row.number, reason, repr(row.label)))
         return self._checked([row for row in rows if row.label in good])
 
-    def counts(self) -> dict[str, int]:
-        """Count the rejected rows by reason."""
-        return {reason: count for reason, (count, _) in self.rejected.items()}
-
     def notes(self) -> list[str]:
         """Return one line if rows were left out, else none."""
         if not self.rejected:
             return []
-        parts = [
-            f"{count} × {reason} (first: {self.table.unit} {first.number})"
-            for reason, (count, first) in self.rejected.items()
-        ]
-        bad = sum(self.counts().values())
-        return [f"{self.file.name}: {bad} of {self.total} rows left out: {', '.join(parts)}"]
+        places = {reason: f"{self.table.unit} {row.number}" for reason, row in self._first.items()}
+        parts = ", ".join(f"{count} × {reason} (first: {places[reason]})" for reason, count in self.rejected.items())
+        return [f"{self.file.name}: {self.rejected.total()} of {self.total} rows left out: {parts}"]
 
     def _reject(self, bad: BadRow) -> None:
-        count, first = self.rejected.get(bad.reason, (0, bad))
-        self.rejected[bad.reason] = (count + 1, first)
+        self.rejected[bad.reason] += 1
+        self._first.setdefault(bad.reason, bad)
 
     def _checked(self, rows: list[LabelledRow]) -> list[LabelledRow]:
         if self.rejected and self.on_bad == "error":
-            first = min((bad for _, bad in self.rejected.values()), key=lambda bad: bad.number)
-            others = sum(self.counts().values()) - 1
+            first = min(self._first.values(), key=lambda bad: bad.number)
+            others = self.rejected.total() - 1
             more = f"; {others} more bad rows" if others else ""
             raise self.table.error(first, more, "Fix it, or leave bad rows out with --set data.on_bad=skip.")
         if not rows:
-            known = ", ".join(f"{count} × {reason}" for reason, count in self.counts().items())
+            known = ", ".join(f"{count} × {reason}" for reason, count in self.rejected.items())
             raise self.table.malformed(known or "it holds no rows", "no row of it can be used")
         return rows
 

@@ -26,8 +26,7 @@ from tasks.table.rows import Columns, LabelledFile, LabelledRow, choose_columns
 from tasks.text.task import TextTask
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-SHOWN = 8
-"""Most classes that the note names."""
+SHOWN = 8  # most classes that the note names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +37,17 @@ class TableConfig(TaskConfig):
     text_pair: str | None = option(None, "Column of a second text; guessed only where the first is guessed too.")
     label: str | None = option(None, "Column of the label; none guesses by name.")
     kind: Literal["auto", "classification", "regression"] = option(
-        "auto",
-        "auto: names, and whole numbers of at most 20 values, are classes; other numbers are a scale.",
+        "auto", "auto: names, and whole numbers of at most 20 values, are classes; other numbers are a scale."
     )
     validation: str = option("0.1", "A file to score on, or the share of rows drawn for it, of every class alike.")
     split_seed: int = option(
-        0,
-        "Draws that share, whatever the run's seed: all runs and seeds are scored on the same rows.",
-        at_least=0,
+        0, "Draws that share, whatever the run's seed: all runs and seeds are scored on the same rows.", at_least=0
     )
     quotes: bool = option(
-        True,
-        "Whether fields may be quoted, as in CSV and pandas; false reads quotes as text, as in GLUE's TSV files.",
+        True, "Whether fields may be quoted, as in CSV and pandas; false reads quotes as text, as in GLUE's TSV files."
     )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         if (share := self.share) is not None and not 0 < share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a file", "Change it.")
@@ -100,13 +94,53 @@ class Table(TextTask):
         if config.share is None:
             reason = "the label is not one of train's"
             validation = files[1].keep(files[1].read(columns), encoder.can_encode, reason)
+            where = files[1].file.name
         else:
             labels = [row.label for row in train]
             parts = split(labels, config.share, seed=config.split_seed, stratify=kind == "classification")
             train, validation = ([train[i] for i in part] for part in parts)
             if kind == "regression":  # the scale is that of the rows trained on
                 encoder = self._fit(train, kind, columns)
-        return self._dataset(config, files, columns, encoder, train, validation)
+            where = f"share {config.share:g}, split seed {config.split_seed}"
+        hashes = [file.sha256 for file in files]
+        version = hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        counts = f"{len(train)} rows to train, {len(validation)} to validate ({where})"
+        notes = [f"{self.name}: {_describe(config, columns, encoder, kind)} · {counts}"]
+        notes += [note for file in files for note in file.notes()]
+        if len(hashes) == 2 and hashes[0] == hashes[1]:
+            notes.append(f"{self.name}: the validation file is the training file; its scores do not count")
+        self.spec = TaskSpec(
+            name=self.name,
+            version=version,
+            modality="text",
+            num_classes=len(encoder.names),
+            metrics=("macro_f1", "accuracy") if encoder.names else ("pearson", "spearman"),
+            primary=("macro_f1",) if encoder.names else ("pearson",),
+        )
+        examples = [
+            [Example(row.text, row.text_pair, encoder.encode(row.label)) for row in rows]
+            for rows in (train, validation)
+        ]
+        return Dataset(
+            train=examples[0],
+            evaluation={"validation": examples[1]},
+            source="file",
+            revision=self.file.name,
+            notes=tuple(notes),
+            reading={
+                **columns._asdict(),
+                "guessed": list(columns.guessed),
+                "kind": kind,
+                "labels": list(encoder.names),
+                "scale": None if encoder.names else {"mean": encoder.mean, "deviation": encoder.deviation},
+                "validation": where if config.share is None else f"{config.share:g}",
+                "split_seed": None if config.share is None else config.split_seed,
+                "quotes": config.quotes,
+                "files": [{"name": f.file.name, "sha256": f.sha256, "left_out": dict(f.rejected)} for f in files],
+                "sizes": {"train": len(train), "validation": len(validation)},
+            },
+            version=version,
+        )
 
     def _fit(self, train: list[LabelledRow], kind: LabelKind, columns: Columns) -> LabelEncoder:
         try:
@@ -115,47 +149,6 @@ class Table(TextTask):
             known = f"column {columns.label!r}, read as {kind}"
             todo = "Name the column with --set task.label=COLUMN, the kind with --set task.kind=regression."
             raise malformed(self.file, known, str(error), todo) from error
-
-    def _dataset(
-        self,
-        config: TableConfig,
-        files: list[LabelledFile],
-        columns: Columns,
-        encoder: LabelEncoder,
-        train: list[LabelledRow],
-        validation: list[LabelledRow],
-    ) -> Dataset:
-        hashes = [file.sha256 for file in files]
-        version = hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-        self.spec = _spec(self.name, version, encoder)
-        drawn = len(files) == 1
-        reading: dict[str, object] = {
-            **{name: getattr(columns, name) for name in ("text", "text_pair", "label")},
-            "guessed": list(columns.guessed),
-            "kind": encoder.kind,
-            "labels": list(encoder.names),
-            "scale": None if encoder.names else {"mean": encoder.mean, "deviation": encoder.deviation},
-            "validation": f"{config.share:g}" if drawn else files[1].file.name,
-            "split_seed": config.split_seed if drawn else None,
-            "quotes": config.quotes,
-            "files": [{"name": f.file.name, "sha256": f.sha256, "left_out": f.counts()} for f in files],
-            "sizes": {"train": len(train), "validation": len(validation)},
-        }
-        where = f"share {config.share:g}, split seed {config.split_seed}" if drawn else files[1].file.name
-        counts = f"{len(train)} rows to train, {len(validation)} to validate ({where})"
-        notes = [f"{self.name}: {_describe(config, columns, encoder)} · {counts}"]
-        notes += [note for file in files for note in file.notes()]
-        if not drawn and hashes[0] == hashes[1]:
-            notes.append(f"{self.name}: the validation file is the training file; its scores do not count")
-        return Dataset(
-            train=_examples(train, encoder),
-            evaluation={"validation": _examples(validation, encoder)},
-            source="file",
-            revision=self.file.name,
-            notes=tuple(notes),
-            reading=reading,
-            version=version,
-        )
 
 
 def _table_path(text: str, flag: str) -> Path:
@@ -166,22 +159,7 @@ def _table_path(text: str, flag: str) -> Path:
     return file
 
 
-def _spec(name: str, version: str, encoder: LabelEncoder) -> TaskSpec:
-    return TaskSpec(
-        name=name,
-        version=version,
-        modality="text",
-        num_classes=len(encoder.names),
-        metrics=("macro_f1", "accuracy") if encoder.names else ("pearson", "spearman"),
-        primary=("macro_f1",) if encoder.names else ("pearson",),
-    )
-
-
-def _examples(rows: list[LabelledRow], encoder: LabelEncoder) -> list[Example]:
-    return [Example(row.text, row.text_pair, encoder.encode(row.label)) for row in rows]
-
-
-def _describe(config: TableConfig, columns: Columns, encoder: LabelEncoder) -> str:
+def _describe(config: TableConfig, columns: Columns, encoder: LabelEncoder, kind: LabelKind) -> str:
     """Say what the labels are, and which columns were read."""
     shown = ", ".join(repr(name[:30]) for name in encoder.names[:SHOWN])
     more = ", …" if len(encoder.names) > SHOWN else ""
@@ -192,4 +170,4 @@ def _describe(config: TableConfig, columns: Columns, encoder: LabelEncoder) -> s
         for part in ("text", "text_pair", "label")
         if (name := getattr(columns, part)) is not None
     )
-    return f"{encoder.kind} (task.kind={config.kind}), {labels} · {parts}"
+    return f"{kind} (task.kind={config.kind}), {labels} · {parts}"

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -25,22 +23,21 @@ from bench.core.errors import EnvironmentProblem
 from bench.core.files import replacing
 from bench.records.data import Example
 
-CHUNK = 4096
-"""Most texts per call of the tokenizer."""
+CHUNK = 4096  # most texts per call of the tokenizer
 CHARACTERS = 1 << 18
 """Most characters per call, unless one text is longer: the tokenizer takes a hundred bytes of memory for each."""
 COLUMNS = {"lengths": ("I64", "<i8"), "labels": ("F64", "<f8"), "ids": ("I32", "<i4"), "types": ("I8", "<i1")}
 """Arrays in the file's order, which keeps each aligned: type in safetensors, type in numpy."""
+Tokenizer = Callable[..., Mapping[str, list[list[int]]]]
+Columns = dict[str, np.ndarray]
+"""The arrays of some examples: token and segment ids end to end, lengths (n,), labels (n,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Token ids of N examples; in memory, or mapped from a file that may be larger than it.
+    """Token and segment ids of N examples; in memory, or mapped from a file that may be larger than it.
 
-    Attributes:
-        ids, types: token and segment ids (total,).
-        starts, lengths: example i is [starts[i], starts[i] + lengths[i]) (N,).
-        labels: (N,) float64; class indices are exact in it.
+    Example i is [starts[i], starts[i] + lengths[i]) of both. Labels are float64, in which class indices are exact.
     """
 
     ids: np.ndarray
@@ -57,32 +54,18 @@ class Tokens:
 
     def take(self, index: np.ndarray) -> Tokens:
         """Return some of the examples, in this order; no token is copied."""
-        return Tokens(
-            ids=self.ids,
-            types=self.types,
-            starts=self.starts[index],
-            lengths=self.lengths[index],
-            labels=self.labels[index],
-        )
+        starts, lengths, labels = self.starts[index], self.lengths[index], self.labels[index]
+        return replace(self, starts=starts, lengths=lengths, labels=labels)
 
 
-class Part(NamedTuple):
-    """Some examples tokenised: ids and segments end to end, lengths (n,), labels (n,)."""
-
-    ids: np.ndarray
-    types: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
-
-
-def tokenise(rows: Iterable[Example], tokenizer: Any, *, key: str, max_length: int) -> Tokens:
+def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_length: int) -> Tokens:
     """Tokenise examples, or read them from the cache.
 
     Texts are read a few at a time and their tokens are written to the cache at once: neither has to fit into memory.
 
     Args:
         rows: the examples, a list or a collection that reads them from files.
-        tokenizer: a fast tokenizer of transformers.
+        tokenizer: a fast one of transformers.
         key: identifies data, split and tokenizer by content.
         max_length: longer examples are truncated.
 
@@ -91,17 +74,21 @@ def tokenise(rows: Iterable[Example], tokenizer: Any, *, key: str, max_length: i
     """
     name = hashlib.sha256(f"3{key}{max_length}".encode()).hexdigest()
     file = cache_folder() / "tokens" / f"{name}.safetensors"
-    if (cached := _mapped(file)) is not None:
-        return cached
-    try:
-        _write(_encode(rows, tokenizer, max_length), file)
-    except OSError as error:
-        if not isinstance(rows, list):
-            what = "a dataset of this size needs the cache, which cannot be written"
-            todo = "Free some space, or name another folder with LOWRANK_BENCH_CACHE."
-            raise EnvironmentProblem(what, f"{file.parent}: {error.strerror or error}", todo) from error
-    written = _mapped(file)
-    return written if written is not None else _in_memory(_encode(rows, tokenizer, max_length))
+    columns = _mapped(file)
+    if columns is None:
+        try:
+            _write(_encode(rows, tokenizer, max_length), file)
+        except OSError as error:
+            if not isinstance(rows, list):
+                what = "a dataset of this size needs the cache, which cannot be written"
+                todo = "Free some space, or name another folder with LOWRANK_BENCH_CACHE."
+                raise EnvironmentProblem(what, f"{file.parent}: {error.strerror or error}", todo) from error
+        columns = _mapped(file)
+    if columns is None:
+        parts = list(_encode(rows, tokenizer, max_length))
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    lengths = columns["lengths"]
+    return Tokens(starts=np.cumsum(lengths, dtype=np.int64) - lengths, **columns)
 
 
 def cache_folder() -> Path:
@@ -110,29 +97,20 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lowrank-bench"
 
 
-def _tokens(part: Part) -> Tokens:
-    starts = np.cumsum(part.lengths, dtype=np.int64) - part.lengths
-    return Tokens(ids=part.ids, types=part.types, starts=starts, lengths=part.lengths, labels=part.labels)
-
-
-def _in_memory(parts: Iterable[Part]) -> Tokens:
-    return _tokens(Part(*map(np.concatenate, zip(*parts, strict=True))))
-
-
-def _encode(rows: Iterable[Example], tokenizer: Any, max_length: int) -> Iterator[Part]:
+def _encode(rows: Iterable[Example], tokenizer: Tokenizer, max_length: int) -> Iterator[Columns]:
     """Yield at least one part: that of no examples has empty arrays."""
     for batch in _batches(rows):
-        pairs = bool(batch) and batch[0].text_pair is not None
-        second = [row.text_pair or "" for row in batch] if pairs else None
+        is_pair = bool(batch) and batch[0].text_pair is not None
+        second = [row.text_pair or "" for row in batch] if is_pair else None
         out = tokenizer([row.text for row in batch], second, truncation=True, max_length=max_length) if batch else {}
-        found, kinds = out.get("input_ids", []), out.get("token_type_ids")
-        ids = np.fromiter(chain.from_iterable(found), dtype=np.int32)
-        yield Part(
-            ids=ids,
-            types=np.fromiter(chain.from_iterable(kinds), dtype=np.int8) if kinds else np.zeros_like(ids, np.int8),
-            lengths=np.fromiter(map(len, found), dtype=np.int64),
-            labels=np.asarray([row.label for row in batch], dtype=np.float64),
-        )
+        tokens, kinds = out.get("input_ids", []), out.get("token_type_ids")
+        ids = np.fromiter(chain.from_iterable(tokens), dtype=np.int32)
+        yield {
+            "ids": ids,
+            "types": np.fromiter(chain.from_iterable(kinds), dtype=np.int8) if kinds else np.zeros_like(ids, np.int8),
+            "lengths": np.fromiter(map(len, tokens), dtype=np.int64),
+            "labels": np.asarray([row.label for row in batch], dtype=np.float64),
+        }
 
 
 def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
@@ -148,60 +126,49 @@ def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
     yield batch
 
 
-# the file
-
-
-def _write(parts: Iterable[Part], file: Path) -> None:
-    """Write arrays that come in parts, whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full.
-    """
+def _write(parts: Iterable[Columns], file: Path) -> None:
+    """Write arrays that come in parts, whole or not at all; an OSError if there is no space or no permission."""
     with replacing(file) as temporary, ExitStack() as stack:
         # sizes are known only at the end, so each column has a file of its own until then
         columns = {name: stack.enter_context(tempfile.TemporaryFile(dir=file.parent)) for name in COLUMNS}
         for part in parts:
             for name, (_, dtype) in COLUMNS.items():
-                columns[name].write(np.ascontiguousarray(getattr(part, name), dtype=dtype).tobytes())
+                columns[name].write(np.ascontiguousarray(part[name], dtype=dtype).tobytes())
+        header: dict[str, object] = {}
+        start = 0
+        for name, (kind, dtype) in COLUMNS.items():
+            end = start + columns[name].tell()
+            shape = [(end - start) // np.dtype(dtype).itemsize]
+            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+            start = end
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
         with temporary.open("wb") as target:
-            target.write(_header({name: column.tell() for name, column in columns.items()}))
+            target.write(len(text).to_bytes(8, "little") + text)
             for column in columns.values():
                 column.seek(0)
                 shutil.copyfileobj(column, target, 1 << 20)
 
 
-def _header(sizes: dict[str, int]) -> bytes:
-    header: dict[str, object] = {}
-    start = 0
-    for name, size in sizes.items():
-        kind, dtype = COLUMNS[name]
-        shape = [size // np.dtype(dtype).itemsize]
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, start + size]}
-        start += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _mapped(file: Path) -> Tokens | None:
+def _mapped(file: Path) -> Columns | None:
     """Map the arrays of a file; None where there is no such file, or it is broken or of another kind."""
     try:
-        with safe_open(file, framework="numpy") as opened:  # checks header, offsets and size
-            if set(opened.keys()) != set(COLUMNS):
+        with safe_open(file, framework="numpy") as tensors:  # checks header, offsets and size
+            if set(tensors.keys()) != set(COLUMNS):
                 return None
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(size))
-        return _tokens(Part(**{name: _map(file, 8 + size, header[name], *COLUMNS[name]) for name in COLUMNS}))
+        columns: Columns = {}
+        for name, (kind, dtype) in COLUMNS.items():
+            entry = header[name]
+            if entry["dtype"] != kind:
+                return None
+            shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
+            if start == end:  # an empty part of a file cannot be mapped
+                columns[name] = np.zeros(shape, dtype)
+            else:
+                columns[name] = np.memmap(file, dtype=dtype, mode="r", offset=8 + size + start, shape=shape)
+        return columns
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-
-
-def _map(file: Path, data: int, entry: dict[str, Any], kind: str, dtype: str) -> np.ndarray:
-    """Map one array; `data` is where arrays begin, `entry` what the header says of this one."""
-    if entry["dtype"] != kind:
-        raise ValueError(f"{file}: {entry['dtype']}, expected {kind}")
-    shape = tuple(entry["shape"])
-    if not math.prod(shape):
-        return np.zeros(shape, dtype=dtype)  # an empty part of a file cannot be mapped
-    return np.memmap(file, dtype=dtype, mode="r", offset=data + entry["data_offsets"][0], shape=shape)

@@ -18,7 +18,7 @@ import pytest
 from bench.records.data import Example
 from tasks.glue import generated
 from tasks.glue.generated import TASKS, VERSION
-from tasks.glue.generated.logic import QUANTIFIERS, Relation, judge
+from tasks.glue.generated.mnli import QUANTIFIERS, Relation, judge
 
 HASHES = {
     "cola": "e4bbf62d5f6e2268a5bb87ab02afdd8a42eeef2a1a2185264cbf25d4b06bfb58",

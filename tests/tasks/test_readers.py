@@ -12,7 +12,7 @@ import pytest
 
 from bench.core.errors import DataProblem
 from bench.records.data import Example
-from tasks.glue.examples import SHORT_ROWS, Examples, read_examples
+from tasks.glue.files import SHORT_ROWS, Examples, read_examples
 from tasks.io.readers import ArrowReader, Reader, Row, open_table
 
 COLUMNS = ("sentence", "label")

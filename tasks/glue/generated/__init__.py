@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from bench.records.data import Example
-from tasks.glue.generated.draw import Draw, Label, Pair, draw_examples
+from tasks.glue.generated.draw import Draw, Label, Pair
 
 __all__ = ["TASKS", "VERSION", "generate"]
 
-VERSION = "1"
-"""Changed whenever a byte of the generated data changes; also the seed."""
+VERSION = "1"  # changed whenever a byte of the generated data changes; also the seed
 
 Shares = Sequence[tuple[Label, float]]
 HALVES: Shares = ((0, 0.5), (1, 0.5))
@@ -34,22 +33,33 @@ TASKS: Mapping[str, Mapping[str, tuple[int, Shares]]] = {
 
 
 def generate(task: str) -> dict[str, list[Example]]:
-    """Generate the splits of one task, the same bytes on every machine.
+    """Generate the examples of one task by split, `train` first: the same bytes on every machine.
 
-    Args:
-        task: a key of `TASKS`.
-
-    Returns:
-        Examples by split, `train` first. Labels follow the Hugging Face order: cola 1 acceptable; sst2 1 positive;
-        mrpc, qqp 1 paraphrase; stsb a score in 0..5; mnli 0 entailment, 1 neutral, 2 contradiction; qnli and rte
-        0 entailment, 1 not; wnli 1 the pronoun was resolved correctly.
+    No input appears twice, so no input can have two labels and no split can leak into another. Labels follow the
+    Hugging Face order: cola 1 acceptable; sst2 1 positive; mrpc, qqp 1 paraphrase; stsb a score in 0..5; mnli
+    0 entailment, 1 neutral, 2 contradiction; qnli and rte 0 entailment, 1 not; wnli 1 the pronoun was resolved rightly.
     """
     module = import_module(f"tasks.glue.generated.{task}")
     used: set[Pair] = set()
     splits: dict[str, list[Example]] = {}
     for split, (size, shares) in TASKS[task].items():
-        is_mismatched = split == "dev_mismatched"
-        draw_pair: Callable[[Draw, Label], Pair] = module.draw_mismatched_pair if is_mismatched else module.draw_pair
+        draw_pair = module.draw_mismatched_pair if split == "dev_mismatched" else module.draw_pair
         draw = Draw(f"{VERSION}/{task}/{split}")
-        splits[split] = draw_examples(draw, draw_pair, shares=shares, size=size, used=used)
+        counts = [round(share * size) for _, share in shares]
+        counts[0] += size - sum(counts)  # the first label takes what rounding leaves
+        labels = [label for (label, _), count in zip(shares, counts, strict=True) for _ in range(count)]
+        splits[split] = [_new_example(draw, draw_pair, label, used) for label in draw.several(labels, size)]
     return splits
+
+
+def _new_example(draw: Draw, draw_pair: Callable[[Draw, Label], Pair], label: Label, used: set[Pair]) -> Example:
+    while True:
+        text, second = draw_pair(draw, label)
+        pair = _sentence(text), None if second is None else _sentence(second)
+        if pair not in used and pair[0] != pair[1]:
+            used.add(pair)
+            return Example(*pair, label)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+from tasks.glue.generated.draw import Draw, Label, Pair, groups, words
 
 # singular, plural, reflexive of the singular
-PEOPLE = (("king", "kings", "himself"), ("queen", "queens", "herself"), ("boy", "boys", "himself"))
-PEOPLE += (("girl", "girls", "herself"), ("actress", "actresses", "herself"), ("monk", "monks", "himself"))
-PEOPLE += (("nun", "nuns", "herself"), ("uncle", "uncles", "himself"), ("aunt", "aunts", "herself"))
-PEOPLE += (("waitress", "waitresses", "herself"), ("waiter", "waiters", "himself"), ("father", "fathers", "himself"))
-THINGS = (("key", "keys"), ("book", "books"), ("lamp", "lamps"), ("letter", "letters"), ("picture", "pictures"))
-THINGS += (("bottle", "bottles"), ("coat", "coats"), ("clock", "clocks"), ("cup", "cups"), ("basket", "baskets"))
-NEAR = ("near", "behind", "beside", "next to", "in front of")
-ADVERBS = ("quietly", "often", "rarely", "always", "usually", "never", "gladly", "soon", "sometimes", "secretly")
-STATES = ("old", "clean", "broken", "expensive", "dusty", "beautiful", "missing", "heavy")
-FEELS = (("admires", "admire"), ("blames", "blame"), ("likes", "like"), ("trusts", "trust"), ("hurts", "hurt"))
-ACTS = (("sings", "sing"), ("sleeps", "sleep"), ("laughs", "laugh"), ("works", "work"), ("dances", "dance"))
-NEED_OBJECT = ("fetched", "removed", "damaged", "destroyed", "described", "repaired", "found", "discovered")
-NO_OBJECT = ("slept", "arrived", "smiled", "vanished", "sneezed", "fainted", "waited", "coughed")
+PEOPLE = groups(
+    "king/kings/himself, queen/queens/herself, boy/boys/himself, girl/girls/herself, actress/actresses/herself, "
+    "monk/monks/himself, nun/nuns/herself, uncle/uncles/himself, aunt/aunts/herself, waitress/waitresses/herself, "
+    "waiter/waiters/himself, father/fathers/himself"
+)
+THINGS = groups(
+    "key/keys, book/books, lamp/lamps, letter/letters, picture/pictures, bottle/bottles, coat/coats, clock/clocks, "
+    "cup/cups, basket/baskets"
+)
+NEAR = words("near, behind, beside, next to, in front of")
+ADVERBS = words("quietly, often, rarely, always, usually, never, gladly, soon, sometimes, secretly")
+STATES = words("old, clean, broken, expensive, dusty, beautiful, missing, heavy")
+BE = groups("is/are, was/were, has been/have been, looks/look, seems/seem")
+FEELS = groups("admires/admire, blames/blame, likes/like, trusts/trust, hurts/hurt")
+ACTS = groups("sings/sing, sleeps/sleep, laughs/laugh, works/work, dances/dance")
+NEED_OBJECT = words("fetched, removed, damaged, destroyed, described, repaired, found, discovered")
+NO_OBJECT = words("slept, arrived, smiled, vanished, sneezed, fainted, waited, coughed")
 
 GOOD_ORDERS = ((0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5), (5, 0, 1, 2, 3, 4))
 BAD_ORDERS = ((0, 1, 2, 4, 3, 5), (0, 3, 2, 1, 4, 5), (0, 2, 4, 1, 3, 5), (1, 0, 4, 2, 3, 5), (4, 0, 3, 1, 2, 5))
@@ -28,14 +30,14 @@ BAD_ORDERS = ((0, 1, 2, 4, 3, 5), (0, 3, 2, 1, 4, 5), (0, 2, 4, 1, 3, 5), (1, 0,
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw a sentence that obeys the grammar (1) or breaks one of its rules (0)."""
-    return sentence(draw.pick(RULES)(draw, label == 1)), None
+    return draw.pick(RULES)(draw, label == 1), None
 
 
 def _agreement(draw: Draw, ok: bool) -> str:
     """A verb agrees with its subject, not with a noun between them."""
     head, other = draw.several(THINGS, 2)
     plural = draw.below(2)
-    verb = draw.pick((("is", "are"), ("was", "were"), ("has been", "have been"), ("looks", "look"), ("seems", "seem")))
+    verb = draw.pick(BE)
     between = f"{draw.pick(NEAR)} the {other[draw.below(2)]}"
     return f"the {head[plural]} {between} {verb[plural == ok]} {draw.pick(STATES)}"
 
@@ -98,15 +100,4 @@ def _question(draw: Draw, ok: bool) -> str:
     return f"nobody knows what {order} {verb} next week"
 
 
-RULES: tuple[Callable[[Draw, bool], str], ...] = (
-    _agreement,
-    _agreement,
-    _relative,
-    _reflexive,
-    _reflexive,
-    _relative,
-    _objects,
-    _order,
-    _polarity,
-    _question,
-)
+RULES = (_agreement, _agreement, _relative, _reflexive, _reflexive, _relative, _objects, _order, _polarity, _question)

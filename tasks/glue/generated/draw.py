@@ -1,16 +1,15 @@
-"""Random choices that give the same bytes on every machine and Python version."""
+"""Random choices that give the same bytes on every machine and Python version; lists of words, and those shared."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
-
-from bench.records.data import Example
 
 T = TypeVar("T")
 Label = int | float
-Pair = tuple[str, str | None]
+Pair = tuple[str, str | None]  # questions, and sentences without capital and full stop
+Group = tuple[str, ...]
 
 
 class Draw:
@@ -54,42 +53,27 @@ class Draw:
         return items[-1][0]
 
 
-def sentence(text: str, end: str = ".") -> str:
-    """Return `text` with a capital and a full stop."""
-    return text[0].upper() + text[1:] + end
+def words(text: str) -> tuple[str, ...]:
+    """Return the items of a list: `car, house` is `("car", "house")`."""
+    return tuple(text.split(", "))
 
 
-def a(noun: str) -> str:
-    """Return `noun` with its indefinite article."""
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+def groups(text: str) -> tuple[Group, ...]:
+    """Return the groups of a list: `car/automobile, house` is `(("car", "automobile"), ("house",))`."""
+    return tuple(tuple(group.split("/")) for group in words(text))
 
 
-def draw_examples(
-    draw: Draw,
-    draw_pair: Callable[[Draw, Label], Pair],
-    *,
-    shares: Sequence[tuple[Label, float]],
-    size: int,
-    used: set[Pair],
-) -> list[Example]:
-    """Draw `size` new examples with exactly the given label shares, in random order.
-
-    Args:
-        draw: the stream of choices.
-        draw_pair: draws one input with the wanted label.
-        shares: `(label, share)`; the first label takes what rounding leaves.
-        size: how many examples.
-        used: inputs of this split or another, which are added here. No input appears twice, so no input can have two
-            labels and no split can leak into another.
-    """
-    counts = [round(share * size) for _, share in shares]
-    counts[0] += size - sum(counts)
-    labels = [label for (label, _), count in zip(shares, counts, strict=True) for _ in range(count)]
-    examples: list[Example] = []
-    for label in draw.several(labels, size):
-        pair = draw_pair(draw, label)
-        while pair in used or pair[0] == pair[1]:
-            pair = draw_pair(draw, label)
-        used.add(pair)
-        examples.append(Example(*pair, label))
-    return examples
+# synonyms
+PERSONS = groups(
+    "doctor/physician, lawyer/attorney, teacher/instructor, writer/author, reporter/journalist, senator/lawmaker, "
+    "actor, thief/robber, priest/clergyman, visitor/guest, banker/financier, sailor, judge, mayor, painter, pilot, "
+    "butcher, farmer, nurse, chef"
+)
+# what one person did to another; the past form is also the participle
+DEEDS = groups(
+    "hired/recruited, fired/dismissed, praised/applauded, helped/assisted, phoned/called, warned/cautioned, "
+    "saved/rescued, accused/blamed, welcomed/greeted, tricked/fooled, questioned/interrogated, attacked/assaulted, "
+    "paid/compensated, followed/trailed"
+)
+DAYS = words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
+CITIES = words("London, Paris, Boston, Berlin, Chicago, Madrid, Dublin, Sydney, Oslo, Denver")

@@ -4,48 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import DAYS, DEEDS, PERSONS, Group, two
+from tasks.glue.generated.draw import DAYS, DEEDS, PERSONS, Draw, Group, Label, Pair, groups
 
-GOODS: tuple[Group, ...] = (
-    ("car", "automobile"),
-    ("house", "home"),
-    ("store", "shop"),
-    ("ship", "vessel"),
-    ("picture", "painting"),
-    ("farm",),
-    ("hotel",),
-    ("factory", "plant"),
-    ("newspaper",),
-    ("bridge",),
+GOODS = groups(
+    "car/automobile, house/home, store/shop, ship/vessel, picture/painting, farm, hotel, factory/plant, newspaper, "
+    "bridge"
 )
-SUMS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve")
 SALE: Group = ("sale",)
 
 
 @dataclass(frozen=True)
 class Event:
-    """Who did what to whom, when and where; a sale has goods and a price as well."""
+    """Who did what to whom, when and where; a sale has goods as well."""
 
     agent: Group
     deed: Group
     patient: Group
     day: str
     goods: Group
-    price: str
 
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw two sentences on one event (1) or on two events that differ in one respect (0)."""
-    event = _event(draw)
-    second = event if label else _changed(draw, event)
-    return sentence(_describe(draw, event)), sentence(_describe(draw, second))
-
-
-def _event(draw: Draw) -> Event:
-    agent, patient = two(draw, PERSONS)
+    agent, patient = draw.several(PERSONS, 2)
     deed = SALE if draw.chance(0.4) else draw.pick(DEEDS)
-    return Event(agent, deed, patient, draw.pick(DAYS), draw.pick(GOODS), draw.pick(SUMS))
+    event = Event(agent, deed, patient, draw.pick(DAYS), draw.pick(GOODS))
+    draw.below(1)  # version 1 draws a price here, which no sentence names
+    second = event if label else _changed(draw, event)
+    return _describe(draw, event), _describe(draw, second)
 
 
 def _changed(draw: Draw, event: Event) -> Event:

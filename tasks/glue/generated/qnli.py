@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+from tasks.glue.generated.draw import Draw, Label, Pair, groups, words
 
-RULERS = ("king", "queen", "duke", "bishop", "general", "emperor", "prince", "baron", "governor", "admiral")
-DEEDS = (("defeated", "defeat"), ("attacked", "attack"), ("betrayed", "betray"), ("captured", "capture"))
-DEEDS += (("rescued", "rescue"), ("tricked", "trick"), ("stopped", "stop"), ("surprised", "surprise"))
-CITIES = ("York", "Rome", "Vienna", "Prague", "Lisbon", "Cologne", "Naples", "Athens", "Seville", "Warsaw")
-WITH = ("a small army", "a false letter", "two ships", "the help of monks", "hidden gold", "an old trick")
-WHY = ("a war was feared", "the people were angry", "the harvest had failed", "money was short", "peace was near")
+RULERS = words("king, queen, duke, bishop, general, emperor, prince, baron, governor, admiral")
+DEEDS = groups(
+    "defeated/defeat, attacked/attack, betrayed/betray, captured/capture, rescued/rescue, tricked/trick, stopped/stop, "
+    "surprised/surprise"
+)
+CITIES = words("York, Rome, Vienna, Prague, Lisbon, Cologne, Naples, Athens, Seville, Warsaw")
+WITH = words("a small army, a false letter, two ships, the help of monks, hidden gold, an old trick")
+WHY = words("a war was feared, the people were angry, the harvest had failed, money was short, peace was near")
 YEARS = tuple(str(year) for year in range(1512, 1900, 17))
-ADJUNCTS: tuple[str, ...] = ("when", "where", "how", "why")
-SLOTS: tuple[str, ...] = (*ADJUNCTS, "who", "whom")
+ADJUNCTS = words("when, where, how, why")
+SLOTS = (*ADJUNCTS, "who", "whom")
 
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
@@ -33,7 +35,7 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
             whom = stranger
         else:
             who = stranger
-    return _question(asked, who, whom, past, stem), sentence(_statement(draw, agent, patient, past, told))
+    return _question(asked, who, whom, past, stem), _statement(draw, agent, patient, past, told)
 
 
 def _question(asked: str, who: str, whom: str, past: str, stem: str) -> str:
@@ -45,15 +47,15 @@ def _question(asked: str, who: str, whom: str, past: str, stem: str) -> str:
 
 
 def _statement(draw: Draw, agent: str, patient: str, past: str, told: list[str]) -> str:
-    words = {
+    phrases = {
         "when": f"in {draw.pick(YEARS)}",
         "where": f"near {draw.pick(CITIES)}",
         "how": f"with {draw.pick(WITH)}",
         "why": f"because {draw.pick(WHY)}",
     }
     core = f"the {agent} {past} the {patient}"
-    parts = [words[slot] for slot in ("where", "when", "how", "why") if slot in told]
+    parts = [phrases[slot] for slot in ("where", "when", "how", "why") if slot in told]
     if told[0] != "why" and draw.chance(0.5):
-        front = words[told[0]]
+        front = phrases[told[0]]
         return ", ".join((front, " ".join((core, *(part for part in parts if part != front)))))
     return " ".join((core, *parts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair
+from tasks.glue.generated.draw import Draw, Label, Pair, words
 
 INTENTS: tuple[tuple[str, ...], ...] = (
     ("How do I learn {}?", "What is the best way to learn {}?", "How can someone start learning {}?"),
@@ -14,18 +14,9 @@ INTENTS: tuple[tuple[str, ...], ...] = (
     ("Can children do {}?", "Is {} suitable for kids?", "At what age can a child begin {}?"),
     ("What do I need for {}?", "Which equipment does {} require?", "What gear should I buy for {}?"),
 )
-TOPICS = ("chess", "yoga", "skiing", "fishing", "sailing", "boxing", "tennis", "golf", "surfing", "climbing", "archery")
-TOPICS += (
-    "diving",
-    "hockey",
-    "cycling",
-    "running",
-    "painting",
-    "cooking",
-    "gardening",
-    "juggling",
-    "fencing",
-    "rowing",
+TOPICS = words(
+    "chess, yoga, skiing, fishing, sailing, boxing, tennis, golf, surfing, climbing, archery, diving, hockey, cycling, "
+    "running, painting, cooking, gardening, juggling, fencing, rowing"
 )
 TURNS: tuple[tuple[str, ...], ...] = (
     ("How do I get from {0} to {1}?", "What is the fastest way to reach {1} from {0}?"),
@@ -35,13 +26,16 @@ TURNS: tuple[tuple[str, ...], ...] = (
     ("How did {0} defeat {1} in the final?", "Why did {1} lose the final against {0}?"),
 )
 """Questions with a direction: the same one in other words, never the reverse."""
-PLACES = ("London", "Paris", "Boston", "Berlin", "Chicago", "Madrid", "Dublin", "Sydney", "Delhi", "Tokyo", "Cairo")
+PLACES = words("London, Paris, Boston, Berlin, Chicago, Madrid, Dublin, Sydney, Delhi, Tokyo, Cairo")
 
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw two questions that ask the same (1) or not (0)."""
     if draw.chance(0.35):
-        return _turn(draw, same=label == 1)
+        places = draw.several(PLACES, 2)
+        forms = draw.pick(TURNS)
+        first = draw.pick(forms)
+        return first.format(*places), draw.other(forms, first).format(*(places if label else reversed(places)))
     topic, intent = draw.pick(TOPICS), draw.pick(INTENTS)
     first = draw.pick(intent)
     if label:
@@ -49,11 +43,3 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
     if draw.chance(0.5):
         return first.format(topic), draw.other(intent, first).format(draw.other(TOPICS, topic))
     return first.format(topic), draw.pick(draw.other(INTENTS, intent)).format(topic)
-
-
-def _turn(draw: Draw, *, same: bool) -> Pair:
-    one, two = draw.several(PLACES, 2)
-    forms = draw.pick(TURNS)
-    first = draw.pick(forms)
-    second = draw.other(forms, first)
-    return first.format(one, two), second.format(*((one, two) if same else (two, one)))

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
-from tasks.glue.generated.words import CITIES, DEEDS, PERSONS
+from tasks.glue.generated.draw import CITIES, DEEDS, PERSONS, Draw, Label, Pair, groups, words
 
-TASKS = (("sell", "sold", "the house"), ("pay", "paid", "the bill"), ("write", "wrote", "the letter"))
-TASKS += (("lock", "locked", "the door"), ("win", "won", "the race"), ("finish", "finished", "the report"))
-TASKS += (("repair", "repaired", "the roof"), ("find", "found", "the key"), ("catch", "caught", "the train"))
-DID = ("managed to", "remembered to", "was able to", "did not forget to", "did not fail to", "bothered to")
-DID_NOT = ("failed to", "forgot to", "refused to", "did not manage to", "was too tired to", "hoped to", "promised to")
-FACT = ("knew that", "forgot that", "was glad that", "noticed that", "was sorry that", "proved that")
-NO_FACT = ("believed that", "hoped that", "denied that", "was not sure that", "claimed that", "dreamed that")
+TASKS = groups(
+    "sell/sold/the house, pay/paid/the bill, write/wrote/the letter, lock/locked/the door, win/won/the race, "
+    "finish/finished/the report, repair/repaired/the roof, find/found/the key, catch/caught/the train"
+)
+TIMES = words("on Monday, last week, in May, yesterday, after the storm")
+DID = words("managed to, remembered to, was able to, did not forget to, did not fail to, bothered to")
+DENIED = words("failed to, forgot to, refused to, did not manage to")
+DID_NOT = (*DENIED, "was too tired to", "hoped to", "promised to")
+FACT = words("knew that, forgot that, was glad that, noticed that, was sorry that, proved that")
+NO_FACT = words("believed that, hoped that, denied that, was not sure that, claimed that, dreamed that")
 
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw a text and a hypothesis that follows from it (0) or does not (1)."""
     form = draw.pick((_relative, _relative, _implied, _implied, _reported))
-    text, hypothesis = form(draw, label == 0)
-    return sentence(text), sentence(hypothesis)
+    return form(draw, label == 0)
 
 
 def _people(draw: Draw) -> list[str]:
@@ -44,12 +45,11 @@ def _implied(draw: Draw, follows: bool) -> tuple[str, str]:
     """`Managed to` implies the act; `failed to` its opposite; `hoped to` and `promised to` neither."""
     person = _people(draw)[0]
     stem, past, thing = draw.pick(TASKS)
-    day = draw.pick(("on Monday", "last week", "in May", "yesterday", "after the storm"))
-    denied = draw.chance(0.4)
-    if denied:
-        verb = draw.pick(("failed to", "forgot to", "refused to", "did not manage to")) if follows else draw.pick(DID)
-        return f"{person} {verb} {stem} {thing} {day}", f"{person} did not {stem} {thing}"
-    return f"{person} {draw.pick(DID if follows else DID_NOT)} {stem} {thing} {day}", f"{person} {past} {thing}"
+    time = draw.pick(TIMES)
+    if draw.chance(0.4):
+        verb = draw.pick(DENIED if follows else DID)
+        return f"{person} {verb} {stem} {thing} {time}", f"{person} did not {stem} {thing}"
+    return f"{person} {draw.pick(DID if follows else DID_NOT)} {stem} {thing} {time}", f"{person} {past} {thing}"
 
 
 def _reported(draw: Draw, follows: bool) -> tuple[str, str]:

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, a, sentence
-from tasks.glue.generated.words import Group
+from tasks.glue.generated.draw import Draw, Group, Label, Pair, groups
 
-SUBJECTS: tuple[tuple[Group, ...], ...] = (
-    (("man", "guy"), ("boy", "lad"), ("grandfather",)),
-    (("woman", "lady"), ("girl",), ("grandmother",)),
-    (("cook", "chef"), ("waiter",), ("baker",)),
-    (("worker", "laborer"), ("carpenter",), ("plumber",)),
-    (("soldier",), ("policeman", "officer")),
-    (("dancer",), ("singer", "vocalist"), ("musician",)),
-    (("doctor", "physician"), ("nurse",), ("dentist",)),
+Kind = tuple[Group, ...]
+
+
+def kinds(text: str) -> tuple[Kind, ...]:
+    """Return the kinds of a list: groups of synonyms, and a semicolon between kinds."""
+    return tuple(groups(kind) for kind in text.split("; "))
+
+
+SUBJECTS = kinds(
+    "man/guy, boy/lad, grandfather; woman/lady, girl, grandmother; cook/chef, waiter, baker; "
+    "worker/laborer, carpenter, plumber; soldier, policeman/officer; dancer, singer/vocalist, musician; "
+    "doctor/physician, nurse, dentist"
 )
-ACTIONS: tuple[tuple[Group, ...], ...] = (
-    (("cleaning",), ("washing", "rinsing"), ("drying",)),
-    (("cutting", "slicing"), ("chopping",), ("peeling",)),
-    (("lifting", "raising"), ("carrying",), ("moving",)),
-    (("buying", "purchasing"), ("selling",), ("ordering",)),
-    (("drawing", "sketching"), ("painting",), ("photographing",)),
-    (("holding",), ("grabbing", "seizing"), ("dropping",)),
-    (("smelling", "sniffing"), ("tasting",)),
-    (("hiding",), ("burying",)),
+ACTIONS = kinds(
+    "cleaning, washing/rinsing, drying; cutting/slicing, chopping, peeling; lifting/raising, carrying, moving; "
+    "buying/purchasing, selling, ordering; drawing/sketching, painting, photographing; "
+    "holding, grabbing/seizing, dropping; smelling/sniffing, tasting; hiding, burying"
 )
-OBJECTS: tuple[tuple[Group, ...], ...] = (
-    (("potato",), ("onion",), ("carrot",), ("radish",)),
-    (("apple",), ("orange",), ("lemon",), ("peach",)),
-    (("fish",), ("crab",), ("shrimp", "prawn")),
-    (("pumpkin",), ("melon",)),
-    (("log",), ("branch", "bough"), ("plank", "board")),
-    (("loaf of bread",), ("cake",), ("cookie", "biscuit")),
-    (("rose",), ("tulip",), ("daisy",)),
-    (("rope", "cord"), ("chain",), ("cable",)),
+OBJECTS = kinds(
+    "potato, onion, carrot, radish; apple, orange, lemon, peach; fish, crab, shrimp/prawn; pumpkin, melon; "
+    "log, branch/bough, plank/board; loaf of bread, cake, cookie/biscuit; rose, tulip, daisy; rope/cord, chain, cable"
 )
-PLACES: tuple[tuple[Group, ...], ...] = (
-    (("in the street", "on the road"), ("in the square",), ("in the alley",)),
-    (("in the garden", "in the yard"), ("in the park",), ("in the orchard",)),
-    (("in the kitchen",), ("in the dining room",), ("in the bedroom",)),
-    (("on the beach", "by the sea"), ("by the river",), ("by the lake",)),
-    (("in the store", "in the shop"), ("at the market",)),
-    (("in the forest", "in the woods"), ("in the jungle",)),
-    (("on the ship", "on the boat"), ("in the harbor",)),
+PLACES = kinds(
+    "in the street/on the road, in the square, in the alley; in the garden/in the yard, in the park, in the orchard; "
+    "in the kitchen, in the dining room, in the bedroom; on the beach/by the sea, by the river, by the lake; "
+    "in the store/in the shop, at the market; in the forest/in the woods, in the jungle; "
+    "on the ship/on the boat, in the harbor"
 )
 SLOTS = ((SUBJECTS, 1.0), (ACTIONS, 1.5), (OBJECTS, 1.5), (PLACES, 1.0))
 SAME, NEAR, FAR = 1.0, 0.5, 0.0
@@ -51,26 +40,27 @@ SAME, NEAR, FAR = 1.0, 0.5, 0.0
 def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw two captions whose shared weights add up to `label`."""
     levels = [SAME] * len(SLOTS)
-    while _score(levels) != label:
+    while sum(weight * level for (_, weight), level in zip(SLOTS, levels, strict=True)) != label:
         levels = [draw.pick((SAME, NEAR, FAR)) for _ in SLOTS]
-    pairs = [_slot(draw, kinds, level) for (kinds, _), level in zip(SLOTS, levels, strict=True)]
-    return _caption(draw, [one for one, _ in pairs]), _caption(draw, [two for _, two in pairs])
+    pairs = [_slot(draw, choices, level) for (choices, _), level in zip(SLOTS, levels, strict=True)]
+    first, second = zip(*pairs, strict=True)
+    return _caption(draw, first), _caption(draw, second)
 
 
-def _score(levels: list[float]) -> float:
-    return sum(weight * level for (_, weight), level in zip(SLOTS, levels, strict=True))
-
-
-def _slot(draw: Draw, kinds: tuple[tuple[Group, ...], ...], level: float) -> tuple[str, str]:
-    kind = draw.pick(kinds)
+def _slot(draw: Draw, choices: tuple[Kind, ...], level: float) -> tuple[str, str]:
+    kind = draw.pick(choices)
     group = draw.pick(kind)
     if level == SAME:
         return draw.pick(group), draw.pick(group)
-    other = draw.other(kind, group) if level == NEAR else draw.pick(draw.other(kinds, kind))
+    other = draw.other(kind, group) if level == NEAR else draw.pick(draw.other(choices, kind))
     return draw.pick(group), draw.pick(other)
 
 
-def _caption(draw: Draw, slots: list[str]) -> str:
+def _caption(draw: Draw, slots: Group) -> str:
     subject, action, thing, place = slots
-    core = f"{a(subject)} is {action} {a(thing)}"
-    return sentence(draw.pick((f"{core} {place}", f"{place}, {core}")))
+    core = f"{_with_article(subject)} is {action} {_with_article(thing)}"
+    return draw.pick((f"{core} {place}", f"{place}, {core}"))
+
+
+def _with_article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.glue.generated.draw import Draw, Label, Pair, sentence
+from tasks.glue.generated.draw import Draw, Label, Pair, words
 
-PEOPLE = ("pilot", "nurse", "farmer", "singer", "waiter", "banker", "painter", "soldier", "teacher", "driver", "baker")
-THINGS = ("trophy", "lamp", "drum", "statue", "clock", "vase", "globe", "chair")
-BOXES = ("suitcase", "box", "bag", "trunk", "drawer", "basket", "locker", "crate")
+PEOPLE = words("pilot, nurse, farmer, singer, waiter, banker, painter, soldier, teacher, driver, baker")
+THINGS = words("trophy, lamp, drum, statue, clock, vase, globe, chair")
+BOXES = words("suitcase, box, bag, trunk, drawer, basket, locker, crate")
 SCHEMAS = (
     ("the {0} does not fit into the {1} because it is {2}", ("too large", "too big"), ("too small", "too narrow")),
     ("the {0} could not lift the {1} because she was {2}", ("so weak", "so tired"), ("so heavy", "so fat")),
@@ -24,8 +24,8 @@ def draw_pair(draw: Draw, label: Label) -> Pair:
     """Draw a sentence with a pronoun, and the clause with the pronoun replaced correctly (1) or not (0)."""
     text, first, second = draw.pick(SCHEMAS)
     names = (draw.pick(THINGS), draw.pick(BOXES)) if " it " in text else tuple(draw.several(PEOPLE, 2))
+    verb = "is" if " it " in text else "was"
     meant = draw.below(2)
     word = draw.pick((first, second)[meant])
     named = names[meant if label else 1 - meant]
-    verb = "is" if " it " in text else "was"
-    return sentence(text.format(*names, word)), sentence(f"the {named} {verb} {word}")
+    return text.format(*names, word), f"the {named} {verb} {word}"

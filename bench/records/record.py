@@ -142,6 +142,20 @@ def find(out: Path, prefix: str) -> Record:
     return read(folder(out, ids[0]) / FILE)
 
 
+def locate(out: Path, text: str) -> tuple[Record, Path]:
+    """The record in the run's folder `text`, or else whose run id begins with it in `out`, and the run's folder.
+
+    Raises:
+        UsageError: no run or several begin so.
+        EnvironmentProblem: the record cannot be read.
+    """
+    given = Path(text).expanduser()
+    if (given / FILE).is_file():
+        return read(given.resolve() / FILE), given
+    record = find(out, text)
+    return record, folder(out, record.run_id)
+
+
 def _check_folder(record: Record, path: Path) -> None:
     """A copied or renamed folder would otherwise count one run twice."""
     if path.parent.name != record.run_id:
@@ -207,6 +221,7 @@ __all__ = [
     "folder",
     "is_done",
     "load_all",
+    "locate",
     "read",
     "validate",
     "write",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.cli.output import emit
 from bench.cli.parser import Parser, common
@@ -37,34 +37,29 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     """Find the run, translate its tensors, and write the folder."""
-    from bench.records.record import FILE, find, is_done, read
+    from bench.records.record import is_done, locate
 
-    given, out = Path(options.run).expanduser(), options.runs.expanduser()
-    if (given / FILE).is_file():
-        record, out = read(given / FILE), given.resolve().parent
-    else:
-        record = find(out, options.run)
+    record, folder = locate(options.runs.expanduser(), options.run)
     if not is_done(record):
         raise UsageError(
             f"run {record.run_id} has no adapter",
             f"its state is {record.state}",
             "Rerun its command, with --retry if it failed.",
         )
-    tensors = _tensors(record, out / record.run_id)
+    tensors = _tensors(record, folder)
     from bench.api.peft import write_folder
 
-    spec, folder = record.spec, options.peft.expanduser()
-    kind: type[Any] = registry.load("methods", spec.method)
-    config, adapter = kind.peft(kind.Config(**spec.options.method), tensors)
+    method, output = registry.load("methods", record.spec.method), options.peft.expanduser()
+    config, adapter = method.peft(method.Config(**record.spec.options.method), tensors)
     name = record.backbone.name
     config["base_model_name_or_path"] = name if "/" in name else None
     head = {key.removeprefix("head."): tensor for key, tensor in tensors.items() if key.startswith("head.")}
     note = _note(record)
-    write_folder(folder, config, adapter, head, note)
+    write_folder(output, config, adapter, head, note)
     if options.json:
-        emit({"directory": str(folder), "adapter_config": config, **note})
+        emit({"directory": str(output), "adapter_config": config, **note})
     else:
-        print(f"{record.run_id} written to {folder}: {config['peft_type']} for {name}, with its head")
+        print(f"{record.run_id} written to {output}: {config['peft_type']} for {name}, with its head")
     return OK
 
 
@@ -75,7 +70,6 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
         UsageError: the run saved nothing.
         EnvironmentProblem: the file cannot be read.
     """
-    run_id, runtime = record.run_id, record.spec.options.runtime
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -84,8 +78,8 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
     file = folder / FILE
     if not file.is_file():
         raise UsageError(
-            f"run {run_id} has no adapter",
-            f"there is no {file}; runtime.save was {runtime.get('save')}",
+            f"run {record.run_id} has no adapter",
+            f"there is no {file}; runtime.save was {record.spec.options.runtime.get('save')}",
             "Run its command with another --out and --set runtime.save=all.",
         )
     try:
@@ -97,7 +91,7 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _note(record: DoneRecord) -> dict[str, Any]:
+def _note(record: DoneRecord) -> dict[str, object]:
     """Describe what the tensors belong to."""
     spec, backbone = record.spec, record.backbone
     pooling = spec.options.head["pooling"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.config.options import Value, build, options_of, show
-from bench.config.sections import SECTIONS, MethodConfig, Sections
+from bench.config.options import Config, DataclassT, Value, build, options_of, show
+from bench.config.sections import SECTIONS, BackboneConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import Kind
@@ -37,9 +37,7 @@ class Overrides:
         given: dict[tuple[str, str], Value] = {}
         for setting in settings:
             name, equals, value = setting.partition("=")
-            if not equals:
-                raise _malformed(setting)
-            place = _split(name.strip(), setting)
+            place = _split(name.strip() if equals else "", setting)
             if place in given:
                 raise UsageError(
                     f"--set {'.'.join(place)} is given twice",
@@ -58,7 +56,7 @@ class Overrides:
         """
         return cls({_split(name, f"{name}={show(value)}"): value for name, value in values.items()})
 
-    def build(self, namespace: str, config: type[Any]) -> Any:
+    def build(self, namespace: str, config: type[DataclassT]) -> DataclassT:
         """Build one Config from the keys that it knows.
 
         Raises:
@@ -85,8 +83,8 @@ class Configs:
     """
 
     methods: Mapping[str, MethodConfig]
-    tasks: Mapping[str, Any]
-    backbones: Mapping[str, Any]
+    tasks: Mapping[str, Config]
+    backbones: Mapping[str, BackboneConfig]
     sections: Sections
 
 
@@ -111,20 +109,23 @@ def build_configs(
                 "Derive it from bench.config.sections.MethodConfig.",
             )
     _check_keys(overrides, classes)
-    own = {
-        space: {name: overrides.build(space, one) for name, one in found.items()} for space, found in classes.items()
-    }
-    shared = {space: overrides.build(space, config) for space, config in SECTIONS.items()}
-    return Configs(methods=own["method"], tasks=own["task"], backbones=own["backbone"], sections=Sections(**shared))
+    shared: dict[str, Any] = {space: overrides.build(space, config) for space, config in SECTIONS.items()}
+    return Configs(
+        methods={name: overrides.build("method", config) for name, config in classes["method"].items()},
+        tasks={name: overrides.build("task", config) for name, config in classes["task"].items()},
+        backbones={name: overrides.build("backbone", config) for name, config in classes["backbone"].items()},
+        sections=Sections(**shared),
+    )
 
 
-def build_bare(settings: Sequence[str], config: type[Any], owner: str) -> dict[str, Value]:
+def build_bare(settings: Sequence[str], config: type[Config], owner: str) -> dict[str, Value]:
     """Read `KEY=VALUE` without a namespace, as experiments take them; only the given options are returned.
 
     Raises:
         UsageError: a key is unknown, given twice, or has a value of another type.
     """
-    known, given = options_of(config), dict[str, Value]()
+    known = options_of(config)
+    given: dict[str, Value] = {}
     for setting in settings:
         key, equals, text = (part.strip() for part in setting.partition("="))
         if not equals or key not in known:
@@ -134,14 +135,18 @@ def build_bare(settings: Sequence[str], config: type[Any], owner: str) -> dict[s
         if key in given:
             raise UsageError(f"--set {key} is given twice", f"as '{show(given[key])}' and as '{text}'", "Keep one.")
         given[key] = text
-    made = build(config, given)
-    return {key: getattr(made, key) for key in given}
+    built = build(config, given)
+    return {key: getattr(built, key) for key in given}
 
 
 def _split(name: str, setting: str) -> tuple[str, str]:
     space, dot, key = name.partition(".")
     if not dot or not key:
-        raise _malformed(setting)
+        raise UsageError(
+            f"--set {setting}: not of the form namespace.key=value",
+            f"namespaces: {', '.join(NAMESPACES)}",
+            "Write for example --set method.rank=8.",
+        )
     if space not in NAMESPACES:
         raise UsageError(
             f"--set {setting}: unknown namespace '{space}'",
@@ -151,25 +156,18 @@ def _split(name: str, setting: str) -> tuple[str, str]:
     return space, key
 
 
-def _malformed(setting: str) -> UsageError:
-    return UsageError(
-        f"--set {setting}: not of the form namespace.key=value",
-        f"namespaces: {', '.join(NAMESPACES)}",
-        "Write for example --set method.rank=8.",
-    )
-
-
-def _check_keys(overrides: Overrides, classes: Mapping[str, Mapping[str, type[Any]]]) -> None:
+def _check_keys(overrides: Overrides, classes: Mapping[str, Mapping[str, type[Config]]]) -> None:
     """Refuse a key that no chosen Config knows."""
-    known = [f"{space}.{key}" for space, found in classes.items() for one in found.values() for key in options_of(one)]
-    known += [f"{space}.{key}" for space, config in SECTIONS.items() for key in options_of(config)]
+    configs = [(space, config) for space, chosen in classes.items() for config in chosen.values()]
+    keys = [f"{space}.{key}" for space, config in (*configs, *SECTIONS.items()) for key in options_of(config)]
+    known = list(dict.fromkeys(keys))
     for space, key in overrides.given:
         if f"{space}.{key}" not in known:
-            raise _unknown(space, key, [*dict.fromkeys(known)], [*classes.get(space, ())])
+            raise _unknown(space, key, known, list(classes.get(space, ())))
 
 
 def _unknown(space: str, key: str, known: Sequence[str], owners: Sequence[str]) -> UsageError:
-    """Args: `owners` are the chosen methods, tasks or backbones of that namespace."""
+    """Word an unknown key; `owners` are the chosen methods, tasks or backbones of its namespace."""
     of_space = [name for name in known if name.startswith(f"{space}.")]
     owner = f"{space} {' or '.join(owners)}" if owners else space
     listed = f"options of {owner}: {', '.join(of_space)}" if of_space else f"{owner} has no options"

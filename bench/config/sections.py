@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from bench.config.options import Config, option
@@ -40,8 +40,7 @@ class HeadConfig(Config):
 
     trainable: bool = option(True, "False freezes the head at its random start, as the Deep LoRA paper does.")
     pooling: Literal["auto", "mean", "cls", "pooler"] = option(
-        "auto",
-        "How token features become one vector; auto is what the backbone was trained with.",
+        "auto", "How token features become one vector; auto is what the backbone was trained with."
     )
     dropout: float = option(0.0, "Dropout rate on the pooled features.", at_least=0, at_most=0.999)
     loss: Literal["auto", "squared"] = option(
@@ -71,14 +70,10 @@ class OptimConfig(Config):
     )
     eps: float = option(1e-8, "Adam's epsilon.", at_least=0, used_with={"name": ("adamw", "adam", "muon")})
     schedule: Literal["linear", "constant", "cosine"] = option(
-        "linear",
-        "How the learning rate goes to zero after the warm-up (constant: it does not).",
+        "linear", "How the learning rate goes to zero after the warm-up (constant: it does not)."
     )
     warmup: float = option(
-        0.06,
-        "Share of all steps over which the learning rate rises linearly from zero.",
-        at_least=0,
-        at_most=1,
+        0.06, "Share of all steps over which the learning rate rises linearly from zero.", at_least=0, at_most=1
     )
     clip: float = option(1.0, "Norm at which gradients are clipped; 0 does not clip.", at_least=0)
 
@@ -100,8 +95,7 @@ class PenaltyConfig(Config):
         "U and the rows of V, frobenius (‖U‖² + ‖V‖²)/2. LoRA's scale counts as part of U.",
     )
     of: Literal["delta", "weight"] = option(
-        "delta",
-        "Whose nuclear norm: that of ΔW, or of the whole weight W(0) + ΔW (exact only).",
+        "delta", "Whose nuclear norm: that of ΔW, or of the whole weight W(0) + ΔW (exact only)."
     )
 
     def __post_init__(self) -> None:
@@ -137,8 +131,7 @@ class DataConfig(Config):
     namespace: ClassVar[str] = "data"
 
     on_bad: Literal["error", "skip"] = option(
-        "error",
-        "A row or picture that cannot be used is an error that names it, or is left out and counted.",
+        "error", "A row or picture that cannot be used is an error that names it, or is left out and counted."
     )
 
 
@@ -156,8 +149,7 @@ class BackboneConfig(Config):
         at_most=0.999,
     )
     revision: str = option(
-        "main",
-        "Branch, tag or commit on the hub; it says nothing where the network does not come from there.",
+        "main", "Branch, tag or commit on the hub; it says nothing where the network does not come from there."
     )
 
 
@@ -266,9 +258,7 @@ class RuntimeConfig(Config):
     namespace: ClassVar[str] = "runtime"
 
     micro_batch: int = option(
-        0,
-        "Examples per forward pass and device; 0 is the whole share of the device. Must divide it.",
-        at_least=0,
+        0, "Examples per forward pass and device; 0 is the whole share of the device. Must divide it.", at_least=0
     )
     eval_batch: int = option(64, "Examples per forward pass in evaluation.", at_least=1)
     save: Literal["adapter", "all", "none"] = option(
@@ -298,14 +288,6 @@ class Sections:
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-SECTIONS: dict[str, type[Config]] = {
-    "head": HeadConfig,
-    "optim": OptimConfig,
-    "penalty": PenaltyConfig,
-    "allocation": AllocationConfig,
-    "spectra": SpectraConfig,
-    "data": DataConfig,
-    "runtime": RuntimeConfig,
-}
+SECTIONS: dict[str, type[Config]] = {section.name: type(section.default) for section in fields(Sections)}
 """Namespaces of `--set` and their Configs. Methods, tasks and backbones bring the namespaces `method`, `task` and
 `backbone`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -30,28 +31,35 @@ def check(kind: str) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one run that was to be sent to, or fetched from, W&B; `why` where it was not."""
+
+    run_id: str
+    state: Literal[
+        "sent", "failed", "would send", "imported", "there already", "kept ours", "no record", "bad", "not fetched"
+    ]
+    why: str = ""
+
+
 def mirror(record: DoneRecord, folder: Path, kind: MirrorKind = "wandb") -> Tracking:
     """Mirror a finished run, whose files are in `folder`.
 
     Returns:
         The record's `tracking` entry. A failure is in its `error`, and printed; it never fails the run.
     """
+    from bench.tracking import account, loggers, send
+
     mode: Literal["online", "offline"] = "offline"
     directory = failure = None
-    from bench.tracking import account
-
     try:
         if kind == "wandb":
-            from bench.tracking import send
-
             mode = account.mode()
             directory = send.send(record, folder, mode)
         else:
-            from bench.tracking import loggers
-
             directory = loggers.write(kind, record, folder)
     except Exception as error:  # a mirror may fail in any way; the record stays valid
-        failure = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
+        failure = account.first_line(error)
         name = "W&B" if kind == "wandb" else kind
-        sys.stderr.write(f"warning: {name} did not take {record.run_id}: {failure}\n")
+        print(f"warning: {name} did not take {record.run_id}: {failure}", file=sys.stderr)
     return Tracking(kind=kind, mode=mode, id=record.run_id, error=failure, directory=directory)

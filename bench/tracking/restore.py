@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.records import record
+from bench.tracking import Outcome
+from bench.tracking.account import first_line
+
+if TYPE_CHECKING:
+    from wandb.apis.public import Run
 
 MAX_BYTES = 64 * 2**20
 """Largest `record.json` that is read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """The outcome for one W&B run."""
-
-    run_id: str
-    state: Literal["imported", "there already", "kept ours", "no record", "bad", "not fetched"]
-    why: str = ""
-
-
-def runs(path: str) -> Iterable[Any]:
+def runs(path: str) -> list[Run]:
     """List the runs of a project `ENTITY/PROJECT` by W&B's API.
 
     Raises:
@@ -34,45 +29,30 @@ def runs(path: str) -> Iterable[Any]:
     """
     import wandb
 
-    found: list[Any] = []
     try:
-        for run in wandb.Api().runs(path):  # not list(), which reads the length first and hides a TypeError in it
-            found.append(run)
+        return [run for run in wandb.Api().runs(path)]  # noqa: C416 - list() reads the length, and hides errors of it
     except Exception as error:
         raise EnvironmentProblem(
             f"W&B's project {path} cannot be read",
-            _first_line(error),
+            first_line(error),
             "Give ENTITY/PROJECT, the end of the project's address.",
         ) from error
-    return found
 
 
-def restore(found: Iterable[Any], out: Path, *, replace: bool = False) -> Iterator[Restored]:
-    """Write the record of every run into `out`; records that are already there stay, unless `replace`.
-
-    Args:
-        found: runs of W&B's API: `id`, `state`, `file(name).download(root, replace)`.
-        out: folder of records.
-        replace: overwrite a record with other content.
-    """
+def restore(found: Iterable[Run], out: Path, *, replace: bool = False) -> Iterator[Outcome]:
+    """Write the record of every run into the folder `out`; records that are already there stay, unless `replace`."""
     for run in found:
-        name = str(run.id)
+        run_id = str(run.id)
         try:
-            made = _fetch(run)
-            yield _store(made, out, replace=replace) if made else Restored(run_id=name, state="no record")
+            fetched = _fetch(run)
+            yield _store(fetched, out, replace=replace) if fetched else Outcome(run_id=run_id, state="no record")
         except BenchError as problem:
-            yield Restored(run_id=name, state="bad", why=" ".join(str(problem).split()))
+            yield Outcome(run_id=run_id, state="bad", why=" ".join(str(problem).split()))
         except Exception as error:  # W&B's packages raise many kinds; the other runs go on
-            yield Restored(run_id=name, state="not fetched", why=_first_line(error))
+            yield Outcome(run_id=run_id, state="not fetched", why=first_line(error))
 
 
-def _first_line(error: Exception) -> str:
-    from bench.tracking.account import hidden
-
-    return hidden(f"{type(error).__name__}: {error}").splitlines()[0]
-
-
-def _fetch(run: Any) -> record.Record | None:
+def _fetch(run: Run) -> record.Record | None:
     """Download and check the record of a run; None where it has none.
 
     Raises:
@@ -105,26 +85,22 @@ def _check(run_id: str, holds: bool, known: str) -> None:
         )
 
 
-def _store(imported: record.Record, out: Path, *, replace: bool) -> Restored:
+def _store(imported: record.Record, out: Path, *, replace: bool) -> Outcome:
     run_id = imported.run_id
     folder = record.folder(out, run_id)
     if (folder / record.FILE).exists():
-        there = _read_or_none(folder)
-        if there is not None and _same(there, imported):
-            return Restored(run_id=run_id, state="there already")
+        if _holds(folder, imported):
+            return Outcome(run_id=run_id, state="there already")
         if not replace:
-            return Restored(run_id=run_id, state="kept ours", why=f"{folder / record.FILE} has other content")
+            return Outcome(run_id=run_id, state="kept ours", why=f"{folder / record.FILE} has other content")
     record.write(imported, folder)
-    return Restored(run_id=run_id, state="imported")
+    return Outcome(run_id=run_id, state="imported")
 
 
-def _read_or_none(folder: Path) -> record.Record | None:
+def _holds(folder: Path, imported: record.Record) -> bool:
+    """Whether the folder's record is the same but for its mirror."""
     try:
-        return record.read(folder / record.FILE)
+        stored = record.read(folder / record.FILE)
     except BenchError:
-        return None
-
-
-def _same(one: record.Record, other: record.Record) -> bool:
-    """Whether two records are equal but for their mirrors."""
-    return structs.replace(one, tracking=None) == structs.replace(other, tracking=None)
+        return False
+    return structs.replace(stored, tracking=None) == structs.replace(imported, tracking=None)

@@ -386,11 +386,14 @@ def test_sync_sends_offline_runs_and_says_so_in_the_record(
     assert "0 sent, 0 failed, 3 not due" in capsys.readouterr().err
 
 
-def test_sync_trusts_no_folder_of_a_record(make_record: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_sync_trusts_no_folder_of_a_record(
+    make_record: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tracking = {"kind": "wandb", "mode": "offline", "id": "x", "error": None, "directory": "../../../etc"}
     run = make_record(tracking=tracking)
     record.write(run, record.folder(tmp_path, run.run_id))
-    found = sync.sync(tmp_path, run, send=lambda folder: pytest.fail("nothing is sent"))
+    monkeypatch.setattr(sync, "_wandb_sync", lambda folder: pytest.fail("nothing is sent"))
+    found = sync.sync(tmp_path, run)
     assert found.state == "failed" and "no offline run '../../../etc'" in found.why
 
 

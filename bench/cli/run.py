@@ -121,7 +121,8 @@ def request_of(options: argparse.Namespace) -> Request:
         UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
     """
     given = {name: value for name, value in vars(options).items() if name not in ("json", "verbose", "dry_run")}
-    return make_request(**{**given, "select": options.select is not None})
+    given["select"] = options.select is not None
+    return make_request(**given)
 
 
 def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:

@@ -28,7 +28,13 @@ Value = str | int | float | bool | None
 """What an option can hold."""
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_EXPECTED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", None: "none"}
+_EXPECTED: dict[object, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "a text",
+    None: "none",
+}
 
 
 def option(

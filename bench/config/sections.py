@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_type_hints
 
 from bench.config.options import Config, option
 from bench.core.errors import UsageError
@@ -288,6 +288,6 @@ class Sections:
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-SECTIONS: dict[str, type[Config]] = {section.name: type(section.default) for section in fields(Sections)}
+SECTIONS: dict[str, type[Config]] = get_type_hints(Sections)
 """Namespaces of `--set` and their Configs. Methods, tasks and backbones bring the namespaces `method`, `task` and
 `backbone`."""

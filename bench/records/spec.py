@@ -64,16 +64,11 @@ class RunOptions:
 class RunSpec:
     """One run, completely: method, task, backbone, seed, budget and every option.
 
+    `bench.records.schema.StoredSpec` describes the fields.
+
     Attributes:
-        lr: learning rate; None where `select` chooses it.
-        select: candidate learning rates.
-        select_on: task whose held-out train split decides between them.
-        holdout: number of training examples that are held out (by seed) and evaluated on instead of dev; 0 evaluates on
-            dev.
-        options: the Configs of all namespaces.
         data_options: options of the task that only say what the examples are (`Dataset.reading`). The hash of the data
             speaks for them, so they are neither part of the identity nor of the JSON.
-        start: folder of the adapter to start from; the hash of its content is the method's option `start`.
     """
 
     method: str
@@ -127,10 +122,10 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, backbone: type[BackboneConfig] | None = None) -> RunSpec:
-        """Make the RunSpec that `to_json` wrote, with the Configs of the registered method, task and backbone.
+        """Make the RunSpec that `to_json` wrote; an option that is missing has its default.
 
         Args:
-            data: the JSON values; an option that is missing has its default.
+            data: the JSON values.
             backbone: class of the backbone's options; None: that of the registered backbone.
         """
         stored = data["options"]

@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from bench.spectra.files.history import SpectrumHistory
     from bench.spectra.files.layer_metrics import LayerMetrics
 
-MATRIX = {
-    "updates": "ΔW",
-    "weights": "W",
-    "gradients": "∂loss/∂W",
-    "steps": "W(t) − W(t−1)",
-    "activations": "features",
-}
+MATRIX = {"updates": "ΔW", "weights": "W", "gradients": "∂loss/∂W", "steps": "W(t) − W(t−1)", "activations": "features"}
 """What the quantities of a tracker are, as figures write it."""
 
 

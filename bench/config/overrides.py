@@ -14,6 +14,7 @@ from bench.core.registry import Kind
 
 NAMESPACES = ("method", "task", "backbone", *SECTIONS)
 """What can stand before the dot. The options of `method`, `task` and `backbone` depend on which ones are chosen."""
+_FORM, _SPACES = "namespace.key=value", f"namespaces: {', '.join(NAMESPACES)}"
 _KINDS: dict[str, Kind] = {"method": "methods", "task": "tasks", "backbone": "backbones"}
 
 
@@ -34,34 +35,15 @@ class Overrides:
         Raises:
             UsageError: not of that form, an unknown namespace, or a key given twice.
         """
-        given: dict[tuple[str, str], Value] = {}
-        for setting in settings:
-            name, equals, value = setting.partition("=")
-            place = _split(name.strip() if equals else "", setting)
-            if place in given:
-                raise UsageError(
-                    f"--set {'.'.join(place)} is given twice",
-                    f"as '{given[place]}' and as '{value.strip()}'",
-                    "Keep one of them.",
-                )
-            given[place] = value.strip()
-        return cls(given)
+        return cls.of(_pairs(settings, _FORM, _SPACES))
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> Overrides:
-        """Take `{"method.rank": 4}`.
-
-        Raises:
-            UsageError: a key is not `namespace.key`, or its namespace is unknown.
-        """
-        return cls({_split(name, f"{name}={show(value)}"): value for name, value in values.items()})
+        """Take `{"method.rank": 4}`; UsageError: a key is not `namespace.key`, or its namespace is unknown."""
+        return cls({_split(name, show(value)): value for name, value in values.items()})
 
     def build(self, namespace: str, config: type[DataclassT]) -> DataclassT:
-        """Build one Config from the keys that it knows.
-
-        Raises:
-            UsageError: a value has the wrong type or is out of range.
-        """
+        """Build one Config from the keys that it knows; errors are those of `options.build`."""
         known = options_of(config)
         given = {key: value for (space, key), value in self.given.items() if space == namespace and key in known}
         return build(config, given, namespace=namespace)
@@ -125,34 +107,38 @@ def build_bare(settings: Sequence[str], config: type[Config], owner: str) -> dic
         UsageError: a key is unknown, given twice, or has a value of another type.
     """
     known = options_of(config)
-    given: dict[str, Value] = {}
-    for setting in settings:
-        key, equals, text = (part.strip() for part in setting.partition("="))
-        if not equals or key not in known:
-            what = f"unknown option '{key}' of {owner}" if equals else f"--set {setting}: not of the form key=value"
-            listed = f"options: {', '.join(f'{o.name}={show(o.default)}' for o in known.values()) or 'none'}"
-            raise UsageError(what, listed, did_you_mean(key, known) or f"`bench show {owner}` describes them.")
-        if key in given:
-            raise UsageError(f"--set {key} is given twice", f"as '{show(given[key])}' and as '{text}'", "Keep one.")
-        given[key] = text
+    listed = f"options: {', '.join(f'{o.name}={show(o.default)}' for o in known.values()) or 'none'}"
+    given = _pairs(settings, "key=value", listed)
+    for key in given:
+        if key not in known:
+            todo = did_you_mean(key, known) or f"`bench show {owner}` describes them."
+            raise UsageError(f"unknown option '{key}' of {owner}", listed, todo)
     built = build(config, given)
     return {key: getattr(built, key) for key in given}
 
 
-def _split(name: str, setting: str) -> tuple[str, str]:
+def _pairs(settings: Sequence[str], form: str, known: str) -> dict[str, str]:
+    """Read `key=value` texts, each key once; `form` and `known` are for messages."""
+    pairs: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise UsageError(f"--set {setting}: not of the form {form}", known, f"Write --set {form}.")
+        if key in pairs:
+            values = f"as '{pairs[key]}' and as '{value}'"
+            raise UsageError(f"--set {key} is given twice", values, "Keep one of them.")
+        pairs[key] = value
+    return pairs
+
+
+def _split(name: str, value: str) -> tuple[str, str]:
     space, dot, key = name.partition(".")
     if not dot or not key:
-        raise UsageError(
-            f"--set {setting}: not of the form namespace.key=value",
-            f"namespaces: {', '.join(NAMESPACES)}",
-            "Write for example --set method.rank=8.",
-        )
+        what = f"--set {name}={value}: not of the form {_FORM}"
+        raise UsageError(what, _SPACES, "Write for example --set method.rank=8.")
     if space not in NAMESPACES:
-        raise UsageError(
-            f"--set {setting}: unknown namespace '{space}'",
-            f"namespaces: {', '.join(NAMESPACES)}",
-            did_you_mean(space, NAMESPACES) or "`bench show METHOD` lists every option.",
-        )
+        todo = did_you_mean(space, NAMESPACES) or "`bench show METHOD` lists every option."
+        raise UsageError(f"--set {name}={value}: unknown namespace '{space}'", _SPACES, todo)
     return space, key
 
 

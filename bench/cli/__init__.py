@@ -37,11 +37,7 @@ EXAMPLES = ("bench run --method deeplora --task glue", "bench list methods", "be
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, and return its exit code.
-
-    Args:
-        argv: the arguments after `bench`; None reads `sys.argv`.
-    """
+    """Run one command, `argv` after `bench` or else that of `sys.argv`, and return its exit code."""
     argv = [*(sys.argv[1:] if argv is None else argv)]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -66,11 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def verb_module(verb: str) -> ModuleType:
-    """Import the module of a verb.
-
-    Raises:
-        UsageError: there is no such verb.
-    """
+    """Import the module of a verb; raises UsageError for an unknown one."""
     if verb not in VERBS:
         hint = did_you_mean(verb, VERBS)
         todo = f"{hint} `bench --help` describes them.".strip()
@@ -93,11 +85,10 @@ def _dispatch(argv: list[str]) -> int:
     if not argv:
         _top().print_help(sys.stderr)
         return USAGE
-    flag_first = argv[0].startswith("-")
-    module = None if flag_first else verb_module(argv[0])
+    module = None if argv[0].startswith("-") else verb_module(argv[0])
     parser: Parser = module.parser() if module else _top()
     try:
-        options, rest = parser.parse_known_args(argv if flag_first else argv[1:])
+        options, rest = parser.parse_known_args(argv[1:] if module else argv)
     except SystemExit as stop:  # --help and --version have printed
         return int(stop.code or 0)
     if rest or module is None:

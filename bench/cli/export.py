@@ -64,12 +64,7 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
-    """Load what the run saved.
-
-    Raises:
-        UsageError: the run saved nothing.
-        EnvironmentProblem: the file cannot be read.
-    """
+    """Load what the run saved."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 

@@ -23,12 +23,8 @@ EXAMPLES = ("bench list methods", "bench list tasks", "bench list backbones --js
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench list",
-        description="List methods, tasks, backbones, or the runs of a folder.",
-        parents=[common()],
-        examples=EXAMPLES,
-    )
+    about = "List methods, tasks, backbones, or the runs of a folder."
+    parser = Parser(prog="bench list", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     return parser

@@ -53,18 +53,12 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def split(path: str | None) -> tuple[str, str]:
-    """Entity and project of `ENTITY/PROJECT`.
-
-    Raises:
-        UsageError: it is not that.
-    """
+    """Entity and project of `ENTITY/PROJECT`; raises UsageError for anything else."""
     match = re.fullmatch(r"([\w.-]+)/([\w.-]+)", path or "")
     if not match:
-        raise UsageError(
-            f"'{path}' is not ENTITY/PROJECT" if path else "no project is given",
-            "a project's address is https://wandb.ai/ENTITY/PROJECT",
-            "Such as my-team/lowrank-bench.",
-        )
+        what = f"'{path}' is not ENTITY/PROJECT" if path else "no project is given"
+        known = "a project's address is https://wandb.ai/ENTITY/PROJECT"
+        raise UsageError(what, known, "Such as my-team/lowrank-bench.")
     return match[1], match[2]
 
 

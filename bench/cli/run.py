@@ -93,12 +93,7 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Check what is cheap, plan, and train.
-
-    Raises:
-        UsageError: an unknown name, key or value.
-        EnvironmentProblem: nothing of it can run.
-    """
+    """Check what is cheap, plan, and train."""
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
@@ -115,11 +110,7 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def request_of(options: argparse.Namespace) -> Request:
-    """Make the request that the flags stand for; nothing is opened.
-
-    Raises:
-        UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
-    """
+    """Make the request that the flags stand for; nothing is opened."""
     given = {name: value for name, value in vars(options).items() if name not in ("json", "verbose", "dry_run")}
     given["select"] = options.select is not None
     return make_request(**given)

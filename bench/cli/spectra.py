@@ -45,12 +45,7 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Tell runs and checkpoints apart, and show what was found.
-
-    Raises:
-        UsageError: there is no such run, quantity or layer, or the flags contradict each other.
-        EnvironmentProblem: the record, the spectra or the checkpoint cannot be read.
-    """
+    """Tell runs and checkpoints apart, and show what was found."""
     from bench.cli import spectra_run, spectra_weights
     from bench.cli.spectra_output import report
     from bench.records import record

@@ -170,9 +170,7 @@ def build(config: type[DataclassT], given: Mapping[str, Value], *, namespace: st
 def read_value(value: Value, hint: object) -> Value:
     """Return the value that a text stands for under a type such as `int | None` or `Literal["a", "b"]`.
 
-    Args:
-        value: a text, or a value that must already be of that type (an int also passes for a float).
-        hint: the type.
+    Any other value must already be of that type; an int also passes for a float.
 
     Raises:
         ValueError: it stands for none; the message says what is expected.
@@ -219,11 +217,7 @@ def show(value: object) -> str:
 
 
 def _read(value: Value, kind: object) -> Value:
-    """Return the value of one of the `alternatives`.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return the value of one of the `alternatives`; raises ValueError if it is none."""
     if isinstance(value, str):
         value = _parse(value, kind)
     if kind is float and type(value) is int:

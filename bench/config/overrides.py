@@ -39,7 +39,7 @@ class Overrides:
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> Overrides:
-        """Take `{"method.rank": 4}`; UsageError: a key is not `namespace.key`, or its namespace is unknown."""
+        """Take `{"method.rank": 4}`; raises UsageError for a key that is not `namespace.key`."""
         return cls({_split(name, show(value)): value for name, value in values.items()})
 
     def build(self, namespace: str, config: type[DataclassT]) -> DataclassT:

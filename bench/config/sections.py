@@ -215,11 +215,7 @@ class SpectraConfig(Config):
     )
 
     def __post_init__(self) -> None:
-        """Check names and ranges, and that what is given is used.
-
-        Raises:
-            UsageError: an unknown quantity, a value out of range, or an option that changes nothing.
-        """
+        """Check names and ranges, and that what is given is used."""
         super().__post_init__()
         names = [word.strip() for word in self.of.split(",")]
         unknown = [word for word in names if word not in QUANTITIES and names != ["none"]]
@@ -233,11 +229,11 @@ class SpectraConfig(Config):
             raise UsageError(
                 f"spectra.layers={self.layers!r}: an empty pattern", "patterns are separated by commas", "Fix it."
             )
-        for name, value in (("every", self.every), ("layers", self.layers), ("window", self.window)):
-            users = ("activations",) if name == "window" else QUANTITIES
-            if value != type(self).__dataclass_fields__[name].default and not {*names} & {*users}:
+        for key, users in (("every", QUANTITIES), ("layers", QUANTITIES), ("window", ("activations",))):
+            value, default = getattr(self, key), getattr(SpectraConfig, key)
+            if value != default and not {*names} & {*users}:
                 raise UsageError(
-                    f"spectra.{name}={value} changes nothing with spectra.of={self.of}",
+                    f"spectra.{key}={value} changes nothing with spectra.of={self.of}",
                     f"it belongs to {', '.join(users)}",
                     "Leave it out, or name one of these.",
                 )

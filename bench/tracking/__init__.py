@@ -17,11 +17,7 @@ PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",
 
 
 def check(kind: str) -> None:
-    """Check before training that the mirror can be written.
-
-    Raises:
-        EnvironmentProblem: its package is not installed.
-    """
+    """Check before training that the mirror can be written; raises EnvironmentProblem without its package."""
     wanted = PACKAGES.get(kind, ())
     if wanted and not any(find_spec(name) for name in wanted):
         raise EnvironmentProblem(

@@ -28,11 +28,7 @@ def mode() -> Literal["online", "offline"]:
 
 
 def require() -> None:
-    """Check that W&B can send and receive.
-
-    Raises:
-        EnvironmentProblem: there is no key, or the server does not answer.
-    """
+    """Raise EnvironmentProblem if there is no key, or the server does not answer."""
     if not key():
         raise EnvironmentProblem("no W&B key", f"server: {server()}", "Run `wandb login`, or set WANDB_API_KEY.")
     if reason := connection_error(server()):

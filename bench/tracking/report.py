@@ -13,11 +13,7 @@ ABOUT = "How good is each method, how few parameters does it train, and what ran
 
 
 def report(entity: str, project: str, *, offline: bool = False) -> Any:
-    """Build the report without saving it; `offline` leaves out the project's number, which only W&B knows.
-
-    Raises:
-        EnvironmentProblem: wandb-workspaces is not installed.
-    """
+    """Build the report without saving it; `offline` leaves out the project's number, which only W&B knows."""
     try:
         wr = import_module("wandb_workspaces.reports.v2")
     except ImportError as error:

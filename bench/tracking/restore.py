@@ -22,11 +22,7 @@ MAX_BYTES = 64 * 2**20
 
 
 def runs(path: str) -> list[Run]:
-    """List the runs of a project `ENTITY/PROJECT` by W&B's API.
-
-    Raises:
-        EnvironmentProblem: it cannot be read.
-    """
+    """List the runs of a project `ENTITY/PROJECT` by W&B's API; raises EnvironmentProblem if it cannot be read."""
     import wandb
 
     try:
@@ -53,11 +49,7 @@ def restore(found: Iterable[Run], out: Path, *, replace: bool = False) -> Iterat
 
 
 def _fetch(run: Run) -> record.Record | None:
-    """Download and check the record of a run; None where it has none.
-
-    Raises:
-        BenchError: it is not a valid record, or belongs to another run.
-    """
+    """Download and check the record of a run; None where it has none. Raises BenchError for an invalid one."""
     run_id = str(run.id)
     try:
         file = run.file(record.FILE)

@@ -41,11 +41,8 @@ def handle(options: argparse.Namespace) -> int:
 
     record, folder = locate(options.runs.expanduser(), options.run)
     if not is_done(record):
-        raise UsageError(
-            f"run {record.run_id} has no adapter",
-            f"its state is {record.state}",
-            "Rerun its command, with --retry if it failed.",
-        )
+        todo = "Rerun its command, with --retry if it failed."
+        raise UsageError(f"run {record.run_id} has no adapter", f"its state is {record.state}", todo)
     tensors = _tensors(record, folder)
     from bench.api.peft import write_folder
 

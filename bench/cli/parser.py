@@ -35,16 +35,10 @@ class Parser(argparse.ArgumentParser):
         flags = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", self.format_help().partition("examples:")[0])))
         if word.startswith("-"):
             hint = did_you_mean(word.partition("=")[0], flags)
-            raise UsageError(
-                f"unknown flag '{word}'",
-                f"flags of {self.prog}: {', '.join(flags)}",
-                f"{hint} `{self.prog} --help` explains them.".strip(),
-            )
-        raise UsageError(
-            f"'{word}' belongs to no flag",
-            " ".join(self.format_usage().split()),
-            f"Lists are written with commas and without spaces. `{self.prog} --help` explains every flag.",
-        )
+            todo = f"{hint} `{self.prog} --help` explains them.".strip()
+            raise UsageError(f"unknown flag '{word}'", f"flags of {self.prog}: {', '.join(flags)}", todo)
+        todo = f"Lists are written with commas and without spaces. `{self.prog} --help` explains every flag."
+        raise UsageError(f"'{word}' belongs to no flag", " ".join(self.format_usage().split()), todo)
 
 
 def common() -> argparse.ArgumentParser:

@@ -68,8 +68,5 @@ def _refuse(options: argparse.Namespace, *flags: str, of: str) -> None:
     """Refuse flags that mean nothing here."""
     for flag in flags:
         if getattr(options, flag.removeprefix("--")) not in (None, "few"):
-            raise UsageError(
-                f"{flag} does not go with {of}",
-                f"'{options.what}' is taken as {of}",
-                "Leave it out; `bench spectra --help` explains every flag.",
-            )
+            todo = "Leave it out; `bench spectra --help` explains every flag."
+            raise UsageError(f"{flag} does not go with {of}", f"'{options.what}' is taken as {of}", todo)

@@ -69,11 +69,8 @@ def _quantity(wanted: str | None, stored: Collection[str]) -> str:
     if wanted is None:
         return "updates" if "updates" in stored else next(iter(stored))
     if wanted not in stored:
-        raise UsageError(
-            f"no {wanted} were stored",
-            f"the run has {', '.join(stored)}",
-            "Take one of them, or train again with it in spectra.of.",
-        )
+        todo = "Take one of them, or train again with it in spectra.of."
+        raise UsageError(f"no {wanted} were stored", f"the run has {', '.join(stored)}", todo)
     return wanted
 
 

@@ -30,11 +30,8 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Spect
     path = find_model(what, revision)
     if (deltas := _adapter(path)) is not None:
         if base is not None:
-            raise UsageError(
-                "--base does not go with an adapter",
-                f"{what} holds ΔW itself, as factors",
-                "Leave --base out, or give the merged model.",
-            )
+            todo = "Leave --base out, or give the merged model."
+            raise UsageError("--base does not go with an adapter", f"{what} holds ΔW itself, as factors", todo)
         rows = list(measure_deltas(deltas, every=every))
         warning = adapters.start_warning(path) if path.is_dir() else ""
         notes = [warning] if warning else []

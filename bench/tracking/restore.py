@@ -28,11 +28,8 @@ def runs(path: str) -> list[Run]:
     try:
         return [run for run in wandb.Api().runs(path)]  # noqa: C416 - list() reads the length, and hides errors of it
     except Exception as error:
-        raise EnvironmentProblem(
-            f"W&B's project {path} cannot be read",
-            first_line(error),
-            "Give ENTITY/PROJECT, the end of the project's address.",
-        ) from error
+        todo = "Give ENTITY/PROJECT, the end of the project's address."
+        raise EnvironmentProblem(f"W&B's project {path} cannot be read", first_line(error), todo) from error
 
 
 def restore(found: Iterable[Run], out: Path, *, replace: bool = False) -> Iterator[Outcome]:

@@ -21,14 +21,12 @@ EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft ad
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench export",
-        description="Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
+    about = (
+        "Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
         "adapter_model.safetensors), its head beside it (head.safetensors: weight (outputs, D) and bias (outputs,)),\n"
-        "and bench.json: the backbone, pooling and task that both belong to.",
-        parents=[common()],
-        examples=EXAMPLES,
+        "and bench.json: the backbone, pooling and task that both belong to."
     )
+    parser = Parser(prog="bench export", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("run", metavar="RUN", help="the beginning of a run id, or a run's folder")
     parser.add_argument("--peft", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")

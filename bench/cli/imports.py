@@ -16,13 +16,11 @@ EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench le
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench import",
-        description="Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
-        "A record that exists already stays as it is.",
-        parents=[common()],
-        examples=EXAMPLES,
+    about = (
+        "Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
+        "A record that exists already stays as it is."
     )
+    parser = Parser(prog="bench import", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("source", metavar="wandb", type=choice("wandb"), help="the service")
     parser.add_argument("project", metavar="ENTITY/PROJECT", help="the project, as its address ends")
     about = "folder of records (default: runs)"

@@ -25,13 +25,11 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench wandb",
-        description="sync: send finished runs that are still offline. report: build a report on a project's runs\n"
-        "(score against parameters, effective rank, parallel coordinates).",
-        parents=[common()],
-        examples=EXAMPLES,
+    about = (
+        "sync: send finished runs that are still offline. report: build a report on a project's runs\n"
+        "(score against parameters, effective rank, parallel coordinates)."
     )
+    parser = Parser(prog="bench wandb", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("what", metavar="sync|report", type=choice("sync", "report"), help="what to do")
     parser.add_argument("project", nargs="?", metavar="ENTITY/PROJECT", help="with report: the project it is about")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")

@@ -34,13 +34,11 @@ Shown = tuple[dict[str, object], str]
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench show",
-        description="Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"
-        "by the beginning of its id.",
-        parents=[common()],
-        examples=EXAMPLES,
+    about = (
+        "Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"
+        "by the beginning of its id."
     )
+    parser = Parser(prog="bench show", description=about, parents=[common()], examples=EXAMPLES)
     about = "a name from `bench list` or `bench reproduce --list`, or the beginning of a run id"
     parser.add_argument("name", metavar="NAME|RUN", help=about)
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")

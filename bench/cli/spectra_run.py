@@ -22,11 +22,9 @@ MATRIX = {"updates": "ΔW", "weights": "W", "gradients": "∂loss/∂W", "steps"
 
 
 def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) -> Spectra:
-    """Spectra of a run.
+    """Spectra of the run in a folder.
 
     Args:
-        record: its record.
-        folder: its folder.
         of: the quantity; None: updates, or else the first that was stored.
         layer: name, or part of it, of the layer whose singular values are drawn; None: the one of the largest norm.
 
@@ -42,7 +40,10 @@ def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) 
     stored = read(folder / FILE) if (folder / FILE).is_file() else None
     if not stored or not stored.spectra:
         rows = _from_record(record)
-        _say_none_stored(record, rows)
+        ranks = "the ranks of ΔW after the last step" if rows else "no ranks of a ΔW either"
+        print(f"run {record.run_id} stored no spectra over training\n  its record holds {ranks}", file=sys.stderr)
+        todo = "Train it again, in another folder (--out), to see them: spectra are tracked by default."
+        print(todo, file=sys.stderr)
         figure = _profile(title, rows, "ΔW", [], "") if rows else None
         return Spectra(rows=rows, figure=figure, notes=[], more={**more, "trajectories": []})
     of = _quantity(of, stored.quantities)
@@ -129,15 +130,6 @@ def _from_record(record: Record) -> list[LayerMetrics]:
     ]
 
 
-def _say_none_stored(record: Record, rows: Sequence[LayerMetrics]) -> None:
-    ranks = "the ranks of ΔW after the last step" if rows else "no ranks of a ΔW either"
-    print(
-        f"run {record.run_id} stored no spectra over training\n  its record holds {ranks}\n"
-        "Train it again, in another folder (--out), to see them: spectra are tracked by default.",
-        file=sys.stderr,
-    )
-
-
 def _profile(title: str, rows: Sequence[LayerMetrics], what: str, before: Sequence[Panel], caption: str) -> Figure:
     """The panels `before`, and the profile over depth after the last step."""
     from bench.figures import Figure
@@ -152,12 +144,7 @@ def _as_json(history: SpectrumHistory) -> dict[str, object]:
     """All that was stored; what is not finite is null."""
     import numpy as np
 
-    return {
-        "of": history.of,
-        "layer": history.layer,
-        "shape": history.shape,
-        "how": history.how,
-        "steps": history.steps.tolist(),
-        "singular_values": [[v if np.isfinite(v) else None for v in row] for row in history.values.tolist()],
-        "rows": None if history.rows is None else history.rows.tolist(),
-    }
+    values = [[value if np.isfinite(value) else None for value in row] for row in history.values.tolist()]
+    rows = None if history.rows is None else history.rows.tolist()
+    layer = {"of": history.of, "layer": history.layer, "shape": history.shape, "how": history.how}
+    return {**layer, "steps": history.steps.tolist(), "singular_values": values, "rows": rows}

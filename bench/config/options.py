@@ -170,7 +170,7 @@ def build(config: type[DataclassT], given: Mapping[str, Value], *, namespace: st
 def read_value(value: Value, hint: object) -> Value:
     """Return the value that a text stands for under a type such as `int | None` or `Literal["a", "b"]`.
 
-    Any other value must already be of that type; an int also passes for a float.
+    What is no text must already be of that type; an int also passes for a float.
 
     Raises:
         ValueError: it stands for none; the message says what is expected.

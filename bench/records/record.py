@@ -38,11 +38,7 @@ def folder(out: Path, run_id: str) -> Path:
 
 
 def validate(value: object, path: Path) -> Record:
-    """The record that JSON values describe.
-
-    Args:
-        value: what a JSON parser read.
-        path: its file, for messages.
+    """The record that the JSON values of a file describe.
 
     Raises:
         EnvironmentProblem: names `path`, the field and what is wrong with it.
@@ -63,11 +59,7 @@ def validate(value: object, path: Path) -> Record:
 
 
 def write(record: Record, directory: Path) -> None:
-    """Write `<directory>/record.json` at once: a reader, or a crash, sees the old record or the new one, never half.
-
-    Args:
-        record: the whole record.
-        directory: the run's own folder, `folder(out, run_id)`; made where it does not exist.
+    """Write `record.json` in the run's own folder at once: a reader, or a crash, sees the old one or the new one.
 
     Raises:
         EnvironmentProblem: a field has a wrong type or value, or the record is not of this folder; nothing is written.
@@ -133,12 +125,7 @@ def find(out: Path, prefix: str) -> Record:
 
 
 def locate(out: Path, text: str) -> tuple[Record, Path]:
-    """The record in the run's folder `text`, or else whose run id begins with it in `out`, and the run's folder.
-
-    Raises:
-        UsageError: no run or several begin so.
-        EnvironmentProblem: the record cannot be read.
-    """
+    """The record in the run's folder `text`, or else the one that `find` finds in `out`, and the run's folder."""
     given = Path(text).expanduser()
     if (given / FILE).is_file():
         return read(given.resolve() / FILE), given

@@ -26,6 +26,8 @@ Real = Annotated[float, Meta(ge=0)]
 RunId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Option = str | Whole | float | bool | None
+Space = dict[str, Option]
+"""Options of a namespace."""
 Scores = dict[str, dict[str, float]]
 """Split → metric → value."""
 FreeForm = dict[str, Any]
@@ -61,19 +63,17 @@ class RunError(Part, frozen=True, kw_only=True):
 class Options(Part, frozen=True, kw_only=True):
     """Every option, with its default filled in, by the namespaces of `--set`."""
 
-    method: Annotated[dict[str, Option], about("the method's own options")]
-    task: Annotated[
-        dict[str, Option], about("how examples become batches; without options that say only what the examples are")
-    ]
-    backbone: Annotated[dict[str, Option], about("options of the backbone")]
-    head: Annotated[dict[str, Option], about("options of the head")]
-    optim: Annotated[dict[str, Option], about("options of the optimiser and its schedule")]
-    penalty: Annotated[dict[str, Option], about("what is added to the loss to keep rank low")]
-    allocation: Annotated[dict[str, Option], about("how rank is shared between layers")]
-    spectra: Annotated[dict[str, Option], about("whose singular values are taken during training")]
-    runtime: Annotated[dict[str, Option], about("how the run was executed; not part of its identity")]
+    method: Annotated[Space, about("the method's own options")]
+    task: Annotated[Space, about("how examples become batches; without options that say only what the examples are")]
+    backbone: Annotated[Space, about("options of the backbone")]
+    head: Annotated[Space, about("options of the head")]
+    optim: Annotated[Space, about("options of the optimiser and its schedule")]
+    penalty: Annotated[Space, about("what is added to the loss to keep rank low")]
+    allocation: Annotated[Space, about("how rank is shared between layers")]
+    spectra: Annotated[Space, about("whose singular values are taken during training")]
+    runtime: Annotated[Space, about("how the run was executed; not part of its identity")]
 
-    def namespaces(self) -> dict[str, dict[str, Option]]:
+    def namespaces(self) -> dict[str, Space]:
         """Namespace → its options."""
         return msgspec.structs.asdict(self)
 

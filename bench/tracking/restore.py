@@ -26,15 +26,15 @@ def runs(path: str) -> list[Run]:
     import wandb
 
     try:
-        return [run for run in wandb.Api().runs(path)]  # noqa: C416 - list() reads the length, and hides errors of it
+        return [run for run in wandb.Api().runs(path)]  # noqa: C416 - list() reads the length, and hides its TypeError
     except Exception as error:
         todo = "Give ENTITY/PROJECT, the end of the project's address."
         raise EnvironmentProblem(f"W&B's project {path} cannot be read", first_line(error), todo) from error
 
 
-def restore(found: Iterable[Run], out: Path, *, replace: bool = False) -> Iterator[Outcome]:
+def restore(runs: Iterable[Run], out: Path, *, replace: bool = False) -> Iterator[Outcome]:
     """Write the record of every run into the folder `out`; records that are already there stay, unless `replace`."""
-    for run in found:
+    for run in runs:
         run_id = str(run.id)
         try:
             fetched = _fetch(run)
@@ -76,20 +76,14 @@ def _check(run_id: str, holds: bool, known: str) -> None:
 
 def _store(imported: record.Record, out: Path, *, replace: bool) -> Outcome:
     run_id = imported.run_id
-    folder = record.folder(out, run_id)
-    if (folder / record.FILE).exists():
-        if _holds(folder, imported):
-            return Outcome(run_id=run_id, state="there already")
-        if not replace:
-            return Outcome(run_id=run_id, state="kept ours", why=f"{folder / record.FILE} has other content")
-    record.write(imported, folder)
-    return Outcome(run_id=run_id, state="imported")
-
-
-def _holds(folder: Path, imported: record.Record) -> bool:
-    """Whether the folder's record is the same but for its mirror."""
+    file = record.folder(out, run_id) / record.FILE
     try:
-        stored = record.read(folder / record.FILE)
-    except BenchError:
-        return False
-    return structs.replace(stored, tracking=None) == structs.replace(imported, tracking=None)
+        stored = record.read(file)
+    except BenchError:  # there is none, or it is broken
+        stored = None
+    if stored and structs.replace(stored, tracking=None) == structs.replace(imported, tracking=None):
+        return Outcome(run_id=run_id, state="there already")
+    if file.exists() and not replace:
+        return Outcome(run_id=run_id, state="kept ours", why=f"{file} has other content")
+    record.write(imported, file.parent)
+    return Outcome(run_id=run_id, state="imported")

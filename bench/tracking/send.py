@@ -21,10 +21,9 @@ PLACES = ("out", "start")
 
 
 def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -> str | None:
-    """Write the run, or send it; the same record again continues the same W&B run.
+    """Write the run, or send it, and return the local folder's name of an offline run.
 
-    Returns:
-        The local folder's name of an offline run, else None.
+    The same record again continues the same W&B run.
     """
     import wandb
 
@@ -66,14 +65,10 @@ def run_name(record: Record) -> str:
 def config(record: Record) -> dict[str, object]:
     """The specification, and what the record says of task, backbone, source and origin."""
     spec = {name: value for name, value in record.spec.to_json().items() if name not in PLACES}
-    about = {
-        "task_info": record.task.to_json(),
-        "backbone_info": record.backbone.to_json(),
-        "source": record.source.to_json(),
-        "provenance": record.provenance.to_json(),
-    }
-    known = {**spec, **about, "lr": record.lr, "run_id": record.run_id, "group_id": record.group_id}
-    return json.loads(hidden(json.dumps(known)))
+    about = {"task_info": record.task.to_json(), "backbone_info": record.backbone.to_json()}
+    origin = {"source": record.source.to_json(), "provenance": record.provenance.to_json()}
+    names = {"lr": record.lr, "run_id": record.run_id, "group_id": record.group_id}
+    return json.loads(hidden(json.dumps({**spec, **about, **origin, **names})))
 
 
 def summary(record: DoneRecord) -> dict[str, object]:
@@ -120,7 +115,7 @@ def by_layer(folder: Path) -> Iterator[dict[str, float]]:
 
 
 def _define(run: wandb.Run, record: DoneRecord) -> None:
-    """Which way is better, and that courses are over optimiser steps."""
+    """Say which way is better, and that series are over optimiser steps."""
     higher = record.metrics.primary.higher_is_better
     run.define_metric("primary", summary="max" if higher else "min")
     run.define_metric("train/loss", step_metric="step", summary="min")

@@ -32,7 +32,7 @@ def parser() -> Parser:
 def handle(options: argparse.Namespace) -> int:
     """Fetch and write."""
     from bench.tracking import account
-    from bench.tracking.restore import restore, runs
+    from bench.tracking.sync import restore, runs
 
     entity, project = split(options.project)
     account.require()

@@ -8,12 +8,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
 from bench.core.text import table
-from bench.tracking import Outcome
+
+if TYPE_CHECKING:
+    from bench.tracking.sync import Outcome
 
 EXAMPLES = (
     "bench wandb sync --runs results --dry-run",
@@ -70,7 +73,7 @@ def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
 
 def _sync(options: argparse.Namespace) -> int:
     from bench.tracking import account
-    from bench.tracking.sync import sync, waiting
+    from bench.tracking.sync import Outcome, sync, waiting
 
     out: Path = options.runs.expanduser()
     records, _ = read_records(out)

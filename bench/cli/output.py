@@ -35,11 +35,7 @@ def warn(problem: BenchError) -> None:
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[BenchError]]:
-    """Read the records of a folder, and warn of those that cannot be read.
-
-    Raises:
-        EnvironmentProblem: the folder holds no record.
-    """
+    """Read the records of a folder, which must hold some, and warn of those that cannot be read."""
     from bench.records.record import load_all
 
     records, problems = load_all(folder)

@@ -36,8 +36,7 @@ def parser() -> Parser:
     add("name", nargs="?", metavar="NAME", help="see --list")
     add("--list", action="store_true", help="list the experiments")
     add("--quick", action="store_true", help="smaller, on embedded data, within two minutes on two cores")
-    about = "an option; `bench show NAME` lists them"
-    add("--set", metavar="KEY=VALUE", action="append", default=[], help=about)
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="an option; `bench show NAME` lists them")
     about = "as in `bench run` (default: $BENCH_DATA)"
     add("--data-dir", metavar="[NAME=]DIR", action="append", default=[], help=about)
     add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto")

@@ -49,8 +49,7 @@ def parser() -> Parser:
     )
 
     add = parser.add_argument_group("what is run").add_argument
-    about = "see `bench list methods`"
-    add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help=about)
+    add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
     about = "task, suite (glue), task of it (glue/rte) or your own table:FILE"
     add("--task", dest="tasks", metavar="T[,T…]", action="extend", type=listed(), help=about)
     about = (

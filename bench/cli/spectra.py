@@ -39,8 +39,7 @@ def parser() -> Parser:
     metrics = "all: also numerical rank by float64 SVD and the power law's α, which take long (default: few)"
     add("--metrics", metavar="few|all", type=choice("few", "all"), default="few", help=metrics)
     add("--revision", metavar="REV", default="main", help="commit or branch of a hub id (default: main)")
-    output = "where the pictures go (default: the run's folder; spectra/NAME)"
-    add("--output", metavar="DIR", type=Path, help=output)
+    add("--output", metavar="DIR", type=Path, help="where the pictures go (default: the run's folder; spectra/NAME)")
     return parser
 
 

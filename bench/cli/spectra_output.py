@@ -48,14 +48,7 @@ class Spectra:
 
 
 def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
-    """Write pictures into `folder`, print the table or JSON, and name layers without a spectrum.
-
-    Returns:
-        0, or 1 if a layer has no spectrum.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
+    """Write pictures into `folder`, print the table or JSON, and return 1 if a layer has no spectrum, else 0."""
     rows = spectra.rows
     files = _draw(spectra.figure, rows, folder) if spectra.figure else []
     errors = [f"error: {row.layer}: {row.error}" for row in rows if row.error]

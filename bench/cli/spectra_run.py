@@ -27,10 +27,6 @@ def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) 
     Args:
         of: the quantity; None: updates, or else the first that was stored.
         layer: name, or part of it, of the layer whose singular values are drawn; None: the one of the largest norm.
-
-    Raises:
-        UsageError: there is no such quantity or layer.
-        EnvironmentProblem: the spectra cannot be read.
     """
     from bench.spectra.files.history import FILE, read
     from bench.spectra.files.panels import over_training

@@ -72,11 +72,7 @@ class Config:
     namespace: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Check the declared limits.
-
-        Raises:
-            UsageError: a value is out of range, or has no effect; names the option and what is allowed.
-        """
+        """Check the declared limits; the UsageError names the option and what is allowed."""
         floats = _float_fields(type(self))
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), self.full_name(field.name)

@@ -57,11 +57,7 @@ class Overrides:
 class Configs:
     """Every Config of a command, each built once.
 
-    Attributes:
-        methods: by name as given (`lora`, `peft:vera`).
-        tasks: by registered name (`glue`).
-        backbones: by registered name (`minilm`, `hf`, `timm:`).
-        sections: the options that every run has.
+    Those of methods are by name as given (`peft:vera`), those of tasks and backbones by registered name (`glue`, `hf`).
     """
 
     methods: Mapping[str, MethodConfig]
@@ -101,11 +97,7 @@ def build_configs(
 
 
 def build_bare(settings: Sequence[str], config: type[Config], owner: str) -> dict[str, Value]:
-    """Read `KEY=VALUE` without a namespace, as experiments take them; only the given options are returned.
-
-    Raises:
-        UsageError: a key is unknown, given twice, or has a value of another type.
-    """
+    """Read `KEY=VALUE` without a namespace, as experiments take them; only the given options are returned."""
     known = options_of(config)
     listed = f"options: {', '.join(f'{o.name}={show(o.default)}' for o in known.values()) or 'none'}"
     given = _pairs(settings, "key=value", listed)

@@ -102,11 +102,8 @@ class PenaltyConfig(Config):
         """Refuse what would do nothing, and forms that W does not have."""
         super().__post_init__()
         if not self.nuclear and (self.form, self.of) != ("exact", "delta"):
-            raise UsageError(
-                f"penalty.form={self.form}, penalty.of={self.of}: nothing is penalised",
-                "penalty.nuclear is 0",
-                "Give it a weight: --set penalty.nuclear=1e-3.",
-            )
+            what = f"penalty.form={self.form}, penalty.of={self.of}: nothing is penalised"
+            raise UsageError(what, "penalty.nuclear is 0", "Give it a weight: --set penalty.nuclear=1e-3.")
         if self.of == "weight" and self.form != "exact":
             raise UsageError(
                 f"penalty.form={self.form} does not go with penalty.of=weight",
@@ -232,11 +229,8 @@ class SpectraConfig(Config):
         for key, users in (("every", QUANTITIES), ("layers", QUANTITIES), ("window", ("activations",))):
             value, default = getattr(self, key), getattr(SpectraConfig, key)
             if value != default and not {*names} & {*users}:
-                raise UsageError(
-                    f"spectra.{key}={value} changes nothing with spectra.of={self.of}",
-                    f"it belongs to {', '.join(users)}",
-                    "Leave it out, or name one of these.",
-                )
+                what = f"spectra.{key}={value} changes nothing with spectra.of={self.of}"
+                raise UsageError(what, f"it belongs to {', '.join(users)}", "Leave it out, or name one of these.")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -74,7 +74,6 @@ class DataRequest:
         dirs: `(name, directory)` from `--data-dir`; name is a task or suite (`glue`, `glue/cola`), or None for all.
         parent: the folder of `BENCH_DATA`, a parent that holds a folder per suite, or None.
         config: the task's options, `--set task.key=value`; None: the defaults.
-        on_bad: whether a row that cannot be used is an error or is left out.
     """
 
     data: Literal["auto", "dir", "hub", "embedded"] = "auto"

@@ -68,7 +68,8 @@ def _resolved(part: Schema, parts: Schema) -> Schema:
 def _holds(part: Schema) -> str:
     if "enum" in part:
         return ", ".join(f"`{value}`" if isinstance(value, str) else str(value) for value in part["enum"])
-    return "16 hex digits" if "pattern" in part else _TYPES.get(part["type"], part["type"])
+    kind: str = part["type"]
+    return "16 hex digits" if "pattern" in part else _TYPES.get(kind, kind)
 
 
 if __name__ == "__main__":

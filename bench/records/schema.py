@@ -104,12 +104,7 @@ class StoredSpec(Part, frozen=True, kw_only=True):
     devices: Annotated[Count, about("number of devices; not part of the identity")]
     track: Annotated[str, about("off, wandb, tensorboard, csv or mlflow; not part of the identity")]
     out: Annotated[str, about("folder of the records; not part of the identity")]
-    start: Annotated[
-        str | None,
-        about(
-            "folder of the adapter it started from; not part of the identity, its content's hash in options.method is"
-        ),
-    ]
+    start: Annotated[str | None, about("folder of the starting adapter; the identity has its hash, in options.method")]
     options: Annotated[Options, about("every option with its default filled in, by namespace of --set")]
 
 
@@ -157,9 +152,7 @@ class SourceInfo(Part, frozen=True, kw_only=True):
     evaluation_examples: Annotated[dict[str, Count], about("examples of each evaluation split, by name")]
     reading: Annotated[
         FreeForm,
-        about(
-            "how data was read or made: columns, classes, split, size, mean, files, what was left out; absent for GLUE"
-        ),
+        about("how data was read or made: columns, classes, split, size, mean, files, rows left out; absent for GLUE"),
     ] = {}
 
 
@@ -380,11 +373,7 @@ class Record(Part, frozen=True, kw_only=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        """Check what a state needs, and that free-form values are numbers that JSON holds.
-
-        Raises:
-            ValueError: begins with the name of the field.
-        """
+        """Check what a state needs, and that JSON holds all numbers; the ValueError begins with the field's name."""
         if self.state == "done":
             for name in ("lr", "metrics", "params", "cost"):
                 if getattr(self, name) is None:

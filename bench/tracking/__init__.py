@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -27,23 +26,8 @@ def check(kind: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one run that was to be sent to, or fetched from, W&B; `why` where it was not."""
-
-    run_id: str
-    state: Literal[
-        "sent", "failed", "would send", "imported", "there already", "kept ours", "no record", "bad", "not fetched"
-    ]
-    why: str = ""
-
-
 def mirror(record: DoneRecord, folder: Path, kind: MirrorKind = "wandb") -> Tracking:
-    """Mirror a finished run, whose files are in `folder`.
-
-    Returns:
-        The record's `tracking` entry. A failure is in its `error`, and printed; it never fails the run.
-    """
+    """Mirror a finished run, whose files are in `folder`; a failure is printed and never fails the run."""
     from bench.tracking import account, loggers, send
 
     mode: Literal["online", "offline"] = "offline"

@@ -67,11 +67,9 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
 
     file = folder / FILE
     if not file.is_file():
-        raise UsageError(
-            f"run {record.run_id} has no adapter",
-            f"there is no {file}; runtime.save was {record.spec.options.runtime.get('save')}",
-            "Run its command with another --out and --set runtime.save=all.",
-        )
+        known = f"there is no {file}; runtime.save was {record.spec.options.runtime.get('save')}"
+        todo = "Run its command with another --out and --set runtime.save=all."
+        raise UsageError(f"run {record.run_id} has no adapter", known, todo)
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:

@@ -47,9 +47,8 @@ def handle(options: argparse.Namespace) -> int:
     if options.what == "report":
         return _report(options)
     if options.project:
-        raise UsageError(
-            f"sync takes no project, but '{options.project}'", "each run has its project", "Set it with WANDB_PROJECT."
-        )
+        what = f"sync takes no project, but '{options.project}'"
+        raise UsageError(what, "each run has its project", "Set it with WANDB_PROJECT.")
     return _sync(options)
 
 
@@ -118,10 +117,8 @@ def _report(options: argparse.Namespace) -> int:
     except EnvironmentProblem:
         raise
     except Exception as error:  # whatever W&B's packages raise
-        raise EnvironmentProblem(
-            f"W&B did not take the report on {entity}/{project}",
-            account.first_line(error),
-            "Check that it exists and that you may write to it.",
-        ) from error
+        what = f"W&B did not take the report on {entity}/{project}"
+        todo = "Check that it exists and that you may write to it."
+        raise EnvironmentProblem(what, account.first_line(error), todo) from error
     print(sent.url)
     return OK

@@ -79,11 +79,9 @@ def _layer(wanted: str | None, histories: Sequence[SpectrumHistory]) -> str:
     meant = [name for name in names if name == wanted] or [name for name in names if wanted in name]
     if len(meant) != 1:
         known = ", ".join((meant or names)[:6]) + (" …" if len(meant or names) > 6 else "")
-        raise UsageError(
-            f"{len(meant) or 'no'} layers are called '{wanted}'",
-            f"{'it could be' if meant else 'layers:'} {known}",
-            did_you_mean(wanted, names) or "Give the whole name of one.",
-        )
+        known = f"{'it could be' if meant else 'layers:'} {known}"
+        todo = did_you_mean(wanted, names) or "Give the whole name of one."
+        raise UsageError(f"{len(meant) or 'no'} layers are called '{wanted}'", known, todo)
     return meant[0]
 
 

@@ -81,11 +81,9 @@ def build_configs(
     }
     for name, kind in classes["method"].items():
         if not issubclass(kind, MethodConfig):
-            raise EnvironmentProblem(
-                f"the options of method '{name}' are no MethodConfig",
-                f"its Config is {kind.__module__}:{kind.__qualname__}",
-                "Derive it from bench.config.sections.MethodConfig.",
-            )
+            what = f"the options of method '{name}' are no MethodConfig"
+            known = f"its Config is {kind.__module__}:{kind.__qualname__}"
+            raise EnvironmentProblem(what, known, "Derive it from bench.config.sections.MethodConfig.")
     _check_keys(overrides, classes)
     shared: dict[str, Any] = {space: overrides.build(space, config) for space, config in SECTIONS.items()}
     return Configs(

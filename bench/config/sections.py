@@ -105,11 +105,9 @@ class PenaltyConfig(Config):
             what = f"penalty.form={self.form}, penalty.of={self.of}: nothing is penalised"
             raise UsageError(what, "penalty.nuclear is 0", "Give it a weight: --set penalty.nuclear=1e-3.")
         if self.of == "weight" and self.form != "exact":
-            raise UsageError(
-                f"penalty.form={self.form} does not go with penalty.of=weight",
-                "a pretrained weight is no product of two factors",
-                "Use penalty.form=exact, or penalty.of=delta.",
-            )
+            what = f"penalty.form={self.form} does not go with penalty.of=weight"
+            known = "a pretrained weight is no product of two factors"
+            raise UsageError(what, known, "Use penalty.form=exact, or penalty.of=delta.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,9 +221,8 @@ class SpectraConfig(Config):
                 "Write for example --set spectra.of=updates,gradients.",
             )
         if not all(pattern.strip() for pattern in self.layers.split(",")):
-            raise UsageError(
-                f"spectra.layers={self.layers!r}: an empty pattern", "patterns are separated by commas", "Fix it."
-            )
+            what = f"spectra.layers={self.layers!r}: an empty pattern"
+            raise UsageError(what, "patterns are separated by commas", "Fix it.")
         for key, users in (("every", QUANTITIES), ("layers", QUANTITIES), ("window", ("activations",))):
             value, default = getattr(self, key), getattr(SpectraConfig, key)
             if value != default and not {*names} & {*users}:

@@ -32,9 +32,8 @@ def require() -> None:
     if not key():
         raise EnvironmentProblem("no W&B key", f"server: {server()}", "Run `wandb login`, or set WANDB_API_KEY.")
     if reason := connection_error(server()):
-        raise EnvironmentProblem(
-            "W&B's server does not answer", reason, "Connect to a network, or set WANDB_BASE_URL to another server."
-        )
+        todo = "Connect to a network, or set WANDB_BASE_URL to another server."
+        raise EnvironmentProblem("W&B's server does not answer", reason, todo)
 
 
 def key() -> bool:

@@ -17,11 +17,8 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
     try:
         wr = import_module("wandb_workspaces.reports.v2")
     except ImportError as error:
-        raise EnvironmentProblem(
-            "the package wandb-workspaces is not installed",
-            f"reports of W&B need it: {error}",
-            'Run: pip install "lowrank-bench[wandb]".',
-        ) from error
+        known, todo = f"reports of W&B need it: {error}", 'Run: pip install "lowrank-bench[wandb]".'
+        raise EnvironmentProblem("the package wandb-workspaces is not installed", known, todo) from error
     trained, used = wr.SummaryMetric("params/trainable"), wr.SummaryMetric("rank/effective")
     score, rate = wr.SummaryMetric("score"), wr.Config("lr")
     allowed = wr.SummaryMetric("rank/nominal")

@@ -127,9 +127,8 @@ def _fetch(run: Run) -> Record | None:
 
 def _check(run_id: str, holds: bool, known: str) -> None:
     if not holds:
-        raise EnvironmentProblem(
-            f"W&B's file for {run_id!r:.80} is not a record", known, "It was left out; look at this run on W&B."
-        )
+        what = f"W&B's file for {run_id!r:.80} is not a record"
+        raise EnvironmentProblem(what, known, "It was left out; look at this run on W&B.")
 
 
 def _store(imported: Record, out: Path, *, replace: bool) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,9 +62,9 @@ def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) 
     return Spectra(rows=rows, figure=figure, notes=["; ".join(notes)], more=more)
 
 
-def _quantity(wanted: str | None, stored: Collection[str]) -> str:
+def _quantity(wanted: str | None, stored: Sequence[str]) -> str:
     if wanted is None:
-        return "updates" if "updates" in stored else next(iter(stored))
+        return "updates" if "updates" in stored else stored[0]
     if wanted not in stored:
         todo = "Take one of them, or train again with it in spectra.of."
         raise UsageError(f"no {wanted} were stored", f"the run has {', '.join(stored)}", todo)

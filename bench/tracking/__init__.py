@@ -27,7 +27,7 @@ def check(kind: str) -> None:
 
 
 def mirror(record: DoneRecord, folder: Path, kind: MirrorKind = "wandb") -> Tracking:
-    """Mirror a finished run, whose files are in `folder`; a failure is printed and never fails the run."""
+    """Mirror a finished run of a folder, and return the record's entry; a failure is in it and never fails the run."""
     from bench.tracking import account, loggers, send
 
     mode: Literal["online", "offline"] = "offline"

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def write(kind: str, record: DoneRecord, folder: Path) -> str:
-    """Write the run into a folder of `folder`, and return its name; MLflow prefers MLFLOW_TRACKING_URI."""
+    """Write the run below `folder`, MLflow's to MLFLOW_TRACKING_URI if set, and return the name of the folder in it."""
     logger = _logger(kind, record, folder)
     logger.log_hyperparams(flat(config(record)))
     by_step: dict[int, dict[str, float]] = defaultdict(dict)
     for values in series(record):
         by_step[int(values["step"])] |= {name: float(v) for name, v in values.items() if name != "step"}
     numbers = {name: float(v) for name, v in summary(record).items() if isinstance(v, int | float)}
-    by_step[max(record.cost.steps, *by_step)] |= {"primary": record.metrics.primary.value, **numbers}
+    by_step[max([record.cost.steps, *by_step])] |= {"primary": record.metrics.primary.value, **numbers}
     for step, values in sorted(by_step.items()):
         logger.log_metrics(values, step=step)
     logger.save()

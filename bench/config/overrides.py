@@ -15,6 +15,7 @@ from bench.core.registry import Kind
 NAMESPACES = ("method", "task", "backbone", *SECTIONS)
 """What can stand before the dot. The options of `method`, `task` and `backbone` depend on which ones are chosen."""
 _FORM, _SPACES = "namespace.key=value", f"namespaces: {', '.join(NAMESPACES)}"
+_EXAMPLE = "Write for example --set method.rank=8."
 _KINDS: dict[str, Kind] = {"method": "methods", "task": "tasks", "backbone": "backbones"}
 
 
@@ -35,7 +36,7 @@ class Overrides:
         Raises:
             UsageError: not of that form, an unknown namespace, or a key given twice.
         """
-        return cls.of(_pairs(settings, _FORM, _SPACES))
+        return cls.of(_pairs(settings, _FORM, _SPACES, _EXAMPLE))
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> Overrides:
@@ -98,7 +99,7 @@ def build_bare(settings: Sequence[str], config: type[Config], owner: str) -> dic
     """Read `KEY=VALUE` without a namespace, as experiments take them; only the given options are returned."""
     known = options_of(config)
     listed = f"options: {', '.join(f'{o.name}={show(o.default)}' for o in known.values()) or 'none'}"
-    given = _pairs(settings, "key=value", listed)
+    given = _pairs(settings, "key=value", listed, f"`bench show {owner}` describes them.")
     for key in given:
         if key not in known:
             todo = did_you_mean(key, known) or f"`bench show {owner}` describes them."
@@ -107,13 +108,13 @@ def build_bare(settings: Sequence[str], config: type[Config], owner: str) -> dic
     return {key: getattr(built, key) for key in given}
 
 
-def _pairs(settings: Sequence[str], form: str, known: str) -> dict[str, str]:
-    """Read `key=value` texts, each key once; `form` and `known` are for messages."""
+def _pairs(settings: Sequence[str], form: str, known: str, todo: str) -> dict[str, str]:
+    """Read `key=value` texts, each key once; `form`, `known` and `todo` are for messages."""
     pairs: dict[str, str] = {}
     for setting in settings:
         key, equals, value = (part.strip() for part in setting.partition("="))
         if not equals:
-            raise UsageError(f"--set {setting}: not of the form {form}", known, f"Write --set {form}.")
+            raise UsageError(f"--set {setting}: not of the form {form}", known, todo)
         if key in pairs:
             values = f"as '{pairs[key]}' and as '{value}'"
             raise UsageError(f"--set {key} is given twice", values, "Keep one of them.")
@@ -125,7 +126,7 @@ def _split(name: str, value: str) -> tuple[str, str]:
     space, dot, key = name.partition(".")
     if not dot or not key:
         what = f"--set {name}={value}: not of the form {_FORM}"
-        raise UsageError(what, _SPACES, "Write for example --set method.rank=8.")
+        raise UsageError(what, _SPACES, _EXAMPLE)
     if space not in NAMESPACES:
         todo = did_you_mean(space, NAMESPACES) or "`bench show METHOD` lists every option."
         raise UsageError(f"--set {name}={value}: unknown namespace '{space}'", _SPACES, todo)

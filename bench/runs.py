@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -37,9 +37,6 @@ class Runs(Sequence[R]):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __iter__(self) -> Iterator[R]:
-        return iter(self._records)
-
     @overload
     def __getitem__(self, index: int) -> R: ...
     @overload
@@ -71,7 +68,7 @@ class Runs(Sequence[R]):
         return pandas.DataFrame([_row(record) for record in self])
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: Record) -> dict[str, object]:
     spec, primary = record.spec, record.metrics.primary if record.metrics else None
     ranks, count = record.ranks, len(record.ranks)
     return {
@@ -120,10 +117,10 @@ def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any
         EnvironmentProblem: nothing of it can run.
     """
     preflight.check()
-    made = plan(methods, tasks, **options)
+    grid = plan(methods, tasks, **options)
     from bench.harness.runner import run_plan  # imports torch
 
-    return Runs([*run_plan(made)], made.request.out)
+    return Runs([*run_plan(grid)], grid.request.out)
 
 
 def load(folder: str | Path = "runs") -> Runs[Record]:

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 from bench import __version__
 from bench.cli import output
@@ -33,24 +33,11 @@ VERBS: dict[str, tuple[str, str]] = {
 `parser()` and `handle(options)`."""
 BROKEN_PIPE = 141
 """Exit code of a program that SIGPIPE ends, as when the reader has left (`bench list runs | head`)."""
-EXAMPLES = (
-    "bench run --method deeplora --task glue",
-    "bench list methods",
-    "bench show deeplora",
-    "bench leaderboard",
-)
+EXAMPLES = ("bench run --method deeplora --task glue", "bench list methods", "bench show deeplora", "bench leaderboard")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        argv: the arguments after `bench`; None reads `sys.argv`.
-
-    Returns:
-        The exit code: 0 all done, 1 some run failed, 2 usage, 3 environment, 4 a check did not hold, 75 pre-empted,
-        130 interrupted.
-    """
+    """Run one command, `argv` after `bench` or else that of `sys.argv`, and return its exit code."""
     argv = [*(sys.argv[1:] if argv is None else argv)]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -59,11 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(argv)
         sys.stdout.flush()
         return code
-    except BenchError as error:
-        if _verbose(argv):
-            traceback.print_exc()
-        output.report(error, as_json="--json" in argv)
-        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -72,15 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        return _unexpected(error, argv)
+        if "-v" in argv or "--verbose" in argv:
+            traceback.print_exc()
+        problem = error if isinstance(error, BenchError) else _explained(error)
+        output.report(problem, as_json="--json" in argv)
+        return problem.exit_code
 
 
-def verb_module(verb: str) -> Any:
-    """Import the module of a verb.
-
-    Raises:
-        UsageError: there is no such verb.
-    """
+def verb_module(verb: str) -> ModuleType:
+    """Import the module of a verb; raises UsageError for an unknown one."""
     if verb not in VERBS:
         hint = did_you_mean(verb, VERBS)
         todo = f"{hint} `bench --help` describes them.".strip()
@@ -90,12 +72,8 @@ def verb_module(verb: str) -> Any:
 
 def _top() -> Parser:
     """Build the parser of a command without verb, whose help lists the verbs."""
-    top = Parser(
-        prog="bench",
-        description="How good is a low-rank training method, how few parameters does it need, and what rank does it "
-        "really use?",
-        examples=EXAMPLES,
-    )
+    about = "How good is a low-rank training method, how few parameters does it need, and what rank does it really use?"
+    top = Parser(prog="bench", description=about, examples=EXAMPLES)
     top.add_argument("--version", action="version", version=f"lowrank-bench {__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
     for verb, (_, line) in VERBS.items():
@@ -107,11 +85,10 @@ def _dispatch(argv: list[str]) -> int:
     if not argv:
         _top().print_help(sys.stderr)
         return USAGE
-    flag_first = argv[0].startswith("-")
-    module = None if flag_first else verb_module(argv[0])
+    module = None if argv[0].startswith("-") else verb_module(argv[0])
     parser: Parser = module.parser() if module else _top()
     try:
-        options, rest = parser.parse_known_args(argv if flag_first else argv[1:])
+        options, rest = parser.parse_known_args(argv[1:] if module else argv)
     except SystemExit as stop:  # --help and --version have printed
         return int(stop.code or 0)
     if rest or module is None:
@@ -120,16 +97,8 @@ def _dispatch(argv: list[str]) -> int:
     return module.handle(options)
 
 
-def _unexpected(error: Exception, argv: Sequence[str]) -> int:
-    """Report an unexpected error, a defect of this program or of a package, and return the exit code."""
-    if _verbose(argv):
-        traceback.print_exc()
-    problem = _explained(error)
-    output.report(problem, as_json="--json" in argv)
-    return problem.exit_code
-
-
 def _explained(error: Exception) -> BenchError:
+    """Word an unexpected error, a defect of this program, of a package or of the machine."""
     if isinstance(error, OSError) and error.errno and error.strerror:  # a full disk, a folder without permission
         return EnvironmentProblem(
             f"{error.filename or 'a file'}: {error.strerror}",
@@ -144,7 +113,3 @@ def _explained(error: Exception) -> BenchError:
         "this error is unexpected; finished runs and their records are complete",
         "Run the same command with -v for the traceback, and `bench doctor` for the state of this machine.",
     )
-
-
-def _verbose(argv: Sequence[str]) -> bool:
-    return "-v" in argv or "--verbose" in argv

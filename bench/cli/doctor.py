@@ -14,13 +14,8 @@ EXAMPLES = ("bench doctor", "bench doctor --json")
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench doctor",
-        description="Check packages, devices, data and the embedded model. Exit code 3 if something is broken.",
-        parents=[common()],
-        examples=EXAMPLES,
-    )
-    return parser
+    about = "Check packages, devices, data and the embedded model. Exit code 3 if something is broken."
+    return Parser(prog="bench doctor", description=about, parents=[common()], examples=EXAMPLES)
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.cli.output import emit
 from bench.cli.parser import Parser, common
@@ -21,14 +21,12 @@ EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft ad
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench export",
-        description="Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
+    about = (
+        "Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
         "adapter_model.safetensors), its head beside it (head.safetensors: weight (outputs, D) and bias (outputs,)),\n"
-        "and bench.json: the backbone, pooling and task that both belong to.",
-        parents=[common()],
-        examples=EXAMPLES,
+        "and bench.json: the backbone, pooling and task that both belong to."
     )
+    parser = Parser(prog="bench export", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("run", metavar="RUN", help="the beginning of a run id, or a run's folder")
     parser.add_argument("--peft", metavar="DIR", type=Path, required=True, help="folder to write; must not exist yet")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
@@ -37,45 +35,31 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     """Find the run, translate its tensors, and write the folder."""
-    from bench.records.record import FILE, find, is_done, read
+    from bench.records.record import is_done, locate
 
-    given, out = Path(options.run).expanduser(), options.runs.expanduser()
-    if (given / FILE).is_file():
-        record, out = read(given / FILE), given.resolve().parent
-    else:
-        record = find(out, options.run)
+    record, folder = locate(options.runs.expanduser(), options.run)
     if not is_done(record):
-        raise UsageError(
-            f"run {record.run_id} has no adapter",
-            f"its state is {record.state}",
-            "Rerun its command, with --retry if it failed.",
-        )
-    tensors = _tensors(record, out / record.run_id)
+        todo = "Rerun its command, with --retry if it failed."
+        raise UsageError(f"run {record.run_id} has no adapter", f"its state is {record.state}", todo)
+    tensors = _tensors(record, folder)
     from bench.api.peft import write_folder
 
-    spec, folder = record.spec, options.peft.expanduser()
-    kind: type[Any] = registry.load("methods", spec.method)
-    config, adapter = kind.peft(kind.Config(**spec.options.method), tensors)
+    method, output = registry.load("methods", record.spec.method), options.peft.expanduser()
+    config, adapter = method.peft(method.Config(**record.spec.options.method), tensors)
     name = record.backbone.name
     config["base_model_name_or_path"] = name if "/" in name else None
     head = {key.removeprefix("head."): tensor for key, tensor in tensors.items() if key.startswith("head.")}
     note = _note(record)
-    write_folder(folder, config, adapter, head, note)
+    write_folder(output, config, adapter, head, note)
     if options.json:
-        emit({"directory": str(folder), "adapter_config": config, **note})
+        emit({"directory": str(output), "adapter_config": config, **note})
     else:
-        print(f"{record.run_id} written to {folder}: {config['peft_type']} for {name}, with its head")
+        print(f"{record.run_id} written to {output}: {config['peft_type']} for {name}, with its head")
     return OK
 
 
 def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
-    """Load what the run saved.
-
-    Raises:
-        UsageError: the run saved nothing.
-        EnvironmentProblem: the file cannot be read.
-    """
-    run_id, runtime = record.run_id, record.spec.options.runtime
+    """Load what the run saved."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -83,11 +67,9 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
 
     file = folder / FILE
     if not file.is_file():
-        raise UsageError(
-            f"run {run_id} has no adapter",
-            f"there is no {file}; runtime.save was {runtime.get('save')}",
-            "Run its command with another --out and --set runtime.save=all.",
-        )
+        known = f"there is no {file}; runtime.save was {record.spec.options.runtime.get('save')}"
+        todo = "Run its command with another --out and --set runtime.save=all."
+        raise UsageError(f"run {record.run_id} has no adapter", known, todo)
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
@@ -97,7 +79,7 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _note(record: DoneRecord) -> dict[str, Any]:
+def _note(record: DoneRecord) -> dict[str, object]:
     """Describe what the tensors belong to."""
     spec, backbone = record.spec, record.backbone
     pooling = spec.options.head["pooling"]

@@ -7,29 +7,24 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from bench.cli.mirrors import split
-from bench.cli.output import emit
+from bench.cli.mirrors import print_outcomes, split
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED
-from bench.core.text import table
 
 EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench leaderboard --runs imported")
 
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench import",
-        description="Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
-        "A record that exists already stays as it is.",
-        parents=[common()],
-        examples=EXAMPLES,
+    about = (
+        "Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
+        "A record that exists already stays as it is."
     )
+    parser = Parser(prog="bench import", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("source", metavar="wandb", type=choice("wandb"), help="the service")
     parser.add_argument("project", metavar="ENTITY/PROJECT", help="the project, as its address ends")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
-    )
+    about = "folder of records (default: runs)"
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("runs"), help=about)
     parser.add_argument("--replace", action="store_true", help="overwrite records that differ")
     return parser
 
@@ -37,17 +32,14 @@ def parser() -> Parser:
 def handle(options: argparse.Namespace) -> int:
     """Fetch and write."""
     from bench.tracking import account
-    from bench.tracking.restore import restore, runs
+    from bench.tracking.sync import restore, runs
 
     entity, project = split(options.project)
     account.require()
     out: Path = options.out.expanduser()
-    done = list(restore(runs(f"{entity}/{project}"), out, replace=options.replace))
-    if options.json:
-        emit({"runs": [{"run_id": one.run_id, "state": one.state, "why": one.why} for one in done]})
-    elif done:
-        print(table(("run", "state", "why"), [(one.run_id, one.state, one.why) for one in done]))
-    counts = Counter(one.state for one in done)
-    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no runs"
-    print(f"{said} · next: bench leaderboard --runs {out}", file=sys.stderr)
+    outcomes = list(restore(runs(f"{entity}/{project}"), out, replace=options.replace))
+    print_outcomes(outcomes, as_json=options.json)
+    counts = Counter(outcome.state for outcome in outcomes)
+    summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no runs"
+    print(f"{summary} · next: bench leaderboard --runs {out}", file=sys.stderr)
     return SOME_FAILED if any(counts[state] for state in ("bad", "kept ours", "not fetched")) else OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.cli.output import emit, warn
 from bench.cli.parser import Parser, choice, common
@@ -17,24 +17,14 @@ from bench.harness import task_names
 if TYPE_CHECKING:
     from bench.records.record import Record
 
-
 KINDS = ("methods", "tasks", "backbones", "runs")
-EXAMPLES = (
-    "bench list methods",
-    "bench list tasks",
-    "bench list backbones --json",
-    "bench list runs --runs results",
-)
+EXAMPLES = ("bench list methods", "bench list tasks", "bench list backbones --json", "bench list runs --runs results")
 
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench list",
-        description="List methods, tasks, backbones, or the runs of a folder.",
-        parents=[common()],
-        examples=EXAMPLES,
-    )
+    about = "List methods, tasks, backbones, or the runs of a folder."
+    parser = Parser(prog="bench list", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     return parser
@@ -47,7 +37,7 @@ def handle(options: argparse.Namespace) -> int:
         return _runs(options.runs.expanduser(), as_json=options.json)
     found = [*(describe(kind, name) for name in registry.entries(kind)), *describe_prefixes(kind)]
     if options.json:
-        emit([_row_json(kind, description) for description in found])
+        emit([_as_json(kind, description) for description in found])
     elif kind == "methods":
         rows = [(d.name, str(getattr(d.subject, "learning_rate", "")), _summary(d)) for d in found]
         print(table(("method", "lr", "what it does"), rows))
@@ -65,13 +55,13 @@ def _task_columns(found: Description) -> tuple[str, str]:
     return task_names.written(found.name), ", ".join(task_names.tasks_of(found.name)) or "–"
 
 
-def _summary(description: Description) -> str:
-    return f"cannot be imported: {description.error}" if description.error else description.summary
+def _summary(found: Description) -> str:
+    return f"cannot be imported: {found.error}" if found.error else found.summary
 
 
-def _row_json(kind: registry.Kind, found: Description) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": found.name, "summary": found.summary, "error": found.error or None}
-    return row | facts(kind, found) | {"options": found.options}
+def _as_json(kind: registry.Kind, found: Description) -> dict[str, object]:
+    described = {"name": found.name, "summary": found.summary, "error": found.error or None}
+    return described | facts(kind, found) | {"options": found.options}
 
 
 def _runs(out: Path, *, as_json: bool) -> int:
@@ -83,23 +73,16 @@ def _runs(out: Path, *, as_json: bool) -> int:
     if as_json:
         emit([record.to_json() for record in records])
         return OK
-    rows = [_run_row(record) for record in records]
     header = ("run", "state", "method", "task", "backbone", "seed", "lr", "score")
-    print(table(header, rows) if rows else f"no runs in {out}")
+    print(table(header, [_run_row(record) for record in records]) if records else f"no runs in {out}")
     return OK
 
 
 def _run_row(record: Record) -> tuple[str, ...]:
-    spec = record.spec
+    spec, score = record.spec, "–"
+    if record.metrics:
+        primary = record.metrics.primary
+        score = f"{primary.name} {format_score(primary.value, primary.higher_is_better)}"
     lr = "–" if record.lr is None else f"{record.lr:g}"
     task = spec.task + (" (trial)" if spec.holdout else "")  # of --select, scored on held-out train examples
-    where = (spec.method, task, record.backbone.name, str(spec.seed))
-    return (record.run_id, record.state, *where, lr, score(record))
-
-
-def score(record: Record) -> str:
-    """`matthews 0.412`, or – without one."""
-    if record.metrics is None:
-        return "–"
-    primary = record.metrics.primary
-    return f"{primary.name} {format_score(primary.value, primary.higher_is_better)}"
+    return (record.run_id, record.state, spec.method, task, record.backbone.name, str(spec.seed), lr, score)

@@ -6,12 +6,17 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
 from bench.core.text import table
+
+if TYPE_CHECKING:
+    from bench.tracking.sync import Outcome
 
 EXAMPLES = (
     "bench wandb sync --runs results --dry-run",
@@ -23,13 +28,11 @@ EXAMPLES = (
 
 def parser() -> Parser:
     """Build the parser."""
-    parser = Parser(
-        prog="bench wandb",
-        description="sync: send finished runs that are still offline. report: build a report on a project's runs\n"
-        "(score against parameters, effective rank, parallel coordinates).",
-        parents=[common()],
-        examples=EXAMPLES,
+    about = (
+        "sync: send finished runs that are still offline. report: build a report on a project's runs\n"
+        "(score against parameters, effective rank, parallel coordinates)."
     )
+    parser = Parser(prog="bench wandb", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("what", metavar="sync|report", type=choice("sync", "report"), help="what to do")
     parser.add_argument("project", nargs="?", metavar="ENTITY/PROJECT", help="with report: the project it is about")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
@@ -44,49 +47,48 @@ def handle(options: argparse.Namespace) -> int:
     if options.what == "report":
         return _report(options)
     if options.project:
-        raise UsageError(
-            f"sync takes no project, but '{options.project}'", "each run has its project", "Set it with WANDB_PROJECT."
-        )
+        what = f"sync takes no project, but '{options.project}'"
+        raise UsageError(what, "each run has its project", "Set it with WANDB_PROJECT.")
     return _sync(options)
 
 
 def split(path: str | None) -> tuple[str, str]:
-    """Entity and project of `ENTITY/PROJECT`.
+    """Entity and project of `ENTITY/PROJECT`; raises UsageError for anything else."""
+    match = re.fullmatch(r"([\w.-]+)/([\w.-]+)", path or "")
+    if not match:
+        what = f"'{path}' is not ENTITY/PROJECT" if path else "no project is given"
+        known = "a project's address is https://wandb.ai/ENTITY/PROJECT"
+        raise UsageError(what, known, "Such as my-team/lowrank-bench.")
+    return match[1], match[2]
 
-    Raises:
-        UsageError: it is not that.
-    """
-    found = re.fullmatch(r"([\w.-]+)/([\w.-]+)", path or "")
-    if not found:
-        raise UsageError(
-            f"'{path}' is not ENTITY/PROJECT" if path else "no project is given",
-            "a project's address is https://wandb.ai/ENTITY/PROJECT",
-            "Such as my-team/lowrank-bench.",
-        )
-    return found[1], found[2]
+
+def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+    """Print what became of each run, as a table or as JSON."""
+    if as_json:
+        emit({"runs": outcomes})
+    elif outcomes:
+        print(table(("run", "state", "why"), [(o.run_id, o.state, o.why) for o in outcomes]))
 
 
 def _sync(options: argparse.Namespace) -> int:
     from bench.tracking import account
-    from bench.tracking.sync import Sent, sync, waiting
+    from bench.tracking.sync import Outcome, sync, waiting
 
     out: Path = options.runs.expanduser()
     records, _ = read_records(out)
     due = waiting(records, every=options.all)
     if options.dry_run:
-        done = [Sent(run_id=run.run_id, state="would send") for run in due]
+        outcomes = [Outcome(run_id=run.run_id, state="would send") for run in due]
     else:
         if due:
             account.require()
-        done = [sync(out, run) for run in due]
-    if options.json:
-        emit({"runs": [{"run_id": one.run_id, "state": one.state, "why": one.why} for one in done]})
-    else:
-        rows = [(one.run_id, one.state, one.why) for one in done]
-        print(table(("run", "state", "why"), rows) if rows else "nothing to send")
-    failed = sum(one.state == "failed" for one in done)
+        outcomes = [sync(out, run) for run in due]
+    print_outcomes(outcomes, as_json=options.json)
+    if not due and not options.json:
+        print("nothing to send")
+    failed = sum(outcome.state == "failed" for outcome in outcomes)
     verb = "would be sent" if options.dry_run else "sent"
-    print(f"{len(done) - failed} {verb}, {failed} failed, {len(records) - len(due)} not due", file=sys.stderr)
+    print(f"{len(due) - failed} {verb}, {failed} failed, {len(records) - len(due)} not due", file=sys.stderr)
     return SOME_FAILED if failed else OK
 
 
@@ -110,16 +112,13 @@ def _report(options: argparse.Namespace) -> int:
         return OK
     account.require()
     try:
-        made = report(entity, project)
-        made.save()
+        sent = report(entity, project)
+        sent.save()
     except EnvironmentProblem:
         raise
     except Exception as error:  # whatever W&B's packages raise
-        known = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
-        raise EnvironmentProblem(
-            f"W&B did not take the report on {entity}/{project}",
-            known,
-            "Check that it exists and that you may write to it.",
-        ) from error
-    print(made.url)
+        what = f"W&B did not take the report on {entity}/{project}"
+        todo = "Check that it exists and that you may write to it."
+        raise EnvironmentProblem(what, account.first_line(error), todo) from error
+    print(sent.url)
     return OK

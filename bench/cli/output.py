@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from bench.core.errors import BenchError, EnvironmentProblem
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.records.record import Record
 
 
-def emit(value: Any) -> None:
+def emit(value: object) -> None:
     """Print one JSON value on stdout."""
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
 
@@ -35,11 +35,7 @@ def warn(problem: BenchError) -> None:
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[BenchError]]:
-    """Read the records of a folder, and warn of those that cannot be read.
-
-    Raises:
-        EnvironmentProblem: the folder holds no record.
-    """
+    """Read the records of a folder, which must hold some, and warn of those that cannot be read."""
     from bench.records.record import load_all
 
     records, problems = load_all(folder)
@@ -54,7 +50,7 @@ def read_records(folder: Path) -> tuple[list[Record], list[BenchError]]:
     return records, problems
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, frozenset | set):
         return sorted(str(item) for item in cast(Iterable[object], value))
     if is_dataclass(value) and not isinstance(value, type):

@@ -7,12 +7,12 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from bench.core.errors import UsageError, did_you_mean
 
-MAX_SEED = 2**32 - 1
-"""numpy takes no larger seed."""
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,16 +35,10 @@ class Parser(argparse.ArgumentParser):
         flags = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", self.format_help().partition("examples:")[0])))
         if word.startswith("-"):
             hint = did_you_mean(word.partition("=")[0], flags)
-            raise UsageError(
-                f"unknown flag '{word}'",
-                f"flags of {self.prog}: {', '.join(flags)}",
-                f"{hint} `{self.prog} --help` explains them.".strip(),
-            )
-        raise UsageError(
-            f"'{word}' belongs to no flag",
-            " ".join(self.format_usage().split()),
-            f"Lists are written with commas and without spaces. `{self.prog} --help` explains every flag.",
-        )
+            todo = f"{hint} `{self.prog} --help` explains them.".strip()
+            raise UsageError(f"unknown flag '{word}'", f"flags of {self.prog}: {', '.join(flags)}", todo)
+        todo = f"Lists are written with commas and without spaces. `{self.prog} --help` explains every flag."
+        raise UsageError(f"'{word}' belongs to no flag", " ".join(self.format_usage().split()), todo)
 
 
 def common() -> argparse.ArgumentParser:
@@ -67,31 +61,16 @@ def choice(*values: str) -> Callable[[str], str]:
     return convert
 
 
-def listed(item: Callable[[str], Any] = str) -> Callable[[str], tuple[Any, ...]]:
+def listed(item: Callable[[str], object] = str) -> Callable[[str], tuple[object, ...]]:
     """A list with commas, each element converted by `item`."""
 
-    def convert(text: str) -> tuple[Any, ...]:
+    def convert(text: str) -> tuple[object, ...]:
         parts = [part.strip() for part in text.split(",")]
         if not all(parts):
             raise _wrong(f"'{text}' has an empty element", "a list is written a,b,c", "Take the extra comma out.")
         return tuple(item(part) for part in parts)
 
     return convert
-
-
-def count(text: str) -> int:
-    """A whole number of at least 1."""
-    return _whole(text, 1, sys.maxsize)
-
-
-def seed(text: str) -> int:
-    """A whole number from 0 to 2³² − 1."""
-    return _whole(text, 0, MAX_SEED)
-
-
-def port(text: str) -> int:
-    """A port to listen on, 0 to 65535; 0 takes one that is free."""
-    return _whole(text, 0, 65535)
 
 
 def positive(text: str) -> float:
@@ -105,6 +84,11 @@ def positive(text: str) -> float:
     return number
 
 
+def _wrong(what: str, known: str, todo: str) -> argparse.ArgumentTypeError:
+    """argparse puts the flag's name before it and gives it to `Parser.error`."""
+    return argparse.ArgumentTypeError(f"{what}\n{known}\n{todo}")
+
+
 def _whole(text: str, low: int, high: int) -> int:
     if not re.fullmatch(r"[+-]?\d{1,19}", text) or not low <= int(text) <= high:
         limit = f"of at least {low}" if high == sys.maxsize else f"from {low} to {high}"
@@ -112,6 +96,6 @@ def _whole(text: str, low: int, high: int) -> int:
     return int(text)
 
 
-def _wrong(what: str, known: str, todo: str) -> argparse.ArgumentTypeError:
-    """argparse puts the flag's name before it and gives it to `Parser.error`."""
-    return argparse.ArgumentTypeError(f"{what}\n{known}\n{todo}")
+count = partial(_whole, low=1, high=sys.maxsize)
+seed = partial(_whole, low=0, high=2**32 - 1)  # numpy takes no larger one
+port = partial(_whole, low=0, high=65535)  # 0: one that is free

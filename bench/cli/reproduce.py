@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from bench.cli.output import emit
-from bench.cli.parser import Parser, choice, common
+from bench.cli.parser import ACCELERATORS, Parser, choice, common
 from bench.config.help import describe
-from bench.config.options import Config
 from bench.config.overrides import build_bare
 from bench.core import registry
 from bench.core.errors import CHECK, INTERRUPTED, OK, PREEMPTED, UsageError
 from bench.core.text import table
 from bench.env.preflight import check
-from bench.experiments import Experiment
 
 EXAMPLES = (
     "bench reproduce --list",
@@ -35,25 +32,16 @@ def parser() -> Parser:
         examples=EXAMPLES,
         usage="bench reproduce NAME [flags] | bench reproduce --list",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="see --list")
-    parser.add_argument("--list", action="store_true", help="list the experiments")
-    parser.add_argument(
-        "--quick", action="store_true", help="smaller, on embedded data, within two minutes on two cores"
-    )
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="an option; `bench show NAME` lists them"
-    )
-    parser.add_argument(
-        "--data-dir", metavar="[NAME=]DIR", action="append", default=[], help="as in `bench run` (default: $BENCH_DATA)"
-    )
-    parser.add_argument("--accelerator", metavar="A", type=choice("auto", "cpu", "gpu", "cuda", "mps"), default="auto")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        default=Path("reproductions"),
-        help="folder for records, result and figure, in a folder NAME of its own (default: reproductions)",
-    )
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="see --list")
+    add("--list", action="store_true", help="list the experiments")
+    add("--quick", action="store_true", help="smaller, on embedded data, within two minutes on two cores")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="an option; `bench show NAME` lists them")
+    about = "as in `bench run` (default: $BENCH_DATA)"
+    add("--data-dir", metavar="[NAME=]DIR", action="append", default=[], help=about)
+    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto")
+    about = "folder for records, result and figure, in a folder NAME of its own (default: reproductions)"
+    add("--out", metavar="DIR", type=Path, default=Path("reproductions"), help=about)
     return parser
 
 
@@ -68,20 +56,17 @@ def handle(options: argparse.Namespace) -> int:
     given = build_bare(options.set, experiment.Config, options.name)
     config = experiment.Config(**{**(experiment.quick if options.quick else {}), **given})
     check()
-    return _reproduce(options, experiment, config)
 
-
-def _reproduce(options: argparse.Namespace, experiment: type[Experiment[Any]], config: Config) -> int:
     from bench.experiments.lab import Lab
     from bench.experiments.report import text, write
     from bench.harness.runner import Preempted, make_folder, stopped
 
     folder: Path = options.out.expanduser() / options.name
     make_folder(folder)
-    common: dict[str, Any] = {"data_dir": options.data_dir, "accelerator": options.accelerator}
+    shared = {"data_dir": options.data_dir, "accelerator": options.accelerator}
     if options.quick and not options.data_dir:
-        common["data"] = "embedded"
-    lab = Lab(folder=folder, common=common, quick=options.quick)
+        shared["data"] = "embedded"
+    lab = Lab(folder=folder, common=shared, quick=options.quick)
     try:
         outcome = experiment(config, lab).run()
     except (KeyboardInterrupt, SystemExit, Preempted) as end:  # Lightning makes SystemExit of Ctrl-C

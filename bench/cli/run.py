@@ -6,14 +6,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from bench.cli.output import emit
-from bench.cli.parser import Parser, choice, common, count, listed, positive, seed
+from bench.cli.parser import ACCELERATORS, Parser, choice, common, count, listed, positive, seed
 from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
 from bench.env.preflight import check
 from bench.harness.request import Request, make_request
+from bench.records.record import is_done
 from bench.records.spec import Precision, Track
 from bench.tracking import check as check_mirror
 
@@ -37,7 +38,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """Build the parser."""
+    """Build the parser; its values have the names of the arguments of `make_request`."""
     parser = Parser(
         prog="bench run",
         description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
@@ -46,111 +47,52 @@ def parser() -> Parser:
         examples=EXAMPLES,
         usage="bench run --method M[,M…] --task T[,T…] [flags]",
     )
-    _what(parser.add_argument_group("what is run"))
-    _budget(parser.add_argument_group("budget and learning rate"))
-    _how(parser.add_argument_group("how and where"))
+
+    add = parser.add_argument_group("what is run").add_argument
+    add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
+    about = "task, suite (glue), task of it (glue/rte) or your own table:FILE"
+    add("--task", dest="tasks", metavar="T[,T…]", action="extend", type=listed(), help=about)
+    about = (
+        "see `bench list backbones`, or a Hugging Face id or folder "
+        "(default: minilm for text, vit for images, dln for vectors)"
+    )
+    add("--backbone", dest="backbones", metavar="B[,B…]", action="extend", type=listed(), help=about)
+    add("--seeds", metavar="N[,N…]", action="extend", type=listed(seed), help="a run each (default: 0)")
+    about = "auto (the first that answers), dir, hub or embedded"
+    add("--data", metavar="SOURCE", default="auto", type=choice("auto", "dir", "hub", "embedded"), help=about)
+    about = "folder of a task or suite, or a parent of such folders; may be repeated (default: $BENCH_DATA)"
+    add("--data-dir", metavar="[NAME=]DIR", action="append", default=[], help=about)
+    about = "an option, such as method.rank=8; may be repeated; `bench show METHOD` lists them all"
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help=about)
+
+    budget = parser.add_argument_group("budget and learning rate")
+    length = budget.add_mutually_exclusive_group()
+    length.add_argument("--max-steps", metavar="N", type=count, help="optimiser steps (default: 150)")
+    length.add_argument("--epochs", metavar="X", type=positive, help="passes over train, instead of --max-steps")
+    add = budget.add_argument
+    add("--train-samples", metavar="N", type=count, help="train on N examples, drawn by seed")
+    add("--batch-size", metavar="N", type=count, default=16, help="examples per step over all devices (default: 16)")
+    add("--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)")
+    about = "choose the learning rate on a split cut from train, never dev"
+    add("--select", metavar="lr", type=choice("lr"), help=about)
+    add("--select-on", metavar="TASK", help="task whose train decides for all (default: each its own)")
+
+    add = parser.add_argument_group("how and where").add_argument
+    add("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")
+    about = "mirror of the records: wandb, tensorboard, csv, mlflow (default: off)"
+    add("--track", metavar="WHERE", type=choice(*get_args(Track)), default="off", help=about)
+    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto", help="auto, cpu, gpu, cuda or mps")
+    add("--devices", metavar="N", type=count, default=1, help="devices per run (default: 1)")
+    about = f"{', '.join(get_args(Precision))} (default: 32-true)"
+    add("--precision", metavar="P", type=choice(*get_args(Precision)), default="32-true", help=about)
+    add("--strict", action="store_true", help="a task that cannot run, or is absent, stops everything")
+    add("--retry", action="store_true", help="run again what failed before")
+    add("--dry-run", action="store_true", help="show the plan and train nothing")
     return parser
 
 
-def _what(group: Any) -> None:
-    group.add_argument("--method", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
-    group.add_argument(
-        "--task",
-        metavar="T[,T…]",
-        action="extend",
-        type=listed(),
-        help="task, suite (glue), task of it (glue/rte) or your own table:FILE",
-    )
-    group.add_argument(
-        "--backbone",
-        metavar="B[,B…]",
-        action="extend",
-        type=listed(),
-        help="see `bench list backbones`, or a Hugging Face id or folder "
-        "(default: minilm for text, vit for images, dln for vectors)",
-    )
-    group.add_argument("--seeds", metavar="N[,N…]", action="extend", type=listed(seed), help="a run each (default: 0)")
-    group.add_argument(
-        "--data",
-        metavar="SOURCE",
-        default="auto",
-        type=choice("auto", "dir", "hub", "embedded"),
-        help="auto (the first that answers), dir, hub or embedded",
-    )
-    group.add_argument(
-        "--data-dir",
-        metavar="[NAME=]DIR",
-        action="append",
-        default=[],
-        help="folder of a task or suite, or a parent of such folders; may be repeated (default: $BENCH_DATA)",
-    )
-    group.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="an option, such as method.rank=8; may be repeated; `bench show METHOD` lists them all",
-    )
-
-
-def _budget(group: Any) -> None:
-    length = group.add_mutually_exclusive_group()
-    length.add_argument("--max-steps", metavar="N", type=count, help="optimiser steps (default: 150)")
-    length.add_argument("--epochs", metavar="X", type=positive, help="passes over train, instead of --max-steps")
-    group.add_argument("--train-samples", metavar="N", type=count, help="train on N examples, drawn by seed")
-    group.add_argument(
-        "--batch-size", metavar="N", type=count, default=16, help="examples per step over all devices (default: 16)"
-    )
-    group.add_argument(
-        "--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)"
-    )
-    group.add_argument(
-        "--select",
-        metavar="lr",
-        type=choice("lr"),
-        help="choose the learning rate on a split cut from train, never dev",
-    )
-    group.add_argument("--select-on", metavar="TASK", help="task whose train decides for all (default: each its own)")
-
-
-def _how(group: Any) -> None:
-    group.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)"
-    )
-    group.add_argument(
-        "--track",
-        metavar="WHERE",
-        type=choice(*get_args(Track)),
-        default="off",
-        help="mirror of the records: wandb, tensorboard, csv, mlflow (default: off)",
-    )
-    group.add_argument(
-        "--accelerator",
-        metavar="A",
-        type=choice("auto", "cpu", "gpu", "cuda", "mps"),
-        default="auto",
-        help="auto, cpu, gpu, cuda or mps",
-    )
-    group.add_argument("--devices", metavar="N", type=count, default=1, help="devices per run (default: 1)")
-    group.add_argument(
-        "--precision",
-        metavar="P",
-        type=choice(*get_args(Precision)),
-        default="32-true",
-        help=f"{', '.join(get_args(Precision))} (default: 32-true)",
-    )
-    group.add_argument("--strict", action="store_true", help="a task that cannot run, or is absent, stops everything")
-    group.add_argument("--retry", action="store_true", help="run again what failed before")
-    group.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
-
-
 def handle(options: argparse.Namespace) -> int:
-    """Check what is cheap, plan, and train.
-
-    Raises:
-        UsageError: an unknown name, key or value.
-        EnvironmentProblem: nothing of it can run.
-    """
+    """Check what is cheap, plan, and train."""
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
@@ -167,34 +109,10 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def request_of(options: argparse.Namespace) -> Request:
-    """Make the request that the flags stand for; nothing is opened.
-
-    Raises:
-        UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
-    """
-    return make_request(
-        methods=options.method,
-        tasks=options.task,
-        backbones=options.backbone,
-        seeds=options.seeds,
-        lr=options.lr,
-        select=options.select is not None,
-        select_on=options.select_on,
-        data=options.data,
-        data_dir=options.data_dir,
-        set=options.set,
-        out=options.out,
-        max_steps=options.max_steps,
-        epochs=options.epochs,
-        train_samples=options.train_samples,
-        batch_size=options.batch_size,
-        precision=options.precision,
-        accelerator=options.accelerator,
-        devices=options.devices,
-        track=options.track,
-        strict=options.strict,
-        retry=options.retry,
-    )
+    """Make the request that the flags stand for; nothing is opened."""
+    given = {name: value for name, value in vars(options).items() if name not in ("json", "verbose", "dry_run")}
+    given["select"] = options.select is not None
+    return make_request(**given)
 
 
 def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:
@@ -218,19 +136,18 @@ def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:
 
 def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     """Table (or JSON) on stdout; counts and the next command on stderr."""
-    states = [r.state for r in records]
+    done = [record for record in records if is_done(record)]
     if as_json:
-        made = {"runs": [one.to_json() for one in records], "skipped": plan.to_json()["skipped"]}
-        sys.stdout.write(json.dumps(made) + "\n")
-    elif "done" in states:
+        runs = [record.to_json() for record in records]
+        print(json.dumps({"runs": runs, "skipped": plan.to_json()["skipped"]}))
+    elif done:
         from leaderboard.render.markdown import render
 
-        sys.stdout.write("\n" + render([r for r in records if r.state == "done"]) + "\n")
+        print("\n" + render(done))
     sys.stdout.flush()
-    done, failed = states.count("done"), len(states) - states.count("done")
-    left = len(plan.runs) - len(states)
-    first = next((r.run_id for r in records if r.state == "done"), None)
-    again = [f"{left} not run: the same command goes on"] if left else []
-    again += ["the same command with --retry runs failed ones again"] if failed else []
-    again += [f"next: bench leaderboard --runs {plan.request.out}, bench show {first}"] if first else []
-    sys.stderr.write(" · ".join([f"{done} done, {failed} failed", f"records in {plan.request.out}", *again]) + "\n")
+    failed, left = len(records) - len(done), len(plan.runs) - len(records)
+    parts = [f"{len(done)} done, {failed} failed", f"records in {plan.request.out}"]
+    parts += [f"{left} not run: the same command goes on"] if left else []
+    parts += ["the same command with --retry runs failed ones again"] if failed else []
+    parts += [f"next: bench leaderboard --runs {plan.request.out}, bench show {done[0].run_id}"] if done else []
+    print(" · ".join(parts), file=sys.stderr)

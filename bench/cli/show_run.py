@@ -15,15 +15,13 @@ def text(record: Record) -> str:
     spec = record.spec
     title = f"run {record.run_id}  ·  {record.state}  ·  {spec.method} on {spec.task}, seed {spec.seed}"
     results = (_results(record), _evaluations(record), _ranks(record), _report(record))
-    sections = [title, _error(record), *results, _specification(record), _provenance(record)]
-    return "\n\n".join(filter(None, sections))
+    return "\n\n".join(filter(None, (title, _problems(record), *results, _specification(record), _provenance(record))))
 
 
-def _error(record: Record) -> str:
+def _problems(record: Record) -> str:
     error = record.error
     lines = [error.what, error.known, error.todo] if error else []
-    lines += [f"warning: {warning}" for warning in record.warnings]
-    return "\n".join(filter(None, lines))
+    return "\n".join(filter(None, (*lines, *(f"warning: {warning}" for warning in record.warnings))))
 
 
 def _results(record: Record) -> str:
@@ -31,8 +29,7 @@ def _results(record: Record) -> str:
     if metrics := record.metrics:
         primary = metrics.primary
         better = "" if primary.higher_is_better else ", lower is better"
-        value = f"{primary.name} {primary.value:.4f} on {primary.split} (n = {primary.n}{better})"
-        rows.append(("score", value))
+        rows.append(("score", f"{primary.name} {primary.value:.4f} on {primary.split} (n = {primary.n}{better})"))
         for split, values in metrics.all.items():
             rows.append((f"  {split}", ", ".join(f"{name} {value:.4f}" for name, value in values.items())))
     if sweep := record.sweep:
@@ -45,40 +42,34 @@ def _results(record: Record) -> str:
     if cost := record.cost:
         rows.append(("steps", f"{cost.steps} ({cost.samples:,} samples)"))
         rows.append(("time", f"{cost.train_s:.1f} s training, {cost.eval_s:.1f} s evaluation"))
-        memory = cost.peak_memory_bytes
-        peak = "" if memory is None else f", peak memory {memory / 2**20:,.0f} MiB"
         if kept := cost.optimizer_bytes:
             rows.append(("optimiser", f"{kept / 2**20:,.1f} MiB of state"))
         if kept := cost.cache_bytes:
             rows.append(("cached", f"{kept / 2**20:,.1f} MiB, computed once per example"))
+        memory = cost.peak_memory_bytes
+        peak = "" if memory is None else f", peak memory {memory / 2**20:,.0f} MiB"
         rows.append(("device", f"{cost.devices} × {cost.device}{peak}"))
     return table(("result", ""), rows) if rows else ""
 
 
 def _evaluations(record: Record) -> str:
     """Scores during training, a row for each evaluation of the first split."""
-    rows = record.evaluations
-    if not rows:
+    if not record.evaluations:
         return ""
-    first, *_ = rows[0].metrics
-    names = tuple(rows[0].metrics[first])
-    body = [(str(row.step), *(f"{row.metrics[first][name]:.4f}" for name in names)) for row in rows]
-    return f"{first} during training\n" + table(("step", *names), body)
+    first, *_ = record.evaluations[0].metrics
+    names = tuple(record.evaluations[0].metrics[first])
+    rows = [(str(row.step), *(f"{row.metrics[first][name]:.4f}" for name in names)) for row in record.evaluations]
+    return f"{first} during training\n" + table(("step", *names), rows)
 
 
 def _ranks(record: Record) -> str:
     header = ("layer", "shape", "nominal", "stable", "effective", "90 % energy", "‖ΔW‖₂")
     rows = [
         (
-            row.layer,
-            "×".join(map(str, row.shape)),
-            str(row.nominal),
-            f"{row.stable:.2f}",
-            f"{row.effective:.2f}",
-            str(row.energy90),
-            f"{row.norm:.3g}",
+            *(rank.layer, "×".join(map(str, rank.shape)), str(rank.nominal)),
+            *(f"{rank.stable:.2f}", f"{rank.effective:.2f}", str(rank.energy90), f"{rank.norm:.3g}"),
         )
-        for row in record.ranks
+        for rank in record.ranks
     ]
     return f"rank of ΔW\n{table(header, rows)}" if rows else ""
 
@@ -136,13 +127,10 @@ def _backbone(backbone: BackboneInfo) -> str:
 
 def _reading(reading: FreeForm) -> list[tuple[str, str]]:
     """How data was read; of a user's table the columns, labels, rows left out and hashes of files."""
-    if not reading:
-        return []
     if "text_pair" not in reading:
         return [(f"  {name.replace('_', ' ')}", _plain(value)) for name, value in reading.items() if value]
-    columns = [
-        f"{part.replace('_', ' ')} {reading[part]!r}" for part in ("text", "text_pair", "label") if reading[part]
-    ]
+    parts = ("text", "text_pair", "label")
+    columns = [f"{part.replace('_', ' ')} {reading[part]!r}" for part in parts if reading[part]]
     scale = reading["scale"]
     labels = ", ".join(f"{name!r} → {index}" for index, name in enumerate(reading["labels"]))
     rows = [
@@ -159,20 +147,19 @@ def _reading(reading: FreeForm) -> list[tuple[str, str]]:
 def _chosen(record: Record) -> str:
     if not (selection := record.selection):
         return ""
-    tried = ", ".join(
-        f"{trial.lr:g} → " + ("–" if trial.value is None else f"{trial.value:.3f}") for trial in selection.trials
-    )
+    values = ["–" if trial.value is None else f"{trial.value:.3f}" for trial in selection.trials]
+    tried = ", ".join(f"{trial.lr:g} → {value}" for trial, value in zip(selection.trials, values, strict=True))
     return f", chosen by {selection.metric} on {selection.task} {selection.split} ({tried})"
 
 
 def _provenance(record: Record) -> str:
-    made = record.provenance
+    origin = record.provenance
     rows = [
-        ("created", made.created),
-        ("git", made.git or "–"),
-        ("python", f"{made.python} on {made.platform}"),
-        ("packages", ", ".join(f"{name} {version}" for name, version in made.packages.items())),
+        ("created", origin.created),
+        ("git", origin.git or "–"),
+        ("python", f"{origin.python} on {origin.platform}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in origin.packages.items())),
         ("group", f"{record.group_id} (the same without the seed)"),
-        ("command", shlex.join(made.command)),
+        ("command", shlex.join(origin.command)),
     ]
     return table(("provenance", ""), rows)

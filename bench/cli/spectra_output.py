@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.cli.output import emit
 from bench.core.errors import OK, SOME_FAILED, UsageError
@@ -30,45 +30,42 @@ SHOWN = {"effective": "effective rank", "stable": "stable rank", "norm": "spectr
 """What is drawn over depth."""
 
 
-def report(
-    rows: Sequence[LayerMetrics],
-    figure: Figure | None,
-    folder: Path,
-    *,
-    notes: Sequence[str],
-    options: argparse.Namespace,
-    more: Mapping[str, Any],
-) -> int:
-    """Write pictures, print the table or JSON, and name layers without a spectrum.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spectra:
+    """The spectra of a run or of files.
 
-    Args:
+    Attributes:
         rows: layers in the network's order.
-        figure: what is drawn, if there is anything.
-        folder: where the pictures go.
-        notes: one line each, for stderr.
-        options: of the command line.
+        figure: None where no layer has a spectrum.
+        notes: what was left out and what to know, a line each.
         more: what JSON says besides.
-
-    Returns:
-        0, or 1 if a layer has no spectrum.
     """
-    files = _draw(figure, rows, folder) if figure is not None else []
-    for note in notes:
-        print(note, file=sys.stderr)
-    for row in rows:
-        if row.error:
-            print(f"error: {row.layer}: {row.error}", file=sys.stderr)
-    if options.json:
-        emit({**more, "layers": list(map(as_json, rows)), "notes": list(notes), "files": list(map(str, files))})
+
+    rows: Sequence[LayerMetrics]
+    figure: Figure | None
+    notes: Sequence[str]
+    more: Mapping[str, object]
+
+
+def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
+    """Write pictures into `folder`, print the table or JSON, and return 1 if a layer has no spectrum, else 0."""
+    rows = spectra.rows
+    files = _draw(spectra.figure, rows, folder) if spectra.figure else []
+    errors = [f"error: {row.layer}: {row.error}" for row in rows if row.error]
+    for line in (*spectra.notes, *errors):
+        print(line, file=sys.stderr)
+    if as_json:
+        layers = [_as_json(row) for row in rows]
+        emit({**spectra.more, "layers": layers, "notes": list(spectra.notes), "files": list(map(str, files))})
     else:
         if rows:
-            print(table(*cells(rows)))
+            print(table(*_cells(rows)))
         if files:
             print(f"\npictures: {', '.join(map(str, files))}")
-    return SOME_FAILED if any(row.error for row in rows) else OK
+    return SOME_FAILED if errors else OK
 
 
-def cells(rows: Sequence[LayerMetrics]) -> tuple[list[str], list[list[str]]]:
+def _cells(rows: Sequence[LayerMetrics]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table."""
     shown = [name for name in COLUMNS if any(name in row.numbers for row in rows)]
     header = ["layer", "shape", "nominal", *(COLUMNS[name] for name in shown), "computed"]
@@ -84,18 +81,10 @@ def cells(rows: Sequence[LayerMetrics]) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def as_json(row: LayerMetrics) -> dict[str, Any]:
-    """A layer with all its numbers."""
+def _as_json(row: LayerMetrics) -> dict[str, object]:
     numbers = {name: row.numbers[name] for name in COLUMNS if name in row.numbers}
-    return {
-        "layer": row.layer,
-        "shape": list(row.shape),
-        "nominal": row.nominal,
-        **numbers,
-        "how": row.how,
-        "embedding": row.embedding,
-        "error": row.error or None,
-    }
+    how = {"how": row.how, "embedding": row.embedding, "error": row.error or None}
+    return {"layer": row.layer, "shape": row.shape, "nominal": row.nominal, **numbers, **how}
 
 
 def _number(value: float | None, name: str) -> str:
@@ -105,14 +94,9 @@ def _number(value: float | None, name: str) -> str:
 
 
 def _draw(figure: Figure, rows: Sequence[LayerMetrics], folder: Path) -> list[Path]:
-    """Write both pictures.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
     from bench.figures import Table, page, png
 
-    header, body = cells(rows)
+    header, body = _cells(rows)
     files = [folder / "spectra.png", folder / "spectra.html"]
     try:
         png.write(figure, files[0])

@@ -2,170 +2,129 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.cli.spectra_output import SHOWN, report
+from bench.cli.spectra_output import SHOWN, Spectra
 from bench.core.errors import UsageError, did_you_mean
-from bench.records import record
 
 if TYPE_CHECKING:
-    from bench.figures import Figure
+    from bench.figures import Figure, Panel
+    from bench.records.record import Record
     from bench.spectra.files.history import SpectrumHistory
     from bench.spectra.files.layer_metrics import LayerMetrics
 
-MATRIX = {
-    "updates": "ΔW",
-    "weights": "W",
-    "gradients": "∂loss/∂W",
-    "steps": "W(t) − W(t−1)",
-    "activations": "features",
-}
+MATRIX = {"updates": "ΔW", "weights": "W", "gradients": "∂loss/∂W", "steps": "W(t) − W(t−1)", "activations": "features"}
 """What the quantities of a tracker are, as figures write it."""
 
 
-def show(options: argparse.Namespace) -> int:
-    """Table and pictures of a run.
+def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) -> Spectra:
+    """Spectra of the run in a folder.
 
-    Raises:
-        UsageError: there is no such run, quantity or layer.
-        EnvironmentProblem: the record or the spectra cannot be read.
+    Args:
+        of: the quantity; None: updates, or else the first that was stored.
+        layer: name, or part of it, of the layer whose singular values are drawn; None: the one of the largest norm.
     """
-    given, out = Path(options.what).expanduser(), options.runs.expanduser()
-    if (given / record.FILE).is_file():
-        folder = given
-        found = record.read(given.resolve() / record.FILE)
-    else:
-        found = record.find(out, options.what)
-        folder = record.folder(out, found.run_id)
-    pictures: Path = (options.output or folder).expanduser()
-    title = f"run {found.run_id}: {found.spec.method} on {found.spec.task}, seed {found.spec.seed}"
-    more: dict[str, Any] = {"kind": "run", "run_id": found.run_id}
-    spectra = _stored(folder)
-    if not spectra:
-        rows = _from_record(found)
-        _say_none_stored(found, rows)
-        drawn = _profile(title, rows, "ΔW", [], "") if rows else None
-        return report(rows, drawn, pictures, notes=[], options=options, more={**more, "trajectories": []})
-    of = _quantity(options.of, spectra)
-    chosen = [one for one in spectra if one.of == of]
-    layer = _layer(options.layer, chosen)
-    rows = [_row(one, found) for one in chosen]
+    from bench.spectra.files.history import FILE, read
+    from bench.spectra.files.panels import over_training
+
+    title = f"run {record.run_id}: {record.spec.method} on {record.spec.task}, seed {record.spec.seed}"
+    more = {"kind": "run", "run_id": record.run_id}
+    stored = read(folder / FILE) if (folder / FILE).is_file() else None
+    if not stored or not stored.spectra:
+        rows = _from_record(record)
+        ranks = "the ranks of ΔW after the last step" if rows else "no ranks of a ΔW either"
+        print(f"run {record.run_id} stored no spectra over training\n  its record holds {ranks}", file=sys.stderr)
+        todo = "Train it again, in another folder (--out), to see them: spectra are tracked by default."
+        print(todo, file=sys.stderr)
+        figure = _profile(title, rows, "ΔW", [], "") if rows else None
+        return Spectra(rows=rows, figure=figure, notes=[], more={**more, "trajectories": []})
+    of = _quantity(of, stored.quantities)
+    histories = [history for history in stored.spectra if history.of == of]
+    layer = _layer(layer, histories)
+    rows = [_row(history, record) for history in histories]
     if of == "updates":  # of wide layers the tracker follows some, the record tells of all after the last step
         followed = {row.layer: row for row in rows}
-        rows = [followed.pop(row.layer, row) for row in _from_record(found)] + [*followed.values()]
-    drawn = _over_training(title, chosen, layer, rows)
-    more |= {"of": of, "layer": layer, "trajectories": [_as_json(one) for one in chosen]}
-    others = [name for name in dict.fromkeys(one.of for one in spectra) if name != of]
-    said = [f"{of} after step {max(int(one.steps[-1]) for one in chosen)}"]
-    said += [f"the run is {found.state}"] * (found.state != "done")
-    said += [f"also stored: {', '.join(others)} (--of)"] if others else []
-    notes = ["; ".join(said)]
-    return report(rows, drawn, pictures, notes=notes, options=options, more=more)
+        rows = [followed.pop(row.layer, row) for row in _from_record(record)] + [*followed.values()]
+    matrix = MATRIX.get(of, of)
+    ways = ", ".join(dict.fromkeys(history.how for history in histories))
+    steps = {int(step) for history in histories for step in history.steps}
+    caption = f"Singular values of {matrix} ({of}), computed by: {ways}; looked at {len(steps)} times."
+    figure = _profile(title, rows, matrix, over_training(histories, layer, matrix), caption)
+    others = [name for name in stored.quantities if name != of]
+    notes = [f"{of} after step {max(int(history.steps[-1]) for history in histories)}"]
+    notes += [f"the run is {record.state}"] if record.state != "done" else []
+    notes += [f"also stored: {', '.join(others)} (--of)"] if others else []
+    more |= {"of": of, "layer": layer, "trajectories": [_as_json(history) for history in histories]}
+    return Spectra(rows=rows, figure=figure, notes=["; ".join(notes)], more=more)
 
 
-def _stored(folder: Path) -> Sequence[SpectrumHistory]:
-    """Spectra over training, or none where the run was not tracked."""
-    from bench.spectra.files.history import FILE, read
-
-    return read(folder / FILE).spectra if (folder / FILE).is_file() else ()
-
-
-def _quantity(wanted: str | None, spectra: Sequence[SpectrumHistory]) -> str:
-    there = list(dict.fromkeys(one.of for one in spectra))
+def _quantity(wanted: str | None, stored: Sequence[str]) -> str:
     if wanted is None:
-        return "updates" if "updates" in there else there[0]
-    if wanted not in there:
-        raise UsageError(
-            f"no {wanted} were stored",
-            f"the run has {', '.join(there)}",
-            "Take one of them, or train again with it in spectra.of.",
-        )
+        return "updates" if "updates" in stored else stored[0]
+    if wanted not in stored:
+        todo = "Take one of them, or train again with it in spectra.of."
+        raise UsageError(f"no {wanted} were stored", f"the run has {', '.join(stored)}", todo)
     return wanted
 
 
-def _layer(wanted: str | None, spectra: Sequence[SpectrumHistory]) -> str:
+def _layer(wanted: str | None, histories: Sequence[SpectrumHistory]) -> str:
     """The layer asked for, by its name or a part that no other has; else that of the largest matrix at the end."""
-    names = [one.layer for one in spectra]
+    names = [history.layer for history in histories]
     if wanted is None:
-        return max(spectra, key=_last_norm).layer
+        return max(histories, key=_last_norm).layer
     meant = [name for name in names if name == wanted] or [name for name in names if wanted in name]
     if len(meant) != 1:
         known = ", ".join((meant or names)[:6]) + (" …" if len(meant or names) > 6 else "")
-        raise UsageError(
-            f"{len(meant) or 'no'} layers are called '{wanted}'",
-            f"{'it could be' if meant else 'layers:'} {known}",
-            did_you_mean(wanted, names) or "Give the whole name of one.",
-        )
+        known = f"{'it could be' if meant else 'layers:'} {known}"
+        todo = did_you_mean(wanted, names) or "Give the whole name of one."
+        raise UsageError(f"{len(meant) or 'no'} layers are called '{wanted}'", known, todo)
     return meant[0]
 
 
-def _last_norm(one: SpectrumHistory) -> float:
+def _last_norm(history: SpectrumHistory) -> float:
     """σ₁ at the end, or −1 where there is none: NaN would compare with nothing."""
     import numpy as np
 
-    last = one.values[-1:].max(initial=-1.0)
+    last = history.values[-1:].max(initial=-1.0)
     return float(last) if np.isfinite(last) else -1.0
 
 
-def _row(one: SpectrumHistory, found: record.Record) -> LayerMetrics:
+def _row(history: SpectrumHistory, record: Record) -> LayerMetrics:
     """A layer after the last step that was looked at."""
     import torch
 
     from bench.spectra.files.layer_metrics import LayerMetrics, metrics
 
-    allowed = {rank.layer: int(rank.nominal) for rank in found.ranks} if one.of == "updates" else {}
-    last = torch.tensor(one.values[-1:]).flatten()
-    row = LayerMetrics(layer=one.layer, shape=one.shape, nominal=allowed.get(one.layer, min(one.shape)), how=one.how)
+    allowed = {rank.layer: rank.nominal for rank in record.ranks} if history.of == "updates" else {}
+    nominal = allowed.get(history.layer, min(history.shape))
+    row = LayerMetrics(layer=history.layer, shape=history.shape, nominal=nominal, how=history.how)
+    last = torch.tensor(history.values[-1:]).flatten()
     if not len(last) or not bool(torch.isfinite(last).all()):
-        return replace(row, error=f"not finite after step {int(one.steps[-1]) if len(one.steps) else 0}")
+        return replace(row, error=f"not finite after step {int(history.steps[-1]) if len(history.steps) else 0}")
     return replace(row, numbers=metrics(last))
 
 
-def _from_record(found: record.Record) -> list[LayerMetrics]:
+def _from_record(record: Record) -> list[LayerMetrics]:
     """The spectra of ΔW at the end, as every record has them."""
     from bench.spectra.files.layer_metrics import LayerMetrics
 
     return [
         LayerMetrics(
             layer=rank.layer,
-            shape=(rank.shape[0], rank.shape[1]),
+            shape=rank.shape,
             nominal=rank.nominal,
             how="in the record",
             numbers={name: getattr(rank, name) for name in ("stable", "effective", "energy90", "norm")},
         )
-        for rank in found.ranks
+        for rank in record.ranks
     ]
 
 
-def _say_none_stored(found: record.Record, rows: Sequence[LayerMetrics]) -> None:
-    held = (
-        "its record holds the ranks of ΔW after the last step" if rows else "its record holds no ranks of a ΔW either"
-    )
-    print(
-        f"run {found.run_id} stored no spectra over training\n  {held}\n"
-        "Train it again, in another folder (--out), to see them: spectra are tracked by default.",
-        file=sys.stderr,
-    )
-
-
-def _over_training(
-    title: str, spectra: Sequence[SpectrumHistory], layer: str, rows: Sequence[LayerMetrics]
-) -> Figure | None:
-    from bench.spectra.files.panels import over_training
-
-    of = spectra[0].of
-    ways = ", ".join(dict.fromkeys(one.how for one in spectra))
-    steps = sorted({int(step) for one in spectra for step in one.steps})
-    caption = f"Singular values of {MATRIX.get(of, of)} ({of}), computed by: {ways}; looked at {len(steps)} times."
-    return _profile(title, rows, MATRIX.get(of, of), over_training(spectra, layer, MATRIX.get(of, of)), caption)
-
-
-def _profile(title: str, rows: Sequence[LayerMetrics], what: str, before: Sequence[Any], caption: str) -> Figure:
+def _profile(title: str, rows: Sequence[LayerMetrics], what: str, before: Sequence[Panel], caption: str) -> Figure:
     """The panels `before`, and the profile over depth after the last step."""
     from bench.figures import Figure
     from bench.spectra.files.panels import over_depth
@@ -175,16 +134,11 @@ def _profile(title: str, rows: Sequence[LayerMetrics], what: str, before: Sequen
     return Figure(title=f"Spectra of {title}", panels=[*before, *after], caption=caption)
 
 
-def _as_json(one: SpectrumHistory) -> dict[str, Any]:
+def _as_json(history: SpectrumHistory) -> dict[str, object]:
     """All that was stored; what is not finite is null."""
     import numpy as np
 
-    return {
-        "of": one.of,
-        "layer": one.layer,
-        "shape": list(one.shape),
-        "how": one.how,
-        "steps": one.steps.tolist(),
-        "singular_values": [[v if np.isfinite(v) else None for v in row] for row in one.values.tolist()],
-        "rows": None if one.rows is None else one.rows.tolist(),
-    }
+    values = [[value if np.isfinite(value) else None for value in row] for row in history.values.tolist()]
+    rows = None if history.rows is None else history.rows.tolist()
+    layer = {"of": history.of, "layer": history.layer, "shape": history.shape, "how": history.how}
+    return {**layer, "steps": history.steps.tolist(), "singular_values": values, "rows": rows}

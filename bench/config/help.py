@@ -7,12 +7,17 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from bench.config.options import Option, options_of
+from bench.config.options import Config, Option, options_of
 from bench.core import registry
 from bench.core.registry import PREFIXES, Kind
 
 _PLACEHOLDERS = {"peft:": "TUNER", "runs:": "RUN", "timm:": "NAME"}
 """What follows a prefix, as lists show it."""
+_FACTS: dict[Kind, tuple[str, ...]] = {
+    "methods": ("learning_rate", "learning_rates", "scratch_learning_rate", "needs", "supervised", "allocates"),
+    "tasks": ("members", "argument", "modality"),
+    "experiments": ("place", "quick"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +25,9 @@ class Description:
     """What is known of a name.
 
     Attributes:
-        summary: one line: the class's own `summary`, or else the first of the docstring of the module that holds the
-            Config (of a method) or the class.
-        doc: the rest of that docstring, and the docstring of the Config (of a method) or the class.
-        options: fields of the Config.
-        subject: the Config of a method, the class of anything else; it has what a plan must know, such as
-            `learning_rate` or `suite`. None where it cannot be imported.
+        summary: the class's own `summary`, or else the first line of the docstring of the module of its subject.
+        doc: the rest of that docstring, and that of the subject.
+        subject: the Config of a method, the class of anything else; None where it cannot be imported.
         error: why it cannot be imported; empty where it can.
     """
 
@@ -53,9 +55,8 @@ def describe(kind: Kind, name: str) -> Description:
 
 def describe_prefixes(kind: Kind) -> list[Description]:
     """Describe every prefix of names, such as `peft:TUNER`."""
-    return [
-        _describe(kind, f"{prefix}{_PLACEHOLDERS[prefix]}", entry) for prefix, entry in PREFIXES.get(kind, {}).items()
-    ]
+    prefixes = PREFIXES.get(kind, {})
+    return [_describe(kind, f"{prefix}{_PLACEHOLDERS[prefix]}", entry) for prefix, entry in prefixes.items()]
 
 
 def _describe(kind: Kind, name: str, entry: registry.Entry) -> Description:
@@ -68,8 +69,8 @@ def _describe(kind: Kind, name: str, entry: registry.Entry) -> Description:
         return Description(name=name, error=f"{entry.target}: {type(error).__name__}: {error}")
 
 
-def _description(name: str, owner: type[Any], config: type[Any], *, subject: Any, summary: str = "") -> Description:
-    """Args: `owner` is the class whose docstrings describe the name."""
+def _description(name: str, owner: type, config: type[Config], *, subject: type, summary: str) -> Description:
+    """Describe a name by the docstrings of `owner`."""
     first, _, rest = inspect.cleandoc(sys.modules[owner.__module__].__doc__ or "").partition("\n")
     return Description(
         name=name,
@@ -80,11 +81,6 @@ def _description(name: str, owner: type[Any], config: type[Any], *, subject: Any
     )
 
 
-def facts(kind: Kind, found: Description) -> dict[str, Any]:
+def facts(kind: Kind, found: Description) -> dict[str, object]:
     """Return what a plan must know of a name, for JSON; empty where it cannot be imported."""
-    names: dict[Kind, tuple[str, ...]] = {
-        "methods": ("learning_rate", "learning_rates", "scratch_learning_rate", "needs", "supervised", "allocates"),
-        "tasks": ("members", "argument", "modality"),
-        "experiments": ("place", "quick"),
-    }
-    return {name: getattr(found.subject, name) for name in names.get(kind, ()) if found.subject is not None}
+    return {name: getattr(found.subject, name) for name in _FACTS.get(kind, ()) if found.subject is not None}

@@ -16,19 +16,29 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from bench.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+DataclassT = TypeVar("DataclassT", bound="DataclassInstance")
 Value = str | int | float | bool | None
 """What an option can hold."""
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_EXPECTED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", None: "none"}
+_EXPECTED: dict[object, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "a text",
+    None: "none",
+}
 
 
 def option(
-    default: Any = dataclasses.MISSING,
+    default: object = dataclasses.MISSING,
     help: str = "",
     *,
     at_least: float | None = None,
@@ -62,20 +72,15 @@ class Config:
     namespace: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Check the declared limits.
-
-        Raises:
-            UsageError: a value is out of range, or has no effect; names the option and what is allowed.
-        """
+        """Check the declared limits; the UsageError names the option and what is allowed."""
         floats = _float_fields(type(self))
         for field in dataclasses.fields(self):
-            value, limits = getattr(self, field.name), field.metadata
-            name = self.full_name(field.name)
+            value, name = getattr(self, field.name), self.full_name(field.name)
             if field.name in floats and type(value) is int:  # 16 and 16.0 are one value, and give one run id
                 object.__setattr__(self, field.name, value := float(value))
-            if isinstance(value, int | float) and not _within(value, limits):
-                raise UsageError(f"{name}={value}", _range(limits), "Choose a value in that range.")
-            for other, users in limits.get("used_with", {}).items():
+            if isinstance(value, int | float):
+                _check_range(name, value, field.metadata)
+            for other, users in field.metadata.get("used_with", {}).items():
                 if value != field.default and getattr(self, other) not in users:
                     raise UsageError(
                         f"{name}={show(value)} has no effect with {self.full_name(other)}={getattr(self, other)}",
@@ -92,7 +97,7 @@ class Config:
         """Return every option as a plain JSON value."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    def changed(self, **changes: Any) -> Self:
+    def changed(self, **changes: Value) -> Self:
         """Return a copy with some options changed."""
         return dataclasses.replace(self, **changes)
 
@@ -104,7 +109,6 @@ class Option:
     Attributes:
         type: its type as `--set` reads it: `int`, `float or none`, `mean|cls`.
         default: None also where `required`.
-        settable: whether a text can give it: its type is made of numbers, texts, true or false, none and literals.
     """
 
     name: str
@@ -115,23 +119,22 @@ class Option:
 
 
 @cache
-def options_of(config: type[Any]) -> dict[str, Option]:
+def options_of(config: type[DataclassInstance]) -> dict[str, Option]:
     """Describe the fields of a Config by name, inherited ones first."""
     hints = typing.get_type_hints(config)
-    found: dict[str, Option] = {}
-    for field in dataclasses.fields(config):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        found[field.name] = Option(
+    return {
+        field.name: Option(
             name=field.name,
             type=describe_type(hints[field.name]),
             default=None if field.default is dataclasses.MISSING else field.default,
             help=" ".join(str(field.metadata.get("help", "")).split()),
-            required=required,
+            required=field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
         )
-    return found
+        for field in dataclasses.fields(config)
+    }
 
 
-def build(config: type[Any], given: Mapping[str, Value], *, namespace: str = "") -> Any:
+def build(config: type[DataclassT], given: Mapping[str, Value], *, namespace: str = "") -> DataclassT:
     """Build a Config from texts, as typed on a command line, or from values.
 
     Args:
@@ -142,43 +145,39 @@ def build(config: type[Any], given: Mapping[str, Value], *, namespace: str = "")
     Raises:
         UsageError: a value has the wrong type, is out of range, or an option without default is missing.
     """
-    known, hints = options_of(config), typing.get_type_hints(config)
+    hints = typing.get_type_hints(config)
     space = namespace or getattr(config, "namespace", "")
     values: dict[str, Value] = {}
-    for name, one in known.items():
-        full = f"{space}.{name}" if space else name
-        if name not in given:
-            if one.required:
-                raise UsageError(f"{full} has no default", one.help, f"Give it: --set {full}=…")
-            continue
-        try:
-            values[name] = read_value(given[name], hints[name])
-        except ValueError as error:
-            default = "" if one.required else f", default {show(one.default)}"
-            known_text = f"{full}: {one.type}{default}. {one.help}".strip()
-            text = show(given[name])
-            raise UsageError(f"--set {full}={text}: {error}", known_text, "Give a value of that type.") from error
+    for key, field in options_of(config).items():
+        name = f"{space}.{key}" if space else key
+        if key in given:
+            try:
+                values[key] = read_value(given[key], hints[key])
+            except ValueError as error:
+                default = "" if field.required else f", default {show(field.default)}"
+                known = f"{name}: {field.type}{default}. {field.help}".strip()
+                what = f"--set {name}={show(given[key])}: {error}"
+                raise UsageError(what, known, "Give a value of that type.") from error
+        elif field.required:
+            raise UsageError(f"{name} has no default", field.help, f"Give it: --set {name}=…")
     return config(**values)
 
 
-def read_value(value: Value, hint: Any) -> Value:
+def read_value(value: Value, hint: object) -> Value:
     """Return the value that a text stands for under a type such as `int | None` or `Literal["a", "b"]`.
 
-    Args:
-        value: a text, or a value that must already be of that type (an int also passes for a float).
-        hint: the type.
+    What is no text must already be of that type; an int also passes for a float.
 
     Raises:
         ValueError: it stands for none; the message says what is expected.
     """
     kinds = alternatives(hint)
-    # a text fits `str` whatever it says, so `str` comes last
-    for kind in sorted(kinds, key=lambda kind: kind is str):
+    for kind in sorted(kinds, key=lambda kind: kind is str):  # any text fits `str`, so `str` comes last
         try:
-            return _read_text(value, kind) if isinstance(value, str) else _check_value(value, kind)
+            return _read(value, kind)
         except ValueError:
             continue
-    raise ValueError(f"expected {' or '.join(_say(kind) for kind in kinds)}")
+    raise ValueError(f"expected {' or '.join(_expected(kind) for kind in kinds)}")
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ class Choice:
     value: Value
 
 
-def alternatives(hint: Any) -> list[Any]:
+def alternatives(hint: object) -> list[object]:
     """List what a type allows: `int`, `float`, `bool`, `str`, None, and a `Choice` for each value of a `Literal`."""
     origin = typing.get_origin(hint)
     if origin is Literal:
@@ -198,7 +197,7 @@ def alternatives(hint: Any) -> list[Any]:
     return [None if hint is type(None) else hint]
 
 
-def describe_type(hint: Any) -> str:
+def describe_type(hint: object) -> str:
     """Write a type as help shows it: `int`, `float or none`, `mean|cls`."""
     literals = [show(kind.value) for kind in alternatives(hint) if isinstance(kind, Choice)]
     plain = [kind for kind in alternatives(hint) if not isinstance(kind, Choice)]
@@ -213,65 +212,52 @@ def show(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _read_text(text: str, kind: Any) -> Value:
-    if isinstance(kind, Choice):
-        if text != str(kind.value) and text.lower() != show(kind.value):
-            raise ValueError
-        return kind.value
-    if kind is float:
-        return _finite(float(text))
-    if kind is int:
-        return int(text)
-    if kind is str:
-        return text
-    known: dict[str, Value] = {"none": None} if kind is None else dict(_BOOLEANS) if kind is bool else {}
-    if text.lower() not in known:
-        raise ValueError
-    return known[text.lower()]
-
-
-def _check_value(value: Value, kind: Any) -> Value:
+def _read(value: Value, kind: object) -> Value:
+    """Return the value of one of the `alternatives`; raises ValueError if it is none."""
+    if isinstance(value, str):
+        value = _parse(value, kind)
+    if kind is float and type(value) is int:
+        value = float(value)
     if isinstance(kind, Choice):
         fits = value == kind.value and type(value) is type(kind.value)
-        return value if fits else _refuse()
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return _finite(float(value))
-    fits = value is None if kind is None else type(value) is kind
-    return value if fits else _refuse()
+    else:
+        fits = value is None if kind is None else type(value) is kind
+    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError
+    return value
 
 
-def _finite(number: float) -> float:
-    return number if math.isfinite(number) else _refuse()
+def _parse(text: str, kind: object) -> Value:
+    """Return what a text stands for, or the text itself where it stands for no value of that kind."""
+    if kind is int or kind is float:
+        return kind(text)
+    if kind is bool:
+        return _BOOLEANS.get(text.lower(), text)
+    if kind is None:
+        return None if text.lower() == "none" else text
+    if isinstance(kind, Choice) and (text == str(kind.value) or text.lower() == show(kind.value)):
+        return kind.value
+    return text
 
 
-def _refuse() -> typing.NoReturn:
-    raise ValueError
-
-
-def _say(kind: Any) -> str:
+def _expected(kind: object) -> str:
     if isinstance(kind, Choice):
         return show(kind.value)
     return _EXPECTED.get(kind, f"{getattr(kind, '__name__', kind)} (not settable here)")
 
 
 @cache
-def _float_fields(config: type[Any]) -> frozenset[str]:
-    hints = typing.get_type_hints(config)
-    return frozenset(
-        field.name
-        for field in dataclasses.fields(config)
-        if float in (kinds := alternatives(hints[field.name])) and int not in kinds
-    )
+def _float_fields(config: type[Config]) -> frozenset[str]:
+    kinds = {name: alternatives(hint) for name, hint in typing.get_type_hints(config).items()}
+    return frozenset(name for name, allowed in kinds.items() if float in allowed and int not in allowed)
 
 
-def _within(value: float, limits: Mapping[str, Any]) -> bool:
-    low, high, above = limits.get("at_least"), limits.get("at_most"), limits.get("above")
-    return (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
-
-
-def _range(limits: Mapping[str, Any]) -> str:
-    low, high, above = limits.get("at_least"), limits.get("at_most"), limits.get("above")
-    lower = f"at least {low:g}" if low is not None else f"more than {above:g}" if above is not None else ""
+def _check_range(name: str, value: float, limits: Mapping[str, float | None]) -> None:
+    low, high, above = (limits.get(limit) for limit in ("at_least", "at_most", "above"))
+    if (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above):
+        return
+    bounds = (("at least", low), ("more than", above), ("at most", high))
+    allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
     if low is not None and high is not None:
-        return f"it must be between {low:g} and {high:g}"
-    return f"it must be {' and '.join(filter(None, [lower, f'at most {high:g}' if high is not None else '']))}"
+        allowed = f"between {low:g} and {high:g}"
+    raise UsageError(f"{name}={value}", f"it must be {allowed}", "Choose a value in that range.")

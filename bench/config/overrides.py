@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.config.options import Value, build, options_of, show
-from bench.config.sections import SECTIONS, MethodConfig, Sections
+from bench.config.options import Config, DataclassT, Value, build, options_of, show
+from bench.config.sections import SECTIONS, BackboneConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import Kind
 
 NAMESPACES = ("method", "task", "backbone", *SECTIONS)
 """What can stand before the dot. The options of `method`, `task` and `backbone` depend on which ones are chosen."""
+_FORM, _SPACES = "namespace.key=value", f"namespaces: {', '.join(NAMESPACES)}"
+_EXAMPLE = "Write for example --set method.rank=8."
 _KINDS: dict[str, Kind] = {"method": "methods", "task": "tasks", "backbone": "backbones"}
 
 
@@ -34,36 +36,15 @@ class Overrides:
         Raises:
             UsageError: not of that form, an unknown namespace, or a key given twice.
         """
-        given: dict[tuple[str, str], Value] = {}
-        for setting in settings:
-            name, equals, value = setting.partition("=")
-            if not equals:
-                raise _malformed(setting)
-            place = _split(name.strip(), setting)
-            if place in given:
-                raise UsageError(
-                    f"--set {'.'.join(place)} is given twice",
-                    f"as '{given[place]}' and as '{value.strip()}'",
-                    "Keep one of them.",
-                )
-            given[place] = value.strip()
-        return cls(given)
+        return cls.of(_pairs(settings, _FORM, _SPACES, _EXAMPLE))
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> Overrides:
-        """Take `{"method.rank": 4}`.
+        """Take `{"method.rank": 4}`; raises UsageError for a key that is not `namespace.key`."""
+        return cls({_split(name, show(value)): value for name, value in values.items()})
 
-        Raises:
-            UsageError: a key is not `namespace.key`, or its namespace is unknown.
-        """
-        return cls({_split(name, f"{name}={show(value)}"): value for name, value in values.items()})
-
-    def build(self, namespace: str, config: type[Any]) -> Any:
-        """Build one Config from the keys that it knows.
-
-        Raises:
-            UsageError: a value has the wrong type or is out of range.
-        """
+    def build(self, namespace: str, config: type[DataclassT]) -> DataclassT:
+        """Build one Config from the keys that it knows; errors are those of `options.build`."""
         known = options_of(config)
         given = {key: value for (space, key), value in self.given.items() if space == namespace and key in known}
         return build(config, given, namespace=namespace)
@@ -77,16 +58,12 @@ class Overrides:
 class Configs:
     """Every Config of a command, each built once.
 
-    Attributes:
-        methods: by name as given (`lora`, `peft:vera`).
-        tasks: by registered name (`glue`).
-        backbones: by registered name (`minilm`, `hf`, `timm:`).
-        sections: the options that every run has.
+    Those of methods are by name as given (`peft:vera`), those of tasks and backbones by registered name (`glue`, `hf`).
     """
 
     methods: Mapping[str, MethodConfig]
-    tasks: Mapping[str, Any]
-    backbones: Mapping[str, Any]
+    tasks: Mapping[str, Config]
+    backbones: Mapping[str, BackboneConfig]
     sections: Sections
 
 
@@ -105,71 +82,69 @@ def build_configs(
     }
     for name, kind in classes["method"].items():
         if not issubclass(kind, MethodConfig):
-            raise EnvironmentProblem(
-                f"the options of method '{name}' are no MethodConfig",
-                f"its Config is {kind.__module__}:{kind.__qualname__}",
-                "Derive it from bench.config.sections.MethodConfig.",
-            )
+            what = f"the options of method '{name}' are no MethodConfig"
+            known = f"its Config is {kind.__module__}:{kind.__qualname__}"
+            raise EnvironmentProblem(what, known, "Derive it from bench.config.sections.MethodConfig.")
     _check_keys(overrides, classes)
-    own = {
-        space: {name: overrides.build(space, one) for name, one in found.items()} for space, found in classes.items()
-    }
-    shared = {space: overrides.build(space, config) for space, config in SECTIONS.items()}
-    return Configs(methods=own["method"], tasks=own["task"], backbones=own["backbone"], sections=Sections(**shared))
-
-
-def build_bare(settings: Sequence[str], config: type[Any], owner: str) -> dict[str, Value]:
-    """Read `KEY=VALUE` without a namespace, as experiments take them; only the given options are returned.
-
-    Raises:
-        UsageError: a key is unknown, given twice, or has a value of another type.
-    """
-    known, given = options_of(config), dict[str, Value]()
-    for setting in settings:
-        key, equals, text = (part.strip() for part in setting.partition("="))
-        if not equals or key not in known:
-            what = f"unknown option '{key}' of {owner}" if equals else f"--set {setting}: not of the form key=value"
-            listed = f"options: {', '.join(f'{o.name}={show(o.default)}' for o in known.values()) or 'none'}"
-            raise UsageError(what, listed, did_you_mean(key, known) or f"`bench show {owner}` describes them.")
-        if key in given:
-            raise UsageError(f"--set {key} is given twice", f"as '{show(given[key])}' and as '{text}'", "Keep one.")
-        given[key] = text
-    made = build(config, given)
-    return {key: getattr(made, key) for key in given}
-
-
-def _split(name: str, setting: str) -> tuple[str, str]:
-    space, dot, key = name.partition(".")
-    if not dot or not key:
-        raise _malformed(setting)
-    if space not in NAMESPACES:
-        raise UsageError(
-            f"--set {setting}: unknown namespace '{space}'",
-            f"namespaces: {', '.join(NAMESPACES)}",
-            did_you_mean(space, NAMESPACES) or "`bench show METHOD` lists every option.",
-        )
-    return space, key
-
-
-def _malformed(setting: str) -> UsageError:
-    return UsageError(
-        f"--set {setting}: not of the form namespace.key=value",
-        f"namespaces: {', '.join(NAMESPACES)}",
-        "Write for example --set method.rank=8.",
+    shared: dict[str, Any] = {space: overrides.build(space, config) for space, config in SECTIONS.items()}
+    return Configs(
+        methods={name: overrides.build("method", config) for name, config in classes["method"].items()},
+        tasks={name: overrides.build("task", config) for name, config in classes["task"].items()},
+        backbones={name: overrides.build("backbone", config) for name, config in classes["backbone"].items()},
+        sections=Sections(**shared),
     )
 
 
-def _check_keys(overrides: Overrides, classes: Mapping[str, Mapping[str, type[Any]]]) -> None:
+def build_bare(settings: Sequence[str], config: type[Config], owner: str) -> dict[str, Value]:
+    """Read `KEY=VALUE` without a namespace, as experiments take them; only the given options are returned."""
+    known = options_of(config)
+    listed = f"options: {', '.join(f'{o.name}={show(o.default)}' for o in known.values()) or 'none'}"
+    given = _pairs(settings, "key=value", listed, f"`bench show {owner}` describes them.")
+    for key in given:
+        if key not in known:
+            todo = did_you_mean(key, known) or f"`bench show {owner}` describes them."
+            raise UsageError(f"unknown option '{key}' of {owner}", listed, todo)
+    built = build(config, given)
+    return {key: getattr(built, key) for key in given}
+
+
+def _pairs(settings: Sequence[str], form: str, known: str, todo: str) -> dict[str, str]:
+    """Read `key=value` texts, each key once; `form`, `known` and `todo` are for messages."""
+    pairs: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals:
+            raise UsageError(f"--set {setting}: not of the form {form}", known, todo)
+        if key in pairs:
+            values = f"as '{pairs[key]}' and as '{value}'"
+            raise UsageError(f"--set {key} is given twice", values, "Keep one of them.")
+        pairs[key] = value
+    return pairs
+
+
+def _split(name: str, value: str) -> tuple[str, str]:
+    space, dot, key = name.partition(".")
+    if not dot or not key:
+        what = f"--set {name}={value}: not of the form {_FORM}"
+        raise UsageError(what, _SPACES, _EXAMPLE)
+    if space not in NAMESPACES:
+        todo = did_you_mean(space, NAMESPACES) or "`bench show METHOD` lists every option."
+        raise UsageError(f"--set {name}={value}: unknown namespace '{space}'", _SPACES, todo)
+    return space, key
+
+
+def _check_keys(overrides: Overrides, classes: Mapping[str, Mapping[str, type[Config]]]) -> None:
     """Refuse a key that no chosen Config knows."""
-    known = [f"{space}.{key}" for space, found in classes.items() for one in found.values() for key in options_of(one)]
-    known += [f"{space}.{key}" for space, config in SECTIONS.items() for key in options_of(config)]
+    configs = [(space, config) for space, chosen in classes.items() for config in chosen.values()]
+    keys = [f"{space}.{key}" for space, config in (*configs, *SECTIONS.items()) for key in options_of(config)]
+    known = list(dict.fromkeys(keys))
     for space, key in overrides.given:
         if f"{space}.{key}" not in known:
-            raise _unknown(space, key, [*dict.fromkeys(known)], [*classes.get(space, ())])
+            raise _unknown(space, key, known, list(classes.get(space, ())))
 
 
 def _unknown(space: str, key: str, known: Sequence[str], owners: Sequence[str]) -> UsageError:
-    """Args: `owners` are the chosen methods, tasks or backbones of that namespace."""
+    """Word an unknown key; `owners` are the chosen methods, tasks or backbones of its namespace."""
     of_space = [name for name in known if name.startswith(f"{space}.")]
     owner = f"{space} {' or '.join(owners)}" if owners else space
     listed = f"options of {owner}: {', '.join(of_space)}" if of_space else f"{owner} has no options"

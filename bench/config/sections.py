@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_type_hints
 
 from bench.config.options import Config, option
 from bench.core.errors import UsageError
@@ -40,8 +40,7 @@ class HeadConfig(Config):
 
     trainable: bool = option(True, "False freezes the head at its random start, as the Deep LoRA paper does.")
     pooling: Literal["auto", "mean", "cls", "pooler"] = option(
-        "auto",
-        "How token features become one vector; auto is what the backbone was trained with.",
+        "auto", "How token features become one vector; auto is what the backbone was trained with."
     )
     dropout: float = option(0.0, "Dropout rate on the pooled features.", at_least=0, at_most=0.999)
     loss: Literal["auto", "squared"] = option(
@@ -71,14 +70,10 @@ class OptimConfig(Config):
     )
     eps: float = option(1e-8, "Adam's epsilon.", at_least=0, used_with={"name": ("adamw", "adam", "muon")})
     schedule: Literal["linear", "constant", "cosine"] = option(
-        "linear",
-        "How the learning rate goes to zero after the warm-up (constant: it does not).",
+        "linear", "How the learning rate goes to zero after the warm-up (constant: it does not)."
     )
     warmup: float = option(
-        0.06,
-        "Share of all steps over which the learning rate rises linearly from zero.",
-        at_least=0,
-        at_most=1,
+        0.06, "Share of all steps over which the learning rate rises linearly from zero.", at_least=0, at_most=1
     )
     clip: float = option(1.0, "Norm at which gradients are clipped; 0 does not clip.", at_least=0)
 
@@ -100,25 +95,19 @@ class PenaltyConfig(Config):
         "U and the rows of V, frobenius (‖U‖² + ‖V‖²)/2. LoRA's scale counts as part of U.",
     )
     of: Literal["delta", "weight"] = option(
-        "delta",
-        "Whose nuclear norm: that of ΔW, or of the whole weight W(0) + ΔW (exact only).",
+        "delta", "Whose nuclear norm: that of ΔW, or of the whole weight W(0) + ΔW (exact only)."
     )
 
     def __post_init__(self) -> None:
         """Refuse what would do nothing, and forms that W does not have."""
         super().__post_init__()
         if not self.nuclear and (self.form, self.of) != ("exact", "delta"):
-            raise UsageError(
-                f"penalty.form={self.form}, penalty.of={self.of}: nothing is penalised",
-                "penalty.nuclear is 0",
-                "Give it a weight: --set penalty.nuclear=1e-3.",
-            )
+            what = f"penalty.form={self.form}, penalty.of={self.of}: nothing is penalised"
+            raise UsageError(what, "penalty.nuclear is 0", "Give it a weight: --set penalty.nuclear=1e-3.")
         if self.of == "weight" and self.form != "exact":
-            raise UsageError(
-                f"penalty.form={self.form} does not go with penalty.of=weight",
-                "a pretrained weight is no product of two factors",
-                "Use penalty.form=exact, or penalty.of=delta.",
-            )
+            what = f"penalty.form={self.form} does not go with penalty.of=weight"
+            known = "a pretrained weight is no product of two factors"
+            raise UsageError(what, known, "Use penalty.form=exact, or penalty.of=delta.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +126,7 @@ class DataConfig(Config):
     namespace: ClassVar[str] = "data"
 
     on_bad: Literal["error", "skip"] = option(
-        "error",
-        "A row or picture that cannot be used is an error that names it, or is left out and counted.",
+        "error", "A row or picture that cannot be used is an error that names it, or is left out and counted."
     )
 
 
@@ -156,8 +144,7 @@ class BackboneConfig(Config):
         at_most=0.999,
     )
     revision: str = option(
-        "main",
-        "Branch, tag or commit on the hub; it says nothing where the network does not come from there.",
+        "main", "Branch, tag or commit on the hub; it says nothing where the network does not come from there."
     )
 
 
@@ -223,11 +210,7 @@ class SpectraConfig(Config):
     )
 
     def __post_init__(self) -> None:
-        """Check names and ranges, and that what is given is used.
-
-        Raises:
-            UsageError: an unknown quantity, a value out of range, or an option that changes nothing.
-        """
+        """Check names and ranges, and that what is given is used."""
         super().__post_init__()
         names = [word.strip() for word in self.of.split(",")]
         unknown = [word for word in names if word not in QUANTITIES and names != ["none"]]
@@ -238,17 +221,13 @@ class SpectraConfig(Config):
                 "Write for example --set spectra.of=updates,gradients.",
             )
         if not all(pattern.strip() for pattern in self.layers.split(",")):
-            raise UsageError(
-                f"spectra.layers={self.layers!r}: an empty pattern", "patterns are separated by commas", "Fix it."
-            )
-        for name, value in (("every", self.every), ("layers", self.layers), ("window", self.window)):
-            users = ("activations",) if name == "window" else QUANTITIES
-            if value != type(self).__dataclass_fields__[name].default and not {*names} & {*users}:
-                raise UsageError(
-                    f"spectra.{name}={value} changes nothing with spectra.of={self.of}",
-                    f"it belongs to {', '.join(users)}",
-                    "Leave it out, or name one of these.",
-                )
+            what = f"spectra.layers={self.layers!r}: an empty pattern"
+            raise UsageError(what, "patterns are separated by commas", "Fix it.")
+        for key, users in (("every", QUANTITIES), ("layers", QUANTITIES), ("window", ("activations",))):
+            value, default = getattr(self, key), getattr(SpectraConfig, key)
+            if value != default and not {*names} & {*users}:
+                what = f"spectra.{key}={value} changes nothing with spectra.of={self.of}"
+                raise UsageError(what, f"it belongs to {', '.join(users)}", "Leave it out, or name one of these.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -266,9 +245,7 @@ class RuntimeConfig(Config):
     namespace: ClassVar[str] = "runtime"
 
     micro_batch: int = option(
-        0,
-        "Examples per forward pass and device; 0 is the whole share of the device. Must divide it.",
-        at_least=0,
+        0, "Examples per forward pass and device; 0 is the whole share of the device. Must divide it.", at_least=0
     )
     eval_batch: int = option(64, "Examples per forward pass in evaluation.", at_least=1)
     save: Literal["adapter", "all", "none"] = option(
@@ -298,14 +275,6 @@ class Sections:
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-SECTIONS: dict[str, type[Config]] = {
-    "head": HeadConfig,
-    "optim": OptimConfig,
-    "penalty": PenaltyConfig,
-    "allocation": AllocationConfig,
-    "spectra": SpectraConfig,
-    "data": DataConfig,
-    "runtime": RuntimeConfig,
-}
+SECTIONS: dict[str, type[Config]] = get_type_hints(Sections)
 """Namespaces of `--set` and their Configs. Methods, tasks and backbones bring the namespaces `method`, `task` and
 `backbone`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from bench.config.options import Config
 
@@ -27,21 +27,17 @@ class Example(NamedTuple):
     label: int | float
 
 
-class Rows(Protocol):
-    """Examples of a split: a list of `Example`, or a collection that computes its own digest."""
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        ...
-
-
 @runtime_checkable
-class Hashed(Protocol):
+class Hashed(Sized, Protocol):
     """Rows that compute a digest of their content, because they are too many to be written out as JSON."""
 
     def digest(self) -> bytes:
         """Return the same bytes for the same content."""
         ...
+
+
+Rows = Sequence[Example] | Hashed
+"""Examples of a split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +74,6 @@ class DataRequest:
         dirs: `(name, directory)` from `--data-dir`; name is a task or suite (`glue`, `glue/cola`), or None for all.
         parent: the folder of `BENCH_DATA`, a parent that holds a folder per suite, or None.
         config: the task's options, `--set task.key=value`; None: the defaults.
-        on_bad: whether a row that cannot be used is an error or is left out.
     """
 
     data: Literal["auto", "dir", "hub", "embedded"] = "auto"
@@ -99,10 +94,8 @@ class Dataset:
     """The labelled splits of one task from one source.
 
     Attributes:
-        train: training examples; so are the evaluation splits.
         evaluation: evaluation splits by name (`dev`; `dev_matched` and `dev_mismatched` for MNLI); the first one
             carries the primary metric.
-        source: kind of source that the data come from.
         revision: the hub revision, the generator's version, or the name of the folder or file (never its path).
         notes: lines the user must see, such as 'no network; fell back to embedded'.
         reading: how it was read, for the record. Options of the task that are named here only decide what the examples
@@ -114,7 +107,7 @@ class Dataset:
     evaluation: Mapping[str, Rows]
     source: SourceKind
     revision: str
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict[str, Any])
     version: str = ""
 
@@ -124,10 +117,9 @@ class Dataset:
         digest = hashlib.sha256((self.source + self.version).encode())
         for name, rows in (("train", self.train), *self.evaluation.items()):
             digest.update(f"\x00{name}\x00{len(rows)}\x00".encode())
-            for part in [rows.digest()] if isinstance(rows, Hashed) else _lines(cast("Iterable[Example]", rows)):
-                digest.update(part)
+            if isinstance(rows, Hashed):
+                digest.update(rows.digest())
+            else:
+                for row in rows:
+                    digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
         return digest.hexdigest()
-
-
-def _lines(rows: Iterable[Example]) -> Iterator[bytes]:
-    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() for row in rows)

@@ -7,34 +7,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from bench.records.schema import SCHEMA, Record
 
-_TYPES = {
-    "string": "text",
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "true or false",
-    "array": "list",
-    "object": "object",
-    "null": "null",
-}
+Schema = dict[str, Any]
+_TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "list"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """One field of a record.
-
-    Attributes:
-        path: its place, such as `ranks[].layer`.
-        holds: its type, in words.
-        meaning: what it says.
-        required: whether every record has it.
-    """
+class Field(NamedTuple):
+    """One field of a record: its place such as `ranks[].layer`, its type in words, and whether every record has it."""
 
     path: str
     holds: str
@@ -46,7 +30,7 @@ class Field:
         return f"| `{self.path}` | {self.holds} | {self.meaning} |"
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> Schema:
     """The JSON schema of a record (draft 2020-12). What depends on the state is in its description alone."""
     _, parts = msgspec.json.schema_components([Record], ref_template="#/$defs/{name}")
     return {
@@ -59,36 +43,36 @@ def json_schema() -> dict[str, Any]:
 
 def fields() -> Iterator[Field]:
     """Every field, each object before its own fields."""
-    made = json_schema()
-    yield from _fields(made, made["$defs"], "", ())
+    schema = json_schema()
+    yield from _fields(schema, schema["$defs"], "", ())
 
 
-def _fields(part: dict[str, Any], parts: dict[str, Any], prefix: str, inside: tuple[str, ...]) -> Iterator[Field]:
-    required = part.get("required", ())
+def _fields(part: Schema, parts: Schema, prefix: str, inside: tuple[str, ...]) -> Iterator[Field]:
     for name, value in part.get("properties", {}).items():
         path = prefix + name
-        choices = [_resolved(one, parts) for one in value.get("anyOf", [value])]
-        holds = " or ".join(sorted({_holds(one) for one in choices}, key=lambda text: (text == "null", text)))
-        yield Field(path=path, holds=holds, meaning=value.get("description", ""), required=name in required)
-        for one in choices:
-            items = _resolved(one.get("items") or {}, parts)
-            for inner, place in ((one, f"{path}."), (items, f"{path}[].")):
+        choices = [_resolved(choice, parts) for choice in value.get("anyOf", [value])]
+        holds = " or ".join(sorted({_holds(choice) for choice in choices}, key=lambda text: (text == "null", text)))
+        yield Field(path, holds, value.get("description", ""), name in part.get("required", ()))
+        for choice in choices:
+            items = _resolved(choice.get("items") or {}, parts)
+            for inner, place in ((choice, f"{path}."), (items, f"{path}[].")):
                 title = inner.get("title", "")
                 if title not in inside:  # the parent of a parent is described once
                     yield from _fields(inner, parts, place, (*inside, title) if title else inside)
 
 
-def _resolved(part: dict[str, Any] | bool, parts: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(part, bool):
-        return {}
+def _resolved(part: Schema, parts: Schema) -> Schema:
     return parts[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
 
 
-def _holds(part: dict[str, Any]) -> str:
+def _holds(part: Schema) -> str:
     if "enum" in part:
         return ", ".join(f"`{value}`" if isinstance(value, str) else str(value) for value in part["enum"])
-    return "16 hex digits" if "pattern" in part else _TYPES[part["type"]]
+    kind: str = part["type"]
+    return "16 hex digits" if "pattern" in part else _TYPES.get(kind, kind)
 
 
 if __name__ == "__main__":
-    print("\n".join(one.row() for one in fields()) if "--table" in sys.argv else json.dumps(json_schema(), indent=1))
+    print(
+        "\n".join(field.row() for field in fields()) if "--table" in sys.argv else json.dumps(json_schema(), indent=1)
+    )

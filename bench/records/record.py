@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import re
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +17,7 @@ from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import write_atomic
 from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable_numbers
 
+__all__ = ["FILE", "DoneRecord", "Record", "State", "find", "folder", "is_done", "load_all", "locate", "read", "write"]
 FILE = "record.json"
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -39,11 +38,7 @@ def folder(out: Path, run_id: str) -> Path:
 
 
 def validate(value: object, path: Path) -> Record:
-    """The record that JSON values describe.
-
-    Args:
-        value: what a JSON parser read.
-        path: its file, for messages.
+    """The record that the JSON values of a file describe.
 
     Raises:
         EnvironmentProblem: names `path`, the field and what is wrong with it.
@@ -57,18 +52,14 @@ def validate(value: object, path: Path) -> Record:
         )
     for field in unusable_numbers(value):
         raise _invalid(path, f"{field}: not a finite number of 64 bits")
-    reason = _reason(value)
-    if reason is not None:
-        raise _invalid(path, _with_keys(reason, value))
-    return msgspec.convert(value, Record)
+    try:
+        return msgspec.convert(value, Record)
+    except msgspec.ValidationError as error:
+        raise _invalid(path, _with_keys(str(error), value)) from None
 
 
 def write(record: Record, directory: Path) -> None:
-    """Write `<directory>/record.json` at once: a reader, or a crash, sees the old record or the new one, never half.
-
-    Args:
-        record: the whole record.
-        directory: the run's own folder, `folder(out, run_id)`; made where it does not exist.
+    """Write `record.json` in the run's own folder at once: a reader, or a crash, sees the old one or the new one.
 
     Raises:
         EnvironmentProblem: a field has a wrong type or value, or the record is not of this folder; nothing is written.
@@ -101,27 +92,18 @@ def load_all(out: Path) -> tuple[list[Record], list[BenchError]]:
     """Every record of a folder in the order of run ids, and a problem, naming its file, for each that is none."""
     records: list[Record] = []
     problems: list[BenchError] = []
-    with _uncollected():
+    collects = gc.isenabled()
+    gc.disable()  # it would search thousands of records again and again, and find nothing: JSON has no cycles
+    try:
         for path in sorted(out.glob(f"*/{FILE}")):
             try:
                 records.append(read(path))
             except BenchError as problem:
                 problems.append(problem)
-    return records, problems
-
-
-@contextlib.contextmanager
-def _uncollected() -> Generator[None]:
-    """No garbage collection meanwhile: it would search thousands of records again and again, for a third of the time,
-    and find nothing, since JSON has no cycles.
-    """
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
     finally:
-        if before:
+        if collects:
             gc.enable()
+    return records, problems
 
 
 def find(out: Path, prefix: str) -> Record:
@@ -142,6 +124,15 @@ def find(out: Path, prefix: str) -> Record:
     return read(folder(out, ids[0]) / FILE)
 
 
+def locate(out: Path, text: str) -> tuple[Record, Path]:
+    """The record in the run's folder `text`, or else the one that `find` finds in `out`, and the run's folder."""
+    given = Path(text).expanduser()
+    if (given / FILE).is_file():
+        return read(given.resolve() / FILE), given
+    record = find(out, text)
+    return record, folder(out, record.run_id)
+
+
 def _check_folder(record: Record, path: Path) -> None:
     """A copied or renamed folder would otherwise count one run twice."""
     if path.parent.name != record.run_id:
@@ -152,25 +143,14 @@ def _schema_version(value: object) -> object:
     return cast(dict[str, object], value).get("schema") if isinstance(value, dict) else None
 
 
-def _reason(value: object) -> str | None:
-    """Why `value` is no record, as `reason - at `$.path``."""
-    try:
-        msgspec.convert(value, Record)
-    except msgspec.ValidationError as error:
-        return str(error)
-    return None
-
-
 def _with_keys(reason: str, value: object) -> str:
-    """`path: reason`, with the keys of mappings, for which msgspec writes `[...]`: a value is the wrong one if the
-    reason is the same without the others.
-    """
+    """`path: reason` of msgspec's `reason - at `$.path``, with the keys of mappings, for which it writes `[...]`."""
     text, _, place = reason.rpartition(" - at `$")
     path, part = "", cast(Any, value)
     try:
         for name, index, key in re.findall(r"\.([^.\[\]`]+)|\[(\d+)\]|(\[\.{3}\])", place if text else ""):
             if key:
-                name = next(one for one in list(part) if _wrong_alone(one, part, reason, value))
+                name = next(name for name in list(part) if _wrong_alone(name, part, reason, value))
             path += f"[{index}]" if index else f".{name}"
             part = part[int(index)] if index else part[name]
     except (LookupError, TypeError, StopIteration):  # a field's name can be made to look like a path
@@ -178,15 +158,16 @@ def _with_keys(reason: str, value: object) -> str:
     return f"{path.removeprefix('.')}: {text}" if path else reason
 
 
-def _wrong_alone(key: str, mapping: dict[str, Any], reason: str, value: object) -> bool:
-    """Whether `value` is wrong for the same reason when `mapping`, a part of it, has this key alone."""
-    before = dict(mapping)
-    mapping.clear()
-    mapping[key] = before[key]
-    same = _reason(value) == reason
-    mapping.clear()
-    mapping.update(before)
-    return same
+def _wrong_alone(key: str, mapping: dict[str, object], reason: str, value: object) -> bool:
+    """Whether `value` is wrong for the same reason while `mapping`, a part of it, has this key alone."""
+    others = {name: mapping.pop(name) for name in list(mapping) if name != key}
+    try:
+        msgspec.convert(value, Record)
+    except msgspec.ValidationError as error:
+        return str(error) == reason
+    finally:
+        mapping.update(others)
+    return False
 
 
 def _invalid(path: Path, reason: str) -> EnvironmentProblem:
@@ -196,18 +177,3 @@ def _invalid(path: Path, reason: str) -> EnvironmentProblem:
 
 def _todo(path: Path) -> str:
     return f"Remove {path.parent} and run the command again, or put the record back from a copy."
-
-
-__all__ = [
-    "FILE",
-    "DoneRecord",
-    "Record",
-    "State",
-    "find",
-    "folder",
-    "is_done",
-    "load_all",
-    "read",
-    "validate",
-    "write",
-]

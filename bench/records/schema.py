@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeGuard, cast
@@ -23,7 +24,10 @@ Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Real = Annotated[float, Meta(ge=0)]
 RunId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
-Option = str | Annotated[int, Meta(ge=-LARGEST, le=LARGEST)] | float | bool | None
+Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
+Option = str | Whole | float | bool | None
+Space = dict[str, Option]
+"""Options of a namespace."""
 Scores = dict[str, dict[str, float]]
 """Split → metric → value."""
 FreeForm = dict[str, Any]
@@ -40,15 +44,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as a parser reads them from a file: lists, no tuples."""
-        return _with_lists(msgspec.to_builtins(self))
-
-
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_lists(item) for key, item in cast(dict[str, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [_with_lists(item) for item in cast(list[Any], value)]
-    return value
+        return json.loads(json.dumps(msgspec.to_builtins(self)))
 
 
 class RunError(Part, frozen=True, kw_only=True):
@@ -67,26 +63,23 @@ class RunError(Part, frozen=True, kw_only=True):
 class Options(Part, frozen=True, kw_only=True):
     """Every option, with its default filled in, by the namespaces of `--set`."""
 
-    method: Annotated[dict[str, Option], about("the method's own options")]
-    task: Annotated[
-        dict[str, Option],
-        about("how examples become batches; without options that say only what the examples are"),
-    ]
-    backbone: Annotated[dict[str, Option], about("options of the backbone")]
-    head: Annotated[dict[str, Option], about("options of the head")]
-    optim: Annotated[dict[str, Option], about("options of the optimiser and its schedule")]
-    penalty: Annotated[dict[str, Option], about("what is added to the loss to keep rank low")]
-    allocation: Annotated[dict[str, Option], about("how rank is shared between layers")]
-    spectra: Annotated[dict[str, Option], about("whose singular values are taken during training")]
-    runtime: Annotated[dict[str, Option], about("how the run was executed; not part of its identity")]
+    method: Annotated[Space, about("the method's own options")]
+    task: Annotated[Space, about("how examples become batches; without options that say only what the examples are")]
+    backbone: Annotated[Space, about("options of the backbone")]
+    head: Annotated[Space, about("options of the head")]
+    optim: Annotated[Space, about("options of the optimiser and its schedule")]
+    penalty: Annotated[Space, about("what is added to the loss to keep rank low")]
+    allocation: Annotated[Space, about("how rank is shared between layers")]
+    spectra: Annotated[Space, about("whose singular values are taken during training")]
+    runtime: Annotated[Space, about("how the run was executed; not part of its identity")]
 
-    def namespaces(self) -> dict[str, dict[str, Option]]:
+    def namespaces(self) -> dict[str, Space]:
         """Namespace → its options."""
-        return {name: getattr(self, name) for name in self.__struct_fields__}
+        return msgspec.structs.asdict(self)
 
     def flat(self) -> dict[str, Option]:
         """Every option by its name in `--set`: `method.rank`."""
-        return {f"{space}.{key}": value for space, found in self.namespaces().items() for key, value in found.items()}
+        return {f"{space}.{key}": value for space, given in self.namespaces().items() for key, value in given.items()}
 
 
 class StoredSpec(Part, frozen=True, kw_only=True):
@@ -96,20 +89,12 @@ class StoredSpec(Part, frozen=True, kw_only=True):
     task: Annotated[str, about("task, such as glue/rte")]
     backbone: Annotated[str, about("registry name, hub id or directory of the backbone")]
     seed: Annotated[
-        int,
-        Meta(
-            ge=-LARGEST,
-            le=LARGEST,
-            description="seeds a network that is built, the head, the adapter, the drawn examples, the order of "
-            "batches, augmentation and masks",
-        ),
+        Whole, about("seeds a built network, head, adapter, drawn examples, order of batches, augmentation, masks")
     ]
     lr: Annotated[Real | None, about("learning rate asked for; null where it was selected")]
     select: Annotated[tuple[Real, ...], about("candidate learning rates; empty where nothing was selected")]
     select_on: Annotated[str | None, about("task whose held-out train split decided; null: this run's own")]
-    holdout: Annotated[
-        Count, about("training examples cut off, by seed, and evaluated on instead of dev; 0 evaluates on dev")
-    ]
+    holdout: Annotated[Count, about("training examples cut off, by seed, and evaluated on instead of dev; 0: none")]
     max_steps: Annotated[Count | None, about("budget in optimiser steps; null where epochs say it")]
     epochs: Annotated[Real | None, about("budget in passes over train; null where max_steps says it")]
     batch_size: Annotated[Count, about("examples per optimiser step over all devices")]
@@ -119,12 +104,7 @@ class StoredSpec(Part, frozen=True, kw_only=True):
     devices: Annotated[Count, about("number of devices; not part of the identity")]
     track: Annotated[str, about("off, wandb, tensorboard, csv or mlflow; not part of the identity")]
     out: Annotated[str, about("folder of the records; not part of the identity")]
-    start: Annotated[
-        str | None,
-        about(
-            "folder of the adapter it started from; not part of the identity, its content's hash in options.method is"
-        ),
-    ]
+    start: Annotated[str | None, about("folder of the starting adapter; the identity has its hash, in options.method")]
     options: Annotated[Options, about("every option with its default filled in, by namespace of --set")]
 
 
@@ -156,13 +136,8 @@ class BackboneInfo(Part, frozen=True, kw_only=True):
     """What was adapted."""
 
     name: Annotated[str, about("name of the network")]
-    parameters: Annotated[
-        Count | None,
-        about("parameters before adapting, without the head; null until a network that is built has been"),
-    ]
-    weights_hash: Annotated[
-        str, about("hash of the pretrained weights; of a network that is built, of its name and options")
-    ]
+    parameters: Annotated[Count | None, about("parameters before adapting, without the head; null until it is built")]
+    weights_hash: Annotated[str, about("hash of the pretrained weights; of a built network of its name and options")]
     pooling: Annotated[str, about("how token features become one vector where head.pooling is auto")]
     parent: Annotated[ParentRun | None, about("the run that trained it; absent where none did")] = None
 
@@ -177,9 +152,7 @@ class SourceInfo(Part, frozen=True, kw_only=True):
     evaluation_examples: Annotated[dict[str, Count], about("examples of each evaluation split, by name")]
     reading: Annotated[
         FreeForm,
-        about(
-            "how data was read or made: columns, classes, split, size, mean, files, what was left out; absent for GLUE"
-        ),
+        about("how data was read or made: columns, classes, split, size, mean, files, rows left out; absent for GLUE"),
     ] = {}
 
 
@@ -267,7 +240,7 @@ class RankSeries(Part, frozen=True, kw_only=True):
     layers: Annotated[Count, about("how many layers")]
     steps: Annotated[tuple[Count, ...], about("optimiser steps done at each look")]
     effective: Annotated[
-        tuple[Real | None, ...], about("mean effective rank over the layers; null where no spectrum was finite")
+        tuple[Real | None, ...], about("mean effective rank over the layers; null where none was finite")
     ]
 
 
@@ -287,9 +260,7 @@ class Cost(Part, frozen=True, kw_only=True):
     eval_s: Annotated[Real, about("seconds of evaluation")]
     tracking_s: Annotated[Real, about("seconds of train_s that spectra took")]
     peak_memory_bytes: Annotated[Count | None, about("peak memory in bytes; null where unknown")]
-    cache_bytes: Annotated[
-        Count, about("bytes kept per device, while training, of what was computed only once per example")
-    ]
+    cache_bytes: Annotated[Count, about("bytes kept per device in training of what was computed once per example")]
     optimizer_bytes: Annotated[Count, about("bytes of the optimiser's state on one device")]
     device: Annotated[str, about("name of the device")]
     devices: Annotated[Count, about("how many")]
@@ -325,10 +296,7 @@ class Provenance(Part, frozen=True, kw_only=True):
     """How to repeat a run."""
 
     created: Annotated[str, about("start of the run, ISO 8601, UTC")]
-    command: Annotated[
-        tuple[str, ...],
-        about("the command that repeats this run alone; empty for a trial, part of another run"),
-    ]
+    command: Annotated[tuple[str, ...], about("the command that repeats this run alone; empty for a trial")]
     git: Annotated[str | None, about("commit of the code; null outside a repository")]
     packages: Annotated[dict[str, str], about("versions of the packages that matter, by name")]
     python: Annotated[str, about("Python's version")]
@@ -369,10 +337,7 @@ class Record(Part, frozen=True, kw_only=True):
     """
 
     schema: Annotated[Literal[2], about("version of this schema")]
-    run_id: Annotated[
-        RunId,
-        about("names the run and its folder: hash of the specification, the protocol, the data and the weights"),
-    ]
+    run_id: Annotated[RunId, about("names run and folder: hash of specification, protocol, data and weights")]
     group_id: Annotated[RunId, about("the same hash without the seed: runs that differ only by seed share it")]
     state: Annotated[State, about("where the run stands")]
     error: Annotated[RunError | None, about("why a run failed, in three parts; null where it did not")]
@@ -382,15 +347,10 @@ class Record(Part, frozen=True, kw_only=True):
     task: Annotated[TaskInfo, about("what was learned")]
     backbone: Annotated[BackboneInfo, about("what was adapted")]
     source: Annotated[SourceInfo, about("where the data came from")]
-    metrics: Annotated[
-        Metrics | None, about("the scores after the last step, never the best evaluation; null where there are none")
-    ]
+    metrics: Annotated[Metrics | None, about("the scores after the last step, never the best evaluation; null if none")]
     params: Annotated[Parameters | None, about("sizes; null where the model was never built")]
     selection: Annotated[Selection | None, about("how the learning rate was chosen; null where it was given")]
-    ranks: Annotated[
-        tuple[LayerRank, ...],
-        about("the rank of ΔW really used, per adapted layer; empty for a method without a ΔW"),
-    ]
+    ranks: Annotated[tuple[LayerRank, ...], about("the rank of ΔW really used, per adapted layer; empty without a ΔW")]
     cost: Annotated[Cost | None, about("what the run took; null where it never trained")]
     curve: Annotated[tuple[LossPoint, ...], about("training loss over time")]
     provenance: Annotated[Provenance, about("how to repeat the run")]
@@ -403,30 +363,23 @@ class Record(Part, frozen=True, kw_only=True):
         ),
     ] = None
     report: Annotated[
-        FreeForm,
-        about("what else the method tells of the run, such as the course of AdaLoRA's budget; most have none"),
+        FreeForm, about("what else the method tells of the run, such as the course of AdaLoRA's budget")
     ] = {}
     evaluations: Annotated[
-        tuple[Evaluation, ...],
-        about("scores during training, for methods that evaluate on the way; absent for others"),
+        tuple[Evaluation, ...], about("scores during training, where the method evaluates on the way")
     ] = ()
     sweep: Annotated[
-        tuple[SweepPoint, ...],
-        about("the trained network without its first n adapters; only methods that can do without some have it"),
+        tuple[SweepPoint, ...], about("the trained network without its first n adapters, where that is possible")
     ] = ()
 
     def __post_init__(self) -> None:
-        """Check what a state needs, and that free-form values are numbers that JSON holds.
-
-        Raises:
-            ValueError: begins with the name of the field.
-        """
-        done = self.state == "done"
-        for name in ("lr", "metrics", "params", "cost") if done else ():
-            if getattr(self, name) is None:
-                raise ValueError(f"{name}: null, but a done run has it")
-        if done and self.error:
-            raise ValueError("error: a done run has none")
+        """Check what a state needs, and that JSON holds all numbers; the ValueError begins with the field's name."""
+        if self.state == "done":
+            for name in ("lr", "metrics", "params", "cost"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name}: null, but a done run has it")
+            if self.error:
+                raise ValueError("error: a done run has none")
         if self.state in ("failed", "oom", "diverged") and not self.error:
             raise ValueError(f"error: null, but a run that is {self.state} has one")
         if self.state == "diverged" and self.metrics:

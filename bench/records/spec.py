@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
-from bench.config.options import Config
+from bench.config.options import Config, Value
 from bench.config.sections import (
+    SECTIONS,
     AllocationConfig,
     BackboneConfig,
     HeadConfig,
@@ -54,7 +55,7 @@ class RunOptions:
         assert isinstance(self.task, kind), f"the task has {type(self.task).__name__}"
         return self.task
 
-    def to_json(self) -> dict[str, dict[str, Any]]:
+    def to_json(self) -> dict[str, dict[str, Value]]:
         """Return namespace → key → value."""
         return {space.name: getattr(self, space.name).to_json() for space in fields(self)}
 
@@ -63,16 +64,11 @@ class RunOptions:
 class RunSpec:
     """One run, completely: method, task, backbone, seed, budget and every option.
 
+    `bench.records.schema.StoredSpec` describes the fields.
+
     Attributes:
-        lr: learning rate; None where `select` chooses it.
-        select: candidate learning rates.
-        select_on: task whose held-out train split decides between them.
-        holdout: number of training examples that are held out (by seed) and evaluated on instead of dev; 0 evaluates on
-            dev.
-        options: the Configs of all namespaces.
         data_options: options of the task that only say what the examples are (`Dataset.reading`). The hash of the data
             speaks for them, so they are neither part of the identity nor of the JSON.
-        start: folder of the adapter to start from; the hash of its content is the method's option `start`.
     """
 
     method: str
@@ -93,7 +89,7 @@ class RunSpec:
     track: Track = "off"
     out: str = "runs"
     start: str | None = None
-    options: RunOptions = field(default_factory=RunOptions)
+    options: RunOptions = RunOptions()
     data_options: frozenset[str] = frozenset()
 
     def identity(self) -> dict[str, Any]:
@@ -106,11 +102,10 @@ class RunSpec:
 
     def group_id(self, data_hash: str, weights_hash: str) -> str:
         """Return the same hash without the seed: runs that differ only by seed share it."""
-        identity = self.identity()
-        del identity["seed"]
+        identity = {name: value for name, value in self.identity().items() if name != "seed"}
         return _digest({**identity, "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
 
-    def with_(self, **changes: Any) -> RunSpec:
+    def with_(self, **changes: object) -> RunSpec:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
 
@@ -120,17 +115,17 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, from which `from_json` makes an equal RunSpec."""
-        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "data_options"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data_options"}
         options = self.options.to_json()
         options["task"] = {key: value for key, value in options["task"].items() if key not in self.data_options}
-        return {**found, "select": list(self.select), "options": options}
+        return {**values, "select": list(self.select), "options": options}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, backbone: type[BackboneConfig] | None = None) -> RunSpec:
-        """Make the RunSpec that `to_json` wrote, with the Configs of the registered method, task and backbone.
+        """Make the RunSpec that `to_json` wrote; an option that is missing has its default.
 
         Args:
-            data: the JSON values; an option that is missing has its default.
+            data: the JSON values.
             backbone: class of the backbone's options; None: that of the registered backbone.
         """
         stored = data["options"]
@@ -138,16 +133,12 @@ class RunSpec:
             "method": registry.load_config("methods", data["method"]),
             "task": registry.load_config("tasks", registry.family(data["task"])),
             "backbone": backbone or registry.load_config("backbones", registry.opener(data["backbone"])),
-            **{one.name: type(getattr(_DEFAULTS, one.name)) for one in fields(RunOptions)[3:]},
+            **{space: config for space, config in SECTIONS.items() if space != "data"},
         }
-        task = classes["task"]
-        options = RunOptions(**{space: kind(**stored.get(space, {})) for space, kind in classes.items()})
-        left_out = frozenset(one.name for one in fields(task) if one.name not in stored["task"])
+        options = RunOptions(**{space: config(**stored.get(space, {})) for space, config in classes.items()})
+        left_out = frozenset(f.name for f in fields(options.task) if f.name not in stored["task"])
         given: dict[str, Any] = {**data, "select": tuple(data["select"]), "options": options, "data_options": left_out}
         return cls(**given)
-
-
-_DEFAULTS = RunOptions()
 
 
 def deciding(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +147,6 @@ def deciding(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in spec.items() if name not in NOT_IDENTITY}, "options": options}
 
 
-def _digest(value: Mapping[str, Any]) -> str:
+def _digest(value: Mapping[str, object]) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

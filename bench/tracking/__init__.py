@@ -16,11 +16,7 @@ PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",
 
 
 def check(kind: str) -> None:
-    """Check before training that the mirror can be written.
-
-    Raises:
-        EnvironmentProblem: its package is not installed.
-    """
+    """Check before training that the mirror can be written; raises EnvironmentProblem without its package."""
     wanted = PACKAGES.get(kind, ())
     if wanted and not any(find_spec(name) for name in wanted):
         raise EnvironmentProblem(
@@ -31,27 +27,19 @@ def check(kind: str) -> None:
 
 
 def mirror(record: DoneRecord, folder: Path, kind: MirrorKind = "wandb") -> Tracking:
-    """Mirror a finished run, whose files are in `folder`.
+    """Mirror a finished run of a folder, and return the record's entry; a failure is in it and never fails the run."""
+    from bench.tracking import account, loggers, send
 
-    Returns:
-        The record's `tracking` entry. A failure is in its `error`, and printed; it never fails the run.
-    """
     mode: Literal["online", "offline"] = "offline"
     directory = failure = None
-    from bench.tracking import account
-
     try:
         if kind == "wandb":
-            from bench.tracking import send
-
             mode = account.mode()
             directory = send.send(record, folder, mode)
         else:
-            from bench.tracking import loggers
-
             directory = loggers.write(kind, record, folder)
     except Exception as error:  # a mirror may fail in any way; the record stays valid
-        failure = account.hidden(f"{type(error).__name__}: {error}").splitlines()[0]
+        failure = account.first_line(error)
         name = "W&B" if kind == "wandb" else kind
-        sys.stderr.write(f"warning: {name} did not take {record.run_id}: {failure}\n")
+        print(f"warning: {name} did not take {record.run_id}: {failure}", file=sys.stderr)
     return Tracking(kind=kind, mode=mode, id=record.run_id, error=failure, directory=directory)

@@ -28,17 +28,12 @@ def mode() -> Literal["online", "offline"]:
 
 
 def require() -> None:
-    """Check that W&B can send and receive.
-
-    Raises:
-        EnvironmentProblem: there is no key, or the server does not answer.
-    """
+    """Raise EnvironmentProblem if there is no key, or the server does not answer."""
     if not key():
         raise EnvironmentProblem("no W&B key", f"server: {server()}", "Run `wandb login`, or set WANDB_API_KEY.")
     if reason := connection_error(server()):
-        raise EnvironmentProblem(
-            "W&B's server does not answer", reason, "Connect to a network, or set WANDB_BASE_URL to another server."
-        )
+        todo = "Connect to a network, or set WANDB_BASE_URL to another server."
+        raise EnvironmentProblem("W&B's server does not answer", reason, todo)
 
 
 def key() -> bool:
@@ -49,10 +44,9 @@ def key() -> bool:
 
     wandb.setup(settings=wandb.Settings(silent=True))
     try:
-        found = wandb.login(prompt=False, verify=False)
+        return bool(wandb.login(prompt=False, verify=False))
     except TypeError:  # releases without `prompt`
-        found = wandb.api.api_key
-    return bool(found)
+        return bool(wandb.api.api_key)
 
 
 def server() -> str:
@@ -61,7 +55,7 @@ def server() -> str:
 
 
 def project() -> str:
-    """Return the name of the project that runs belong to."""
+    """Return the name of W&B's project that runs belong to."""
     return os.environ.get("WANDB_PROJECT", PROJECT)
 
 
@@ -69,3 +63,8 @@ def hidden(text: str) -> str:
     """Return `text` with the key, if it occurs, replaced by ***."""
     secret = os.environ.get("WANDB_API_KEY")
     return text.replace(secret, "***") if secret else text
+
+
+def first_line(error: Exception) -> str:
+    """Return an error of W&B's packages in one line, without the key."""
+    return hidden(f"{type(error).__name__}: {error}").splitlines()[0]

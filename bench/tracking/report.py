@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from importlib import import_module
+from typing import Any
 
 from bench.core.errors import EnvironmentProblem
 
@@ -12,21 +13,12 @@ ABOUT = "How good is each method, how few parameters does it train, and what ran
 
 
 def report(entity: str, project: str, *, offline: bool = False) -> Any:
-    """Build the report without saving it; `offline` leaves out the project's number, which only W&B knows.
-
-    Raises:
-        EnvironmentProblem: wandb-workspaces is not installed.
-    """
+    """Build the report without saving it; `offline` leaves out the project's number, which only W&B knows."""
     try:
-        from importlib import import_module
-
-        wr: Any = import_module("wandb_workspaces.reports.v2")
+        wr = import_module("wandb_workspaces.reports.v2")
     except ImportError as error:
-        raise EnvironmentProblem(
-            "the package wandb-workspaces is not installed",
-            f"reports of W&B need it: {error}",
-            'Run: pip install "lowrank-bench[wandb]".',
-        ) from error
+        known, todo = f"reports of W&B need it: {error}", 'Run: pip install "lowrank-bench[wandb]".'
+        raise EnvironmentProblem("the package wandb-workspaces is not installed", known, todo) from error
     trained, used = wr.SummaryMetric("params/trainable"), wr.SummaryMetric("rank/effective")
     score, rate = wr.SummaryMetric("score"), wr.Config("lr")
     allowed = wr.SummaryMetric("rank/nominal")
@@ -40,26 +32,20 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
         groupby_rangefunc="stddev",
         log_y=True,
     )
-    rank_by_layer = wr.LinePlot(
-        title="Effective rank of ΔW over training, by layer",
-        x="step",
-        y=[],
-        metric_regex="effective_rank_by_layer/.*",
-        log_y=True,
-    )
+    by_layer, names = "Effective rank of ΔW over training, by layer", "effective_rank_by_layer/.*"
+    rank_by_layer = wr.LinePlot(title=by_layer, x="step", y=[], metric_regex=names, log_y=True)
     loss = wr.LinePlot(title="Training loss, by method", x="step", y=["train/loss"], groupby=wr.Config("method"))
     layers = wr.WeavePanelSummaryTable(table_name="ranks")
-    parallel = wr.ParallelCoordinatesPlot(
-        title="Learning rate, parameters, rank, score",
-        columns=[
-            wr.ParallelCoordinatesPlotColumn(metric=rate, display_name="learning rate", log=True),
-            wr.ParallelCoordinatesPlotColumn(metric=trained, display_name="trained parameters", log=True),
-            wr.ParallelCoordinatesPlotColumn(metric=used, display_name="effective rank"),
-            wr.ParallelCoordinatesPlotColumn(metric=score, display_name="score"),
-        ],
-    )
-    where = ("", "") if offline else (entity, project)
-    seeds = wr.Runset(entity=where[0], project=where[1], name="runs", groupby=["group"])
+    column = wr.ParallelCoordinatesPlotColumn
+    columns = [
+        column(metric=rate, display_name="learning rate", log=True),
+        column(metric=trained, display_name="trained parameters", log=True),
+        column(metric=used, display_name="effective rank"),
+        column(metric=score, display_name="score"),
+    ]
+    parallel = wr.ParallelCoordinatesPlot(title="Learning rate, parameters, rank, score", columns=columns)
+    where = {} if offline else {"entity": entity, "project": project}
+    seeds = wr.Runset(**where, name="runs", groupby=["group"])
     return wr.Report(
         project=project,
         entity=entity,
@@ -78,14 +64,11 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
     )
 
 
-def to_json(built: Any) -> dict[str, Any]:
+def to_json(built: Any) -> object:
     """Return the content of a report as JSON values, without its random ids."""
-    model = built._to_model()
-    return _without_ids(json.loads(model.model_dump_json(by_alias=True, exclude_none=True)))
+    text = built._to_model().model_dump_json(by_alias=True, exclude_none=True)
+    return json.loads(text, object_hook=_without_ids)
 
 
-def _without_ids(value: Any) -> Any:
-    if isinstance(value, dict):
-        named = cast(dict[str, Any], value)
-        return {name: _without_ids(item) for name, item in named.items() if name not in ("id", "__id__", "ref")}
-    return [_without_ids(item) for item in cast(list[Any], value)] if isinstance(value, list) else value
+def _without_ids(value: dict[str, object]) -> dict[str, object]:
+    return {name: item for name, item in value.items() if name not in ("id", "__id__", "ref")}

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bench.records.record import FILE, DoneRecord, Record
 from bench.records.schema import LayerRank
 from bench.tracking.account import hidden, project
+
+if TYPE_CHECKING:
+    import wandb
 
 ADAPTER = "adapter.safetensors"
 PLACES = ("out", "start")
@@ -18,10 +21,9 @@ PLACES = ("out", "start")
 
 
 def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -> str | None:
-    """Write the run, or send it; the same record again continues the same W&B run.
+    """Write the run, or send it, and return the local folder's name of an offline run.
 
-    Returns:
-        The local folder's name of an offline run, else None.
+    The same record again continues the same W&B run.
     """
     import wandb
 
@@ -29,7 +31,7 @@ def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -
     run = wandb.init(
         project=project(),
         id=record.run_id,
-        name=f"{spec.method} {spec.task} seed {spec.seed}",
+        name=run_name(record),
         group=record.group_id,
         job_type=spec.method,
         tags=[tag[:64] for tag in (spec.method, spec.task, spec.backbone, record.source.kind)],
@@ -55,42 +57,47 @@ def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -
         run.finish()  # otherwise the next run would be logged into this one
 
 
-def config(record: Record) -> dict[str, Any]:
+def run_name(record: Record) -> str:
+    """The name of a run in other programs."""
+    return f"{record.spec.method} {record.spec.task} seed {record.spec.seed}"
+
+
+def config(record: Record) -> dict[str, object]:
     """The specification, and what the record says of task, backbone, source and origin."""
     spec = {name: value for name, value in record.spec.to_json().items() if name not in PLACES}
-    parts = {"task_info": record.task, "backbone_info": record.backbone, "source": record.source}
-    more = {name: part.to_json() for name, part in {**parts, "provenance": record.provenance}.items()}
-    made = {**spec, **more, "lr": record.lr, "run_id": record.run_id, "group_id": record.group_id}
-    return json.loads(hidden(json.dumps(made)))
+    about = {"task_info": record.task.to_json(), "backbone_info": record.backbone.to_json()}
+    origin = {"source": record.source.to_json(), "provenance": record.provenance.to_json()}
+    names = {"lr": record.lr, "run_id": record.run_id, "group_id": record.group_id}
+    return json.loads(hidden(json.dumps({**spec, **about, **origin, **names})))
 
 
-def summary(record: DoneRecord) -> dict[str, Any]:
+def summary(record: DoneRecord) -> dict[str, object]:
     """Scores, counts, costs and mean ranks, by flat names."""
-    flat: dict[str, Any] = {"state": record.state, "score": record.metrics.primary.value}
+    flat: dict[str, object] = {"state": record.state, "score": record.metrics.primary.value}
     for split, scores in record.metrics.all.items():
         flat |= {f"{split}/{name}": value for name, value in scores.items()}
-    flat |= {f"params/{k}": v for k, v in record.params.to_json().items()}
-    flat |= {f"cost/{k}": v for k, v in record.cost.to_json().items()}
+    for part, values in (("params", record.params), ("cost", record.cost)):
+        flat |= {f"{part}/{name}": value for name, value in values.to_json().items()}
     if record.ranks:
         for name in ("nominal", "stable", "effective", "energy90", "norm"):
-            flat[f"rank/{name}"] = sum(getattr(r, name) for r in record.ranks) / len(record.ranks)
+            flat[f"rank/{name}"] = sum(getattr(rank, name) for rank in record.ranks) / len(record.ranks)
     return flat
 
 
-def series(record: Record) -> Iterator[dict[str, Any]]:
+def series(record: Record) -> Iterator[dict[str, float]]:
     """Yield values over steps: loss, scores during training, mean effective rank of every tracked quantity."""
     for point in record.curve:
         yield {"step": point.step, "train/loss": point.loss}
     for row in record.evaluations:
-        scores = {f"{split}/{n}": value for split, found in row.metrics.items() for n, value in found.items()}
-        yield {"step": row.step, **{f"evaluation/{name}": value for name, value in scores.items()}}
+        named = {f"evaluation/{split}/{n}": v for split, scores in row.metrics.items() for n, v in scores.items()}
+        yield {"step": row.step, **named}
     for course in record.spectra.series if record.spectra else ():
         for step, rank in zip(course.steps, course.effective, strict=False):
             if rank is not None:
                 yield {"step": step, f"effective_rank/{course.of}": rank}
 
 
-def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
+def by_layer(folder: Path) -> Iterator[dict[str, float]]:
     """Yield each layer's effective rank of ΔW over steps, where the run's folder holds its singular values."""
     path = folder / "spectra.npz"
     if not path.is_file():
@@ -107,8 +114,8 @@ def by_layer(folder: Path) -> Iterator[dict[str, Any]]:
                 yield {"step": step, f"effective_rank_by_layer/{layer}": rank}
 
 
-def _define(run: Any, record: DoneRecord) -> None:
-    """Which way is better, and that courses are over optimiser steps."""
+def _define(run: wandb.Run, record: DoneRecord) -> None:
+    """Say which way is better, and that series are over optimiser steps."""
     higher = record.metrics.primary.higher_is_better
     run.define_metric("primary", summary="max" if higher else "min")
     run.define_metric("train/loss", step_metric="step", summary="min")
@@ -116,21 +123,21 @@ def _define(run: Any, record: DoneRecord) -> None:
         run.define_metric(name, step_metric="step")
 
 
-def _table(ranks: Sequence[LayerRank]) -> Any:
+def _table(ranks: Sequence[LayerRank]) -> wandb.Table:
     import wandb
 
     rows = [{**rank.to_json(), "shape": str(list(rank.shape))} for rank in ranks]
     return wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
 
 
-def _file(run: Any, record: Record) -> None:
+def _file(run: wandb.Run, record: Record) -> None:
     """The record itself. W&B sends a file of the run's folder only where `save` names it."""
     path = Path(run.dir) / FILE
     path.write_text(hidden(json.dumps(record.to_json(), indent=1)) + "\n", encoding="utf-8")
     run.save(str(path), base_path=run.dir, policy="end")
 
 
-def _artifact(run: Any, record: Record, folder: Path) -> None:
+def _artifact(run: wandb.Run, record: Record, folder: Path) -> None:
     """The adapter, where the run kept one."""
     import wandb
 

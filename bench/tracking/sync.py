@@ -1,68 +1,73 @@
-"""Sending finished offline runs to W&B: `wandb sync` for each, which its record then states."""
+"""Runs between a folder and W&B after training: sends what is still offline, and fetches the records of a project.
+
+Fetched records are checked like any file from an unknown source.
+"""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
+from bench.core.errors import BenchError, EnvironmentProblem
 from bench.records import record
 from bench.records.record import DoneRecord, Record, is_done
-from bench.tracking.account import hidden
+from bench.tracking import mirror
+from bench.tracking.account import first_line, hidden
 
+if TYPE_CHECKING:
+    from wandb.apis.public import Run
+
+MAX_BYTES = 64 * 2**20
+"""Largest `record.json` that is fetched."""
 _OFFLINE = re.compile(r"offline-run-[0-9]{8}_[0-9]{6}-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """The outcome for one run; `why` is the reason where it was not sent."""
+class Outcome:
+    """What became of one run that was to be sent to, or fetched from, W&B; `why` where it was not."""
 
     run_id: str
-    state: Literal["sent", "failed", "would send"]
+    state: Literal[
+        "sent", "failed", "would send", "imported", "there already", "kept ours", "no record", "bad", "not fetched"
+    ]
     why: str = ""
 
 
 def waiting(records: list[Record], *, every: bool = False) -> list[DoneRecord]:
     """Finished runs that are offline, and with `every` those that no mirror has."""
 
-    def wanted(run: DoneRecord) -> bool:
-        there = run.tracking
-        if there and there.kind != "wandb":
+    def is_due(run: DoneRecord) -> bool:
+        tracking = run.tracking
+        if tracking and tracking.kind != "wandb":
             return False
-        return every if not there or there.error else there.mode == "offline"
+        return every if not tracking or tracking.error else tracking.mode == "offline"
 
-    return [run for run in records if is_done(run) and wanted(run)]
+    return [run for run in records if is_done(run) and is_due(run)]
 
 
-def sync(out: Path, run: DoneRecord, *, send: Callable[[Path], str] | None = None) -> Sent:
-    """Send one run, and write the new state into its record.
-
-    Args:
-        out: folder of the records.
-        run: a record that `waiting` gave.
-        send: sends the folder of an offline run and returns the error, or an empty string; None: `wandb sync`.
-    """
-    folder, there = record.folder(out, run.run_id), run.tracking
-    if not there or there.error:
-        from bench.tracking import mirror
-
+def sync(out: Path, run: DoneRecord) -> Outcome:
+    """Send one run, a record that `waiting` gave and that lies in `out`, and write the new state into its record."""
+    folder, tracking = record.folder(out, run.run_id), run.tracking
+    if not tracking or tracking.error:
         tracking = mirror(run, folder)
         wrong = tracking.error or ("" if tracking.mode == "online" else "W&B is offline: WANDB_MODE, or no answer")
         record.write(structs.replace(run, tracking=tracking), folder)
     else:
-        name = there.directory or ""
+        name = tracking.directory or ""
         if not _OFFLINE.fullmatch(name) or not (folder / "wandb" / name).is_dir():
-            return Sent(run_id=run.run_id, state="failed", why=f"no offline run {name!r} in {folder / 'wandb'}")
-        wrong = (send or _wandb_sync)(folder / "wandb" / name)
+            return Outcome(run_id=run.run_id, state="failed", why=f"no offline run {name!r} in {folder / 'wandb'}")
+        wrong = _wandb_sync(folder / "wandb" / name)
         if not wrong:
-            record.write(structs.replace(run, tracking=structs.replace(there, mode="online")), folder)
-    return Sent(run_id=run.run_id, state="failed" if wrong else "sent", why=hidden(wrong))
+            record.write(structs.replace(run, tracking=structs.replace(tracking, mode="online")), folder)
+    return Outcome(run_id=run.run_id, state="failed" if wrong else "sent", why=hidden(wrong))
 
 
 def _wandb_sync(folder: Path) -> str:
@@ -72,3 +77,70 @@ def _wandb_sync(folder: Path) -> str:
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     failed = done.returncode or any("error" in line.lower() for line in lines)
     return (lines or [f"wandb sync ended with {done.returncode}"])[-1] if failed else ""
+
+
+def runs(path: str) -> list[Run]:
+    """List the runs of a project `ENTITY/PROJECT` by W&B's API; raises EnvironmentProblem if it cannot be read."""
+    import wandb
+
+    try:
+        return [run for run in wandb.Api().runs(path)]  # noqa: C416 - list() reads the length, and hides its TypeError
+    except Exception as error:
+        todo = "Give ENTITY/PROJECT, the end of the project's address."
+        raise EnvironmentProblem(f"W&B's project {path} cannot be read", first_line(error), todo) from error
+
+
+def restore(runs: Iterable[Run], out: Path, *, replace: bool = False) -> Iterator[Outcome]:
+    """Write the record of every run into the folder `out`; records that are already there stay, unless `replace`."""
+    for run in runs:
+        run_id = str(run.id)
+        try:
+            fetched = _fetch(run)
+            yield _store(fetched, out, replace=replace) if fetched else Outcome(run_id=run_id, state="no record")
+        except BenchError as problem:
+            yield Outcome(run_id=run_id, state="bad", why=" ".join(str(problem).split()))
+        except Exception as error:  # W&B's packages raise many kinds; the other runs go on
+            yield Outcome(run_id=run_id, state="not fetched", why=first_line(error))
+
+
+def _fetch(run: Run) -> Record | None:
+    """Download and check the record of a run; None where it has none. Raises BenchError for an invalid one."""
+    run_id = str(run.id)
+    try:
+        file = run.file(record.FILE)
+    except Exception as error:
+        if isinstance(getattr(error, "exc", error), IndexError):  # the API's error for a file that does not exist
+            return None
+        raise
+    size = int(file.size or 0)
+    if not size:  # the API may also list a missing file as an empty one
+        return None
+    _check(run_id, file.name == record.FILE, f"it is the file {file.name!r:.80}, not {record.FILE}")
+    _check(run_id, size <= MAX_BYTES, f"it has {size} bytes, more than any record")
+    with tempfile.TemporaryDirectory() as name:
+        folder = record.folder(Path(name), run_id)  # refuses a name that is not a run id
+        file.download(root=str(folder), replace=True)
+        size = (folder / record.FILE).stat().st_size
+        _check(run_id, size <= MAX_BYTES, f"it has {size} bytes, more than any record")
+        return record.read(folder / record.FILE)
+
+
+def _check(run_id: str, holds: bool, known: str) -> None:
+    if not holds:
+        what = f"W&B's file for {run_id!r:.80} is not a record"
+        raise EnvironmentProblem(what, known, "It was left out; look at this run on W&B.")
+
+
+def _store(imported: Record, out: Path, *, replace: bool) -> Outcome:
+    run_id = imported.run_id
+    file = record.folder(out, run_id) / record.FILE
+    try:
+        stored = record.read(file)
+    except BenchError:  # there is none, or it is broken
+        stored = None
+    if stored and structs.replace(stored, tracking=None) == structs.replace(imported, tracking=None):
+        return Outcome(run_id=run_id, state="there already")
+    if file.exists() and not replace:
+        return Outcome(run_id=run_id, state="kept ours", why=f"{file} has other content")
+    record.write(imported, file.parent)
+    return Outcome(run_id=run_id, state="imported")

@@ -22,7 +22,7 @@ from bench.config.overrides import build_configs
 from bench.core.errors import OK, USAGE
 from bench.env import doctor
 from bench.records import record
-from bench.tracking import account, report, restore, sync
+from bench.tracking import account, report, sync
 from leaderboard import serve
 
 HEAVY = {
@@ -95,8 +95,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callab
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server of W&B's is asked, and ours ends at once."""
     monkeypatch.setattr(account, "require", lambda: None)
-    monkeypatch.setattr(restore, "runs", lambda path: [])
-    monkeypatch.setattr(sync, "sync", lambda out, run: sync.Sent(run_id=run.run_id, state="sent"))
+    monkeypatch.setattr(sync, "runs", lambda path: [])
+    monkeypatch.setattr(sync, "sync", lambda out, run: sync.Outcome(run_id=run.run_id, state="sent"))
     saved = SimpleNamespace(save=lambda: None, url="https://wandb.example/report")
     monkeypatch.setattr(report, "report", lambda *path, **options: SimpleNamespace(**vars(saved), _to_model=_Model))
     monkeypatch.setattr(serve, "serve", lambda make, *where: print(len(make()["tables"]), *where) or OK)

@@ -20,7 +20,7 @@ import pytest
 from bench import tracking
 from bench.cli import main
 from bench.records import record
-from bench.tracking import account, restore, send, sync
+from bench.tracking import account, send, sync
 
 wandb = pytest.importorskip("wandb")
 
@@ -307,14 +307,14 @@ def test_what_wandb_holds_is_not_trusted(
     out = tmp_path / "out"
     ours = make_record(spec={"seed": 5}, run_id=other.run_id, lr=0.5)
     record.write(ours, record.folder(out, ours.run_id))
-    done = {one.run_id: one for one in restore.restore(runs, out)}
+    done = {one.run_id: one for one in sync.restore(runs, out)}
     assert {run_id: one.state for run_id, one in done.items()} == {
         "f" * 16: "no record", good.run_id: "imported", other.run_id: "kept ours",
         **dict.fromkeys(["../../../evil", *(letter * 16 for letter in "abcde")], "bad"),
     }  # fmt: skip
     assert {path.name for path in out.iterdir()} == {good.run_id, other.run_id}
     assert record.read(out / other.run_id / record.FILE).lr == 0.5
-    assert [one.state for one in restore.restore([runs[-1]], out, replace=True)] == ["imported"]
+    assert [one.state for one in sync.restore([runs[-1]], out, replace=True)] == ["imported"]
     assert record.read(out / other.run_id / record.FILE) == other
 
 
@@ -386,11 +386,14 @@ def test_sync_sends_offline_runs_and_says_so_in_the_record(
     assert "0 sent, 0 failed, 3 not due" in capsys.readouterr().err
 
 
-def test_sync_trusts_no_folder_of_a_record(make_record: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_sync_trusts_no_folder_of_a_record(
+    make_record: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     tracking = {"kind": "wandb", "mode": "offline", "id": "x", "error": None, "directory": "../../../etc"}
     run = make_record(tracking=tracking)
     record.write(run, record.folder(tmp_path, run.run_id))
-    found = sync.sync(tmp_path, run, send=lambda folder: pytest.fail("nothing is sent"))
+    monkeypatch.setattr(sync, "_wandb_sync", lambda folder: pytest.fail("nothing is sent"))
+    found = sync.sync(tmp_path, run)
     assert found.state == "failed" and "no offline run '../../../etc'" in found.why
 
 

@@ -32,7 +32,7 @@ def render(tables: Sequence[Table]) -> str:
         of_table = (table.suite, table.backbone, table.source, table.budget, table.split)
         for row in (*table.rows, *table.published):
             of_row = (row.label, row.method, row.published.source if row.published else "")
-            for *names, value in (*_scores(row, table), *_statistics(row)):
+            for *names, value in (*_scores(row, table), *_known("", "", _statistics(row))):
                 text = repr(value) if isinstance(value, float) else _safe(value)
                 writer.writerow([*map(_safe, (*of_table, *of_row, *names)), text])
     return out.getvalue()
@@ -45,15 +45,15 @@ def _scores(row: Row, table: Table) -> Iterator[Line]:
         metric = (row.published.metrics[i] if row.published else column.metric) or ""
         for run in row.runs[i] if row.runs else ():
             yield column.task_id, metric, str(run.seed[0]), run.run_id, "score", run.value
-        found = row.differences[i] if row.differences else None
-        values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(found)}
+        paired = row.differences[i] if row.differences else None
+        values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
         yield from _known(column.task_id, metric, values)
 
 
-def _statistics(row: Row) -> Iterator[Line]:
+def _statistics(row: Row) -> dict[str, Value]:
     effective, nominal = row.rank_used or (None, None)
     average = row.average
-    values: dict[str, Value] = {
+    return {
         "average": average and average.mean,
         "average_sd": average and average.sd,
         "average_seeds": average and average.n,
@@ -74,14 +74,13 @@ def _statistics(row: Row) -> Iterator[Line]:
         **{f"runs_{state}": count for state, count in row.states.items()},
         **{f"caution_{caution.code}": caution.text for caution in row.cautions},
     }
-    yield from _known("", "", values)
 
 
-def _difference(found: Difference | None) -> dict[str, Value]:
-    if found is None:
+def _difference(paired: Difference | None) -> dict[str, Value]:
+    if paired is None:
         return {}
     names = ("low", "high", "iqm", "iqm_low", "iqm_high")
-    return {"difference": found.mean, **{f"difference_{name}": getattr(found, name) for name in names}}
+    return {"difference": paired.mean, **{f"difference_{name}": getattr(paired, name) for name in names}}
 
 
 def _known(task: str, metric: str, values: Mapping[str, Value]) -> Iterator[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import chain
 
 from bench.core.text import format_score
 from leaderboard.render import cells
@@ -32,8 +33,7 @@ def render(tables: Sequence[Table]) -> str:
 
 def escape(raw: str) -> str:
     """Escape text for any LaTeX engine; a character without an ASCII or LaTeX form becomes a question mark."""
-    clean = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in raw)
-    return "".join(map(_character, " ".join(clean.split())))
+    return "".join(map(_character, cells.one_line(raw)))
 
 
 def _character(c: str) -> str:
@@ -48,15 +48,15 @@ def _table(table: Table, number: int) -> str:
     several = len(table.columns) > 1
     header = [_heading(cells.header(column)) for column in table.columns] + ["average"] * several
     header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained", "rank used"]
-    lines = [_line(row, table, _emphasis(table)) for row in table.rows]
+    emphasis = _emphasis(table)
+    lines = [_line(row, table, emphasis) for row in table.rows]
     if table.published:
-        span = len(header)
-        lines += [r"\midrule", rf"\multicolumn{{{span}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
         lines += [_line(row, table, {}) for row in table.published]
-    notes = [note for row in (*table.rows, *table.published) if (note := cells.row_note(row, table))]
-    notes += [column.note for column in table.columns if column.note] + list(table.notes)
-    below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes))
-    seeds = cells.span(sorted({cell.n for row in table.rows for cell in row.cells if cell}), "--")
+    of_rows = (cells.row_note(row, table) for row in (*table.rows, *table.published))
+    notes = chain(of_rows, (column.note for column in table.columns), table.notes)
+    below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes) if note)
+    seeds = cells.seeds(table.rows, "--")
     caption = f"{escape(table.heading)}. Mean $\\pm$ standard deviation over {seeds} seeds.{below}"
     return "\n".join(
         [
@@ -111,13 +111,13 @@ def _emphasised(shown: str, command: str | None) -> str:
 def _number(shown: str) -> str:
     """Numbers with minus signs instead of hyphens and with powers of ten: `5.53e-05` becomes 5.53·10⁻⁵."""
     text = escape(shown).replace("{[}", "[").replace("{]}", "]")
-    text = _POWER.sub(lambda found: rf"$\cdot10^{{{int(found[1])}}}$", text)
+    text = _POWER.sub(lambda match: rf"$\cdot10^{{{int(match[1])}}}$", text)
     return _MINUS.sub("$-$", text)
 
 
 def _emphasis(table: Table) -> dict[tuple[str, int], str]:
     """Command for the best and the second score, by row label and column; the average is the last column."""
-    found: dict[tuple[str, int], str] = {}
+    commands: dict[tuple[str, int], str] = {}
     directions = [column.higher_is_better for column in table.columns]
     for i, higher in enumerate([*directions, directions[0]]):
         stats = {row.label: row.average if i == len(directions) else row.cells[i] for row in table.rows}
@@ -125,5 +125,5 @@ def _emphasis(table: Table) -> dict[tuple[str, int], str]:
         best = sorted(set(printed.values()), reverse=higher is not False)[:2]
         for name, value in printed.items():
             if value in best:
-                found[name, i] = ("textbf", "underline")[best.index(value)]
-    return found
+                commands[name, i] = ("textbf", "underline")[best.index(value)]
+    return commands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from bench.records.record import Record
 from leaderboard.render import cells
@@ -47,8 +47,27 @@ def render_tables(tables: Sequence[Table], *, trials: int = 0, costs: bool = Fal
 
 def escape(raw: str) -> str:
     """Escape text as one line of Markdown: it cannot start a cell, code, a tag, a link or a terminal sequence."""
-    plain = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in raw)
-    return _SPECIAL.sub(lambda match: "\\" + match.group(), " ".join(plain.split()))
+    return _SPECIAL.sub(lambda match: "\\" + match.group(), cells.one_line(raw))
+
+
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "trained": cells.parameters,
+    "rank used": cells.rank_used,
+    "‖ΔW‖₂": lambda row: cells.number(row.norm, ".2g"),
+    "seeds": lambda row: cells.NOTHING if row.published else cells.seeds([row]),
+    "lr": cells.lr,
+    "train time": lambda row: cells.duration(row.train_s),
+}
+_COST_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "method": lambda row: escape(row.label),
+    "IQM": lambda row: cells.number(row.iqm, ".3f"),
+    "place": lambda row: cells.number(row.average_rank, ".1f"),
+    "stable rank": lambda row: cells.number(row.stable, ".2f"),
+    "stored": lambda row: cells.size(row.stored_bytes),
+    "peak memory": lambda row: cells.size(row.peak_memory_bytes),
+    "trials": lambda row: str(row.trials),
+    "runs": cells.states,
+}
 
 
 class _Footnotes:
@@ -77,7 +96,8 @@ def _render_table(table: Table) -> str:
     tasks = [escape(cells.header(column)) + notes.add(column.note) for column in table.columns]
     header = ["rank"] * ranked + ["method", *tasks] + [f"average ({len(tasks)} tasks)"] * several
     header += [f"vs {escape(table.baseline)}"] if table.baseline else []
-    header += ["trained", "rank used", "‖ΔW‖₂", "seeds", "lr", f"train time{notes.add(cells.time_note(table))}"]
+    header += _COLUMNS
+    header[-1] += notes.add(cells.time_note(table))
     body: list[list[str]] = []
     for row in (*table.rows, *table.published):
         scores = [cells.score(cell, c.higher_is_better) for cell, c in zip(row.cells, table.columns, strict=True)]
@@ -85,35 +105,15 @@ def _render_table(table: Table) -> str:
         line = [str(row.rank or cells.NOTHING)] * ranked + [name + notes.add(cells.row_note(row, table)), *scores]
         line += [cells.average(row, direction)] * several
         line += [cells.difference(row.difference)] if table.baseline else []
-        line += [
-            cells.parameters(row),
-            cells.rank_used(row),
-            cells.two_digits(row.norm),
-            cells.seeds(row),
-            cells.lr(row),
-        ]
-        body.append([*line, cells.duration(row.train_s)])
+        body.append(line + [cell(row) for cell in _COLUMNS.values()])
     lines = [f"### {escape(table.heading)}", "", *grid(header, body, left=[int(ranked)])]
     below = notes.lines() + [f"- {escape(note)}" for note in table.notes]
     return "\n".join([*lines, "", *below] if below else lines)
 
 
 def _render_costs(table: Table) -> str:
-    header = ["method", "IQM", "place", "stable rank", "stored", "peak memory", "trials", "runs"]
-    return "\n".join(grid(header, [_costs(row) for row in table.rows], left=[0]))
-
-
-def _costs(row: Row) -> list[str]:
-    return [
-        escape(row.label),
-        cells.fixed(row.iqm, 3),
-        cells.fixed(row.average_rank, 1),
-        cells.fixed(row.stable, 2),
-        cells.size(row.stored_bytes),
-        cells.size(row.peak_memory_bytes),
-        str(row.trials),
-        cells.states(row),
-    ]
+    body = [[cell(row) for cell in _COST_COLUMNS.values()] for row in table.rows]
+    return "\n".join(grid([*_COST_COLUMNS], body, left=[0]))
 
 
 def grid(header: list[str], body: list[list[str]], *, left: Collection[int]) -> list[str]:

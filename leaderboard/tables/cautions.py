@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from statistics import mode
 from typing import Literal
 
 from bench.records.record import DoneRecord
@@ -22,18 +23,16 @@ def row_cautions(rows: Sequence[Row], records: Mapping[str, DoneRecord]) -> list
     may stop early, a dataset may have become smaller.
     """
     steps = _unusual(rows, records, "steps", lambda cost: cost.steps, "optimiser steps")
-    batch = _unusual(rows, records, "batch", _batch, "examples a step")
-    found = zip(map(_few_seeds, rows), steps, batch, _selection(rows), strict=True)
-    return [tuple(caution for caution in cautions if caution) for cautions in found]
-
-
-def _batch(cost: Cost) -> float:
-    return round(cost.samples / max(1, cost.steps), 1)
+    batch = _unusual(
+        rows, records, "batch", lambda cost: round(cost.samples / max(1, cost.steps), 1), "examples a step"
+    )
+    cautions = zip(map(_few_seeds, rows), steps, batch, _selection(rows), strict=True)
+    return [tuple(filter(None, of_row)) for of_row in cautions]
 
 
 def _few_seeds(row: Row) -> RowCaution | None:
-    fewest = min((cell.n for cell in row.cells if cell), default=0)
-    if not fewest or fewest >= SEEDS:
+    fewest = min((cell.n for cell in row.cells if cell), default=SEEDS)
+    if fewest >= SEEDS:
         return None
     return RowCaution("seeds", f"{fewest} seed{'s' if fewest > 1 else ''}, fewer than three: no rank")
 
@@ -42,41 +41,37 @@ def _unusual(
     rows: Sequence[Row],
     records: Mapping[str, DoneRecord],
     code: Literal["steps", "batch"],
-    of: Callable[[Cost], float],
+    quantity: Callable[[Cost], float],
     unit: str,
 ) -> list[RowCaution | None]:
     """A caution for each row with runs whose number of steps, or batch size, differs from most runs on that task."""
-    counts: dict[int, Counter[float]] = defaultdict(Counter)
-    for row in rows:
-        for column, cell in enumerate(row.runs):
-            counts[column].update(of(records[run.run_id].cost) for run in cell)
-    usual = {column: max(sorted(seen), key=seen.__getitem__) for column, seen in counts.items() if seen}
-    found: list[RowCaution | None] = []
-    for row in rows:
+    values = [[[quantity(records[run.run_id].cost) for run in cell] for cell in row.runs] for row in rows]
+    columns = (sorted(chain.from_iterable(column)) for column in zip(*values, strict=True))
+    usual = [mode(column) if column else 0 for column in columns]
+
+    def caution(row: Row, cells: list[list[float]]) -> RowCaution | None:
         parts: list[str] = []
-        for column, cell in enumerate(row.runs):
-            other = sorted({value for run in cell if (value := of(records[run.run_id].cost)) != usual[column]})
-            if other:
-                task = short_task(records[cell[0].run_id].spec.task)
-                parts.append(f"{task} {', '.join(f'{value:g}' for value in other)} (most: {usual[column]:g})")
-        found.append(RowCaution(code, f"other {unit}: {'; '.join(parts)}") if parts else None)
-    return found
+        for runs, cell, most in zip(row.runs, cells, usual, strict=True):
+            if other := sorted({value for value in cell if value != most}):
+                task = short_task(records[runs[0].run_id].spec.task)
+                parts.append(f"{task} {', '.join(f'{value:g}' for value in other)} (most: {most:g})")
+        return RowCaution(code, f"other {unit}: {'; '.join(parts)}") if parts else None
+
+    return [caution(row, cells) for row, cells in zip(rows, values, strict=True)]
 
 
 def _selection(rows: Sequence[Row]) -> list[RowCaution | None]:
     """A caution for each row whose learning rate was given or had another number of candidates, unlike other rows."""
-    scored = [row for row in rows if any(row.cells)]
-    selected = [row for row in scored if row.selected]
-    if not selected:
+    sizes = sorted(_candidates(row) for row in rows if row.selected and any(row.cells))
+    if not sizes:
         return [None] * len(rows)
-    sizes = Counter(_candidates(row) for row in selected)
-    usual = max(sorted(sizes), key=sizes.__getitem__)
+    usual = mode(sizes)
 
     def caution(row: Row) -> RowCaution | None:
         if not any(row.cells):
             return None
         if not row.selected:
-            return RowCaution("selection", f"learning rate given, that of {len(selected)} other rows was selected")
+            return RowCaution("selection", f"learning rate given, that of {len(sizes)} other rows was selected")
         if _candidates(row) != usual:
             return RowCaution("selection", f"selected from {_candidates(row)} learning rates, most rows from {usual}")
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from bench.records.record import Record
+from leaderboard.tables.grouping import group_by
 from leaderboard.tables.table import Published, Row, Stat, Table
 
 NAMES = {
@@ -26,7 +26,7 @@ NAMES = {
 
 
 class PublishedScore(NamedTuple):
-    """One line of published.csv, with its columns in order; the score is a fraction."""
+    """One line of published.csv, with its columns in order; the score `value` is a fraction."""
 
     source: str
     arxiv: str
@@ -61,18 +61,18 @@ def with_published(tables: Sequence[Table], records: Iterable[Record]) -> list[T
 
 
 def _rows(table: Table, records: Mapping[str, Record]) -> tuple[Row, ...]:
-    ids = [run.run_id for row in table.rows for cell in row.runs for run in cell]
-    ids += [run_id for row in table.rows for run_id in row.failed_ids]
-    first = records[ids[0]]
+    first = records[table.rows[0].run_ids[0]]
     model = None if first.backbone.parent else model_of(first.backbone.name)
     samples = first.spec.train_samples
     tasks = {column.task_id for column in table.columns}
-    groups: dict[tuple[str, ...], list[PublishedScore]] = defaultdict(list)
-    for score in published_scores():
-        fits = score.model == model and score.train_samples == ("" if samples is None else str(samples))
-        if fits and f"glue/{score.task}" in tasks:
-            groups[score[:8]].append(score)
-    return tuple(_row(group, table) for group in groups.values())
+    fits = [
+        score
+        for score in published_scores()
+        if score.model == model
+        and score.train_samples == ("" if samples is None else str(samples))
+        and f"glue/{score.task}" in tasks
+    ]
+    return tuple(_row(group, table) for group in group_by(fits, lambda score: score[:8]).values())
 
 
 def _row(group: Sequence[PublishedScore], table: Table) -> Row:
@@ -82,12 +82,14 @@ def _row(group: Sequence[PublishedScore], table: Table) -> Row:
     scores = [by_task.get(column.task_id) for column in table.columns]
     pairs = zip(table.columns, scores, strict=True)
     other = [f"{column.task} {score.metric}" for column, score in pairs if score and score.metric != column.metric]
+    note = f"{first.note}; other metrics: {', '.join(other)}" if other else first.note
     return Row(
         label=f"{first.method} ({settings})" if settings else first.method,
         method=first.method,
         settings={},
         cells=tuple(Stat(score.value, None, 0) if score else None for score in scores),
-        trainable=_count(first.params),
+        # 1.33M parameters; papers count without the head
+        trainable=float(first.params.removesuffix("M")) * 1e6 if first.params else None,
         states={},
         failures={},
         warnings={},
@@ -95,14 +97,9 @@ def _row(group: Sequence[PublishedScore], table: Table) -> Row:
             source=first.source,
             arxiv=first.arxiv,
             metrics=tuple(score.metric if score else None for score in scores),
-            note="; ".join([first.note, *(["other metrics: " + ", ".join(other)] if other else [])]),
+            note=note,
         ),
     )
-
-
-def _count(params: str) -> float | None:
-    """Number of parameters of `1.33M`. Papers count without the head."""
-    return float(params.removesuffix("M")) * 1e6 if params else None
 
 
 def models() -> list[str]:

@@ -33,7 +33,8 @@ class Scored(NamedTuple):
     run_id: str
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Layer:
     """The rank of one layer's ΔW, mean over a row's runs."""
 
     name: str
@@ -43,7 +44,8 @@ class Layer(NamedTuple):
     norm: float
 
 
-class RowCaution(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RowCaution:
     """A reason why comparing a row with the others may mislead: its kind, and a sentence."""
 
     code: Literal["seeds", "steps", "batch", "selection"]
@@ -52,11 +54,9 @@ class RowCaution(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The source of a published row.
+    """The source of a published row: who reported the scores, and in which paper.
 
     Attributes:
-        source: who reported the scores.
-        arxiv: arXiv id of the paper.
         metrics: the reported metric of each column; None where no score was reported.
         note: how these scores differ from those of this suite.
     """
@@ -72,8 +72,7 @@ class Column:
     """One task on one version of its data.
 
     Attributes:
-        task: name without the suite.
-        task_id: name with the suite, such as glue/cola.
+        task: name without the suite; `task_id` has it, such as glue/cola.
         metric: primary metric; empty if no run of this task is done.
         split: split the metric was measured on.
         higher_is_better: direction of the metric; None if unknown.
@@ -96,7 +95,6 @@ class Row:
 
     Attributes:
         label: the method, with the settings in which it differs from other rows of this method.
-        settings: every setting, as text.
         cells: score per column; None if no run is done.
         runs: the runs behind each cell, by seed.
         average: over the seeds that have every task of the table; None if there is no such seed.
@@ -107,23 +105,15 @@ class Row:
         differences: the same per column.
         trainable: trained parameters; this and all numbers below are means over runs.
         share: trained share of all parameters, 0 to 1.
-        stored_bytes: bytes of the trained parameters.
         peak_memory_bytes: None if no run measured it.
         rank_used: effective and nominal rank of ΔW over layers and runs; None without a ΔW.
-        stable: stable rank of ΔW.
-        norm: spectral norm of ΔW.
-        layers: the same, layer by layer.
+        stable, norm: stable rank and spectral norm of ΔW.
         lrs: learning rates used, ascending.
-        selected: whether they were chosen by validation.
-        trials: runs that this selection took.
-        train_s: seconds of training.
-        devices: names of the devices.
+        selected, trials: whether they were chosen by validation, and the number of runs that it took.
         states: number of runs by state.
-        failures: runs that are not done, as `cola seed 1`, by state.
-        failed_ids: ids of these runs.
+        failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
         warnings: number of runs with a warning, by its text.
         superseded: number of older runs of the same task and seed, which are left out.
-        cautions: reasons why a comparison may mislead.
         published: set if the scores are from a paper.
     """
 
@@ -163,6 +153,11 @@ class Row:
     def scores(self) -> list[dict[Seed, float]]:
         """Score by seed, per column."""
         return [{run.seed: run.value for run in cell} for cell in self.runs]
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Ids of the runs: those with a score, then those that are not done."""
+        return [*(run.run_id for cell in self.runs for run in cell), *self.failed_ids]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from math import nan
 from pathlib import Path
 from statistics import fmean
@@ -59,18 +57,18 @@ def figure(comparison: Comparison, sides: tuple[Side, Side], runs: Path) -> tupl
     both = [pair.layer for pair in comparison.layers if all(pair.layer in spectra for spectra in stored)]
     shown = subsample(both, LAYERS)
     if both:
-        courses = [_stored_course(spectra[layer] for layer in both) for spectra in stored]
+        ranks = [_stored_ranks([spectrum for layer in both for spectrum in spectra[layer]]) for spectra in stored]
         layers = "layer" if len(both) == 1 else "layers"
         what = f"the {len(both)} {layers} whose singular values both stored"
         what += f"; {len(shown)} of them are shown at the end." if len(shown) < len(both) else "."
     else:
-        courses = [_recorded_course(done_runs) for done_runs in done]
+        ranks = [*map(_recorded_ranks, done)]
         notes.append("no layer has stored singular values on both sides; ranks are drawn from the records")
         what = "the layers that each run followed, which may be others in A and in B."
     a, b = (f"{side.name}: {plain(side.label, 80)}, {len(group)} runs" for side, group in zip(sides, done, strict=True))
     caption = f"{a}. {b}. Lines are means over runs, of the tasks that both have. Over training: mean over {what}"
     panels = [
-        *_over_training(courses, names),
+        *_over_training(ranks, names),
         *_over_depth(comparison.layers, names),
         *(_at_end(layer, [spectra[layer] for spectra in stored], names) for layer in shown),
     ]
@@ -100,56 +98,48 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
     return group_by(usable, lambda spectrum: spectrum.layer)
 
 
-def _stored_course(layers: Iterable[Sequence[SpectrumHistory]]) -> dict[int, float]:
-    """Step → effective rank, mean over layers and runs; where ΔW is 0, as at the start of most, it has none."""
+def _stored_ranks(spectra: Iterable[SpectrumHistory]) -> Iterator[tuple[int, float]]:
+    """Step and effective rank of each spectrum; where ΔW is 0, as at the start of most, it has none."""
     import numpy as np
 
-    ranks: defaultdict[int, list[float]] = defaultdict(list)
-    for spectrum in chain.from_iterable(layers):
+    for spectrum in spectra:
         for step, values in zip(spectrum.steps.tolist(), spectrum.values, strict=True):
             if np.isfinite(values).all() and values.max(initial=0.0) > 0:
                 share = values[values > 0] / values[values > 0].sum()
-                ranks[step].append(float(np.exp(-np.sum(share * np.log(share)))))
-    return {step: fmean(ranks[step]) for step in sorted(ranks)}
+                yield step, float(np.exp(-np.sum(share * np.log(share))))
 
 
-def _recorded_course(done: Sequence[Record]) -> dict[int, float]:
-    """The same from the records: over the layers that each run followed."""
-    ranks: defaultdict[int, list[float]] = defaultdict(list)
+def _recorded_ranks(done: Sequence[Record]) -> Iterator[tuple[int, float]]:
+    """Step and effective rank, the mean over the layers that a run followed."""
     for run in done:
         for series in run.spectra.series if run.spectra else ():
-            for step, rank in zip(series.steps, series.effective, strict=False) if series.of == "updates" else ():
-                if rank:
-                    ranks[step].append(rank)
-    return {step: fmean(ranks[step]) for step in sorted(ranks)}
+            if series.of == "updates":
+                pairs = zip(series.steps, series.effective, strict=False)
+                yield from ((step, rank) for step, rank in pairs if rank)
 
 
-def _over_training(courses: Sequence[Mapping[int, float]], names: Sequence[str]) -> list[Panel]:
-    content = [
-        Series(name=name, x=[*course], y=[*course.values()])
-        for name, course in zip(names, courses, strict=True)
-        if course
-    ]
+def _over_training(ranks: Sequence[Iterable[tuple[int, float]]], names: Sequence[str]) -> list[Panel]:
+    content: list[Series] = []
+    for name, of_side in zip(names, ranks, strict=True):
+        by_step = group_by(of_side, lambda pair: pair[0])
+        steps = sorted(by_step)
+        if steps:
+            content.append(Series(name=name, x=steps, y=[fmean(rank for _, rank in by_step[step]) for step in steps]))
     title, y = "Effective rank over training", "mean effective rank of ΔW"
     return [Panel(title=title, x="optimiser step", y=y, content=content, y_axis="log")] if content else []
 
 
 def _over_depth(layers: Sequence[LayerPair], names: Sequence[str]) -> list[Panel]:
     panels: list[Panel] = []
+    x = [plain(pair.layer) for pair in layers]
     for field, title, label in (
         ("effective", "Effective rank of ΔW by layer", "effective rank of ΔW"),
         ("norm", "‖ΔW‖₂ by layer", "‖ΔW‖₂"),
     ):
-        content = [
-            Series(
-                name=name,
-                x=[plain(pair.layer) for pair in layers],  # a layer that one side lacks keeps its place
-                y=[getattr(layer, field) if (layer := getattr(pair, side)) else nan for pair in layers],
-                form="points",
-            )
-            for side, name in zip("ab", names, strict=True)
-            if any(getattr(pair, side) for pair in layers)
-        ]
+        content: list[Series] = []
+        for name, of_side in zip(names, ([pair.a for pair in layers], [pair.b for pair in layers]), strict=True):
+            y = [getattr(layer, field) if layer else nan for layer in of_side]  # a layer that it lacks keeps its place
+            content += [Series(name=name, x=x, y=y, form="points")] if any(of_side) else []
         panels.append(Panel(title=title, x="layer", y=label, content=content, y_axis="log"))
     return panels
 
@@ -157,8 +147,8 @@ def _over_depth(layers: Sequence[LayerPair], names: Sequence[str]) -> list[Panel
 def _at_end(layer: str, spectra: Sequence[Sequence[SpectrumHistory]], names: Sequence[str]) -> Panel:
     content: list[Series] = []
     for name, of_side in zip(names, spectra, strict=True):
-        values = _mean([spectrum.values[-1] for spectrum in of_side])
-        kept = values[values > FLOOR * values.max(initial=0.0)].tolist()
+        mean = _mean([spectrum.values[-1] for spectrum in of_side])
+        kept = mean[mean > FLOOR * mean.max(initial=0.0)].tolist()
         content.append(Series(name=name, x=[*range(1, len(kept) + 1)], y=kept))
     lengths = [len(series.y) for series in content]
     return Panel(

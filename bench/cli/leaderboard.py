@@ -69,14 +69,21 @@ def parser() -> Parser:
 def handle(options: argparse.Namespace) -> int:
     """Render the folder, or serve, check or update it."""
     folder: Path = options.runs.expanduser()
-    if options.update:
-        _update(options.update.expanduser())
-    elif options.check:
-        _check(options.check.expanduser(), as_json=options.json)
-    elif options.serve:
+    if options.serve and not (options.check or options.update):
         from leaderboard.serve import serve
 
         return serve(lambda: _build(options, folder, live=True).to_json(), folder, options.host, options.port)
+    from leaderboard.render import formats
+
+    if options.update:
+        print(f"wrote {', '.join(map(str, formats.update(options.update.expanduser())))}", file=sys.stderr)
+    elif options.check:
+        checked: Path = options.check.expanduser()
+        formats.check(checked)
+        if options.json:
+            emit({"folder": str(checked), "ok": True})
+        else:
+            print(f"{checked}: the rendered tables match the records")
     else:
         _show(options, _build(options, folder))
     return OK
@@ -158,27 +165,10 @@ def _show(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
 
 
 def _draw(leaderboard: Leaderboard, path: Path) -> None:
+    from bench.figures import png
     from leaderboard.render.figure import figure
 
     drawn = figure(leaderboard.tables)
-    from bench.figures import png
-
     with writing(path):
         png.write(drawn, path)
     print(f"wrote {path}", file=sys.stderr)
-
-
-def _update(folder: Path) -> None:
-    from leaderboard.render import results
-
-    print(f"wrote {', '.join(map(str, results.update(folder)))}", file=sys.stderr)
-
-
-def _check(folder: Path, *, as_json: bool) -> None:
-    from leaderboard.render import results
-
-    results.check(folder)
-    if as_json:
-        emit({"folder": str(folder), "ok": True})
-    else:
-        print(f"{folder}: the rendered tables match the records")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from statistics import fmean
 from typing import Literal, TypeVar
 
@@ -16,8 +15,8 @@ from leaderboard.compare.specifications import Caution, FieldDifference, compare
 from leaderboard.render.cells import span
 from leaderboard.tables.cautions import SEEDS
 from leaderboard.tables.grouping import Seed, group_by, seed_key, short_task
-from leaderboard.tables.intervals import Difference, common_keys, difference, interquartile_mean
-from leaderboard.tables.table import Stat
+from leaderboard.tables.intervals import Difference, common_keys, difference
+from leaderboard.tables.table import Stat, average_of
 
 Verdict = Literal["better", "worse", "equal"]
 S = TypeVar("S", bound="Score")
@@ -42,14 +41,11 @@ class Score:
     """Scores of both sides on one task, or their average over tasks.
 
     Attributes:
-        metric: empty for the average.
         higher_is_better: None if unknown or different.
         a, b: over all seeds of the side; for the average, over the seeds that every task has on both sides.
-        difference: B minus A over the common seeds; None if there are none, or if the scores are not comparable.
-        verdict: on B; None without a difference or a direction.
-        sure: the confidence interval of the difference excludes zero.
+        difference: B minus A over the common seeds; None if there are none, or with a `note` that says why.
+        verdict: on B; it is `sure` if the confidence interval of the difference excludes zero.
         alone: seeds of A, and of B, that the other side lacks; they are not part of the difference.
-        note: why there is no difference.
     """
 
     task: str
@@ -74,16 +70,11 @@ class Overall(Score):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Everything in which B differs from A.
+    """Everything in which B differs from A: `fields` of the specifications, `scores` by task, costs and ranks.
 
     Attributes:
-        fields: fields of the specifications that differ.
         equal: number of equal fields.
-        cautions: reasons why the comparison may be unfair.
-        scores: one per task of either side.
         overall: over the tasks with a difference; None for fewer than two.
-        ratios: B/A of sizes, times and ranks.
-        layers: in the order of the side that adapts more, then those that only the other side adapts.
     """
 
     a: Summary
@@ -210,24 +201,17 @@ def _overall(scores: Sequence[Score], runs_a: Runs, runs_b: Runs, *, by_weights:
     if direction is None:
         return replace(overall, note="no average: higher is better for some tasks, lower for others")
     a, b = ([_by_seed(runs[score.task], by_weights=by_weights) for score in scores] for runs in (runs_a, runs_b))
-    if shared := sorted(common_keys((*a, *b))):
-        complete_a, complete_b = ([[by_seed[seed] for by_seed in side] for seed in shared] for side in (a, b))
-        overall = replace(
-            overall,
-            a=Stat.of([fmean(row) for row in complete_a]),
-            b=Stat.of([fmean(row) for row in complete_b]),
-            iqm_a=interquartile_mean([*chain.from_iterable(complete_a)]),
-            iqm_b=interquartile_mean([*chain.from_iterable(complete_b)]),
-        )
+    if shared := common_keys((*a, *b)):
+        (mean_a, iqm_a), (mean_b, iqm_b) = average_of(a, shared), average_of(b, shared)
+        overall = replace(overall, a=mean_a, b=mean_b, iqm_a=iqm_a, iqm_b=iqm_b)
     return _paired(overall, a, b, "no common seed with every task")
 
 
 def _few_seeds(paired: Sequence[Score]) -> list[Caution]:
-    few = {
-        score.task: score.difference.seeds for score in paired if score.difference and score.difference.seeds < SEEDS
-    }
+    seeds = {score.task: score.difference.seeds for score in paired if score.difference}
+    few = {task: count for task, count in seeds.items() if count < SEEDS}
     if not few:
         return []
-    tasks = ", ".join(map(short_task, few))
-    seeds = f"{span(few.values())} common seed{'s' if max(few.values()) > 1 else ''}"
-    return [Caution("seeds", f"only {seeds} on {tasks}: fewer than three say little about random variation")]
+    text = f"only {span(few.values())} common seed{'s' if max(few.values()) > 1 else ''}"
+    text += f" on {', '.join(map(short_task, few))}: fewer than three say little about random variation"
+    return [Caution("seeds", text)]

@@ -37,7 +37,6 @@ class Ratio:
     Attributes:
         unit: `count`, `bytes`, `s`, `rank` or `norm`.
         ratio: b/a; None if one is unknown or a is zero.
-        note: a caveat.
     """
 
     name: str

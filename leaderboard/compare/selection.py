@@ -20,11 +20,9 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """The runs of one side.
+    """The runs of side `A` or `B`, and a description of their selection.
 
     Attributes:
-        name: `A` or `B`.
-        label: description of the selection.
         records: ordered by run id; only the newest of runs with the same specification, data and weights.
         superseded: number of older runs, which are left out.
     """
@@ -98,7 +96,13 @@ def _select_side(records: Sequence[Record], name: str, text: str) -> Side:
 
 
 def _filtered(records: Sequence[Record], name: str, text: str) -> Side:
-    conditions = [_condition(name, text, part) for part in text.split("&")]
+    conditions: list[Condition] = []
+    for part in text.split("&"):
+        try:
+            conditions.append(parse(part))
+        except UsageError as error:
+            what, todo = f"{name} '{text}': '{part}' is not a condition", "Such as method=lora or 'method=lora&seed<3'."
+            raise UsageError(what, error.known, todo) from error
     trials = any(condition.name == "holdout" for condition in conditions)
     kept = [run for run in records if trials or not run.spec.holdout]
     for condition in conditions:
@@ -107,15 +111,6 @@ def _filtered(records: Sequence[Record], name: str, text: str) -> Side:
             raise _no_match(kept, name, condition)
         kept = matching
     return _side(name, text, kept)
-
-
-def _condition(name: str, text: str, part: str) -> Condition:
-    try:
-        return parse(part)
-    except UsageError as error:
-        raise UsageError(
-            f"{name} '{text}': '{part}' is not a condition", error.known, "Such as method=lora or 'method=lora&seed<3'."
-        ) from error
 
 
 def _no_match(runs: Sequence[Record], name: str, condition: Condition) -> UsageError:

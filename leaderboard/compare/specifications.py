@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from bench.records.record import Record
 from bench.records.schema import Option
@@ -13,7 +14,10 @@ from leaderboard.tables.grouping import backbone_name, format_number, format_val
 
 _NOT_LISTED = {"seed", "task", "lr", "select", "select_on", "backbone", "out", "track", "start", "options"}
 """Fields of a specification that are shown in another form, or that only say where files are."""
-_MAY_VARY = ("git", "python", "platform", "device", "accelerator", "devices", "runtime.", "package ", "weights", "lr")
+_MAY_VARY = (
+    "git", "python", "platform", "device", "accelerator", "runtime.", "package ", "weights", "lr", "steps done",
+    "examples per step",
+)  # fmt: skip
 """First letters of fields that may vary between runs of one configuration."""
 _UNFAIR = (
     ("backbone", ("backbone", "weights"), "the backbones or weights differ, which affects the scores"),
@@ -30,13 +34,7 @@ Values = Mapping[str, Mapping[str, set[str]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldDifference:
-    """One field in which the sides differ.
-
-    Attributes:
-        name: name in `--set` or in the record.
-        a, b: its values, each with its tasks unless all common tasks have it.
-        cautioned: a caution names it.
-    """
+    """A field, named as in `--set`, in which the sides differ; its values, with their tasks unless all have them."""
 
     name: str
     a: tuple[str, ...]
@@ -147,11 +145,9 @@ def _cautions(a: Side, b: Side, values_a: Values, values_b: Values) -> Iterator[
         yield Caution("data", text, (*fields, *differing("data kind", "data revision")))
     if fields := differing("lr chosen"):
         yield from _selection(a, b, fields)
-    for side, values in ((a, values_a), (b, values_b)):
-        yield from _mixed(side, values)
+    yield from chain(_mixed(a, values_a), _mixed(b, values_b))
     for side in (a, b):
-        states = Counter(run.state for run in side.records if run.state != "done")
-        if states:
+        if states := Counter(run.state for run in side.records if run.state != "done"):
             counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
             text = f"{counts} of the {len(side.records)} runs of {side.name}: its scores are from the other runs"
             yield Caution("failures", text)
@@ -176,15 +172,12 @@ def _selection(a: Side, b: Side, fields: tuple[str, ...]) -> Iterator[Caution]:
 
 def _mixed(side: Side, values: Values) -> Iterator[Caution]:
     """A caution for a side with several configurations on one task."""
-    several = {n: v for fields in values.values() for n, v in fields.items() if len(v) > 1 and _decides(n)}
-    if several:
-        fields = [f"{name} {some(sorted(texts))}" for name, texts in several.items()]
-        text = f"{side.name} mixes configurations ({'; '.join(fields[:3])}): its score is a mean over them"
-        yield Caution("mixed", text, tuple(several))
-
-
-def _decides(name: str) -> bool:
-    return not (name.startswith(_MAY_VARY) and name != "lr chosen") and name not in ("steps done", "examples per step")
+    several = {name: texts for fields in values.values() for name, texts in fields.items() if len(texts) > 1}
+    deciding = [name for name in several if name == "lr chosen" or not name.startswith(_MAY_VARY)]
+    if deciding:
+        fields = "; ".join(f"{name} {some(sorted(several[name]))}" for name in deciding[:3])
+        text = f"{side.name} mixes configurations ({fields}): its score is a mean over them"
+        yield Caution("mixed", text, tuple(deciding))
 
 
 def _selection_task(run: Record) -> str:

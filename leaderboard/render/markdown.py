@@ -31,7 +31,12 @@ _COSTS = (
 def render(records: Iterable[Record]) -> str:
     """Render one table per suite, backbone, data source and budget, with a heading and footnotes."""
     records = list(records)
-    return render_tables(build_tables(records), trials=sum(bool(record.spec.holdout) for record in records))
+    return render_tables(build_tables(records), trials=trials(records))
+
+
+def trials(records: Iterable[Record]) -> int:
+    """Number of runs that only served to select a learning rate; no table shows them."""
+    return sum(bool(record.spec.holdout) for record in records)
 
 
 def render_tables(tables: Sequence[Table], *, trials: int = 0, costs: bool = False) -> str:

@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from statistics import fmean
 from typing import Literal
 
@@ -16,6 +15,7 @@ from leaderboard.tables.cautions import SEEDS, row_cautions
 from leaderboard.tables.grouping import (
     ColumnKey,
     RowKey,
+    Seed,
     TableKey,
     column_key,
     data_source_names,
@@ -27,8 +27,8 @@ from leaderboard.tables.grouping import (
     short_task,
     table_key,
 )
-from leaderboard.tables.intervals import common_keys, difference, interquartile_mean
-from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table
+from leaderboard.tables.intervals import common_keys, difference
+from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table, average_of
 
 RankField = Literal["nominal", "effective", "stable", "norm"]
 RANK_FIELDS: tuple[RankField, ...] = ("nominal", "effective", "stable", "norm")
@@ -78,7 +78,7 @@ def mean_rank(field: RankField, layers: Collection[str] | None = None) -> Quanti
 
 def mean_layers(runs: Iterable[Record]) -> tuple[Layer, ...]:
     """Mean over runs of the ranks of each layer."""
-    by_name = group_by(chain.from_iterable(run.ranks for run in runs), lambda rank: rank.layer)
+    by_name = group_by((rank for run in runs for rank in run.ranks), lambda rank: rank.layer)
     return tuple(
         Layer(name, *(fmean(getattr(rank, field) for rank in ranks) for field in RANK_FIELDS))
         for name, ranks in by_name.items()
@@ -96,7 +96,7 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str
     by_column, by_row = group_by(runs, column_key), group_by(runs, row_key)
     keys = sorted(by_column)
     columns = tuple(_column(column, keys, by_column[column]) for column in keys)
-    averaged = len({column.higher_is_better for column in columns}) == 1
+    averaged = len({column.higher_is_better for column in columns}) == 1  # else the metrics differ in direction
     rows = [_row(label, by_row[row], row, keys, averaged=averaged) for row, label in row_labels(sorted(by_row)).items()]
     done = {run.run_id: run for run in runs if is_done(run)}
     rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, done), strict=True)]
@@ -133,19 +133,19 @@ def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column
     )
 
 
-def _row(label: str, group: list[Record], key: RowKey, keys: list[ColumnKey], *, averaged: bool) -> Row:
-    """The row of `group`, all runs of one configuration, without ranks, differences and cautions.
-
-    If the metrics of the columns `keys` differ in direction, the row is not `averaged` over them.
-    """
+def _row(label: str, group: list[Record], key: RowKey, columns: list[ColumnKey], *, averaged: bool) -> Row:
+    """The row of `group`, all runs of one configuration, without ranks, differences and cautions."""
     runs, superseded = latest_runs(group, lambda run: (column_key(run), seed_key(run)))
     done = [run for run in runs if is_done(run)]
     failed = sorted((run for run in runs if run.state != "done"), key=lambda r: (r.spec.task, r.spec.seed))
     failures = group_by(failed, lambda run: run.state)
-    by_column = group_by(done, column_key)
-    scored = tuple(tuple(sorted(map(_scored, by_column.get(key, ())))) for key in keys)
-    scores = [{run.seed: run.value for run in cell} for cell in scored]
-    complete = [[by_seed[seed] for by_seed in scores] for seed in sorted(common_keys(scores))] if averaged else []
+    cells: dict[ColumnKey, list[Scored]] = {column: [] for column in columns}
+    for run in done:
+        cells[column_key(run)].append(Scored(seed_key(run), run.metrics.primary.value, run.run_id))
+    scored = tuple(tuple(sorted(cell)) for cell in cells.values())
+    scores = _by_seed(scored)
+    complete = common_keys(scores) if averaged else ()
+    average, iqm = average_of(scores, complete) if complete else (None, None)
     effective, nominal = (mean_over_runs(done, mean_rank(field)) for field in ("effective", "nominal"))
     return Row(
         label=label,
@@ -153,8 +153,8 @@ def _row(label: str, group: list[Record], key: RowKey, keys: list[ColumnKey], *,
         settings=dict(key[1]),
         cells=tuple(Stat.of([run.value for run in cell]) if cell else None for cell in scored),
         runs=scored,
-        average=Stat.of([fmean(values) for values in complete]) if complete else None,
-        iqm=interquartile_mean([*chain.from_iterable(complete)]) if complete else None,
+        average=average,
+        iqm=iqm,
         trainable=mean_over_runs(done, lambda r: r.params.trainable),
         share=mean_over_runs(done, lambda r: r.params.trainable / max(1, r.params.total)),
         stored_bytes=mean_over_runs(done, lambda r: r.params.stored_bytes),
@@ -179,8 +179,8 @@ def _row(label: str, group: list[Record], key: RowKey, keys: list[ColumnKey], *,
     )
 
 
-def _scored(run: DoneRecord) -> Scored:
-    return Scored(seed_key(run), run.metrics.primary.value, run.run_id)
+def _by_seed(cells: Iterable[Sequence[Scored]]) -> list[dict[Seed, float]]:
+    return [{run.seed: run.value for run in cell} for cell in cells]
 
 
 def _trials(runs: Sequence[Record]) -> int:
@@ -199,11 +199,9 @@ def _baseline(rows: Sequence[Row], name: str | None) -> tuple[Row | None, tuple[
 
 
 def _with_differences(row: Row, base: Row, *, averaged: bool) -> Row:
-    return replace(
-        row,
-        difference=difference(row.scores, base.scores) if averaged else None,
-        differences=tuple(difference([a], [b]) for a, b in zip(row.scores, base.scores, strict=True)),
-    )
+    scores, baseline = _by_seed(row.runs), _by_seed(base.runs)
+    by_task = tuple(difference([a], [b]) for a, b in zip(scores, baseline, strict=True))
+    return replace(row, difference=difference(scores, baseline) if averaged else None, differences=by_task)
 
 
 def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> tuple[Row, ...]:

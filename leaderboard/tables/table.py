@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from leaderboard.tables.grouping import Seed
-from leaderboard.tables.intervals import Difference
+from leaderboard.tables.intervals import Difference, interquartile_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,12 @@ class Stat:
     def of(cls, values: Sequence[float]) -> Stat:
         """Statistics of at least one value, exactly the same in every order."""
         return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def average_of(scores: Sequence[Mapping[Seed, float]], seeds: Iterable[Seed]) -> tuple[Stat, float]:
+    """Average over tasks of scores by seed, and their interquartile mean, over `seeds`, which all tasks have."""
+    complete = [[by_seed[seed] for by_seed in scores] for seed in seeds]
+    return Stat.of([fmean(values) for values in complete]), interquartile_mean([*chain(*complete)])
 
 
 class Scored(NamedTuple):
@@ -95,8 +102,7 @@ class Row:
 
     Attributes:
         label: the method, with the settings in which it differs from other rows of this method.
-        cells: score per column; None if no run is done.
-        runs: the runs behind each cell, by seed.
+        cells: score per column; None if no run is done. `runs` has the runs behind each, by seed.
         average: over the seeds that have every task of the table; None if there is no such seed.
         iqm: interquartile mean of these scores.
         rank: place by average, 1 is best; None without an average over three seeds.
@@ -108,8 +114,7 @@ class Row:
         peak_memory_bytes: None if no run measured it.
         rank_used: effective and nominal rank of ΔW over layers and runs; None without a ΔW.
         stable, norm: stable rank and spectral norm of ΔW.
-        lrs: learning rates used, ascending.
-        selected, trials: whether they were chosen by validation, and the number of runs that it took.
+        lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made.
         states: number of runs by state.
         failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
         warnings: number of runs with a warning, by its text.
@@ -148,11 +153,6 @@ class Row:
     superseded: int = 0
     cautions: tuple[RowCaution, ...] = ()
     published: Published | None = None
-
-    @property
-    def scores(self) -> list[dict[Seed, float]]:
-        """Score by seed, per column."""
-        return [{run.seed: run.value for run in cell} for cell in self.runs]
 
     @property
     def run_ids(self) -> list[str]:

@@ -61,10 +61,9 @@ def parameters(row: Row) -> str:
 
 def rank_used(row: Row) -> str:
     """`5.2 / 8`: effective and nominal rank of ΔW."""
-    if row.rank_used is None:
+    if row.effective is None or row.nominal is None:
         return NOTHING
-    effective, nominal = row.rank_used
-    return f"{effective:.1f} / {nominal:.{0 if nominal == round(nominal) else 1}f}"
+    return f"{row.effective:.1f} / {row.nominal:.{0 if row.nominal == round(row.nominal) else 1}f}"
 
 
 def seeds(rows: Iterable[Row], dash: str = "–") -> str:

@@ -39,19 +39,17 @@ def render(tables: Sequence[Table]) -> str:
 
 
 def _scores(row: Row, table: Table) -> Iterator[Line]:
-    for i, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True)):
-        if cell is None:
-            continue
-        metric = (row.published.metrics[i] if row.published else column.metric) or ""
-        for run in row.runs[i] if row.runs else ():
-            yield column.task_id, metric, str(run.seed[0]), run.run_id, "score", run.value
-        paired = row.differences[i] if row.differences else None
-        values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
-        yield from _known(column.task_id, metric, values)
+    metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
+    columns = zip(table.columns, metrics, row.cells, row.runs, row.differences, strict=True)
+    for column, metric, cell, runs, paired in columns:
+        for run in runs:
+            yield column.task_id, metric or "", str(run.seed[0]), run.run_id, "score", run.value
+        if cell:
+            values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
+            yield from _known(column.task_id, metric or "", values)
 
 
 def _statistics(row: Row) -> dict[str, Value]:
-    effective, nominal = row.rank_used or (None, None)
     average = row.average
     return {
         "average": average and average.mean,
@@ -66,9 +64,9 @@ def _statistics(row: Row) -> dict[str, Value]:
         "stored_bytes": row.stored_bytes,
         "train_seconds": row.train_s,
         "peak_memory_bytes": row.peak_memory_bytes,
-        "effective_rank": effective,
+        "effective_rank": row.effective,
         "stable_rank": row.stable,
-        "nominal_rank": nominal,
+        "nominal_rank": row.nominal,
         "spectral_norm": row.norm,
         "selection_trials": None if row.published else row.trials,
         **{f"runs_{state}": count for state, count in row.states.items()},

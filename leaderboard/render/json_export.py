@@ -11,7 +11,8 @@ from typing import TypeVar
 from bench.core.errors import BenchError
 from bench.records.record import Record, is_done
 from bench.records.schema import LossPoint, PrimaryMetric
-from leaderboard.tables.table import Column, Row, Table
+from leaderboard.tables.intervals import Difference
+from leaderboard.tables.table import Column, Row, Scored, Stat, Table
 
 JsonObject = Mapping[str, object]
 Point = TypeVar("Point")
@@ -55,31 +56,30 @@ def _table(table: Table) -> JsonObject:
 
 
 def _row(row: Row, columns: Sequence[Column]) -> JsonObject:
-    effective, nominal = row.rank_used or (None, None)
     notes = [f"{count} × {warning}" for warning, count in row.warnings.items()]
     if row.superseded:
         notes.append(f"{row.superseded} older runs of the same task and seed left out")
-    left_out = {"runs", "differences", "rank_used", "failures", "failed_ids", "warnings", "superseded"}
+    metrics = row.published.metrics if row.published else [column.metric for column in columns]
+    left_out = {"runs", "differences", "nominal", "effective", "failures", "failed_ids", "warnings", "superseded"}
     values = asdict(replace(row, runs=(), differences=(), layers=()))
     return {name: value for name, value in values.items() if name not in left_out} | {
         "complete": [sum(cell is not None for cell in row.cells), len(row.cells)],
-        "cells": [_cell(row, i, column) for i, column in enumerate(columns)],
-        "nominal": nominal,
-        "effective": effective,
+        "cells": [*map(_cell, row.cells, metrics, row.runs, row.differences)],
+        "nominal": row.nominal,
+        "effective": row.effective,
         "layers": [astuple(layer) for layer in row.layers],
         "notes": notes,
     }
 
 
-def _cell(row: Row, i: int, column: Column) -> JsonObject | None:
-    stat = row.cells[i]
+def _cell(
+    stat: Stat | None, metric: str | None, runs: Sequence[Scored], paired: Difference | None
+) -> JsonObject | None:
     if stat is None:
         return None
-    paired = row.differences[i] if row.differences else None
-    return {
-        **asdict(stat),
-        "metric": row.published.metrics[i] if row.published else column.metric,
-        "runs": [[run.seed[0], run.value, run.run_id] for run in (row.runs[i] if row.runs else ())],
+    return asdict(stat) | {
+        "metric": metric,
+        "runs": [[run.seed[0], run.value, run.run_id] for run in runs],
         "difference": asdict(paired) if paired else None,
     }
 

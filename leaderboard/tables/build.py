@@ -146,7 +146,6 @@ def _row(label: str, group: list[Record], key: RowKey, columns: list[ColumnKey],
     scores = _by_seed(scored)
     complete = common_keys(scores) if averaged else ()
     average, iqm = average_of(scores, complete) if complete else (None, None)
-    effective, nominal = (mean_over_runs(done, mean_rank(field)) for field in ("effective", "nominal"))
     return Row(
         label=label,
         method=key[0],
@@ -155,11 +154,13 @@ def _row(label: str, group: list[Record], key: RowKey, columns: list[ColumnKey],
         runs=scored,
         average=average,
         iqm=iqm,
+        differences=(None,) * len(columns),
         trainable=mean_over_runs(done, lambda r: r.params.trainable),
         share=mean_over_runs(done, lambda r: r.params.trainable / max(1, r.params.total)),
         stored_bytes=mean_over_runs(done, lambda r: r.params.stored_bytes),
         peak_memory_bytes=mean_over_runs(done, lambda r: r.cost.peak_memory_bytes),
-        rank_used=None if effective is None or nominal is None else (effective, nominal),
+        nominal=mean_over_runs(done, mean_rank("nominal")),
+        effective=mean_over_runs(done, mean_rank("effective")),
         stable=mean_over_runs(done, mean_rank("stable")),
         norm=mean_over_runs(done, mean_rank("norm")),
         layers=mean_layers(done),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
@@ -112,8 +112,7 @@ class Row:
         trainable: trained parameters; this and all numbers below are means over runs.
         share: trained share of all parameters, 0 to 1.
         peak_memory_bytes: None if no run measured it.
-        rank_used: effective and nominal rank of ΔW over layers and runs; None without a ΔW.
-        stable, norm: stable rank and spectral norm of ΔW.
+        nominal, effective, stable, norm: ranks of ΔW and its spectral norm, over layers and runs; None without a ΔW.
         lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made.
         states: number of runs by state.
         failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
@@ -125,19 +124,20 @@ class Row:
     label: str
     method: str
     cells: tuple[Stat | None, ...]
-    settings: Mapping[str, str]
-    runs: tuple[tuple[Scored, ...], ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    runs: tuple[tuple[Scored, ...], ...]
     average: Stat | None = None
     iqm: float | None = None
     rank: int | None = None
     average_rank: float | None = None
     difference: Difference | None = None
-    differences: tuple[Difference | None, ...] = ()
+    differences: tuple[Difference | None, ...]
     trainable: float | None = None
     share: float | None = None
     stored_bytes: float | None = None
     peak_memory_bytes: float | None = None
-    rank_used: tuple[float, float] | None = None
+    nominal: float | None = None
+    effective: float | None = None
     stable: float | None = None
     norm: float | None = None
     layers: tuple[Layer, ...] = ()
@@ -146,10 +146,10 @@ class Row:
     trials: int = 0
     train_s: float | None = None
     devices: tuple[str, ...] = ()
-    states: Mapping[str, int]
-    failures: Mapping[str, tuple[str, ...]]
+    states: Mapping[str, int] = field(default_factory=dict[str, int])
+    failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     failed_ids: tuple[str, ...] = ()
-    warnings: Mapping[str, int]
+    warnings: Mapping[str, int] = field(default_factory=dict[str, int])
     superseded: int = 0
     cautions: tuple[RowCaution, ...] = ()
     published: Published | None = None

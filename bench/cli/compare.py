@@ -54,12 +54,23 @@ def handle(options: argparse.Namespace) -> int:
         raise UsageError(
             f"--figure: {path} names no known format", f"known: {', '.join(ENDINGS)}", "Such as --figure compare.html."
         )
-    a, b = _sides(options)
+    runs: Path = options.runs.expanduser()
+    records, _ = read_records(runs)
+    if not records:
+        raise EnvironmentProblem(
+            f"no records in {runs}",
+            "none of its records can be read",
+            "Do what the warnings say, or name another folder: --runs DIR.",
+        )
     from leaderboard.compare.comparison import compare
+    from leaderboard.compare.selection import select_sides
+    from leaderboard.tables.filters import filter_runs
 
-    comparison = compare(a, b)
+    kept = filter_runs(records, tasks=options.tasks, where=options.where)
+    sides = select_sides(kept, options.a, options.b)
+    comparison = compare(*sides)
     if path:
-        _draw(comparison, a, b, path, options.runs.expanduser())
+        _draw(comparison, sides, path, runs)
     if options.json:
         emit(comparison)
     else:
@@ -69,26 +80,11 @@ def handle(options: argparse.Namespace) -> int:
     return OK
 
 
-def _sides(options: argparse.Namespace) -> tuple[Side, Side]:
-    from leaderboard.compare.selection import select_sides
-    from leaderboard.tables.filters import filter_runs
-
-    folder: Path = options.runs.expanduser()
-    records, _ = read_records(folder)
-    if not records:
-        raise EnvironmentProblem(
-            f"no records in {folder}",
-            "none of its records can be read",
-            "Do what the warnings say, or name another folder: --runs DIR.",
-        )
-    return select_sides(filter_runs(records, tasks=options.tasks, where=options.where), options.a, options.b)
-
-
-def _draw(comparison: Comparison, a: Side, b: Side, path: Path, runs: Path) -> None:
+def _draw(comparison: Comparison, sides: tuple[Side, Side], path: Path, runs: Path) -> None:
     from bench.cli.compare_figure import figure
     from bench.figures import page, png
 
-    drawn, notes = figure(comparison, (a, b), runs)
+    drawn, notes = figure(comparison, sides, runs)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     with writing(path):

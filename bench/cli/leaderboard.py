@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, choice, common, listed, port
-from bench.core.errors import OK, EnvironmentProblem, UsageError, did_you_mean
+from bench.core.errors import OK, BenchError, EnvironmentProblem, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from bench.records.record import Record
     from leaderboard.render.formats import Leaderboard
 
 RESULTS = Path("leaderboard") / "results"
@@ -68,13 +69,9 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     """Render the folder, or serve, check or update it."""
-    folder: Path = options.runs.expanduser()
-    if options.serve and not (options.check or options.update):
-        from leaderboard.serve import serve
-
-        return serve(lambda: _build(options, folder, live=True).to_json(), folder, options.host, options.port)
     from leaderboard.render import formats
 
+    folder: Path = options.runs.expanduser()
     if options.update:
         print(f"wrote {', '.join(map(str, formats.update(options.update.expanduser())))}", file=sys.stderr)
     elif options.check:
@@ -84,8 +81,15 @@ def handle(options: argparse.Namespace) -> int:
             emit({"folder": str(checked), "ok": True})
         else:
             print(f"{checked}: the rendered tables match the records")
+    elif options.serve:
+        from bench.records.record import load_all
+        from leaderboard.serve import serve
+
+        return serve(lambda: _build(options, *load_all(folder)).to_json(), folder, options.host, options.port)
     else:
-        _show(options, _build(options, folder))
+        leaderboard = _build(options, *read_records(folder))
+        _check_choices(options, leaderboard)
+        _show(options, leaderboard)
     return OK
 
 
@@ -98,13 +102,10 @@ def writing(path: Path) -> Generator[None]:
         raise EnvironmentProblem(f"cannot write {path}", str(error), "Name a file in a folder that exists.") from error
 
 
-def _build(options: argparse.Namespace, folder: Path, *, live: bool = False) -> Leaderboard:
-    """The tables that are asked for; `live` accepts that there is nothing yet."""
-    from bench.records.record import load_all
+def _build(options: argparse.Namespace, records: list[Record], problems: list[BenchError]) -> Leaderboard:
     from leaderboard.render.formats import BASELINE, build_leaderboard
     from leaderboard.tables.filters import filter_runs
 
-    records, problems = load_all(folder) if live else read_records(folder)
     kept = filter_runs(
         records,
         tasks=options.tasks,
@@ -113,46 +114,45 @@ def _build(options: argparse.Namespace, folder: Path, *, live: bool = False) -> 
         sources=options.source,
         where=options.where,
     )
-    baseline, published = options.baseline or BASELINE, options.with_published
-    leaderboard = build_leaderboard(kept, problems, baseline=baseline, published=published)
-    if options.baseline and not live:
-        _check_baseline(options.baseline, leaderboard)
-    if published and not live:
-        _note_missing_published(leaderboard)
-    return leaderboard
+    baseline = options.baseline or BASELINE
+    return build_leaderboard(kept, problems, baseline=baseline, published=options.with_published)
 
 
-def _check_baseline(name: str, leaderboard: Leaderboard) -> None:
-    tables = leaderboard.tables
-    if any(table.baseline for table in tables):
-        return
-    unclear = [note for table in tables for note in table.notes if note.startswith("no baseline")]
-    known = sorted({row.label for table in tables for row in table.rows})
-    raise UsageError(
-        f"--baseline: no row is clearly '{name}'",
-        unclear[0] if unclear else f"rows: {', '.join(known[:20])}",
-        did_you_mean(name, known) or "Give the label of a row as the table shows it.",
-    )
+def _check_choices(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
+    """Check that some table has the baseline, and note it if none has the published scores that were asked for."""
+    tables, name = leaderboard.tables, options.baseline
+    if name and not any(table.baseline for table in tables):
+        unclear = [note for table in tables for note in table.notes if note.startswith("no baseline")]
+        known = sorted({row.label for table in tables for row in table.rows})
+        raise UsageError(
+            f"--baseline: no row is clearly '{name}'",
+            unclear[0] if unclear else f"rows: {', '.join(known[:20])}",
+            did_you_mean(name, known) or "Give the label of a row as the table shows it.",
+        )
+    if options.with_published and not any(table.published for table in tables):
+        from leaderboard.tables.published import models
 
-
-def _note_missing_published(leaderboard: Leaderboard) -> None:
-    from leaderboard.tables.published import models
-
-    if not any(table.published for table in leaderboard.tables):
         note = f"there are published scores for {', '.join(models())} on GLUE, but no row has one of these backbones"
         print(f"note: {note}", file=sys.stderr)
 
 
 def _show(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
-    """Draw, write or print the leaderboard as the options say."""
+    """Draw, write or print the leaderboard."""
     from bench.core.files import write_atomic
     from leaderboard.render import formats
 
+    if options.picture:
+        from bench.figures import png
+        from leaderboard.render.figure import figure
+
+        picture: Path = options.picture.expanduser()
+        drawn = figure(leaderboard.tables)
+        with writing(picture):
+            png.write(drawn, picture)
+        print(f"wrote {picture}", file=sys.stderr)
     path: Path | None = options.output.expanduser() if options.output else None
     ending = path.suffix.removeprefix(".") if path else ""
     render = formats.FORMATS[options.format or (ending if ending in FORMATS else "md")]
-    if options.picture:
-        _draw(leaderboard, options.picture.expanduser())
     if options.json:
         emit(leaderboard.to_json())
     elif path:
@@ -162,13 +162,3 @@ def _show(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
         print(f"wrote {path} ({len(content) / 1e6:.2f} MB)", file=sys.stderr)
     elif not options.picture:
         sys.stdout.write(render(leaderboard))
-
-
-def _draw(leaderboard: Leaderboard, path: Path) -> None:
-    from bench.figures import png
-    from leaderboard.render.figure import figure
-
-    drawn = figure(leaderboard.tables)
-    with writing(path):
-        png.write(drawn, path)
-    print(f"wrote {path}", file=sys.stderr)

@@ -75,44 +75,32 @@ _COST_COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
-class _Footnotes:
-    """Numbered notes below a table; equal notes share a number."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def add(self, text: str) -> str:
-        """Add a note; return its reference ` ²` for a cell, or nothing if the text is empty."""
-        if not text:
-            return ""
-        if text not in self.texts:
-            self.texts.append(text)
-        return " " + _superscript(self.texts.index(text) + 1)
-
-    def lines(self) -> list[str]:
-        return [f"- {_superscript(number)} {escape(text)}" for number, text in enumerate(self.texts, 1)]
-
-
 def _render_table(table: Table) -> str:
-    notes = _Footnotes()
+    notes: dict[str, str] = {}
+
+    def noted(cell: str, note: str) -> str:
+        """A cell with a reference such as ` ²` to its note below the table; equal notes share a number."""
+        return f"{cell} {notes.setdefault(note, _superscript(len(notes) + 1))}" if note else cell
+
     ranked = any(row.rank for row in table.rows)
     several = len(table.columns) > 1
     direction = table.columns[0].higher_is_better
-    tasks = [escape(cells.header(column)) + notes.add(column.note) for column in table.columns]
+    tasks = [noted(escape(cells.header(column)), column.note) for column in table.columns]
     header = ["rank"] * ranked + ["method", *tasks] + [f"average ({len(tasks)} tasks)"] * several
     header += [f"vs {escape(table.baseline)}"] if table.baseline else []
-    header += _COLUMNS
-    header[-1] += notes.add(cells.time_note(table))
+    *names, train_time = _COLUMNS
+    header += [*names, noted(train_time, cells.time_note(table))]
     body: list[list[str]] = []
     for row in (*table.rows, *table.published):
         scores = [cells.score(cell, c.higher_is_better) for cell, c in zip(row.cells, table.columns, strict=True)]
         name = escape(row.label) + (" *(published)*" if row.published else "")
-        line = [str(row.rank or cells.NOTHING)] * ranked + [name + notes.add(cells.row_note(row, table)), *scores]
+        line = [str(row.rank or cells.NOTHING)] * ranked + [noted(name, cells.row_note(row, table)), *scores]
         line += [cells.average(row, direction)] * several
         line += [cells.difference(row.difference)] if table.baseline else []
         body.append(line + [cell(row) for cell in _COLUMNS.values()])
     lines = [f"### {escape(table.heading)}", "", *grid(header, body, left=[int(ranked)])]
-    below = notes.lines() + [f"- {escape(note)}" for note in table.notes]
+    below = [f"- {number} {escape(note)}" for note, number in notes.items()]
+    below += [f"- {escape(note)}" for note in table.notes]
     return "\n".join([*lines, "", *below] if below else lines)
 
 

@@ -15,20 +15,16 @@ from leaderboard.tables.cautions import SEEDS, row_cautions
 from leaderboard.tables.grouping import (
     ColumnKey,
     RowKey,
-    Seed,
     TableKey,
+    by_row,
+    by_table,
     column_key,
-    data_source_names,
     group_by,
-    methods_with_own_metric,
-    row_key,
-    row_labels,
     seed_key,
     short_task,
-    table_key,
 )
 from leaderboard.tables.intervals import common_keys, difference
-from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table, average_of
+from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table, average_of, by_seed
 
 RankField = Literal["nominal", "effective", "stable", "norm"]
 RANK_FIELDS: tuple[RankField, ...] = ("nominal", "effective", "stable", "norm")
@@ -44,8 +40,7 @@ def build_tables(records: Iterable[Record], *, baseline: str | None = None) -> l
         baseline: method, or label of a row, that the other rows of its table are compared with.
     """
     runs = sorted((r for r in records if not r.spec.holdout), key=lambda r: r.run_id)
-    sources, own_metric = data_source_names(runs), methods_with_own_metric(runs)
-    groups = group_by(runs, lambda run: table_key(run, sources, own_metric))
+    groups = by_table(runs)
     headings = Counter(key[:-1] for key in groups)
     return [
         _table(key, groups[key], weights=headings[key[:-1]] > 1, notes=_budget_note(key, groups), baseline=baseline)
@@ -93,11 +88,11 @@ def _budget_note(key: TableKey, groups: Iterable[TableKey]) -> tuple[str, ...]:
 
 def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str, ...], baseline: str | None) -> Table:
     """The table of `runs`. With `weights` its heading has their hash, because another heading is equal without it."""
-    by_column, by_row = group_by(runs, column_key), group_by(runs, row_key)
+    by_column = group_by(runs, column_key)
     keys = sorted(by_column)
     columns = tuple(_column(column, keys, by_column[column]) for column in keys)
     averaged = len({column.higher_is_better for column in columns}) == 1  # else the metrics differ in direction
-    rows = [_row(label, by_row[row], row, keys, averaged=averaged) for row, label in row_labels(sorted(by_row)).items()]
+    rows = [_row(label, row, group, keys, averaged=averaged) for label, row, group in by_row(runs)]
     done = {run.run_id: run for run in runs if is_done(run)}
     rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, done), strict=True)]
     base, unclear = _baseline(rows, baseline)
@@ -133,7 +128,7 @@ def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column
     )
 
 
-def _row(label: str, group: list[Record], key: RowKey, columns: list[ColumnKey], *, averaged: bool) -> Row:
+def _row(label: str, key: RowKey, group: list[Record], columns: list[ColumnKey], *, averaged: bool) -> Row:
     """The row of `group`, all runs of one configuration, without ranks, differences and cautions."""
     runs, superseded = latest_runs(group, lambda run: (column_key(run), seed_key(run)))
     done = [run for run in runs if is_done(run)]
@@ -143,13 +138,13 @@ def _row(label: str, group: list[Record], key: RowKey, columns: list[ColumnKey],
     for run in done:
         cells[column_key(run)].append(Scored(seed_key(run), run.metrics.primary.value, run.run_id))
     scored = tuple(tuple(sorted(cell)) for cell in cells.values())
-    scores = _by_seed(scored)
+    scores = by_seed(scored)
     complete = common_keys(scores) if averaged else ()
     average, iqm = average_of(scores, complete) if complete else (None, None)
     return Row(
         label=label,
-        method=key[0],
-        settings=dict(key[1]),
+        method=key.method,
+        settings=dict(key.settings),
         cells=tuple(Stat.of([run.value for run in cell]) if cell else None for cell in scored),
         runs=scored,
         average=average,
@@ -180,10 +175,6 @@ def _row(label: str, group: list[Record], key: RowKey, columns: list[ColumnKey],
     )
 
 
-def _by_seed(cells: Iterable[Sequence[Scored]]) -> list[dict[Seed, float]]:
-    return [{run.seed: run.value for run in cell} for cell in cells]
-
-
 def _trials(runs: Sequence[Record]) -> int:
     """Number of runs that the selection of the learning rate took; a trial that several runs share counts once."""
     selections = [run.selection for run in runs if run.selection]
@@ -200,7 +191,7 @@ def _baseline(rows: Sequence[Row], name: str | None) -> tuple[Row | None, tuple[
 
 
 def _with_differences(row: Row, base: Row, *, averaged: bool) -> Row:
-    scores, baseline = _by_seed(row.runs), _by_seed(base.runs)
+    scores, baseline = by_seed(row.runs), by_seed(base.runs)
     by_task = tuple(difference([a], [b]) for a, b in zip(scores, baseline, strict=True))
     return replace(row, difference=difference(scores, baseline) if averaged else None, differences=by_task)
 

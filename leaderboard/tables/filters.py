@@ -14,14 +14,7 @@ from bench.records.record import Record
 from bench.records.schema import Part
 
 _WHERE = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
-_COMPARE: dict[str, Callable[[str | float, str | float], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+_SIGNS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 def filter_runs(
@@ -84,9 +77,9 @@ class Condition:
         if not isinstance(value, str | int | float):
             return self.sign == "!="
         try:
-            return _COMPARE[self.sign](float(as_text(value)), float(self.value))
+            return _SIGNS[self.sign](float(as_text(value)), float(self.value))
         except ValueError:
-            return _COMPARE[self.sign](as_text(value), self.value)
+            return _SIGNS[self.sign](as_text(value), self.value)
 
 
 def parse(text: str) -> Condition:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
@@ -51,8 +51,13 @@ class ColumnKey(NamedTuple):
 
 
 Seed = tuple[int, str]
-RowKey = tuple[str, tuple[tuple[str, str], ...]]
-"""Method and all its settings, as `(name, value)`."""
+
+
+class RowKey(NamedTuple):
+    """A method and all its settings, as `(name, value)`."""
+
+    method: str
+    settings: tuple[tuple[str, str], ...]
 
 
 def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -63,15 +68,20 @@ def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return dict(groups)
 
 
-def table_key(run: Record, sources: Mapping[Source, str], own_metric: Collection[str]) -> TableKey:
-    """The table of a run, given the `data_source_names` and `methods_with_own_metric` of all runs."""
-    backbone, method = run.backbone, run.spec.method
-    size, parent = backbone.parameters, backbone.parent
-    name = backbone_name(backbone) + (f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)" if size is not None else "")
-    source = data_source(run)
-    suite = f"{source[0]} · {method}" if method in own_metric else source[0]
-    weights = parent.group_id if parent else backbone.weights_hash
-    return TableKey(suite, name, sources[source], _budget(run.spec), weights)
+def by_table(runs: Sequence[Record]) -> dict[TableKey, list[Record]]:
+    """The runs of each table. Methods that are scored by a metric of their own, such as mlm, have their own tables."""
+    own_metric = {run.spec.method for run in runs if run.metrics and run.metrics.primary.of == "method"}
+    sources = _data_source_names(runs)
+
+    def key(run: Record) -> TableKey:
+        backbone, method, source = run.backbone, run.spec.method, _data_source(run)
+        suite = f"{source[0]} · {method}" if method in own_metric else source[0]
+        size, parent = backbone.parameters, backbone.parent
+        millions = "" if size is None else f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)"
+        weights = parent.group_id if parent else backbone.weights_hash
+        return TableKey(suite, backbone_name(backbone) + millions, sources[source], _budget(run.spec), weights)
+
+    return group_by(runs, key)
 
 
 def backbone_name(backbone: BackboneInfo) -> str:
@@ -89,18 +99,19 @@ def seed_key(run: Record) -> Seed:
     return run.spec.seed, run.backbone.weights_hash
 
 
-def methods_with_own_metric(runs: Iterable[Record]) -> set[str]:
-    """Methods that are scored by a metric of their own, such as mlm. They have tables of their own."""
-    return {r.spec.method for r in runs if r.metrics and r.metrics.primary.of == "method"}
-
-
 def column_key(run: Record) -> ColumnKey:
     """The column of a run within its table."""
     return ColumnKey(run.spec.task, str(run.task.version), run.source.data_hash)
 
 
-def row_key(run: Record) -> RowKey:
-    """The row of a run within its table: its settings. All selected learning rates count as the same setting."""
+def by_row(runs: Iterable[Record]) -> list[tuple[str, RowKey, list[Record]]]:
+    """Label, key and runs of each row of a table."""
+    groups = group_by(runs, _row_key)
+    return [(label, key, groups[key]) for key, label in _row_labels(sorted(groups)).items()]
+
+
+def _row_key(run: Record) -> RowKey:
+    """The settings of a run; all selected learning rates count as the same setting."""
     spec = run.spec
     names = {*spec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
     settings = {name: format_value(getattr(spec, name)) for name in names}
@@ -109,12 +120,11 @@ def row_key(run: Record) -> RowKey:
         shown = {switch: off} if switch and options.get(switch) == off else options
         settings |= {f"{space}.{key}": format_value(value) for key, value in shown.items() if space != "runtime"}
     settings |= {"lr": "selected"} if spec.lr is None else {}
-    return spec.method, tuple(sorted(settings.items()))
+    return RowKey(spec.method, tuple(sorted(settings.items())))
 
 
-def row_labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
+def _row_labels(keys: Sequence[RowKey]) -> dict[RowKey, str]:
     """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
-    keys = list(keys)
     rows = Counter(method for method, _ in keys)
     values: dict[tuple[str, str], list[str]] = defaultdict(list)
     for method, settings in keys:
@@ -139,12 +149,11 @@ def short_task(task: str) -> str:
     return task.partition("/")[2] or task
 
 
-def data_source(run: Record) -> Source:
-    """Suite, kind and revision of the data of a run."""
+def _data_source(run: Record) -> Source:
     return run.spec.task.partition("/")[0], run.source.kind, run.source.revision
 
 
-def data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
+def _data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
     """Name of every source; sources that may share a table have the same name.
 
     Directories and files of one suite may share a table unless they hold different data for the same task, because each
@@ -152,7 +161,7 @@ def data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
     """
     content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
-        content[data_source(run)][run.spec.task].add(column_key(run))
+        content[_data_source(run)][run.spec.task].add(column_key(run))
 
     def may_share(source: Source, other: Source) -> bool:
         both = content[source].keys() & content[other].keys()
@@ -166,11 +175,8 @@ def data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
             group.append(source)
         else:
             shared.append([source])
-    return {
-        source: f"{source[1]} data ({', '.join(revision for *_, revision in group)})"
-        for group in shared
-        for source in group
-    }
+    names = {group[0]: ", ".join(revision for *_, revision in group) for group in shared}
+    return {source: f"{source[1]} data ({names[group[0]]})" for group in shared for source in group}
 
 
 def format_number(value: float) -> str:

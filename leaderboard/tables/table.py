@@ -26,6 +26,11 @@ class Stat:
         return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
+def by_seed(cells: Iterable[Iterable[Scored]]) -> list[dict[Seed, float]]:
+    """Scores by seed, per cell."""
+    return [{run.seed: run.value for run in cell} for cell in cells]
+
+
 def average_of(scores: Sequence[Mapping[Seed, float]], seeds: Iterable[Seed]) -> tuple[Stat, float]:
     """Average over tasks of scores by seed, and their interquartile mean, over `seeds`, which all tasks have."""
     complete = [[by_seed[seed] for by_seed in scores] for seed in seeds]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bench.core.text import format_score
-from leaderboard.compare.comparison import Comparison, Overall, Score, Summary
-from leaderboard.compare.ratios import LayerPair, Ratio
+from leaderboard.compare.comparison import Comparison, Score, Summary
+from leaderboard.compare.ratios import Ratio
 from leaderboard.compare.selection import some
 from leaderboard.render import cells
-from leaderboard.render.markdown import escape, grid
+from leaderboard.render.markdown import escape, grid, section
 from leaderboard.tables.build import RANK_FIELDS, RankField
 from leaderboard.tables.grouping import group_by, short_task
 from leaderboard.tables.table import Layer
@@ -26,7 +26,7 @@ _DIFFERENCE = (
 def render(comparison: Comparison) -> str:
     """Render all sections, each with a heading."""
     names = _names(comparison)
-    sections = [_heading(comparison), *(section(comparison, names) for section in (_fields, _scores, _ratios))]
+    sections = [_heading(comparison), *(part(comparison, names) for part in (_fields, _scores, _ratios))]
     return "\n\n".join(filter(None, [*sections, _layers(comparison)])) + "\n"
 
 
@@ -46,12 +46,7 @@ def _heading(comparison: Comparison) -> str:
         for side in sides
         if side.superseded
     ]
-    return _section("## B compared with A", grid(header, [*map(_summary, sides)], left=range(len(header))), older)
-
-
-def _section(title: str, *blocks: list[str]) -> str:
-    """A title and blocks of lines, with an empty line between them."""
-    return "\n\n".join([title, *("\n".join(lines) for lines in blocks if lines)])
+    return section("## B compared with A", grid(header, [*map(_summary, sides)], left=range(len(header))), older)
 
 
 def _summary(side: Summary) -> list[str]:
@@ -65,7 +60,7 @@ def _fields(comparison: Comparison, names: tuple[str, str]) -> str:
     for field in comparison.fields:
         a, b = (_cut(some(values)) or cells.NOTHING for values in (field.a, field.b))
         body.append([_cut(field.name), a, b, CAUTION * field.cautioned])
-    return _section(
+    return section(
         "### Differences between the specifications",
         grid(["field", *names, ""], body, left=range(4)) if body else [],
         [f"{comparison.equal} fields are equal."],
@@ -77,10 +72,13 @@ def _scores(comparison: Comparison, names: tuple[str, str]) -> str:
     overall = comparison.overall
     rows = [*comparison.scores, *([overall] if overall else [])]
     body = [*map(_score, rows)]
-    if overall and overall.iqm_a is not None:
-        body.append(_interquartile(overall))
+    if overall and overall.difference and overall.iqm_a is not None and overall.iqm_b is not None:
+        change, higher = overall.difference, overall.higher_is_better
+        means = [format_score(overall.iqm_a, higher), format_score(overall.iqm_b, higher)]
+        interval = cells.interval(change.iqm, change.iqm_low, change.iqm_high)
+        body.append(["interquartile mean", *means, interval, cells.NOTHING, str(change.seeds)])
     paired = any(score.difference for score in rows)
-    return _section(
+    return section(
         "### Scores",
         grid(["score", *names, "B − A [95 %]", "B is", "seeds"], body, left=[0, 4]),
         [f"- {_cut(short_task(score.task))}: {_cut(note, _NOTE_LENGTH)}" for score in rows if (note := _note(score))],
@@ -101,16 +99,6 @@ def _score(score: Score) -> list[str]:
     ]
 
 
-def _interquartile(overall: Overall) -> list[str]:
-    a, b = (
-        cells.NOTHING if value is None else format_score(value, overall.higher_is_better)
-        for value in (overall.iqm_a, overall.iqm_b)
-    )
-    change = overall.difference
-    interval = cells.interval(change.iqm, change.iqm_low, change.iqm_high) if change else cells.NOTHING
-    return ["interquartile mean", a, b, interval, cells.NOTHING, str(change.seeds if change else 0)]
-
-
 def _note(score: Score) -> str:
     unpaired = [
         f"seed{'s' * (len(seeds) > 1)} {some(seeds)} of {name} only, not part of the difference"
@@ -126,7 +114,7 @@ def _ratios(comparison: Comparison, names: tuple[str, str]) -> str:
         return ""
     body = [[row.name, _amount(row, row.a), _amount(row, row.b), cells.number(row.ratio, ".3g")] for row in rows]
     by_note = group_by((row for row in rows if row.note), lambda row: row.note)
-    return _section(
+    return section(
         "### Costs and ranks",
         grid(["mean of a run", *names, "B / A"], body, left=[0]),
         [f"- {', '.join(row.name for row in noted)}: {_cut(note, _NOTE_LENGTH)}" for note, noted in by_note.items()],
@@ -145,13 +133,11 @@ def _layers(comparison: Comparison) -> str:
     if not comparison.layers:
         return ""
     header = ["layer", *(f"{what} {side}" for what in ("nominal", "effective", "stable", "‖ΔW‖₂") for side in "AB")]
-    grid_of_layers = grid(header, [*map(_layer, comparison.layers)], left=[0])
-    return _section("### Rank of ΔW, layer by layer (mean over runs)", grid_of_layers)
-
-
-def _layer(pair: LayerPair) -> list[str]:
-    numbers = [_number(layer, field) for field in RANK_FIELDS for layer in (pair.a, pair.b)]
-    return [_cut(pair.layer), *numbers]
+    body = [
+        [_cut(pair.layer), *(_number(layer, field) for field in RANK_FIELDS for layer in (pair.a, pair.b))]
+        for pair in comparison.layers
+    ]
+    return section("### Rank of ΔW, layer by layer (mean over runs)", grid(header, body, left=[0]))
 
 
 def _number(layer: Layer | None, field: RankField) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
@@ -58,18 +58,24 @@ class LayerPair:
 
 def ratios(a: Runs, b: Runs) -> tuple[Ratio, ...]:
     """Ratios of `b` to `a`, both on the same tasks, or on tasks that have nothing in common."""
-    no_task = "" if a.keys() & b.keys() else "no common task"
+    quantities, notes = dict(_SIZES), dict.fromkeys(_SIZES, "")
     devices_a, devices_b = (
         sorted({f"{run.cost.devices} × {run.cost.device}" for run in _all(runs)}) for runs in (a, b)
     )
-    notes: dict[str, str] = {}
     if devices_a != devices_b:
         note = f"devices differ: A {', '.join(devices_a) or '–'}; B {', '.join(devices_b) or '–'}"
-        notes = {"training time": note, "peak memory": note}
+        notes |= {"training time": note, "peak memory": note}
     elif any(name.endswith(" cpu") for name in devices_a):
-        notes = {"peak memory": "on a CPU, of the whole process, including earlier runs in it"}
-    sizes = [_ratio(name, unit, a, b, value, no_task, notes.get(name, "")) for name, (unit, value) in _SIZES.items()]
-    return (*sizes, *_ranks(a, b, no_task))
+        notes["peak memory"] = "on a CPU, of the whole process, including earlier runs in it"
+    layers_a, layers_b = ({rank.layer for run in _all(runs) for rank in run.ranks} for runs in (a, b))
+    common = layers_a & layers_b
+    for name, (unit, field) in _RANKS.items() if layers_a or layers_b else ():
+        quantities[name] = unit, mean_rank(field, common or layers_a | layers_b)
+        notes[name] = "" if common else "no layer that both adapt"
+        if common and layers_a != layers_b:
+            notes[name] = f"over the {len(common)} layers that both adapt (A {len(layers_a)}, B {len(layers_b)})"
+    no_task = "" if a.keys() & b.keys() else "no common task"
+    return tuple(_ratio(name, unit, a, b, value, no_task, notes[name]) for name, (unit, value) in quantities.items())
 
 
 def layer_pairs(a: Runs, b: Runs) -> tuple[LayerPair, ...]:
@@ -77,18 +83,6 @@ def layer_pairs(a: Runs, b: Runs) -> tuple[LayerPair, ...]:
     layers_a, layers_b = ({layer.name: layer for layer in mean_layers(_all(runs))} for runs in (a, b))
     names = [*layers_b, *layers_a] if len(layers_b) > len(layers_a) else [*layers_a, *layers_b]
     return tuple(LayerPair(layer=name, a=layers_a.get(name), b=layers_b.get(name)) for name in dict.fromkeys(names))
-
-
-def _ranks(a: Runs, b: Runs, no_task: str) -> Iterator[Ratio]:
-    layers_a, layers_b = ({rank.layer for run in _all(runs) for rank in run.ranks} for runs in (a, b))
-    if not layers_a and not layers_b:
-        return
-    common = layers_a & layers_b
-    note = "" if common else "no layer that both adapt"
-    if common and layers_a != layers_b:
-        note = f"over the {len(common)} layers that both adapt (A {len(layers_a)}, B {len(layers_b)})"
-    for name, (unit, field) in _RANKS.items():
-        yield _ratio(name, unit, a, b, mean_rank(field, common or layers_a | layers_b), no_task, note)
 
 
 def _ratio(name: str, unit: str, a: Runs, b: Runs, quantity: Quantity, *notes: str) -> Ratio:

@@ -80,7 +80,8 @@ def _render_table(table: Table) -> str:
 
     def noted(cell: str, note: str) -> str:
         """A cell with a reference such as ` ²` to its note below the table; equal notes share a number."""
-        return f"{cell} {notes.setdefault(note, _superscript(len(notes) + 1))}" if note else cell
+        number = str(len(notes) + 1).translate(_SUPERSCRIPTS)
+        return f"{cell} {notes.setdefault(note, number)}" if note else cell
 
     ranked = any(row.rank for row in table.rows)
     several = len(table.columns) > 1
@@ -98,10 +99,9 @@ def _render_table(table: Table) -> str:
         line += [cells.average(row, direction)] * several
         line += [cells.difference(row.difference)] if table.baseline else []
         body.append(line + [cell(row) for cell in _COLUMNS.values()])
-    lines = [f"### {escape(table.heading)}", "", *grid(header, body, left=[int(ranked)])]
     below = [f"- {number} {escape(note)}" for note, number in notes.items()]
     below += [f"- {escape(note)}" for note in table.notes]
-    return "\n".join([*lines, "", *below] if below else lines)
+    return section(f"### {escape(table.heading)}", grid(header, body, left=[int(ranked)]), below)
 
 
 def _render_costs(table: Table) -> str:
@@ -113,16 +113,17 @@ def grid(header: list[str], body: list[list[str]], *, left: Collection[int]) -> 
     """Lines of a table of escaped cells. Columns with an index in `left` are left-aligned, others right-aligned."""
     widths = [max(3, *(_width(line[i]) for line in (header, *body))) for i in range(len(header))]
     rule = ["-" * (width - (i not in left)) + ":" * (i not in left) for i, width in enumerate(widths)]
-    lines: list[str] = []
-    for line in (header, rule, *body):
-        gaps = [" " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)]
-        padded = [cell + gap if i in left else gap + cell for i, (cell, gap) in enumerate(zip(line, gaps, strict=True))]
-        lines.append(f"| {' | '.join(padded)} |")
-    return lines
+
+    def padded(i: int, cell: str) -> str:
+        gap = " " * (widths[i] - _width(cell))
+        return cell + gap if i in left else gap + cell
+
+    return [f"| {' | '.join(map(padded, range(len(line)), line))} |" for line in (header, rule, *body)]
 
 
-def _superscript(value: int) -> str:
-    return str(value).translate(_SUPERSCRIPTS)
+def section(title: str, *blocks: list[str]) -> str:
+    """A title and blocks of lines, with an empty line between them."""
+    return "\n\n".join([title, *("\n".join(lines) for lines in blocks if lines)])
 
 
 def _width(text: str) -> int:

@@ -84,8 +84,8 @@ def _select_side(records: Sequence[Record], name: str, text: str) -> Side:
             f"it could be {some([*matches], _SHOWN)}",
             "Give more digits of one of them.",
         )
-    for label, selected in matches.items():
-        return _side(name, label, selected)
+    if matches:
+        return _side(name, *matches.popitem())
     methods = sorted({run.spec.method for run in records if not run.spec.holdout})
     raise UsageError(
         f"{name}: no run, group or method '{text}'",

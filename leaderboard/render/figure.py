@@ -26,7 +26,9 @@ def figure(tables: Sequence[Table]) -> Figure:
         for row, x, stat in drawn
     ]
     title, x = "Score against trained parameters", "trained parameters"
-    panels = [Panel(title=title, x=x, y=_label(table), content=points, x_axis="log")]
+    column = table.columns[0]
+    y = f"{column.task} {column.metric}" if len(table.columns) == 1 else f"average over {len(table.columns)} tasks"
+    panels = [Panel(title=title, x=x, y=y, content=points, x_axis="log")]
     if ranks := [_ranks(row) for row, *_ in drawn if row.layers]:
         title, x = "Effective rank of ΔW over depth", "depth of the adapted layer (0: first, 1: last)"
         panels.append(Panel(title=title, x=x, y="effective rank of ΔW", content=ranks, y_axis="log"))
@@ -37,12 +39,6 @@ def figure(tables: Sequence[Table]) -> Figure:
 
 def _score(row: Row) -> Stat | None:
     return row.cells[0] if len(row.cells) == 1 else row.average
-
-
-def _label(table: Table) -> str:
-    if len(table.columns) == 1:
-        return f"{table.columns[0].task} {table.columns[0].metric}"
-    return f"average over {len(table.columns)} tasks"
 
 
 def _ranks(row: Row) -> Series:

@@ -93,8 +93,7 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str
     columns = tuple(_column(column, keys, by_column[column]) for column in keys)
     averaged = len({column.higher_is_better for column in columns}) == 1  # else the metrics differ in direction
     rows = [_row(label, row, group, keys, averaged=averaged) for label, row, group in by_row(runs)]
-    done = {run.run_id: run for run in runs if is_done(run)}
-    rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, done), strict=True)]
+    rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, columns), strict=True)]
     base, unclear = _baseline(rows, baseline)
     if base:
         rows = [row if row is base else _with_differences(row, base, averaged=averaged) for row in rows]
@@ -136,17 +135,19 @@ def _row(label: str, key: RowKey, group: list[Record], columns: list[ColumnKey],
     failures = group_by(failed, lambda run: run.state)
     cells: dict[ColumnKey, list[Scored]] = {column: [] for column in columns}
     for run in done:
-        cells[column_key(run)].append(Scored(seed_key(run), run.metrics.primary.value, run.run_id))
-    scored = tuple(tuple(sorted(cell)) for cell in cells.values())
-    scores = by_seed(scored)
+        batch = round(run.cost.samples / max(1, run.cost.steps), 1)
+        scored = Scored(seed_key(run), run.metrics.primary.value, run.run_id, run.cost.steps, batch)
+        cells[column_key(run)].append(scored)
+    by_column = tuple(tuple(sorted(cell)) for cell in cells.values())
+    scores = by_seed(by_column)
     complete = common_keys(scores) if averaged else ()
     average, iqm = average_of(scores, complete) if complete else (None, None)
     return Row(
         label=label,
         method=key.method,
         settings=dict(key.settings),
-        cells=tuple(Stat.of([run.value for run in cell]) if cell else None for cell in scored),
-        runs=scored,
+        cells=tuple(Stat.of([run.value for run in cell]) if cell else None for cell in by_column),
+        runs=by_column,
         average=average,
         iqm=iqm,
         differences=(None,) * len(columns),

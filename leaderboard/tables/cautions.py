@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from statistics import mode
 from typing import Literal
 
-from bench.records.record import DoneRecord
-from bench.records.schema import Cost
-from leaderboard.tables.grouping import short_task
-from leaderboard.tables.table import Row, RowCaution
+from leaderboard.tables.table import Column, Row, RowCaution
 
 SEEDS = 3
 """Rows with fewer seeds have no rank."""
 
 
-def row_cautions(rows: Sequence[Row], records: Mapping[str, DoneRecord]) -> list[tuple[RowCaution, ...]]:
-    """The cautions of each row of one table, given its done runs by id.
+def row_cautions(rows: Sequence[Row], columns: Sequence[Column]) -> list[tuple[RowCaution, ...]]:
+    """The cautions of each row of one table.
 
-    The rows of a table have the same requested budget. The cost of a run says what it used, which may differ: a method
-    may stop early, a dataset may have become smaller.
+    The rows of a table have the same requested budget. What their runs used may differ: a method may stop early, a
+    dataset may have become smaller.
     """
-    steps = _unusual(rows, records, "steps", lambda cost: cost.steps, "optimiser steps")
-    batch = _unusual(
-        rows, records, "batch", lambda cost: round(cost.samples / max(1, cost.steps), 1), "examples a step"
-    )
+    tasks = [column.task for column in columns]
+    steps, batch = _unusual(rows, tasks, "steps", "optimiser steps"), _unusual(rows, tasks, "batch", "examples a step")
     cautions = zip(map(_few_seeds, rows), steps, batch, _selection(rows), strict=True)
     return [tuple(filter(None, of_row)) for of_row in cautions]
 
@@ -38,26 +33,21 @@ def _few_seeds(row: Row) -> RowCaution | None:
 
 
 def _unusual(
-    rows: Sequence[Row],
-    records: Mapping[str, DoneRecord],
-    code: Literal["steps", "batch"],
-    quantity: Callable[[Cost], float],
-    unit: str,
+    rows: Sequence[Row], tasks: Sequence[str], code: Literal["steps", "batch"], unit: str
 ) -> list[RowCaution | None]:
     """A caution for each row with runs whose number of steps, or batch size, differs from most runs on that task."""
-    values = [[[quantity(records[run.run_id].cost) for run in cell] for cell in row.runs] for row in rows]
-    columns = (sorted(chain.from_iterable(column)) for column in zip(*values, strict=True))
+    values: list[list[list[float]]] = [[[getattr(run, code) for run in cell] for cell in row.runs] for row in rows]
+    columns = [sorted(chain.from_iterable(cells[i] for cells in values)) for i in range(len(tasks))]
     usual = [mode(column) if column else 0 for column in columns]
 
-    def caution(row: Row, cells: list[list[float]]) -> RowCaution | None:
+    def caution(cells: list[list[float]]) -> RowCaution | None:
         parts: list[str] = []
-        for runs, cell, most in zip(row.runs, cells, usual, strict=True):
-            if other := sorted({value for value in cell if value != most}):
-                task = short_task(records[runs[0].run_id].spec.task)
+        for task, cell, most in zip(tasks, cells, usual, strict=True):
+            if other := sorted(set(cell) - {most}):
                 parts.append(f"{task} {', '.join(f'{value:g}' for value in other)} (most: {most:g})")
         return RowCaution(code, f"other {unit}: {'; '.join(parts)}") if parts else None
 
-    return [caution(row, cells) for row, cells in zip(rows, values, strict=True)]
+    return [*map(caution, values)]
 
 
 def _selection(rows: Sequence[Row]) -> list[RowCaution | None]:

@@ -43,6 +43,8 @@ class Scored(NamedTuple):
     seed: Seed
     value: float
     run_id: str
+    steps: int
+    batch: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,15 +133,15 @@ def _by_seed(runs: Iterable[DoneRecord], *, by_weights: bool) -> dict[Seed, floa
 
 def _score(task: str, runs_a: list[DoneRecord], runs_b: list[DoneRecord], *, by_weights: bool) -> Score:
     a, b = (_by_seed(runs, by_weights=by_weights) for runs in (runs_a, runs_b))
-    metrics = {_metric(run) for run in (*runs_a, *runs_b)}
+    primaries = [run.metrics.primary for run in (*runs_a, *runs_b)]
     score = Score(
         task=task,
-        metric=" / ".join(sorted({name for name, *_ in metrics})),
-        higher_is_better=_common({higher for _, _, higher, _ in metrics}),
+        metric=" / ".join(sorted({primary.name for primary in primaries})),
+        higher_is_better=_common({primary.higher_is_better for primary in primaries}),
         a=Stat.of([*a.values()]) if a else None,
         b=Stat.of([*b.values()]) if b else None,
     )
-    if reason := _incomparable(runs_a, runs_b, metrics):
+    if reason := _incomparable(runs_a, runs_b):
         return replace(score, note=reason)
     return _paired(score, [a], [b], "no common seed")
 
@@ -177,17 +177,14 @@ def _common(directions: set[bool | None]) -> bool | None:
     return directions.pop() if len(directions) == 1 else None
 
 
-def _metric(run: DoneRecord) -> tuple[str, str, bool, str]:
-    primary = run.metrics.primary
-    return primary.name, primary.split, primary.higher_is_better, primary.of
-
-
-def _incomparable(a: list[DoneRecord], b: list[DoneRecord], metrics: set[tuple[str, str, bool, str]]) -> str:
+def _incomparable(a: list[DoneRecord], b: list[DoneRecord]) -> str:
     """Why the scores of a task are not comparable; empty if they are."""
     if not a or not b:
         return f"only {'A' if a else 'B'} has it"
     if len({(str(run.task.version), run.source.data_hash) for run in (*a, *b)}) > 1:
         return "the data differ: not compared"
+    primaries = [run.metrics.primary for run in (*a, *b)]
+    metrics = {(primary.name, primary.split, primary.higher_is_better, primary.of) for primary in primaries}
     if len(metrics) > 1:
         names = sorted(f"{name} on {split}{f' of the {of}' * (of != 'task')}" for name, split, _, of in metrics)
         return f"the metrics differ ({', '.join(names)}): not compared"

@@ -89,13 +89,13 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
             missing += bool(run.ranks)
             continue
         try:
-            spectra += read(path).spectra
+            spectra += read(path).layers("updates").values()
         except BenchError as problem:
             notes.append(" ".join(str(problem).split()))
     if missing:
         notes.append(f"{missing} of {len(done)} runs of {name} have no {FILE} beside their record")
-    usable = (s for s in spectra if s.of == "updates" and s.values.size and np.isfinite(s.values[-1]).all())
-    return group_by(usable, lambda spectrum: spectrum.layer)
+    finite = (spectrum for spectrum in spectra if spectrum.values.size and np.isfinite(spectrum.values[-1]).all())
+    return group_by(finite, lambda spectrum: spectrum.layer)
 
 
 def _stored_ranks(spectra: Iterable[SpectrumHistory]) -> Iterator[tuple[int, float]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-import os
 import socket
 import sys
 import threading
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from bench.core.errors import OK, BenchError, EnvironmentProblem
 from bench.records.record import FILE
@@ -38,7 +37,8 @@ def serve(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -
         name, number = server.server_address[:2]
         try:
             print(f"serving {folder} until Ctrl-C", file=sys.stderr)
-            if not _loopback(host):
+            address = _address(host)
+            if host != "localhost" and not (address and address.is_loopback):
                 note = "is not a loopback address: anyone who can connect to this machine can read the page"
                 print(f"note: {host} {note}", file=sys.stderr)
             print(f"http://{f'[{name}]' if ':' in str(name) else name}:{number}/", flush=True)
@@ -48,16 +48,10 @@ def serve(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -
     return OK
 
 
-def listen(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -> ThreadingHTTPServer:
+def listen(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -> LeaderboardServer:
     """Open the socket of `serve`; `serve_forever` of the returned server then answers requests."""
-    shared = LeaderboardCache(build, folder)
-
-    class Handler(_Handler):
-        cache = shared
-        name = host
-
     try:
-        return _server_class(host)((host, port), Handler)
+        return LeaderboardServer(LeaderboardCache(build, folder), host, port)
     except (OSError, OverflowError) as error:
         raise EnvironmentProblem(
             f"cannot listen on {host}:{port}", str(error), "Use another port: --port 8001."
@@ -69,56 +63,68 @@ class LeaderboardCache:
 
     def __init__(self, build: Callable[[], JsonObject], folder: Path) -> None:
         self._build, self._folder, self._lock = build, folder, threading.Lock()
-        self._stamp: object = None
-        self._data: JsonObject = {}
-        self._text, self._tag = b"", ""
+        self._stamp: dict[str, tuple[int, int]] = {}
+        self._latest: tuple[JsonObject, bytes, str] | None = None
 
     def latest(self) -> tuple[JsonObject, bytes, str]:
         """The data, as values and as JSON, and the entity tag of the JSON."""
         with self._lock:  # one thread builds the data, the others wait
             stamp = _stamp(self._folder)
-            if stamp != self._stamp or not self._text:
-                self._data = self._build()
-                self._text = page.dumps(self._data).encode()
-                self._tag = f'"{sha256(self._text).hexdigest()[:32]}"'
-                self._stamp = stamp
-            return self._data, self._text, self._tag
+            if self._latest is None or stamp != self._stamp:
+                data = self._build()
+                text = page.dumps(data).encode()
+                self._latest, self._stamp = (data, text, f'"{sha256(text).hexdigest()[:32]}"'), stamp
+            return self._latest
+
+
+class LeaderboardServer(ThreadingHTTPServer):
+    """The server of one folder."""
+
+    daemon_threads = True
+
+    def __init__(self, cache: LeaderboardCache, host: str, port: int) -> None:
+        self.cache, self.host, self.address_family = cache, host, address_family(host)
+        super().__init__((host, port), _Handler)
+
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+        """Ignore a browser that closes its connection; report other errors."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET of two paths and refuses everything else."""
 
-    cache: LeaderboardCache
-    name: str
     server_version = "lowrank-bench"
     sys_version = ""
     timeout = 30
 
     def do_GET(self) -> None:
         """Send the page or its data."""
+        assert isinstance(self.server, LeaderboardServer)
         path = self.path.partition("?")[0]
-        if not _is_allowed(self.headers.get("Host", ""), self.name):
+        if not _is_allowed(self.headers.get("Host", ""), self.server.host):
             # otherwise a foreign site whose name resolves to this machine (DNS rebinding) could read the data
             return self._send(403, "text/plain", b"this host name is not served\n")
         if path not in ("/", "/leaderboard.json"):
             return self._send(404, "text/plain", b"only / and /leaderboard.json are served\n")
         try:
-            data, text, tag = self.cache.latest()
+            data, text, tag = self.server.cache.latest()
         except (BenchError, OSError) as error:
             return self._send(503, "text/plain", f"{error}\n".encode())
         if path == "/":
             return self._send(200, "text/html", page.render(data, live=POLL_S, tag=tag).encode())
         if self.headers.get("If-None-Match") == tag:
-            return self._send(304, "application/json", b"", tag)
-        return self._send(200, "application/json", text, tag)
+            return self._send(304, "application/json", b"", ETag=tag)
+        return self._send(200, "application/json", text, ETag=tag)
 
     def do_POST(self) -> None:
         """Refuse every method but GET."""
-        self._send(405, "text/plain", b"only GET is allowed\n")
+        self._send(405, "text/plain", b"only GET is allowed\n", Allow="GET")
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = do_POST  # noqa: N815
 
-    def _send(self, status: int, kind: str, body: bytes, tag: str = "") -> None:
+    def _send(self, status: int, kind: str, body: bytes, **more: str) -> None:
         self.send_response(status)
         headers = {
             "Content-Type": f"{kind}; charset=utf-8",
@@ -129,9 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             "Cross-Origin-Resource-Policy": "same-origin",
             "Content-Security-Policy": "frame-ancestors 'none'",
         }
-        headers |= {"ETag": tag} if tag else {}
-        headers |= {"Allow": "GET"} if status == 405 else {}
-        for name, value in headers.items():
+        for name, value in (headers | more).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -141,33 +145,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: pages ask every few seconds."""
 
 
-def _server_class(host: str) -> type[ThreadingHTTPServer]:
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Ignore a browser that closes its connection; report other errors."""
-            if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-                super().handle_error(request, client_address)
-
-    return Server
+def address_family(host: str) -> socket.AddressFamily:
+    """IPv6 for an address with colons, else IPv4."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _stamp(folder: Path) -> object:
-    """A value that changes when a record in the folder is added, removed or written."""
-    found: list[tuple[str, int, int]] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    status = Path(entry.path, FILE).stat()
-                except OSError:
-                    continue
-                found.append((entry.name, status.st_mtime_ns, status.st_size))
-    except OSError:
-        return None
-    return sorted(found)
+def _stamp(folder: Path) -> dict[str, tuple[int, int]]:
+    """Time and size of every record in the folder."""
+    stamps: dict[str, tuple[int, int]] = {}
+    for path in folder.glob(f"*/{FILE}"):
+        with contextlib.suppress(OSError):  # it was removed meanwhile
+            status = path.stat()
+            stamps[path.parent.name] = status.st_mtime_ns, status.st_size
+    return stamps
 
 
 def _is_allowed(host: str, name: str) -> bool:
@@ -177,13 +167,7 @@ def _is_allowed(host: str, name: str) -> bool:
     return bare in ("localhost", name.lower()) or _address(bare) is not None
 
 
-def _loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
-
-
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_address(text)
-    except ValueError:
-        return None
+    return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import nan
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +12,8 @@ from bench.core.errors import BenchError, UsageError
 from bench.figures import Figure, Panel, Series
 from bench.figures.style import plain
 from bench.records.record import Record, folder
+from leaderboard.render.json_export import subsample
+from leaderboard.tables.grouping import group_by
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,136 +25,63 @@ if TYPE_CHECKING:
     from leaderboard.compare.selection import Side
 
 LAYERS = 12
-"""So many layers at most have a panel for their singular values, evenly spread over depth."""
+"""Maximum number of layers with a panel for their singular values, evenly spread over depth."""
 FLOOR = 1e-9
 """Singular values below this share of the largest are rounding and are not drawn."""
 
 
-def figure(found: Comparison, sides: tuple[Side, Side], runs: Path) -> tuple[Figure, list[str]]:
-    """What is drawn, and what a reader should know of what is not.
+def figure(comparison: Comparison, sides: tuple[Side, Side], runs: Path) -> tuple[Figure, list[str]]:
+    """Draw A and B, and note what a reader should know of what is not drawn.
 
     Args:
-        found: what `compare` found.
+        comparison: of the sides.
         sides: A and B.
         runs: folder of the records, where `spectra.npz` lies beside them.
 
     Raises:
         UsageError: neither side has a ΔW.
     """
-    if not found.layers:
+    if not comparison.layers:
+        methods = (*comparison.a.methods, *comparison.b.methods)
         raise UsageError(
             "nothing to draw: neither A nor B has ranks of a ΔW",
-            f"methods: {', '.join(plain(m, 40) for m in (*found.a.methods, *found.b.methods))}",
+            f"methods: {', '.join(plain(method, 40) for method in methods)}",
             "Leave --figure out; scores and costs are compared without it.",
         )
-    names = _names(found)
-    common = {one.task for one in found.scores if one.a and one.b} or {one.task for one in found.scores}
-    done = [[r for r in side.records if r.state == "done" and r.spec.task in common] for side in sides]
+    names = [f"{side.name}: {plain(side.label, 40)}" for side in sides]
+    scores = comparison.scores
+    tasks = {score.task for score in scores if score.a and score.b} or {score.task for score in scores}
+    done = [[run for run in side.records if run.state == "done" and run.spec.task in tasks] for side in sides]
     notes: list[str] = []
-    stored = [_stored(own, runs, name, notes) for own, name in zip(done, "AB", strict=True)]
-    both = [pair.layer for pair in found.layers if all(pair.layer in one for one in stored)]
-    chosen = [both[i] for i in _spread(len(both))]
-    courses = [_measured(one, both) for one in stored] if both else [_summed_up(own) for own in done]
-    panels = [
-        *_course(courses, names),
-        *_over_depth(found.layers, names),
-        *(_end(layer, [_mean([one.values[-1] for one in side[layer]]) for side in stored], names) for layer in chosen),
-    ]
-    if not both:
-        notes.append("no layer has stored singular values on both sides; ranks are drawn from the records")
-    a, b = (f"{side.name}: {plain(side.label, 80)}, {len(own)} runs" for side, own in zip(sides, done, strict=True))
-    caption = f"{a}. {b}. Lines are means over runs, of the tasks that both have. Over training: mean over "
+    stored = [_stored(done_runs, runs, side.name, notes) for done_runs, side in zip(done, sides, strict=True)]
+    both = [pair.layer for pair in comparison.layers if all(pair.layer in spectra for spectra in stored)]
+    shown = subsample(both, LAYERS)
     if both:
+        ranks = [_stored_ranks([spectrum for layer in both for spectrum in spectra[layer]]) for spectra in stored]
         layers = "layer" if len(both) == 1 else "layers"
-        caption += f"the {len(both)} {layers} whose singular values both stored"
-        caption += f"; {len(chosen)} of them are shown at the end." if len(chosen) < len(both) else "."
+        what = f"the {len(both)} {layers} whose singular values both stored"
+        what += f"; {len(shown)} of them are shown at the end." if len(shown) < len(both) else "."
     else:
-        caption += "the layers that each run followed, which may be others in A and in B."
+        ranks = [*map(_recorded_ranks, done)]
+        notes.append("no layer has stored singular values on both sides; ranks are drawn from the records")
+        what = "the layers that each run followed, which may be others in A and in B."
+    a, b = (f"{side.name}: {plain(side.label, 80)}, {len(group)} runs" for side, group in zip(sides, done, strict=True))
+    caption = f"{a}. {b}. Lines are means over runs, of the tasks that both have. Over training: mean over {what}"
+    panels = [
+        *_over_training(ranks, names),
+        *_over_depth(comparison.layers, names),
+        *(_at_end(layer, [spectra[layer] for spectra in stored], names) for layer in shown),
+    ]
     return Figure(title=f"{names[1]} compared with {names[0]}", panels=panels, caption=caption), notes
 
 
-def _names(found: Comparison) -> tuple[str, str]:
-    one, two = (f"{side.name}: {plain(side.label, 40)}" for side in (found.a, found.b))
-    return one, two
-
-
-def _course(courses: Sequence[Mapping[int, float]], names: tuple[str, str]) -> list[Panel]:
-    content = [
-        Series(name=name, x=[*course], y=[*course.values()])
-        for name, course in zip(names, courses, strict=True)
-        if course
-    ]
-    title = "Effective rank over training"
-    made = Panel(title=title, x="optimiser step", y="mean effective rank of ΔW", content=content, y_axis="log")
-    return [made] if content else []
-
-
-def _measured(stored: Mapping[str, Sequence[SpectrumHistory]], layers: Sequence[str]) -> dict[int, float]:
-    """Step → effective rank, mean over `layers` and runs; where ΔW is 0, as at the start of most, it has none."""
-    import numpy as np
-
-    found: defaultdict[int, list[float]] = defaultdict(list)
-    for one in (one for layer in layers for one in stored[layer]):
-        for step, values in zip(one.steps.tolist(), one.values, strict=True):
-            if np.isfinite(values).all() and values.max(initial=0.0) > 0:
-                share = values[values > 0] / values[values > 0].sum()
-                found[step].append(float(np.exp(-np.sum(share * np.log(share)))))
-    return {step: fmean(found[step]) for step in sorted(found)}
-
-
-def _summed_up(done: Sequence[Record]) -> dict[int, float]:
-    """The same as records have it: over the layers that each run followed."""
-    found: defaultdict[int, list[float]] = defaultdict(list)
-    for run in done:
-        for one in run.spectra.series if run.spectra else ():
-            for step, rank in zip(one.steps, one.effective, strict=False) if one.of == "updates" else ():
-                if rank:
-                    found[step].append(rank)
-    return {step: fmean(found[step]) for step in sorted(found)}
-
-
-def _over_depth(layers: Sequence[LayerPair], names: tuple[str, str]) -> list[Panel]:
-    panels: list[Panel] = []
-    for field, label in (("effective", "effective rank of ΔW"), ("norm", "‖ΔW‖₂")):
-        content = [
-            Series(
-                name=name,
-                x=[plain(pair.layer) for pair in layers],  # a layer that one side lacks keeps its place
-                y=[getattr(one, field) if (one := getattr(pair, side)) else nan for pair in layers],
-                form="points",
-            )
-            for side, name in zip("ab", names, strict=True)
-            if any(getattr(pair, side) for pair in layers)
-        ]
-        title = f"{label[0].upper()}{label[1:]} by layer"
-        panels.append(Panel(title=title, x="layer", y=label, content=content, y_axis="log"))
-    return panels
-
-
-def _end(layer: str, values: Sequence[NDArray[np.float64]], names: tuple[str, str]) -> Panel:
-    content: list[Series] = []
-    for name, one in zip(names, values, strict=True):
-        kept = one[one > FLOOR * one.max(initial=0.0)].tolist()
-        content.append(Series(name=name, x=[*range(1, len(kept) + 1)], y=kept))
-    lengths = [len(one.y) for one in content]
-    apart = max(lengths) > 4 * max(1, min(lengths))
-    return Panel(
-        title=f"Singular values, {plain(layer, 60)}",
-        x="index of the singular value",
-        y="σ of ΔW",
-        content=[one for one in content if len(one.y)],
-        x_axis="log" if apart else "linear",
-        y_axis="log",
-    )
-
-
 def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> dict[str, list[SpectrumHistory]]:
-    """Per layer the spectra of ΔW of the runs that stored them and came to an end that is finite."""
+    """The stored spectra of ΔW by layer, of runs whose last singular values are finite."""
     import numpy as np
 
     from bench.spectra.files.history import FILE, read
 
-    found: defaultdict[str, list[SpectrumHistory]] = defaultdict(list)
+    spectra: list[SpectrumHistory] = []
     missing = 0
     for run in done:
         path = folder(runs, run.run_id) / FILE
@@ -161,30 +89,83 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
             missing += bool(run.ranks)
             continue
         try:
-            stored = read(path)
+            spectra += read(path).layers("updates").values()
         except BenchError as problem:
             notes.append(" ".join(str(problem).split()))
-            continue
-        for one in stored.spectra:
-            if one.of == "updates" and len(one.steps) and one.values.shape[1] and np.isfinite(one.values[-1]).all():
-                found[one.layer].append(one)
     if missing:
         notes.append(f"{missing} of {len(done)} runs of {name} have no {FILE} beside their record")
-    return dict(found)
+    finite = (spectrum for spectrum in spectra if spectrum.values.size and np.isfinite(spectrum.values[-1]).all())
+    return group_by(finite, lambda spectrum: spectrum.layer)
 
 
-def _mean(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Of spectra of different lengths, descending: what a run has no more of is 0."""
+def _stored_ranks(spectra: Iterable[SpectrumHistory]) -> Iterator[tuple[int, float]]:
+    """Step and effective rank of each spectrum; where ΔW is 0, as at the start of most, it has none."""
     import numpy as np
 
-    padded = np.zeros((len(values), max(map(len, values))))
-    for row, one in zip(padded, values, strict=True):
-        row[: len(one)] = np.sort(one)[::-1]
+    for spectrum in spectra:
+        for step, values in zip(spectrum.steps.tolist(), spectrum.values, strict=True):
+            if np.isfinite(values).all() and values.max(initial=0.0) > 0:
+                share = values[values > 0] / values[values > 0].sum()
+                yield step, float(np.exp(-np.sum(share * np.log(share))))
+
+
+def _recorded_ranks(done: Sequence[Record]) -> Iterator[tuple[int, float]]:
+    """Step and effective rank, the mean over the layers that a run followed."""
+    for run in done:
+        for series in run.spectra.series if run.spectra else ():
+            if series.of == "updates":
+                pairs = zip(series.steps, series.effective, strict=False)
+                yield from ((step, rank) for step, rank in pairs if rank)
+
+
+def _over_training(ranks: Sequence[Iterable[tuple[int, float]]], names: Sequence[str]) -> list[Panel]:
+    content: list[Series] = []
+    for name, of_side in zip(names, ranks, strict=True):
+        by_step = group_by(of_side, lambda pair: pair[0])
+        steps = sorted(by_step)
+        if steps:
+            content.append(Series(name=name, x=steps, y=[fmean(rank for _, rank in by_step[step]) for step in steps]))
+    title, y = "Effective rank over training", "mean effective rank of ΔW"
+    return [Panel(title=title, x="optimiser step", y=y, content=content, y_axis="log")] if content else []
+
+
+def _over_depth(layers: Sequence[LayerPair], names: Sequence[str]) -> list[Panel]:
+    panels: list[Panel] = []
+    x = [plain(pair.layer) for pair in layers]
+    for field, title, label in (
+        ("effective", "Effective rank of ΔW by layer", "effective rank of ΔW"),
+        ("norm", "‖ΔW‖₂ by layer", "‖ΔW‖₂"),
+    ):
+        content: list[Series] = []
+        for name, of_side in zip(names, ([pair.a for pair in layers], [pair.b for pair in layers]), strict=True):
+            y = [getattr(layer, field) if layer else nan for layer in of_side]  # a layer that it lacks keeps its place
+            content += [Series(name=name, x=x, y=y, form="points")] if any(of_side) else []
+        panels.append(Panel(title=title, x="layer", y=label, content=content, y_axis="log"))
+    return panels
+
+
+def _at_end(layer: str, spectra: Sequence[Sequence[SpectrumHistory]], names: Sequence[str]) -> Panel:
+    content: list[Series] = []
+    for name, of_side in zip(names, spectra, strict=True):
+        mean = _mean([spectrum.values[-1] for spectrum in of_side])
+        kept = mean[mean > FLOOR * mean.max(initial=0.0)].tolist()
+        content.append(Series(name=name, x=[*range(1, len(kept) + 1)], y=kept))
+    lengths = [len(series.y) for series in content]
+    return Panel(
+        title=f"Singular values, {plain(layer, 60)}",
+        x="index of the singular value",
+        y="σ of ΔW",
+        content=[series for series in content if len(series.y)],
+        x_axis="log" if max(lengths) > 4 * max(1, min(lengths)) else "linear",
+        y_axis="log",
+    )
+
+
+def _mean(spectra: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Mean of spectra of different lengths, descending; what a run has no more of is 0."""
+    import numpy as np
+
+    padded = np.zeros((len(spectra), max(map(len, spectra))))
+    for row, values in zip(padded, spectra, strict=True):
+        row[: len(values)] = np.sort(values)[::-1]
     return padded.mean(axis=0)
-
-
-def _spread(count: int) -> list[int]:
-    """At most `LAYERS` of 0 … count − 1, evenly, the first and the last among them."""
-    if count <= LAYERS:
-        return list(range(count))
-    return sorted({round(i * (count - 1) / (LAYERS - 1)) for i in range(LAYERS)})

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
+from typing import Literal, TypeVar
 
 from bench.records.record import DoneRecord, is_done
-from leaderboard.compare.ratios import LayerPair, Ratio, layer_pairs, ratios
+from leaderboard.compare.ratios import LayerPair, Ratio, Runs, layer_pairs, ratios
 from leaderboard.compare.selection import Side
 from leaderboard.compare.specifications import Caution, FieldDifference, compare_specs
 from leaderboard.render.cells import span
 from leaderboard.tables.cautions import SEEDS
-from leaderboard.tables.grouping import seed_key, short_task
-from leaderboard.tables.intervals import Difference, common_keys, difference, interquartile_mean
-from leaderboard.tables.table import Stat
+from leaderboard.tables.grouping import Seed, group_by, seed_key, short_task
+from leaderboard.tables.intervals import Difference, common_keys, difference
+from leaderboard.tables.table import Stat, average_of
 
 Verdict = Literal["better", "worse", "equal"]
-Key = tuple[int, str]
-"""Seed, and hash of the initial weights; the hash is empty if the sides never started from the same weights."""
+S = TypeVar("S", bound="Score")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Summary of a side.
-
-    Attributes:
-        label: description of the selection.
-        methods, tasks, seeds: of its runs.
-        states: number of runs by state.
-        superseded: number of older runs of the same specification, which are left out.
-    """
+    """Summary of a side: its `label`, and what is in its runs; `superseded` counts those that a newer one replaces."""
 
     name: str
     label: str
@@ -49,14 +41,11 @@ class Score:
     """Scores of both sides on one task, or their average over tasks.
 
     Attributes:
-        metric: empty for the average.
         higher_is_better: None if unknown or different.
         a, b: over all seeds of the side; for the average, over the seeds that every task has on both sides.
-        difference: B minus A over the common seeds; None if there are none, or if the scores are not comparable.
-        verdict: on B; None without a difference or a direction.
-        sure: the confidence interval of the difference excludes zero.
+        difference: B minus A over the common seeds; None if there are none, or with a `note` that says why.
+        verdict: on B; it is `sure` if the confidence interval of the difference excludes zero.
         alone: seeds of A, and of B, that the other side lacks; they are not part of the difference.
-        note: why there is no difference.
     """
 
     task: str
@@ -81,16 +70,11 @@ class Overall(Score):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Everything in which B differs from A.
+    """Everything in which B differs from A: `fields` of the specifications, `scores` by task, costs and ranks.
 
     Attributes:
-        fields: fields of the specifications that differ.
         equal: number of equal fields.
-        cautions: reasons why the comparison may be unfair.
-        scores: one per task of either side.
         overall: over the tasks with a difference; None for fewer than two.
-        ratios: B/A of sizes, times and ranks.
-        layers: in the order of the side that adapts more, then those that only the other side adapts.
     """
 
     a: Summary
@@ -106,46 +90,25 @@ class Comparison:
 
 def compare(a: Side, b: Side) -> Comparison:
     """Compare `b` with `a`."""
-    mine, theirs = _by_task(a), _by_task(b)
+    runs_a, runs_b = (group_by(filter(is_done, side.records), lambda run: run.spec.task) for side in (a, b))
+    common = sorted(runs_a.keys() & runs_b.keys())
     fields, equal, cautions = compare_specs(a, b)
-    keys = _Keys(mine, theirs)
-    scores = [_score(task, mine.get(task, []), theirs.get(task, []), keys) for task in sorted({*mine, *theirs})]
-    common = sorted(mine.keys() & theirs.keys())
+    by_weights = any({*map(seed_key, runs_a[task])} & {*map(seed_key, runs_b[task])} for task in common)
+    tasks = sorted({*runs_a, *runs_b})
+    scores = [_score(task, runs_a.get(task, []), runs_b.get(task, []), by_weights=by_weights) for task in tasks]
+    paired = [score for score in scores if score.difference]
+    measured_a, measured_b = ({task: runs[task] for task in common or runs} for runs in (runs_a, runs_b))
     return Comparison(
         a=_summary(a),
         b=_summary(b),
         fields=fields,
         equal=equal,
-        cautions=(*cautions, *_few_seeds(scores)),
+        cautions=(*cautions, *_few_seeds(paired)),
         scores=tuple(scores),
-        overall=_overall([one for one in scores if one.difference], mine, theirs, keys),
-        ratios=ratios(mine, theirs, common),
-        layers=layer_pairs(mine, theirs, common),
+        overall=_overall(paired, runs_a, runs_b, by_weights=by_weights) if len(paired) > 1 else None,
+        ratios=ratios(measured_a, measured_b),
+        layers=layer_pairs(measured_a, measured_b),
     )
-
-
-class _Keys:
-    """Keys of repetitions: the seed, with the initial weights if both sides started a seed of a task from the same."""
-
-    def __init__(self, mine: Mapping[str, list[DoneRecord]], theirs: Mapping[str, list[DoneRecord]]) -> None:
-        self.by_weights = any(
-            {seed_key(run) for run in mine[task]} & {seed_key(run) for run in theirs[task]}
-            for task in mine.keys() & theirs.keys()
-        )
-
-    def scores(self, runs: Iterable[DoneRecord]) -> dict[Key, float]:
-        """Score by seed; the mean if a side has several runs of a seed."""
-        found: defaultdict[Key, list[float]] = defaultdict(list)
-        for run in runs:
-            seed, weights = seed_key(run)
-            found[seed, weights if self.by_weights else ""].append(run.metrics.primary.value)
-        return {key: fmean(values) for key, values in sorted(found.items())}
-
-    @staticmethod
-    def named(keys: Iterable[Key], among: Iterable[Key]) -> tuple[str, ...]:
-        """Seeds as text, with their weights if `among` has the seed twice."""
-        count = Counter(seed for seed, _ in set(among))
-        return tuple(f"{seed} (weights {w[:7]})" if count[seed] > 1 else str(seed) for seed, w in sorted(keys))
 
 
 def _summary(side: Side) -> Summary:
@@ -162,102 +125,90 @@ def _summary(side: Side) -> Summary:
     )
 
 
-def _by_task(side: Side) -> dict[str, list[DoneRecord]]:
-    found: defaultdict[str, list[DoneRecord]] = defaultdict(list)
-    for run in side.records:
-        if is_done(run):
-            found[run.spec.task].append(run)
-    return dict(found)
+def _by_seed(runs: Iterable[DoneRecord], *, by_weights: bool) -> dict[Seed, float]:
+    """Score by seed, with its initial weights if both sides started from the same; the mean of several runs."""
+    groups = group_by(runs, lambda run: seed_key(run) if by_weights else (run.spec.seed, ""))
+    return {seed: fmean(run.metrics.primary.value for run in groups[seed]) for seed in sorted(groups)}
 
 
-def _score(task: str, mine: list[DoneRecord], theirs: list[DoneRecord], keys: _Keys) -> Score:
-    one, two = keys.scores(mine), keys.scores(theirs)
-    metrics = {_metric(run) for run in (*mine, *theirs)}
-    names, directions = {name for name, *_ in metrics}, {higher for _, _, higher, _ in metrics}
-    direction = directions.pop() if len(directions) == 1 else None
-    found = Score(
+def _score(task: str, runs_a: list[DoneRecord], runs_b: list[DoneRecord], *, by_weights: bool) -> Score:
+    a, b = (_by_seed(runs, by_weights=by_weights) for runs in (runs_a, runs_b))
+    primaries = [run.metrics.primary for run in (*runs_a, *runs_b)]
+    score = Score(
         task=task,
-        metric=" / ".join(sorted(names)),
-        higher_is_better=direction,
-        a=Stat.of([*one.values()]) if one else None,
-        b=Stat.of([*two.values()]) if two else None,
+        metric=" / ".join(sorted({primary.name for primary in primaries})),
+        higher_is_better=_common({primary.higher_is_better for primary in primaries}),
+        a=Stat.of([*a.values()]) if a else None,
+        b=Stat.of([*b.values()]) if b else None,
     )
-    reason = _incomparable(mine, theirs, metrics)
-    change = None if reason else difference([two], [one])
-    if not change:
-        return replace(found, note=reason or "no common seed")
-    every = {*one, *two}
-    alone = keys.named(one.keys() - two.keys(), every), keys.named(two.keys() - one.keys(), every)
-    return replace(found, difference=change, verdict=_verdict(change.mean, direction), sure=_sure(change), alone=alone)
+    if reason := _incomparable(runs_a, runs_b):
+        return replace(score, note=reason)
+    return _paired(score, [a], [b], "no common seed")
 
 
-def _metric(run: DoneRecord) -> tuple[str, str, bool, str]:
-    primary = run.metrics.primary
-    return primary.name, primary.split, primary.higher_is_better, primary.of
+def _paired(score: S, a: list[dict[Seed, float]], b: list[dict[Seed, float]], missing: str) -> S:
+    """`score` with the difference of the scores by seed of each task; without a common seed, `missing` says so."""
+    change = difference(b, a)
+    if change is None:
+        return replace(score, note=missing)
+    verdict: Verdict | None = None
+    if score.higher_is_better is not None:
+        better = (change.mean > 0) == score.higher_is_better
+        verdict = "equal" if change.mean == 0 else "better" if better else "worse"
+    seeds_a, seeds_b = ({seed for by_seed in side for seed in by_seed} for side in (a, b))
+    shared, twice = common_keys((*a, *b)), Counter(seed for seed, _ in seeds_a | seeds_b)
+
+    def alone(seeds: set[Seed]) -> tuple[str, ...]:
+        """Seeds as text, with their weights if a seed occurs twice."""
+        only = sorted(seeds - shared)
+        return tuple(f"{seed} (weights {weights[:7]})" if twice[seed] > 1 else str(seed) for seed, weights in only)
+
+    return replace(
+        score,
+        difference=change,
+        verdict=verdict,
+        sure=change.low is not None and change.high is not None and (change.low > 0 or change.high < 0),
+        alone=(alone(seeds_a), alone(seeds_b)),
+    )
 
 
-def _incomparable(mine: list[DoneRecord], theirs: list[DoneRecord], metrics: set[tuple[str, str, bool, str]]) -> str:
+def _common(directions: set[bool | None]) -> bool | None:
+    """The direction that all metrics have; None if they differ."""
+    return directions.pop() if len(directions) == 1 else None
+
+
+def _incomparable(a: list[DoneRecord], b: list[DoneRecord]) -> str:
     """Why the scores of a task are not comparable; empty if they are."""
-    if not mine or not theirs:
-        return f"only {'A' if mine else 'B'} has it"
-    data = {(str(run.task.version), run.source.data_hash) for run in (*mine, *theirs)}
-    if len(data) > 1:
+    if not a or not b:
+        return f"only {'A' if a else 'B'} has it"
+    if len({(str(run.task.version), run.source.data_hash) for run in (*a, *b)}) > 1:
         return "the data differ: not compared"
+    primaries = [run.metrics.primary for run in (*a, *b)]
+    metrics = {(primary.name, primary.split, primary.higher_is_better, primary.of) for primary in primaries}
     if len(metrics) > 1:
         names = sorted(f"{name} on {split}{f' of the {of}' * (of != 'task')}" for name, split, _, of in metrics)
         return f"the metrics differ ({', '.join(names)}): not compared"
     return ""
 
 
-def _verdict(mean: float, higher: bool | None) -> Verdict | None:
-    if higher is None:
-        return None
-    return "equal" if mean == 0 else "better" if (mean > 0) == higher else "worse"
+def _overall(scores: Sequence[Score], runs_a: Runs, runs_b: Runs, *, by_weights: bool) -> Overall:
+    direction = _common({score.higher_is_better for score in scores})
+    name = f"average of {len(scores)} tasks"
+    overall = Overall(task=name, metric="", higher_is_better=direction, a=None, b=None)
+    if direction is None:
+        return replace(overall, note="no average: higher is better for some tasks, lower for others")
+    a, b = ([_by_seed(runs[score.task], by_weights=by_weights) for score in scores] for runs in (runs_a, runs_b))
+    if shared := common_keys((*a, *b)):
+        (mean_a, iqm_a), (mean_b, iqm_b) = average_of(a, shared), average_of(b, shared)
+        overall = replace(overall, a=mean_a, b=mean_b, iqm_a=iqm_a, iqm_b=iqm_b)
+    return _paired(overall, a, b, "no common seed with every task")
 
 
-def _sure(change: Difference) -> bool:
-    return change.low is not None and change.high is not None and (change.low > 0 or change.high < 0)
-
-
-def _overall(
-    scores: Sequence[Score], mine: Mapping[str, list[DoneRecord]], theirs: Mapping[str, list[DoneRecord]], keys: _Keys
-) -> Overall | None:
-    if len(scores) < 2:
-        return None
-    directions = {one.higher_is_better for one in scores}
-    direction = directions.pop() if len(directions) == 1 else None
-    found = Overall(task=f"average of {len(scores)} tasks", metric="", higher_is_better=direction, a=None, b=None)
-    if directions:
-        return replace(found, note="no average: higher is better for some tasks, lower for others")
-    one, two = ([keys.scores(runs[score.task]) for score in scores] for runs in (mine, theirs))
-    change = difference(two, one)
-    if change is None:
-        return replace(found, note="no common seed with every task")
-    shared = sorted(common_keys((*one, *two)))
-    grids = [[[cell[key] for cell in cells] for key in shared] for cells in (one, two)]
-    a, b = (Stat.of([fmean(row) for row in grid]) for grid in grids)
-    iqm_a, iqm_b = (interquartile_mean([value for row in grid for value in row]) for grid in grids)
-    every = {key for cell in (*one, *two) for key in cell}
-    alone = [keys.named({key for cell in cells for key in cell}.difference(shared), every) for cells in (one, two)]
-    return replace(
-        found,
-        a=a,
-        b=b,
-        difference=change,
-        verdict=_verdict(change.mean, direction),
-        sure=_sure(change),
-        alone=(alone[0], alone[1]),
-        iqm_a=iqm_a,
-        iqm_b=iqm_b,
-    )
-
-
-def _few_seeds(scores: Sequence[Score]) -> list[Caution]:
-    few = [one for one in scores if one.difference and one.difference.seeds < SEEDS]
+def _few_seeds(paired: Sequence[Score]) -> list[Caution]:
+    seeds = {score.task: score.difference.seeds for score in paired if score.difference}
+    few = {task: count for task, count in seeds.items() if count < SEEDS}
     if not few:
         return []
-    counts = sorted({one.difference.seeds for one in few if one.difference})
-    tasks = ", ".join(short_task(one.task) for one in few)
-    plural = "s" if counts[-1] > 1 else ""
-    text = f"only {span(counts)} common seed{plural} on {tasks}: fewer than three say little about random variation"
+    text = f"only {span(few.values())} common seed{'s' if max(few.values()) > 1 else ''}"
+    text += f" on {', '.join(map(short_task, few))}: fewer than three say little about random variation"
     return [Caution("seeds", text)]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
-from typing import Literal
 
 from bench.records.record import DoneRecord
-from leaderboard.tables.build import mean_layers, mean_over_layers
+from leaderboard.tables.build import Quantity, RankField, mean_layers, mean_over_runs, mean_rank
 from leaderboard.tables.table import Layer
 
 Runs = Mapping[str, list[DoneRecord]]
 """The finished runs of a side, by task."""
-Quantity = Callable[[DoneRecord], float | None]
 
 _SIZES: dict[str, tuple[str, Quantity]] = {
     "trained parameters": ("count", lambda r: r.params.trainable),
@@ -24,8 +23,11 @@ _SIZES: dict[str, tuple[str, Quantity]] = {
     "steps": ("count", lambda r: r.cost.steps),
     "samples": ("count", lambda r: r.cost.samples),
 }
-RankField = Literal["effective", "stable", "norm"]
-_RANKS: dict[RankField, str] = {"effective": "effective rank of ΔW", "stable": "stable rank of ΔW", "norm": "‖ΔW‖₂"}
+_RANKS: dict[str, tuple[str, RankField]] = {
+    "effective rank of ΔW": ("rank", "effective"),
+    "stable rank of ΔW": ("rank", "stable"),
+    "‖ΔW‖₂": ("norm", "norm"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,6 @@ class Ratio:
     Attributes:
         unit: `count`, `bytes`, `s`, `rank` or `norm`.
         ratio: b/a; None if one is unknown or a is zero.
-        note: a caveat.
     """
 
     name: str
@@ -55,80 +56,46 @@ class LayerPair:
     b: Layer | None
 
 
-def ratios(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> tuple[Ratio, ...]:
-    """Ratios of `theirs` to `mine` on `tasks`; if there are none, over all tasks of each side."""
-    devices = [_devices(runs, tasks) for runs in (mine, theirs)]
-    no_task = "" if tasks else "no common task"
-    notes: dict[str, str] = {}
-    if devices[0] != devices[1]:
-        note = f"devices differ: A {', '.join(devices[0]) or '–'}; B {', '.join(devices[1]) or '–'}"
-        notes = {"training time": note, "peak memory": note}
-    elif any(name.endswith(" cpu") for name in devices[0]):
+def ratios(a: Runs, b: Runs) -> tuple[Ratio, ...]:
+    """Ratios of `b` to `a`, both on the same tasks, or on tasks that have nothing in common."""
+    quantities, notes = dict(_SIZES), dict.fromkeys(_SIZES, "")
+    devices_a, devices_b = (
+        sorted({f"{run.cost.devices} × {run.cost.device}" for run in _all(runs)}) for runs in (a, b)
+    )
+    if devices_a != devices_b:
+        note = f"devices differ: A {', '.join(devices_a) or '–'}; B {', '.join(devices_b) or '–'}"
+        notes |= {"training time": note, "peak memory": note}
+    elif any(name.endswith(" cpu") for name in devices_a):
         notes["peak memory"] = "on a CPU, of the whole process, including earlier runs in it"
-    found = [
-        _ratio(name, unit, _means(mine, theirs, tasks, quantity), [no_task, notes.get(name, "")])
-        for name, (unit, quantity) in _SIZES.items()
-    ]
-    return (*found, *_ranks(mine, theirs, tasks, no_task))
+    layers_a, layers_b = ({rank.layer for run in _all(runs) for rank in run.ranks} for runs in (a, b))
+    common = layers_a & layers_b
+    for name, (unit, field) in _RANKS.items() if layers_a or layers_b else ():
+        quantities[name] = unit, mean_rank(field, common or layers_a | layers_b)
+        notes[name] = "" if common else "no layer that both adapt"
+        if common and layers_a != layers_b:
+            notes[name] = f"over the {len(common)} layers that both adapt (A {len(layers_a)}, B {len(layers_b)})"
+    no_task = "" if a.keys() & b.keys() else "no common task"
+    return tuple(_ratio(name, unit, a, b, value, no_task, notes[name]) for name, (unit, value) in quantities.items())
 
 
-def layer_pairs(mine: Runs, theirs: Runs, tasks: Sequence[str]) -> tuple[LayerPair, ...]:
+def layer_pairs(a: Runs, b: Runs) -> tuple[LayerPair, ...]:
     """Adapted layers in the order of the side that adapts more of them, then those that only the other side adapts."""
-    a, b = (
-        {one.name: one for one in mean_layers([run.ranks for run in _runs_of(runs, tasks) if run.ranks])}
-        for runs in (mine, theirs)
+    layers_a, layers_b = ({layer.name: layer for layer in mean_layers(_all(runs))} for runs in (a, b))
+    names = [*layers_b, *layers_a] if len(layers_b) > len(layers_a) else [*layers_a, *layers_b]
+    return tuple(LayerPair(layer=name, a=layers_a.get(name), b=layers_b.get(name)) for name in dict.fromkeys(names))
+
+
+def _ratio(name: str, unit: str, a: Runs, b: Runs, quantity: Quantity, *notes: str) -> Ratio:
+    """Means over runs, then over tasks, so that a task with more seeds does not weigh more."""
+    known_a, known_b = (
+        {task: mean for task in runs if (mean := mean_over_runs(runs[task], quantity)) is not None} for runs in (a, b)
     )
-    names = dict.fromkeys([*b, *a] if len(b) > len(a) else [*a, *b])
-    return tuple(LayerPair(layer=name, a=a.get(name), b=b.get(name)) for name in names)
+    shared = known_a.keys() & known_b.keys()
+    mean_a, mean_b = (fmean(known[task] for task in shared or known) if known else None for known in (known_a, known_b))
+    ratio = mean_b / mean_a if mean_a and mean_b is not None else math.nan
+    note = "; ".join(filter(None, notes))
+    return Ratio(name=name, unit=unit, a=mean_a, b=mean_b, ratio=ratio if math.isfinite(ratio) else None, note=note)
 
 
-def _ranks(mine: Runs, theirs: Runs, tasks: Sequence[str], no_task: str) -> Iterator[Ratio]:
-    a, b = ({one.layer for run in _runs_of(runs, tasks) for one in run.ranks} for runs in (mine, theirs))
-    if not a and not b:
-        return
-    names = (a & b) or (a | b)
-    note = "" if a == b else f"over the {len(names)} layers that both adapt (A {len(a)}, B {len(b)})"
-    if not a & b:
-        note = "no layer that both adapt"
-    for field, name in _RANKS.items():
-        means = _means(mine, theirs, tasks, _mean_rank(field, names))
-        yield _ratio(name, "norm" if field == "norm" else "rank", means, [no_task, note])
-
-
-def _ratio(name: str, unit: str, means: tuple[float | None, float | None], notes: Sequence[str]) -> Ratio:
-    a, b = means
-    ratio = b / a if a and b is not None else None
-    if ratio is not None and not math.isfinite(ratio):
-        ratio = None
-    return Ratio(name=name, unit=unit, a=a, b=b, ratio=ratio, note="; ".join(filter(None, notes)))
-
-
-def _means(mine: Runs, theirs: Runs, tasks: Sequence[str], quantity: Quantity) -> tuple[float | None, float | None]:
-    """Mean over runs, then over tasks, so that a task with more seeds does not weigh more."""
-    one, two = (
-        {
-            task: fmean(known)
-            for task in tasks or runs
-            if (known := [v for r in runs[task] if (v := quantity(r)) is not None])
-        }
-        for runs in (mine, theirs)
-    )
-    if shared := one.keys() & two.keys():
-        return fmean(one[task] for task in shared), fmean(two[task] for task in shared)
-    return (fmean(one.values()) if one else None), (fmean(two.values()) if two else None)
-
-
-def _mean_rank(field: RankField, names: Set[str]) -> Quantity:
-    def mean(run: DoneRecord) -> float | None:
-        ranks = [one for one in run.ranks if one.layer in names]
-        return mean_over_layers(ranks, field) if ranks else None
-
-    return mean
-
-
-def _devices(runs: Runs, tasks: Sequence[str]) -> list[str]:
-    return sorted({f"{run.cost.devices} × {run.cost.device}" for run in _runs_of(runs, tasks)})
-
-
-def _runs_of(runs: Runs, tasks: Sequence[str]) -> list[DoneRecord]:
-    return [run for task in tasks or runs for run in runs[task]]
+def _all(runs: Runs) -> Iterable[DoneRecord]:
+    return chain.from_iterable(runs.values())

@@ -11,8 +11,8 @@ from bench.core.errors import UsageError, did_you_mean
 from bench.records.record import Record
 from bench.records.spec import deciding
 from leaderboard.tables.build import latest_runs
-from leaderboard.tables.filters import Condition, lookup, parse
-from leaderboard.tables.grouping import ColumnKey, Seed, column_key, seed_key
+from leaderboard.tables.filters import Condition, as_text, lookup, parse
+from leaderboard.tables.grouping import ColumnKey, Seed, column_key, group_by, seed_key
 
 _SHOWN = 8
 """Maximum number of names in an error."""
@@ -20,11 +20,9 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """The runs of one side.
+    """The runs of side `A` or `B`, and a description of their selection.
 
     Attributes:
-        name: `A` or `B`.
-        label: description of the selection.
         records: ordered by run id; only the newest of runs with the same specification, data and weights.
         superseded: number of older runs, which are left out.
     """
@@ -38,69 +36,73 @@ class Side:
 def select_sides(records: Sequence[Record], a: str, b: str) -> tuple[Side, Side]:
     """Select the sides that `a` and `b` name.
 
+    A name is a method, the first digits of a run id or group id, or conditions joined by `&`. Trials of a learning-rate
+    selection are left out unless selected by id or by a condition on `holdout`.
+
     Raises:
         UsageError: a name matches nothing or is ambiguous, or both sides have runs in common.
     """
-    one, two = _select_side(records, "A", a), _select_side(records, "B", b)
-    ids = {run.run_id for run in one.records}
-    shared = sorted(ids & {run.run_id for run in two.records})
-    if shared and len(shared) == len(one.records) == len(two.records):
+    sides = _select_side(records, "A", a), _select_side(records, "B", b)
+    ids_a, ids_b = ({run.run_id for run in side.records} for side in sides)
+    shared = sorted(ids_a & ids_b)
+    if shared and ids_a == ids_b:
         raise UsageError(
             f"A '{a}' and B '{b}' are the same runs",
-            f"runs: {_some(shared)}",
+            f"runs: {some(shared, _SHOWN)}",
             "Name two different runs, groups or filters; `bench list runs` shows what is there.",
         )
     if shared:
         raise UsageError(
             f"A '{a}' and B '{b}' share {len(shared)} of their runs",
-            f"shared: {_some(shared)}",
+            f"shared: {some(shared, _SHOWN)}",
             "Narrow one of them, such as method=lora&method.rank=8.",
         )
-    return one, two
+    return sides
+
+
+def some(texts: Sequence[str], most: int = 6) -> str:
+    """The first few texts and, if some are left out, the total number."""
+    return ", ".join(texts[:most]) + (f" … ({len(texts)} in all)" if len(texts) > most else "")
 
 
 def _select_side(records: Sequence[Record], name: str, text: str) -> Side:
-    """Select side `name`: by conditions joined by `&`, by a method, or by the first digits of a run id or group id.
-
-    Trials of a learning-rate selection are left out unless selected by id or by a condition on `holdout`.
-
-    Raises:
-        UsageError: `text` matches nothing or is ambiguous.
-    """
     if re.search("[=<>]", text):
         return _filtered(records, name, text)
     of_method = [run for run in records if run.spec.method == text and not run.spec.holdout]
     if of_method:
         return _side(name, f"method {text}", of_method)
-    runs = {run.run_id: run for run in records if text and run.run_id.startswith(text)}
+    runs = [run for run in records if run.run_id == text]
     groups: dict[str, list[Record]] = {}
-    for run in records:
-        if text and run.group_id.startswith(text):
-            groups.setdefault(run.group_id, []).append(run)
-    runs, groups = ({text: runs[text]}, {}) if text in runs else (runs, groups)
-    if len(runs) + len(groups) > 1:
-        labels = [_run_label(run) for _, run in sorted(runs.items())]
-        labels += [_group_label(groups[group_id]) for group_id in sorted(groups)]
+    if text and not runs:
+        runs = sorted((run for run in records if run.run_id.startswith(text)), key=lambda run: run.run_id)
+        groups = group_by((run for run in records if run.group_id.startswith(text)), lambda run: run.group_id)
+    matches = {_run_label(run): [run] for run in runs}
+    matches |= {_group_label(groups[group_id]): groups[group_id] for group_id in sorted(groups)}
+    if len(matches) > 1:
         raise UsageError(
-            f"{name} '{text}' begins {len(labels)} ids",
-            f"it could be {_some(labels)}",
+            f"{name} '{text}' begins {len(matches)} ids",
+            f"it could be {some([*matches], _SHOWN)}",
             "Give more digits of one of them.",
         )
-    for run in runs.values():
-        return _side(name, _run_label(run), [run])
-    for group in groups.values():
-        return _side(name, _group_label(group), group)
+    if matches:
+        return _side(name, *matches.popitem())
     methods = sorted({run.spec.method for run in records if not run.spec.holdout})
     raise UsageError(
         f"{name}: no run, group or method '{text}'",
-        f"of these {len(records)} runs the methods are {_some(methods)}",
+        f"of these {len(records)} runs the methods are {some(methods, _SHOWN)}",
         did_you_mean(text, methods)
         or "Give a method, digits that begin an id (see `bench list runs`), or a condition such as method=lora.",
     )
 
 
 def _filtered(records: Sequence[Record], name: str, text: str) -> Side:
-    conditions = [_condition(name, text, part) for part in text.split("&")]
+    conditions: list[Condition] = []
+    for part in text.split("&"):
+        try:
+            conditions.append(parse(part))
+        except UsageError as error:
+            what, todo = f"{name} '{text}': '{part}' is not a condition", "Such as method=lora or 'method=lora&seed<3'."
+            raise UsageError(what, error.known, todo) from error
     trials = any(condition.name == "holdout" for condition in conditions)
     kept = [run for run in records if trials or not run.spec.holdout]
     for condition in conditions:
@@ -111,34 +113,20 @@ def _filtered(records: Sequence[Record], name: str, text: str) -> Side:
     return _side(name, text, kept)
 
 
-def _condition(name: str, text: str, part: str) -> Condition:
-    try:
-        return parse(part)
-    except UsageError as error:
-        raise UsageError(
-            f"{name} '{text}': '{part}' is not a condition", error.known, "Such as method=lora or 'method=lora&seed<3'."
-        ) from error
-
-
 def _no_match(runs: Sequence[Record], name: str, condition: Condition) -> UsageError:
-    found = {
-        str(value).lower() if isinstance(value, bool) else str(value)
-        for run in runs
-        if (value := lookup(run, condition.name)) is not None
-    }
-    values = sorted(found, key=lambda value: (len(value), value))
-    wanted = f"{condition.name}{condition.sign}{condition.value}"
+    present = {as_text(value) for run in runs if (value := lookup(run, condition.name)) is not None}
+    values = sorted(present, key=lambda value: (len(value), value))
     if not values:
         names = {"method", "task", "backbone", "seed", "lr", "state"}
         names |= {f"method.{option}" for run in runs for option in run.spec.options.method}
         return UsageError(
             f"{name}: no run of these {len(runs)} has a field '{condition.name}'",
-            f"fields are those of a specification or record: {_some(sorted(names))}",
+            f"fields are those of a specification or record: {some(sorted(names), _SHOWN)}",
             did_you_mean(condition.name, sorted(names)) or "`bench show RUN --json` shows all of a record.",
         )
     return UsageError(
-        f"{name}: no run of these {len(runs)} has {wanted}",
-        f"{condition.name} is {_some(values)}",
+        f"{name}: no run of these {len(runs)} has {condition.name}{condition.sign}{condition.value}",
+        f"{condition.name} is {some(values, _SHOWN)}",
         did_you_mean(condition.value, values) or "Choose one of these values, or leave the condition out.",
     )
 
@@ -148,19 +136,14 @@ def _side(name: str, label: str, records: Iterable[Record]) -> Side:
         return json.dumps(deciding(run.spec.to_json()), sort_keys=True), column_key(run), seed_key(run)
 
     latest, superseded = latest_runs(records, key)
-    latest.sort(key=lambda run: run.run_id)
-    return Side(name=name, label=label, records=tuple(latest), superseded=superseded)
+    ordered = sorted(latest, key=lambda run: run.run_id)
+    return Side(name=name, label=label, records=tuple(ordered), superseded=superseded)
 
 
 def _run_label(run: Record) -> str:
-    spec = run.spec
-    trial = ", a trial" if spec.holdout else ""
-    return f"run {run.run_id} ({spec.method} on {spec.task}, seed {spec.seed}{trial})"
+    trial = ", a trial" if run.spec.holdout else ""
+    return f"run {run.run_id} ({run.spec.method} on {run.spec.task}, seed {run.spec.seed}{trial})"
 
 
 def _group_label(runs: Sequence[Record]) -> str:
     return f"group {runs[0].group_id} ({runs[0].spec.method} on {runs[0].spec.task}, {len(runs)} runs)"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" … ({len(names)} in all)" if len(names) > _SHOWN else "")

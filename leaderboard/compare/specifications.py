@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
 
 from bench.records.record import Record
 from bench.records.schema import Option
-from leaderboard.compare.selection import Side
+from leaderboard.compare.selection import Side, some
 from leaderboard.tables.grouping import backbone_name, format_number, format_value, short_task
 
 _NOT_LISTED = {"seed", "task", "lr", "select", "select_on", "backbone", "out", "track", "start", "options"}
 """Fields of a specification that are shown in another form, or that only say where files are."""
-_MAY_VARY = ("git", "python", "platform", "device", "accelerator", "devices", "runtime.", "package ", "weights", "lr")
+_MAY_VARY = (
+    "git", "python", "platform", "device", "accelerator", "runtime.", "package ", "weights", "lr", "steps done",
+    "examples per step",
+)  # fmt: skip
 """First letters of fields that may vary between runs of one configuration."""
-_SHOWN = 6
+_UNFAIR = (
+    ("backbone", ("backbone", "weights"), "the backbones or weights differ, which affects the scores"),
+    ("steps", ("steps done", "max_steps", "epochs"), "the lengths of training differ"),
+    ("batch", ("batch_size", "examples per step"), "the batch sizes differ"),
+    ("examples", ("train_samples", "training examples"), "the numbers of training examples differ"),
+    ("precision", ("precision",), "the precisions differ"),
+)
+"""Code of a caution, the fields that it is about, and the reason."""
 
-Values = dict[str, dict[str, set[str]]]
-"""Task → field → values; the task is empty if the sides have no common task."""
+Values = Mapping[str, Mapping[str, set[str]]]
+"""Task → field → values of a side; the task is empty if the sides have no common task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldDifference:
-    """One field in which the sides differ.
-
-    Attributes:
-        name: name in `--set` or in the record.
-        a, b: its values, each with its tasks unless all common tasks have it.
-        cautioned: a caution names it.
-    """
+    """A field, named as in `--set`, in which the sides differ; its values, with their tasks unless all have them."""
 
     name: str
     a: tuple[str, ...]
@@ -38,7 +42,8 @@ class FieldDifference:
     cautioned: bool
 
 
-class Caution(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Caution:
     """A reason why the comparison of scores is unfair: its kind, a sentence, and the fields that differ."""
 
     code: str
@@ -53,16 +58,21 @@ def compare_specs(a: Side, b: Side) -> tuple[tuple[FieldDifference, ...], int, t
     and fields of a task (data, examples) are left out.
     """
     tasks = sorted({run.spec.task for run in a.records} & {run.spec.task for run in b.records})
-    mine, theirs = (_values(side, tasks) for side in (a, b))
-    cautions = tuple(_cautions(a, b, mine, theirs))
+    values_a, values_b = (_values(side, tasks) for side in (a, b))
+    cautions = tuple(_cautions(a, b, values_a, values_b))
     cautioned = {name for caution in cautions for name in caution.fields}
-    names = list(dict.fromkeys(name for values in (mine, theirs) for fields in values.values() for name in fields))
-    fields: list[FieldDifference] = []
-    for name in names:
-        if differing := _differing_tasks(mine, theirs, name):
-            one, two = (_describe(values, name, differing) for values in (mine, theirs))
-            fields.append(FieldDifference(name=name, a=one, b=two, cautioned=name in cautioned))
-    return tuple(fields), len(names) - len(fields), cautions
+    names = dict.fromkeys(name for values in (values_a, values_b) for fields in values.values() for name in fields)
+    fields = tuple(
+        FieldDifference(
+            name=name,
+            a=_describe(values_a, name, differing),
+            b=_describe(values_b, name, differing),
+            cautioned=name in cautioned,
+        )
+        for name in names
+        if (differing := _differing_tasks(values_a, values_b, name))
+    )
+    return fields, len(names) - len(fields), cautions
 
 
 def _fields(run: Record) -> Iterator[tuple[str, str]]:
@@ -75,7 +85,8 @@ def _fields(run: Record) -> Iterator[tuple[str, str]]:
     yield from ((name, _text(value)) for name, value in spec.options.flat().items())
     if run.lr is not None:
         yield "lr", format_number(run.lr)
-    yield "lr chosen", _selected_from(run)
+    candidates = f"selected from {', '.join(map(format_number, spec.select))} on {_selection_task(run)}"
+    yield "lr chosen", candidates if spec.lr is None else "given"
     yield "weights", run.backbone.weights_hash[:12]
     yield "head pooling", run.backbone.pooling
     yield "data kind", run.source.kind
@@ -94,117 +105,83 @@ def _fields(run: Record) -> Iterator[tuple[str, str]]:
 
 
 def _values(side: Side, tasks: Sequence[str]) -> Values:
-    found: Values = {task: {} for task in tasks or [""]}
+    values: dict[str, defaultdict[str, set[str]]] = {task: defaultdict(set) for task in tasks or [""]}
     for run in side.records:
         task = run.spec.task if tasks else ""
-        for name, value in _fields(run) if task in found else ():
+        for name, value in _fields(run) if task in values else ():
             if task or not name.startswith(("data ", "training examples")):
-                found[task].setdefault(name, set()).add(value)
-    return found
+                values[task][name].add(value)
+    return values
 
 
-def _differing_tasks(mine: Values, theirs: Values, *names: str) -> list[str]:
+def _differing_tasks(a: Values, b: Values, *names: str) -> list[str]:
     """Tasks in which one of these fields differs."""
-    return [t for t in mine if any(mine[t].get(name, set()) != theirs[t].get(name, set()) for name in names)]
+    return [task for task in a if any(a[task].get(name) != b[task].get(name) for name in names)]
 
 
 def _describe(values: Values, name: str, tasks: Iterable[str]) -> tuple[str, ...]:
     """Values of a field in `tasks`, each with its tasks unless all tasks have it."""
-    tasks_of: dict[str, list[str]] = {}
+    tasks_of: defaultdict[str, list[str]] = defaultdict(list)
     for task in tasks:
         for value in values[task].get(name, ()):
-            tasks_of.setdefault(value, []).append(task)
-
-    def text(value: str) -> str:
-        everywhere = len(tasks_of[value]) == len(values)
-        return value if everywhere else f"{value} ({', '.join(map(short_task, tasks_of[value]))})"
-
-    return tuple(text(value) for value in sorted(tasks_of, key=lambda v: (len(v), v)))
+            tasks_of[value].append(short_task(task))
+    return tuple(
+        value if len(tasks_of[value]) == len(values) else f"{value} ({', '.join(tasks_of[value])})"
+        for value in sorted(tasks_of, key=lambda value: (len(value), value))
+    )
 
 
-def _cautions(a: Side, b: Side, mine: Values, theirs: Values) -> Iterator[Caution]:
-    def differing(*names: str) -> list[str]:
-        return [name for name in names if _differing_tasks(mine, theirs, name)]
+def _cautions(a: Side, b: Side, values_a: Values, values_b: Values) -> Iterator[Caution]:
+    def differing(*names: str) -> tuple[str, ...]:
+        return tuple(name for name in names if _differing_tasks(values_a, values_b, name))
 
-    def both(name: str) -> str:
-        return "; ".join(
-            f"{side.name} {some(_describe(values, name, mine)) or '–'}" for side, values in ((a, mine), (b, theirs))
-        )
-
-    for code, names, reason in (
-        ("backbone", ("backbone", "weights"), "the backbones or weights differ, which affects the scores"),
-        ("steps", ("steps done", "max_steps", "epochs"), "the lengths of training differ"),
-        ("batch", ("batch_size", "examples per step"), "the batch sizes differ"),
-        ("examples", ("train_samples", "training examples"), "the numbers of training examples differ"),
-        ("precision", ("precision",), "the precisions differ"),
-    ):
-        if found := differing(*names):
-            yield Caution(code, f"{reason} ({found[0]}: {both(found[0])})", tuple(found))
-    if found := differing("data hash", "data version"):
-        tasks = some([short_task(task) for task in _differing_tasks(mine, theirs, *found)])
+    for code, names, reason in _UNFAIR:
+        if fields := differing(*names):
+            in_a, in_b = (some(_describe(values, fields[0], values)) or "–" for values in (values_a, values_b))
+            yield Caution(code, f"{reason} ({fields[0]}: A {in_a}; B {in_b})", fields)
+    if fields := differing("data hash", "data version"):
+        tasks = some([short_task(task) for task in _differing_tasks(values_a, values_b, *fields)])
         text = f"the data of {tasks} differ: no difference of scores is computed for them"
-        yield Caution("data", text, (*found, *differing("data kind", "data revision")))
-    yield from _selection(a, b, differing("lr chosen"))
-    yield from _mixed(((a, mine), (b, theirs)))
+        yield Caution("data", text, (*fields, *differing("data kind", "data revision")))
+    if fields := differing("lr chosen"):
+        yield from _selection(a, b, fields)
+    yield from chain(_mixed(a, values_a), _mixed(b, values_b))
     for side in (a, b):
-        states = Counter(run.state for run in side.records if run.state != "done")
-        if states:
+        if states := Counter(run.state for run in side.records if run.state != "done"):
             counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
             text = f"{counts} of the {len(side.records)} runs of {side.name}: its scores are from the other runs"
             yield Caution("failures", text)
 
 
-def _selection(a: Side, b: Side, fields: Sequence[str]) -> Iterator[Caution]:
-    if not fields:
-        return
-
-    reasons: list[tuple[str, Callable[[Record], str]]] = [
-        ("the learning rate of one side was selected, of the other given", _lr_choice),
-        ("the learning rates were selected by different numbers of trials", _trials),
-        ("the learning rates were selected on different tasks", _selection_task),
-    ]
-    for reason, value in reasons:
-        one, two = ({value(run) for run in side.records} for side in (a, b))
-        if one != two:
-            yield Caution("selection", f"{reason} (A {some(sorted(one))}; B {some(sorted(two))})", tuple(fields))
+def _selection(a: Side, b: Side, fields: tuple[str, ...]) -> Iterator[Caution]:
+    reasons: dict[str, Callable[[Record], str]] = {
+        "the learning rate of one side was selected, of the other given": (
+            lambda run: "selected" if run.spec.lr is None else "given"
+        ),
+        "the learning rates were selected by different numbers of trials": (
+            lambda run: str(len(run.selection.trials if run.selection else run.spec.select))
+        ),
+        "the learning rates were selected on different tasks": _selection_task,
+    }
+    for reason, value in reasons.items():
+        in_a, in_b = (sorted({value(run) for run in side.records}) for side in (a, b))
+        if in_a != in_b:
+            yield Caution("selection", f"{reason} (A {some(in_a)}; B {some(in_b)})", fields)
             return
 
 
-def _mixed(sides: Iterable[tuple[Side, Values]]) -> Iterator[Caution]:
-    """Cautions for sides with several configurations on one task."""
-    for side, values in sides:
-        several = {n: v for fields in values.values() for n, v in fields.items() if len(v) > 1 and _decides(n)}
-        if several:
-            fields = [f"{name} {some(sorted(values))}" for name, values in several.items()]
-            text = f"{side.name} mixes configurations ({'; '.join(fields[:3])}): its score is a mean over them"
-            yield Caution("mixed", text, tuple(several))
-
-
-def _decides(name: str) -> bool:
-    return not (name.startswith(_MAY_VARY) and name != "lr chosen") and name not in ("steps done", "examples per step")
-
-
-def some(texts: Sequence[str]) -> str:
-    """The first few texts and, if some are left out, the total number."""
-    return ", ".join(texts[:_SHOWN]) + (f" … ({len(texts)} in all)" if len(texts) > _SHOWN else "")
-
-
-def _lr_choice(run: Record) -> str:
-    return "selected" if run.spec.lr is None else "given"
-
-
-def _trials(run: Record) -> str:
-    return str(len(run.selection.trials if run.selection else run.spec.select))
+def _mixed(side: Side, values: Values) -> Iterator[Caution]:
+    """A caution for a side with several configurations on one task."""
+    several = {name: texts for fields in values.values() for name, texts in fields.items() if len(texts) > 1}
+    deciding = [name for name in several if name == "lr chosen" or not name.startswith(_MAY_VARY)]
+    if deciding:
+        fields = "; ".join(f"{name} {some(sorted(several[name]))}" for name in deciding[:3])
+        text = f"{side.name} mixes configurations ({fields}): its score is a mean over them"
+        yield Caution("mixed", text, tuple(deciding))
 
 
 def _selection_task(run: Record) -> str:
     return run.spec.select_on or "the task itself"
-
-
-def _selected_from(run: Record) -> str:
-    if run.spec.lr is not None:
-        return "given"
-    return f"selected from {', '.join(map(format_number, run.spec.select))} on {_selection_task(run)}"
 
 
 def _text(value: Option) -> str:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from bench.core.text import DECIMALS, SMALL, format_count, format_score, format_trained
+from bench.figures import style
 from leaderboard.tables.grouping import format_number
 from leaderboard.tables.intervals import Difference
 from leaderboard.tables.table import Column, Row, Stat, Table
 
 NOTHING = "–"
+ARROWS = {True: "↑", False: "↓", None: ""}
+"""Direction of a metric, by `higher_is_better`."""
 _WARNINGS_SHOWN = 3
+
+
+def one_line(raw: str) -> str:
+    """Text on one line, without control and direction characters."""
+    return " ".join(style.plain(raw, len(raw)).split())
+
+
+def number(value: float | None, form: str) -> str:
+    """A number in a format such as `.2f`."""
+    return NOTHING if value is None else format(value, form)
 
 
 def score(stat: Stat | None, higher_is_better: bool | None = True) -> str:
@@ -28,9 +41,9 @@ def average(row: Row, higher_is_better: bool | None) -> str:
     return f"{done}/{len(row.cells)}" if done < len(row.cells) else score(row.average, higher_is_better)
 
 
-def difference(found: Difference | None) -> str:
+def difference(paired: Difference | None) -> str:
     """`+0.012 [-0.003, +0.020]`: the mean difference and its 95 % confidence interval."""
-    return NOTHING if found is None else interval(found.mean, found.low, found.high)
+    return NOTHING if paired is None else interval(paired.mean, paired.low, paired.high)
 
 
 def interval(value: float, low: float | None, high: float | None) -> str:
@@ -48,37 +61,27 @@ def parameters(row: Row) -> str:
 
 def rank_used(row: Row) -> str:
     """`5.2 / 8`: effective and nominal rank of ΔW."""
-    if row.rank_used is None:
+    if row.effective is None or row.nominal is None:
         return NOTHING
-    effective, nominal = row.rank_used
-    return f"{effective:.1f} / {nominal:.{0 if nominal == round(nominal) else 1}f}"
+    return f"{row.effective:.1f} / {row.nominal:.{0 if row.nominal == round(row.nominal) else 1}f}"
 
 
-def two_digits(value: float | None) -> str:
-    """A number with two significant digits."""
-    return NOTHING if value is None else f"{value:.2g}"
+def seeds(rows: Iterable[Row], dash: str = "–") -> str:
+    """Number of seeds of the cells: `3`, or `2–3` if they differ."""
+    return span((cell.n for row in rows for cell in row.cells if cell), dash)
 
 
-def fixed(value: float | None, decimals: int) -> str:
-    """A number with `decimals` decimals."""
-    return NOTHING if value is None else f"{value:.{decimals}f}"
-
-
-def seeds(row: Row) -> str:
-    """Number of seeds: `3`, or `2–3` if tasks differ."""
-    return NOTHING if row.published else span(sorted({cell.n for cell in row.cells if cell}))
-
-
-def span(counts: Sequence[int], dash: str = "–") -> str:
-    """First and last of ascending counts: `3`, `2–3`; `0` if there are none."""
-    return dash.join(str(count) for count in dict.fromkeys([counts[0], counts[-1]])) if counts else "0"
+def span(counts: Iterable[int], dash: str = "–") -> str:
+    """Lowest and highest of some counts: `3`, `2–3`; `0` if there are none."""
+    ordered = sorted({*counts}) or [0]
+    return dash.join(map(str, dict.fromkeys([ordered[0], ordered[-1]])))
 
 
 def lr(row: Row) -> str:
     """Lowest and highest learning rate used."""
     if not row.lrs:
         return NOTHING
-    rates = "…".join(format_number(rate) for rate in dict.fromkeys([row.lrs[0], row.lrs[-1]]))
+    rates = "…".join(map(format_number, dict.fromkeys([row.lrs[0], row.lrs[-1]])))
     return f"{rates} (selected)" if row.selected else rates
 
 
@@ -114,8 +117,7 @@ def runs(count: int) -> str:
 
 def header(column: Column) -> str:
     """`cola matthews ↑`."""
-    arrow = {True: "↑", False: "↓", None: ""}[column.higher_is_better]
-    return " ".join(part for part in (column.task, column.metric, column.data, arrow) if part)
+    return " ".join(filter(None, (column.task, column.metric, column.data, ARROWS[column.higher_is_better])))
 
 
 def time_note(table: Table) -> str:
@@ -126,18 +128,17 @@ def time_note(table: Table) -> str:
 
 def row_note(row: Row, table: Table) -> str:
     """A note on a row: failures, uneven seeds, cautions, warnings; or the source of a published row."""
-    columns, ranked = table.columns, any(other.rank for other in table.rows)
     if row.published:
         return f"{row.label}: published, {row.published.source} (arXiv {row.published.arxiv}); {row.published.note}"
     parts = [f"{len(names)} {state} ({', '.join(names)})" for state, names in row.failures.items()]
-    counts = {column.task: cell.n for column, cell in zip(columns, row.cells, strict=True) if cell}
+    counts = {column.task: cell.n for column, cell in zip(table.columns, row.cells, strict=True) if cell}
     if len(set(counts.values())) > 1:
         parts.append("seeds differ: " + ", ".join(f"{task} {n}" for task, n in counts.items()))
-    if len(set(counts.values())) > 1 and row.average:
-        parts.append(f"the average is over the {row.average.n} seeds with every task")
+        parts += [f"the average is over the {row.average.n} seeds with every task"] if row.average else []
     if row.average is None and all(row.cells):
         parts.append("no average: no seed has every task, or the metrics differ in direction")
     # if no row has enough seeds for a rank, the column of seeds says so
+    ranked = any(other.rank for other in table.rows)
     parts += [caution.text for caution in row.cautions if ranked or caution.code != "seeds"]
     parts += [f"{runs(count)}: {text}" for text, count in list(row.warnings.items())[:_WARNINGS_SHOWN]]
     if len(row.warnings) > _WARNINGS_SHOWN:

@@ -32,28 +32,26 @@ def render(tables: Sequence[Table]) -> str:
         of_table = (table.suite, table.backbone, table.source, table.budget, table.split)
         for row in (*table.rows, *table.published):
             of_row = (row.label, row.method, row.published.source if row.published else "")
-            for *names, value in (*_scores(row, table), *_statistics(row)):
+            for *names, value in (*_scores(row, table), *_known("", "", _statistics(row))):
                 text = repr(value) if isinstance(value, float) else _safe(value)
                 writer.writerow([*map(_safe, (*of_table, *of_row, *names)), text])
     return out.getvalue()
 
 
 def _scores(row: Row, table: Table) -> Iterator[Line]:
-    for i, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True)):
-        if cell is None:
-            continue
-        metric = (row.published.metrics[i] if row.published else column.metric) or ""
-        for run in row.runs[i] if row.runs else ():
-            yield column.task_id, metric, str(run.seed[0]), run.run_id, "score", run.value
-        found = row.differences[i] if row.differences else None
-        values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(found)}
-        yield from _known(column.task_id, metric, values)
+    metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
+    columns = zip(table.columns, metrics, row.cells, row.runs, row.differences, strict=True)
+    for column, metric, cell, runs, paired in columns:
+        for run in runs:
+            yield column.task_id, metric or "", str(run.seed[0]), run.run_id, "score", run.value
+        if cell:
+            values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
+            yield from _known(column.task_id, metric or "", values)
 
 
-def _statistics(row: Row) -> Iterator[Line]:
-    effective, nominal = row.rank_used or (None, None)
+def _statistics(row: Row) -> dict[str, Value]:
     average = row.average
-    values: dict[str, Value] = {
+    return {
         "average": average and average.mean,
         "average_sd": average and average.sd,
         "average_seeds": average and average.n,
@@ -66,22 +64,21 @@ def _statistics(row: Row) -> Iterator[Line]:
         "stored_bytes": row.stored_bytes,
         "train_seconds": row.train_s,
         "peak_memory_bytes": row.peak_memory_bytes,
-        "effective_rank": effective,
+        "effective_rank": row.effective,
         "stable_rank": row.stable,
-        "nominal_rank": nominal,
+        "nominal_rank": row.nominal,
         "spectral_norm": row.norm,
         "selection_trials": None if row.published else row.trials,
         **{f"runs_{state}": count for state, count in row.states.items()},
         **{f"caution_{caution.code}": caution.text for caution in row.cautions},
     }
-    yield from _known("", "", values)
 
 
-def _difference(found: Difference | None) -> dict[str, Value]:
-    if found is None:
+def _difference(paired: Difference | None) -> dict[str, Value]:
+    if paired is None:
         return {}
     names = ("low", "high", "iqm", "iqm_low", "iqm_high")
-    return {"difference": found.mean, **{f"difference_{name}": getattr(found, name) for name in names}}
+    return {"difference": paired.mean, **{f"difference_{name}": getattr(paired, name) for name in names}}
 
 
 def _known(task: str, metric: str, values: Mapping[str, Value]) -> Iterator[Line]:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from typing import TypeVar
 
 from bench.core.errors import BenchError
-from bench.records.record import Record
+from bench.records.record import Record, is_done
 from bench.records.schema import LossPoint, PrimaryMetric
-from leaderboard.tables.table import Column, Row, Table
+from leaderboard.tables.intervals import Difference
+from leaderboard.tables.table import Column, Row, Scored, Stat, Table
 
 JsonObject = Mapping[str, object]
 Point = TypeVar("Point")
 
-POINTS = 60
-"""Maximum number of points of a curve."""
-LOSS_POINTS = 30
-"""Maximum number of points of a loss curve; each is a mean over neighbouring batches."""
+POINTS, LOSS_POINTS = 60, 30
+"""Maximum number of points of a curve, and of a loss curve, whose points are means over neighbouring batches."""
 
 
 def leaderboard_json(
@@ -28,10 +27,10 @@ def leaderboard_json(
     """Tables, their runs, and the records that could not be read. The order of `records` does not matter."""
     by_id = {run.run_id: run for run in records}
     runs = {
-        run_id: _run(by_id[run_id], i, j, scored=scored)
+        run_id: _run(by_id[run_id], i, j)
         for i, table in enumerate(tables)
         for j, row in enumerate(table.rows)
-        for run_id, scored in _ids(row)
+        for run_id in row.run_ids
     }
     return {
         "title": "lowrank-bench leaderboard",
@@ -48,11 +47,6 @@ def dump(data: JsonObject) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _ids(row: Row) -> list[tuple[str, bool]]:
-    """Id of every run of a row, and whether the row has its score."""
-    return [(run.run_id, True) for cell in row.runs for run in cell] + [(run_id, False) for run_id in row.failed_ids]
-
-
 def _table(table: Table) -> JsonObject:
     names = ("suite", "heading", "backbone", "source", "budget", "split", "baseline", "notes")
     return {name: getattr(table, name) for name in names} | {
@@ -62,39 +56,37 @@ def _table(table: Table) -> JsonObject:
 
 
 def _row(row: Row, columns: Sequence[Column]) -> JsonObject:
-    effective, nominal = row.rank_used or (None, None)
     notes = [f"{count} × {warning}" for warning, count in row.warnings.items()]
     if row.superseded:
         notes.append(f"{row.superseded} older runs of the same task and seed left out")
-    values = asdict(replace(row, runs=(), differences=()))
-    for name in ("runs", "differences", "rank_used", "failures", "failed_ids", "warnings", "superseded"):
-        del values[name]
-    return values | {
+    metrics = row.published.metrics if row.published else [column.metric for column in columns]
+    left_out = {"runs", "differences", "nominal", "effective", "failures", "failed_ids", "warnings", "superseded"}
+    values = asdict(replace(row, runs=(), differences=(), layers=()))
+    return {name: value for name, value in values.items() if name not in left_out} | {
         "complete": [sum(cell is not None for cell in row.cells), len(row.cells)],
-        "cells": [_cell(row, i, column) for i, column in enumerate(columns)],
-        "nominal": nominal,
-        "effective": effective,
-        "cautions": [caution._asdict() for caution in row.cautions],
+        "cells": [*map(_cell, row.cells, metrics, row.runs, row.differences)],
+        "nominal": row.nominal,
+        "effective": row.effective,
+        "layers": [astuple(layer) for layer in row.layers],
         "notes": notes,
     }
 
 
-def _cell(row: Row, i: int, column: Column) -> JsonObject | None:
-    stat = row.cells[i]
+def _cell(
+    stat: Stat | None, metric: str | None, runs: Sequence[Scored], paired: Difference | None
+) -> JsonObject | None:
     if stat is None:
         return None
-    found = row.differences[i] if row.differences else None
-    return {
-        **asdict(stat),
-        "metric": row.published.metrics[i] if row.published else column.metric,
-        "runs": [[run.seed[0], run.value, run.run_id] for run in (row.runs[i] if row.runs else ())],
-        "difference": asdict(found) if found else None,
+    return asdict(stat) | {
+        "metric": metric,
+        "runs": [[run.seed[0], run.value, run.run_id] for run in runs],
+        "difference": asdict(paired) if paired else None,
     }
 
 
-def _run(run: Record, table: int, row: int, *, scored: bool) -> JsonObject:
-    spec, cost, error = run.spec, run.cost, run.error
-    primary = run.metrics.primary if run.metrics and scored else None
+def _run(run: Record, table: int, row: int) -> JsonObject:
+    spec, cost = run.spec, run.cost
+    primary = run.metrics.primary if is_done(run) else None
     return {
         "table": table,
         "row": row,
@@ -104,7 +96,7 @@ def _run(run: Record, table: int, row: int, *, scored: bool) -> JsonObject:
         "value": primary.value if primary else None,
         "lr": run.lr,
         "command": shlex.join(run.provenance.command),
-        "error": error.what if error else None,
+        "error": run.error.what if run.error else None,
         "warnings": list(run.warnings),
         "created": run.provenance.created,
         "git": run.provenance.git,
@@ -112,15 +104,15 @@ def _run(run: Record, table: int, row: int, *, scored: bool) -> JsonObject:
         "train_s": cost.train_s if cost else None,
         "curve": _losses(run.curve),
         "rank_curve": _rank_curve(run),
-        "evaluations": _evaluations(run, primary),
+        "evaluations": _evaluations(run, primary) if primary else [],
     }
 
 
-def _subsample(points: list[Point]) -> list[Point]:
-    """At most `POINTS` points, evenly spaced, with the first and the last."""
-    if len(points) <= POINTS:
+def subsample(points: list[Point], most: int) -> list[Point]:
+    """At most `most` points, evenly spaced, with the first and the last."""
+    if len(points) <= most:
         return points
-    return [points[round(i * (len(points) - 1) / (POINTS - 1))] for i in range(POINTS)]
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
 def _losses(curve: Sequence[LossPoint]) -> list[list[float]]:
@@ -136,17 +128,14 @@ def _rank_curve(run: Record) -> list[list[float]]:
     for series in run.spectra.series if run.spectra else ():
         if series.of == "updates":
             pairs = zip(series.steps, series.effective, strict=False)
-            return _subsample([[step, _short(value)] for step, value in pairs if value is not None])
+            return subsample([[step, _short(value)] for step, value in pairs if value is not None], POINTS)
     return []
 
 
-def _evaluations(run: Record, primary: PrimaryMetric | None) -> list[list[float]]:
+def _evaluations(run: Record, primary: PrimaryMetric) -> list[list[float]]:
     """The primary metric over training."""
-    if primary is None:
-        return []
-    split, name = primary.split, primary.name
-    found = [(row.step, row.metrics.get(split, {}).get(name)) for row in run.evaluations]
-    return _subsample([[step, _short(value)] for step, value in found if value is not None])
+    values = [(row.step, row.metrics.get(primary.split, {}).get(primary.name)) for row in run.evaluations]
+    return subsample([[step, _short(value)] for step, value in values if value is not None], POINTS)
 
 
 def _short(value: float) -> float:

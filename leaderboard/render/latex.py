@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from bench.core.text import format_score
 from leaderboard.render import cells
 from leaderboard.tables.cautions import SEEDS
-from leaderboard.tables.table import Row, Table
+from leaderboard.tables.table import Column, Row, Stat, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -32,8 +33,7 @@ def render(tables: Sequence[Table]) -> str:
 
 def escape(raw: str) -> str:
     """Escape text for any LaTeX engine; a character without an ASCII or LaTeX form becomes a question mark."""
-    clean = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in raw)
-    return "".join(map(_character, " ".join(clean.split())))
+    return "".join(map(_character, cells.one_line(raw)))
 
 
 def _character(c: str) -> str:
@@ -45,23 +45,25 @@ def _character(c: str) -> str:
 
 
 def _table(table: Table, number: int) -> str:
-    several = len(table.columns) > 1
-    header = [_heading(cells.header(column)) for column in table.columns] + ["average"] * several
+    tasks = len(table.columns)
+    size = "small" if tasks < 4 else "footnotesize" if tasks < 6 else "scriptsize"  # so that it fits a page
+    header = [_heading(cells.header(column)) for column in table.columns] + ["average"] * (tasks > 1)
     header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained", "rank used"]
-    lines = [_line(row, table, _emphasis(table)) for row in table.rows]
+    best = [_best([row.cells[i] for row in table.rows], column) for i, column in enumerate(table.columns)]
+    best.append(_best([row.average for row in table.rows], table.columns[0]))
+    lines = [_line(row, table, best) for row in table.rows]
     if table.published:
-        span = len(header)
-        lines += [r"\midrule", rf"\multicolumn{{{span}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
-        lines += [_line(row, table, {}) for row in table.published]
-    notes = [note for row in (*table.rows, *table.published) if (note := cells.row_note(row, table))]
-    notes += [column.note for column in table.columns if column.note] + list(table.notes)
-    below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes))
-    seeds = cells.span(sorted({cell.n for row in table.rows for cell in row.cells if cell}), "--")
+        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
+        lines += [_line(row, table, best) for row in table.published]
+    of_rows = (cells.row_note(row, table) for row in (*table.rows, *table.published))
+    notes = chain(of_rows, (column.note for column in table.columns), table.notes)
+    below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes) if note)
+    seeds = cells.seeds(table.rows, "--")
     caption = f"{escape(table.heading)}. Mean $\\pm$ standard deviation over {seeds} seeds.{below}"
     return "\n".join(
         [
             r"\begin{table}",
-            rf"\centering\{_size(len(table.columns))}\setlength{{\tabcolsep}}{{3pt}}",
+            rf"\centering\{size}\setlength{{\tabcolsep}}{{3pt}}",
             rf"\caption{{{caption}}}",
             rf"\label{{tab:lowrank-bench-{number}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
@@ -77,23 +79,17 @@ def _table(table: Table, number: int) -> str:
     )
 
 
-def _size(tasks: int) -> str:
-    """Font size with which the table fits a page."""
-    return "small" if tasks < 4 else "footnotesize" if tasks < 6 else "scriptsize"
-
-
 def _heading(text: str) -> str:
     lines = r" \\ ".join(map(escape, text.replace("+", "+ ").split(" ")))
     return rf"\shortstack[r]{{{lines}}}"
 
 
-def _line(row: Row, table: Table, emphasis: dict[tuple[str, int], str]) -> str:
+def _line(row: Row, table: Table, best: Sequence[Sequence[float]]) -> str:
     line: list[str] = [escape(row.label)]
-    for i, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
-        line.append(_emphasised(cells.score(cell, column.higher_is_better), emphasis.get((row.label, i))))
+    for cell, column, best_of_task in zip(row.cells, table.columns, best[:-1], strict=True):
+        line.append(_score(cells.score(cell, column.higher_is_better), cell, best_of_task))
     if len(table.columns) > 1:
-        shown = cells.average(row, table.columns[0].higher_is_better)
-        line.append(_emphasised(shown, emphasis.get((row.label, len(table.columns)))))
+        line.append(_score(cells.average(row, table.columns[0].higher_is_better), row.average, best[-1]))
     if table.baseline:
         mean, _, interval = cells.difference(row.difference).partition(" ")
         line.append(_number(mean) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
@@ -101,29 +97,24 @@ def _line(row: Row, table: Table, emphasis: dict[tuple[str, int], str]) -> str:
     return " & ".join([*line, escape(parameters), escape(cells.rank_used(row))]) + r" \\"
 
 
-def _emphasised(shown: str, command: str | None) -> str:
-    """The mean, in bold or underlined, with its deviation in a smaller font."""
+def _best(stats: Iterable[Stat | None], column: Column) -> list[float]:
+    """The best and the second printed score over enough seeds for a rank."""
+    higher = column.higher_is_better
+    printed = {float(format_score(stat.mean, higher)) for stat in stats if stat and stat.n >= SEEDS}
+    return sorted(printed, reverse=higher is not False)[:2]
+
+
+def _score(shown: str, stat: Stat | None, best: Sequence[float]) -> str:
+    """The mean, in bold or underlined if it is among the best, with its deviation in a smaller font."""
     mean, _, sd = shown.partition(" ± ")
-    small = rf" {{\scriptsize$\pm$\,{_number(sd)}}}" if sd else ""
-    return (rf"\{command}{{{_number(mean)}}}" if command else _number(mean)) + small
+    text = _number(mean)
+    if stat and stat.n >= SEEDS and float(mean) in best:
+        text = rf"\{('textbf', 'underline')[best.index(float(mean))]}{{{text}}}"
+    return text + (rf" {{\scriptsize$\pm$\,{_number(sd)}}}" if sd else "")
 
 
 def _number(shown: str) -> str:
     """Numbers with minus signs instead of hyphens and with powers of ten: `5.53e-05` becomes 5.53·10⁻⁵."""
     text = escape(shown).replace("{[}", "[").replace("{]}", "]")
-    text = _POWER.sub(lambda found: rf"$\cdot10^{{{int(found[1])}}}$", text)
+    text = _POWER.sub(lambda match: rf"$\cdot10^{{{int(match[1])}}}$", text)
     return _MINUS.sub("$-$", text)
-
-
-def _emphasis(table: Table) -> dict[tuple[str, int], str]:
-    """Command for the best and the second score, by row label and column; the average is the last column."""
-    found: dict[tuple[str, int], str] = {}
-    directions = [column.higher_is_better for column in table.columns]
-    for i, higher in enumerate([*directions, directions[0]]):
-        stats = {row.label: row.average if i == len(directions) else row.cells[i] for row in table.rows}
-        printed = {name: float(format_score(s.mean, higher)) for name, s in stats.items() if s and s.n >= SEEDS}
-        best = sorted(set(printed.values()), reverse=higher is not False)[:2]
-        for name, value in printed.items():
-            if value in best:
-                found[name, i] = ("textbf", "underline")[best.index(value)]
-    return found

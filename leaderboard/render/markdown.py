@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from bench.records.record import Record
 from leaderboard.render import cells
@@ -31,7 +31,12 @@ _COSTS = (
 def render(records: Iterable[Record]) -> str:
     """Render one table per suite, backbone, data source and budget, with a heading and footnotes."""
     records = list(records)
-    return render_tables(build_tables(records), trials=sum(bool(record.spec.holdout) for record in records))
+    return render_tables(build_tables(records), trials=trials(records))
+
+
+def trials(records: Iterable[Record]) -> int:
+    """Number of runs that only served to select a learning rate; no table shows them."""
+    return sum(bool(record.spec.holdout) for record in records)
 
 
 def render_tables(tables: Sequence[Table], *, trials: int = 0, costs: bool = False) -> str:
@@ -47,89 +52,78 @@ def render_tables(tables: Sequence[Table], *, trials: int = 0, costs: bool = Fal
 
 def escape(raw: str) -> str:
     """Escape text as one line of Markdown: it cannot start a cell, code, a tag, a link or a terminal sequence."""
-    plain = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in raw)
-    return _SPECIAL.sub(lambda match: "\\" + match.group(), " ".join(plain.split()))
+    return _SPECIAL.sub(lambda match: "\\" + match.group(), cells.one_line(raw))
 
 
-class _Footnotes:
-    """Numbered notes below a table; equal notes share a number."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def add(self, text: str) -> str:
-        """Add a note; return its reference ` ²` for a cell, or nothing if the text is empty."""
-        if not text:
-            return ""
-        if text not in self.texts:
-            self.texts.append(text)
-        return " " + _superscript(self.texts.index(text) + 1)
-
-    def lines(self) -> list[str]:
-        return [f"- {_superscript(number)} {escape(text)}" for number, text in enumerate(self.texts, 1)]
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "trained": cells.parameters,
+    "rank used": cells.rank_used,
+    "‖ΔW‖₂": lambda row: cells.number(row.norm, ".2g"),
+    "seeds": lambda row: cells.NOTHING if row.published else cells.seeds([row]),
+    "lr": cells.lr,
+    "train time": lambda row: cells.duration(row.train_s),
+}
+_COST_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "method": lambda row: escape(row.label),
+    "IQM": lambda row: cells.number(row.iqm, ".3f"),
+    "place": lambda row: cells.number(row.average_rank, ".1f"),
+    "stable rank": lambda row: cells.number(row.stable, ".2f"),
+    "stored": lambda row: cells.size(row.stored_bytes),
+    "peak memory": lambda row: cells.size(row.peak_memory_bytes),
+    "trials": lambda row: str(row.trials),
+    "runs": cells.states,
+}
 
 
 def _render_table(table: Table) -> str:
-    notes = _Footnotes()
+    notes: dict[str, str] = {}
+
+    def noted(cell: str, note: str) -> str:
+        """A cell with a reference such as ` ²` to its note below the table; equal notes share a number."""
+        number = str(len(notes) + 1).translate(_SUPERSCRIPTS)
+        return f"{cell} {notes.setdefault(note, number)}" if note else cell
+
     ranked = any(row.rank for row in table.rows)
     several = len(table.columns) > 1
     direction = table.columns[0].higher_is_better
-    tasks = [escape(cells.header(column)) + notes.add(column.note) for column in table.columns]
+    tasks = [noted(escape(cells.header(column)), column.note) for column in table.columns]
     header = ["rank"] * ranked + ["method", *tasks] + [f"average ({len(tasks)} tasks)"] * several
     header += [f"vs {escape(table.baseline)}"] if table.baseline else []
-    header += ["trained", "rank used", "‖ΔW‖₂", "seeds", "lr", f"train time{notes.add(cells.time_note(table))}"]
+    *names, train_time = _COLUMNS
+    header += [*names, noted(train_time, cells.time_note(table))]
     body: list[list[str]] = []
     for row in (*table.rows, *table.published):
         scores = [cells.score(cell, c.higher_is_better) for cell, c in zip(row.cells, table.columns, strict=True)]
         name = escape(row.label) + (" *(published)*" if row.published else "")
-        line = [str(row.rank or cells.NOTHING)] * ranked + [name + notes.add(cells.row_note(row, table)), *scores]
+        line = [str(row.rank or cells.NOTHING)] * ranked + [noted(name, cells.row_note(row, table)), *scores]
         line += [cells.average(row, direction)] * several
         line += [cells.difference(row.difference)] if table.baseline else []
-        line += [
-            cells.parameters(row),
-            cells.rank_used(row),
-            cells.two_digits(row.norm),
-            cells.seeds(row),
-            cells.lr(row),
-        ]
-        body.append([*line, cells.duration(row.train_s)])
-    lines = [f"### {escape(table.heading)}", "", *grid(header, body, left=[int(ranked)])]
-    below = notes.lines() + [f"- {escape(note)}" for note in table.notes]
-    return "\n".join([*lines, "", *below] if below else lines)
+        body.append(line + [cell(row) for cell in _COLUMNS.values()])
+    below = [f"- {number} {escape(note)}" for note, number in notes.items()]
+    below += [f"- {escape(note)}" for note in table.notes]
+    return section(f"### {escape(table.heading)}", grid(header, body, left=[int(ranked)]), below)
 
 
 def _render_costs(table: Table) -> str:
-    header = ["method", "IQM", "place", "stable rank", "stored", "peak memory", "trials", "runs"]
-    return "\n".join(grid(header, [_costs(row) for row in table.rows], left=[0]))
-
-
-def _costs(row: Row) -> list[str]:
-    return [
-        escape(row.label),
-        cells.fixed(row.iqm, 3),
-        cells.fixed(row.average_rank, 1),
-        cells.fixed(row.stable, 2),
-        cells.size(row.stored_bytes),
-        cells.size(row.peak_memory_bytes),
-        str(row.trials),
-        cells.states(row),
-    ]
+    body = [[cell(row) for cell in _COST_COLUMNS.values()] for row in table.rows]
+    return "\n".join(grid([*_COST_COLUMNS], body, left=[0]))
 
 
 def grid(header: list[str], body: list[list[str]], *, left: Collection[int]) -> list[str]:
     """Lines of a table of escaped cells. Columns with an index in `left` are left-aligned, others right-aligned."""
     widths = [max(3, *(_width(line[i]) for line in (header, *body))) for i in range(len(header))]
     rule = ["-" * (width - (i not in left)) + ":" * (i not in left) for i, width in enumerate(widths)]
-    lines: list[str] = []
-    for line in (header, rule, *body):
-        gaps = [" " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)]
-        padded = [cell + gap if i in left else gap + cell for i, (cell, gap) in enumerate(zip(line, gaps, strict=True))]
-        lines.append(f"| {' | '.join(padded)} |")
-    return lines
+
+    def padded(i: int, cell: str) -> str:
+        gap = " " * (widths[i] - _width(cell))
+        return cell + gap if i in left else gap + cell
+
+    return [f"| {' | '.join(map(padded, range(len(line)), line))} |" for line in (header, rule, *body)]
 
 
-def _superscript(value: int) -> str:
-    return str(value).translate(_SUPERSCRIPTS)
+def section(title: str, *blocks: list[str]) -> str:
+    """A title and blocks of lines, with an empty line between them."""
+    return "\n\n".join([title, *("\n".join(lines) for lines in blocks if lines)])
 
 
 def _width(text: str) -> int:

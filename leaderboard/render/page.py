@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from html import escape
 from importlib import resources
-from typing import cast
 
 from bench.figures import style
 
@@ -55,7 +53,8 @@ def dumps(value: object) -> str:
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+        finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+        return json.dumps(finite, separators=(",", ":"))
 
 
 def _policy(scripts: list[str], *, live: bool) -> str:
@@ -73,11 +72,3 @@ def _asset(name: str) -> str:
 def _json(value: object) -> str:
     """JSON that cannot end the element that holds it."""
     return dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in cast(Mapping[object, object], value).items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in cast(Sequence[object], value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

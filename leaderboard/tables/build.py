@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
 from bench.core.text import DECIMALS, SMALL
 from bench.records.record import DoneRecord, Record, is_done
-from bench.records.schema import LayerRank
 from leaderboard.tables.cautions import SEEDS, row_cautions
 from leaderboard.tables.grouping import (
     ColumnKey,
     RowKey,
-    Seed,
     TableKey,
+    by_row,
+    by_table,
     column_key,
-    data_source_names,
-    methods_with_own_metric,
-    row_key,
-    row_labels,
+    group_by,
     seed_key,
     short_task,
-    table_key,
 )
-from leaderboard.tables.intervals import common_keys, difference, interquartile_mean
-from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table
+from leaderboard.tables.intervals import common_keys, difference
+from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table, average_of, by_seed
 
 RankField = Literal["nominal", "effective", "stable", "norm"]
+RANK_FIELDS: tuple[RankField, ...] = ("nominal", "effective", "stable", "norm")
+Quantity = Callable[[DoneRecord], float | None]
+"""A number of a run; None if it is unknown."""
 
 
 def build_tables(records: Iterable[Record], *, baseline: str | None = None) -> list[Table]:
@@ -40,10 +40,7 @@ def build_tables(records: Iterable[Record], *, baseline: str | None = None) -> l
         baseline: method, or label of a row, that the other rows of its table are compared with.
     """
     runs = sorted((r for r in records if not r.spec.holdout), key=lambda r: r.run_id)
-    sources, own_metric = data_source_names(runs), methods_with_own_metric(runs)
-    groups: dict[TableKey, list[Record]] = defaultdict(list)
-    for run in runs:
-        groups[table_key(run, sources, own_metric)].append(run)
+    groups = by_table(runs)
     headings = Counter(key[:-1] for key in groups)
     return [
         _table(key, groups[key], weights=headings[key[:-1]] > 1, notes=_budget_note(key, groups), baseline=baseline)
@@ -58,22 +55,29 @@ def latest_runs(runs: Iterable[Record], key: Callable[[Record], Hashable]) -> tu
     return list(best.values()), len({run.run_id for run in ordered}) - len(best)
 
 
-def mean_layers(ranks_by_run: Iterable[Sequence[LayerRank]]) -> tuple[Layer, ...]:
+def mean_over_runs(runs: Iterable[DoneRecord], quantity: Quantity) -> float | None:
+    """Mean over the runs for which the quantity is known."""
+    known = [value for run in runs if (value := quantity(run)) is not None]
+    return fmean(known) if known else None
+
+
+def mean_rank(field: RankField, layers: Collection[str] | None = None) -> Quantity:
+    """The mean of a field of `LayerRank` over the adapted layers of a run, or over those in `layers`."""
+
+    def mean(run: DoneRecord) -> float | None:
+        values = [getattr(rank, field) for rank in run.ranks if layers is None or rank.layer in layers]
+        return fmean(values) if values else None
+
+    return mean
+
+
+def mean_layers(runs: Iterable[Record]) -> tuple[Layer, ...]:
     """Mean over runs of the ranks of each layer."""
-    by_name: dict[str, list[LayerRank]] = defaultdict(list)
-    for ranks in ranks_by_run:
-        for layer in ranks:
-            by_name[layer.layer].append(layer)
-    fields = Layer._fields[1:]
+    by_name = group_by((rank for run in runs for rank in run.ranks), lambda rank: rank.layer)
     return tuple(
-        Layer(name, *(fmean(getattr(layer, field) for layer in same) for field in fields))
-        for name, same in by_name.items()
+        Layer(name, *(fmean(getattr(rank, field) for rank in ranks) for field in RANK_FIELDS))
+        for name, ranks in by_name.items()
     )
-
-
-def mean_over_layers(ranks: Iterable[LayerRank], field: RankField) -> float:
-    """Mean of one quantity over layers."""
-    return fmean(getattr(layer, field) for layer in ranks)
 
 
 def _budget_note(key: TableKey, groups: Iterable[TableKey]) -> tuple[str, ...]:
@@ -84,24 +88,20 @@ def _budget_note(key: TableKey, groups: Iterable[TableKey]) -> tuple[str, ...]:
 
 def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str, ...], baseline: str | None) -> Table:
     """The table of `runs`. With `weights` its heading has their hash, because another heading is equal without it."""
-    by_column: dict[ColumnKey, list[Record]] = defaultdict(list)
-    by_row: dict[RowKey, list[Record]] = defaultdict(list)
-    for run in runs:
-        by_column[column_key(run)].append(run)
-        by_row[row_key(run)].append(run)
+    by_column = group_by(runs, column_key)
     keys = sorted(by_column)
     columns = tuple(_column(column, keys, by_column[column]) for column in keys)
-    rows = [_row(label, row, by_row[row], keys, columns) for row, label in row_labels(sorted(by_row)).items()]
-    done = {run.run_id: run for run in runs if is_done(run)}
-    rows = [replace(row, cautions=found) for row, found in zip(rows, row_cautions(rows, done), strict=True)]
+    averaged = len({column.higher_is_better for column in columns}) == 1  # else the metrics differ in direction
+    rows = [_row(label, row, group, keys, averaged=averaged) for label, row, group in by_row(runs)]
+    rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, columns), strict=True)]
     base, unclear = _baseline(rows, baseline)
     if base:
-        rows = [row if row is base else _with_differences(row, base, columns) for row in rows]
+        rows = [row if row is base else _with_differences(row, base, averaged=averaged) for row in rows]
     splits = ", ".join(sorted({column.split for column in columns if column.split}))
     backbone = f"{key.backbone}, weights {key.weights[:7]}" if weights else key.backbone
     return Table(
         suite=key.suite,
-        heading=" · ".join(part for part in (key.suite, backbone, key.source, key.budget, splits) if part),
+        heading=" · ".join(filter(None, (key.suite, backbone, key.source, key.budget, splits))),
         backbone=backbone,
         source=key.source,
         budget=key.budget,
@@ -127,74 +127,59 @@ def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column
     )
 
 
-def _row(label: str, key: RowKey, group: list[Record], keys: list[ColumnKey], columns: tuple[Column, ...]) -> Row:
+def _row(label: str, key: RowKey, group: list[Record], columns: list[ColumnKey], *, averaged: bool) -> Row:
     """The row of `group`, all runs of one configuration, without ranks, differences and cautions."""
     runs, superseded = latest_runs(group, lambda run: (column_key(run), seed_key(run)))
     done = [run for run in runs if is_done(run)]
-    scored = _scored(done, keys)
-    complete = _complete(scored, columns)
-    failures: dict[str, list[str]] = defaultdict(list)
-    failed = [run for run in runs if run.state != "done"]
-    for run in sorted(failed, key=lambda r: (r.spec.task, r.spec.seed)):
-        failures[run.state].append(f"{short_task(run.spec.task)} seed {run.spec.seed}")
-    ranks = [run.ranks for run in done if run.ranks]
-
-    def mean(value: Callable[[DoneRecord], float | None]) -> float | None:
-        known = [found for run in done if (found := value(run)) is not None]
-        return fmean(known) if known else None
-
-    def mean_rank(field: RankField) -> float | None:
-        return fmean(mean_over_layers(layers, field) for layers in ranks) if ranks else None
-
-    effective, nominal = mean_rank("effective"), mean_rank("nominal")
+    failed = sorted((run for run in runs if run.state != "done"), key=lambda r: (r.spec.task, r.spec.seed))
+    failures = group_by(failed, lambda run: run.state)
+    cells: dict[ColumnKey, list[Scored]] = {column: [] for column in columns}
+    for run in done:
+        batch = round(run.cost.samples / max(1, run.cost.steps), 1)
+        scored = Scored(seed_key(run), run.metrics.primary.value, run.run_id, run.cost.steps, batch)
+        cells[column_key(run)].append(scored)
+    by_column = tuple(tuple(sorted(cell)) for cell in cells.values())
+    scores = by_seed(by_column)
+    complete = common_keys(scores) if averaged else ()
+    average, iqm = average_of(scores, complete) if complete else (None, None)
     return Row(
         label=label,
-        method=key[0],
-        settings=dict(key[1]),
-        cells=tuple(Stat.of([run.value for run in cell]) if cell else None for cell in scored),
-        runs=scored,
-        average=Stat.of([fmean(scores) for scores in complete]) if complete else None,
-        iqm=interquartile_mean([value for scores in complete for value in scores]) if complete else None,
-        trainable=mean(lambda r: r.params.trainable),
-        share=mean(lambda r: r.params.trainable / max(1, r.params.total)),
-        stored_bytes=mean(lambda r: r.params.stored_bytes),
-        peak_memory_bytes=mean(lambda r: r.cost.peak_memory_bytes),
-        rank_used=None if effective is None or nominal is None else (effective, nominal),
-        stable=mean_rank("stable"),
-        norm=mean_rank("norm"),
-        layers=mean_layers(ranks),
+        method=key.method,
+        settings=dict(key.settings),
+        cells=tuple(Stat.of([run.value for run in cell]) if cell else None for cell in by_column),
+        runs=by_column,
+        average=average,
+        iqm=iqm,
+        differences=(None,) * len(columns),
+        trainable=mean_over_runs(done, lambda r: r.params.trainable),
+        share=mean_over_runs(done, lambda r: r.params.trainable / max(1, r.params.total)),
+        stored_bytes=mean_over_runs(done, lambda r: r.params.stored_bytes),
+        peak_memory_bytes=mean_over_runs(done, lambda r: r.cost.peak_memory_bytes),
+        nominal=mean_over_runs(done, mean_rank("nominal")),
+        effective=mean_over_runs(done, mean_rank("effective")),
+        stable=mean_over_runs(done, mean_rank("stable")),
+        norm=mean_over_runs(done, mean_rank("norm")),
+        layers=mean_layers(done),
         lrs=tuple(sorted({run.lr for run in done})),
         selected=group[0].spec.lr is None,
         trials=_trials(runs),
-        train_s=mean(lambda r: r.cost.train_s),
+        train_s=mean_over_runs(done, lambda r: r.cost.train_s),
         devices=tuple(sorted({run.cost.device for run in done})),
         states=dict(sorted(Counter(run.state for run in runs).items())),
-        failures={state: tuple(names) for state, names in sorted(failures.items())},
+        failures={
+            state: tuple(f"{short_task(run.spec.task)} seed {run.spec.seed}" for run in failures[state])
+            for state in sorted(failures)
+        },
         failed_ids=tuple(sorted(run.run_id for run in failed)),
         warnings=dict(sorted(Counter(text for run in done for text in set(run.warnings)).items())),
         superseded=superseded,
     )
 
 
-def _scored(done: Sequence[DoneRecord], keys: list[ColumnKey]) -> tuple[tuple[Scored, ...], ...]:
-    by_column: dict[ColumnKey, list[Scored]] = {key: [] for key in keys}
-    for run in done:
-        by_column[column_key(run)].append(Scored(seed_key(run), run.metrics.primary.value, run.run_id))
-    return tuple(tuple(sorted(scores)) for scores in by_column.values())
-
-
-def _complete(cells: Sequence[Sequence[Scored]], columns: Sequence[Column]) -> list[list[float]]:
-    """Scores (seeds, tasks) of the seeds that have every task; none if metrics differ in direction."""
-    if len({column.higher_is_better for column in columns}) != 1:
-        return []
-    scores: list[dict[Seed, float]] = [{run.seed: run.value for run in cell} for cell in cells]
-    return [[by_seed[seed] for by_seed in scores] for seed in sorted(common_keys(scores))]
-
-
 def _trials(runs: Sequence[Record]) -> int:
     """Number of runs that the selection of the learning rate took; a trial that several runs share counts once."""
     selections = [run.selection for run in runs if run.selection]
-    return len({trial.run_id or (one.task, trial.lr) for one in selections for trial in one.trials})
+    return len({trial.run_id or (chosen.task, trial.lr) for chosen in selections for trial in chosen.trials})
 
 
 def _baseline(rows: Sequence[Row], name: str | None) -> tuple[Row | None, tuple[str, ...]]:
@@ -206,13 +191,10 @@ def _baseline(rows: Sequence[Row], name: str | None) -> tuple[Row | None, tuple[
     return None, (f"no baseline: {name} could be {labels}; give the label of one of them",)
 
 
-def _with_differences(row: Row, base: Row, columns: Sequence[Column]) -> Row:
-    same_direction = len({column.higher_is_better for column in columns}) == 1
-    return replace(
-        row,
-        difference=difference(row.scores, base.scores) if same_direction else None,
-        differences=tuple(difference([a], [b]) for a, b in zip(row.scores, base.scores, strict=True)),
-    )
+def _with_differences(row: Row, base: Row, *, averaged: bool) -> Row:
+    scores, baseline = by_seed(row.runs), by_seed(base.runs)
+    by_task = tuple(difference([a], [b]) for a, b in zip(scores, baseline, strict=True))
+    return replace(row, difference=difference(scores, baseline) if averaged else None, differences=by_task)
 
 
 def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> tuple[Row, ...]:
@@ -233,21 +215,18 @@ def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> tuple[Row, ...]:
         _places({row.label: printed(cell.mean) for row in rows if row.label in averages and (cell := row.cells[i])})
         for i in range(len(columns))
     ]
-    return tuple(
-        replace(
-            row,
-            rank=int(places[row.label][0]),
-            average_rank=fmean(task_places[row.label][1] for task_places in by_task),
-        )
-        if row.label in averages
-        else row
-        for row in sorted(rows, key=order)
-    )
+
+    def with_rank(row: Row) -> Row:
+        if row.label not in averages:
+            return row
+        average_rank = fmean(task_places[row.label][1] for task_places in by_task)
+        return replace(row, rank=places[row.label][0], average_rank=average_rank)
+
+    return tuple(map(with_rank, sorted(rows, key=order)))
 
 
 def _places(values: Mapping[str, float]) -> dict[str, tuple[int, float]]:
     """Place of each value, the smallest first: the best place among ties, and the mean of their places."""
     ordered = sorted(values.values())
-    first = {value: i for i, value in reversed(list(enumerate(ordered, 1)))}
-    ties = Counter(ordered)
-    return {name: (first[value], first[value] + (ties[value] - 1) / 2) for name, value in values.items()}
+    ends = {name: (bisect_left(ordered, value) + 1, bisect_right(ordered, value)) for name, value in values.items()}
+    return {name: (first, (first + last) / 2) for name, (first, last) in ends.items()}

@@ -7,69 +7,60 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import cast
 
 from bench.core.errors import UsageError, did_you_mean
 from bench.records.record import Record
 from bench.records.schema import Part
 
 _WHERE = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+_SIGNS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFilter:
-    """Filters that must all hold; an empty one keeps everything.
+def filter_runs(
+    records: Sequence[Record],
+    *,
+    tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    backbones: Sequence[str] = (),
+    sources: Sequence[str] = (),
+    where: Sequence[str] = (),
+) -> list[Record]:
+    """Return the records for which all filters hold; an empty one keeps everything. `*` in a name is a wildcard.
 
-    Attributes:
-        tasks: suites, tasks, or patterns with `*`.
-        methods: names or patterns.
-        backbones: names as in a record or as requested, or patterns.
-        sources: kinds of data source (`directory`, `hub`, …), their revisions, or patterns.
+    Args:
+        records: any records.
+        tasks: suites or tasks.
+        methods: names.
+        backbones: names as in a record or as requested.
+        sources: kinds of data source (`directory`, `hub`, …), or their revisions.
         where: conditions `name=value` (or !=, <, <=, >, >=): a field of the specification (`seed<3`, `lr>=1e-3`), an
             option by its `--set` name (`method.rank=8`), or a path in the record (`cost.device=cpu`, `state=done`).
+
+    Raises:
+        UsageError: a name matches no record, a condition cannot be parsed, or no record is left.
     """
-
-    tasks: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    backbones: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    where: tuple[str, ...] = ()
-
-    def apply(self, records: Sequence[Record]) -> list[Record]:
-        """Return the records that match.
-
-        Raises:
-            UsageError: a name matches no record, a condition cannot be parsed, or no record is left.
-        """
-        named: dict[str, tuple[tuple[str, ...], Callable[[Record], set[str]]]] = {
-            "--tasks": (self.tasks, lambda r: {r.spec.task, r.spec.task.partition("/")[0]}),
-            "--methods": (self.methods, lambda r: {r.spec.method}),
-            "--backbone": (self.backbones, lambda r: {r.spec.backbone, r.backbone.name}),
-            "--source": (self.sources, lambda r: {r.source.kind, r.source.revision}),
-        }
-        kept = list(records)
-        for flag, (patterns, names) in named.items():
-            _check_names(flag, patterns, {name for run in records for name in names(run)})
-            kept = [run for run in kept if not patterns or any(_matches(name, patterns) for name in names(run))]
-        for condition in map(parse, self.where):
-            kept = [run for run in kept if condition.holds(run)]
-        if records and not kept:
-            flags = [f"{flag} {','.join(patterns)}" for flag, (patterns, _) in named.items() if patterns]
-            flags += [f"--where '{condition}'" for condition in self.where]
-            raise UsageError(
-                "no run matches all filters",
-                f"there are {len(records)} runs; {', '.join(flags)}",
-                "Leave one of the filters out.",
-            )
-        return kept
+    named: dict[str, tuple[Sequence[str], Callable[[Record], set[str]]]] = {
+        "--tasks": (tasks, lambda r: {r.spec.task, r.spec.task.partition("/")[0]}),
+        "--methods": (methods, lambda r: {r.spec.method}),
+        "--backbone": (backbones, lambda r: {r.spec.backbone, r.backbone.name}),
+        "--source": (sources, lambda r: {r.source.kind, r.source.revision}),
+    }
+    kept = list(records)
+    for flag, (patterns, names) in named.items():
+        _check_names(flag, patterns, {name for run in records for name in names(run)})
+        kept = [run for run in kept if not patterns or any(_matches(names(run), pattern) for pattern in patterns)]
+    for condition in map(parse, where):
+        kept = [run for run in kept if condition.holds(run)]
+    if records and not kept:
+        flags = [f"{flag} {','.join(patterns)}" for flag, (patterns, _) in named.items() if patterns]
+        flags += [f"--where '{condition}'" for condition in where]
+        raise UsageError(
+            "no run matches all filters",
+            f"there are {len(records)} runs; {', '.join(flags)}",
+            "Leave one of the filters out.",
+        )
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +73,13 @@ class Condition:
 
     def holds(self, record: Record) -> bool:
         """Whether it holds. For a missing or null field only `!=` does."""
-        found = lookup(record, self.name)
-        if not isinstance(found, str | int | float):
+        value = lookup(record, self.name)
+        if not isinstance(value, str | int | float):
             return self.sign == "!="
-        text = str(found).lower() if isinstance(found, bool) else str(found)
-        number, wanted = _number(text), _number(self.value)
-        if number is not None and wanted is not None:
-            return _COMPARE[self.sign](number, wanted)
-        return _COMPARE[self.sign](text, self.value)
+        try:
+            return _SIGNS[self.sign](float(as_text(value)), float(self.value))
+        except ValueError:
+            return _SIGNS[self.sign](as_text(value), self.value)
 
 
 def parse(text: str) -> Condition:
@@ -106,6 +96,11 @@ def parse(text: str) -> Condition:
             "Such as --where 'seed<3', --where method.rank=8, --where state=done.",
         )
     return Condition(*match.groups())
+
+
+def as_text(value: object) -> str:
+    """A value as a condition has it: `true`, `8`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def lookup(record: Record, name: str) -> object:
@@ -126,22 +121,15 @@ def lookup(record: Record, name: str) -> object:
     return value
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _matches(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _check_names(flag: str, patterns: Sequence[str], known: set[str]) -> None:
     for pattern in patterns:
-        if known and not any(fnmatchcase(name, pattern) for name in known):
+        if known and not _matches(known, pattern):
             raise UsageError(
                 f"{flag}: no run matches '{pattern}'",
                 f"there are {', '.join(sorted(known)[:20])}",
                 did_you_mean(pattern, sorted(known)) or "Choose one of them, or a pattern with *.",
             )
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

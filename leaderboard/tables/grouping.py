@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bench.records.record import Record
 from bench.records.schema import BackboneInfo, Option, ParentRun, StoredSpec
@@ -22,18 +22,18 @@ _NOT_SETTINGS = {
     "train_samples",
     "precision",
 }
-"""Fields of a specification that are not settings of a row, because the table, the column or the seed has them."""
+"""Fields of a specification that the table, the column or the seed of a run has, so they are no settings of a row."""
 _SWITCHES: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
 """Namespace → the option and value that switch it off; its other options have no effect then."""
 
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 Source = tuple[str, str, str]
 """Suite, kind of source, revision."""
 
 
 class TableKey(NamedTuple):
-    """What all rows of a table have in common. `weights` is the hash of the pretrained weights, or the group id of the
-    runs that trained them.
-    """
+    """What all rows of a table have in common. `weights`: their hash, or the group id of the runs that trained them."""
 
     suite: str
     backbone: str
@@ -51,18 +51,37 @@ class ColumnKey(NamedTuple):
 
 
 Seed = tuple[int, str]
-RowKey = tuple[str, tuple[tuple[str, str], ...]]
-"""Method and all its settings, as `(name, value)`."""
 
 
-def table_key(run: Record, sources: Mapping[Source, str], own_metric: Collection[str] = ()) -> TableKey:
-    """The table of a run, given the `data_source_names` and `methods_with_own_metric` of all runs."""
-    backbone, method = run.backbone, run.spec.method
-    size, parent = backbone.parameters, backbone.parent
-    name = backbone_name(backbone) + (f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)" if size is not None else "")
-    suite = f"{data_source(run)[0]} · {method}" if method in own_metric else data_source(run)[0]
-    weights = parent.group_id if parent else backbone.weights_hash
-    return TableKey(suite, name, sources[data_source(run)], _budget(run.spec), weights)
+class RowKey(NamedTuple):
+    """A method and all its settings, as `(name, value)`."""
+
+    method: str
+    settings: tuple[tuple[str, str], ...]
+
+
+def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by key; groups and items keep their order."""
+    groups: dict[K, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
+def by_table(runs: Sequence[Record]) -> dict[TableKey, list[Record]]:
+    """The runs of each table. Methods that are scored by a metric of their own, such as mlm, have their own tables."""
+    own_metric = {run.spec.method for run in runs if run.metrics and run.metrics.primary.of == "method"}
+    sources = _data_source_names(runs)
+
+    def key(run: Record) -> TableKey:
+        backbone, method, source = run.backbone, run.spec.method, _data_source(run)
+        suite = f"{source[0]} · {method}" if method in own_metric else source[0]
+        size, parent = backbone.parameters, backbone.parent
+        millions = "" if size is None else f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)"
+        weights = parent.group_id if parent else backbone.weights_hash
+        return TableKey(suite, backbone_name(backbone) + millions, sources[source], _budget(run.spec), weights)
+
+    return group_by(runs, key)
 
 
 def backbone_name(backbone: BackboneInfo) -> str:
@@ -80,21 +99,19 @@ def seed_key(run: Record) -> Seed:
     return run.spec.seed, run.backbone.weights_hash
 
 
-def methods_with_own_metric(runs: Iterable[Record]) -> set[str]:
-    """Methods that are scored by a metric of their own, such as mlm. They have tables of their own."""
-    return {r.spec.method for r in runs if r.metrics and r.metrics.primary.of == "method"}
-
-
 def column_key(run: Record) -> ColumnKey:
     """The column of a run within its table."""
     return ColumnKey(run.spec.task, str(run.task.version), run.source.data_hash)
 
 
-def row_key(run: Record) -> RowKey:
-    """The row of a run within its table: its settings, without what the table, the column and the seed have.
+def by_row(runs: Iterable[Record]) -> list[tuple[str, RowKey, list[Record]]]:
+    """Label, key and runs of each row of a table."""
+    groups = group_by(runs, _row_key)
+    return [(label, key, groups[key]) for key, label in _row_labels(sorted(groups)).items()]
 
-    All selected learning rates count as the same setting.
-    """
+
+def _row_key(run: Record) -> RowKey:
+    """The settings of a run; all selected learning rates count as the same setting."""
     spec = run.spec
     names = {*spec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
     settings = {name: format_value(getattr(spec, name)) for name in names}
@@ -103,23 +120,21 @@ def row_key(run: Record) -> RowKey:
         shown = {switch: off} if switch and options.get(switch) == off else options
         settings |= {f"{space}.{key}": format_value(value) for key, value in shown.items() if space != "runtime"}
     settings |= {"lr": "selected"} if spec.lr is None else {}
-    return spec.method, tuple(sorted(settings.items()))
+    return RowKey(spec.method, tuple(sorted(settings.items())))
 
 
-def row_labels(keys: Iterable[RowKey]) -> dict[RowKey, str]:
+def _row_labels(keys: Sequence[RowKey]) -> dict[RowKey, str]:
     """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
-    keys = list(keys)
-    values: dict[tuple[str, str], set[str]] = defaultdict(set)
-    counts = Counter((method, name) for method, settings in keys for name, _ in settings)
     rows = Counter(method for method, _ in keys)
+    values: dict[tuple[str, str], list[str]] = defaultdict(list)
     for method, settings in keys:
         for name, value in settings:
-            values[method, name].add(value)
-    varying = {setting for setting, found in values.items() if len(found) > 1}
+            values[method, name].append(value)
+    varying = {setting for setting, present in values.items() if len(set(present)) > 1}
     labels = {key: _label(key, varying) for key in keys}
     uses = Counter(labels.values())
     # older records lack newer options; such a setting is shown only where labels would be equal without it
-    partial = varying | {setting for setting, count in counts.items() if count < rows[setting[0]]}
+    partial = varying | {setting for setting, present in values.items() if len(present) < rows[setting[0]]}
     return {key: text if uses[text] == 1 else _label(key, partial) for key, text in labels.items()}
 
 
@@ -134,12 +149,11 @@ def short_task(task: str) -> str:
     return task.partition("/")[2] or task
 
 
-def data_source(run: Record) -> Source:
-    """Suite, kind and revision of the data of a run."""
+def _data_source(run: Record) -> Source:
     return run.spec.task.partition("/")[0], run.source.kind, run.source.revision
 
 
-def data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
+def _data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
     """Name of every source; sources that may share a table have the same name.
 
     Directories and files of one suite may share a table unless they hold different data for the same task, because each
@@ -147,28 +161,28 @@ def data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
     """
     content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
-        content[data_source(run)][run.spec.task].add(column_key(run))
+        content[_data_source(run)][run.spec.task].add(column_key(run))
+
+    def may_share(source: Source, other: Source) -> bool:
+        both = content[source].keys() & content[other].keys()
+        same_data = all(content[source][task] == content[other][task] for task in both)
+        return source[1] in ("directory", "file") and source[:2] == other[:2] and same_data
+
     shared: list[list[Source]] = []
-    for one in sorted(content):
-        fits = (group for group in shared if all(_may_share(content, one, other) for other in group))
-        group = next(fits, None)
-        if group is None:
-            shared.append([one])
+    for source in sorted(content):
+        fits = (group for group in shared if all(may_share(source, other) for other in group))
+        if group := next(fits, None):
+            group.append(source)
         else:
-            group.append(one)
-    return {one: f"{one[1]} data ({', '.join(s[2] for s in group)})" for group in shared for one in group}
+            shared.append([source])
+    names = {group[0]: ", ".join(revision for *_, revision in group) for group in shared}
+    return {source: f"{source[1]} data ({names[group[0]]})" for group in shared for source in group}
 
 
 def format_number(value: float) -> str:
     """A number as people type it, with all its digits: `1e-3`, `1.5e-4`, `0.5`, `2`."""
     decimal = Decimal(repr(value)).normalize()
     return f"{decimal:f}" if value == 0 or 0.05 <= abs(value) < 1e6 else f"{decimal:e}"
-
-
-def _may_share(content: Mapping[Source, Mapping[str, set[ColumnKey]]], one: Source, other: Source) -> bool:
-    both = content[one].keys() & content[other].keys()
-    same_data = all(content[one][task] == content[other][task] for task in both)
-    return one[1] in ("directory", "file") and one[:2] == other[:2] and same_data
 
 
 def _budget(spec: StoredSpec) -> str:

@@ -28,7 +28,6 @@ class Difference:
         low, high: 95 % confidence interval of `mean`; None for one seed.
         iqm: interquartile mean over seeds and tasks: the mean of the middle half (arXiv 2108.13264).
         iqm_low, iqm_high: 95 % confidence interval of `iqm`; None for one seed.
-        seeds, tasks: number of each.
     """
 
     mean: float
@@ -47,9 +46,7 @@ def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping
     Intervals are percentiles of the stratified bootstrap of arXiv 2108.13264 with `task_bootstrap`: tasks are samples
     with replacement, and seeds anew for each of them. Every comparison uses the same draws, so the order of comparisons
     does not matter. With few seeds a bootstrap interval is too narrow. With one task only seeds are samples.
-
-    Returns:
-        None if no seed has every task in both.
+    None if no seed has every task in both.
     """
     import numpy as np
 
@@ -62,8 +59,8 @@ def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping
     if len(seeds) > 1:
         samples = bootstrap(differences)
         ends = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-        low, high = (float(end) for end in np.percentile(samples.mean(axis=1), ends))
-        iqm_low, iqm_high = (float(end) for end in np.percentile(interquartile_means(samples), ends))
+        low, high = np.percentile(samples.mean(axis=1), ends).tolist()
+        iqm_low, iqm_high = np.percentile(interquartile_means(samples), ends).tolist()
     return Difference(
         mean=fmean(fmean(column) for column in differences.T.tolist()),
         low=low,
@@ -103,5 +100,4 @@ def interquartile_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     import numpy as np
 
     cut = values.shape[1] // 4
-    ordered = np.sort(values, axis=1)
-    return ordered[:, cut : values.shape[1] - cut].mean(axis=1)
+    return np.sort(values, axis=1)[:, cut : values.shape[1] - cut].mean(axis=1)

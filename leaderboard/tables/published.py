@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -13,20 +12,12 @@ from typing import NamedTuple
 import msgspec
 
 from bench.records.record import Record
+from leaderboard.tables.grouping import group_by
 from leaderboard.tables.table import Published, Row, Stat, Table
-
-NAMES = {
-    "deberta-v3-base": "DeBERTaV3-base",
-    "debertav3-base": "DeBERTaV3-base",
-    "roberta-base": "RoBERTa-base",
-    "roberta-large": "RoBERTa-large",
-    "bert-base-cased": "BERT-base-cased",
-}
-"""Last part of a backbone's name, in lower case → its name in published.csv."""
 
 
 class PublishedScore(NamedTuple):
-    """One line of published.csv, with its columns in order; the score is a fraction."""
+    """One line of published.csv, with its columns in order; the score `value` is a fraction."""
 
     source: str
     arxiv: str
@@ -49,9 +40,15 @@ def published_scores() -> tuple[PublishedScore, ...]:
     return msgspec.convert(lines, tuple[PublishedScore, ...], strict=False)
 
 
+def models() -> list[str]:
+    """Backbones with published scores."""
+    return sorted({score.model for score in published_scores()})
+
+
 def model_of(backbone: str) -> str | None:
     """Name of a backbone in published.csv: `microsoft/deberta-v3-base` is DeBERTaV3-base."""
-    return NAMES.get(backbone.rstrip("/").rpartition("/")[2].lower())
+    name = backbone.rstrip("/").rpartition("/")[2].lower().replace("deberta-v3", "debertav3")
+    return next((model for model in models() if model.lower() == name), None)
 
 
 def with_published(tables: Sequence[Table], records: Iterable[Record]) -> list[Table]:
@@ -61,18 +58,13 @@ def with_published(tables: Sequence[Table], records: Iterable[Record]) -> list[T
 
 
 def _rows(table: Table, records: Mapping[str, Record]) -> tuple[Row, ...]:
-    ids = [run.run_id for row in table.rows for cell in row.runs for run in cell]
-    ids += [run_id for row in table.rows for run_id in row.failed_ids]
-    first = records[ids[0]]
+    first = records[table.rows[0].run_ids[0]]
     model = None if first.backbone.parent else model_of(first.backbone.name)
-    samples = first.spec.train_samples
+    samples = "" if first.spec.train_samples is None else str(first.spec.train_samples)
     tasks = {column.task_id for column in table.columns}
-    groups: dict[tuple[str, ...], list[PublishedScore]] = defaultdict(list)
-    for score in published_scores():
-        fits = score.model == model and score.train_samples == ("" if samples is None else str(samples))
-        if fits and f"glue/{score.task}" in tasks:
-            groups[score[:8]].append(score)
-    return tuple(_row(group, table) for group in groups.values())
+    of_model = [score for score in published_scores() if (score.model, score.train_samples) == (model, samples)]
+    fits = [score for score in of_model if f"glue/{score.task}" in tasks]
+    return tuple(_row(group, table) for group in group_by(fits, lambda score: score[:8]).values())
 
 
 def _row(group: Sequence[PublishedScore], table: Table) -> Row:
@@ -82,29 +74,15 @@ def _row(group: Sequence[PublishedScore], table: Table) -> Row:
     scores = [by_task.get(column.task_id) for column in table.columns]
     pairs = zip(table.columns, scores, strict=True)
     other = [f"{column.task} {score.metric}" for column, score in pairs if score and score.metric != column.metric]
+    note = f"{first.note}; other metrics: {', '.join(other)}" if other else first.note
+    metrics = tuple(score.metric if score else None for score in scores)
     return Row(
         label=f"{first.method} ({settings})" if settings else first.method,
         method=first.method,
-        settings={},
         cells=tuple(Stat(score.value, None, 0) if score else None for score in scores),
-        trainable=_count(first.params),
-        states={},
-        failures={},
-        warnings={},
-        published=Published(
-            source=first.source,
-            arxiv=first.arxiv,
-            metrics=tuple(score.metric if score else None for score in scores),
-            note="; ".join([first.note, *(["other metrics: " + ", ".join(other)] if other else [])]),
-        ),
+        # 1.33M parameters; papers count without the head
+        trainable=float(first.params.removesuffix("M")) * 1e6 if first.params else None,
+        runs=((),) * len(scores),
+        differences=(None,) * len(scores),
+        published=Published(source=first.source, arxiv=first.arxiv, metrics=metrics, note=note),
     )
-
-
-def _count(params: str) -> float | None:
-    """Number of parameters of `1.33M`. Papers count without the head."""
-    return float(params.removesuffix("M")) * 1e6 if params else None
-
-
-def models() -> list[str]:
-    """Backbones with published scores."""
-    return sorted({score.model for score in published_scores()})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from leaderboard.tables.grouping import Seed
-from leaderboard.tables.intervals import Difference
+from leaderboard.tables.intervals import Difference, interquartile_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +26,29 @@ class Stat:
         return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
+def by_seed(cells: Iterable[Iterable[Scored]]) -> list[dict[Seed, float]]:
+    """Scores by seed, per cell."""
+    return [{run.seed: run.value for run in cell} for cell in cells]
+
+
+def average_of(scores: Sequence[Mapping[Seed, float]], seeds: Iterable[Seed]) -> tuple[Stat, float]:
+    """Average over tasks of scores by seed, and their interquartile mean, over `seeds`, which all tasks have."""
+    complete = [[by_seed[seed] for by_seed in scores] for seed in seeds]
+    return Stat.of([fmean(values) for values in complete]), interquartile_mean([*chain(*complete)])
+
+
 class Scored(NamedTuple):
     """The score of a finished run: `seed` distinguishes repetitions, `value` is the primary metric."""
 
     seed: Seed
     value: float
     run_id: str
+    steps: int
+    batch: float
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Layer:
     """The rank of one layer's ΔW, mean over a row's runs."""
 
     name: str
@@ -43,7 +58,8 @@ class Layer(NamedTuple):
     norm: float
 
 
-class RowCaution(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RowCaution:
     """A reason why comparing a row with the others may mislead: its kind, and a sentence."""
 
     code: Literal["seeds", "steps", "batch", "selection"]
@@ -52,11 +68,9 @@ class RowCaution(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The source of a published row.
+    """The source of a published row: who reported the scores, and in which paper.
 
     Attributes:
-        source: who reported the scores.
-        arxiv: arXiv id of the paper.
         metrics: the reported metric of each column; None where no score was reported.
         note: how these scores differ from those of this suite.
     """
@@ -72,8 +86,7 @@ class Column:
     """One task on one version of its data.
 
     Attributes:
-        task: name without the suite.
-        task_id: name with the suite, such as glue/cola.
+        task: name without the suite; `task_id` has it, such as glue/cola.
         metric: primary metric; empty if no run of this task is done.
         split: split the metric was measured on.
         higher_is_better: direction of the metric; None if unknown.
@@ -96,9 +109,7 @@ class Row:
 
     Attributes:
         label: the method, with the settings in which it differs from other rows of this method.
-        settings: every setting, as text.
-        cells: score per column; None if no run is done.
-        runs: the runs behind each cell, by seed.
+        cells: score per column; None if no run is done. `runs` has the runs behind each, by seed.
         average: over the seeds that have every task of the table; None if there is no such seed.
         iqm: interquartile mean of these scores.
         rank: place by average, 1 is best; None without an average over three seeds.
@@ -107,42 +118,33 @@ class Row:
         differences: the same per column.
         trainable: trained parameters; this and all numbers below are means over runs.
         share: trained share of all parameters, 0 to 1.
-        stored_bytes: bytes of the trained parameters.
         peak_memory_bytes: None if no run measured it.
-        rank_used: effective and nominal rank of ΔW over layers and runs; None without a ΔW.
-        stable: stable rank of ΔW.
-        norm: spectral norm of ΔW.
-        layers: the same, layer by layer.
-        lrs: learning rates used, ascending.
-        selected: whether they were chosen by validation.
-        trials: runs that this selection took.
-        train_s: seconds of training.
-        devices: names of the devices.
+        nominal, effective, stable, norm: ranks of ΔW and its spectral norm, over layers and runs; None without a ΔW.
+        lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made.
         states: number of runs by state.
-        failures: runs that are not done, as `cola seed 1`, by state.
-        failed_ids: ids of these runs.
+        failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
         warnings: number of runs with a warning, by its text.
         superseded: number of older runs of the same task and seed, which are left out.
-        cautions: reasons why a comparison may mislead.
         published: set if the scores are from a paper.
     """
 
     label: str
     method: str
     cells: tuple[Stat | None, ...]
-    settings: Mapping[str, str]
-    runs: tuple[tuple[Scored, ...], ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    runs: tuple[tuple[Scored, ...], ...]
     average: Stat | None = None
     iqm: float | None = None
     rank: int | None = None
     average_rank: float | None = None
     difference: Difference | None = None
-    differences: tuple[Difference | None, ...] = ()
+    differences: tuple[Difference | None, ...]
     trainable: float | None = None
     share: float | None = None
     stored_bytes: float | None = None
     peak_memory_bytes: float | None = None
-    rank_used: tuple[float, float] | None = None
+    nominal: float | None = None
+    effective: float | None = None
     stable: float | None = None
     norm: float | None = None
     layers: tuple[Layer, ...] = ()
@@ -151,18 +153,18 @@ class Row:
     trials: int = 0
     train_s: float | None = None
     devices: tuple[str, ...] = ()
-    states: Mapping[str, int]
-    failures: Mapping[str, tuple[str, ...]]
+    states: Mapping[str, int] = field(default_factory=dict[str, int])
+    failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     failed_ids: tuple[str, ...] = ()
-    warnings: Mapping[str, int]
+    warnings: Mapping[str, int] = field(default_factory=dict[str, int])
     superseded: int = 0
     cautions: tuple[RowCaution, ...] = ()
     published: Published | None = None
 
     @property
-    def scores(self) -> list[dict[Seed, float]]:
-        """Score by seed, per column."""
-        return [{run.seed: run.value for run in cell} for cell in self.runs]
+    def run_ids(self) -> list[str]:
+        """Ids of the runs: those with a score, then those that are not done."""
+        return [*(run.run_id for cell in self.runs for run in cell), *self.failed_ids]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

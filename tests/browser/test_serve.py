@@ -122,7 +122,7 @@ def test_an_error_of_the_leaderboard_is_sent(served: Served) -> None:
         raise EnvironmentProblem("no records in x", "there is no such folder", "Run something first.")
 
     served.make = broken  # type: ignore[method-assign]
-    served.server.RequestHandlerClass.cache = serve.LeaderboardCache(broken, served.folder)  # type: ignore[attr-defined]
+    served.server.cache = serve.LeaderboardCache(broken, served.folder)
     status, _, text = served.ask("/leaderboard.json")
     assert status == 503
     assert "no records in x" in text
@@ -136,8 +136,8 @@ def test_a_port_in_use_is_an_environment_problem(served: Served) -> None:
 def test_the_address_family_is_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """AF_INET6 is 10 on Linux and 30 on macOS."""
     monkeypatch.setattr(socket, "AF_INET6", 30)
-    assert serve._server_class("::1").address_family == 30
-    assert serve._server_class("127.0.0.1").address_family == socket.AF_INET
+    assert serve.address_family("::1") == 30
+    assert serve.address_family("127.0.0.1") == socket.AF_INET
 
 
 CODE = """

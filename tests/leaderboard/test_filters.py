@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.core.errors import UsageError
-from leaderboard.tables.filters import RunFilter, lookup, parse
+from leaderboard.tables.filters import filter_runs, lookup, parse
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def records(make_record):
     ],
 )
 def test_what_is_kept(records, selection, kept):
-    assert RunFilter(**selection).apply(records) == [records[i] for i in kept]
+    assert filter_runs(records, **selection) == [records[i] for i in kept]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_is_kept(records, selection, kept):
 )
 def test_errors_have_three_parts(records, selection, expected):
     with pytest.raises(UsageError) as caught:
-        RunFilter(**selection).apply(records)
+        filter_runs(records, **selection)
     error = caught.value
     text = f"{error.what}\n{error.known}\n{error.todo}"
     assert [word for word in expected if word not in text] == []
@@ -76,7 +76,7 @@ def test_errors_have_three_parts(records, selection, expected):
 
 
 def test_nothing_there_is_no_error():
-    assert RunFilter(methods=("lora",)).apply([]) == []
+    assert filter_runs([], methods=("lora",)) == []
 
 
 def test_fields_by_their_name_in_set_and_by_their_place(records):

@@ -203,7 +203,7 @@ def test_suspicious_rows_are_marked(make_record):
     some += [run("chosen", seed, **chosen) for seed in range(3)]
     found = {label: {caution.code for caution in row.cautions} for label, row in by_label(some).items()}
     assert found["chosen"] == set() and found["lora"] == {"selection"}
-    assert row_cautions([], {}) == []
+    assert row_cautions([], []) == []
 
 
 def test_a_table_names_those_of_other_budgets(records, make_record):

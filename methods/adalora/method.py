@@ -74,11 +74,7 @@ class AdaLoRA(LowRank):
     config: AdaLoRAConfig
 
     def prepare(
-        self,
-        layers: Sequence[tuple[str, Base]],
-        ranks: dict[str, int | None],
-        batch: Batch,
-        generator: torch.Generator,
+        self, layers: Sequence[tuple[str, Base]], ranks: dict[str, int | None], batch: Batch, generator: torch.Generator
     ) -> None:
         """Set the final budget to the sum of the layers' ranks."""
         self._target = sum(rank or 0 for rank in ranks.values())

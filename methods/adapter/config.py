@@ -24,6 +24,5 @@ class AdapterConfig(BottleneckConfig):
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
 
     sweep: bool = option(
-        False,
-        "Evaluate also without the adapters of the first n blocks, for every n, to compare with AdapterDrop.",
+        False, "Evaluate also without the adapters of the first n blocks, for every n, to compare with AdapterDrop."
     )

@@ -27,11 +27,7 @@ class APOLLOConfig(ProjectedConfig):
     learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
     scratch_learning_rate: ClassVar[float] = 1e-2
 
-    scale: float = option(
-        1.0,
-        "α; the projection makes s about √(r/d) times as large, which α = d/r compensates.",
-    )
+    scale: float = option(1.0, "α; the projection makes s about √(r/d) times as large, which α = d/r compensates.")
     scale_type: Literal["channel", "tensor"] = option(
-        "channel",
-        "One factor s_j per column, or one for the whole matrix.",
+        "channel", "One factor s_j per column, or one for the whole matrix."
     )

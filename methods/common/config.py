@@ -46,9 +46,7 @@ class ProjectedConfig(MethodConfig):
     """Options of every optimiser that projects gradients."""
 
     rank: int = option(
-        16,
-        "r, dimensions of the subspace; matrices whose shorter side is at most r get plain AdamW.",
-        at_least=1,
+        16, "r, dimensions of the subspace; matrices whose shorter side is at most r get plain AdamW.", at_least=1
     )
     refresh: int = option(200, "Steps between two subspaces; the moments are kept.", at_least=1)
     scale: float = option(

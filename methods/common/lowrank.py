@@ -79,11 +79,7 @@ class LowRank(Method):
         ] * (unspent > 0)
 
     def prepare(
-        self,
-        layers: Sequence[tuple[str, Base]],
-        ranks: dict[str, int | None],
-        batch: Batch,
-        generator: torch.Generator,
+        self, layers: Sequence[tuple[str, Base]], ranks: dict[str, int | None], batch: Batch, generator: torch.Generator
     ) -> None:
         """Compute what a method needs of all layers before it builds the first."""
 

@@ -66,11 +66,7 @@ class DeepLoRA(LowRank):
         return [orthogonal(shape, generator) * self.config.init_scale for shape in shapes]
 
     def prepare(
-        self,
-        layers: Sequence[tuple[str, Base]],
-        ranks: dict[str, int | None],
-        batch: Batch,
-        generator: torch.Generator,
+        self, layers: Sequence[tuple[str, Base]], ranks: dict[str, int | None], batch: Batch, generator: torch.Generator
     ) -> None:
         """Compute the factors Rightᵀ, L times ε·I and Left of every layer of the compressed form from one gradient."""
         self._compressed: dict[str, list[Tensor]] = {}

@@ -31,11 +31,7 @@ class LoRA(LowRank):
     config: LoRAConfig
 
     def prepare(
-        self,
-        layers: Sequence[tuple[str, Base]],
-        ranks: dict[str, int | None],
-        batch: Batch,
-        generator: torch.Generator,
+        self, layers: Sequence[tuple[str, Base]], ranks: dict[str, int | None], batch: Batch, generator: torch.Generator
     ) -> None:
         """Read the adapter to start from, if there is one."""
         start = self.config.start

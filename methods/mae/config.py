@@ -34,12 +34,7 @@ class MAEConfig(FullConfig):
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     supervised: ClassVar[bool] = False
 
-    mask_ratio: float = option(
-        0.75,
-        "Share of patches that are masked, rounded to whole ones.",
-        at_least=0,
-        at_most=1,
-    )
+    mask_ratio: float = option(0.75, "Share of patches that are masked, rounded to whole ones.", at_least=0, at_most=1)
     decoder_width: int = option(64, "Width of the decoder, a multiple of 4 and of its heads.", at_least=4)
     decoder_depth: int = option(1, "Blocks of the decoder.", at_least=1)
     decoder_heads: int = option(4, "Attention heads of the decoder.", at_least=1)

@@ -33,17 +33,10 @@ class MLMConfig(FullConfig):
     rate: float = option(0.15, "Share of the tokens that are selected.", at_least=0.001, at_most=0.999)
     random_share: float = option(0.1, "Share of the selected tokens that become a random token.", at_least=0, at_most=1)
     keep_share: float = option(
-        0.1,
-        "Share of the selected tokens that stay as they are; the others are masked.",
-        at_least=0,
-        at_most=1,
+        0.1, "Share of the selected tokens that stay as they are; the others are masked.", at_least=0, at_most=1
     )
     probe: bool = option(True, "Train a linear probe where the task has labels.")
-    probe_lr_ratio: float = option(
-        100.0,
-        "Learning rate of the probe relative to the network's.",
-        at_least=1e-06,
-    )
+    probe_lr_ratio: float = option(100.0, "Learning rate of the probe relative to the network's.", at_least=1e-06)
     evaluations: int = option(4, "Evaluations on held-out text during training, evenly spaced.", at_least=1)
 
     def __post_init__(self) -> None:

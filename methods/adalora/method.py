@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,8 +69,7 @@ def to_steps(share: float, total: int) -> int:
 class AdaLoRA(LowRank):
     """Adds B·(E ⊙ A) to frozen layers and moves rank between them (see `AdaLoRAConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = AdaLoRAConfig
-
+    Config = AdaLoRAConfig
     config: AdaLoRAConfig
 
     def prepare(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
-from bench.config.sections import MethodConfig
 from methods.adapter.config import AdapterConfig
 from methods.common.adapters import Adapters
 
@@ -13,8 +11,7 @@ from methods.common.adapters import Adapters
 class Adapter(Adapters):
     """Adds a bottleneck after every block (see `AdapterConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = AdapterConfig
-
+    Config = AdapterConfig
     config: AdapterConfig
 
     def lowest(self, blocks: int) -> int:

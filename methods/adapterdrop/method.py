@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from bench.api.method import Batch
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from methods.adapterdrop.config import AdapterDropConfig
 from methods.adapterdrop.prefix_cache import MIB, PrefixCache
@@ -22,8 +20,7 @@ STREAM = 2010
 class AdapterDrop(Adapters):
     """Drops the adapters of the first blocks (see `AdapterDropConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = AdapterDropConfig
-
+    Config = AdapterDropConfig
     config: AdapterDropConfig
 
     def lowest(self, blocks: int) -> int:

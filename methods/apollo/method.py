@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.optim import Optimizer
 
 from bench.api.optimizers import ParamGroup
-from bench.config.sections import MethodConfig
 from methods.apollo.config import APOLLOConfig
 from methods.common.projected import APOLLOAdamW, Projected
 
@@ -15,8 +12,7 @@ from methods.common.projected import APOLLOAdamW, Projected
 class APOLLO(Projected):
     """Trains everything with `APOLLOAdamW`; equations are in `APOLLOConfig`."""
 
-    Config: ClassVar[type[MethodConfig]] = APOLLOConfig
-
+    Config = APOLLOConfig
     config: APOLLOConfig
 
     def make_optimizer(self, groups: list[ParamGroup]) -> Optimizer:

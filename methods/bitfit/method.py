@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from bench.api.method import Batch, Method
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from methods.bitfit.config import BitFitConfig
 from methods.common.targets import compile_target, list_names
@@ -14,8 +11,7 @@ from methods.common.targets import compile_target, list_names
 class BitFit(Method):
     """Trains the biases (see `BitFitConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = BitFitConfig
-
+    Config = BitFitConfig
     config: BitFitConfig
 
     def adapt(self, batch: Batch) -> None:

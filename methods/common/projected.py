@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from bench.api.method import Batch
 from bench.api.optimizers import ParamGroup
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import matricize
 from methods.common.config import ProjectedConfig
@@ -31,7 +30,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 class Projected(Full):
     """Trains everything, with the matrices of the backbone in an optimiser group that has a `rank`."""
 
-    Config: ClassVar[type[MethodConfig]] = ProjectedConfig
+    Config = ProjectedConfig
 
     def adapt(self, batch: Batch) -> None:
         """Keep W(0); nothing is inserted or frozen.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,7 @@ from methods.deeplora.config import DeepLoRAConfig
 class DeepLoRA(LowRank):
     """Adds a product of three or more factors to frozen layers (see `DeepLoRAConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = DeepLoRAConfig
-
+    Config = DeepLoRAConfig
     config: DeepLoRAConfig
 
     def adapt(self, batch: Batch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from torch.overrides import TorchFunctionMode
 
 from bench.api.dropout import set_dropout
 from bench.api.method import Batch
-from bench.config.sections import MethodConfig
 from methods.dropout.config import DropoutConfig
 from methods.full.method import Full
 
@@ -22,10 +21,8 @@ from methods.full.method import Full
 class Dropout(Full):
     """Trains everything with one dropout rate; see `DropoutConfig`."""
 
-    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-
-    Config: ClassVar[type[MethodConfig]] = DropoutConfig
-
+    saves_backbone = "always"
+    Config = DropoutConfig
     config: DropoutConfig
 
     def adapt(self, batch: Batch) -> None:

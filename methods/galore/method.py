@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.optim import Optimizer
 
 from bench.api.optimizers import ParamGroup
-from bench.config.sections import MethodConfig
 from methods.common.projected import GaLoreAdamW, Projected
 from methods.galore.config import GaLoreConfig
 
@@ -15,8 +12,7 @@ from methods.galore.config import GaLoreConfig
 class GaLore(Projected):
     """Trains everything with `GaLoreAdamW`; equations are in `GaLoreConfig`."""
 
-    Config: ClassVar[type[MethodConfig]] = GaLoreConfig
-
+    Config = GaLoreConfig
     config: GaLoreConfig
 
     def make_optimizer(self, groups: list[ParamGroup]) -> Optimizer:

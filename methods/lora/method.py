@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,8 +25,7 @@ from methods.lora.layer import STARTS, LoRALinear, principal
 class LoRA(LowRank):
     """Adds s·B·A to frozen layers; see `LoRAConfig`."""
 
-    Config: ClassVar[type[MethodConfig]] = LoRAConfig
-
+    Config = LoRAConfig
     config: LoRAConfig
 
     def prepare(

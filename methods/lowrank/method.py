@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common.targets import compile_target, list_names, replace_layer
@@ -23,10 +22,8 @@ Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 class LowRankTraining(Method):
     """Replaces layers by products U·V (see `LowRankConfig`)."""
 
-    saves_adapter: ClassVar[bool] = False
-
-    Config: ClassVar[type[MethodConfig]] = LowRankConfig
-
+    saves_adapter = False
+    Config = LowRankConfig
     config: LowRankConfig
 
     def adapt(self, batch: Batch) -> None:

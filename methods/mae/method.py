@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 
 from bench.api.method import Batch
 from bench.api.optimizers import ParamGroup
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.core.random import uniform
 from methods.full.method import Full
@@ -22,10 +19,8 @@ from methods.mae.network import Decoder, PatchEncoder
 class MAE(Full):
     """Pretrains a vision transformer by reconstruction; see `MAEConfig`."""
 
-    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-
-    Config: ClassVar[type[MethodConfig]] = MAEConfig
-
+    saves_backbone = "always"
+    Config = MAEConfig
     config: MAEConfig
 
     def adapt(self, batch: Batch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from bench.api.method import Batch
 from bench.api.network import TokenNetwork
 from bench.api.optimizers import ParamGroup
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.core.random import uniform
 from methods.full.method import Full
@@ -48,12 +47,10 @@ class MLMHead(nn.Module):
 class MLM(Full):
     """Pretrains a text encoder on masked tokens (see `MLMConfig`)."""
 
-    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-    primary: tuple[str, ...] = ("mlm_loss",)
-    higher_is_better: bool = False
-
-    Config: ClassVar[type[MethodConfig]] = MLMConfig
-
+    saves_backbone = "always"
+    primary = ("mlm_loss",)
+    higher_is_better = False
+    Config = MLMConfig
     config: MLMConfig
 
     def adapt(self, batch: Batch) -> None:

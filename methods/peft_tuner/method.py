@@ -38,7 +38,7 @@ class Adapted:
 class PeftTuner(Method):
     """Adapts layers by one of peft's tuners (see `PeftTunerConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = PeftTunerConfig
+    Config = PeftTunerConfig
     config: PeftTunerConfig
     tuner: ClassVar[str]
     _notes: Sequence[str] = ()

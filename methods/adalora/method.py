@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.api.method import Batch
 from bench.api.peft import PeftAdapter
 from bench.config.sections import MethodConfig
+from bench.spectra import matricize
 from methods.adalora.config import AdaLoRAConfig, schedule_error
 from methods.adalora.layer import SVDLinear, select_triplets
 from methods.common import peft
-from methods.common.factored import Base, FactoredLinear, matrix
+from methods.common.factored import Base, FactoredLinear
 from methods.common.lowrank import LowRank
 
 
@@ -72,12 +72,6 @@ class AdaLoRA(LowRank):
     Config = AdaLoRAConfig
     config: AdaLoRAConfig
 
-    def prepare(
-        self, layers: Sequence[tuple[str, Base]], ranks: dict[str, int | None], batch: Batch, generator: torch.Generator
-    ) -> None:
-        """Set the final budget to the sum of the layers' ranks."""
-        self._target = sum(rank or 0 for rank in ranks.values())
-
     def cost(self, m: int, n: int, rank: int) -> int:
         """Return the parameters of the triplets that a layer starts with."""
         return self._initial_rank(rank) * (m + n + 1)
@@ -85,11 +79,10 @@ class AdaLoRA(LowRank):
     def _initial_rank(self, rank: int) -> int:
         return self.config.init_rank or math.ceil(1.5 * rank)
 
-    def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+    def layer(self, name: str, base: Base, rank: int, generator: torch.Generator) -> FactoredLinear:
         """Build the layer with B·(E ⊙ A) beside it, at its initial rank."""
-        assert rank is not None
         r = self._initial_rank(rank)
-        m, n = matrix(base).shape
+        m, n = matricize(base.weight).shape
         a = torch.randn(r, n, generator=generator) * 0.02
         b = torch.randn(m, r, generator=generator) * 0.02
         scale = self.config.alpha / (r + 1e-5)
@@ -115,7 +108,7 @@ class AdaLoRA(LowRank):
             raise schedule_error(f"tinit is {begins} and tfinal {after} of {total} steps")
         self.schedule = BudgetSchedule(
             initial=sum(len(layer.kept) for layer in self._svd()),
-            target=self._target,
+            target=sum(self.ranks.values()),
             begins=begins,
             ends=total - after,
             every=max(1, to_steps(self.config.delta_t, total)),

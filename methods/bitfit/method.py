@@ -22,7 +22,7 @@ class BitFit(Method):
         """
         self.backbone.requires_grad_(False)
         target = self.config.target
-        wanted = compile_target(target, {"all": ""})
+        wanted = compile_target("" if target == "all" else target)
         # some layers have several, such as in_proj_bias and q_bias
         biases = [(n.rpartition(".")[0], p) for n, p in self.backbone.named_parameters() if n.endswith("bias")]
         chosen = [bias for layer, bias in biases if wanted.search(layer)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from torch import Tensor
+from torch import Size, Tensor
 
 from bench.config.sections import AllocationConfig
 from bench.core.errors import UsageError
@@ -53,7 +53,7 @@ def shares(config: AllocationConfig, names: Sequence[str], measured: Mapping[str
 
 def share_rank(
     config: AllocationConfig,
-    shapes: Mapping[str, tuple[int, int]],
+    shapes: Mapping[str, Size],
     measured: Mapping[str, float],
     *,
     uniform: int | None,

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.core.errors import UsageError
-from bench.spectra import Delta
-from methods.common.factored import Base, FactoredLinear, apply_first, matrix, per_output
+from bench.spectra import Delta, matricize
+from methods.common.factored import Base, FactoredLinear
 
 STARTS = ("start_a", "start_b")
 """Buffers of a layer that hold A₀ and B₀."""
@@ -45,18 +44,21 @@ class LoRALinear(FactoredLinear):
         update = self.apply_factors(dropped, self.matrices())
         out = self._residual(x)
         if self.magnitude is not None:
-            gain = per_output(self.base, self.magnitude / _norms(self._direction()))
+            gain = self._per_output(self.magnitude / _norms(self._direction()))
             update = gain * update + (gain - 1) * (self._residual(dropped) if dropping else out)
         bias = cast(Tensor | None, self.base.bias)  # torch declares it as never None
-        return out + update if bias is None else out + update + per_output(self.base, bias)
+        return out + update if bias is None else out + update + self._per_output(bias)
 
     def update(self) -> Delta:
         """Return ΔW from the pretrained W, with gradients: as factors, or dense with a magnitude."""
         if self.magnitude is None:
             return self._low_rank()
-        direction = matrix(self.base) + self._low_rank().dense()
+        direction = self._weight() + self._low_rank().dense()
         gain = self.magnitude / _norms(direction)
-        return Delta(factors=(gain[:, None] * direction - matrix(self.base),), nominal=min(direction.shape))
+        return Delta(factors=(gain[:, None] * direction - self._weight(),), nominal=min(direction.shape))
+
+    def _weight(self) -> Tensor:
+        return matricize(self.base.weight)
 
     def _low_rank(self) -> Delta:
         """Return s·(B·A − B₀·A₀) as two factors."""
@@ -65,39 +67,24 @@ class LoRALinear(FactoredLinear):
             return product
         b, a = product.factors
         b, a = torch.cat([b, -self.scale * self.start_b], 1), torch.cat([a, self.start_a.flatten(1)])
-        return Delta(factors=(b, a), nominal=min(2 * product.nominal, *matrix(self.base).shape))
+        return Delta(factors=(b, a), nominal=min(2 * product.nominal, *self._weight().shape))
 
     def _direction(self) -> Tensor:
         """Return V (m, n), a constant in the backward pass."""
-        return matrix(self.base) + self._low_rank().detach().dense()
+        return self._weight() + self._low_rank().detach().dense()
 
     def _residual(self, x: Tensor) -> Tensor:
         """Return (W − s·B₀·A₀)·x, the frozen part, without bias."""
-        out = apply_first(self.base, x, self.base.weight)
+        out = self.apply_first(x, self.base.weight)
         if self.start_a is None or self.start_b is None:
             return out
         return out - self.apply_factors(x, [self.start_a, self.start_b])
+
+    def _per_output(self, values: Tensor) -> Tensor:
+        """Shape one number per row of the weight (m,) so that it multiplies the layer's output."""
+        return values[:, None, None] if isinstance(self.base, nn.Conv2d) else values
 
 
 def _norms(matrix: Tensor) -> Tensor:
     """Return row norms (m,), clamped above 0: a zero row stays zero and causes no division by zero."""
     return torch.linalg.vector_norm(matrix, dim=1).clamp_min(torch.finfo(matrix.dtype).tiny)
-
-
-def principal(name: str, base: Base, rank: int, scale: float) -> list[Tensor]:
-    """Return PiSSA's A₀ (r, n) and B₀ (m, r): s·B₀·A₀ is the best approximation of rank r to the weight of `base`.
-
-    Raises:
-        UsageError: r exceeds the smaller side.
-    """
-    weight = matrix(base).detach()
-    m, n = weight.shape
-    if rank > min(m, n):
-        raise UsageError(
-            f"method.rank={rank}: {name} ({m}×{n}) has {min(m, n)} singular values",
-            "method.init=pissa starts from r of them",
-            "Lower method.rank.",
-        )
-    u, sigma, vt = torch.linalg.svd(weight.double(), full_matrices=False)
-    root = (sigma[:rank] / scale).sqrt()
-    return [root[:, None] * vt[:rank], u[:, :rank] * root]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from bench.api.peft import TENSORS, PeftFolder, open_folder
 from bench.config.options import Value
 from bench.core.errors import UsageError
-from methods.common.factored import Base, matrix
+from bench.spectra import matricize
+from methods.common.lowrank import Layers
 from methods.common.peft import WRAPPER, by_layer
 
 PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
@@ -63,7 +64,7 @@ def read_options(folder: PeftFolder) -> dict[str, Value]:
 
 
 def read_start(
-    path: Path, layers: Sequence[tuple[str, Base]], scale: Callable[[int], float]
+    path: Path, layers: Layers, scale: Callable[[int], float]
 ) -> dict[str, tuple[list[Tensor], Tensor | None]]:
     """Read factors A and B and the magnitude by layer.
 
@@ -92,7 +93,7 @@ def read_start(
     for bare, parts in adapted.items():
         a, b = (parts[f"{part}.weight"].flatten(1) for part in "AB")
         name, layer = wanted[bare]
-        m, n = matrix(layer).shape
+        m, n = matricize(layer.weight).shape
         if (len(b), a.shape[1]) != (m, n):
             raise UsageError(
                 f"method.start does not fit {name}",

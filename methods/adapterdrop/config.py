@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bench.config.options import option
 from methods.common.config import BottleneckConfig
@@ -20,9 +19,6 @@ class AdapterDropConfig(BottleneckConfig):
     Parameters: Σ over the blocks from n on 2·D·b + b + D, with n = 0 in the robust form, plus head.
     Source: Rücklé et al. 2021, arXiv 2010.11918. Defaults: adapters as in AdapterHub, in the robust form.
     """
-
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
 
     n: int | None = option(
         None, "Number of first blocks without adapters; none draws it anew at every step.", at_least=0

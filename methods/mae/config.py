@@ -30,7 +30,6 @@ class MAEConfig(FullConfig):
 
     learning_rate: ClassVar[float] = 1e-3
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-    scratch_learning_rate: ClassVar[float] = 1e-3
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     supervised: ClassVar[bool] = False
 

@@ -8,18 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch
-from bench.api.optimizers import ParamGroup
 from bench.core.errors import UsageError
 from bench.core.random import uniform
-from methods.full.method import Full
+from methods.common.pretraining import Pretraining
 from methods.mae.config import MAEConfig
 from methods.mae.network import Decoder, PatchEncoder
 
 
-class MAE(Full):
+class MAE(Pretraining):
     """Pretrains a vision transformer by reconstruction; see `MAEConfig`."""
 
-    saves_backbone = "always"
     Config = MAEConfig
     config: MAEConfig
 
@@ -49,7 +47,6 @@ class MAE(Full):
         )
         if isinstance(pool := self.encoder.network.attn_pool, nn.Module):
             pool.requires_grad_(False)  # only the probe uses it, so no gradient reaches it
-        self.evaluations = config.evaluations
         if not self.task.labelled:
             self.primary, self.higher_is_better = ("reconstruction",), False
         super().adapt(batch)
@@ -82,31 +79,10 @@ class MAE(Full):
             loss = loss + self.config.uniformity * uniformity_penalty(self.encoder.pooled(tokens))
         if not any(p.requires_grad for p in self.head.parameters()):
             return loss
-        with (
-            torch.no_grad()
-        ):  # after the encoder: autocast caches weights as they are first cast, here without gradient
+        # after the encoder: autocast caches weights as they are first cast, here without gradient
+        with torch.no_grad():
             features = F.dropout(self.backbone(**batch["inputs"]), self.head_config.dropout, self.training)
         return loss + self.criterion(self.predict(features), batch["labels"])
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Return the probe at its own rate, and the rest."""
-        head = [p for p in self.head.parameters() if p.requires_grad]
-        groups: list[ParamGroup] = [{"params": self._pretrained()}]
-        return [*groups, {"params": head, "lr_scale": self.config.probe_lr_ratio}] if head else groups
-
-    def _pretrained(self) -> list[nn.Parameter]:
-        return [p for part in (self.backbone, self.decoder) for p in part.parameters() if p.requires_grad]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the probe separately: with a common norm the labels would scale the transformer's steps."""
-        if gradient_clip_val:
-            nn.utils.clip_grad_norm_(self._pretrained(), gradient_clip_val)
-            nn.utils.clip_grad_norm_(self.head.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
         """Refuse what would make the result depend on how a batch is split.

@@ -25,8 +25,6 @@ class MLMConfig(FullConfig):
     Source: BERT, Devlin et al. 2018, arXiv 1810.04805. Defaults: BERT's.
     """
 
-    learning_rate: ClassVar[float] = 1e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
     needs: ClassVar[frozenset[str]] = frozenset({"text"})
     supervised: ClassVar[bool] = False
 

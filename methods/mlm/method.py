@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from bench.api.method import Batch
 from bench.api.network import TokenNetwork
-from bench.api.optimizers import ParamGroup
 from bench.core.errors import UsageError
 from bench.core.random import uniform
-from methods.full.method import Full
+from methods.common.pretraining import Pretraining
 from methods.mlm.config import MLMConfig
 from methods.mlm.masking import DRAWS, mask_tokens
 
@@ -44,10 +43,9 @@ class MLMHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, self.bias)
 
 
-class MLM(Full):
+class MLM(Pretraining):
     """Pretrains a text encoder on masked tokens (see `MLMConfig`)."""
 
-    saves_backbone = "always"
     primary = ("mlm_loss",)
     higher_is_better = False
     Config = MLMConfig
@@ -69,27 +67,9 @@ class MLM(Full):
         pooler: nn.Module | None = getattr(getattr(self.backbone, "model", None), "pooler", None)
         if pooler is not None:
             pooler.requires_grad_(False)  # only the probe uses its output
-        self.evaluations = self.config.evaluations
         self.probing = self.config.probe and self.task.labelled
         self.head.requires_grad_(self.probing and self.head_config.trainable)
         super().adapt(batch)
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Return the probe at `probe_lr_ratio` times the learning rate, and the rest."""
-        probe, rest = self._trained()
-        groups: list[ParamGroup] = [{"params": rest}]
-        return [*groups, {"params": probe, "lr_scale": self.config.probe_lr_ratio}] if probe else groups
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the probe separately: with a common norm the labels would scale the network's steps."""
-        for group in self._trained():
-            if gradient_clip_val and group:
-                nn.utils.clip_grad_norm_(group, gradient_clip_val)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean over the batch of each example's mean over its selected tokens, plus the probe's loss."""
@@ -124,12 +104,6 @@ class MLM(Full):
         scores = outputs[:, STATISTICS:]
         scores = scores if self.task.num_classes else scores.view_as(labels)
         return {**values, **{f"probe_{name}": value for name, value in super().evaluate(scores, labels).items()}}
-
-    def _trained(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the trained parameters: those of the probe, and all others."""
-        probe = [p for p in self.head.parameters() if p.requires_grad]
-        in_probe = {id(p) for p in probe}
-        return probe, [p for p in self.parameters() if p.requires_grad and id(p) not in in_probe]
 
     def _probe(self, pooled: Tensor) -> Tensor:
         """Return the outputs of the probe for features (B, D), in the shape of the labels."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -100,13 +99,14 @@ def read_start(
                 f"its ΔW is {len(b)}×{a.shape[1]}, the layer {m}×{n}",
                 "Use the backbone it was trained on.",
             )
-        its_scale = _scale(folder.config, bare, len(a))
+        its_scale = _scale(folder, bare, len(a))
         start[name] = [a, b * (its_scale / scale(len(a)))], parts.get("magnitude_vector")
     return start
 
 
-def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+def _scale(folder: PeftFolder, name: str, rank: int) -> float:
     """Return α/r, or α/√r of rsLoRA, with the layer's own α where a pattern gives one."""
-    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    config = folder.config
+    patterns: dict[str, float] = config.get("alpha_pattern") or {}
     alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", name)), config["lora_alpha"])
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.api.optimizers import ParamGroup
 from methods.apollo.config import APOLLOConfig
-from methods.common.projected import Projected, ProjectedAdamW, State
+from methods.common.projected import Projected, ProjectedAdamW, State, adam
 
 GROWTH = 1.01
 """γ: largest growth of an update's norm from one step to the next (the limiter is Fira's, arXiv 2410.01623)."""
@@ -43,17 +43,18 @@ class APOLLOAdamW(ProjectedAdamW):
         scale_type: Literal["channel", "tensor"] = "channel",
         **options: Any,
     ) -> None:
-        """Args: `seed` of all projections; `options` are those of `ProjectedAdamW`."""
+        """Set the seed of all projections; `options` are those of `ProjectedAdamW`."""
         super().__init__(groups, **options)
         self.seed, self.scale_type = seed, scale_type
 
-    def basis(self, state: State, g_dD: Tensor, group: ParamGroup, number: int) -> Tensor:
-        """Draw P again at every step, so that it takes no memory; it is the same until the next refresh."""
-        count = state["step"] // group["refresh"]
-        return gaussian(self.seed, number, count, (group["rank"], len(g_dD))).to(g_dD)
+    def direction(self, state: State, g_dD: Tensor, group: ParamGroup, number: int) -> Tensor:
+        """Scale the columns of the gradient.
 
-    def update(self, state: State, g_dD: Tensor, p_rd: Tensor, r_rD: Tensor, n_rD: Tensor, group: ParamGroup) -> Tensor:
-        """Scale the columns of the gradient."""
+        P is drawn again at every step, so that it takes no memory; it is the same until the next refresh.
+        """
+        count = state["step"] // group["refresh"]
+        r_rD = gaussian(self.seed, number, count, (group["rank"], len(g_dD))).to(g_dD) @ g_dD
+        n_rD = adam(state, r_rD, group)
         dims = {"dim": 0} if self.scale_type == "channel" else {}
         n_norm, r_norm = (torch.linalg.vector_norm(matrix, **dims) for matrix in (n_rD, r_rD))
         scaled = g_dD * (n_norm / (r_norm + group["eps"]))

@@ -36,13 +36,10 @@ def gradient_rank(config: AllocationConfig, gradient: Tensor) -> float:
 
 
 def shares(config: AllocationConfig, names: Sequence[str], measured: Mapping[str, float]) -> list[float]:
-    """Return the numbers to which the ranks of the layers are proportional.
+    """Return the numbers to which the ranks of the layers `names`, in the order of the network, are proportional.
 
-    Args:
-        config: the policy; `depth` gives 1 − slope at the first block and 1 + slope at the last, `depth-reverse` the
-            opposite.
-        names: of the layers, in the order of the network.
-        measured: rank of each layer's gradient, for `gradient`; a layer without one gets the least.
+    `depth` gives 1 − slope at the first block and 1 + slope at the last, `depth-reverse` the opposite, and `gradient`
+    the `measured` ranks of the gradients; a layer without one gets the least.
     """
     if config.policy == "gradient":
         ranks = [measured.get(name, 0.0) for name in names]
@@ -65,8 +62,8 @@ def share_rank(
     Args:
         config: the policy.
         shapes: (m, n) of the layers by name, in the order of the network.
-        measured: rank of each layer's gradient, for `gradient`.
-        uniform: sets the budget.
+        measured: as in `shares`.
+        uniform: as in `allocate`, like `step`.
         cost: trained parameters of a layer by m, n and rank.
         step: ranks are multiples of it.
 

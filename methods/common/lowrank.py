@@ -34,14 +34,7 @@ class LowRank(Method):
 
     @abstractmethod
     def layer(self, name: str, base: Base, rank: int, generator: torch.Generator) -> FactoredLinear:
-        """Build the adapted layer that replaces `base` (m, n).
-
-        Args:
-            name: of the layer in the backbone.
-            base: the frozen layer.
-            rank: of this layer in `ranks`.
-            generator: source of all randomness, seeded once for all layers.
-        """
+        """Build the adapted layer that replaces `base` (m, n); the generator is seeded once for all layers."""
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers, in the order of the network."""
@@ -74,9 +67,8 @@ class LowRank(Method):
     def warnings(self) -> list[str]:
         """Say how layers were chosen that the target does not name, and how much the allocation could not spend."""
         policy, unspent = self.allocation.policy, self._unspent
-        return [*self._notes] + [
-            f"allocation.policy={policy} trains {unspent:,} parameters fewer than method.rank everywhere"
-        ] * (unspent > 0)
+        note = f"allocation.policy={policy} trains {unspent:,} parameters fewer than method.rank everywhere"
+        return [*self._notes, note] if unspent else [*self._notes]
 
     def prepare(self, layers: Layers, batch: Batch, generator: torch.Generator) -> None:
         """Compute what a method needs of all layers before it builds the first."""
@@ -117,7 +109,6 @@ class LowRank(Method):
 
     def export(self) -> dict[str, Tensor]:
         """Return what was trained, and the frozen factors, because ΔW needs all of them."""
-        factors = {
-            f"backbone.{n}.factors.{i}": f.detach() for n, layer in self.layers() for i, f in enumerate(layer.factors)
-        }
+        layers = [(name, enumerate(layer.factors)) for name, layer in self.layers()]
+        factors = {f"backbone.{name}.factors.{i}": f.detach() for name, factors in layers for i, f in factors}
         return {**factors, **super().export()}

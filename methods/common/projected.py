@@ -97,33 +97,16 @@ class ProjectedAdamW(Optimizer):
     ) -> None:
         """Set defaults for all groups; matrices of one with a `rank` r, less than either side, are projected.
 
-        Args:
-            groups: as torch takes them.
-            lr: of groups without one.
-            refresh: steps between two P.
-            scale: α of the method.
-            eps: Adam's ε.
-            weight_decay: of every parameter.
-            betas: decay of the two moments.
+        `refresh` is the number of steps between two P, and `scale` the method's α.
         """
         defaults: ParamGroup = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "betas": betas}
         super().__init__([dict(group) for group in groups], {**defaults, "refresh": refresh, "scale": scale})
 
     @abstractmethod
-    def basis(self, state: State, g_dD: Tensor, group: ParamGroup, number: int) -> Tensor:
-        """Return P (r, d) of this step; `number` is the place of the parameter in this optimiser."""
+    def direction(self, state: State, g_dD: Tensor, group: ParamGroup, number: int) -> Tensor:
+        """Return the step (d, D) for the gradient G, which −lr will multiply.
 
-    @abstractmethod
-    def update(self, state: State, g_dD: Tensor, p_rd: Tensor, r_rD: Tensor, n_rD: Tensor, group: ParamGroup) -> Tensor:
-        """Return the step (d, D), which −lr will multiply.
-
-        Args:
-            state: of the parameter; `step` counts from 1.
-            g_dD: the gradient G.
-            p_rd: P.
-            r_rD: R = P·G.
-            n_rD: Adam's direction N for R.
-            group: its options.
+        `state["step"]` counts the steps before this one; `number` is the place of the parameter in this optimiser.
         """
 
     @torch.no_grad()
@@ -142,20 +125,17 @@ class ProjectedAdamW(Optimizer):
     def _direction(self, state: State, gradient: Tensor, group: ParamGroup, number: int) -> Tensor:
         """Return what −lr multiplies, in the shape of the gradient."""
         if "rank" not in group:
-            state["step"] += 1
             return adam(state, gradient, group)
         matrix = matricize(gradient)
         tall = len(matrix) >= matrix.shape[1]  # the authors project the input side of a square matrix
         g_dD = matrix.mT if tall else matrix
-        p_rd = self.basis(state, g_dD, group, number)
-        state["step"] += 1
-        r_rD = p_rd @ g_dD
-        step = self.update(state, g_dD, p_rd, r_rD, adam(state, r_rD, group), group)
+        step = self.direction(state, g_dD, group, number)
         return (step.mT if tall else step).reshape(gradient.shape)
 
 
 def adam(state: State, gradient: Tensor, group: ParamGroup) -> Tensor:
-    """Return M̂/(√V̂ + ε), in the shape of the gradient; `state["step"]` is the number of this step, from 1."""
+    """Return M̂/(√V̂ + ε), in the shape of the gradient, and count this step in the state."""
+    state["step"] += 1
     beta1, beta2 = group["betas"]
     for name in ("exp_avg", "exp_avg_sq"):
         if name not in state:

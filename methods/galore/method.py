@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.api.optimizers import ParamGroup
-from methods.common.projected import Projected, ProjectedAdamW, State
+from methods.common.projected import Projected, ProjectedAdamW, State, adam
 from methods.galore.config import GaLoreConfig
 
 
@@ -25,8 +25,8 @@ class GaLore(Projected):
 class GaLoreAdamW(ProjectedAdamW):
     """Takes the step α·Pᵀ·N, with the top r left singular vectors of G as P (arXiv 2403.03507, algorithm 2)."""
 
-    def basis(self, state: State, g_dD: Tensor, group: ParamGroup, number: int) -> Tensor:
-        """Return P from the state, or a new one at a refresh.
+    def direction(self, state: State, g_dD: Tensor, group: ParamGroup, number: int) -> Tensor:
+        """Project Adam's direction back to the full space.
 
         Singular vectors have no sign of their own, but the moments that continue in the new basis do. Each vector takes
         the sign of the one before it, so that neither rounding nor the library changes the result.
@@ -36,11 +36,8 @@ class GaLoreAdamW(ProjectedAdamW):
             if "basis" in state:
                 basis = torch.where((basis * state["basis"]).sum(1, keepdim=True) < 0, -basis, basis)
             state["basis"] = basis
-        return state["basis"]
-
-    def update(self, state: State, g_dD: Tensor, p_rd: Tensor, r_rD: Tensor, n_rD: Tensor, group: ParamGroup) -> Tensor:
-        """Project Adam's direction back to the full space."""
-        return p_rd.mT @ n_rD * group["scale"]
+        p_rd: Tensor = state["basis"]
+        return p_rd.mT @ adam(state, p_rd @ g_dD, group) * group["scale"]
 
 
 def principal(g_dD: Tensor, rank: int) -> Tensor:

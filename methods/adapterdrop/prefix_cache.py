@@ -45,15 +45,8 @@ class PrefixCache:
 
     @torch.no_grad()
     def fill(self, method: Method, limit: int) -> str:
-        """Compute the rows if the run sees its examples more than once; return the reason if it cannot.
-
-        Args:
-            method: attached to a trainer with a `StepDataModule`.
-            limit: bytes that the rows may take.
-        """
+        """Compute at most `limit` bytes of rows if the run sees its examples more than once; return why it cannot."""
         data: StepDataModule = cast(Any, method.trainer).datamodule  # Lightning does not declare it
-        if not hasattr(data, "one_pass"):
-            return "this task's data module has no `one_pass`"
         if data.samples <= len(data.train.lengths):
             return ""
         if _is_augmented(data):
@@ -78,7 +71,7 @@ class PrefixCache:
         return ""
 
     def _is_random(self, hidden: Tensor, inputs: dict[str, Tensor]) -> bool:
-        """Tell whether training mode gives another output than `hidden`; the run's generators are not changed."""
+        """Tell whether training mode gives another output than `hidden`, without touching the run's generators."""
         with torch.random.fork_rng([hidden.device] if hidden.is_cuda else []):
             return not torch.allclose(self._run(inputs, training=True), hidden, rtol=1e-4, atol=1e-4)
 

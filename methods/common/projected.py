@@ -18,7 +18,6 @@ from bench.spectra import matricize
 from methods.full.method import Full
 
 State = dict[str, Any]
-"""What the optimiser keeps of one parameter."""
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 """Layers whose weights count as matrices (m, n), a convolution's as (m, n·k·k). An embedding is a table instead."""
 

@@ -93,13 +93,10 @@ class SplitLinear(nn.Module):
 
     def __init__(self, fused: nn.Linear) -> None:
         super().__init__()
-        width, bias = fused.out_features // 3, dict(fused.named_parameters()).get("bias")
         for i, part in enumerate(("query", "key", "value")):
-            layer = nn.Linear(fused.in_features, width, bias=bias is not None, device="meta")
-            rows = slice(i * width, (i + 1) * width)
-            layer.weight = nn.Parameter(fused.weight.detach()[rows].clone())
-            if bias is not None:
-                layer.bias = nn.Parameter(bias.detach()[rows].clone())
+            rows = {name: p.detach().chunk(3)[i].clone() for name, p in fused.named_parameters()}
+            layer = nn.Linear(fused.in_features, fused.out_features // 3, bias="bias" in rows, device="meta")
+            layer.load_state_dict(rows, assign=True)
             self.add_module(part, layer)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -43,11 +43,7 @@ class DeepLoRAConfig(UpdateConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check the rank of the compressed form.
-
-        Raises:
-            UsageError: it is odd or missing.
-        """
+        """Check that the compressed form has an even rank."""
         super().__post_init__()
         if self.form == "compressed" and (self.rank is None or self.rank % 2):
             raise UsageError(

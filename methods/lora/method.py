@@ -53,11 +53,7 @@ class LoRA(LowRank):
         return layer
 
     def _first_factors(self, name: str, base: Base, rank: int, generator: torch.Generator) -> list[Tensor]:
-        """Return A (r, n) and B (m, r) at the start.
-
-        Raises:
-            UsageError: PiSSA with a rank that exceeds the smaller side.
-        """
+        """Return A (r, n) and B (m, r) at the start; PiSSA takes no rank that exceeds the smaller side."""
         weight = matricize(base.weight)
         m, n = weight.shape
         if self.config.init == "pissa":

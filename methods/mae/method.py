@@ -25,26 +25,19 @@ class MAE(Pretraining):
         """Find the transformer, build the decoder from the seed alone, and keep W(0)."""
         images, config = batch["inputs"]["x"], self.config
         self.encoder = PatchEncoder(self.backbone)
-        grid = self.encoder.grid(images)
+        (channels, height, width), patch = images.shape[1:], self.encoder.patch
+        grid = height // patch[0], width // patch[1]
         self.patches = grid[0] * grid[1]
         self.masked = count_masked(config.mask_ratio, self.patches)
-        numbers = images.shape[1] * self.encoder.patch[0] * self.encoder.patch[1]
+        numbers = channels * patch[0] * patch[1]
         if config.norm_pixels and numbers < 2:
             raise UsageError(
                 "patches of one number cannot be normalised",
                 "method.norm_pixels divides by the standard deviation inside a patch",
                 "Use larger patches, or --set method.norm_pixels=false.",
             )
-        self.decoder = Decoder(
-            inner=config.decoder_width,
-            depth=config.decoder_depth,
-            heads=config.decoder_heads,
-            width=self.backbone.width,
-            prefix=self.encoder.prefix,
-            grid=grid,
-            numbers=numbers,
-            seed=self.seed,
-        )
+        sizes = {"width": self.backbone.width, "prefix": self.encoder.prefix, "numbers": numbers}
+        self.decoder = Decoder(config, grid=grid, seed=self.seed, **sizes)
         if isinstance(pool := self.encoder.network.attn_pool, nn.Module):
             pool.requires_grad_(False)  # only the probe uses it, so no gradient reaches it
         if not self.task.labelled:
@@ -60,14 +53,15 @@ class MAE(Pretraining):
     def errors(self, images: Tensor, tokens: Tensor, keep: Tensor) -> Tensor:
         """Return the mean squared error over the masked patches of each image, (B,).
 
-        Args:
-            images: (B, C, H, W).
-            tokens: (B, P + V, D), encoded.
-            keep: (B, V) numbers of the visible patches.
+        From images (B, C, H, W), encoded tokens (B, P + V, D) and numbers of the visible patches (B, V).
         """
-        target = patchify(images, self.encoder.patch)
-        target = normalise(target) if self.config.norm_pixels else target
-        error = (self.decoder(self.encoder.normed(tokens), keep) - target).square().mean(-1)
+        patch = self.encoder.patch
+        target = F.unfold(images, patch, stride=patch).transpose(1, 2)  # (B, N, n), row by row, n ordered (C, h, w)
+        if self.config.norm_pixels:
+            variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+            target = (target - mean) / (variance + 1e-6).sqrt()  # as He et al., with Σ(x − x̄)²/(n − 1)
+        tokens = self.encoder.network.fc_norm(tokens)  # of networks that norm pooled features only
+        error = (self.decoder(tokens, keep) - target).square().mean(-1)
         return error.scatter(1, keep, 0).sum(-1) / self.masked
 
     def loss(self, batch: Batch) -> Tensor:
@@ -139,26 +133,10 @@ def count_masked(ratio: float, patches: int) -> int:
 def visible_patches(seed: int, step: int, index: np.ndarray, *, patches: int, masked: int) -> np.ndarray:
     """Draw the numbers of the visible patches, (B, patches − masked) int64, ascending; every subset is equally likely.
 
-    Args:
-        seed: of the run.
-        step: optimiser step, −1 in evaluation.
-        index: (B,) numbers of the examples.
-        patches: N.
-        masked: how many of them are masked.
+    From seed, optimiser step, −1 in evaluation, and numbers of the examples (B,).
     """
     drawn = uniform(seed, "mae masks", step, index, patches)
     return np.sort(drawn.argsort(axis=1, kind="stable")[:, masked:], axis=1)
-
-
-def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Cut images (B, C, H, W) into patches (B, N, n), row by row, with n = C·h·w numbers in the order (C, h, w)."""
-    return F.unfold(images, patch, stride=patch).transpose(1, 2)
-
-
-def normalise(patches: Tensor) -> Tensor:
-    """Standardise every patch (…, n) as He et al.: (x − x̄) / √(Σ(x − x̄)²/(n − 1) + 1e−6)."""
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return (patches - mean) / (variance + 1e-6).sqrt()
 
 
 def uniformity_penalty(features: Tensor) -> Tensor:

@@ -77,23 +77,21 @@ class MLM(Pretraining):
         """Return the mean over the batch of each example's mean over its selected tokens, plus the probe's loss."""
         statistics, pooled = self._recover(batch, batch["step"])
         loss = (statistics[:, 0] / statistics[:, 1].clamp_min(1)).mean()
-        return loss + self.criterion(self._probe(pooled.detach()), batch["labels"]) if self.probing else loss
+        if not self.probing:
+            return loss
+        scores = self.predict(F.dropout(pooled.detach(), self.head_config.dropout, self.training))
+        return loss + self.criterion(scores, batch["labels"])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return (B, 3 + outputs of the probe): summed loss, selected, recovered tokens; the probe reads full text."""
         statistics, _ = self._recover(batch, -1)
         if not self.probing:
             return statistics
-        scores = self._probe(self.backbone(**batch["inputs"])).to(statistics)
+        scores = self(batch["inputs"]).to(statistics)
         return torch.cat([statistics, scores.view(len(scores), -1)], -1)
 
     def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return `mlm_loss`, `perplexity` exp(loss), `mlm_accuracy` over all selected tokens; the probe's as `probe_…`.
-
-        Args:
-            outputs: (N, 3 + outputs), rows of `validation_step`.
-            labels: (N,).
-        """
+        """Return `mlm_loss`, `perplexity` exp(loss) and `mlm_accuracy` over all selected tokens, and `probe_…`."""
         total, count, correct = outputs[:, :STATISTICS].double().sum(0).tolist()
         loss = total / max(count, 1.0)
         values = {
@@ -106,10 +104,6 @@ class MLM(Pretraining):
         scores = outputs[:, STATISTICS:]
         scores = scores if self.task.num_classes else scores.view_as(labels)
         return {**values, **{f"probe_{name}": value for name, value in super().evaluate(scores, labels).items()}}
-
-    def _probe(self, pooled: Tensor) -> Tensor:
-        """Return the outputs of the probe for features (B, D), in the shape of the labels."""
-        return self.predict(F.dropout(pooled, self.head_config.dropout, self.training))
 
     def _recover(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Return summed loss, selected and recovered tokens per example (B, 3); pooled features of the masked text."""
@@ -133,14 +127,8 @@ class MLM(Pretraining):
         logits = self.mlm_head(hidden[selected], network.get_input_embeddings().weight)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # 16 bits are too few for sums
         wanted = ids[selected]
-        per_token = torch.stack(
-            [
-                F.cross_entropy(logits, wanted, reduction="none"),
-                torch.ones_like(logits[:, 0]),
-                (logits.argmax(-1) == wanted).float(),
-            ],
-            -1,
-        )
+        loss, right = F.cross_entropy(logits, wanted, reduction="none"), (logits.argmax(-1) == wanted).float()
+        per_token = torch.stack([loss, torch.ones_like(loss), right], -1)
         padded = per_token.new_zeros(*ids.shape, STATISTICS)
         padded[selected] = per_token  # then summed along the text: index_add has no fixed order on a GPU
         return padded.sum(1), network.pool(hidden, mask)
@@ -173,9 +161,7 @@ def mask_tokens(
         special: ids that are never selected and never drawn.
         mask_id: id of the mask token.
         vocabulary: ordinary ids are 0, …, vocabulary − 1 without `special`.
-        rate: probability of being selected.
-        random_share: share of the selected that become random tokens.
-        keep_share: share of the selected that stay.
+        rate, random_share, keep_share: as above.
 
     Returns:
         Ids of the masked text (B, T), and the selected tokens, bool (B, T).

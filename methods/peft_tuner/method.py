@@ -50,12 +50,7 @@ class PeftTuner(Method):
     @classmethod
     @cache
     def of(cls, tuner: str) -> type[PeftTuner]:
-        """Return the method of one tuner.
-
-        Raises:
-            UsageError: there is no such tuner, or it cannot run here.
-            EnvironmentProblem: peft is not installed.
-        """
+        """Return the method of one tuner; errors are those of `PeftTunerConfig.of`."""
         return type("PeftTuner", (cls,), {"Config": PeftTunerConfig.of(tuner), "tuner": tuner, "__doc__": cls.__doc__})
 
     def adapt(self, batch: Batch) -> None:
@@ -73,7 +68,8 @@ class PeftTuner(Method):
         network: Any = self.backbone.model
         options = {key: value for key, value in vars(self.config).items() if key != "target"}
         chosen, self._notes = find_layers(network, self.config.target)
-        check_layers(self.tuner, network, chosen)
+        if self.tuner == "oft":
+            refuse_convolutions(network, chosen)
         options |= network_options(self.tuner, network, chosen, options)
         before = {id(tensor) for tensor in self.state_dict(keep_vars=True).values()}
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -202,13 +198,9 @@ def find_layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
     return [name for name, _ in targets.layers], targets.notes
 
 
-def check_layers(tuner: str, network: nn.Module, names: Iterable[str]) -> None:
-    """Refuse layers on which peft computes wrong results.
-
-    Raises:
-        UsageError: OFT on a convolution.
-    """
-    if tuner == "oft" and (convolutions := [n for n in names if isinstance(network.get_submodule(n), nn.Conv2d)]):
+def refuse_convolutions(network: nn.Module, names: Iterable[str]) -> None:
+    """Raise a UsageError if one of the layers is a convolution, on which OFT computes wrong results."""
+    if convolutions := [n for n in names if isinstance(network.get_submodule(n), nn.Conv2d)]:
         raise UsageError(
             "peft:oft computes another function on convolutions than it merges into them",
             f"its forward pass omits padding and sums overlapping patches; one of the layers is {convolutions[0]}",

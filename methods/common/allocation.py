@@ -59,13 +59,8 @@ def share_rank(
 ) -> tuple[dict[str, int], int]:
     """Return the rank of every layer, and how many parameters fewer they have than rank `uniform` in every layer.
 
-    Args:
-        config: the policy.
-        shapes: (m, n) of the layers by name, in the order of the network.
-        measured: as in `shares`.
-        uniform: as in `allocate`, like `step`.
-        cost: trained parameters of a layer by m, n and rank.
-        step: ranks are multiples of it.
+    From the shapes (m, n) by name, in the order of the network, and the trained parameters by m, n and rank; the others
+    as in `shares` and `allocate`.
 
     Raises:
         UsageError: `uniform` is None, rank costs nothing, or the least ranks cost more than the budget.
@@ -110,7 +105,7 @@ def allocate(
         most: highest rank of each layer.
         uniform: sets the budget.
         minimum: least rank of a layer.
-        step: ranks are multiples of it; `uniform` must be.
+        step: all ranks, `uniform` too, are multiples of it.
 
     Raises:
         UsageError: the least ranks cost more than the budget.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -44,7 +44,8 @@ class Dropout(Full):
         self.backbone.eval()
         with torch.no_grad(), _DropoutRecorder() as recorder:
             pooled = self.backbone(**{name: value[:2] for name, value in batch["inputs"].items()})
-        return recorder.rates, recorder.output is not None and recorder.output.data_ptr() == pooled.data_ptr()
+        rates, outputs = {rate for rate, _ in recorder.calls}, [output for _, output in recorder.calls]
+        return rates, bool(outputs) and outputs[-1].data_ptr() == pooled.data_ptr()
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the head's loss plus the gradient, but not the value, of the probe's: the curve shows the network."""
@@ -93,30 +94,26 @@ class Dropout(Full):
 
 
 class _DropoutRecorder(TorchFunctionMode):
-    """Records every call of dropout, by a module or as a function.
+    """Records rate and output of every dropout, by a module or as a function.
 
-    Attributes:
-        rates: all rates.
-        output: of the last call; kept, so that no other tensor gets its memory.
+    Outputs are kept so that no other tensor gets their memory.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.rates: set[float] = set()
-        self.output: Tensor | None = None
+        self.calls: list[tuple[float, Tensor]] = []
 
     def __torch_function__(
         self,
         func: Callable[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Call the function, and keep rate and output of dropout."""
+        """Call the function, and record it if it is dropout."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is F.dropout:
             rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-            self.rates.add(float(cast(float, rate)))
-            self.output = cast(Tensor, result)
+            self.calls.append((cast(float, rate), cast(Tensor, result)))
         return result

@@ -33,7 +33,16 @@ class LowRankTraining(Method):
         Raises:
             UsageError: the expression is invalid or matches no layer, or the rank saves nothing in any of them.
         """
-        rank, layers = self.config.rank, self._targets()
+        rank, target = self.config.rank, self.config.target
+        wanted = compile_target("" if target == "all" else target)
+        known = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
+        layers = [(n, m) for n, m in known if wanted.search(n)]
+        if not layers:
+            raise UsageError(
+                f"method.target='{target}' matches no linear layer or convolution of this backbone",
+                f"it has {list_names(n for n, _ in known)}",
+                "Use all, or a regular expression that matches some of these.",
+            )
         self._whole = [
             {"layer": name, "shape": "×".join(map(str, matricize(layer.weight).shape)), "whole_because": reason}
             for name, layer in layers
@@ -69,20 +78,6 @@ class LowRankTraining(Method):
     def layers(self) -> Iterator[tuple[str, FactoredLayer]]:
         """Yield the products by name, in the order of the network."""
         return ((name, m) for name, m in self.backbone.named_modules() if isinstance(m, FactoredLayer))
-
-    def _targets(self) -> list[tuple[str, Layer]]:
-        """Return the linear layers and convolutions that method.target names."""
-        target = self.config.target
-        wanted = compile_target("" if target == "all" else target)
-        layers = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
-        chosen = [(n, m) for n, m in layers if wanted.search(n)]
-        if not chosen:
-            raise UsageError(
-                f"method.target='{target}' matches no linear layer or convolution of this backbone",
-                f"it has {list_names(n for n, _ in layers)}",
-                "Use all, or a regular expression that matches some of these.",
-            )
-        return chosen
 
 
 class FactoredLayer(nn.Sequential):

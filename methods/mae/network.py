@@ -12,41 +12,17 @@ from bench.core.errors import UsageError
 from methods.mae.config import MAEConfig
 
 
-class PatchFilter(nn.Module):
-    """Passes the visible tokens only.
-
-    It replaces timm's patch dropout, which acts after positions are added and before the blocks. It has no
-    parameters, so the names of the network's parameters do not change.
-
-    Attributes:
-        prefix: P, tokens before the patches (class, registers), which always pass.
-        keep: (B, V) numbers of the visible patches; None passes all.
-    """
-
-    def __init__(self, prefix: int) -> None:
-        super().__init__()
-        self.prefix = prefix
-        self.keep: Tensor | None = None
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, P + N, D) → (B, P + V, D)."""
-        if self.keep is None:
-            return tokens
-        chosen = self.keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-        return torch.cat([tokens[:, : self.prefix], tokens[:, self.prefix :].gather(1, chosen)], dim=1)
-
-
 class PatchEncoder:
     """The transformer inside a backbone, on some of the patches; timm's own code runs it.
 
     Attributes:
         network: the VisionTransformer.
-        prefix: P, tokens before the patches.
+        prefix: P, tokens before the patches (class, registers).
         patch: (height, width) of one in pixels.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
-        """Find the transformer and replace its patch dropout.
+        """Find the transformer and replace its patch dropout, which acts between positions and blocks.
 
         Raises:
             UsageError: there is none, or a patch of it sees other patches' pixels before the blocks.
@@ -54,16 +30,24 @@ class PatchEncoder:
         self.network = _find_transformer(backbone)
         self.prefix: int = self.network.num_prefix_tokens
         self.patch: tuple[int, int] = self.network.patch_embed.patch_size
-        self.filter = PatchFilter(self.prefix)
-        self.network.add_module("patch_drop", self.filter)
+        self._keep: Tensor | None = None
+        self.network.patch_drop = nn.Identity()
+        self.network.patch_drop.register_forward_hook(self._filter)
+
+    def _filter(self, module: nn.Module, args: object, tokens: Tensor) -> Tensor:
+        """Pass the tokens before the patches and those of visible patches: (B, P + N, D) → (B, P + V, D)."""
+        if self._keep is None:
+            return tokens
+        chosen = self._keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+        return torch.cat([tokens[:, : self.prefix], tokens[:, self.prefix :].gather(1, chosen)], dim=1)
 
     def __call__(self, images: Tensor, keep: Tensor) -> Tensor:
         """Return tokens after the last block and its norm, (B, P + V, D), as if only patches `keep` (B, V) existed."""
-        self.filter.keep = keep
+        self._keep = keep
         try:
             return self.network.forward_features(images)
         finally:
-            self.filter.keep = None
+            self._keep = None
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Return features (B, D), pooled as the backbone pools its tokens."""

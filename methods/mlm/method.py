@@ -168,7 +168,7 @@ def mask_tokens(
     """
     select, become, which = draws.reshape(*input_ids.shape, DRAWS).unbind(-1)
     ordinary = ordinary_ids(special, vocabulary).to(input_ids.device)
-    eligible = attention_mask.bool() & ~torch.isin(input_ids, _as_tensor(special, input_ids))
+    eligible = attention_mask.bool() & ~torch.isin(input_ids, input_ids.new_tensor(sorted(special)))
     selected = eligible & (select < rate)
     least = select.masked_fill(~eligible, 2.0).argmin(-1, keepdim=True)
     without = ~selected.any(-1, keepdim=True)
@@ -183,8 +183,4 @@ def mask_tokens(
 def ordinary_ids(special: Collection[int], vocabulary: int) -> Tensor:
     """Return ids 0, …, vocabulary − 1 without the special ones, in order."""
     ids = torch.arange(vocabulary)
-    return ids[~torch.isin(ids, _as_tensor(special, ids))]
-
-
-def _as_tensor(ids: Collection[int], like: Tensor) -> Tensor:
-    return torch.tensor(sorted(ids), dtype=like.dtype, device=like.device)
+    return ids[~torch.isin(ids, ids.new_tensor(sorted(special)))]

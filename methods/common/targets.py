@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from types import UnionType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.core.errors import UsageError
 from methods.common.factored import Base
 
+T = TypeVar("T")
 QUERY_VALUE = r"\b(query|value|q|v)(_proj|_lin)?$"
 ATTENTION = r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|proj))$"
 """Names of self-attention's projections in transformers and timm."""
@@ -72,6 +73,23 @@ def compile_target(expression: str) -> re.Pattern[str]:
     except re.error as error:
         message = f"method.target='{expression}' is not a regular expression"
         raise UsageError(message, str(error), "Fix the expression.") from error
+
+
+def match_names(target: str, named: Sequence[tuple[str, T]], kind: str, known: str) -> list[tuple[str, T]]:
+    """Return those whose name `target` finds: `all`, or a regular expression.
+
+    Raises:
+        UsageError: the expression is invalid, or finds no `kind`; the error lists the names after `known`.
+    """
+    wanted = compile_target("" if target == "all" else target)
+    chosen = [(name, value) for name, value in named if wanted.search(name)]
+    if not chosen:
+        raise UsageError(
+            f"method.target='{target}' matches no {kind}",
+            f"{known} {list_names(name for name, _ in named)}",
+            "Use all, or a regular expression that matches some of these.",
+        )
+    return chosen
 
 
 def list_names(names: Iterable[str]) -> str:

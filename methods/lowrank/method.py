@@ -12,7 +12,7 @@ from bench.api.method import Batch, Method
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common.factored import principal_factors
-from methods.common.targets import compile_target, list_names, replace_layer
+from methods.common.targets import match_names, replace_layer
 from methods.lowrank.config import LowRankConfig
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -33,16 +33,9 @@ class LowRankTraining(Method):
         Raises:
             UsageError: the expression is invalid or matches no layer, or the rank saves nothing in any of them.
         """
-        rank, target = self.config.rank, self.config.target
-        wanted = compile_target("" if target == "all" else target)
+        rank = self.config.rank
         known = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
-        layers = [(n, m) for n, m in known if wanted.search(n)]
-        if not layers:
-            raise UsageError(
-                f"method.target='{target}' matches no linear layer or convolution of this backbone",
-                f"it has {list_names(n for n, _ in known)}",
-                "Use all, or a regular expression that matches some of these.",
-            )
+        layers = match_names(self.config.target, known, "linear layer or convolution of this backbone", "it has")
         self._whole = [
             {"layer": name, "shape": "×".join(map(str, matricize(layer.weight).shape)), "whole_because": reason}
             for name, layer in layers

@@ -22,7 +22,7 @@ from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common.peft import PREFIX as WRAPPED
 from methods.common.peft import target_modules
-from methods.common.targets import FUSED, PRESETS, find_targets
+from methods.common.targets import FUSED, PRESETS, compile_target, find_targets
 from methods.peft_tuner.config import PREFIX, PeftTunerConfig, tuners
 
 SECOND_LAYER = "mlp.fc2"
@@ -184,12 +184,9 @@ def find_layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
         UsageError: the expression is invalid, or nothing matches it.
     """
     if target not in PRESETS:
-        leaves = [n for n, m in network.named_modules() if "pooler" not in n and not [*m.children()]]
-        try:
-            matching = [n for n in leaves if re.search(target, n)]
-        except re.error:
-            matching = []  # `find_targets` raises the error
-        if trainable := [n for n in matching if n and [*network.get_submodule(n).parameters()]]:
+        wanted = compile_target(target)
+        leaves = [(n, m) for n, m in network.named_modules() if n and "pooler" not in n and not [*m.children()]]
+        if trainable := [n for n, m in leaves if wanted.search(n) and [*m.parameters()]]:
             return trainable, []
     fused = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) and FUSED.search(n)]
     if target == "qv" and fused:

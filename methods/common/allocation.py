@@ -141,8 +141,11 @@ def _proportional(
         return [min(max(t * share, low), high) for share, (low, high) in zip(shares, bounds, strict=True)]
 
     def spent(t: float) -> float:
-        wholes = [(int(rank), rank % 1, cost) for rank, cost in zip(ranks(t), costs, strict=True)]
-        return sum(cost(whole) + rest * (cost(whole + 1) - cost(whole)) for whole, rest, cost in wholes)
+        total = 0.0  # not `sum`, whose rounding changed with Python 3.12
+        for rank, cost in zip(ranks(t), costs, strict=True):
+            whole = int(rank)
+            total += cost(whole) + (rank - whole) * (cost(whole + 1) - cost(whole))
+        return total
 
     low, high = 0.0, max(high for _, high in bounds) / min(share for share in shares if share > 0)
     for _ in range(200):  # more bisections than a float has bits

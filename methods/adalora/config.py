@@ -32,30 +32,20 @@ class AdaLoRAConfig(UpdateConfig):
     init_rank: int | None = option(None, "r₀, the rank of every layer at the start; none is 1.5·r, rounded up.")
     alpha: float = option(32.0, "Numerator of the scale α/(r₀+1e-5), which pruning does not change.")
     tinit: float = option(
-        0.15,
-        "t_i, steps before pruning begins: a share of all steps below 1, else a number of steps.",
-        at_least=0,
+        0.15, "t_i, steps before pruning begins: a share of all steps below 1, else a number of steps.", at_least=0
     )
     tfinal: float = option(
-        0.5,
-        "t_f, steps at the end with fixed ranks: a share of all steps below 1, else a number of steps.",
-        at_least=0,
+        0.5, "t_f, steps at the end with fixed ranks: a share of all steps below 1, else a number of steps.", at_least=0
     )
     delta_t: float = option(
-        1.0,
-        "ΔT, steps between two allocations: a share of all steps below 1, else a number of steps.",
-        at_least=0,
+        1.0, "ΔT, steps between two allocations: a share of all steps below 1, else a number of steps.", at_least=0
     )
     beta1: float = option(0.85, "β₁, decay of the running sensitivity.", at_least=0, at_most=0.9999)
     beta2: float = option(0.85, "β₂, decay of the running uncertainty.", at_least=0, at_most=0.9999)
     gamma: float = option(0.1, "γ, weight of the orthogonality penalty.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check the ranges that depend on each other.
-
-        Raises:
-            UsageError: init_rank is below rank, or the schedule leaves no step for pruning.
-        """
+        """Check init_rank against rank, and that the schedule leaves steps for pruning."""
         super().__post_init__()
         if self.init_rank is not None and self.init_rank < self.rank:
             raise UsageError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bench.config.options import option
 from methods.common.config import BottleneckConfig
@@ -20,10 +19,6 @@ class AdapterConfig(BottleneckConfig):
     Source: Pfeiffer et al. 2020, arXiv 2005.00247. Defaults: those of AdapterHub.
     """
 
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-
     sweep: bool = option(
-        False,
-        "Evaluate also without the adapters of the first n blocks, for every n, to compare with AdapterDrop.",
+        False, "Evaluate also without the adapters of the first n blocks, for every n, to compare with AdapterDrop."
     )

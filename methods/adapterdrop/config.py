@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bench.config.options import option
 from methods.common.config import BottleneckConfig
@@ -21,25 +20,14 @@ class AdapterDropConfig(BottleneckConfig):
     Source: Rücklé et al. 2021, arXiv 2010.11918. Defaults: adapters as in AdapterHub, in the robust form.
     """
 
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-
     n: int | None = option(
-        None,
-        "Number of first blocks without adapters; none draws it anew at every step.",
-        at_least=0,
+        None, "Number of first blocks without adapters; none draws it anew at every step.", at_least=0
     )
-    sweep: bool = option(
-        True,
-        "Evaluate without the first n adapters for every n, and keep the curve in the record.",
-    )
+    sweep: bool = option(True, "Evaluate without the first n adapters for every n, and keep the curve in the record.")
 
     cache: bool = option(
-        True,
-        "With a fixed n, compute the frozen blocks once per training example instead of once per epoch.",
+        True, "With a fixed n, compute the frozen blocks once per training example instead of once per epoch."
     )
     cache_mib: int = option(
-        2048,
-        "Host memory in MiB per device that the cache may take; if it needs more, nothing is cached.",
-        at_least=0,
+        2048, "Host memory in MiB per device that the cache may take; if it needs more, nothing is cached.", at_least=0
     )

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
-
 import numpy as np
 from torch import Tensor
 
 from bench.api.method import Batch
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
+from methods.adapter.method import Adapter
 from methods.adapterdrop.config import AdapterDropConfig
 from methods.adapterdrop.prefix_cache import MIB, PrefixCache
-from methods.common.adapters import Adapters
 
 STREAM = 2010
 """Separates the drawn n from everything else that is drawn from seed and step."""
 
 
-class AdapterDrop(Adapters):
+class AdapterDrop(Adapter):
     """Drops the adapters of the first blocks (see `AdapterDropConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = AdapterDropConfig
-
+    Config = AdapterDropConfig
     config: AdapterDropConfig
 
     def lowest(self, blocks: int) -> int:
@@ -72,7 +67,3 @@ class AdapterDrop(Adapters):
         if self.config.n is not None:
             return self.config.n
         return int(np.random.default_rng([self.seed, step, STREAM]).integers(len(self.blocks)))
-
-    def sweep(self) -> Iterator[dict[str, int]]:
-        """Skip the first n adapters, for every n from the trained one to L − 1."""
-        return self.sweep_dropped() if self.config.sweep else iter(())

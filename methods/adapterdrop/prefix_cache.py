@@ -15,7 +15,7 @@ from bench.api.datamodule import StepDataModule
 from bench.api.method import Batch, Method
 from bench.api.network import Network
 from bench.api.running_statistics import freeze_statistics
-from methods.common.adapters import BlockOutput, hidden_of
+from methods.adapter.method import BlockOutput, hidden_of
 
 MIB = 2**20
 COMPARED = 64
@@ -31,27 +31,22 @@ class PrefixCache:
     Attributes:
         rows: by index of the example, (its length, D), or an image's (C, H, W); empty before `fill`, and where caching
             would change the result.
-        bytes: memory of the rows.
     """
 
     def __init__(self, backbone: Network, blocks: Sequence[nn.Module], n: int) -> None:
         self.backbone, self.blocks = backbone, blocks[:n]
         self.rows: dict[int, Tensor] = {}
-        self.bytes = 0
-        self._tuple_sizes: list[int] = []
-        self._shapes: list[torch.Size] = []
+        self._forms: list[tuple[torch.Size, int]] = []
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the rows."""
+        return sum(row.nbytes for row in self.rows.values())
 
     @torch.no_grad()
     def fill(self, method: Method, limit: int) -> str:
-        """Compute the rows if the run sees its examples more than once; return the reason if it cannot.
-
-        Args:
-            method: attached to a trainer with a `StepDataModule`.
-            limit: bytes that the rows may take.
-        """
+        """Compute at most `limit` bytes of rows if the run sees its examples more than once; return why it cannot."""
         data: StepDataModule = cast(Any, method.trainer).datamodule  # Lightning does not declare it
-        if not hasattr(data, "one_pass"):
-            return "this task's data module has no `one_pass`"
         if data.samples <= len(data.train.lengths):
             return ""
         if _is_augmented(data):
@@ -73,11 +68,10 @@ class PrefixCache:
                     self.rows[index] = row[: None if lengths is None else int(lengths[index])].clone()
         finally:
             self._set_mode(was_training)
-        self.bytes = sum(row.numel() * row.element_size() for row in self.rows.values())
         return ""
 
     def _is_random(self, hidden: Tensor, inputs: dict[str, Tensor]) -> bool:
-        """Tell whether training mode gives another output than `hidden`; the run's generators are not changed."""
+        """Tell whether training mode gives another output than `hidden`, without touching the run's generators."""
         with torch.random.fork_rng([hidden.device] if hidden.is_cuda else []):
             return not torch.allclose(self._run(inputs, training=True), hidden, rtol=1e-4, atol=1e-4)
 
@@ -100,10 +94,8 @@ class PrefixCache:
                 stack.callback(block.register_forward_hook(collect).remove)
             with suppress(_PrefixDone):
                 self.backbone(**inputs)
-        self._tuple_sizes = [len(out) if isinstance(out, tuple) else 0 for out in outs]
-        hidden = [hidden_of(out) for out in outs]
-        self._shapes = [one.shape[1:] for one in hidden]
-        return hidden[-1]
+        self._forms = [(hidden_of(out).shape[1:], len(out) if isinstance(out, tuple) else 0) for out in outs]
+        return hidden_of(outs[-1])
 
     @contextmanager
     def replaying(self, batch: Batch) -> Generator[None]:
@@ -117,7 +109,7 @@ class PrefixCache:
         rows = [self.rows[index] for index in batch["index"].tolist()]
         last = pad_sequence(rows, batch_first=True).to(batch["index"].device)  # a batch is as long as its longest
         with ExitStack() as stack:
-            for block, shape, size in zip(self.blocks, self._shapes, self._tuple_sizes, strict=True):
+            for block, (shape, size) in zip(self.blocks, self._forms, strict=True):
                 alike = shape[-1:] == last.shape[-1:] if last.ndim == 3 else shape == last.shape[1:]
                 hidden = last if alike else last.new_zeros(()).expand(len(rows), *shape)
                 out = (hidden, *(None for _ in range(size - 1))) if size else hidden

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from bench.config.options import option
 from methods.common.config import ProjectedConfig
@@ -23,15 +23,7 @@ class APOLLOConfig(ProjectedConfig):
     Source: Zhu et al. 2024, arXiv 2412.05270, algorithm 1. Defaults: the paper's APOLLO.
     """
 
-    learning_rate: ClassVar[float] = 4e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
-    scratch_learning_rate: ClassVar[float] = 1e-2
-
-    scale: float = option(
-        1.0,
-        "α; the projection makes s about √(r/d) times as large, which α = d/r compensates.",
-    )
+    scale: float = option(1.0, "α; the projection makes s about √(r/d) times as large, which α = d/r compensates.")
     scale_type: Literal["channel", "tensor"] = option(
-        "channel",
-        "One factor s_j per column, or one for the whole matrix.",
+        "channel", "One factor s_j per column, or one for the whole matrix."
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from torch import Tensor
+from torch import Size, Tensor
 
 from bench.config.sections import AllocationConfig
 from bench.core.errors import UsageError
@@ -36,13 +36,10 @@ def gradient_rank(config: AllocationConfig, gradient: Tensor) -> float:
 
 
 def shares(config: AllocationConfig, names: Sequence[str], measured: Mapping[str, float]) -> list[float]:
-    """Return the numbers to which the ranks of the layers are proportional.
+    """Return the numbers to which the ranks of the layers `names`, in the order of the network, are proportional.
 
-    Args:
-        config: the policy; `depth` gives 1 − slope at the first block and 1 + slope at the last, `depth-reverse` the
-            opposite.
-        names: of the layers, in the order of the network.
-        measured: rank of each layer's gradient, for `gradient`; a layer without one gets the least.
+    `depth` gives 1 − slope at the first block and 1 + slope at the last, `depth-reverse` the opposite, and `gradient`
+    the `measured` ranks of the gradients; a layer without one gets the least.
     """
     if config.policy == "gradient":
         ranks = [measured.get(name, 0.0) for name in names]
@@ -53,7 +50,7 @@ def shares(config: AllocationConfig, names: Sequence[str], measured: Mapping[str
 
 def share_rank(
     config: AllocationConfig,
-    shapes: Mapping[str, tuple[int, int]],
+    shapes: Mapping[str, Size],
     measured: Mapping[str, float],
     *,
     uniform: int | None,
@@ -62,13 +59,8 @@ def share_rank(
 ) -> tuple[dict[str, int], int]:
     """Return the rank of every layer, and how many parameters fewer they have than rank `uniform` in every layer.
 
-    Args:
-        config: the policy.
-        shapes: (m, n) of the layers by name, in the order of the network.
-        measured: rank of each layer's gradient, for `gradient`.
-        uniform: sets the budget.
-        cost: trained parameters of a layer by m, n and rank.
-        step: ranks are multiples of it.
+    From the shapes (m, n) by name, in the order of the network, and the trained parameters by m, n and rank; the others
+    as in `shares` and `allocate`.
 
     Raises:
         UsageError: `uniform` is None, rank costs nothing, or the least ranks cost more than the budget.
@@ -113,7 +105,7 @@ def allocate(
         most: highest rank of each layer.
         uniform: sets the budget.
         minimum: least rank of a layer.
-        step: ranks are multiples of it; `uniform` must be.
+        step: all ranks, `uniform` too, are multiples of it.
 
     Raises:
         UsageError: the least ranks cost more than the budget.
@@ -149,10 +141,10 @@ def _proportional(
         return [min(max(t * share, low), high) for share, (low, high) in zip(shares, bounds, strict=True)]
 
     def spent(t: float) -> float:
-        total = 0.0
+        total = 0.0  # not `sum`, whose rounding changed with Python 3.12
         for rank, cost in zip(ranks(t), costs, strict=True):
             whole = int(rank)
-            total += cost(whole) + ((rank - whole) * (cost(whole + 1) - cost(whole)) if rank > whole else 0)
+            total += cost(whole) + (rank - whole) * (cost(whole + 1) - cost(whole))
         return total
 
     low, high = 0.0, max(high for _, high in bounds) / min(share for share in shares if share > 0)

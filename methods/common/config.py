@@ -27,6 +27,9 @@ class UpdateConfig(MethodConfig):
 class BottleneckConfig(MethodConfig):
     """Options of every adapter method; the defaults are AdapterHub's for this placement."""
 
+    learning_rate: ClassVar[float] = 1e-3
+    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
+
     reduction: float = option(
         16.0,
         "Width of the block's output (an image's channels) over that of the bottleneck, which is rounded, at least 1.",
@@ -36,19 +39,17 @@ class BottleneckConfig(MethodConfig):
     activation: Literal["relu", "gelu", "silu"] = option("relu", "Activation between the two projections.")
     dropout: float = option(0.0, "Dropout rate on what an adapter adds.", at_least=0, at_most=0.999)
 
-    def inner_width(self, width: int) -> int:
-        """Return the bottleneck's width b for a block of this width."""
-        return self.bottleneck or max(1, round(width / self.reduction))
-
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedConfig(MethodConfig):
     """Options of every optimiser that projects gradients."""
 
+    learning_rate: ClassVar[float] = 4e-4
+    learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
+    scratch_learning_rate: ClassVar[float] = 1e-2
+
     rank: int = option(
-        16,
-        "r, dimensions of the subspace; matrices whose shorter side is at most r get plain AdamW.",
-        at_least=1,
+        16, "r, dimensions of the subspace; matrices whose shorter side is at most r get plain AdamW.", at_least=1
     )
     refresh: int = option(200, "Steps between two subspaces; the moments are kept.", at_least=1)
     scale: float = option(

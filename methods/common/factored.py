@@ -8,43 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.spectra import Delta, matricize
+from bench.spectra import Delta
 
 Base = nn.Linear | nn.Conv2d
 """What can be adapted. A convolution (out, in, k, k) of one group counts as the matrix (out, in·k·k) on its patches."""
-
-
-def matrix(base: Base) -> Tensor:
-    """Return the weight as a matrix (m, n); a view."""
-    return matricize(base.weight)
-
-
-def apply_first(base: Base, x: Tensor, factor: Tensor) -> Tensor:
-    """Apply the factor next to the input in place of the weight, without bias.
-
-    In a convolution it acts with the layer's stride, padding and dilation.
-
-    Args:
-        base: the layer.
-        x: its input (…, n), or (B, in, H, W).
-        factor: (r, n), or (r, in, k, k).
-
-    Returns: (…, r), or (B, r, H', W').
-    """
-    if isinstance(base, nn.Conv2d):
-        kernel = factor.view(len(factor), *base.weight.shape[1:])
-        return base._conv_forward(x, kernel, None)  # pyright: ignore[reportPrivateUsage] - it applies padding modes
-    return F.linear(x, factor)
-
-
-def apply_next(base: Base, x: Tensor, factor: Tensor) -> Tensor:
-    """Apply a later factor (q, r) to the result of `apply_first`; in a convolution as one of 1×1."""
-    return F.conv2d(x, factor[:, :, None, None]) if isinstance(base, nn.Conv2d) else F.linear(x, factor)
-
-
-def per_output(base: Base, values: Tensor) -> Tensor:
-    """Shape one number per row of the weight (m,) so that it multiplies the layer's output."""
-    return values[:, None, None] if isinstance(base, nn.Conv2d) else values
 
 
 class FactoredLinear(nn.Module):
@@ -70,10 +37,18 @@ class FactoredLinear(nn.Module):
     def apply_factors(self, x: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Return ΔW·x, with the scale, for factors in the order in which they are applied."""
         first, *others = factors
-        update = apply_first(self.base, x, first)
+        update = self.apply_first(x, first)
         for factor in others:
-            update = apply_next(self.base, update, factor)
+            conv = isinstance(self.base, nn.Conv2d)
+            update = F.conv2d(update, factor[:, :, None, None]) if conv else F.linear(update, factor)
         return update * self.scale
+
+    def apply_first(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Apply a factor (r, n) in place of the weight, with its stride, padding and dilation, without bias."""
+        if isinstance(self.base, nn.Conv2d):
+            kernel = factor.view(len(factor), *self.base.weight.shape[1:])
+            return self.base._conv_forward(x, kernel, None)  # pyright: ignore[reportPrivateUsage] - it pads
+        return F.linear(x, factor)
 
     def matrices(self) -> list[Tensor]:
         """Return the factors as matrices."""
@@ -100,3 +75,13 @@ def orthogonal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     tall = torch.empty(max(rows, columns), min(rows, columns), dtype=torch.float64)
     nn.init.orthogonal_(tall, generator=generator)
     return tall if rows >= columns else tall.mT
+
+
+def principal_factors(matrix: Tensor, rank: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return U_r·√(S_r/scale) (m, r) and √(S_r/scale)·V_rᵀ (r, n) of the SVD, float64.
+
+    Their product times `scale` is the best approximation of that rank.
+    """
+    u, sigma, vt = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
+    root = (sigma[:rank] / scale).sqrt()
+    return u[:, :rank] * root, root[:, None] * vt[:rank]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from bench.api.method import Batch, Method
 from bench.spectra import Delta, matricize
 from methods.common.allocation import gradient_rank, share_rank
-from methods.common.factored import Base, FactoredLinear, matrix
+from methods.common.factored import Base, FactoredLinear
 from methods.common.targets import find_targets, replace_layer, split_fused
+
+Layers = Sequence[tuple[str, Base]]
+"""Target layers by name, in the order of the network."""
 
 
 class LowRank(Method):
@@ -21,22 +24,17 @@ class LowRank(Method):
 
     Attributes:
         rank_step: ranks are multiples of it.
+        ranks: rank of every target layer by name; 0 with `rank=none`.
     """
 
-    rank_step: int = 1
+    rank_step = 1
+    ranks: dict[str, int]
     _unspent = 0
     _notes: Sequence[str] = ()
 
     @abstractmethod
-    def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
-        """Build the adapted layer that replaces `base` (m, n).
-
-        Args:
-            name: of the layer in the backbone.
-            base: the frozen layer.
-            rank: what `ranks` gave this layer.
-            generator: source of all randomness, seeded once for all layers.
-        """
+    def layer(self, name: str, base: Base, rank: int, generator: torch.Generator) -> FactoredLinear:
+        """Build the adapted layer that replaces `base` (m, n); the generator is seeded once for all layers."""
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers, in the order of the network."""
@@ -44,28 +42,23 @@ class LowRank(Method):
             split_fused(self.backbone)
         self.backbone.requires_grad_(False)
         generator = torch.Generator().manual_seed(self.seed)
-        targets = find_targets(self.backbone, self.config.target)
-        self._notes = targets.notes
-        ranks = self.ranks(targets.layers, batch)
-        self.prepare(targets.layers, ranks, batch, generator)
-        for name, base in targets.layers:
-            replace_layer(self.backbone, name, self.layer(name, base, ranks[name], generator))
+        layers, self._notes = find_targets(self.backbone, self.config.target)
+        self.ranks = self._choose_ranks(layers, batch)
+        self.prepare(layers, batch, generator)
+        for name, base in layers:
+            replace_layer(self.backbone, name, self.layer(name, base, self.ranks[name], generator))
 
-    def ranks(self, layers: Sequence[tuple[str, Base]], batch: Batch) -> dict[str, int | None]:
-        """Return the rank of every target layer by name: `method.rank`, or as many parameters shared by `allocation`.
-
-        Raises:
-            UsageError: there is no rank to share, or the least ranks cost more than it.
-        """
+    def _choose_ranks(self, layers: Layers, batch: Batch) -> dict[str, int]:
+        """Return `method.rank` for every layer, or ranks shared by `allocation` that cost as many parameters."""
         config, rank = self.allocation, self.config.rank
         if config.policy == "uniform":
-            return {name: rank for name, _ in layers}
+            return {name: rank or 0 for name, _ in layers}
         measured: dict[str, float] = {}
         if config.policy == "gradient":
             self.with_gradients(layers, batch, lambda name, g: measured.update({name: gradient_rank(config, g)}))
-        shapes = {name: (len(matrix(base)), matrix(base).shape[1]) for name, base in layers}
+        shapes = {name: matricize(base.weight).shape for name, base in layers}
         ranks, self._unspent = share_rank(config, shapes, measured, uniform=rank, cost=self.cost, step=self.rank_step)
-        return {**ranks}
+        return ranks
 
     def cost(self, m: int, n: int, rank: int) -> int:
         """Return the trained parameters of an adapted layer (m, n), up to what does not depend on its rank."""
@@ -74,36 +67,25 @@ class LowRank(Method):
     def warnings(self) -> list[str]:
         """Say how layers were chosen that the target does not name, and how much the allocation could not spend."""
         policy, unspent = self.allocation.policy, self._unspent
-        return [*self._notes] + [
-            f"allocation.policy={policy} trains {unspent:,} parameters fewer than method.rank everywhere"
-        ] * (unspent > 0)
+        note = f"allocation.policy={policy} trains {unspent:,} parameters fewer than method.rank everywhere"
+        return [*self._notes, note] if unspent else [*self._notes]
 
-    def prepare(
-        self,
-        layers: Sequence[tuple[str, Base]],
-        ranks: dict[str, int | None],
-        batch: Batch,
-        generator: torch.Generator,
-    ) -> None:
+    def prepare(self, layers: Layers, batch: Batch, generator: torch.Generator) -> None:
         """Compute what a method needs of all layers before it builds the first."""
 
-    def with_gradients(
-        self, layers: Sequence[tuple[str, Base]], batch: Batch, use: Callable[[str, Tensor], None]
-    ) -> None:
+    def with_gradients(self, layers: Layers, batch: Batch, use: Callable[[str, Tensor], None]) -> None:
         """Call `use(name, ∂loss/∂W (m, n))` for each layer, on `batch` in evaluation mode; ∂loss/∂W is also ∂loss/∂ΔW.
 
         The backward pass decides the order. One layer's gradient is held at a time.
         """
-        handles: list[RemovableHandle] = []
-        for name, base in layers:
-            base.weight.requires_grad_(True)
 
-            def hook(weight: Tensor, name: str = name) -> None:
-                gradient, weight.grad = weight.grad, None
-                assert gradient is not None
-                use(name, matricize(gradient.detach()))
+        def pass_on(name: str, weight: Tensor) -> None:
+            gradient, weight.grad = weight.grad, None
+            assert gradient is not None
+            use(name, matricize(gradient.detach()))
 
-            handles.append(base.weight.register_post_accumulate_grad_hook(hook))
+        weights = [(name, base.weight.requires_grad_(True)) for name, base in layers]
+        handles = [weight.register_post_accumulate_grad_hook(partial(pass_on, name)) for name, weight in weights]
         was_training = self.training
         self.eval()
         self.loss(batch).backward()
@@ -115,9 +97,7 @@ class LowRank(Method):
 
     def layers(self) -> Iterator[tuple[str, FactoredLinear]]:
         """Yield the adapted layers by name, in the order of the network."""
-        for name, module in self.backbone.named_modules():
-            if isinstance(module, FactoredLinear):
-                yield name, module
+        return ((name, m) for name, m in self.backbone.named_modules() if isinstance(m, FactoredLinear))
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         """Yield ΔW of every adapted layer."""
@@ -125,11 +105,10 @@ class LowRank(Method):
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
         """Yield the frozen weight and ΔW, with gradients, of every adapted layer."""
-        return ((name, matrix(layer.base), layer.update()) for name, layer in self.layers())
+        return ((name, matricize(layer.base.weight), layer.update()) for name, layer in self.layers())
 
     def export(self) -> dict[str, Tensor]:
         """Return what was trained, and the frozen factors, because ΔW needs all of them."""
-        factors = {
-            f"backbone.{n}.factors.{i}": f.detach() for n, layer in self.layers() for i, f in enumerate(layer.factors)
-        }
+        layers = [(name, enumerate(layer.factors)) for name, layer in self.layers()]
+        factors = {f"backbone.{name}.factors.{i}": f.detach() for name, factors in layers for i, f in factors}
         return {**factors, **super().export()}

@@ -17,6 +17,14 @@ T = TypeVar("T")
 TENSOR = re.compile(r"backbone\.(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
 PARTS = ("query", "key", "value")
 FUSED = re.compile(rf"(.+qkv)\.({'|'.join(PARTS)})")
+COMMON = {
+    "task_type": None,
+    "base_model_name_or_path": None,
+    "inference_mode": True,
+    "lora_dropout": 0.0,
+    "bias": "none",
+}
+"""Options of every adapter that we write."""
 PREFIX = "base_model.model."
 """Where peft's wrapper holds the network."""
 WRAPPER = "model."
@@ -34,14 +42,10 @@ class Layer:
 
 
 def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora: bool = False) -> PeftAdapter:
-    """Return a LoRA adapter from the factors F_1 … F_L of every layer: A = F_1 (r, n), B = F_L·…·F_2 (m, r).
+    """Return a LoRA adapter from the exported factors F_1 … F_L of every layer: A = F_1 (r, n), B = F_L·…·F_2 (m, r).
 
-    PiSSA's B·A − B₀·A₀ becomes [B, −B₀]·[A; A₀]. Where that raises the rank, α rises so that the scale stays.
-
-    Args:
-        tensors: what `Method.export` returned.
-        alpha: α of a layer of rank r.
-        rslora: whether the scale is α/√r, not α/r.
+    PiSSA's B·A − B₀·A₀ becomes [B, −B₀]·[A; A₀]. Where that raises the rank, α rises so that the scale, α/r or with
+    `rslora` α/√r, stays.
 
     Raises:
         UsageError: DoRA on parts of a fused projection.
@@ -60,16 +64,12 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
             written[f"{PREFIX}{name}.lora_magnitude_vector"] = layer.magnitude.reshape(*square[:1], -1, *square)
     config = {
         "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": None,
-        "inference_mode": True,
+        **COMMON,
         "r": rank,
         "lora_alpha": _whole(most),
         "rank_pattern": {_exactly(name): len(layer.a) for name, layer in layers.items() if len(layer.a) != rank},
         "alpha_pattern": {_exactly(name): _whole(layer.alpha) for name, layer in layers.items() if layer.alpha != most},
         "target_modules": target_modules(layers),
-        "lora_dropout": 0.0,
-        "bias": "none",
         "init_lora_weights": True,
         "use_rslora": rslora,
         "use_dora": any(layer.magnitude is not None for layer in layers.values()),
@@ -100,16 +100,12 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> PeftAdapter:
         written[f"{PREFIX}{name}.lora_E"] = e[kept]
     config = {
         "peft_type": "ADALORA",
-        "task_type": None,
-        "base_model_name_or_path": None,
-        "inference_mode": True,
+        **COMMON,
         "init_r": rank,
         "target_r": max(1, sum(map(sum, pattern.values())) // len(pattern)),
         "lora_alpha": _whole(alpha),
         "rank_pattern": pattern,
         "target_modules": target_modules(layers),
-        "lora_dropout": 0.0,
-        "bias": "none",
         "total_step": 1,  # peft requires a schedule, although the choice of triplets is final
     }
     return PeftAdapter(config, written)
@@ -139,7 +135,6 @@ def by_layer(tensors: Mapping[str, T], pattern: re.Pattern[str]) -> dict[str, di
 
 
 def _layer(parts: Mapping[str, Tensor], alpha: Callable[[int], float], growth: float) -> Layer:
-    """Return one layer from its exported tensors."""
     factors = [parts[f"factors.{i}"] for i in range(sum(name.startswith("factors.") for name in parts))]
     a, b = factors[0], factors[1]
     for factor in factors[2:]:
@@ -156,9 +151,8 @@ def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
 
     With A = [A_q; A_v] (2r, n) and B = [[B_q, 0], [0, 0], [0, B_v]] (3d, 2r) the rank doubles, and α with it.
     """
-    groups = by_layer(layers, FUSED)
     fused = {name: layer for name, layer in layers.items() if not FUSED.fullmatch(name)}
-    for name, parts in groups.items():
+    for name, parts in by_layer(layers, FUSED).items():
         first = next(iter(parts.values()))
         if first.magnitude is not None:
             raise UsageError(
@@ -170,10 +164,10 @@ def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
         b = first.b.new_zeros(3 * width, rank)
         column, ordered = 0, [(i, parts[part]) for i, part in enumerate(PARTS) if part in parts]
         for row, part in ordered:
-            own = len(part.a)
-            ratio = part.alpha / own**growth / (first.alpha / len(first.a) ** growth)  # 1 for parts of one rank
-            b[row * width : (row + 1) * width, column : column + own] = part.b * ratio
-            column += own
+            r = len(part.a)
+            ratio = part.alpha / r**growth / (first.alpha / len(first.a) ** growth)  # 1 for parts of one rank
+            b[row * width : (row + 1) * width, column : column + r] = part.b * ratio
+            column += r
         a = torch.cat([part.a for _, part in ordered])
         fused[name] = Layer(a=a, b=b, alpha=first.alpha * (rank / len(first.a)) ** growth)
     return fused

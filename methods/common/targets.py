@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from types import UnionType
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +13,23 @@ from torch import Tensor, nn
 from bench.core.errors import UsageError
 from methods.common.factored import Base
 
+T = TypeVar("T")
 QUERY_VALUE = r"\b(query|value|q|v)(_proj|_lin)?$"
 ATTENTION = r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|proj))$"
 """Names of self-attention's projections in transformers and timm."""
-PRESETS = {"qv": QUERY_VALUE, "attention": ATTENTION, "all-linear": "", "convolutions": "", "all": ""}
-"""Preset → expression; `convolutions` means no linear layer, the three of `LINEAR` no convolution."""
-LINEAR = ("qv", "attention", "all-linear")
+PRESETS: dict[str, tuple[str, type[nn.Module] | UnionType]] = {
+    "qv": (QUERY_VALUE, nn.Linear),
+    "attention": (ATTENTION, nn.Linear),
+    "all-linear": ("", nn.Linear),
+    "convolutions": ("", nn.Conv2d),
+    "all": ("", Base),
+}
+"""Preset → expression and kind of layer."""
 FUSED = re.compile(r"\bW?qkv$")
 """Names in timm and ModernBERT of a layer (3d, n) whose rows are query, key and value, in this order."""
 
 
-@dataclass(frozen=True)
-class Targets:
+class Targets(NamedTuple):
     """Layers by name, in the order of the network, and notes on how they were chosen."""
 
     layers: list[tuple[str, Base]]
@@ -40,31 +46,50 @@ def find_targets(network: nn.Module, target: str) -> Targets:
     Raises:
         UsageError: the expression is invalid, or no layer matches it; the error lists some names.
     """
-    wanted = compile_target(target, PRESETS)
+    expression, kind = PRESETS.get(target, (target, Base))
+    wanted = compile_target(expression)
     named = [(n, m) for n, m in network.named_modules() if "pooler" not in n]
     layers = [(n, m) for n, m in named if isinstance(m, nn.Linear | nn.Conv2d)]
     notes: list[str] = []
-    matching = [(n, m) for n, m in layers if _has_kind(target, m) and wanted.search(n)]
+    matching = [(n, m) for n, m in layers if isinstance(m, kind) and wanted.search(n)]
     if target == "qv" and not matching and not any("Attention" in type(m).__name__ for _, m in named):
         matching = layers
         notes.append(f"no query and value projections in this network: its {_counts(layers)} are adapted")
     adaptable = [(n, m) for n, m in matching if _is_plain(m)]
     if not adaptable:
-        raise _no_match(target, layers)
-    return Targets(adaptable, notes + _skipped([m for _, m in matching if isinstance(m, nn.Conv2d)]))
+        raise _no_match(target, kind, layers)
+    skipped = [m for _, m in matching if isinstance(m, nn.Conv2d) and not _is_plain(m)]
+    return Targets(adaptable, notes + _notes_on_skipped(skipped))
 
 
-def compile_target(target: str, presets: Mapping[str, str]) -> re.Pattern[str]:
-    """Compile a value of `method.target`: a preset or an expression.
+def compile_target(expression: str) -> re.Pattern[str]:
+    """Compile the expression of `method.target`.
 
     Raises:
-        UsageError: the expression is invalid.
+        UsageError: it is invalid.
     """
     try:
-        return re.compile(presets.get(target, target))
+        return re.compile(expression)
     except re.error as error:
-        message = f"method.target='{target}' is not a regular expression"
+        message = f"method.target='{expression}' is not a regular expression"
         raise UsageError(message, str(error), "Fix the expression.") from error
+
+
+def match_names(target: str, named: Sequence[tuple[str, T]], kind: str, known: str) -> list[tuple[str, T]]:
+    """Return those whose name `target` finds: `all`, or a regular expression.
+
+    Raises:
+        UsageError: the expression is invalid, or finds no `kind`; the error lists the names after `known`.
+    """
+    wanted = compile_target("" if target == "all" else target)
+    chosen = [(name, value) for name, value in named if wanted.search(name)]
+    if not chosen:
+        raise UsageError(
+            f"method.target='{target}' matches no {kind}",
+            f"{known} {list_names(name for name, _ in named)}",
+            "Use all, or a regular expression that matches some of these.",
+        )
+    return chosen
 
 
 def list_names(names: Iterable[str]) -> str:
@@ -86,13 +111,10 @@ class SplitLinear(nn.Module):
 
     def __init__(self, fused: nn.Linear) -> None:
         super().__init__()
-        width, bias = fused.out_features // 3, dict(fused.named_parameters()).get("bias")
         for i, part in enumerate(("query", "key", "value")):
-            layer = nn.Linear(fused.in_features, width, bias=bias is not None, device="meta")
-            rows = slice(i * width, (i + 1) * width)
-            layer.weight = nn.Parameter(fused.weight.detach()[rows].clone())
-            if bias is not None:
-                layer.bias = nn.Parameter(bias.detach()[rows].clone())
+            rows = {name: p.detach().chunk(3)[i].clone() for name, p in fused.named_parameters()}
+            layer = nn.Linear(fused.in_features, fused.out_features // 3, bias="bias" in rows, device="meta")
+            layer.load_state_dict(rows, assign=True)
             self.add_module(part, layer)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,18 +129,9 @@ def split_fused(network: nn.Module) -> None:
             replace_layer(network, name, SplitLinear(module))
 
 
-def _has_kind(target: str, layer: Base) -> bool:
-    """Tell whether the target means layers of this kind."""
-    if isinstance(layer, nn.Linear):
-        return target != "convolutions"
-    return target not in LINEAR
-
-
 def _is_plain(layer: Base) -> bool:
     """Tell whether the weight is one matrix, on the input or on patches of it as torch cuts them."""
-    if isinstance(layer, nn.Linear):
-        return True
-    return layer.groups == 1 and type(layer).forward is nn.Conv2d.forward
+    return isinstance(layer, nn.Linear) or (layer.groups == 1 and type(layer).forward is nn.Conv2d.forward)
 
 
 def _counts(layers: Sequence[tuple[str, Base]]) -> str:
@@ -129,27 +142,24 @@ def _counts(layers: Sequence[tuple[str, Base]]) -> str:
     return " and ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in kinds.items() if n)
 
 
-def _skipped(convolutions: Sequence[nn.Conv2d]) -> list[str]:
-    """Write notes on convolutions that match but cannot be adapted."""
-    left = [layer for layer in convolutions if not _is_plain(layer)]
-    grouped = sum(layer.groups > 1 for layer in left)
-    kinds = sorted({type(layer).__name__ for layer in left if layer.groups == 1})
-    number = len(left) - grouped
+def _notes_on_skipped(convolutions: Sequence[nn.Conv2d]) -> list[str]:
+    changed = [type(layer).__name__ for layer in convolutions if layer.groups == 1]
+    grouped, kinds = len(convolutions) - len(changed), ", ".join(sorted({*changed}))
     notes = {
         f"convolutions not adapted because a grouped one is not one matrix: {grouped}": grouped,
-        f"convolutions not adapted because their class changes the convolution ({', '.join(kinds)}): {number}": number,
+        f"convolutions not adapted because their class changes the convolution ({kinds}): {len(changed)}": len(changed),
     }
-    return [text for text, count in notes.items() if count]
+    return [note for note, count in notes.items() if count]
 
 
-def _no_match(target: str, layers: Sequence[tuple[str, Base]]) -> UsageError:
+def _no_match(target: str, kind: type[nn.Module] | UnionType, layers: Sequence[tuple[str, Base]]) -> UsageError:
+    linear = [name for name, layer in layers if isinstance(layer, nn.Linear)]
     convolutions = [name for name, layer in layers if isinstance(layer, nn.Conv2d)]
-    wanted = "convolution" if target == "convolutions" else "linear layer"
-    wanted += " or convolution" * (bool(convolutions) and target not in (*LINEAR, "convolutions"))
-    known = [f"its linear layers: {list_names(name for name, layer in layers if isinstance(layer, nn.Linear))}"]
-    known += [f"its convolutions: {list_names(convolutions)}"] if convolutions else []
+    wanted = "convolution" if kind is nn.Conv2d else "linear layer"
+    wanted += " or convolution" if kind is Base and convolutions else ""
+    known = f"its linear layers: {list_names(linear)}"
     return UsageError(
         f"method.target='{target}' matches no {wanted} of this backbone",
-        "\n".join(known),
+        known + (f"\nits convolutions: {list_names(convolutions)}" if convolutions else ""),
         f"Use {', '.join(PRESETS)}, or a regular expression that matches some of these.",
     )

@@ -29,13 +29,10 @@ class DeepLoRAConfig(UpdateConfig):
     learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
 
     rank: int | None = option(
-        8,
-        "Width w of the factors (full form; none: max(m, n)), or r = 2k of the compressed form.",
-        at_least=1,
+        8, "Width w of the factors (full form; none: max(m, n)), or r = 2k of the compressed form.", at_least=1
     )
     form: Literal["full", "compressed"] = option(
-        "full",
-        "Train full-size factors, or small ones in the subspace in which the full ones move.",
+        "full", "Train full-size factors, or small ones in the subspace in which the full ones move."
     )
     depth: int = option(3, "Number of factors L, at least 2.", at_least=2)
     init_scale: float = option(1e-3, "ε: every factor starts as an orthogonal matrix times ε.", at_least=0)
@@ -46,11 +43,7 @@ class DeepLoRAConfig(UpdateConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check the rank of the compressed form.
-
-        Raises:
-            UsageError: it is odd or missing.
-        """
+        """Check that the compressed form has an even rank."""
         super().__post_init__()
         if self.form == "compressed" and (self.rank is None or self.rank % 2):
             raise UsageError(

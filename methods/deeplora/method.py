@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -13,17 +10,18 @@ from bench.api.optimizers import ParamGroup
 from bench.api.peft import PeftAdapter
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
+from bench.spectra import matricize
 from methods.common import peft
-from methods.common.factored import Base, FactoredLinear, matrix, orthogonal
-from methods.common.lowrank import LowRank
+from methods.common.factored import Base, FactoredLinear, orthogonal
+from methods.common.groups import split_groups
+from methods.common.lowrank import Layers, LowRank
 from methods.deeplora.config import DeepLoRAConfig
 
 
 class DeepLoRA(LowRank):
     """Adds a product of three or more factors to frozen layers (see `DeepLoRAConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = DeepLoRAConfig
-
+    Config = DeepLoRAConfig
     config: DeepLoRAConfig
 
     def adapt(self, batch: Batch) -> None:
@@ -39,19 +37,20 @@ class DeepLoRA(LowRank):
             return rank * (m + n) + (self.config.depth - 2) * rank**2
         return (rank * (m + n) if self.config.gamma > 0 else 0) + self.config.depth * rank**2
 
-    def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
+    def layer(self, name: str, base: Base, rank: int, generator: torch.Generator) -> FactoredLinear:
         """Build the layer with its L factors, or the L + 2 of the compressed form, beside it."""
-        compressed = self.config.form == "compressed"
-        factors = self._compressed.pop(name) if compressed else self._full_factors(base, rank, generator)
+        if self.config.form == "compressed":
+            factors = self._compressed.pop(name)
+        else:
+            (m, n), depth = matricize(base.weight).shape, self.config.depth
+            width = rank or max(m, n)
+            shapes = [(width, n), *[(width, width)] * (depth - 2), (m, width)]
+            factors = [orthogonal(shape, generator) * self.config.init_scale for shape in shapes]
         return FactoredLinear(base, factors, dropout=self.config.dropout)
 
     def param_groups(self) -> list[ParamGroup]:
         """Return Left and Right at γ times the learning rate, and the rest."""
-        outer = self._outer()
-        slow = {id(p) for p in outer}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in slow]
-        groups: list[ParamGroup] = [{"params": rest}]
-        return [*groups, {"params": outer, "lr_scale": self.config.gamma}] if outer and self.config.gamma else groups
+        return split_groups(self, self._outer() if self.config.gamma else [], self.config.gamma)
 
     def _outer(self) -> list[nn.Parameter]:
         """Return Left and Right of every layer; nothing in the full form."""
@@ -59,26 +58,14 @@ class DeepLoRA(LowRank):
             return []
         return [factor for _, layer in self.layers() for factor in (layer.factors[0], layer.factors[-1])]
 
-    def _full_factors(self, base: Base, rank: int | None, generator: torch.Generator) -> list[Tensor]:
-        (m, n), depth = matrix(base).shape, self.config.depth
-        width = rank or max(m, n)
-        shapes = [(width, n), *[(width, width)] * (depth - 2), (m, width)]
-        return [orthogonal(shape, generator) * self.config.init_scale for shape in shapes]
-
-    def prepare(
-        self,
-        layers: Sequence[tuple[str, Base]],
-        ranks: dict[str, int | None],
-        batch: Batch,
-        generator: torch.Generator,
-    ) -> None:
+    def prepare(self, layers: Layers, batch: Batch, generator: torch.Generator) -> None:
         """Compute the factors Rightᵀ, L times ε·I and Left of every layer of the compressed form from one gradient."""
         self._compressed: dict[str, list[Tensor]] = {}
         if self.config.form == "full":
             return
 
         def compress(name: str, gradient: Tensor) -> None:
-            rank = ranks[name] or 0
+            rank = self.ranks[name]
             start = orthogonal(gradient.shape, generator)  # ΔW(0)/ε^L, not kept
             left, right = outer_factors(gradient.double().cpu(), start, rank // 2)
             inner = torch.eye(rank, dtype=torch.float64) * self.config.init_scale

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from torch.overrides import TorchFunctionMode
 
 from bench.api.dropout import set_dropout
 from bench.api.method import Batch
-from bench.config.sections import MethodConfig
 from methods.dropout.config import DropoutConfig
 from methods.full.method import Full
 
@@ -22,30 +21,31 @@ from methods.full.method import Full
 class Dropout(Full):
     """Trains everything with one dropout rate; see `DropoutConfig`."""
 
-    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-
-    Config: ClassVar[type[MethodConfig]] = DropoutConfig
-
+    saves_backbone = "always"
+    Config = DropoutConfig
     config: DropoutConfig
 
     def adapt(self, batch: Batch) -> None:
         """Set every dropout. Features that leave the network through dropout get none before the head."""
         super().adapt(batch)
-        rate, before = self.config.rate, self._find_dropout(batch)
+        rate, (rates_before, acts_last) = self.config.rate, self._find_dropout(batch)
         set_dropout(self.backbone, rate)
-        given = [("backbone.dropout", before.rates), ("head.dropout", {self.head_config.dropout})]
+        given = [("backbone.dropout", rates_before), ("head.dropout", {self.head_config.dropout})]
         self._replaced = [f"{name}={p:g}" for name, rates in given for p in sorted(rates - {0.0, rate})]
-        self.head_config = replace(self.head_config, dropout=0.0 if before.acts_last else rate)
+        self.head_config = replace(self.head_config, dropout=0.0 if acts_last else rate)
         self.evaluations = self.config.evaluations
         self.probe = copy.deepcopy(self.head).requires_grad_() if self.config.probe else None
 
-    def _find_dropout(self, batch: Batch) -> _DropoutRecorder:
-        """Record the network's dropout calls on two examples, in evaluation mode, where they change nothing."""
+    def _find_dropout(self, batch: Batch) -> tuple[set[float], bool]:
+        """Return the network's dropout rates, and whether dropout comes last.
+
+        They are read from two examples in evaluation mode, where dropout changes nothing.
+        """
         self.backbone.eval()
         with torch.no_grad(), _DropoutRecorder() as recorder:
             pooled = self.backbone(**{name: value[:2] for name, value in batch["inputs"].items()})
-        recorder.acts_last = recorder.output is not None and recorder.output.data_ptr() == pooled.data_ptr()
-        return recorder
+        rates, outputs = {rate for rate, _ in recorder.calls}, [output for _, output in recorder.calls]
+        return rates, bool(outputs) and outputs[-1].data_ptr() == pooled.data_ptr()
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the head's loss plus the gradient, but not the value, of the probe's: the curve shows the network."""
@@ -94,26 +94,26 @@ class Dropout(Full):
 
 
 class _DropoutRecorder(TorchFunctionMode):
-    """Records every call of dropout, by a module or as a function.
+    """Records rate and output of every dropout, by a module or as a function.
 
-    Attributes:
-        rates: all rates.
-        output: of the last call; kept, so that no other tensor gets its memory.
-        acts_last: whether that output is what the network returns.
+    Outputs are kept so that no other tensor gets their memory.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.rates: set[float] = set()
-        self.output: Tensor | None = None
-        self.acts_last = False
+        self.calls: list[tuple[float, Tensor]] = []
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Call the function, and keep rate and output of dropout."""
-        result = func(*args, **(kwargs or {}))
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call the function, and record it if it is dropout."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         if func is F.dropout:
-            self.rates.add(float((kwargs or {}).get("p", args[1] if len(args) > 1 else 0.5)))
-            self.output = result
+            rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+            self.calls.append((cast(float, rate), cast(Tensor, result)))
         return result

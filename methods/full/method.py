@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
-from bench.config.sections import MethodConfig
 from bench.spectra import Delta, matricize
 from methods.full.config import FullConfig
 
@@ -16,10 +14,9 @@ from methods.full.config import FullConfig
 class Full(Method):
     """Trains everything; ΔW is the difference from the start (see `FullConfig`)."""
 
-    saves_adapter: ClassVar[bool] = False
-    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "asked"
-
-    Config: ClassVar[type[MethodConfig]] = FullConfig
+    saves_adapter = False
+    saves_backbone = "asked"
+    Config = FullConfig
 
     def adapt(self, batch: Batch) -> None:
         """Keep W(0) on the CPU, to measure ΔW at the end."""

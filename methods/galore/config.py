@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from bench.config.options import option
 from methods.common.config import ProjectedConfig
@@ -21,9 +20,5 @@ class GaLoreConfig(ProjectedConfig):
     Parameters: all of backbone and head.
     Source: Zhao et al. 2024, arXiv 2403.03507, algorithm 2. Defaults: the paper's refresh and scale.
     """
-
-    learning_rate: ClassVar[float] = 4e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
-    scratch_learning_rate: ClassVar[float] = 1e-2
 
     scale: float = option(0.25, "α, the learning rate of projected matrices relative to that of everything else.")

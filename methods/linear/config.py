@@ -24,7 +24,4 @@ class LinearConfig(MethodConfig):
     learning_rate: ClassVar[float] = 1e-2
     learning_rates: ClassVar[tuple[float, ...]] = (3e-3, 1e-2, 3e-2)
 
-    standardise: bool = option(
-        False,
-        "Standardise each feature by its mean and deviation over the first global batch.",
-    )
+    standardise: bool = option(False, "Standardise each feature by its mean and deviation over the first global batch.")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from bench.api.method import Batch, Method
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from methods.linear.config import LinearConfig
 
@@ -20,8 +17,7 @@ first batch but may vary later."""
 class Linear(Method):
     """Trains the head on frozen features (see `LinearConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = LinearConfig
-
+    Config = LinearConfig
     config: LinearConfig
     mean: Tensor
     deviation: Tensor

@@ -43,13 +43,11 @@ class LoRAConfig(UpdateConfig):
         "Scale s of B·A: standard is α/r, rank-stabilized is rsLoRA's α/√r, none is 1, the Deep LoRA paper's baseline.",
     )
     dora: bool = option(
-        False,
-        "Train the length of every row of the weight apart from its direction, which B·A changes.",
+        False, "Train the length of every row of the weight apart from its direction, which B·A changes."
     )
     lr_ratio: float = option(1.0, "Learning rate of B relative to that of A; LoRA+ recommends more than 1.", above=0)
     start: str | None = option(
-        None,
-        "Folder of a LoRA adapter of peft to start from; it decides rank, alpha, target, scaling and dora.",
+        None, "Folder of a LoRA adapter of peft to start from; it decides rank, alpha, target, scaling and dora."
     )
 
     def scale(self, rank: int) -> float:

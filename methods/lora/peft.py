@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -14,9 +13,12 @@ from torch import Tensor
 from bench.api.peft import TENSORS, PeftFolder, open_folder
 from bench.config.options import Value
 from bench.core.errors import UsageError
-from methods.common.factored import Base, matrix
+from bench.spectra import matricize
+from methods.common.lowrank import Layers
 from methods.common.peft import WRAPPER, by_layer
 
+Start = tuple[list[Tensor], Tensor | None]
+"""A and B of a layer, and its magnitude."""
 PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of peft's `init_lora_weights` that do not change the frozen weight."""
@@ -62,15 +64,10 @@ def read_options(folder: PeftFolder) -> dict[str, Value]:
     }
 
 
-def read_start(
-    path: Path, layers: Sequence[tuple[str, Base]], scale: Callable[[int], float]
-) -> dict[str, tuple[list[Tensor], Tensor | None]]:
-    """Read factors A and B and the magnitude by layer.
+def read_start(path: Path, layers: Layers, scale: Callable[[int], float]) -> dict[str, Start]:
+    """Read the adapter's start of the layers that method.target names.
 
-    Args:
-        path: the adapter folder.
-        layers: those that method.target names.
-        scale: our factor on B·A by rank; B absorbs the ratio to that of the adapter.
+    B absorbs the ratio of the adapter's factor on B·A to ours, `scale` of the rank.
 
     Raises:
         EnvironmentProblem: the directory cannot be read.
@@ -88,24 +85,25 @@ def read_start(
             f"only in the adapter: {in_adapter}; only in the target: {in_target}",
             "Set method.target to match the adapter's layers, on the backbone it was trained on.",
         )
-    start: dict[str, tuple[list[Tensor], Tensor | None]] = {}
+    start: dict[str, Start] = {}
     for bare, parts in adapted.items():
         a, b = (parts[f"{part}.weight"].flatten(1) for part in "AB")
         name, layer = wanted[bare]
-        m, n = matrix(layer).shape
+        m, n = matricize(layer.weight).shape
         if (len(b), a.shape[1]) != (m, n):
             raise UsageError(
                 f"method.start does not fit {name}",
                 f"its ΔW is {len(b)}×{a.shape[1]}, the layer {m}×{n}",
                 "Use the backbone it was trained on.",
             )
-        its_scale = _scale(folder.config, bare, len(a))
-        start[name] = [a, b * (its_scale / scale(len(a)))], parts.get("magnitude_vector")
+        ratio = _scale(folder, bare, len(a)) / scale(len(a))
+        start[name] = [a, b * ratio], parts.get("magnitude_vector")
     return start
 
 
-def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+def _scale(folder: PeftFolder, name: str, rank: int) -> float:
     """Return α/r, or α/√r of rsLoRA, with the layer's own α where a pattern gives one."""
-    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    config = folder.config
+    patterns: dict[str, float] = config.get("alpha_pattern") or {}
     alpha = next((a for key, a in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", name)), config["lora_alpha"])
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
-from methods.common.targets import compile_target, list_names, replace_layer
+from methods.common.factored import principal_factors
+from methods.common.targets import match_names, replace_layer
 from methods.lowrank.config import LowRankConfig
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -23,10 +23,8 @@ Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 class LowRankTraining(Method):
     """Replaces layers by products U·V (see `LowRankConfig`)."""
 
-    saves_adapter: ClassVar[bool] = False
-
-    Config: ClassVar[type[MethodConfig]] = LowRankConfig
-
+    saves_adapter = False
+    Config = LowRankConfig
     config: LowRankConfig
 
     def adapt(self, batch: Batch) -> None:
@@ -36,12 +34,12 @@ class LowRankTraining(Method):
             UsageError: the expression is invalid or matches no layer, or the rank saves nothing in any of them.
         """
         rank = self.config.rank
-        layers = self._targets()
-        whole = {name: reason_to_keep(layer, rank) for name, layer in layers}
+        known = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
+        layers = match_names(self.config.target, known, "linear layer or convolution of this backbone", "it has")
         self._whole = [
-            {"layer": name, "shape": "×".join(map(str, matricize(layer.weight).shape)), "whole_because": whole[name]}
+            {"layer": name, "shape": "×".join(map(str, matricize(layer.weight).shape)), "whole_because": reason}
             for name, layer in layers
-            if whole[name]
+            if (reason := reason_to_keep(layer, rank))
         ]
         if len(self._whole) == len(layers):
             names = ", ".join(f"{row['layer']} ({row['shape']}: {row['whole_because']})" for row in self._whole[:4])
@@ -50,8 +48,9 @@ class LowRankTraining(Method):
                 f"all {len(layers)} layers stay whole, such as {names}",
                 "Lower method.rank, or use --method full.",
             )
+        whole = {row["layer"] for row in self._whole}
         for name, layer in layers:
-            if not whole[name]:
+            if name not in whole:
                 replace_layer(self.backbone, name, FactoredLayer(layer, rank))
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
@@ -73,20 +72,6 @@ class LowRankTraining(Method):
         """Yield the products by name, in the order of the network."""
         return ((name, m) for name, m in self.backbone.named_modules() if isinstance(m, FactoredLayer))
 
-    def _targets(self) -> list[tuple[str, Layer]]:
-        """Return the linear layers and convolutions that method.target names."""
-        target = self.config.target
-        wanted = compile_target(target, {"all": ""})
-        layers = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
-        chosen = [(n, m) for n, m in layers if wanted.search(n)]
-        if not chosen:
-            raise UsageError(
-                f"method.target='{target}' matches no linear layer or convolution of this backbone",
-                f"it has {list_names(n for n, _ in layers)}",
-                "Use all, or a regular expression that matches some of these.",
-            )
-        return chosen
-
 
 class FactoredLayer(nn.Sequential):
     """W = U·V with U (m, r) and V (r, n): applies V, then U with the bias.
@@ -94,31 +79,24 @@ class FactoredLayer(nn.Sequential):
     The weight of a convolution (m, c, k, k) counts as (m, c·k·k): V is a convolution to r channels with the kernel,
     stride, padding and dilation of W, and U one of kernel 1. U and V start as U_r·√S_r and √S_r·V_rᵀ of the SVD of the
     layer's own weight: their product is its best approximation of rank r.
-
-    Attributes:
-        shape: (m, n).
-        rank: r.
     """
 
     def __init__(self, base: Layer, rank: int) -> None:
-        super().__init__(*_empty_layers(base, rank))
-        self.rank = rank
-        matrix = matricize(base.weight.detach())
-        self.shape = (matrix.shape[0], matrix.shape[1])
-        u, v = spectral_start(matrix, rank)
-        first, second = cast(Layer, self[0]), cast(Layer, self[1])
+        first, second = _empty_layers(base, rank)
+        super().__init__(first, second)
+        self.kernel = base.weight.shape
+        u, v = principal_factors(matricize(base.weight), rank)
         with torch.no_grad():
             first.weight.copy_(v.view_as(first.weight))
             second.weight.copy_(u.view_as(second.weight))
             if base.bias is not None:
                 cast(Tensor, second.bias).copy_(base.bias)
-        self.kernel = base.weight.shape
         u, v = self.factors()
         self._initial = u.detach().clone(), v.detach().clone()  # no buffers: a resumed run computes them again
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return U (m, r) and V (r, n), with gradients."""
-        first, second = cast(Layer, self[0]), cast(Layer, self[1])
+        first, second = (cast(Layer, layer) for layer in self)
         return second.weight.flatten(1), first.weight.flatten(1)
 
     @property
@@ -141,14 +119,8 @@ class FactoredLayer(nn.Sequential):
     def update(self) -> Delta:
         """Return W(t) − W(0) = [U, −U(0)]·[V; V(0)], with gradients."""
         (u, v), (u0, v0) = self.factors(), self.initial()
-        return Delta(factors=(torch.cat([u, -u0], 1), torch.cat([v, v0])), nominal=min(2 * self.rank, *self.shape))
-
-
-def spectral_start(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return U_r·√S_r (m, r) and √S_r·V_rᵀ (r, n), float64 (Khodak et al. 2021, arXiv 2105.01029)."""
-    u, sigma, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
-    root = sigma[:rank].sqrt()
-    return u[:, :rank] * root, root[:, None] * vt[:rank]
+        nominal = min(2 * len(v), len(u), v.shape[1])
+        return Delta(factors=(torch.cat([u, -u0], 1), torch.cat([v, v0])), nominal=nominal)
 
 
 def reason_to_keep(layer: Layer, rank: int) -> str:
@@ -162,19 +134,15 @@ def reason_to_keep(layer: Layer, rank: int) -> str:
     return "r·(m + n) ≥ m·n" if rank * (m + n) >= m * n else ""
 
 
-def _empty_layers(base: Layer, rank: int) -> tuple[nn.Module, nn.Module]:
+def _empty_layers(base: Layer, rank: int) -> tuple[Layer, Layer]:
     """Build the layers of V and U without values, so that torch's generator is not used."""
-    place: dict[str, Any] = {"device": base.weight.device, "dtype": base.weight.dtype}
-    bias = base.bias is not None
-    build = nn.utils.skip_init
+    place: dict[str, object] = {"device": base.weight.device, "dtype": base.weight.dtype}
+    bias = {**place, "bias": base.bias is not None}
     if isinstance(base, nn.Linear):
-        return (
-            build(nn.Linear, base.in_features, rank, bias=False, **place),
-            build(nn.Linear, rank, base.out_features, bias=bias, **place),
-        )
-    geometry: dict[str, Any] = {"stride": base.stride, "padding": base.padding, "dilation": base.dilation}
-    geometry |= {"padding_mode": base.padding_mode, "bias": False}
-    return (
-        build(type(base), base.in_channels, rank, base.kernel_size, **geometry, **place),
-        build(type(base), rank, base.out_channels, 1, bias=bias, **place),
-    )
+        first = nn.utils.skip_init(nn.Linear, base.in_features, rank, bias=False, **place)
+        second = nn.utils.skip_init(nn.Linear, rank, base.out_features, **bias)
+    else:
+        geometry = {key: getattr(base, key) for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+        first = nn.utils.skip_init(type(base), base.in_channels, rank, bias=False, **geometry, **place)
+        second = nn.utils.skip_init(type(base), rank, base.out_channels, 1, **bias)
+    return cast(Layer, first), cast(Layer, second)

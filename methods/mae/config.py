@@ -30,16 +30,10 @@ class MAEConfig(FullConfig):
 
     learning_rate: ClassVar[float] = 1e-3
     learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-    scratch_learning_rate: ClassVar[float] = 1e-3
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     supervised: ClassVar[bool] = False
 
-    mask_ratio: float = option(
-        0.75,
-        "Share of patches that are masked, rounded to whole ones.",
-        at_least=0,
-        at_most=1,
-    )
+    mask_ratio: float = option(0.75, "Share of patches that are masked, rounded to whole ones.", at_least=0, at_most=1)
     decoder_width: int = option(64, "Width of the decoder, a multiple of 4 and of its heads.", at_least=4)
     decoder_depth: int = option(1, "Blocks of the decoder.", at_least=1)
     decoder_heads: int = option(4, "Attention heads of the decoder.", at_least=1)
@@ -56,11 +50,7 @@ class MAEConfig(FullConfig):
     evaluations: int = option(4, "How many times dev is evaluated during training.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check the width of the decoder.
-
-        Raises:
-            UsageError: it is no multiple of 4, or of the heads.
-        """
+        """Check the width of the decoder."""
         super().__post_init__()
         if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
             raise UsageError(

@@ -2,59 +2,44 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch
-from bench.api.optimizers import ParamGroup
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.core.random import uniform
-from methods.full.method import Full
+from methods.common.pretraining import Pretraining
 from methods.mae.config import MAEConfig
 from methods.mae.network import Decoder, PatchEncoder
 
 
-class MAE(Full):
+class MAE(Pretraining):
     """Pretrains a vision transformer by reconstruction; see `MAEConfig`."""
 
-    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-
-    Config: ClassVar[type[MethodConfig]] = MAEConfig
-
+    Config = MAEConfig
     config: MAEConfig
 
     def adapt(self, batch: Batch) -> None:
         """Find the transformer, build the decoder from the seed alone, and keep W(0)."""
         images, config = batch["inputs"]["x"], self.config
         self.encoder = PatchEncoder(self.backbone)
-        grid = self.encoder.grid(images)
+        (channels, height, width), patch = images.shape[1:], self.encoder.patch
+        grid = height // patch[0], width // patch[1]
         self.patches = grid[0] * grid[1]
         self.masked = count_masked(config.mask_ratio, self.patches)
-        numbers = images.shape[1] * self.encoder.patch[0] * self.encoder.patch[1]
+        numbers = channels * patch[0] * patch[1]
         if config.norm_pixels and numbers < 2:
             raise UsageError(
                 "patches of one number cannot be normalised",
                 "method.norm_pixels divides by the standard deviation inside a patch",
                 "Use larger patches, or --set method.norm_pixels=false.",
             )
-        self.decoder = Decoder(
-            inner=config.decoder_width,
-            depth=config.decoder_depth,
-            heads=config.decoder_heads,
-            width=self.backbone.width,
-            prefix=self.encoder.prefix,
-            grid=grid,
-            numbers=numbers,
-            seed=self.seed,
-        )
+        sizes = {"width": self.backbone.width, "prefix": self.encoder.prefix, "numbers": numbers}
+        self.decoder = Decoder(config, grid=grid, seed=self.seed, **sizes)
         if isinstance(pool := self.encoder.network.attn_pool, nn.Module):
             pool.requires_grad_(False)  # only the probe uses it, so no gradient reaches it
-        self.evaluations = config.evaluations
         if not self.task.labelled:
             self.primary, self.higher_is_better = ("reconstruction",), False
         super().adapt(batch)
@@ -68,14 +53,15 @@ class MAE(Full):
     def errors(self, images: Tensor, tokens: Tensor, keep: Tensor) -> Tensor:
         """Return the mean squared error over the masked patches of each image, (B,).
 
-        Args:
-            images: (B, C, H, W).
-            tokens: (B, P + V, D), encoded.
-            keep: (B, V) numbers of the visible patches.
+        From images (B, C, H, W), encoded tokens (B, P + V, D) and numbers of the visible patches (B, V).
         """
-        target = patchify(images, self.encoder.patch)
-        target = normalise(target) if self.config.norm_pixels else target
-        error = (self.decoder(self.encoder.normed(tokens), keep) - target).square().mean(-1)
+        patch = self.encoder.patch
+        target = F.unfold(images, patch, stride=patch).transpose(1, 2)  # (B, N, n), row by row, n ordered (C, h, w)
+        if self.config.norm_pixels:
+            variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+            target = (target - mean) / (variance + 1e-6).sqrt()  # as He et al., with Σ(x − x̄)²/(n − 1)
+        tokens = self.encoder.network.fc_norm(tokens)  # of networks that norm pooled features only
+        error = (self.decoder(tokens, keep) - target).square().mean(-1)
         return error.scatter(1, keep, 0).sum(-1) / self.masked
 
     def loss(self, batch: Batch) -> Tensor:
@@ -87,31 +73,10 @@ class MAE(Full):
             loss = loss + self.config.uniformity * uniformity_penalty(self.encoder.pooled(tokens))
         if not any(p.requires_grad for p in self.head.parameters()):
             return loss
-        with (
-            torch.no_grad()
-        ):  # after the encoder: autocast caches weights as they are first cast, here without gradient
+        # after the encoder: autocast caches weights as they are first cast, here without gradient
+        with torch.no_grad():
             features = F.dropout(self.backbone(**batch["inputs"]), self.head_config.dropout, self.training)
         return loss + self.criterion(self.predict(features), batch["labels"])
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Return the probe at its own rate, and the rest."""
-        head = [p for p in self.head.parameters() if p.requires_grad]
-        groups: list[ParamGroup] = [{"params": self._pretrained()}]
-        return [*groups, {"params": head, "lr_scale": self.config.probe_lr_ratio}] if head else groups
-
-    def _pretrained(self) -> list[nn.Parameter]:
-        return [p for part in (self.backbone, self.decoder) for p in part.parameters() if p.requires_grad]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the probe separately: with a common norm the labels would scale the transformer's steps."""
-        if gradient_clip_val:
-            nn.utils.clip_grad_norm_(self._pretrained(), gradient_clip_val)
-            nn.utils.clip_grad_norm_(self.head.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
         """Refuse what would make the result depend on how a batch is split.
@@ -168,26 +133,10 @@ def count_masked(ratio: float, patches: int) -> int:
 def visible_patches(seed: int, step: int, index: np.ndarray, *, patches: int, masked: int) -> np.ndarray:
     """Draw the numbers of the visible patches, (B, patches − masked) int64, ascending; every subset is equally likely.
 
-    Args:
-        seed: of the run.
-        step: optimiser step, −1 in evaluation.
-        index: (B,) numbers of the examples.
-        patches: N.
-        masked: how many of them are masked.
+    From seed, optimiser step, −1 in evaluation, and numbers of the examples (B,).
     """
     drawn = uniform(seed, "mae masks", step, index, patches)
     return np.sort(drawn.argsort(axis=1, kind="stable")[:, masked:], axis=1)
-
-
-def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Cut images (B, C, H, W) into patches (B, N, n), row by row, with n = C·h·w numbers in the order (C, h, w)."""
-    return F.unfold(images, patch, stride=patch).transpose(1, 2)
-
-
-def normalise(patches: Tensor) -> Tensor:
-    """Standardise every patch (…, n) as He et al.: (x − x̄) / √(Σ(x − x̄)²/(n − 1) + 1e−6)."""
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return (patches - mean) / (variance + 1e-6).sqrt()
 
 
 def uniformity_penalty(features: Tensor) -> Tensor:

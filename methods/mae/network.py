@@ -9,45 +9,20 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from bench.core.errors import UsageError
-
-
-class PatchFilter(nn.Module):
-    """Passes the visible tokens only.
-
-    It replaces timm's patch dropout, which acts after positions are added and before the blocks. It has no
-    parameters, so the names of the network's parameters do not change.
-
-    Attributes:
-        keep: (B, V) numbers of the visible patches; None passes all.
-    """
-
-    def __init__(self, prefix: int) -> None:
-        """Args: `prefix` is the number of tokens before the patches (class, registers), which always pass."""
-        super().__init__()
-        self.prefix = prefix
-        self.keep: Tensor | None = None
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, P + N, D) → (B, P + V, D)."""
-        if self.keep is None:
-            return tokens
-        chosen = self.keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
-        return torch.cat([tokens[:, : self.prefix], tokens[:, self.prefix :].gather(1, chosen)], dim=1)
+from methods.mae.config import MAEConfig
 
 
 class PatchEncoder:
-    """The transformer inside a backbone, on some of the patches.
-
-    timm's own code runs it, so the backbone itself trains.
+    """The transformer inside a backbone, on some of the patches; timm's own code runs it.
 
     Attributes:
         network: the VisionTransformer.
-        prefix: P, tokens before the patches.
+        prefix: P, tokens before the patches (class, registers).
         patch: (height, width) of one in pixels.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
-        """Find the transformer and replace its patch dropout.
+        """Find the transformer and replace its patch dropout, which acts between positions and blocks.
 
         Raises:
             UsageError: there is none, or a patch of it sees other patches' pixels before the blocks.
@@ -55,24 +30,24 @@ class PatchEncoder:
         self.network = _find_transformer(backbone)
         self.prefix: int = self.network.num_prefix_tokens
         self.patch: tuple[int, int] = self.network.patch_embed.patch_size
-        self.filter = PatchFilter(self.prefix)
-        self.network.add_module("patch_drop", self.filter)
+        self._keep: Tensor | None = None
+        self.network.patch_drop = nn.Identity()
+        self.network.patch_drop.register_forward_hook(self._filter)
 
-    def grid(self, images: Tensor) -> tuple[int, int]:
-        """Return rows and columns of patches in images (B, C, H, W)."""
-        return images.shape[2] // self.patch[0], images.shape[3] // self.patch[1]
+    def _filter(self, module: nn.Module, args: object, tokens: Tensor) -> Tensor:
+        """Pass the tokens before the patches and those of visible patches: (B, P + N, D) → (B, P + V, D)."""
+        if self._keep is None:
+            return tokens
+        chosen = self._keep.unsqueeze(-1).expand(-1, -1, tokens.shape[-1])
+        return torch.cat([tokens[:, : self.prefix], tokens[:, self.prefix :].gather(1, chosen)], dim=1)
 
     def __call__(self, images: Tensor, keep: Tensor) -> Tensor:
         """Return tokens after the last block and its norm, (B, P + V, D), as if only patches `keep` (B, V) existed."""
-        self.filter.keep = keep
+        self._keep = keep
         try:
             return self.network.forward_features(images)
         finally:
-            self.filter.keep = None
-
-    def normed(self, tokens: Tensor) -> Tensor:
-        """Norm tokens for the decoder in networks that norm pooled features only (`fc_norm`)."""
-        return self.network.fc_norm(tokens)
+            self._keep = None
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """Return features (B, D), pooled as the backbone pools its tokens."""
@@ -89,8 +64,7 @@ def _find_transformer(backbone: nn.Module) -> VisionTransformer:
             "Use --backbone vit, or one of timm's vit_… networks.",
         )
     embed = transformers[0].patch_embed
-    conv = getattr(embed, "proj", None)
-    if not isinstance(embed, PatchEmbed) or not isinstance(conv, nn.Conv2d) or not _is_disjoint(conv):
+    if not isinstance(embed, PatchEmbed) or not _is_disjoint(embed.proj):
         raise UsageError(
             "mae needs patches that are embedded separately",
             f"this network's {type(embed).__name__} mixes the pixels of patches, masked ones included",
@@ -99,9 +73,11 @@ def _find_transformer(backbone: nn.Module) -> VisionTransformer:
     return transformers[0]
 
 
-def _is_disjoint(conv: nn.Conv2d) -> bool:
-    """Tell whether the patches that a convolution reads do not overlap."""
-    return conv.kernel_size == conv.stride and set(conv.padding) == {0} and set(conv.dilation) == {1}
+def _is_disjoint(layer: nn.Module) -> bool:
+    """Tell whether a layer is a convolution of patches that do not overlap."""
+    if not isinstance(layer, nn.Conv2d):
+        return False
+    return layer.kernel_size == layer.stride and set(layer.padding) == {0} and set(layer.dilation) == {1}
 
 
 class Decoder(nn.Module):
@@ -109,63 +85,42 @@ class Decoder(nn.Module):
 
     Matrices start as Xavier's, uniform, biases at 0 and the mask token from N(0, .02²), as in He et al. Positions are
     fixed sines and cosines of row and column; tokens before the patches have none.
-
-    Attributes:
-        prefix: P, tokens before the patches.
-        positions: (N, d).
     """
 
     positions: Tensor
 
     def __init__(
-        self,
-        *,
-        inner: int,
-        depth: int,
-        heads: int,
-        width: int,
-        prefix: int,
-        grid: tuple[int, int],
-        numbers: int,
-        seed: int,
+        self, config: MAEConfig, *, width: int, prefix: int, grid: tuple[int, int], numbers: int, seed: int
     ) -> None:
-        """Build the decoder from the seed alone.
+        """Build the decoder from the seed alone; torch's global generator is left as it was.
 
         Args:
-            inner: d, width of the decoder, a multiple of `heads` and of 4.
-            depth: blocks.
-            heads: attention heads.
+            config: width d, depth and heads.
             width: D, of the encoder's tokens.
             prefix: P, tokens before the patches.
             grid: rows and columns of patches.
             numbers: n, pixels of a patch times channels.
-            seed: of its random start; torch's global generator is left as it was.
+            seed: of its random start.
         """
         super().__init__()
+        inner = config.decoder_width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self._build(inner, depth, heads, width, numbers)
+            self.embed = nn.Linear(width, inner)
+            self.mask = nn.Parameter(torch.randn(1, 1, inner) * 0.02)
+            blocks = [Block(inner, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth)]
+            self.blocks = nn.Sequential(*blocks)
+            self.norm = nn.LayerNorm(inner)
+            self.predict = nn.Linear(inner, numbers)
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    nn.init.zeros_(module.bias)
         self.prefix = prefix
         self.register_buffer("positions", build_sincos2d_pos_embed(list(grid), inner), persistent=False)
 
-    def _build(self, inner: int, depth: int, heads: int, width: int, numbers: int) -> None:
-        self.embed = nn.Linear(width, inner)
-        self.mask = nn.Parameter(torch.randn(1, 1, inner) * 0.02)
-        self.blocks = nn.Sequential(*(Block(inner, heads, qkv_bias=True) for _ in range(depth)))
-        self.norm = nn.LayerNorm(inner)
-        self.predict = nn.Linear(inner, numbers)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Return predicted pixels of all patches, (B, N, n), visible ones included.
-
-        Args:
-            tokens: (B, P + V, D) from the encoder.
-            keep: (B, V) numbers of the visible patches.
-        """
+        """Return pixels of all patches (B, N, n), from encoded tokens (B, P + V, D) and visible numbers (B, V)."""
         hidden = self.embed(tokens)
         before, visible = hidden[:, : self.prefix], hidden[:, self.prefix :]
         everywhere = self.mask.to(hidden.dtype).expand(len(hidden), len(self.positions), -1)

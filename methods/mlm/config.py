@@ -25,33 +25,20 @@ class MLMConfig(FullConfig):
     Source: BERT, Devlin et al. 2018, arXiv 1810.04805. Defaults: BERT's.
     """
 
-    learning_rate: ClassVar[float] = 1e-4
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
     needs: ClassVar[frozenset[str]] = frozenset({"text"})
     supervised: ClassVar[bool] = False
 
     rate: float = option(0.15, "Share of the tokens that are selected.", at_least=0.001, at_most=0.999)
     random_share: float = option(0.1, "Share of the selected tokens that become a random token.", at_least=0, at_most=1)
     keep_share: float = option(
-        0.1,
-        "Share of the selected tokens that stay as they are; the others are masked.",
-        at_least=0,
-        at_most=1,
+        0.1, "Share of the selected tokens that stay as they are; the others are masked.", at_least=0, at_most=1
     )
     probe: bool = option(True, "Train a linear probe where the task has labels.")
-    probe_lr_ratio: float = option(
-        100.0,
-        "Learning rate of the probe relative to the network's.",
-        at_least=1e-06,
-    )
+    probe_lr_ratio: float = option(100.0, "Learning rate of the probe relative to the network's.", at_least=1e-06)
     evaluations: int = option(4, "Evaluations on held-out text during training, evenly spaced.", at_least=1)
 
     def __post_init__(self) -> None:
-        """Check the shares.
-
-        Raises:
-            UsageError: together they exceed 1.
-        """
+        """Check that the shares are at most 1 together."""
         super().__post_init__()
         if self.random_share + self.keep_share > 1:
             raise UsageError(

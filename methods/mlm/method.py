@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, cast
+from collections.abc import Collection
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +12,13 @@ from torch import Tensor, nn
 
 from bench.api.method import Batch
 from bench.api.network import TokenNetwork
-from bench.api.optimizers import ParamGroup
-from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.core.random import uniform
-from methods.full.method import Full
+from methods.common.pretraining import Pretraining
 from methods.mlm.config import MLMConfig
-from methods.mlm.masking import DRAWS, mask_tokens
 
+DRAWS = 3
+"""Random numbers per token: whether it is selected, what becomes of it, which token replaces it."""
 STATISTICS = 3
 """Columns of an evaluation output before those of the probe: summed loss, selected tokens, recovered tokens."""
 
@@ -45,15 +45,12 @@ class MLMHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(hidden))), embeddings, self.bias)
 
 
-class MLM(Full):
+class MLM(Pretraining):
     """Pretrains a text encoder on masked tokens (see `MLMConfig`)."""
 
-    saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "always"
-    primary: tuple[str, ...] = ("mlm_loss",)
-    higher_is_better: bool = False
-
-    Config: ClassVar[type[MethodConfig]] = MLMConfig
-
+    primary = ("mlm_loss",)
+    higher_is_better = False
+    Config = MLMConfig
     config: MLMConfig
 
     def adapt(self, batch: Batch) -> None:
@@ -72,49 +69,29 @@ class MLM(Full):
         pooler: nn.Module | None = getattr(getattr(self.backbone, "model", None), "pooler", None)
         if pooler is not None:
             pooler.requires_grad_(False)  # only the probe uses its output
-        self.evaluations = self.config.evaluations
         self.probing = self.config.probe and self.task.labelled
         self.head.requires_grad_(self.probing and self.head_config.trainable)
         super().adapt(batch)
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Return the probe at `probe_lr_ratio` times the learning rate, and the rest."""
-        probe, rest = self._trained()
-        groups: list[ParamGroup] = [{"params": rest}]
-        return [*groups, {"params": probe, "lr_scale": self.config.probe_lr_ratio}] if probe else groups
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the probe separately: with a common norm the labels would scale the network's steps."""
-        for group in self._trained():
-            if gradient_clip_val and group:
-                nn.utils.clip_grad_norm_(group, gradient_clip_val)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean over the batch of each example's mean over its selected tokens, plus the probe's loss."""
         statistics, pooled = self._recover(batch, batch["step"])
         loss = (statistics[:, 0] / statistics[:, 1].clamp_min(1)).mean()
-        return loss + self.criterion(self._probe(pooled.detach()), batch["labels"]) if self.probing else loss
+        if not self.probing:
+            return loss
+        scores = self.predict(F.dropout(pooled.detach(), self.head_config.dropout, self.training))
+        return loss + self.criterion(scores, batch["labels"])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return (B, 3 + outputs of the probe): summed loss, selected, recovered tokens; the probe reads full text."""
         statistics, _ = self._recover(batch, -1)
         if not self.probing:
             return statistics
-        scores = self._probe(self.backbone(**batch["inputs"])).to(statistics)
+        scores = self(batch["inputs"]).to(statistics)
         return torch.cat([statistics, scores.view(len(scores), -1)], -1)
 
     def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return `mlm_loss`, `perplexity` exp(loss), `mlm_accuracy` over all selected tokens; the probe's as `probe_…`.
-
-        Args:
-            outputs: (N, 3 + outputs), rows of `validation_step`.
-            labels: (N,).
-        """
+        """Return `mlm_loss`, `perplexity` exp(loss) and `mlm_accuracy` over all selected tokens, and `probe_…`."""
         total, count, correct = outputs[:, :STATISTICS].double().sum(0).tolist()
         loss = total / max(count, 1.0)
         values = {
@@ -127,16 +104,6 @@ class MLM(Full):
         scores = outputs[:, STATISTICS:]
         scores = scores if self.task.num_classes else scores.view_as(labels)
         return {**values, **{f"probe_{name}": value for name, value in super().evaluate(scores, labels).items()}}
-
-    def _trained(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the trained parameters: those of the probe, and all others."""
-        probe = [p for p in self.head.parameters() if p.requires_grad]
-        in_probe = {id(p) for p in probe}
-        return probe, [p for p in self.parameters() if p.requires_grad and id(p) not in in_probe]
-
-    def _probe(self, pooled: Tensor) -> Tensor:
-        """Return the outputs of the probe for features (B, D), in the shape of the labels."""
-        return self.predict(F.dropout(pooled, self.head_config.dropout, self.training))
 
     def _recover(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Return summed loss, selected and recovered tokens per example (B, 3); pooled features of the masked text."""
@@ -160,14 +127,60 @@ class MLM(Full):
         logits = self.mlm_head(hidden[selected], network.get_input_embeddings().weight)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # 16 bits are too few for sums
         wanted = ids[selected]
-        per_token = torch.stack(
-            [
-                F.cross_entropy(logits, wanted, reduction="none"),
-                torch.ones_like(logits[:, 0]),
-                (logits.argmax(-1) == wanted).float(),
-            ],
-            -1,
-        )
+        loss, right = F.cross_entropy(logits, wanted, reduction="none"), (logits.argmax(-1) == wanted).float()
+        per_token = torch.stack([loss, torch.ones_like(loss), right], -1)
         padded = per_token.new_zeros(*ids.shape, STATISTICS)
         padded[selected] = per_token  # then summed along the text: index_add has no fixed order on a GPU
         return padded.sum(1), network.pool(hidden, mask)
+
+
+def mask_tokens(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    draws: Tensor,
+    *,
+    special: Collection[int],
+    mask_id: int,
+    vocabulary: int,
+    rate: float = 0.15,
+    random_share: float = 0.1,
+    keep_share: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Select tokens and replace them (Devlin et al. 2018, arXiv 1810.04805, section 3.1).
+
+    Each ordinary token, neither special nor padding, is selected independently with probability `rate`. Of the selected
+    `keep_share` stay as they are, `random_share` become an ordinary token drawn uniformly (perhaps the same), and the
+    others the mask token. In an example where this selects none, the ordinary token with the smallest draw is
+    selected, since the authors' code selects at least one; an example without ordinary tokens has none.
+
+    Args:
+        input_ids: (B, T).
+        attention_mask: (B, T), 0 where there is padding.
+        draws: uniform numbers in [0, 1), (B, T, 3) or flat (B, 3·T): token t of an example uses its numbers 3·t,
+            3·t + 1 and 3·t + 2, so that wider padding changes no choice. In 64 bits, to resolve the vocabulary.
+        special: ids that are never selected and never drawn.
+        mask_id: id of the mask token.
+        vocabulary: ordinary ids are 0, …, vocabulary − 1 without `special`.
+        rate, random_share, keep_share: as above.
+
+    Returns:
+        Ids of the masked text (B, T), and the selected tokens, bool (B, T).
+    """
+    select, become, which = draws.reshape(*input_ids.shape, DRAWS).unbind(-1)
+    ordinary = ordinary_ids(special, vocabulary).to(input_ids.device)
+    eligible = attention_mask.bool() & ~torch.isin(input_ids, input_ids.new_tensor(sorted(special)))
+    selected = eligible & (select < rate)
+    least = select.masked_fill(~eligible, 2.0).argmin(-1, keepdim=True)
+    without = ~selected.any(-1, keepdim=True)
+    selected |= without & eligible & torch.zeros_like(eligible).scatter(-1, least, True)
+    random_ids = ordinary[(which * len(ordinary)).long().clamp_max(len(ordinary) - 1)]
+    masked = torch.full_like(input_ids, mask_id)
+    masked = torch.where(become < random_share + keep_share, random_ids, masked)
+    masked = torch.where(become < keep_share, input_ids, masked)
+    return torch.where(selected, masked, input_ids), selected
+
+
+def ordinary_ids(special: Collection[int], vocabulary: int) -> Tensor:
+    """Return ids 0, …, vocabulary − 1 without the special ones, in order."""
+    ids = torch.arange(vocabulary)
+    return ids[~torch.isin(ids, ids.new_tensor(sorted(special)))]

@@ -14,6 +14,10 @@ from bench.config.options import Choice, alternatives, option
 from bench.config.sections import MethodConfig
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 
+Classes = tuple[type[Any], type[Any]]
+"""peft's configuration and model class of a tuner."""
+Field = tuple[str, object, object]
+"""Name, type and default of a field, as `make_dataclass` takes it."""
 PREFIX = "peft:"
 UNSUPPORTED = {
     "adalora": "its ranks are allocated by calls from the training loop: --method adalora makes them",
@@ -24,12 +28,10 @@ UNSUPPORTED = {
     "xlora": "it mixes existing adapters",
 }
 """Tuners that do not adapt the layers of an encoder by themselves, and why; nor do those that learn prompts."""
-LEFT_OUT = frozenset(
-    {
-        *("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"),
-        *("modules_to_save", "fan_in_fan_out", "megatron_core"),
-    }
-)
+LEFT_OUT = {
+    *("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("modules_to_save", "fan_in_fan_out", "megatron_core"),
+}
 """Fields that `target` and the head replace, and fields for layers that an encoder does not have."""
 NORMS = r"(?i)(layer_?norm|norm\d?)$"
 TARGET_HELP = (
@@ -73,11 +75,9 @@ class PeftTunerConfig(MethodConfig):
                 did_you_mean(tuner, known) or "Write for example --method peft:vera.",
             )
         config, model = known[tuner]
-        fields: list[tuple[str, Any, Any]] = []
-        if tuner == "ln_tuning":
-            fields.append(("target", str, option(NORMS, TARGET_HELP)))
+        target: list[Field] = [("target", str, option(NORMS, TARGET_HELP))] if tuner == "ln_tuning" else []
         config_class = dataclasses.make_dataclass(
-            f"{config.__name__}Options", [*fields, *_fields(config)], bases=(cls,), frozen=True, kw_only=True
+            f"{config.__name__}Options", [*target, *_fields(config)], bases=(cls,), frozen=True, kw_only=True
         )
         config_class.tuner, config_class.__doc__ = tuner, cls.__doc__
         config_class.summary = " ".join((model.__doc__ or "").partition("\n\n")[0].split())
@@ -85,7 +85,7 @@ class PeftTunerConfig(MethodConfig):
 
 
 @cache
-def tuners() -> dict[str, tuple[type[Any], type[Any]]]:
+def tuners() -> dict[str, Classes]:
     """Return the tuners that run here, name → peft's configuration and model class; imports peft.
 
     Raises:
@@ -97,35 +97,32 @@ def tuners() -> dict[str, tuple[type[Any], type[Any]]]:
     except ImportError as error:
         todo = 'Run: pip install "lowrank-bench[peft]".'
         raise EnvironmentProblem("peft is not installed", "methods named peft:TUNER are its tuners", todo) from error
-    models: dict[Any, Any] = dict(PEFT_TYPE_TO_TUNER_MAPPING)
     return {
-        kind.value.lower(): (config, models[kind])
+        kind.value.lower(): (config, PEFT_TYPE_TO_TUNER_MAPPING[kind])
         for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if kind in models and kind.value.lower() not in UNSUPPORTED and not issubclass(config, PromptLearningConfig)
+        if kind in PEFT_TYPE_TO_TUNER_MAPPING
+        and kind.value.lower() not in UNSUPPORTED
+        and not issubclass(config, PromptLearningConfig)
     }
 
 
-def _fields(config: type[Any]) -> list[tuple[str, Any, Any]]:
+def _fields(config: type) -> list[Field]:
     """Return the fields that a single value can set, as `make_dataclass` takes them, without those of every tuner."""
-    shared = {f.name for base in config.__mro__ if base.__module__ == "peft.config" for f in _declared(base)}
-    settable: list[tuple[str, Any, Any]] = []
+    from peft import PeftConfig
+
+    left_out = LEFT_OUT | {field.name for field in dataclasses.fields(PeftConfig)}
+    settable: list[Field] = []
     for field in dataclasses.fields(config):
-        hint = None if field.name in shared | LEFT_OUT else _settable(config, field)
-        default = field.default
-        if hint is not None and isinstance(default, str | int | float | bool | None):
-            settable.append((field.name, hint, option(default, str(field.metadata.get("help", "")))))
+        hint = None if field.name in left_out else _settable_type(config, field.name, field.type)
+        if hint is not None and isinstance(field.default, str | int | float | bool | None):
+            settable.append((field.name, hint, option(field.default, str(field.metadata.get("help", "")))))
     return settable
 
 
-def _declared(base: type[Any]) -> list[dataclasses.Field[Any]]:
-    return [*dataclasses.fields(base)] if dataclasses.is_dataclass(base) else []
-
-
-def _settable(config: type[Any], field: dataclasses.Field[Any]) -> Any:
+def _settable_type(config: type, name: str, hint: object) -> object:
     """Return the part of a field's type that a single value can have; None where there is none."""
-    hint: Any = field.type
     if isinstance(hint, str):
-        owner = next(base for base in config.__mro__ if field.name in inspect.get_annotations(base))
+        owner = next(base for base in config.__mro__ if name in inspect.get_annotations(base))
         try:
             hint = eval(hint, vars(sys.modules[owner.__module__]))  # an annotation of the installed peft
         except NameError:  # of a name that peft imports for type checkers alone

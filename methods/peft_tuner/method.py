@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -14,15 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
+from bench.api.network import Network
 from bench.api.peft import PeftAdapter
+from bench.config.options import Value
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common.peft import PREFIX as WRAPPED
 from methods.common.peft import target_modules
-from methods.peft_tuner import layers
-from methods.peft_tuner.config import PREFIX, PeftTunerConfig
+from methods.common.targets import FUSED, PRESETS, compile_target, find_targets
+from methods.peft_tuner.config import PREFIX, PeftTunerConfig, tuners
 
+SECOND_LAYER = "mlp.fc2"
+"""timm's name of the second layer of a feed-forward block, whose input IA³ scales."""
 REFUSALS = (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, ArithmeticError, KeyError)
 """What peft's tuners raise for bad values, shapes and layers, and for missing packages."""
 
@@ -31,14 +35,14 @@ REFUSALS = (ValueError, TypeError, NotImplementedError, ImportError, RuntimeErro
 class Adapted:
     """A layer of peft's, `tuned`, and the layer that it replaced."""
 
-    tuned: Any
+    tuned: object
     base: nn.Module
 
 
 class PeftTuner(Method):
     """Adapts layers by one of peft's tuners (see `PeftTunerConfig`)."""
 
-    Config: ClassVar[type[MethodConfig]] = PeftTunerConfig
+    Config = PeftTunerConfig
     config: PeftTunerConfig
     tuner: ClassVar[str]
     _notes: Sequence[str] = ()
@@ -46,12 +50,7 @@ class PeftTuner(Method):
     @classmethod
     @cache
     def of(cls, tuner: str) -> type[PeftTuner]:
-        """Return the method of one tuner.
-
-        Raises:
-            UsageError: there is no such tuner, or it cannot run here.
-            EnvironmentProblem: peft is not installed.
-        """
+        """Return the method of one tuner; errors are those of `PeftTunerConfig.of`."""
         return type("PeftTuner", (cls,), {"Config": PeftTunerConfig.of(tuner), "tuner": tuner, "__doc__": cls.__doc__})
 
     def adapt(self, batch: Batch) -> None:
@@ -65,18 +64,20 @@ class PeftTuner(Method):
         self.backbone.requires_grad_(False)
         self._is_bare = not isinstance(getattr(self.backbone, "model", None), nn.Module)
         if self._is_bare:
-            self.backbone = layers.ModelHolder(self.backbone)
+            self.backbone = ModelHolder(self.backbone)
         network: Any = self.backbone.model
         options = {key: value for key, value in vars(self.config).items() if key != "target"}
-        chosen, self._notes = layers.find_layers(network, self.config.target)
-        layers.check_layers(self.tuner, network, chosen)
-        options |= layers.network_options(self.tuner, network, chosen, options)
+        chosen, self._notes = find_layers(network, self.config.target)
+        if self.tuner == "oft":
+            refuse_convolutions(network, chosen)
+        options |= network_options(self.tuner, network, chosen, options)
         before = {id(tensor) for tensor in self.state_dict(keep_vars=True).values()}
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(self.seed)
+            config_class, _ = tuners()[self.tuner]
             try:
-                config = self._classes()[0](target_modules=target_modules(chosen), **options)
+                config = config_class(target_modules=target_modules(chosen), **options)
                 self.backbone.model = get_peft_model(network, config)
             except REFUSALS as error:
                 raise self._refused(" ".join(str(error).split())[:300] or type(error).__name__) from error
@@ -98,15 +99,6 @@ class PeftTuner(Method):
     def warnings(self) -> list[str]:
         """Say how layers were chosen that the target does not name."""
         return [*self._notes]
-
-    @classmethod
-    def _classes(cls) -> tuple[Any, Any]:
-        """Return the configuration class and the model class of the tuner."""
-        from peft import PeftType
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-
-        kind = PeftType(cls.tuner.upper())
-        return PEFT_TYPE_TO_CONFIG_MAPPING[kind], PEFT_TYPE_TO_TUNER_MAPPING[kind]
 
     def layers(self) -> Iterator[tuple[str, Adapted]]:
         """Yield the adapted layers by the names that they have without peft, in the order of the network."""
@@ -137,7 +129,7 @@ class PeftTuner(Method):
     @classmethod
     def peft(cls, config: MethodConfig, tensors: dict[str, Tensor]) -> PeftAdapter:
         """Return what peft's own save_pretrained would write."""
-        (kind, model), place = cls._classes(), "backbone.model."
+        (config_class, model), place = tuners()[cls.tuner], "backbone.model."
         inside = {n.removeprefix(place).replace(".default", ""): t for n, t in tensors.items() if n.startswith(place)}
         pattern = re.compile(rf"{re.escape(WRAPPED)}(.+?)\.{re.escape(model.prefix)}")
         names = sorted({match[1] for name in inside if (match := pattern.match(name))})
@@ -148,21 +140,83 @@ class PeftTuner(Method):
                 "Train with the option that saves its indices, if the tuner has one.",
             )
         options = {key: value for key, value in vars(config).items() if key != "target"}
-        options |= layers.tensor_options(cls.tuner, inside, names)
-        written = {
-            **kind(target_modules=target_modules(names), inference_mode=True, **options).to_dict(),
-            "peft_type": cls.tuner.upper(),
-        }
-        return PeftAdapter({key: sorted(v) if isinstance(v, set) else v for key, v in written.items()}, inside)
+        options |= tensor_options(cls.tuner, inside, names)
+        written = config_class(target_modules=target_modules(names), inference_mode=True, **options).to_dict()
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in written.items()}
+        return PeftAdapter({**plain, "peft_type": cls.tuner.upper()}, inside)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, dict[str, Tensor]]) -> None:
         """Keep what `export` returns."""
         checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n in self._names}
 
 
 @torch.no_grad()
-def _difference(tuned: nn.Module, weight: Tensor) -> Tensor:
+def _difference(tuned: object, weight: Tensor) -> Tensor:
     """Return W' − W of one layer, float64, in the shape of the weight."""
-    merged: Any = copy.deepcopy(tuned).double()
-    merged.merge()
+    merged: Any = copy.deepcopy(tuned)
+    merged.double().merge()
     return merged.get_base_layer().weight - weight.double()
+
+
+class ModelHolder(Network):
+    """Holds a network as the attribute `model`, where peft wraps it, if the network itself has no such attribute."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.model = network
+
+    def __getattr__(self, name: str) -> Any:
+        """Delegate to the network, for example `width`."""
+        return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Call the network."""
+        return self.model(**inputs)
+
+
+def find_layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
+    """Return the names of the layers that `target` means, and notes on them.
+
+    An expression may also name layers without a matrix. For `qv` a fused projection is adapted whole: in the network
+    that peft loads an adapter into, it is not split.
+
+    Raises:
+        UsageError: the expression is invalid, or nothing matches it.
+    """
+    if target not in PRESETS:
+        wanted = compile_target(target)
+        leaves = [(n, m) for n, m in network.named_modules() if n and "pooler" not in n and not [*m.children()]]
+        if trainable := [n for n, m in leaves if wanted.search(n) and [*m.parameters()]]:
+            return trainable, []
+    fused = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) and FUSED.search(n)]
+    if target == "qv" and fused:
+        return fused, [f"query, key and value are one layer in this network: its {len(fused)} are adapted whole"]
+    targets = find_targets(network, target)
+    return [name for name, _ in targets.layers], targets.notes
+
+
+def refuse_convolutions(network: nn.Module, names: Iterable[str]) -> None:
+    """Raise a UsageError if one of the layers is a convolution, on which OFT computes wrong results."""
+    if convolutions := [n for n in names if isinstance(network.get_submodule(n), nn.Conv2d)]:
+        raise UsageError(
+            "peft:oft computes another function on convolutions than it merges into them",
+            f"its forward pass omits padding and sums overlapping patches; one of the layers is {convolutions[0]}",
+            "Use method.target=all-linear if there are linear layers, or peft:boft, peft:hra or lora.",
+        )
+
+
+def network_options(
+    tuner: str, network: nn.Module, names: Iterable[str], options: Mapping[str, Value]
+) -> dict[str, list[str]]:
+    """Return options that peft knows for transformers' own models only: the layers whose input IA³ scales."""
+    if tuner != "ia3" or options.get("feedforward_modules") is not None or hasattr(network, "config"):
+        return {}
+    return {"feedforward_modules": [name for name in names if name.endswith(SECOND_LAYER)]}
+
+
+def tensor_options(tuner: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the same options from an adapter's tensors: gains (1, n) scale an input, (m, 1) an output."""
+    if tuner != "ia3":
+        return {}
+    rows = [n for n in names if any(f".{n}.ia3_l" in key and t.ndim == 2 and len(t) == 1 for key, t in tensors.items())]
+    return {"feedforward_modules": rows}

@@ -23,8 +23,7 @@ from transformers import AutoModel, AutoTokenizer
 from bench.core.errors import UsageError
 from bench.records.data import Example
 from bench.training.trainer import FILE
-from methods.adalora.layer import Importance, select_triplets
-from methods.adalora.method import AdaLoRA, BudgetSchedule
+from methods.adalora.method import AdaLoRA, BudgetSchedule, Importance, select_triplets
 
 STEPS, LR, WARM = 100, 2e-3, 6
 Course = list[dict[str, list[bool]]]

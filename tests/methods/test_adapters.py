@@ -22,7 +22,7 @@ from transformers import (
 
 from bench.core.errors import UsageError
 from methods.adapter.config import AdapterConfig
-from methods.common.adapters import Adapters, find_blocks
+from methods.adapter.method import Adapter, find_blocks
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,8 @@ def test_robust_n_is_uniform_and_a_function_of_seed_and_step(deep: Any) -> None:
 def dropped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Every n that was really dropped, in order."""
     seen: list[int] = []
-    real = Adapters.dropping
-    monkeypatch.setattr(Adapters, "dropping", lambda self, n: (seen.append(n), real(self, n))[1])
+    real = Adapter.dropping
+    monkeypatch.setattr(Adapter, "dropping", lambda self, n: (seen.append(n), real(self, n))[1])
     yield seen
 
 
@@ -262,7 +262,7 @@ def test_adapters_follow_the_blocks_of_every_network(name: str) -> None:
 def _adapted(network: nn.Module, inputs: Tensor) -> Any:
     """An object with just what `adapt` needs; a network that names its blocks is looked through with `inputs`."""
 
-    class Host(Adapters):
+    class Host(Adapter):
         def __init__(self) -> None:
             nn.Module.__init__(self)
             self.backbone, self.config, self.seed = network, AdapterConfig(), 0

@@ -29,8 +29,7 @@ from projected_reference import (
 from torch import Tensor, nn
 
 from bench.api.optimizers import state_bytes
-from methods.apollo.method import APOLLO
-from methods.common.projected import GROWTH, APOLLOAdamW, gaussian
+from methods.apollo.method import APOLLO, GROWTH, APOLLOAdamW, gaussian
 
 SEED, SHIFT = 5, 1000
 OPTIONS = {"channel": (RANK, 1.0), "tensor": (1, 4.0)}

@@ -30,12 +30,11 @@ from projected_reference import (
 )
 from torch import Tensor, nn
 
-import methods.common.projected
+import methods.galore.method
 from bench.api.optimizers import state_bytes
 from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
-from methods.common.projected import GaLoreAdamW, principal
-from methods.galore.method import GaLore
+from methods.galore.method import GaLore, GaLoreAdamW, principal
 
 SCALE = 0.25
 
@@ -125,7 +124,7 @@ def test_signs_of_singular_vectors_change_nothing(shape: tuple[int, int], monkey
     def flipped(g_dD: Tensor, rank: int) -> Tensor:
         return principal(g_dD, rank) * (torch.randint(2, (rank, 1), generator=draws) * 2 - 1)
 
-    monkeypatch.setattr(methods.common.projected, "principal", flipped)
+    monkeypatch.setattr(methods.galore.method, "principal", flipped)
     assert apart(course, train(ours(signed), signed, range(STEPS))) < 1e-6
 
 

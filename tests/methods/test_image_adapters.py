@@ -14,8 +14,8 @@ from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import Tensor, nn
 
 from bench.core.errors import UsageError
+from methods.adapter.method import find_blocks
 from methods.adapterdrop.prefix_cache import PrefixCache
-from methods.common.adapters import find_blocks
 
 NETWORKS: dict[str, Callable[[], Net]] = {"vit": vit, "resnet": resnet, "convnext": convnext, "swin": swin}
 WIDTHS = {"vit": [32] * 3, "resnet": [8, 12, 16, 24], "convnext": [8, 12, 16, 24], "swin": [8, 16]}

@@ -255,7 +255,7 @@ def test_an_export_needs_no_second_svd(lab: Any, variant: str) -> None:
 
 def zero_row(lab: Any, **more: Any) -> tuple[Any, nn.Module]:
     """A DoRA layer whose weight has a row of zeros, and a magnitude of zero beside it."""
-    from methods.lora.layer import LoRALinear
+    from methods.lora.method import LoRALinear
 
     generator = torch.Generator().manual_seed(2)
     base = nn.Linear(6, 4)

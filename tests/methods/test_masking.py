@@ -9,7 +9,7 @@ from scipy.stats import binomtest, chisquare
 from torch import Tensor
 
 from bench.core.random import uniform
-from methods.mlm.masking import DRAWS, mask_tokens, ordinary_ids
+from methods.mlm.method import DRAWS, mask_tokens, ordinary_ids
 
 CLS, SEP, PAD, UNK, MASK = SPECIAL = (1, 2, 0, 3, 7)
 VOCABULARY = 40

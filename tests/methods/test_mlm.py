@@ -20,8 +20,7 @@ from bench.backbones.text_encoders import from_folder
 from bench.config.sections import HeadConfig, OptimConfig
 from bench.core.errors import UsageError
 from bench.core.random import uniform
-from methods.mlm.masking import DRAWS, mask_tokens
-from methods.mlm.method import MLM
+from methods.mlm.method import DRAWS, MLM, mask_tokens
 
 WIDTH = 32
 

@@ -15,8 +15,8 @@ from transformers import (
     AutoModel,
 )
 
+from methods.adapter.method import Adapter, find_blocks
 from methods.adapterdrop.prefix_cache import PrefixCache
-from methods.common.adapters import Adapters, find_blocks
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return real(self, hidden, *args, **kwargs)
 
     monkeypatch.setattr(BertAttention, "forward", forward)
-    adapt = Adapters.adapt
+    adapt = Adapter.adapt
 
     def marking(self: Any, batch: Any) -> None:
         adapt(self, batch)
         self.blocks[0].attention.first = True
 
-    monkeypatch.setattr(Adapters, "adapt", marking)
+    monkeypatch.setattr(Adapter, "adapt", marking)
     return seen
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.records.schema import LayerRank
-from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
+from bench.spectra.ranks import summary
 from bench.spectra.singular import Spectrum, finite, spectrum
 
 
@@ -19,7 +19,7 @@ class Delta:
 
     Attributes:
         factors: matrices F_1 … F_k whose product F_1·F_2·…·F_k (m, n) is ΔW; a single one is ΔW itself.
-        nominal: the rank the parametrisation allows.
+        nominal: the rank that the parametrisation allows.
     """
 
     factors: tuple[Tensor, ...]
@@ -68,23 +68,7 @@ class Delta:
         return self.spectrum(name=name).values
 
     def ranks(self, name: str = "") -> LayerRank:
-        """The record's entry: shape, nominal, stable, effective and 90 % energy rank, the spectral norm, and how.
-
-        Args:
-            name: of the layer.
-
-        Raises:
-            ValueError: as `spectrum`.
-        """
+        """The record's entry of the layer `name`; raises as `spectrum`."""
         sigma, how = self.spectrum(name=name)
         assert how != "given"  # factors are matrices
-        return LayerRank(
-            layer=name,
-            shape=self.shape,
-            nominal=self.nominal,
-            stable=float(stable_rank(sigma, singular_values=True)),
-            effective=float(effective_rank(sigma, singular_values=True)),
-            energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
-            norm=float(sigma.max()),
-            how=how,
-        )
+        return LayerRank(layer=name, shape=self.shape, nominal=self.nominal, how=how, **summary(sigma))

@@ -20,13 +20,11 @@ _BLOCK = 1 << 22
 
 
 class PowerLaw(NamedTuple):
-    """p(λ) ∝ λ^−α for λ ≥ xmin; all four are 0 where there is no fit.
+    """p(λ) ∝ λ^−α for λ ≥ xmin, each (…), float64; all four are 0 where there is no fit.
 
     Attributes:
-        alpha: the exponent (…), float64.
-        xmin: the eigenvalue where the tail begins (…).
-        distance: Kolmogorov–Smirnov distance of the tail from the law (…).
-        tail: number of eigenvalues in the tail (…), int64.
+        distance: Kolmogorov–Smirnov distance of the tail from the law.
+        tail: number of eigenvalues in the tail, int64.
     """
 
     alpha: Tensor
@@ -63,7 +61,7 @@ def power_law_fit(matrix: Matrix, *, singular_values: bool = False, floor: float
     values = spectrum(matrix, singular_values=singular_values, how="svd").values
     batch, count = values.shape[:-1], values.shape[-1]
     ascending = values.square().flip(-1).reshape(batch.numel(), count)
-    fits = [_fit(one[one > floor]) for one in ascending]
+    fits = [_fit(eigenvalues[eigenvalues > floor]) for eigenvalues in ascending]
     table = torch.tensor(fits, dtype=torch.float64, device=values.device).reshape(*batch, 4)
     alpha, xmin, distance, tail = table.unbind(-1)
     return PowerLaw(alpha, xmin, distance, tail.long())

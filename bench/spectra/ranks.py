@@ -7,6 +7,8 @@ to name the layer in an error, call `spectrum` once and give its values to the m
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
@@ -83,6 +85,25 @@ def energy_rank(matrix: Matrix, energy: float = 0.9, *, singular_values: bool = 
     sums = squares.cumsum(-1)
     below = (sums < energy * sums[..., -1:]).sum(-1)
     return torch.where(squares.sum(-1) > 0, below + 1, 0)
+
+
+class RankSummary(TypedDict):
+    """What records and tables say of every spectrum; `norm` is σ₁."""
+
+    stable: float
+    effective: float
+    energy90: int
+    norm: float
+
+
+def summary(sigma: Tensor) -> RankSummary:
+    """The numbers of one spectrum (k,)."""
+    return {
+        "stable": float(stable_rank(sigma, singular_values=True)),
+        "effective": float(effective_rank(sigma, singular_values=True)),
+        "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
+        "norm": float(sigma.max()),
+    }
 
 
 def _relative(matrix: Matrix, is_spectrum: bool) -> Tensor:

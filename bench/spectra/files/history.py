@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ from bench.core.files import write_atomic
 
 FILE = "spectra.npz"
 VERSION = 1
-WAYS = ("factors", "gram", "svd", "covariance")
+Way = Literal["factors", "gram", "svd", "covariance"]
 """How singular values were computed: from the QR of thin factors and float64 SVD of their core; as square roots of
 eigenvalues of the float64 Gram matrix (floor 1e-8·σ₁); by float64 SVD; from the second moment of activations, with the
 floor of a Gram matrix."""
@@ -36,9 +37,7 @@ class SpectrumHistory:
 
     Attributes:
         of: the quantity, one of `bench.config.sections.QUANTITIES`.
-        layer: its name.
         shape: (m, n) of the matrix; of activations (D, D), that of their second moment.
-        how: one of `WAYS`.
         steps: (S,), optimiser steps, ascending. A gradient or step belongs to the weights it starts from.
         values: (S, k), descending; values left out up to min(m, n) are 0. A row of NaN: the matrix was not finite.
         rows: (S,), of activations alone: the number N of feature vectors; values are those of their matrix (N, D),
@@ -48,7 +47,7 @@ class SpectrumHistory:
     of: str
     layer: str
     shape: tuple[int, int]
-    how: str
+    how: Way
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     rows: NDArray[np.int64] | None = None
@@ -70,14 +69,14 @@ class StoredSpectra:
         return {history.layer: history for history in self.spectra if history.of == of}
 
 
-class _Entry(TypedDict):
+class _Entry(msgspec.Struct, frozen=True):
     of: str
     layer: str
-    shape: list[int]
-    how: str
+    shape: tuple[int, int]
+    how: Way
 
 
-class _Index(TypedDict):
+class _Index(msgspec.Struct, frozen=True):
     version: int
     spectra: list[_Entry]
 
@@ -91,17 +90,15 @@ def write(path: Path, spectra: Iterable[SpectrumHistory]) -> None:
         OSError: the disk is full, or the like; the old file stays.
     """
     arrays: dict[str, NDArray[np.int64] | NDArray[np.float64]] = {}
-    index: _Index = {"version": VERSION, "spectra": []}
+    entries: list[dict[str, object]] = []
     for i, history in enumerate(spectra):
-        index["spectra"].append(
-            {"of": history.of, "layer": history.layer, "shape": [*history.shape], "how": history.how}
-        )
+        entries.append({"of": history.of, "layer": history.layer, "shape": history.shape, "how": history.how})
         arrays |= {f"steps_{i}": history.steps, f"values_{i}": history.values}
         if history.rows is not None:
             arrays[f"rows_{i}"] = history.rows
     buffer = io.BytesIO()
-    text = np.frombuffer(json.dumps(index).encode(), dtype=np.uint8)
-    np.savez_compressed(buffer, allow_pickle=False, index=text, **arrays)
+    index = json.dumps({"version": VERSION, "spectra": entries}).encode()
+    np.savez_compressed(buffer, allow_pickle=False, index=np.frombuffer(index, dtype=np.uint8), **arrays)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
     write_atomic(path, buffer.getvalue(), sync=True)
@@ -115,50 +112,29 @@ def read(path: Path) -> StoredSpectra:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            index: _Index = json.loads(bytes(arrays["index"]).decode())
-            if index["version"] != VERSION:
-                raise ValueError(f"version {index['version']}; this version of lowrank-bench reads {VERSION}")
-            return StoredSpectra(spectra=tuple(_history(arrays, i, entry) for i, entry in enumerate(index["spectra"])))
+            index = msgspec.json.decode(bytes(arrays["index"]), type=_Index)
+            if index.version != VERSION:
+                raise ValueError(f"version {index.version}; this version of lowrank-bench reads {VERSION}")
+            return StoredSpectra(spectra=tuple(_history(arrays, i, entry) for i, entry in enumerate(index.spectra)))
     except _BROKEN as error:
         known = f"{type(error).__name__}: {error}"[:200]
-        raise EnvironmentProblem(
-            f"{path}: cannot be read as spectra of a run",
-            known,
-            "Train the run again, or put the file back from a copy.",
-        ) from error
+        todo = "Train the run again, or put the file back from a copy."
+        raise EnvironmentProblem(f"{path}: cannot be read as spectra of a run", known, todo) from error
 
 
 _BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
-_BROKEN += (NotImplementedError, RecursionError, MemoryError, RuntimeError)  # of zipfile and numpy on forged headers
+_BROKEN += (MemoryError, RuntimeError)  # of zipfile and numpy on forged headers
 
 
 def _history(arrays: np.lib.npyio.NpzFile, i: int, entry: _Entry) -> SpectrumHistory:
-    """Make the history of entry `i`, and check that its arrays fit together.
-
-    Raises:
-        ValueError: they do not.
-    """
-    m, n = entry["shape"]
-    names = [cast(object, entry["of"]), cast(object, entry["layer"])]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"entry {i} has no name")
-    history = SpectrumHistory(
-        of=entry["of"],
-        layer=entry["layer"],
-        shape=(int(m), int(n)),
-        how=entry["how"],
-        steps=arrays[f"steps_{i}"],
-        values=arrays[f"values_{i}"],
-        rows=arrays.get(f"rows_{i}"),
-    )
-    steps, values, rows = history.steps, history.values, history.rows
-    checks = (
-        history.how in WAYS,
+    """Make the history of entry `i`, and check that its arrays fit together."""
+    steps, values, rows = arrays[f"steps_{i}"], arrays[f"values_{i}"], arrays.get(f"rows_{i}")
+    fits = (
         steps.dtype == np.int64 and steps.ndim == 1 and bool(np.all(np.diff(steps) > 0)),
         values.dtype == np.float64 and values.ndim == 2,
-        values.shape[:1] == steps.shape and values.shape[-1] <= min(history.shape),
+        values.shape[:1] == steps.shape and values.shape[-1] <= min(entry.shape),
         rows is None or (rows.dtype == np.int64 and rows.shape == steps.shape),
     )
-    if not all(checks):
+    if not all(fits):
         raise ValueError(f"the arrays of entry {i} do not fit together")
-    return history
+    return SpectrumHistory(**msgspec.structs.asdict(entry), steps=steps, values=values, rows=rows)

@@ -1,130 +1,89 @@
-"""Spectra recorded during training: in memory, in a checkpoint, as arrays for the file, summarised for the record."""
+"""Spectra of a layer during training: in memory, in a checkpoint, as arrays for the file, summarised for the record."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from bench.records.schema import LayerSpectrum, Quantity, RankSeries, Spectra
-from bench.spectra.files.history import SpectrumHistory
-from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
+from bench.spectra.files.history import SpectrumHistory, Way
+from bench.spectra.ranks import effective_rank, summary
 
 
-@dataclass(slots=True, kw_only=True)
-class _Rows:
-    """Spectra of one quantity and layer; `values` are (k,) float64, k may change; None where there was no spectrum."""
+@dataclass(kw_only=True)
+class LayerLog:
+    """Spectra of one quantity and layer by step. Its `vars` go into a checkpoint.
+
+    Attributes:
+        values: (k,) float64 for each step, where k may change; None where the matrix was not finite.
+        rows: of activations, the number of feature vectors for each step.
+    """
 
     of: Quantity
     layer: str
     shape: tuple[int, int]
-    how: str
+    how: Way
     steps: list[int] = field(default_factory=list[int])
     values: list[Tensor | None] = field(default_factory=list["Tensor | None"])
     rows: list[int] = field(default_factory=list[int])
 
-    def table(self) -> NDArray[np.float64]:
-        """Return (S, k): zeros after the last singular value, NaN in a row without a spectrum."""
-        width = max((len(v) for v in self.values if v is not None), default=1)
-        found = np.zeros((len(self.steps), width))
-        for i, value in enumerate(self.values):
-            found[i, : len(value) if value is not None else None] = np.nan if value is None else value.numpy()
-        return found
-
-
-class SpectrumLog:
-    """Spectra by quantity and layer, in the order of their steps."""
-
-    def __init__(self) -> None:
-        self._series: dict[tuple[Quantity, str], _Rows] = {}
-
-    def __bool__(self) -> bool:
-        """Whether there is any spectrum."""
-        return bool(self._series)
-
-    def add(
-        self,
-        of: str,
-        layer: str,
-        step: int,
-        values: Tensor | None,
-        *,
-        shape: tuple[int, int],
-        how: str,
-        rows: int | None = None,
-    ) -> None:
+    def add(self, step: int, values: Tensor | None, rows: int | None = None) -> None:
         """Add a spectrum (k,), or None where the matrix was not finite. A step that is already there is ignored."""
-        of = cast(Quantity, of)  # one of `QUANTITIES`, as `SpectraConfig` checks
-        series = self._series.setdefault((of, layer), _Rows(of=of, layer=layer, shape=shape, how=how))
-        if series.steps and step <= series.steps[-1]:
+        if self.steps and step <= self.steps[-1]:
             return
-        series.steps.append(step)
-        series.values.append(None if values is None else values.detach().double().cpu())
-        series.rows += [] if rows is None else [rows]
+        self.steps.append(step)
+        self.values.append(None if values is None else values.detach().double().cpu())
+        if rows is not None:
+            self.rows.append(rows)
 
-    def state(self) -> list[dict[str, Any]]:
-        """Return numbers, texts, lists and tensors for a checkpoint."""
-        return [{name: getattr(series, name) for name in _FIELDS} for series in self._series.values()]
+    def finite(self) -> list[tuple[int, Tensor]]:
+        """Return steps and spectra without the steps at which the matrix was not finite."""
+        return [(step, sigma) for step, sigma in zip(self.steps, self.values, strict=True) if sigma is not None]
 
-    def load(self, state: list[dict[str, Any]]) -> None:
-        """Restore what `state` gave; later spectra are dropped."""
-        self._series = {}
-        for one in state:
-            m, n = one["shape"]
-            lists = {name: [*one[name]] for name in ("steps", "values", "rows")}
-            series = _Rows(of=one["of"], layer=one["layer"], how=one["how"], shape=(m, n), **lists)
-            self._series[series.of, series.layer] = series
+    def first_not_finite(self) -> int | None:
+        """Return the first step at which the matrix was not finite, if there is one."""
+        return next((step for step, sigma in zip(self.steps, self.values, strict=True) if sigma is None), None)
 
-    def spectra(self) -> Iterator[SpectrumHistory]:
-        """Yield the spectra as arrays."""
-        for series in self._series.values():
-            yield SpectrumHistory(
-                of=series.of,
-                layer=series.layer,
-                shape=series.shape,
-                how=series.how,
-                steps=np.array(series.steps, dtype=np.int64),
-                values=series.table(),
-                rows=np.array(series.rows, dtype=np.int64) if series.rows else None,
-            )
-
-    def summary(self) -> Spectra:
-        """Summarise for the record: the last spectrum of every layer, and the mean effective rank at every step."""
-        layers: list[LayerSpectrum] = []
-        series: list[RankSeries] = []
-        quantities: dict[Quantity, None] = dict.fromkeys(rows.of for rows in self._series.values())
-        for of in quantities:
-            mine = [rows for rows in self._series.values() if rows.of == of]
-            layers += [last for rows in mine if (last := _last(rows))]
-            ranks: dict[int, list[float]] = {step: [] for step in sorted({s for rows in mine for s in rows.steps})}
-            for rows in mine:
-                for step, value in zip(rows.steps, rows.values, strict=True):
-                    ranks[step] += [] if value is None else [float(effective_rank(value, singular_values=True))]
-            means = [math.fsum(found) / len(found) if found else None for found in ranks.values()]
-            series.append(RankSeries(of=of, layers=len(mine), steps=(*ranks,), effective=tuple(means)))
-        return Spectra(layers=tuple(layers), series=tuple(series))
+    def history(self) -> SpectrumHistory:
+        """Return the arrays for the file: zeros after the last singular value, a row of NaN without a spectrum."""
+        width = max((len(sigma) for _, sigma in self.finite()), default=1)
+        blank = torch.full((width,), math.nan, dtype=torch.float64)
+        table = pad_sequence([blank if sigma is None else sigma for sigma in self.values], batch_first=True)
+        return SpectrumHistory(
+            of=self.of,
+            layer=self.layer,
+            shape=self.shape,
+            how=self.how,
+            steps=np.array(self.steps, dtype=np.int64),
+            values=table.numpy(),
+            rows=np.array(self.rows, dtype=np.int64) if self.rows else None,
+        )
 
 
-_FIELDS = ("of", "layer", "shape", "how", "steps", "values", "rows")
+def summarise(logs: Iterable[LayerLog]) -> Spectra:
+    """Summarise for the record: the last spectrum of every layer, and the mean effective rank at every step."""
+    by_quantity: defaultdict[Quantity, list[LayerLog]] = defaultdict(list)
+    for log in logs:
+        by_quantity[log.of].append(log)
+    layers: list[LayerSpectrum] = []
+    for log in (log for group in by_quantity.values() for log in group):
+        for step, sigma in log.finite()[-1:]:
+            layers.append(LayerSpectrum(of=log.of, layer=log.layer, step=step, **summary(sigma)))
+    series = tuple(_mean_ranks(of, group) for of, group in by_quantity.items())
+    return Spectra(layers=tuple(layers), series=series)
 
 
-def _last(rows: _Rows) -> LayerSpectrum | None:
-    there = [(step, value) for step, value in zip(rows.steps, rows.values, strict=True) if value is not None]
-    if not there:
-        return None
-    step, sigma = there[-1]
-    return LayerSpectrum(
-        of=rows.of,
-        layer=rows.layer,
-        step=step,
-        stable=float(stable_rank(sigma, singular_values=True)),
-        effective=float(effective_rank(sigma, singular_values=True)),
-        energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
-        norm=float(torch.linalg.vector_norm(sigma, float("inf"))),
-    )
+def _mean_ranks(of: Quantity, logs: Sequence[LayerLog]) -> RankSeries:
+    ranks: dict[int, list[float]] = {step: [] for step in sorted({step for log in logs for step in log.steps})}
+    for log in logs:
+        for step, sigma in log.finite():
+            ranks[step].append(float(effective_rank(sigma, singular_values=True)))
+    means = tuple(math.fsum(values) / len(values) if values else None for values in ranks.values())
+    return RankSeries(of=of, layers=len(logs), steps=tuple(ranks), effective=means)

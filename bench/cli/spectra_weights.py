@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Found
         return _difference(own, contents(weight_files(find_model(base))), what, base, every=every)
     if not own.matrices:
         raise _no_matrix(what, own.left_out)
-    rows = list(measure_matrices(((one.name, one) for one in own.matrices), every=every))
+    rows = list(measure_matrices(own.matrices, every=every))
     left = {"kind": "checkpoint", "left_out": own.left_out}
     return Found(title=what, matrix="W", rows=rows, notes=_left_out(own.left_out), more=left)
 
@@ -94,7 +94,6 @@ def _adapter(path: Path) -> Any:
 def _difference(own: Contents, base: Contents, what: str, original: str, *, every: bool) -> Found:
     """Spectra of tuned minus base, of the layers that both have in one shape."""
     from bench.spectra.files.layer_metrics import measure_matrices
-    from bench.spectra.files.weights import Difference
 
     before = {one.name: one for one in base.matrices}
     after = {one.name: one for one in own.matrices}
@@ -110,8 +109,8 @@ def _difference(own: Contents, base: Contents, what: str, original: str, *, ever
             f"such as {', '.join([*after][:2]) or 'none'}, and {', '.join([*before][:2]) or 'none'}",
             "Give the model that was fine-tuned, and what it started from.",
         )
-    pairs = ((name, Difference(tuned=after[name], base=before[name])) for name in both)
-    rows = list(measure_matrices(pairs, every=every))
+    changes = (replace(after[name], base=before[name]) for name in both)
+    rows = list(measure_matrices(changes, every=every))
     notes = [f"{reason}: {', '.join(names)}" for reason, names in missing.items() if names]
     more = {"kind": "difference", "missing": missing}
     return Found(title=f"{what} − {original}", matrix="W − W₀", rows=rows, notes=notes, more=more)

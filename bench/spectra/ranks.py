@@ -7,7 +7,7 @@ to name the layer in an error, call `spectrum` once and give its values to the m
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ def energy_rank(matrix: Matrix, energy: float = 0.9, *, singular_values: bool = 
     return torch.where(squares.sum(-1) > 0, below + 1, 0)
 
 
-class RankSummary(TypedDict):
+class RankSummary(NamedTuple):
     """What records and tables say of every spectrum; `norm` is σ₁."""
 
     stable: float
@@ -98,12 +98,12 @@ class RankSummary(TypedDict):
 
 def summary(sigma: Tensor) -> RankSummary:
     """The numbers of one spectrum (k,)."""
-    return {
-        "stable": float(stable_rank(sigma, singular_values=True)),
-        "effective": float(effective_rank(sigma, singular_values=True)),
-        "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
-        "norm": float(sigma.max()),
-    }
+    return RankSummary(
+        stable=float(stable_rank(sigma, singular_values=True)),
+        effective=float(effective_rank(sigma, singular_values=True)),
+        energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
+        norm=float(sigma.max()),
+    )
 
 
 def _relative(matrix: Matrix, is_spectrum: bool) -> Tensor:

@@ -38,6 +38,7 @@ class SpectrumHistory:
     Attributes:
         of: the quantity, one of `bench.config.sections.QUANTITIES`.
         shape: (m, n) of the matrix; of activations (D, D), that of their second moment.
+        how: one of `Way`.
         steps: (S,), optimiser steps, ascending. A gradient or step belongs to the weights it starts from.
         values: (S, k), descending; values left out up to min(m, n) are 0. A row of NaN: the matrix was not finite.
         rows: (S,), of activations alone: the number N of feature vectors; values are those of their matrix (N, D),
@@ -47,7 +48,7 @@ class SpectrumHistory:
     of: str
     layer: str
     shape: tuple[int, int]
-    how: Way
+    how: str
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     rows: NDArray[np.int64] | None = None

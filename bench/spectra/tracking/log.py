@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bench.records.schema import LayerSpectrum, Quantity, RankSeries, Spectra
-from bench.spectra.files.history import SpectrumHistory, Way
+from bench.spectra.files.history import SpectrumHistory
 from bench.spectra.ranks import effective_rank, summary
 
 
@@ -29,7 +29,7 @@ class LayerLog:
     of: Quantity
     layer: str
     shape: tuple[int, int]
-    how: Way
+    how: str
     steps: list[int] = field(default_factory=list[int])
     values: list[Tensor | None] = field(default_factory=list["Tensor | None"])
     rows: list[int] = field(default_factory=list[int])
@@ -75,7 +75,7 @@ def summarise(logs: Iterable[LayerLog]) -> Spectra:
     layers: list[LayerSpectrum] = []
     for log in (log for group in by_quantity.values() for log in group):
         for step, sigma in log.finite()[-1:]:
-            layers.append(LayerSpectrum(of=log.of, layer=log.layer, step=step, **summary(sigma)))
+            layers.append(LayerSpectrum(of=log.of, layer=log.layer, step=step, **summary(sigma)._asdict()))
     series = tuple(_mean_ranks(of, group) for of, group in by_quantity.items())
     return Spectra(layers=tuple(layers), series=series)
 

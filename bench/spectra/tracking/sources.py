@@ -128,7 +128,7 @@ def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
     layers each, else its linear layers and convolutions.
     """
     backbone = method.backbone
-    every = {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
+    every: dict[str, nn.Module] = {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
     blocks = [*getattr(backbone, "blocks", ())] or _longest_stack(backbone)
     usual = [name for name, module in every.items() if module in blocks]
     return every, usual or [name for name, module in every.items() if isinstance(module, _LAYER)]

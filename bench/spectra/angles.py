@@ -31,11 +31,7 @@ def principal_angles(first: Matrix, second: Matrix) -> Tensor:
 
 
 def _orthonormal(basis: Tensor) -> Tensor:
-    """An orthonormal basis of the column space, in the same shape (…, n, k).
-
-    Raises:
-        ValueError: the columns are linearly dependent, so that they span fewer dimensions than their number.
-    """
+    """An orthonormal basis of the column space, in the same shape (…, n, k)."""
     left, sigma, _ = torch.linalg.svd(basis, full_matrices=False)
     floor = sigma[..., 0] * basis.shape[-2] * torch.finfo(sigma.dtype).eps
     if bool((sigma[..., -1] <= floor).any()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -36,20 +37,14 @@ class Delta:
 
     def dense(self) -> Tensor:
         """ΔW (m, n), in the factors' precision."""
-        product = self.factors[0]
-        for factor in self.factors[1:]:
-            product = product @ factor
-        return product
+        return reduce(torch.matmul, self.factors)
 
     def spectrum(self, *, name: str = "", how: Literal["auto", "svd", "gram"] = "auto") -> Spectrum:
         """min(m, n) singular values, or as many as the thinnest factor allows, and which way they were computed.
 
         Factors go through the QR of the two outer ones: ΔW = Q_l·(R_l·…·R_rᵀ)·Q_rᵀ has the spectrum of its core, which
-        takes an SVD. They are exact to 1e-16 of the product of the factors' norms.
-
-        Args:
-            name: of the layer, for the error.
-            how: as in `bench.spectra.spectrum`, of a single dense factor.
+        takes an SVD. They are exact to 1e-16 of the product of the factors' norms. Of a single factor `how` decides, as
+        in `bench.spectra.spectrum`.
 
         Raises:
             ValueError: an entry is NaN or infinite; begins with `name`.
@@ -57,10 +52,8 @@ class Delta:
         if len(self.factors) == 1:
             return spectrum(self.factors[0], name=name, how=how)
         first, *inner, last = (finite(factor, name=name).double() for factor in self.factors)
-        core = torch.linalg.qr(first, mode="r").R
-        for factor in inner:
-            core = core @ factor
-        core = core @ torch.linalg.qr(last.mT, mode="r").R.mT
+        left, right = torch.linalg.qr(first, mode="r").R, torch.linalg.qr(last.mT, mode="r").R.mT
+        core = reduce(torch.matmul, [left, *inner, right])
         return Spectrum(spectrum(core, how="svd", name=name).values, "factors")
 
     def singular_values(self, *, name: str = "") -> Tensor:

@@ -50,13 +50,7 @@ def power_law_fit(matrix: Matrix, *, singular_values: bool = False, floor: float
     one whose eigenvalues are all equal. Small eigenvalues count through their logarithm, so the spectrum is always
     that of an SVD.
 
-    Args:
-        matrix: (…, m, n), or its spectrum (…, k).
-        singular_values: `matrix` is a spectrum.
-        floor: eigenvalues up to it are left out. Matrices that are small as a whole, such as updates, need a lower one.
-
-    Raises:
-        ValueError: as `spectrum`.
+    Eigenvalues up to `floor` are left out: matrices that are small as a whole, such as updates, need a lower one.
     """
     values = spectrum(matrix, singular_values=singular_values, how="svd").values
     batch, count = values.shape[:-1], values.shape[-1]

@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,21 +28,21 @@ from bench.records.schema import Evaluation, Scores
 
 POINTS = 200
 """Most points of a recorded loss curve."""
+LOWER_LR = "Lower --lr, or raise precision."
 
 T = TypeVar("T")
 
 
 class LossCurve(Callback):
-    """Loss of the global batch at every optimiser step.
+    """Loss of the global batch at every optimiser step, with which `on_step` is called.
 
     Attributes:
         points: `(step, loss)`, at most `POINTS` of them, evenly spaced, the last step among them.
-        train_s: wall seconds between the first step and the last.
+        train_s: wall seconds between the first step and the last, without evaluations.
     """
 
-    def __init__(self, steps: int, parts: int, on_step: Callable[[int, float], None]) -> None:
-        self.steps, self.parts, self.on_step = steps, parts, on_step
-        self.every = max(1, math.ceil(steps / POINTS))
+    def __init__(self, on_step: Callable[[int, float], None]) -> None:
+        self.on_step = on_step
         self.points: list[tuple[int, float]] = []
         self.train_s = 0.0
         self._sum: Tensor | None = None
@@ -56,7 +57,7 @@ class LossCurve(Callback):
         self.train_s = time.perf_counter() - self._began
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluation on the way is no training."""
+        """Stop the clock: evaluation on the way is no training."""
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,7 +66,7 @@ class LossCurve(Callback):
             self._began += time.perf_counter() - self._paused
 
     def state_dict(self) -> dict[str, object]:
-        """What an interrupted run needs: points, steps and seconds so far."""
+        """Return points, steps and seconds so far."""
         return {"points": self.points, "step": self._step, "train_s": time.perf_counter() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -81,25 +82,23 @@ class LossCurve(Callback):
         Raises:
             Diverged: the loss is not finite; on every device at the same step.
         """
-        loss = cast(Method, pl_module).step_loss / self.parts
-        self._sum = loss if self._sum is None else self._sum + loss
-        if trainer.global_step == self._step:
+        loss = cast(Method, pl_module).step_loss / trainer.accumulate_grad_batches
+        total = loss if self._sum is None else self._sum + loss
+        step, steps = trainer.global_step, trainer.max_steps
+        if step == self._step:
+            self._sum = total
             return
-        self._step = trainer.global_step
-        total, self._sum = self._sum, None
+        self._step, self._sum = step, None
         if trainer.world_size > 1:
             dist.all_reduce(total)
             total = total / trainer.world_size
         value = float(total)
         if not math.isfinite(value):
-            raise Diverged(
-                f"the loss became {value} at step {self._step} of {self.steps}",
-                f"last finite loss: {self.points[-1][1]:.4g} at step {self.points[-1][0]}" if self.points else "",
-                "Lower --lr, or raise precision.",
-            )
-        if self._step % self.every == 0 or self._step in (1, self.steps):
-            self.points.append((self._step, value))
-        self.on_step(self._step, value)
+            known = f"last finite loss: {self.points[-1][1]:.4g} at step {self.points[-1][0]}" if self.points else ""
+            raise Diverged(f"the loss became {value} at step {step} of {steps}", known, LOWER_LR)
+        if step % math.ceil(steps / POINTS) == 0 or step in (1, steps):
+            self.points.append((step, value))
+        self.on_step(step, value)
 
 
 def evaluation_steps(steps: int, count: int) -> frozenset[int]:
@@ -119,9 +118,9 @@ class Evaluations(Callback):
         rows: the evaluations on the way, in the order of their steps.
     """
 
-    def __init__(self, splits: Sequence[str], *, at: frozenset[int], parts: int) -> None:
-        """Args: names of the splits, the steps after which to evaluate, and micro batches per step."""
-        self.splits, self.at, self.parts = splits, at, parts
+    def __init__(self, splits: Sequence[str], at: frozenset[int]) -> None:
+        """Args: names of the splits, and the steps after which to evaluate."""
+        self.splits, self.at = splits, at
         self.scores: Scores = {}
         self.sizes: dict[str, int] = {}
         self.rows: list[Evaluation] = []
@@ -131,7 +130,7 @@ class Evaluations(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Let Lightning evaluate after this batch if its step is one of those."""
-        due = trainer.global_step in self.at and (batch_idx + 1) % self.parts == 0
+        due = trainer.global_step in self.at and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         trainer.val_check_batch = 1 if due else float("inf")  # infinity: only after the last batch
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,7 +161,7 @@ class Evaluations(Callback):
             everywhere = [batch for device in _from_all_devices(batches, trainer) for batch in device]
             index, outputs, labels = (torch.cat(column) for column in zip(*everywhere, strict=True))
             if not bool(torch.isfinite(outputs).all()):
-                raise Diverged("the trained network's outputs are not finite", "", "Lower --lr, or raise precision.")
+                raise Diverged("the trained network's outputs are not finite", "", LOWER_LR)
             order = index.argsort()
             self.scores[split], self.sizes[split] = method.evaluate(outputs[order], labels[order]), len(labels)
         if trainer.state.fn == TrainerFn.FITTING:
@@ -187,9 +186,9 @@ class Checkpoint(Callback):
         resumed: steps after which the run was taken up again.
     """
 
-    def __init__(self, file: Path, data: StepDataModule[object, Split], *, parts: int, every_s: float | None) -> None:
-        """Args: the file, the run's data, micro batches per step, and seconds between two writes (None: never)."""
-        self.file, self.data, self.parts, self.every_s = file, data, parts, every_s
+    def __init__(self, file: Path, data: StepDataModule[object, Split], every_s: float | None) -> None:
+        """Args: the file, the run's data, and seconds between two writes (None: never)."""
+        self.file, self.data, self.every_s = file, data, every_s
         self.resumed: list[int] = []
         self._random: list[dict[str, object]] = []
         self._written = time.monotonic()
@@ -213,23 +212,16 @@ class Checkpoint(Callback):
             _set_random(self._random[trainer.global_rank])
             self._random = []
             self.resumed.append(trainer.global_step)
-        elif batch_idx and batch_idx % self.parts == 0 and self._due(trainer):
-            self._write(trainer, batch_idx)
-
-    def _due(self, trainer: Trainer) -> bool:
-        if self.every_s is None:
-            return False
-        due = time.monotonic() - self._written >= self.every_s
-        return due if trainer.world_size == 1 else trainer.strategy.broadcast(due)  # all devices write, or none
+        elif self.every_s is not None and batch_idx and batch_idx % trainer.accumulate_grad_batches == 0:
+            due = time.monotonic() - self._written >= self.every_s
+            if trainer.strategy.broadcast(due):  # all devices write, or none
+                self._write(trainer, batch_idx)
 
     def _write(self, trainer: Trainer, batch_idx: int) -> None:
         self.data.batches_taken = batch_idx
         self._random = _from_all_devices(_random(), trainer)
-        if trainer.is_global_zero:
-            with replacing(self.file) as temporary:
-                trainer.save_checkpoint(temporary)
-        else:
-            trainer.save_checkpoint(self.file)  # every device must call it; only the first writes
+        with replacing(self.file) if trainer.is_global_zero else nullcontext(self.file) as file:
+            trainer.save_checkpoint(file)  # every device must call it; only the first writes
         self._random = []
         self._written = time.monotonic()
 

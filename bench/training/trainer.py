@@ -63,27 +63,22 @@ def fit(
     """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
     Args:
-        spec: what to run; its `lr` is set.
-        task: the task of `spec`.
-        dataset: the opened data.
-        backbone: the opened backbone.
-        directory: the run's folder, for the adapter.
+        spec: what to run on the opened task, data and backbone; its `lr` is set.
+        directory: the run's folder, for checkpoint, spectra and adapter.
         on_step: called with step and loss after every optimiser step.
 
     Raises:
         Diverged: a loss or an output is not finite.
         UsageError: options that do not fit this backbone or this number of devices.
     """
+    runtime, split = spec.options.runtime, _batch_split(spec)
+    file = checkpoint.path(directory, world=split.world, parts=split.parts)
     with _quiet(), _repeatable():
         memory.reset()
         data, method, backbone_parameters = build(spec, task, dataset, backbone)
-        runtime, split = spec.options.runtime, _batch_split(spec)
-        file = checkpoint.path(directory, world=spec.devices, parts=split.parts)
-        curve = LossCurve(data.steps, split.parts, on_step)
-        at = evaluation_steps(data.steps, method.evaluations)
-        evaluations = Evaluations(data.splits, at=at, parts=split.parts)
+        curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
+        evaluations = Evaluations(data.splits, evaluation_steps(data.steps, method.evaluations))
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
-        keeper = Checkpoint(file, data, parts=split.parts, every_s=runtime.checkpoint_s)
         trainer = _trainer(spec, data.steps, method, [curve, evaluations, tracker, keeper])
         trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
         began = time.perf_counter()

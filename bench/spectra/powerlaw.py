@@ -76,9 +76,9 @@ def _fit(eigenvalues: Tensor) -> tuple[float, float, float, int]:
         return 0.0, 0.0, 0.0, 0
     n = sizes[candidates]
     alphas = 1 + (n - 1 if few else n) / spread[candidates]
-    block = max(1, _BLOCK // count)
-    parts = range(0, len(candidates), block)
-    distances = torch.cat([_distances(logs, candidates[i : i + block], alphas[i : i + block]) for i in parts])
+    size = max(1, _BLOCK // count)
+    parts = zip(candidates.split(size), alphas.split(size), strict=True)
+    distances = torch.cat([_distances(logs, *part) for part in parts])
     best = int(distances.argmin())
     first = int(candidates[best])
     return float(alphas[best]), float(eigenvalues[first]), float(distances[best]), count - first

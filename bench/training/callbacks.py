@@ -30,6 +30,8 @@ POINTS = 200
 """Most points of a recorded loss curve."""
 LOWER_LR = "Lower --lr, or raise precision."
 
+OnStep = Callable[[int, float], None]
+"""Called with step and loss after every optimiser step."""
 T = TypeVar("T")
 
 
@@ -41,7 +43,7 @@ class LossCurve(Callback):
         train_s: wall seconds between the first step and the last, without evaluations.
     """
 
-    def __init__(self, on_step: Callable[[int, float], None]) -> None:
+    def __init__(self, on_step: OnStep) -> None:
         self.on_step = on_step
         self.points: list[tuple[int, float]] = []
         self.train_s = 0.0
@@ -135,7 +137,7 @@ class Evaluations(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the evaluation before this one."""
-        self._batches = [[] for _ in self.splits]
+        self.scores, self._batches = {}, [[] for _ in self.splits]
 
     def on_validation_batch_end(
         self,
@@ -165,7 +167,7 @@ class Evaluations(Callback):
             order = index.argsort()
             self.scores[split], self.sizes[split] = method.evaluate(outputs[order], labels[order]), len(labels)
         if trainer.state.fn == TrainerFn.FITTING:
-            self.rows.append(Evaluation(step=trainer.global_step, metrics={**self.scores}))
+            self.rows.append(Evaluation(step=trainer.global_step, metrics=self.scores))
 
     def state_dict(self) -> dict[str, object]:
         """The evaluations on the way so far."""

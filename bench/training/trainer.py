@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -29,21 +29,12 @@ from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.files import replacing
+from bench.records import schema
 from bench.records.data import Dataset
-from bench.records.schema import (
-    Cost,
-    LayerRank,
-    LossPoint,
-    Metrics,
-    Parameters,
-    PrimaryMetric,
-    SweepPoint,
-    TrainingResult,
-)
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
-from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, evaluation_steps
+from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, evaluation_steps
 from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
@@ -52,14 +43,8 @@ FILE = "adapter.safetensors"
 
 
 def fit(
-    spec: RunSpec,
-    task: Task,
-    dataset: Dataset,
-    backbone: Backbone,
-    *,
-    directory: Path,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> TrainingResult:
+    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, directory: Path, on_step: OnStep
+) -> schema.TrainingResult:
     """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
     Args:
@@ -73,7 +58,7 @@ def fit(
     """
     runtime, split = spec.options.runtime, _batch_split(spec)
     file = checkpoint.path(directory, world=split.world, parts=split.parts)
-    with _quiet(), _repeatable():
+    with _conditions():
         memory.reset()
         data, method, backbone_parameters = build(spec, task, dataset, backbone)
         curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
@@ -85,24 +70,25 @@ def fit(
         trainer.validate(method, datamodule=data, verbose=False)
         scores = _metrics(method, evaluations)
         eval_s = time.perf_counter() - began
-        sweep: list[SweepPoint] = []
+        sweep: list[schema.SweepPoint] = []
         for setting in method.sweep():
             trainer.validate(method, datamodule=data, verbose=False)
             swept = _metrics(method, evaluations)
-            sweep.append(SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
+            sweep.append(schema.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
     method, device = method.cpu(), trainer.strategy.root_device
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
         _save(method, exported, directory, runtime)
-        if runtime.save in _KEEPS_BACKBONE[method.saves_backbone]:
+        kept_with = {"never": (), "asked": ("all",), "always": ("adapter", "all")}[method.saves_backbone]
+        if runtime.save in kept_with:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
-    stored_bytes = sum(tensor.numel() * tensor.element_size() for tensor in exported.values())
-    return TrainingResult(
+    network, stored_bytes = method.backbone, sum(tensor.nbytes for tensor in exported.values())
+    return schema.TrainingResult(
         metrics=scores,
-        params=Parameters(**method.parameter_counts(), stored_bytes=stored_bytes),
+        params=schema.Parameters(**method.parameter_counts(), stored_bytes=stored_bytes),
         ranks=tuple(ranks),
-        cost=Cost(
+        cost=schema.Cost(
             steps=data.steps,
             samples=data.samples,
             train_s=round(curve.train_s, 3),
@@ -115,10 +101,10 @@ def fit(
             devices=trainer.world_size,
             resumed_at=tuple(keeper.resumed),
         ),
-        curve=tuple(LossPoint(step=step, loss=loss) for step, loss in curve.points),
+        curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
         warnings=(*_barely(ranks), *_shares(method, split), *method.warnings(), *tracker.warnings()),
         backbone_parameters=backbone_parameters,
-        report=_report(method),
+        report={**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()},
         spectra=tracker.result(),
         evaluations=tuple(evaluations.rows),
         sweep=tuple(sweep),
@@ -126,13 +112,13 @@ def fit(
 
 
 def trained(
-    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
+    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback]
 ) -> tuple[Method, StepDataModule[object, Split]]:
     """Train a run as `fit` does, but under these callbacks, and write nothing.
 
     Returns the method, on the CPU, and its data module.
     """
-    with _quiet(), _repeatable():
+    with _conditions():
         data, method, _ = build(spec, task, dataset, backbone)
         _trainer(spec, data.steps, method, callbacks).fit(method, datamodule=data)
     return method.cpu(), data
@@ -172,15 +158,6 @@ def build(
     return data, method.train(), parameters
 
 
-_KEEPS_BACKBONE: dict[str, tuple[str, ...]] = {"never": (), "asked": ("all",), "always": ("adapter", "all")}
-"""Values of `runtime.save` with which a method's trained network is kept."""
-
-
-def _report(method: Method) -> dict[str, object]:
-    network = method.backbone
-    return {**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()}
-
-
 def _batch_split(spec: RunSpec) -> BatchSplit:
     return BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=spec.options.runtime.micro_batch)
 
@@ -209,21 +186,18 @@ def _trainer(spec: RunSpec, steps: int, method: Method, callbacks: Sequence[Call
     )
 
 
-def _metrics(method: Method, evaluations: Evaluations) -> Metrics:
+def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
     """Every metric of the last evaluation; the primary one is that of the first split."""
-    task, split = method.task, evaluations.splits[0]
-    names, higher, of = task.primary, task.higher_is_better, "task"
-    if method.primary:
-        names, higher, of = method.primary, method.higher_is_better, "method"
-    primary = PrimaryMetric(
-        name="+".join(names),
-        value=metrics.mean([evaluations.scores[split][name] for name in names]),
+    owner, split = method if method.primary else method.task, evaluations.splits[0]
+    primary = schema.PrimaryMetric(
+        name="+".join(owner.primary),
+        value=metrics.mean([evaluations.scores[split][name] for name in owner.primary]),
         split=split,
-        higher_is_better=higher,
+        higher_is_better=owner.higher_is_better,
         n=evaluations.sizes[split],
-        of=of,
+        of="method" if method.primary else "task",
     )
-    return Metrics(primary=primary, all={**evaluations.scores})
+    return schema.Metrics(primary=primary, all=evaluations.scores)
 
 
 def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
@@ -235,12 +209,14 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
-def _barely(ranks: Sequence[LayerRank]) -> list[str]:
-    still = [r for r in ranks if r.norm < BARELY and r.nominal]  # a method may take a layer's rank away
-    if not still:
+def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:
+    norms = [
+        rank.norm for rank in ranks if rank.norm < BARELY and rank.nominal
+    ]  # a method may take a layer's rank away
+    if not norms:
         return []
-    least = min(r.norm for r in still)
-    return [f"ΔW barely left its start in {len(still)} of {len(ranks)} layers: ‖ΔW‖₂ < {BARELY:g}, least {least:.1e}"]
+    where = f"{len(norms)} of {len(ranks)} layers"
+    return [f"ΔW barely left its start in {where}: ‖ΔW‖₂ < {BARELY:g}, least {min(norms):.1e}"]
 
 
 def _shares(method: Method, split: BatchSplit) -> list[str]:
@@ -255,19 +231,14 @@ def _shares(method: Method, split: BatchSplit) -> list[str]:
 
 
 @contextmanager
-def _repeatable() -> Generator[None]:
-    """Convolutions add up in one order on a GPU too: there cuDNN's fastest are not the same from run to run."""
+def _conditions() -> Generator[None]:
+    """Settings under which every run trains.
+
+    Convolutions add up in one order on a GPU too: there cuDNN's fastest are not the same from run to run. Lightning's
+    advice on loaders and loggers is for people who write them, so it is not shown.
+    """
     cudnn = torch.backends.cudnn
-    before, cudnn.deterministic = cudnn.deterministic, True
-    try:
-        yield
-    finally:
-        cudnn.deterministic = before
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Lightning's advice on loaders and loggers is for people who write them."""
+    deterministic, cudnn.deterministic = cudnn.deterministic, True
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -278,5 +249,6 @@ def _quiet() -> Generator[None]:
             warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step).*")
             yield
     finally:
+        cudnn.deterministic = deterministic
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

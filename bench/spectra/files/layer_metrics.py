@@ -21,16 +21,14 @@ CHANGE_FLOOR = 1e-12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerMetrics:
-    """Metrics of one layer.
+    """Metrics of one layer (m, n), or the error for which it has none.
 
     Attributes:
-        shape: (m, n).
         nominal: the rank that shape and parametrisation allow.
         how: `gram`, `svd` or `factors`, as for the spectra of runs.
         numbers: metrics by name: stable, effective, energy90, participation, norm; with all of them also numerical and
-            alpha. Empty where there is an error.
+            alpha.
         embedding: its rows are looked up.
-        error: why there is no spectrum, or an empty string.
     """
 
     layer: str
@@ -45,9 +43,7 @@ class LayerMetrics:
 def measure_matrices(matrices: Iterable[StoredMatrix], *, every: bool = False) -> Iterator[LayerMetrics]:
     """Measure matrices one after the other; each is read only then.
 
-    Args:
-        every: also the metrics that depend on the smallest singular values. They need the accuracy of an SVD and more
-            time.
+    `every` adds the metrics that depend on the smallest singular values, which need an SVD's accuracy and more time.
     """
     for matrix in matrices:
         shape = matrix.shape

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from bench.figures import Map, Panel, Series
 from bench.spectra.files.history import SpectrumHistory
@@ -91,10 +90,9 @@ def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Pan
 
 def _effective_ranks(history: SpectrumHistory) -> list[float]:
     """Return the effective rank at every step; NaN where the matrix was not finite."""
-    values = torch.tensor(history.values)
-    finite = torch.isfinite(values).all(-1)
-    ranks = effective_rank(values.nan_to_num(), singular_values=True)
-    return torch.where(finite, ranks, torch.full_like(ranks, math.nan)).tolist()
+    finite = np.isfinite(history.values).all(-1)
+    ranks = effective_rank(np.nan_to_num(history.values), singular_values=True).numpy()
+    return np.where(finite, ranks, np.nan).tolist()
 
 
 def _drawn_indices(count: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -78,17 +78,19 @@ def weight_files(path: Path) -> list[Path]:
     return files
 
 
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
+
+
 def _shards(index: Path) -> list[Path]:
     """List the files that an index names. A name with a folder in it is refused: it could read any file."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        wrong = [str(name) for name in names if not isinstance(name, str) or Path(name).name != name]
-        missing = [name for name in names if name not in wrong and not (index.parent / name).is_file()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        known = f"{type(error).__name__}: {error}"
-        raise EnvironmentProblem(
-            f"{index} is not an index of safetensors files", known, "Download it again."
-        ) from error
+        names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
+    except (OSError, ValueError) as error:
+        what, known = f"{index} is not an index of safetensors files", f"{type(error).__name__}: {error}"
+        raise EnvironmentProblem(what, known, "Download it again.") from error
+    wrong = [name for name in names if Path(name).name != name]
+    missing = [name for name in names if not (index.parent / name).is_file()]
     if wrong or missing:
         known = f"{'not a plain file name' if wrong else 'missing'}: {', '.join((wrong or missing)[:3])}"
         raise EnvironmentProblem(f"{index} names files that cannot be read", known, "Download the model again.")
@@ -108,8 +110,6 @@ class StoredMatrix:
     """A tensor in a safetensors file, as a matrix (m, n) by `flatten(1)`, or its change by training.
 
     Attributes:
-        name: its key in the file.
-        shape: (m, n).
         dtype: as safetensors writes it, such as BF16.
         embedding: its name is that of an embedding, whose rows are looked up and not multiplied.
         base: the matrix (m, n) that is subtracted from it, in float64.
@@ -184,7 +184,7 @@ def streamed_spectrum(matrix: StoredMatrix, *, exact: bool = False) -> Spectrum:
     """Compute singular values (min(m, n),), descending, float64, one block in memory at a time, and say how.
 
     As `bench.spectra.spectrum`: from the Gram matrix (`gram`) where the values are of less than float64 and none of
-    them is below its noise, unless they must be `exact`; else with the accuracy of an SVD (`svd`).
+    them is below its noise, unless they must be `exact`; else by a QR, with the accuracy of an SVD (`svd`).
 
     Raises:
         ValueError: a NaN or an infinity.
@@ -193,7 +193,11 @@ def streamed_spectrum(matrix: StoredMatrix, *, exact: bool = False) -> Spectrum:
         sigma = _gram_spectrum(matrix)
         if bool(sigma[-1] >= GRAM_FLOOR * sigma[0]):
             return Spectrum(sigma, "gram")
-    return Spectrum(_qr_spectrum(matrix), "svd")
+    width = min(matrix.shape)
+    r = torch.zeros(0, width, dtype=torch.float64)  # of the QR decomposition of all rows so far
+    for block in matrix.blocks(max(BLOCK, width**2)):
+        r = torch.linalg.qr(torch.cat([r, block]), mode="r").R
+    return Spectrum(torch.linalg.svdvals(r), "svd")
 
 
 def _gram_spectrum(matrix: StoredMatrix) -> Tensor:
@@ -210,15 +214,6 @@ def _gram_spectrum(matrix: StoredMatrix) -> Tensor:
     # symmetric: its transpose is itself in Fortran's order, which LAPACK overwrites without a copy
     values = eigh(gram.numpy().T, eigvals_only=True, overwrite_a=True, check_finite=False, driver="ev")
     return torch.from_numpy(values).clamp_min(0).sqrt().flip(-1)
-
-
-def _qr_spectrum(matrix: StoredMatrix) -> Tensor:
-    """Compute the singular values of R (k, k), where the stacked blocks are Q·R; as accurate as an SVD of the whole."""
-    width = min(matrix.shape)
-    r = torch.zeros(0, width, dtype=torch.float64)
-    for block in matrix.blocks(max(BLOCK, width**2)):
-        r = torch.linalg.qr(torch.cat([r, block]), mode="r").R
-    return torch.linalg.svdvals(r)
 
 
 def network_order(name: str) -> tuple[int, list[tuple[int, int, str]]]:

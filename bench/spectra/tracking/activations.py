@@ -13,6 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.spectra.singular import finite, gram_spectrum
 
+Timed = Callable[[], AbstractContextManager[None]]
+
 
 class ActivationMoments:
     """Σ x·xᵀ (D, D), float64, over the feature vectors x that modules output while `counting`, and their number.
@@ -22,14 +24,8 @@ class ActivationMoments:
     module whose output is replayed computes nothing and adds nothing.
     """
 
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        *,
-        channels_last: bool,
-        timed: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        """Args: the modules by name, the layout of images, and a context manager that measures the time of all work."""
+    def __init__(self, modules: Mapping[str, nn.Module], *, channels_last: bool, timed: Timed) -> None:
+        """Args: modules by name, the layout of images, and a context manager that measures the time of all work."""
         self.modules, self.channels_last, self.timed = modules, channels_last, timed
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self._mask: Tensor | None = None
@@ -55,27 +51,23 @@ class ActivationMoments:
         self.sums = {}
 
     def totals(self) -> dict[str, tuple[Tensor, int]]:
-        """Return sum and number by module over all devices; every device must call this."""
-        totals: dict[str, tuple[Tensor, int]] = {}
-        for name in self.modules:
-            if name in self.sums:
+        """Move the sums of all devices to the first one and return them there; every device must call this."""
+        if _distributed():
+            for name in (name for name in self.modules if name in self.sums):
                 total, count = self.sums[name]
-                total, rows = total.clone(), torch.tensor(count, device=total.device)
-                if _distributed():
-                    dist.all_reduce(total)
-                    dist.all_reduce(rows)
-                totals[name] = total, int(rows)
-        return totals
+                rows = torch.tensor(count, device=total.device)
+                dist.all_reduce(total)
+                dist.all_reduce(rows)
+                self.sums[name] = total, int(rows)
+            self.load(self.sums)
+        return self.sums
 
     def state(self) -> dict[str, tuple[Tensor, int]]:
-        """Return `totals` for a checkpoint. The first device goes on from them, the others from zero: the sum stays."""
-        totals = self.totals()
-        if _distributed():
-            self.load(totals)
-        return {name: (total.cpu(), rows) for name, (total, rows) in totals.items()}
+        """Return `totals` for a checkpoint."""
+        return {name: (total.cpu(), rows) for name, (total, rows) in self.totals().items()}
 
     def load(self, state: Mapping[str, tuple[Tensor, int]]) -> None:
-        """Restore what `state` gave on the first device; start the others at zero."""
+        """Start the first device at `totals`, and the others at zero."""
         first = not _distributed() or dist.get_rank() == 0
         self.sums = {n: (total, rows) if first else (torch.zeros_like(total), 0) for n, (total, rows) in state.items()}
 

@@ -47,12 +47,9 @@ def snapshots(steps: int, every: int) -> list[int]:
 
 
 def choose(layers: str, widths: dict[str, int], secondary: Container[str] = ()) -> tuple[list[str], list[str]]:
-    """Return the layers that `layers` names, in their order, and its patterns that name none.
+    """Return the layers of a `Source` that `layers` names, in their order, and its patterns that name none.
 
-    Args:
-        layers: all, auto, or patterns of `fnmatch` separated by commas.
-        widths: the layers there are, as in `Source`.
-        secondary: layers that `auto` leaves out as long as there are others.
+    It is `all`, `auto`, or patterns of `fnmatch` separated by commas.
     """
     every = [*widths]
     if layers == "all":
@@ -86,10 +83,10 @@ def weights(method: Method) -> Source:
     if not widths:
         return trained_matrices(method, lambda name, parameter: parameter)
 
-    def read(names: Sequence[str]) -> Iterator[tuple[str, Delta]]:
-        return ((name, dense(start + delta.dense())) for name, start, delta in method.updates() if name in names)
-
-    return Source(widths=widths, read=read)
+    return Source(
+        widths=widths,
+        read=lambda names: ((n, dense(start + delta.dense())) for n, start, delta in method.updates() if n in names),
+    )
 
 
 def trained_matrices(method: Method, value: Callable[[str, nn.Parameter], Tensor | None]) -> Source:
@@ -100,7 +97,7 @@ def trained_matrices(method: Method, value: Callable[[str, nn.Parameter], Tensor
         tensors = ((name, value(name, trained[name])) for name in names)
         return ((name, dense(tensor)) for name, tensor in tensors if tensor is not None)
 
-    return Source(widths={name: _width(p) for name, p in trained.items()}, read=read, secondary=secondary)
+    return Source(widths={name: dense(p).nominal for name, p in trained.items()}, read=read, secondary=secondary)
 
 
 def parameters(method: Method) -> tuple[dict[str, nn.Parameter], frozenset[str]]:
@@ -117,7 +114,7 @@ def parameters(method: Method) -> tuple[dict[str, nn.Parameter], frozenset[str]]
     if not usual:
         embeddings = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding)}
         apart = embeddings | {id(p) for p in method.head.parameters()}
-        usual = {name for name, p in trained.items() if id(p) not in apart and _width(p) > 1}
+        usual = {name for name, p in trained.items() if id(p) not in apart and dense(p).nominal > 1}
     return trained, frozenset(trained) - usual
 
 
@@ -138,10 +135,6 @@ def dense(matrix: Tensor) -> Delta:
     """Wrap a matrix, or the matricisation (m, n·…) of a tensor, as a single factor."""
     matrix = matrix.detach().flatten(1)
     return Delta(factors=(matrix,), nominal=min(matrix.shape))
-
-
-def _width(parameter: Tensor) -> int:
-    return min(len(parameter), parameter.numel() // max(1, len(parameter)))
 
 
 def _longest_stack(backbone: nn.Module) -> list[nn.Module]:

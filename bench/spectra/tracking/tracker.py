@@ -21,9 +21,9 @@ from bench.config.sections import SpectraConfig
 from bench.records.schema import Quantity, Spectra
 from bench.spectra.delta import Delta
 from bench.spectra.files import history
+from bench.spectra.files.history import LayerLog
 from bench.spectra.tracking import sources
 from bench.spectra.tracking.activations import ActivationMoments, moment_spectrum
-from bench.spectra.tracking.log import LayerLog, summarise
 
 WRITE_S = 2.0
 """Minimal seconds between two writes of the file during training."""
@@ -62,7 +62,7 @@ class SpectrumTracker(Callback):
 
     def result(self) -> Spectra | None:
         """What the record keeps; None where nothing was looked at."""
-        return summarise(self._logs.values()) if self._logs else None
+        return history.summarise(self._logs.values()) if self._logs else None
 
     def warnings(self) -> list[str]:
         """List what could not be tracked."""
@@ -133,7 +133,7 @@ class SpectrumTracker(Callback):
         self._write(now=self._done == self.steps)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the hooks."""
+        """Remove the hooks of activations."""
         if self._moments:
             self._moments.detach()
 
@@ -164,18 +164,16 @@ class SpectrumTracker(Callback):
 
     def _reader(self, of: str, method: Method) -> Callable[[], Iterator[tuple[str, Delta]]]:
         """Choose the layers of a quantity, and return what reads their current matrices."""
-        if of == "updates":
-            source = sources.updates(method)
-        elif of == "weights":
-            source = sources.weights(method)
-        elif of == "gradients":
-            source = sources.trained_matrices(method, lambda name, parameter: parameter.grad)
-        else:
-            source = sources.trained_matrices(method, lambda name, parameter: parameter - self._before[name])
+        source = {
+            "updates": sources.updates,
+            "weights": sources.weights,
+            "gradients": partial(sources.trained_matrices, value=lambda name, parameter: parameter.grad),
+            "steps": partial(sources.trained_matrices, value=lambda name, parameter: parameter - self._before[name]),
+        }[of](method)
         chosen = self._chosen(of, source.widths, source.secondary)
         if of == "steps":
-            every, _ = sources.parameters(method)
-            self._parameters = {name: every[name] for name in chosen}
+            trained, _ = sources.parameters(method)
+            self._parameters = {name: trained[name] for name in chosen}
         return partial(source.read, chosen)
 
     def _chosen(self, of: str, widths: dict[str, int], secondary: frozenset[str] = frozenset()) -> list[str]:
@@ -228,8 +226,8 @@ class SpectrumTracker(Callback):
         with self._timed():
             totals = moments.totals()
             for name in moments.modules if self._writes else ():
-                total, rows = totals.get(name, (None, 0))
-                if total is None or not rows:
+                total, rows = totals.get(name, (torch.empty(0), 0))
+                if not rows:
                     self._note_once(f"activations of {name}: no training batch passed through it")
                     continue
                 try:

@@ -68,11 +68,6 @@ class StoredSpectra:
 
     spectra: tuple[SpectrumHistory, ...]
 
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        """The recorded quantities."""
-        return tuple(dict.fromkeys(history.of for history in self.spectra))
-
     def layers(self, of: str) -> dict[str, SpectrumHistory]:
         """Return the histories of one quantity by layer."""
         return {history.layer: history for history in self.spectra if history.of == of}

@@ -67,15 +67,12 @@ def weight_files(path: Path) -> list[Path]:
         return [path]
     if indexes := sorted(path.glob("*.safetensors.index.json")):
         return _shards(indexes[0])
-    files = sorted(path.glob("*.safetensors"))
-    single = path / "model.safetensors"
-    if single in files:
-        return [single]
-    if not files:
-        if pickled := sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES):
-            raise _pickled(f"{path}: {', '.join(pickled[:3])}")
-        raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", WHAT_TO_GIVE)
-    return files
+    files, single = sorted(path.glob("*.safetensors")), path / "model.safetensors"
+    if files:
+        return [single] if single in files else files
+    if pickled := sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES):
+        raise _pickled(f"{path}: {', '.join(pickled[:3])}")
+    raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", WHAT_TO_GIVE)
 
 
 class _Index(msgspec.Struct):

@@ -114,10 +114,7 @@ def fit(
 def trained(
     spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback]
 ) -> tuple[Method, StepDataModule[object, Split]]:
-    """Train a run as `fit` does, but under these callbacks, and write nothing.
-
-    Returns the method, on the CPU, and its data module.
-    """
+    """Train a run under callbacks; return the method, on the CPU, and its data module. Nothing is written."""
     with _conditions():
         data, method, _ = build(spec, task, dataset, backbone)
         _trainer(spec, data.steps, method, callbacks).fit(method, datamodule=data)
@@ -127,7 +124,7 @@ def trained(
 def build(
     spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone
 ) -> tuple[StepDataModule[object, Split], Method, int]:
-    """The DataModule, the adapted method and the backbone's parameters before that, the same at every call."""
+    """Return the data module, the adapted method and the backbone's parameters before that, equal at every call."""
     seed_everything(spec.seed, workers=True, verbose=False)
     data: StepDataModule[object, Split] = task.datamodule(dataset, backbone, spec)
     options = spec.options

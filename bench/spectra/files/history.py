@@ -44,7 +44,7 @@ class SpectrumHistory:
     """Singular values of one layer over training.
 
     Attributes:
-        of: the quantity, one of `bench.config.sections.QUANTITIES`.
+        of: one of `bench.config.sections.QUANTITIES`.
         shape: (m, n) of the matrix; of activations (D, D), that of their second moment.
         how: one of `Way`.
         steps: (S,), optimiser steps, ascending. A gradient or step belongs to the weights it starts from.
@@ -144,7 +144,7 @@ def _history(arrays: np.lib.npyio.NpzFile, i: int, entry: _Entry) -> SpectrumHis
 
 @dataclass(kw_only=True)
 class LayerLog:
-    """Spectra of one quantity and layer by step. Its `vars` go into a checkpoint.
+    """A `SpectrumHistory` that grows, with lists for arrays. Its `vars` go into a checkpoint.
 
     Attributes:
         values: (k,) float64 for each step, where k may change; None where the matrix was not finite.
@@ -171,10 +171,6 @@ class LayerLog:
     def finite(self) -> list[tuple[int, Tensor]]:
         """Return steps and spectra without the steps at which the matrix was not finite."""
         return [(step, sigma) for step, sigma in zip(self.steps, self.values, strict=True) if sigma is not None]
-
-    def first_not_finite(self) -> int | None:
-        """Return the first step at which the matrix was not finite, if there is one."""
-        return next((step for step, sigma in zip(self.steps, self.values, strict=True) if sigma is None), None)
 
     def history(self) -> SpectrumHistory:
         """Return the arrays for the file: zeros after the last singular value, a row of NaN without a spectrum."""

@@ -120,11 +120,7 @@ class StoredMatrix:
     base: StoredMatrix | None = None
 
     def blocks(self, entries: int) -> Iterator[Tensor]:
-        """Read float64 blocks of `entries` numbers (·, min(m, n)): rows, or columns as rows where there are more.
-
-        Raises:
-            ValueError: a NaN or an infinity.
-        """
+        """Read float64 blocks of `entries` numbers (·, min(m, n)): rows, or columns as rows where there are more."""
         length, width = max(self.shape), min(self.shape)
         for start, stop in pairwise([*range(0, length, max(1, entries // width)), length]):
             yield self._block(start, stop)

@@ -58,8 +58,6 @@ class SpectrumTracker(Callback):
         self._device, self._in_timer, self._done = torch.device("cpu"), False, 0
         self._writes, self._unwritten, self._next_write = True, False, 0.0
 
-    # for the record
-
     def result(self) -> Spectra | None:
         """What the record keeps; None where nothing was looked at."""
         return history.summarise(self._logs.values()) if self._logs else None
@@ -68,15 +66,13 @@ class SpectrumTracker(Callback):
         """List what could not be tracked."""
         not_finite: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
         for log in self._logs.values():
-            if (step := log.first_not_finite()) is not None:
-                not_finite[step, log.of].append(log.layer)
+            if lost := {*log.steps} - {step for step, _ in log.finite()}:
+                not_finite[min(lost), log.of].append(log.layer)
         return self._notes + [
             f"{of} of {', '.join(layers[:3])}{f' and {len(layers) - 3} more' if layers[3:] else ''}: "
             f"a NaN or an infinity at step {step}, so no spectrum"
             for (step, of), layers in sorted(not_finite.items(), key=lambda item: item[0][0])
         ]
-
-    # hooks of Lightning
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the layers, and keep the initial weights: a checkpoint is loaded later."""
@@ -159,8 +155,6 @@ class SpectrumTracker(Callback):
         if self._moments:
             self._moments.load(state_dict["moments"])
         self._notes, self.tracking_s = state_dict["notes"], state_dict["tracking_s"]
-
-    # snapshots
 
     def _reader(self, of: str, method: Method) -> Callable[[], Iterator[tuple[str, Delta]]]:
         """Choose the layers of a quantity, and return what reads their current matrices."""

@@ -82,7 +82,6 @@ def weights(method: Method) -> Source:
     widths = {name: min(delta.shape) for name, _, delta in method.updates()}
     if not widths:
         return trained_matrices(method, lambda name, parameter: parameter)
-
     return Source(
         widths=widths,
         read=lambda names: ((n, dense(start + delta.dense())) for n, start, delta in method.updates() if n in names),

@@ -239,7 +239,9 @@ class SpectrumTracker(Callback):
 
     def _write(self, *, now: bool) -> None:
         """Write the file if there is something new and the last write is long enough ago, or `now`."""
-        if not self._logs or not (now or (self._unwritten and time.monotonic() >= self._next_write)):
+        if not self._writes or not self._logs:  # a resumed run restores the logs on every device
+            return
+        if not now and not (self._unwritten and time.monotonic() >= self._next_write):
             return
         with self._timed():
             began = time.monotonic()

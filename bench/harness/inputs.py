@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from bench.api.backbone import Backbone
 from bench.api.task import Task
 from bench.backbones import open_backbone
-from bench.config.options import options_of
+from bench.config.options import Config, options_of
+from bench.config.sections import BackboneConfig
 from bench.core import registry
 from bench.core.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import family, opener
@@ -64,7 +65,7 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
 
 
 def load_tasks(
-    request: Request, names: Sequence[str], configs: Mapping[str, Any], skipped: list[Skip]
+    request: Request, names: Sequence[str], configs: Mapping[str, Config], skipped: list[Skip]
 ) -> list[LoadedTask]:
     """Load the data of these tasks; those that cannot be loaded go to `skipped`.
 
@@ -87,7 +88,9 @@ def load_tasks(
     return loaded
 
 
-def open_backbones(request: Request, configs: Mapping[str, Any], skipped: list[Skip]) -> list[tuple[str, Backbone]]:
+def open_backbones(
+    request: Request, configs: Mapping[str, BackboneConfig], skipped: list[Skip]
+) -> list[tuple[str, Backbone]]:
     """Open the backbones, each with its name as given; those that cannot be found go to `skipped`.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from bench.api.backbone import Backbone
 from bench.api.batching import BatchSplit
@@ -64,19 +64,26 @@ class PlannedRun:
         """The same without the seed."""
         return self.spec.group_id(self.dataset.hash, self.backbone.weights_hash)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return `{run_id, group_id, source, spec, trials}`."""
         dataset = self.dataset
-        source: dict[str, Any] = {"kind": dataset.source, "revision": dataset.revision, "data_hash": dataset.hash}
-        if dataset.reading:
-            source["reading"] = dict(dataset.reading)
+        source = {"kind": dataset.source, "revision": dataset.revision, "data_hash": dataset.hash}
         return {
             "run_id": self.run_id,
             "group_id": self.group_id,
-            "source": source,
+            "source": {**source, "reading": dict(dataset.reading)} if dataset.reading else source,
             "spec": self.spec.to_json(),
             "trials": [trial.spec.lr for trial in self.trials],
         }
+
+
+class PlanJSON(TypedDict):
+    """What `--dry-run --json` prints: the runs (`PlannedRun.to_json`), and name, absent, what, known and todo of all
+    that was left out.
+    """
+
+    runs: list[dict[str, object]]
+    skipped: list[dict[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +104,8 @@ class Plan:
         """What cannot run though it should."""
         return tuple(s for s in self.skipped if not s.absent)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return `{runs: [{run_id, group_id, source, spec, trials}], skipped: [{name, absent, what, known, todo}]}`."""
+    def to_json(self) -> PlanJSON:
+        """Return the plan as JSON values."""
         return {
             "runs": [run.to_json() for run in self.runs],
             "skipped": [
@@ -248,8 +255,7 @@ def _start(request: Request, method: str, config: MethodConfig) -> tuple[MethodC
     if not start:
         return config, None
     folder = open_folder(Path(str(start)).expanduser())
-    kind: type[Any] = registry.load("methods", method)
-    decided: dict[str, Value] = kind.from_peft(folder)
+    decided: dict[str, Value] = registry.load("methods", method).from_peft(folder)
     for key, value in decided.items():
         if key == "target" and request.overrides.has("method", key):
             continue  # which layers an expression names, only the network can tell

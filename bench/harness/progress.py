@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import sys
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol, cast
 
 from bench.core.errors import BenchError
 from bench.core.text import format_score, format_trained
@@ -18,20 +18,14 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """Plain lines: one when a run ends."""
 
     def __init__(self, total: int) -> None:
         self.total, self.count = total, 0
 
-    def __enter__(self) -> Progress:
-        """Begin."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End."""
+    def __exit__(self, *error: object) -> None:
+        """Remove what does not stay on the screen."""
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -75,10 +69,8 @@ class RichProgress(Progress):
         self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take the bars away; the lines stay."""
+    def __exit__(self, *error: object) -> None:
+        """Remove the bars; the lines stay."""
         self.bars.stop()
 
     def say(self, line: str) -> None:
@@ -100,6 +92,12 @@ class RichProgress(Progress):
         self.bars.update(self.plan, completed=self.count)
 
 
+class _Display(Protocol):
+    """What `IPython.display.display` returns."""
+
+    def update(self, obj: object) -> None: ...
+
+
 class NotebookProgress(Progress):
     """One bar in a notebook's output, for the steps of the run, and a line above it for every finished run."""
 
@@ -109,7 +107,7 @@ class NotebookProgress(Progress):
 
         self.lines: list[str] = []
         self.label, self.steps, self.done = "", 0, 0
-        self.shown: Any = display(self, display_id=True)
+        self.shown = cast(_Display, display(self, display_id=True))
         self._updated = 0.0
 
     def _repr_html_(self) -> str:
@@ -135,9 +133,7 @@ class NotebookProgress(Progress):
             self._updated = time.monotonic()
             self.shown.update(self)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Remove the bar; the lines stay."""
         self.label = ""
         self.shown.update(self)

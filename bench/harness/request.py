@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, TypedDict, TypeVar, Unpack, cast
 
 from bench.config.options import Value
 from bench.config.overrides import Overrides
@@ -15,6 +15,9 @@ from bench.core.errors import UsageError
 from bench.harness.task_names import check_task
 from bench.records.data import DataRequest
 from bench.records.spec import Precision, Track
+
+T = TypeVar("T", bound=str | float)
+Source = Literal["auto", "dir", "hub", "embedded"]
 
 DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
 """Modality → the backbone for it that needs no network."""
@@ -73,6 +76,21 @@ class Request:
         return tuple(dict.fromkeys(map(registry.opener, self.all_backbones)))
 
 
+class Budget(TypedDict, total=False):
+    """The fields of a `Request` that `make_request` takes as they are: how long, how and where it runs."""
+
+    max_steps: int | None
+    epochs: float | None
+    train_samples: int | None
+    batch_size: int
+    precision: Precision
+    accelerator: str
+    devices: int
+    track: Track
+    strict: bool
+    retry: bool
+
+
 def make_request(
     *,
     methods: str | Iterable[str],
@@ -82,11 +100,11 @@ def make_request(
     lr: float | Iterable[float] = (),
     select: bool = False,
     select_on: str | None = None,
-    data: Literal["auto", "dir", "hub", "embedded"] = "auto",
+    data: Source = "auto",
     data_dir: str | Path | Iterable[str | Path] | Mapping[str, str | Path] = (),
     set: Mapping[str, Value] | Iterable[str] = (),
     out: str | Path = "runs",
-    **fields: Any,
+    **fields: Unpack[Budget],
 ) -> Request:
     """Make a request from names; nothing is opened.
 
@@ -104,21 +122,21 @@ def make_request(
     Raises:
         UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
     """
-    names = {"--method": _several(methods), "--task": _several(tasks), "--backbone": _several(backbones)}
-    _required("--method", names["--method"], "methods")
-    _required("--task", names["--task"], "tasks")
-    for method in names["--method"]:
+    method_names, task_names = _distinct("--method", methods), _distinct("--task", tasks)
+    _required("--method", method_names, "methods")
+    _required("--task", task_names, "tasks")
+    for method in method_names:
         registry.find("methods", method)
-    for task in (*names["--task"], *([select_on] if select_on else [])):
+    for task in (*task_names, *([select_on] if select_on else [])):
         check_task(task)
-    rates = _distinct("--lr", _several(lr))
+    rates = _distinct("--lr", lr)
     _check_select(select, select_on, rates)
     overrides = Overrides.of(cast(Mapping[str, Value], set)) if isinstance(set, Mapping) else Overrides.parse([*set])
     return Request(
-        methods=_distinct("--method", names["--method"]),
-        tasks=_distinct("--task", names["--task"]),
-        backbones=_distinct("--backbone", names["--backbone"]),
-        seeds=_distinct("--seeds", _several(seeds)) or (0,),
+        methods=method_names,
+        tasks=task_names,
+        backbones=_distinct("--backbone", backbones),
+        seeds=_distinct("--seeds", seeds) or (0,),
         lrs=rates,
         select=select,
         select_on=select_on,
@@ -129,19 +147,15 @@ def make_request(
     )
 
 
-def _several(values: Any) -> tuple[Any, ...]:
-    """One value or several, as a tuple."""
-    return (values,) if isinstance(values, str | int | float) else tuple(values or ())
-
-
 def _required(flag: str, values: tuple[str, ...], kind: registry.Kind) -> None:
     if not values:
         known = f"known {kind}: {', '.join(sorted(registry.entries(kind)))}"
         raise UsageError(f"{flag} is missing", known, "Write for example: bench run --method deeplora --task glue")
 
 
-def _distinct(flag: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values, none of them twice: a run is made once."""
+def _distinct(flag: str, given: T | Iterable[T]) -> tuple[T, ...]:
+    """One value or several, as a tuple; none of them twice, since a run is made once."""
+    values = cast("tuple[T, ...]", (given,) if isinstance(given, str | int | float) else tuple(given or ()))
     twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
     if twice is not None:
         raise UsageError(
@@ -165,14 +179,11 @@ def _check_select(select: bool, select_on: str | None, rates: tuple[float, ...])
         )
 
 
-def _data_request(
-    source: Literal["auto", "dir", "hub", "embedded"],
-    folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path],
-) -> DataRequest:
+def _data_request(source: Source, folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path]) -> DataRequest:
     if isinstance(folders, Mapping):
         texts = [f"{name}={folder}" for name, folder in cast(Mapping[str, str | Path], folders).items()]
     else:
-        texts = [str(folder) for folder in _paths(folders)]
+        texts = [str(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
     dirs = tuple(_named_dir(text) for text in texts)
     for i, (name, folder) in enumerate(dirs):
         if name in [other for other, _ in dirs[:i]]:
@@ -189,10 +200,6 @@ def _data_request(
             "--data dir without a directory", "neither --data-dir nor BENCH_DATA is given", "Add --data-dir DIR."
         )
     return DataRequest(data=source, dirs=dirs, parent=Path(parent).expanduser() if parent else None)
-
-
-def _paths(folders: str | Path | Iterable[str | Path]) -> Iterable[str | Path]:
-    return [folders] if isinstance(folders, str | Path) else folders
 
 
 def _named_dir(text: str) -> tuple[str | None, Path]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from bench.harness.plan_text import notes
 from bench.harness.planner import Plan, PlannedRun
 from bench.harness.progress import Progress, make_progress
 from bench.harness.request import Request
+from bench.harness.signals import Preempted, preemptible
 from bench.records import record
 from bench.records.schema import Record, Selection, TrainingResult, Trial
 from bench.training import checkpoint
@@ -30,10 +29,6 @@ SELECTION = "selection"
 """Folder in `out` for the records of trials, which tables do not read."""
 
 OnStep = Callable[[int, float], None]
-
-
-class Preempted(BaseException):
-    """SIGTERM arrived, as from a scheduler that reclaims the machine."""
 
 
 def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
@@ -49,7 +44,7 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     request = plan.request
     make_folder(request.out)
     progress = make_progress(total=len(plan.runs) + len(plan.trials))
-    with progress, _sigterm() as check:
+    with progress, preemptible() as check:
         for line in notes(plan):
             progress.say(line)
         for trial in plan.trials:
@@ -99,7 +94,8 @@ def _existing(folder: Path) -> Record | None:
 def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool) -> Record:
     """Train one run and write its record, whatever happens."""
     current, log = initial_record(run, request), folder / failures.LOG
-    record.write(current, folder)
+    if (there := _write(current, folder)).state == "done":
+        return there
     log.unlink(missing_ok=True)  # of an earlier attempt
     stop: BaseException | None = None
     try:
@@ -117,11 +113,21 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep,
             current = structs.replace(current, state=state, error=error)
             if verbose and log.is_file():
                 sys.stderr.write(log.read_text())
-    record.write(current, folder)
+    current = _write(current, folder)
     if stop is not None:
         raise stop
-    checkpoint.drop(folder)
+    if current.state in ("done", "diverged"):  # any other failure may pass: --retry goes on from the checkpoint
+        checkpoint.drop(folder)
     return _track(run, current, folder)
+
+
+def _write(current: Record, folder: Path) -> Record:
+    """Write a record unless another command has finished the same run meanwhile; return the one that is there now."""
+    there = _existing(folder)
+    if there and there.state == "done":
+        return there
+    record.write(current, folder)
+    return current
 
 
 def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Record:
@@ -212,34 +218,6 @@ def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None
         trials=tuple(tried), metric=metric, split="holdout", task=run.trials[0].spec.task, chosen=best[1]
     )
     return replace(run, spec=run.spec.with_(lr=best[1])), selection
-
-
-@contextmanager
-def _sigterm() -> Generator[Callable[[], None]]:
-    """Turn SIGTERM into `Preempted`, so that the record can say so. Only the main thread may set handlers.
-
-    Yields a function that raises it again: Python drops what a handler raises while an object is being finalised.
-    """
-    arrived = False
-
-    def handler(number: int, frame: object) -> None:
-        nonlocal arrived
-        arrived = True
-        raise Preempted
-
-    def check() -> None:
-        if arrived:
-            raise Preempted
-
-    try:
-        before = signal.signal(signal.SIGTERM, handler)
-    except ValueError:
-        yield check
-        return
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 __all__ = ["Preempted", "make_folder", "run_plan", "stopped"]

@@ -12,18 +12,19 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from bench.config.options import Config
 from bench.core.errors import BenchError
 from bench.core.files import write_atomic
 from bench.harness import failures
 from bench.records.data import DataRequest
 from bench.records.schema import RunError, TrainingResult
 from bench.records.spec import RunSpec
+from bench.training.environment import own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,16 +36,46 @@ STEP = "step "
 """Prefix of the lines on standard output that carry a step and its loss."""
 
 
-def job(run: PlannedRun) -> dict[str, Any]:
-    """Return what the process must know, as JSON values."""
+class Job(msgspec.Struct, kw_only=True):
+    """What the process must know: the run, and its data and backbone as the plan opened them.
+
+    Attributes:
+        spec: `RunSpec.to_json()`.
+        task: the task as `--task` names it.
+        options: the task's options, with those that only say what the examples are.
+        data_hash: `Dataset.hash`.
+        data, dirs, parent, on_bad: of the `DataRequest`.
+        backbone: `Backbone.to_json()`.
+    """
+
+    spec: dict[str, Any]
+    task: str
+    options: dict[str, Any]
+    data_hash: str
+    data: Literal["auto", "dir", "hub", "embedded"]
+    dirs: tuple[tuple[str | None, str], ...]
+    parent: str | None
+    on_bad: Literal["error", "skip"]
+    backbone: dict[str, Any]
+
+
+def job(run: PlannedRun) -> Job:
+    """Return the job of a planned run."""
     data = run.loaded.request
-    dirs = [[name, str(folder)] for name, folder in data.dirs]
-    request = {**asdict(data), "dirs": dirs, "parent": str(data.parent) if data.parent else None}
-    known = {"spec": run.spec.to_json(), "task": run.loaded.name, "data_hash": run.dataset.hash}
-    return {**known, "data": request, "backbone": run.backbone.to_json()}
+    return Job(
+        spec=run.spec.to_json(),
+        task=run.loaded.name,
+        options=data.config_as(Config).to_json(),
+        data_hash=run.dataset.hash,
+        data=data.data,
+        dirs=tuple((name, str(folder)) for name, folder in data.dirs),
+        parent=str(data.parent) if data.parent else None,
+        on_bad=data.on_bad,
+        backbone=run.backbone.to_json(),
+    )
 
 
-def run(asked: dict[str, Any], folder: Path, on_step: Callable[[int, float], None]) -> TrainingResult:
+def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> TrainingResult:
     """Train a job in a process of its own and return its result; no process is left, however this ends.
 
     Raises:
@@ -53,7 +84,7 @@ def run(asked: dict[str, Any], folder: Path, on_step: Callable[[int, float], Non
     """
     for name in (RESULT, ERROR):
         (folder / name).unlink(missing_ok=True)
-    (folder / JOB).write_text(json.dumps(asked))
+    (folder / JOB).write_bytes(msgspec.json.encode(asked))
     with (folder / LOG).open("w") as log:
         # `-m` alone would look into the current folder first, where a folder `tasks` could hide ours
         process = subprocess.Popen(
@@ -62,7 +93,7 @@ def run(asked: dict[str, Any], folder: Path, on_step: Callable[[int, float], Non
             stderr=log,
             text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            env={**own_environment(), "PYTHONSAFEPATH": "1"},
         )
         try:
             # processes of other devices hold the pipe too, and may hang forever if the first one died
@@ -78,8 +109,8 @@ def run(asked: dict[str, Any], folder: Path, on_step: Callable[[int, float], Non
 
 
 def command(path: Path) -> list[str]:
-    """Return the argv that starts a worker."""
-    return [sys.executable, "-m", "bench.harness.worker", str(path)]
+    """Return the argv that starts a worker of this process."""
+    return [sys.executable, "-m", "bench.harness.worker", str(path), str(os.getpid())]
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -115,7 +146,7 @@ def main(path: Path) -> int:
     """Run a job; the first device writes the result, and the first device that fails writes the error."""
     folder = path.parent
     try:
-        result = _fit(json.loads(path.read_text()), folder)
+        result = _fit(msgspec.json.decode(path.read_bytes(), type=Job), folder)
     except Exception as problem:
         with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later failures follow from the first
             state, error = failures.explain(problem, folder)
@@ -126,28 +157,32 @@ def main(path: Path) -> int:
     return 0
 
 
-def _fit(asked: dict[str, Any], folder: Path) -> TrainingResult:
+def _fit(asked: Job, folder: Path) -> TrainingResult:
     """Open data and backbone as the plan did, and train."""
     from bench.api.backbone import Backbone
     from bench.harness.inputs import expand
     from bench.training.trainer import fit
 
-    data, backbone = asked["data"], Backbone.from_json(asked["backbone"])
-    parent = Path(data["parent"]) if data["parent"] else None
-    dirs = tuple((name, Path(folder)) for name, folder in data["dirs"])
-    [(_, task)] = expand([asked["task"]])
-    config = task.Config(**data["config"])
-    given: dict[str, Any] = {**data, "dirs": dirs, "parent": parent, "config": config}
-    spec = RunSpec.from_json(asked["spec"], backbone=type(backbone.config)).with_options(task=config)
-    dataset = task.open(DataRequest(**given))
-    if dataset.hash != asked["data_hash"]:
+    backbone = Backbone.from_json(asked.backbone)
+    [(_, task)] = expand([asked.task])
+    config: Config = task.Config(**asked.options)
+    spec = RunSpec.from_json(asked.spec, backbone=type(backbone.config)).with_options(task=config)
+    dataset = task.open(
+        DataRequest(
+            data=asked.data,
+            dirs=tuple((name, Path(folder)) for name, folder in asked.dirs),
+            parent=Path(asked.parent) if asked.parent else None,
+            config=config,
+            on_bad=asked.on_bad,
+        )
+    )
+    if dataset.hash != asked.data_hash:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
     return fit(spec, task, dataset, backbone, directory=folder, on_step=_print_step)
 
 
-def end_with_parent(every_s: float = 1.0) -> None:
-    """Exit as soon as the process that started this one is gone; a thread watches it."""
-    parent = os.getppid()
+def end_with_parent(parent: int, every_s: float = 1.0) -> None:
+    """Exit as soon as the process that started this one, `parent`, is gone; a thread watches it."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -170,5 +205,5 @@ def _print_step(step: int, loss: float) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    end_with_parent(int(sys.argv[2]) if _first() else os.getppid())  # the first device starts those of the others
     sys.exit(main(Path(sys.argv[1])))

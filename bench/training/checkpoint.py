@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 
@@ -10,7 +11,21 @@ def path(directory: Path, *, world: int, parts: int) -> Path:
     return directory / f"checkpoint-{world}x{parts}.ckpt"
 
 
+def is_whole(file: Path) -> bool:
+    """Tell whether a checkpoint can be loaded and every byte in it is as it was written, by its CRC-32 sums."""
+    import torch
+
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                return False
+        torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file may raise anything
+        return False
+    return True
+
+
 def drop(directory: Path) -> None:
-    """Remove every checkpoint: the run has ended, well or not."""
+    """Remove every checkpoint: nothing will go on from them."""
     for file in directory.glob("checkpoint-*.ckpt*"):
         file.unlink(missing_ok=True)

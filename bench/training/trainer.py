@@ -6,12 +6,13 @@ import logging
 import time
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
@@ -35,11 +36,13 @@ from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, evaluation_steps
+from bench.training.environment import without_launcher
 from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
 """Spectral norm of ΔW below which a layer counts as not having left its start."""
 FILE = "adapter.safetensors"
+DAMAGED = "the checkpoint of an interrupted attempt was damaged: this run began anew"
 
 
 def fit(
@@ -58,14 +61,17 @@ def fit(
     """
     runtime, split = spec.options.runtime, _batch_split(spec)
     file = checkpoint.path(directory, world=split.world, parts=split.parts)
-    with _conditions():
+    # processes of several devices find each other by the variables that their worker has set
+    with _conditions(), without_launcher() if spec.devices == 1 else nullcontext():
         memory.reset()
         data, method, backbone_parameters = build(spec, task, dataset, backbone)
         curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
         evaluations = Evaluations(data.splits, evaluation_steps(data.steps, method.evaluations))
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
-        trainer = _trainer(spec, data.steps, method, [curve, evaluations, tracker, keeper])
-        trainer.fit(method, datamodule=data, ckpt_path=file if file.is_file() else None, weights_only=True)
+        trainer = _trainer(spec, data.steps, method, [curve, evaluations, tracker, keeper], directory)
+        whole = file.is_file() and checkpoint.is_whole(file)
+        damaged = [DAMAGED] if file.is_file() and not whole else []
+        trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
         scores = _metrics(method, evaluations)
@@ -102,7 +108,7 @@ def fit(
             resumed_at=tuple(keeper.resumed),
         ),
         curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
-        warnings=(*_barely(ranks), *_shares(method, split), *method.warnings(), *tracker.warnings()),
+        warnings=(*damaged, *_barely(ranks), *_shares(method, split), *method.warnings(), *tracker.warnings()),
         backbone_parameters=backbone_parameters,
         report={**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()},
         spectra=tracker.result(),
@@ -115,7 +121,7 @@ def trained(
     spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback]
 ) -> tuple[Method, StepDataModule[object, Split]]:
     """Train a run under callbacks; return the method, on the CPU, and its data module. Nothing is written."""
-    with _conditions():
+    with _conditions(), without_launcher():
         data, method, _ = build(spec, task, dataset, backbone)
         _trainer(spec, data.steps, method, callbacks).fit(method, datamodule=data)
     return method.cpu(), data
@@ -159,12 +165,16 @@ def _batch_split(spec: RunSpec) -> BatchSplit:
     return BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=spec.options.runtime.micro_batch)
 
 
-def _trainer(spec: RunSpec, steps: int, method: Method, callbacks: Sequence[Callback]) -> Trainer:
+def _trainer(
+    spec: RunSpec, steps: int, method: Method, callbacks: Sequence[Callback], directory: Path | None = None
+) -> Trainer:
     several = "ddp_find_unused_parameters_true" if method.skips_parameters else "ddp"
     return Trainer(
         accelerator=spec.accelerator,
         devices=spec.devices,
         strategy=several if spec.devices > 1 else "auto",
+        plugins=[LightningEnvironment()],  # instead of the cluster's, which starts no processes
+        default_root_dir=directory,
         precision=spec.precision,
         max_steps=steps,
         max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs
@@ -207,9 +217,7 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
 
 
 def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:
-    norms = [
-        rank.norm for rank in ranks if rank.norm < BARELY and rank.nominal
-    ]  # a method may take a layer's rank away
+    norms = [r.norm for r in ranks if r.norm < BARELY and r.nominal]  # a method may take a layer's rank away
     if not norms:
         return []
     where = f"{len(norms)} of {len(ranks)} layers"

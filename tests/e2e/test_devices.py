@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -172,8 +171,8 @@ def test_a_result_stands_whatever_befalls_another_device_after_it(
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker runs in this process, up to where the other devices would be started."""
 
-    def run(asked: dict[str, Any], folder: Path, on_step: Any) -> dict[str, Any]:
-        (folder / worker.JOB).write_text(json.dumps(asked))
+    def run(asked: worker.Job, folder: Path, on_step: Any) -> TrainingResult:
+        (folder / worker.JOB).write_bytes(msgspec.json.encode(asked))
         return worker.take(folder, worker.main(folder / worker.JOB))
 
     monkeypatch.setattr(worker, "run", run)

@@ -164,21 +164,64 @@ def test_a_killed_run_goes_on_from_its_last_step(bench: Bench, glue: Path, tiny_
     assert not [*out.glob("*/checkpoint*")], "what has ended needs none"
 
 
-def test_a_run_that_fails_leaves_no_checkpoint(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fails_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoint of a run that failed in its fourth step, as when a loader's worker is killed."""
+
     def step(self: Progress, step: int, loss: float) -> None:
-        if step == 3:
-            assert [*Path("runs").glob("*/checkpoint-1x1.ckpt")]
+        if step == 4:
             raise RuntimeError("boom")
 
-    monkeypatch.setattr(Progress, "step", step)
-    outcome = bench(*ONE, budget=("--max-steps", "4"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "step", step)
+        outcome = bench(*ONE, budget=("--max-steps", "6"))
     assert outcome.only().error.what == "RuntimeError: boom"
-    assert not [*outcome.folder.glob("*/checkpoint*")], "the second attempt begins anew"
+    [checkpoint] = outcome.folder.glob("*/checkpoint-1x1.ckpt")
+    return checkpoint
+
+
+def test_a_run_that_failed_goes_on_from_its_checkpoint(bench: Bench, fails_once: Path) -> None:
+    made = bench(*ONE, "--retry", budget=("--max-steps", "6")).only()
+    assert (made.state, made.cost.resumed_at) == ("done", (3,))
+    assert not fails_once.exists(), "what is done needs none"
+    whole = bench(*ONE, budget=("--max-steps", "6"), out=Path("whole")).only()
+    assert (made.metrics, made.curve) == (whole.metrics, whole.curve)
+
+
+def test_a_damaged_checkpoint_is_a_warning_and_a_fresh_start(bench: Bench, fails_once: Path) -> None:
+    """Half a file failed the run for ever; one flipped byte in the weights led to another result in silence."""
+    content = bytearray(fails_once.read_bytes())
+    content[len(content) // 2] ^= 1
+    fails_once.write_bytes(content)
+    made = bench(*ONE, "--retry", budget=("--max-steps", "6")).only()
+    assert (made.state, made.cost.resumed_at) == ("done", ())
+    assert "checkpoint of an interrupted attempt was damaged" in made.warnings[0]
+
+
+def test_what_another_command_has_done_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch, files: Any) -> None:
+    """Ctrl-C on the first of two equal commands turned the record that the second had finished into `cancelled`."""
+    stored: dict[str, bytes] = {}
+
+    def step(self: Progress, step: int, loss: float) -> None:
+        if step == 2 and not stored:
+            stored["running"] = b""
+            with monkeypatch.context() as patch:
+                patch.setattr(Progress, "step", lambda self, step, loss: None)
+                assert bench(*ONE).code == 0  # the other command, from start to end
+            stored.update(files(Path("runs")))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "step", step)
+    outcome = bench(*ONE)
+    assert outcome.code == 130
+    assert outcome.only().state == "done" and outcome.only().metrics
 
 
 def test_a_worker_ends_with_the_command_that_started_it() -> None:
     """After `kill -9` of the command nobody else would end it, and it would hold the device."""
-    worker = "from bench.harness.worker import end_with_parent; import time; end_with_parent(); time.sleep(60)"
+    worker = (
+        "import os, time; from bench.harness.worker import end_with_parent as end; end(os.getppid()); time.sleep(60)"
+    )
     command = (
         f"import os, subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {worker!r}]); "
         "print(p.pid, flush=True); time.sleep(60)"

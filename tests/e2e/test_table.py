@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from safetensors.numpy import load_file
 
@@ -145,13 +146,13 @@ def test_a_process_of_its_own_opens_the_same_files(
     [run] = planner.make_plan(asked).runs
     seen: list[Any] = []
     monkeypatch.setattr(fitting, "fit", lambda *given, **more: seen.append(given))
-    worker._fit(json.loads(json.dumps(worker.job(run))), tmp_path)
+    worker._fit(msgspec.json.decode(msgspec.json.encode(worker.job(run)), type=worker.Job), tmp_path)
     [(spec, task, dataset, backbone)] = seen
     assert (spec, task.spec, backbone) == (run.spec, run.task.spec, run.backbone)
     assert (dataset.hash, dataset.reading) == (run.dataset.hash, run.dataset.reading)
     (tmp_path / "mine.csv").write_text("text,label\n" + "a,x\nb,y\n" * 20)
     with pytest.raises(BenchError, match="the data changed"):
-        worker._fit(json.loads(json.dumps(worker.job(run))), tmp_path)
+        worker._fit(msgspec.json.decode(msgspec.json.encode(worker.job(run)), type=worker.Job), tmp_path)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import cast
 
 import torch
 from lightning import Trainer, seed_everything
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 

@@ -217,7 +217,7 @@ class Method(LightningModule):
         return sum((parts * penalty for penalty in penalties if penalty is not None), loss)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Return outputs of an evaluation batch; `bench.training.callbacks.Predictions` gathers them."""
+        """Return outputs of an evaluation batch; `bench.training.callbacks.Evaluations` gathers them."""
         return self(batch["inputs"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

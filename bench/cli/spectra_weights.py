@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Spect
     if not model.matrices:
         known = "".join(notes) or "it holds no tensor"
         raise EnvironmentProblem(f"{what} holds no matrix", known, "Give a model with floating-point matrices.")
-    rows = list(measure_matrices(((matrix.name, matrix) for matrix in model.matrices), every=every))
+    rows = list(measure_matrices(model.matrices, every=every))
     more = {"kind": "checkpoint", "left_out": model.left_out}
     return Spectra(rows=rows, figure=_figure(what, "W", rows), notes=notes, more=more)
 
@@ -63,7 +64,6 @@ def _adapter(path: Path) -> Iterator[tuple[str, Delta]] | None:
 def _difference(tuned: Contents, base: Contents, what: str, original: str, *, every: bool) -> Spectra:
     """Spectra of tuned minus base, of the layers that both have in one shape."""
     from bench.spectra.files.layer_metrics import measure_matrices
-    from bench.spectra.files.weights import Difference
 
     before = {matrix.name: matrix for matrix in base.matrices}
     after = {matrix.name: matrix for matrix in tuned.matrices}
@@ -79,8 +79,8 @@ def _difference(tuned: Contents, base: Contents, what: str, original: str, *, ev
             f"such as {', '.join([*after][:2]) or 'none'}, and {', '.join([*before][:2]) or 'none'}",
             "Give the model that was fine-tuned, and what it started from.",
         )
-    pairs = ((name, Difference(tuned=after[name], base=before[name])) for name in both)
-    rows = list(measure_matrices(pairs, every=every))
+    changes = (replace(after[name], base=before[name]) for name in both)
+    rows = list(measure_matrices(changes, every=every))
     notes = [f"{reason}: {', '.join(names)}" for reason, names in missing.items() if names]
     more: Mapping[str, object] = {"kind": "difference", "missing": missing}
     return Spectra(rows=rows, figure=_figure(f"{what} − {original}", "W − W₀", rows), notes=notes, more=more)

@@ -18,12 +18,12 @@ def principal_angles(first: Matrix, second: Matrix) -> Tensor:
         ValueError: the matrices have different numbers of rows, columns that are linearly dependent (more columns than
             rows, a zero matrix), or a NaN or an infinity.
     """
-    one, other = (finite(matrix).double() for matrix in (first, second))
-    for matrix in (one, other):
-        if matrix.ndim < 2 or matrix.shape[-2] != one.shape[-2] or not 0 < matrix.shape[-1] <= matrix.shape[-2]:
-            shapes = f"{tuple(one.shape)} and {tuple(other.shape)}"
+    left, right = (finite(matrix).double() for matrix in (first, second))
+    for matrix in (left, right):
+        if matrix.ndim < 2 or matrix.shape[-2] != left.shape[-2] or not 0 < matrix.shape[-1] <= matrix.shape[-2]:
+            shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
             raise ValueError(f"bases of subspaces of one space are needed, not {shapes}")
-    wide, thin = (_orthonormal(m) for m in sorted((one, other), key=lambda m: -m.shape[-1]))
+    wide, thin = (_orthonormal(m) for m in sorted((left, right), key=lambda m: -m.shape[-1]))
     inner = wide.mT @ thin
     cosines = torch.linalg.svdvals(inner).clamp(max=1)
     sines = torch.linalg.svdvals(thin - wide @ inner).flip(-1).clamp(max=1)
@@ -31,11 +31,7 @@ def principal_angles(first: Matrix, second: Matrix) -> Tensor:
 
 
 def _orthonormal(basis: Tensor) -> Tensor:
-    """An orthonormal basis of the column space, in the same shape (…, n, k).
-
-    Raises:
-        ValueError: the columns are linearly dependent, so that they span fewer dimensions than their number.
-    """
+    """An orthonormal basis of the column space, in the same shape (…, n, k)."""
     left, sigma, _ = torch.linalg.svd(basis, full_matrices=False)
     floor = sigma[..., 0] * basis.shape[-2] * torch.finfo(sigma.dtype).eps
     if bool((sigma[..., -1] <= floor).any()):

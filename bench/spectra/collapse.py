@@ -11,7 +11,7 @@ from bench.spectra.singular import Matrix, finite
 
 
 class Collapse(NamedTuple):
-    """Each is 0 at full collapse, but the last, which is 1.
+    """Measures that are 0 at full collapse, but for the last, which is 1.
 
     Attributes:
         nc1: tr(Σ_B†·Σ_W)/K, variation within classes relative to that between them.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bench.records.schema import LayerRank
-from bench.spectra.ranks import effective_rank, energy_rank, stable_rank
+from bench.spectra.ranks import summary
 from bench.spectra.singular import Spectrum, finite, spectrum
 
 
@@ -19,7 +20,7 @@ class Delta:
 
     Attributes:
         factors: matrices F_1 … F_k whose product F_1·F_2·…·F_k (m, n) is ΔW; a single one is ΔW itself.
-        nominal: the rank the parametrisation allows.
+        nominal: the rank that the parametrisation allows.
     """
 
     factors: tuple[Tensor, ...]
@@ -36,20 +37,14 @@ class Delta:
 
     def dense(self) -> Tensor:
         """ΔW (m, n), in the factors' precision."""
-        product = self.factors[0]
-        for factor in self.factors[1:]:
-            product = product @ factor
-        return product
+        return reduce(torch.matmul, self.factors)
 
     def spectrum(self, *, name: str = "", how: Literal["auto", "svd", "gram"] = "auto") -> Spectrum:
         """min(m, n) singular values, or as many as the thinnest factor allows, and which way they were computed.
 
         Factors go through the QR of the two outer ones: ΔW = Q_l·(R_l·…·R_rᵀ)·Q_rᵀ has the spectrum of its core, which
-        takes an SVD. They are exact to 1e-16 of the product of the factors' norms.
-
-        Args:
-            name: of the layer, for the error.
-            how: as in `bench.spectra.spectrum`, of a single dense factor.
+        takes an SVD. They are exact to 1e-16 of the product of the factors' norms. Of a single factor `how` decides, as
+        in `bench.spectra.spectrum`.
 
         Raises:
             ValueError: an entry is NaN or infinite; begins with `name`.
@@ -57,10 +52,8 @@ class Delta:
         if len(self.factors) == 1:
             return spectrum(self.factors[0], name=name, how=how)
         first, *inner, last = (finite(factor, name=name).double() for factor in self.factors)
-        core = torch.linalg.qr(first, mode="r").R
-        for factor in inner:
-            core = core @ factor
-        core = core @ torch.linalg.qr(last.mT, mode="r").R.mT
+        left, right = torch.linalg.qr(first, mode="r").R, torch.linalg.qr(last.mT, mode="r").R.mT
+        core = reduce(torch.matmul, [left, *inner, right])
         return Spectrum(spectrum(core, how="svd", name=name).values, "factors")
 
     def singular_values(self, *, name: str = "") -> Tensor:
@@ -68,23 +61,7 @@ class Delta:
         return self.spectrum(name=name).values
 
     def ranks(self, name: str = "") -> LayerRank:
-        """The record's entry: shape, nominal, stable, effective and 90 % energy rank, the spectral norm, and how.
-
-        Args:
-            name: of the layer.
-
-        Raises:
-            ValueError: as `spectrum`.
-        """
+        """The record's entry of the layer `name`; raises as `spectrum`."""
         sigma, how = self.spectrum(name=name)
         assert how != "given"  # factors are matrices
-        return LayerRank(
-            layer=name,
-            shape=self.shape,
-            nominal=self.nominal,
-            stable=float(stable_rank(sigma, singular_values=True)),
-            effective=float(effective_rank(sigma, singular_values=True)),
-            energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
-            norm=float(sigma.max()),
-            how=how,
-        )
+        return LayerRank(layer=name, shape=self.shape, nominal=self.nominal, how=how, **summary(sigma)._asdict())

@@ -20,13 +20,11 @@ _BLOCK = 1 << 22
 
 
 class PowerLaw(NamedTuple):
-    """p(λ) ∝ λ^−α for λ ≥ xmin; all four are 0 where there is no fit.
+    """p(λ) ∝ λ^−α for λ ≥ xmin, each (…), float64; all four are 0 where there is no fit.
 
     Attributes:
-        alpha: the exponent (…), float64.
-        xmin: the eigenvalue where the tail begins (…).
-        distance: Kolmogorov–Smirnov distance of the tail from the law (…).
-        tail: number of eigenvalues in the tail (…), int64.
+        distance: Kolmogorov–Smirnov distance of the tail from the law.
+        tail: number of eigenvalues in the tail, int64.
     """
 
     alpha: Tensor
@@ -52,18 +50,12 @@ def power_law_fit(matrix: Matrix, *, singular_values: bool = False, floor: float
     one whose eigenvalues are all equal. Small eigenvalues count through their logarithm, so the spectrum is always
     that of an SVD.
 
-    Args:
-        matrix: (…, m, n), or its spectrum (…, k).
-        singular_values: `matrix` is a spectrum.
-        floor: eigenvalues up to it are left out. Matrices that are small as a whole, such as updates, need a lower one.
-
-    Raises:
-        ValueError: as `spectrum`.
+    Eigenvalues up to `floor` are left out: matrices that are small as a whole, such as updates, need a lower one.
     """
     values = spectrum(matrix, singular_values=singular_values, how="svd").values
     batch, count = values.shape[:-1], values.shape[-1]
     ascending = values.square().flip(-1).reshape(batch.numel(), count)
-    fits = [_fit(one[one > floor]) for one in ascending]
+    fits = [_fit(eigenvalues[eigenvalues > floor]) for eigenvalues in ascending]
     table = torch.tensor(fits, dtype=torch.float64, device=values.device).reshape(*batch, 4)
     alpha, xmin, distance, tail = table.unbind(-1)
     return PowerLaw(alpha, xmin, distance, tail.long())
@@ -84,9 +76,9 @@ def _fit(eigenvalues: Tensor) -> tuple[float, float, float, int]:
         return 0.0, 0.0, 0.0, 0
     n = sizes[candidates]
     alphas = 1 + (n - 1 if few else n) / spread[candidates]
-    block = max(1, _BLOCK // count)
-    parts = range(0, len(candidates), block)
-    distances = torch.cat([_distances(logs, candidates[i : i + block], alphas[i : i + block]) for i in parts])
+    size = max(1, _BLOCK // count)
+    parts = zip(candidates.split(size), alphas.split(size), strict=True)
+    distances = torch.cat([_distances(logs, *part) for part in parts])
     best = int(distances.argmin())
     first = int(candidates[best])
     return float(alphas[best]), float(eigenvalues[first]), float(distances[best]), count - first

@@ -19,23 +19,14 @@ Weight = TypeVar("Weight", Tensor, np.ndarray)
 
 
 class Spectrum(NamedTuple):
-    """Singular values.
-
-    Attributes:
-        values: (…, k), descending, float64, without history.
-        how: which way they were computed.
-    """
+    """Singular values (…, k), descending, float64, without history, and the way they were computed."""
 
     values: Tensor
     how: How
 
 
 def spectrum(
-    matrix: Matrix,
-    *,
-    singular_values: bool = False,
-    how: Literal["auto", "svd", "gram"] = "auto",
-    name: str = "",
+    matrix: Matrix, *, singular_values: bool = False, how: Literal["auto", "svd", "gram"] = "auto", name: str = ""
 ) -> Spectrum:
     """The min(m, n) singular values of every matrix (m, n), and which way they were computed.
 
@@ -63,19 +54,20 @@ def spectrum(
     low = tensor.is_floating_point() and tensor.dtype.itemsize < torch.float64.itemsize
     if tensor.numel() and (how == "gram" or (how == "auto" and low)):
         gram = wide @ wide.mT if wide.shape[-2] <= wide.shape[-1] else wide.mT @ wide
-        sigma = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(-1)
+        sigma = gram_spectrum(gram)
         if how == "gram" or bool((sigma[..., -1] >= GRAM_FLOOR * sigma[..., 0]).all()):
             return Spectrum(sigma, "gram")
     return Spectrum(torch.linalg.svdvals(wide), "svd")
 
 
 def singular_values(matrix: Matrix, *, name: str = "") -> Tensor:
-    """Singular values (…, min(m, n)), descending, float64: the `values` of `spectrum`.
-
-    Raises:
-        ValueError: as `spectrum`.
-    """
+    """Singular values (…, min(m, n)), descending, float64: the `values` of `spectrum`, which names the errors."""
     return spectrum(matrix, name=name).values
+
+
+def gram_spectrum(gram: Tensor) -> Tensor:
+    """Square roots (…, k) of the eigenvalues of Gram matrices (…, k, k), descending, with a floor of 1e-8·σ₁."""
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(-1)
 
 
 def matricize(weight: Weight) -> Weight:

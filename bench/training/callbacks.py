@@ -1,13 +1,14 @@
-"""Lightning callbacks of a run: the loss curve, which also stops a diverging run, predictions, and checkpoints."""
+"""Lightning callbacks of a run: the loss curve, which also stops a diverging run, evaluations, and checkpoints."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -18,25 +19,32 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from bench.api.batching import Batch
+from bench.api.datamodule import Split, StepDataModule
+from bench.api.method import Method
 from bench.core.errors import Diverged
 from bench.core.files import replacing
 from bench.records.schema import Evaluation, Scores
 
 POINTS = 200
 """Most points of a recorded loss curve."""
+LOWER_LR = "Lower --lr, or raise precision."
+
+OnStep = Callable[[int, float], None]
+"""Called with step and loss after every optimiser step."""
+T = TypeVar("T")
 
 
 class LossCurve(Callback):
-    """Loss of the global batch at every optimiser step.
+    """Loss of the global batch at every optimiser step, with which `on_step` is called.
 
     Attributes:
         points: `(step, loss)`, at most `POINTS` of them, evenly spaced, the last step among them.
-        train_s: wall seconds between the first step and the last.
+        train_s: wall seconds between the first step and the last, without evaluations.
     """
 
-    def __init__(self, steps: int, parts: int, on_step: Callable[[int, float], None]) -> None:
-        self.steps, self.parts, self.on_step = steps, parts, on_step
-        self.every = max(1, math.ceil(steps / POINTS))
+    def __init__(self, on_step: OnStep) -> None:
+        self.on_step = on_step
         self.points: list[tuple[int, float]] = []
         self.train_s = 0.0
         self._sum: Tensor | None = None
@@ -51,7 +59,7 @@ class LossCurve(Callback):
         self.train_s = time.perf_counter() - self._began
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluation on the way is no training."""
+        """Stop the clock: evaluation on the way is no training."""
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,8 +67,8 @@ class LossCurve(Callback):
         if trainer.state.fn == TrainerFn.FITTING:
             self._began += time.perf_counter() - self._paused
 
-    def state_dict(self) -> dict[str, Any]:
-        """What an interrupted run needs: points, steps and seconds so far."""
+    def state_dict(self) -> dict[str, object]:
+        """Return points, steps and seconds so far."""
         return {"points": self.points, "step": self._step, "train_s": time.perf_counter() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -69,73 +77,30 @@ class LossCurve(Callback):
         self._step, self.train_s = state_dict["step"], state_dict["train_s"]
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Add up micro batches; at the end of a step, average over devices.
 
         Raises:
             Diverged: the loss is not finite; on every device at the same step.
         """
-        loss: Tensor = pl_module.step_loss / self.parts  # type: ignore[assignment]
-        self._sum = loss if self._sum is None else self._sum + loss
-        if trainer.global_step == self._step:
+        loss = cast(Method, pl_module).step_loss / trainer.accumulate_grad_batches
+        total = loss if self._sum is None else self._sum + loss
+        step, steps = trainer.global_step, trainer.max_steps
+        if step == self._step:
+            self._sum = total
             return
-        self._step = trainer.global_step
-        total, self._sum = self._sum, None
+        self._step, self._sum = step, None
         if trainer.world_size > 1:
             dist.all_reduce(total)
             total = total / trainer.world_size
         value = float(total)
         if not math.isfinite(value):
-            raise Diverged(
-                f"the loss became {value} at step {self._step} of {self.steps}",
-                f"last finite loss: {self.points[-1][1]:.4g} at step {self.points[-1][0]}" if self.points else "",
-                "Lower --lr, or raise precision.",
-            )
-        if self._step % self.every == 0 or self._step in (1, self.steps):
-            self.points.append((self._step, value))
-        self.on_step(self._step, value)
-
-
-class Predictions(Callback):
-    """Outputs of every evaluation example, gathered over devices and put back in the examples' order."""
-
-    def __init__(self) -> None:
-        self._parts: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the evaluation before this one."""
-        self._parts = {}
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep index, output and label of the batch on the CPU."""
-        kept = tuple(t.detach().cpu() for t in (batch["index"], outputs.float(), batch["labels"]))
-        self._parts.setdefault(dataloader_idx, []).append(kept)
-
-    def gathered(self, split: int, world: int) -> tuple[Tensor, Tensor]:
-        """Outputs (N, …) and labels (N,) of a split, on every device.
-
-        Raises:
-            Diverged: an output is not finite.
-        """
-        parts = self._parts.get(split, [])
-        if world > 1:
-            everyone: list[Any] = [None] * world
-            dist.all_gather_object(everyone, parts)
-            parts = [part for one in everyone for part in one]
-        index, outputs, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-        if not bool(torch.isfinite(outputs).all()):
-            raise Diverged("the trained network's outputs are not finite", "", "Lower --lr, or raise precision.")
-        order = index.argsort()
-        return outputs[order], labels[order]
+            known = f"last finite loss: {self.points[-1][1]:.4g} at step {self.points[-1][0]}" if self.points else ""
+            raise Diverged(f"the loss became {value} at step {step} of {steps}", known, LOWER_LR)
+        if step % math.ceil(steps / POINTS) == 0 or step in (1, steps):
+            self.points.append((step, value))
+        self.on_step(step, value)
 
 
 def evaluation_steps(steps: int, count: int) -> frozenset[int]:
@@ -144,40 +109,68 @@ def evaluation_steps(steps: int, count: int) -> frozenset[int]:
 
 
 class Evaluations(Callback):
-    """Scores of the evaluations during training, for methods that ask for some (`Method.evaluations`).
+    """Scores of the evaluation after training, and of those on the way for which a method asks (`Method.evaluations`).
 
-    The trainer must be told to evaluate after every batch (`val_check_interval=1`); this callback switches that off for
-    all but the wanted steps.
+    For those the trainer must be told to evaluate after every batch (`val_check_interval=1`); this callback switches
+    that off for all but the wanted steps.
 
     Attributes:
-        rows: in the order of their steps.
+        scores: every metric of every split at the last evaluation.
+        sizes: examples of every split.
+        rows: the evaluations on the way, in the order of their steps.
     """
 
-    def __init__(self, at: frozenset[int], parts: int, score: Callable[[int], Scores]) -> None:
-        """Set up.
-
-        Args:
-            at: steps after which to evaluate.
-            parts: micro batches per step.
-            score: gives every metric of the evaluation that just ended, from the number of devices.
-        """
-        self.at, self.parts, self.score = at, parts, score
+    def __init__(self, splits: Sequence[str], at: frozenset[int]) -> None:
+        """Args: names of the splits, and the steps after which to evaluate."""
+        self.splits, self.at = splits, at
+        self.scores: Scores = {}
+        self.sizes: dict[str, int] = {}
         self.rows: list[Evaluation] = []
+        self._batches: list[list[tuple[Tensor, Tensor, Tensor]]] = []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Let Lightning evaluate after this batch if its step is one of those."""
-        due = trainer.global_step in self.at and (batch_idx + 1) % self.parts == 0
+        due = trainer.global_step in self.at and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         trainer.val_check_batch = 1 if due else float("inf")  # infinity: only after the last batch
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score, if training goes on."""
-        if trainer.state.fn == TrainerFn.FITTING:
-            self.rows.append(Evaluation(step=trainer.global_step, metrics=self.score(trainer.world_size)))
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the evaluation before this one."""
+        self.scores, self._batches = {}, [[] for _ in self.splits]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Those so far."""
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep index, output and label of the batch on the CPU."""
+        output = cast(Tensor, outputs).detach().float().cpu()
+        self._batches[dataloader_idx].append((batch["index"].cpu(), output, batch["labels"].cpu()))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score every split, on every device, with the outputs of all devices in the examples' order.
+
+        Raises:
+            Diverged: an output is not finite.
+        """
+        method = cast(Method, pl_module)
+        for split, batches in zip(self.splits, self._batches, strict=True):
+            everywhere = [batch for device in _from_all_devices(batches, trainer) for batch in device]
+            index, outputs, labels = (torch.cat(column) for column in zip(*everywhere, strict=True))
+            if not bool(torch.isfinite(outputs).all()):
+                raise Diverged("the trained network's outputs are not finite", "", LOWER_LR)
+            order = index.argsort()
+            self.scores[split], self.sizes[split] = method.evaluate(outputs[order], labels[order]), len(labels)
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.rows.append(Evaluation(step=trainer.global_step, metrics=self.scores))
+
+    def state_dict(self) -> dict[str, object]:
+        """The evaluations on the way so far."""
         return {"rows": [row.to_json() for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -195,65 +188,63 @@ class Checkpoint(Callback):
         resumed: steps after which the run was taken up again.
     """
 
-    def __init__(self, file: Path, *, parts: int, every_s: float | None) -> None:
-        """Args: the file, micro batches per step, and seconds between two writes (None: never)."""
-        self.file, self.parts, self.every_s = file, parts, every_s
+    def __init__(self, file: Path, data: StepDataModule[object, Split], every_s: float | None) -> None:
+        """Args: the file, the run's data, and seconds between two writes (None: never)."""
+        self.file, self.data, self.every_s = file, data, every_s
         self.resumed: list[int] = []
-        self._random: list[dict[str, Any]] = []
+        self._random: list[dict[str, object]] = []
         self._written = time.monotonic()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Generators by device, and where the run was interrupted before."""
         return {"random": self._random, "resumed": self.resumed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave; the generators are set when training begins."""
-        self._random, self.resumed = state_dict["random"], list(state_dict["resumed"])
+        self._random, self.resumed = state_dict["random"], state_dict["resumed"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count batches from where they were: Lightning, which evaluates by this count, is one ahead after `_write`."""
         total = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = total.completed
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Before the first batch, set the generators of an interrupted run; before later ones, write if it is time."""
         if self._random:
             _set_random(self._random[trainer.global_rank])
             self._random = []
             self.resumed.append(trainer.global_step)
-        elif batch_idx and batch_idx % self.parts == 0 and self._due(trainer):
-            self._write(trainer, batch_idx)
-
-    def _due(self, trainer: Trainer) -> bool:
-        if self.every_s is None:
-            return False
-        due = time.monotonic() - self._written >= self.every_s
-        return due if trainer.world_size == 1 else trainer.strategy.broadcast(due)  # all devices write, or none
+        elif self.every_s is not None and batch_idx and batch_idx % trainer.accumulate_grad_batches == 0:
+            due = time.monotonic() - self._written >= self.every_s
+            if trainer.strategy.broadcast(due):  # all devices write, or none
+                self._write(trainer, batch_idx)
 
     def _write(self, trainer: Trainer, batch_idx: int) -> None:
-        trainer.datamodule.batches_taken = batch_idx  # type: ignore[attr-defined]
-        self._random = [_random()]
-        if trainer.world_size > 1:
-            everyone: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(everyone, self._random[0])
-            self._random = everyone
-        if trainer.is_global_zero:
-            with replacing(self.file) as temporary:
-                trainer.save_checkpoint(temporary)
-        else:
-            trainer.save_checkpoint(self.file)  # every device must call it; only the first writes
+        self.data.batches_taken = batch_idx
+        self._random = _from_all_devices(_random(), trainer)
+        with replacing(self.file) if trainer.is_global_zero else nullcontext(self.file) as file:
+            trainer.save_checkpoint(file)  # every device must call it; only the first writes
         self._random = []
         self._written = time.monotonic()
 
 
-def _random() -> dict[str, Any]:
+def _from_all_devices(value: T, trainer: Trainer) -> list[T]:
+    """Return the values of all devices in the order of their ranks."""
+    values = [value] * trainer.world_size
+    if trainer.world_size > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def _random() -> dict[str, object]:
     """State of every global generator, as values that load without pickle."""
     numpy = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": {**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].tolist()}},
+        "numpy": numpy,
     }
 
 
@@ -262,5 +253,4 @@ def _set_random(states: dict[str, Any]) -> None:
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
     random.setstate(states["python"])
-    inner = states["numpy"]["state"]
-    np.random.set_state({**states["numpy"], "state": {**inner, "key": np.array(inner["key"], dtype=np.uint32)}})
+    np.random.set_state(states["numpy"])

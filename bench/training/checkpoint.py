@@ -7,11 +7,7 @@ from pathlib import Path
 
 
 def path(directory: Path, *, world: int, parts: int) -> Path:
-    """The checkpoint of a run on `world` devices with `parts` micro batches per step.
-
-    Both are in the name because progress is counted in micro batches of one device: a run that is cut in another way
-    does not find it, and starts over.
-    """
+    """The checkpoint of a run on `world` devices with `parts` micro batches per step, in which progress is counted."""
     return directory / f"checkpoint-{world}x{parts}.ckpt"
 
 

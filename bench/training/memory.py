@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,18 +13,14 @@ def reset() -> None:
     if torch.cuda.is_initialized():  # otherwise nothing was allocated, and a call would take memory on the GPU
         for index in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(index)
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: sets VmHWM to the memory that is resident now
-    except OSError:
-        return
 
 
 def peak(device: torch.device) -> int | None:
-    """Return the most bytes in use since `reset`; None where the system does not report it.
+    """Return the most bytes in use since `reset` by a run that trains on `device`; None where nothing reports it.
 
-    Args:
-        device: where the run trains. On a GPU these are the bytes allocated there, on every other device the resident
-            memory of this process, whether the machine has a GPU or not.
+    On a GPU these are the bytes allocated there, elsewhere the resident memory of this process.
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

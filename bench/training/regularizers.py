@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,12 +23,12 @@ def nuclear_penalty(method: Method, config: PenaltyConfig) -> Callable[[], Tenso
     Raises:
         UsageError: the method has no ΔW, or one to which the form does not apply.
     """
-    kind = type(method).__name__
+    name = type(method).__name__
     with torch.no_grad():
         counts = {len(delta.factors) for _, _, delta in method.updates()}
     if not counts:
         raise UsageError(
-            f"penalty.nuclear={config.nuclear:g}: {kind} has no ΔW to penalise",
+            f"penalty.nuclear={config.nuclear:g}: {name} has no ΔW to penalise",
             "it changes no weight matrix, or computes ΔW without gradients",
             "Use a method such as lora, adalora, deeplora or full, or leave the penalty out.",
         )
@@ -35,14 +36,18 @@ def nuclear_penalty(method: Method, config: PenaltyConfig) -> Callable[[], Tenso
         factors = "a full matrix" if counts == {1} else f"a product of {', '.join(map(str, sorted(counts)))} factors"
         raise UsageError(
             f"penalty.form={config.form} does not apply here",
-            f"it needs a ΔW of two factors; ΔW of this {kind} is {factors}",
+            f"it needs a ΔW of two factors; ΔW of this {name} is {factors}",
             "Use penalty.form=exact.",
         )
 
-    def penalty() -> Tensor:
-        return config.nuclear * torch.stack([_norm(config, start, delta) for _, start, delta in method.updates()]).sum()
+    def norm(start: Tensor, delta: Delta) -> Tensor:
+        if config.of == "weight":
+            return nuclear_norm([start + delta.dense()])
+        if config.form == "exact":
+            return nuclear_norm(delta.factors)
+        return (factor_norm if config.form == "factor" else frobenius)(*delta.factors)
 
-    return penalty
+    return lambda: config.nuclear * torch.stack([norm(start, delta) for _, start, delta in method.updates()]).sum()
 
 
 def nuclear_norm(factors: Sequence[Tensor]) -> Tensor:
@@ -52,10 +57,7 @@ def nuclear_norm(factors: Sequence[Tensor]) -> Tensor:
     factors, and no decomposition is differentiated: its derivative does not exist at LoRA's start.
     """
     left, right = _directions([factor.detach() for factor in factors])
-    product = left.mT
-    for factor in factors:
-        product = product @ factor
-    return (product * right.mT).sum()
+    return (reduce(torch.matmul, factors, left.mT) * right.mT).sum()
 
 
 def factor_norm(left: Tensor, right: Tensor) -> Tensor:
@@ -71,14 +73,6 @@ def frobenius(left: Tensor, right: Tensor) -> Tensor:
     return (left.square().sum() + right.square().sum()) / 2
 
 
-def _norm(config: PenaltyConfig, start: Tensor, delta: Delta) -> Tensor:
-    if config.of == "weight":
-        return nuclear_norm([start + delta.dense()])
-    if config.form == "exact":
-        return nuclear_norm(delta.factors)
-    return (factor_norm if config.form == "factor" else frobenius)(*delta.factors)
-
-
 def _directions(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return singular vectors U (m, k) and V (n, k) of the product, zero where σ is zero.
 
@@ -88,12 +82,11 @@ def _directions(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
         u, sigma, vt = torch.linalg.svd(factors[0], full_matrices=False)
     else:
         first, *inner, last = (factor.double() for factor in factors)
-        outer, core = torch.linalg.qr(first)
-        for factor in inner:
-            core = core @ factor
-        outer_last, last_core = torch.linalg.qr(last.mT)
-        u, sigma, vt = torch.linalg.svd(core @ last_core.mT, full_matrices=False)
-        u, vt = outer @ u, vt @ outer_last.mT
+        left, left_core = torch.linalg.qr(first)
+        right, right_core = torch.linalg.qr(last.mT)
+        core = reduce(torch.matmul, [left_core, *inner, right_core.mT])
+        u, sigma, vt = torch.linalg.svd(core, full_matrices=False)
+        u, vt = left @ u, vt @ right.mT
     size = max(len(u), vt.shape[1])
     positive = sigma > sigma[:1] * size * torch.finfo(factors[0].dtype).eps
     return (u * positive).to(factors[0]), vt.mT.to(factors[0])

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from safetensors.torch import save_file
 
 from bench.api import metrics, optimizers
 from bench.api.backbone import Backbone
 from bench.api.batching import BatchSplit
+from bench.api.datamodule import Split, StepDataModule
 from bench.api.dropout import drops
 from bench.api.method import Method
 from bench.api.network import Reports
@@ -29,21 +30,12 @@ from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.files import replacing
+from bench.records import schema
 from bench.records.data import Dataset
-from bench.records.schema import (
-    Cost,
-    LayerRank,
-    LossPoint,
-    Metrics,
-    Parameters,
-    PrimaryMetric,
-    SweepPoint,
-    TrainingResult,
-)
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
-from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, Predictions, evaluation_steps
+from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, evaluation_steps
 from bench.training.environment import without_launcher
 from bench.training.regularizers import nuclear_penalty
 
@@ -54,118 +46,93 @@ DAMAGED = "the checkpoint of an interrupted attempt was damaged: this run began 
 
 
 def fit(
-    spec: RunSpec,
-    task: Task,
-    dataset: Dataset,
-    backbone: Backbone,
-    *,
-    directory: Path,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> TrainingResult:
+    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, directory: Path, on_step: OnStep
+) -> schema.TrainingResult:
     """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
     Args:
-        spec: what to run; its `lr` is set.
-        task: the task of `spec`.
-        dataset: the opened data.
-        backbone: the opened backbone.
-        directory: the run's folder, for the adapter.
+        spec: what to run on the opened task, data and backbone; its `lr` is set.
+        directory: the run's folder, for checkpoint, spectra and adapter.
         on_step: called with step and loss after every optimiser step.
 
     Raises:
         Diverged: a loss or an output is not finite.
         UsageError: options that do not fit this backbone or this number of devices.
     """
+    runtime, split = spec.options.runtime, _batch_split(spec)
+    file = checkpoint.path(directory, world=split.world, parts=split.parts)
     # processes of several devices find each other by the variables that their worker has set
-    with _quiet(), _repeatable(), without_launcher() if spec.devices == 1 else nullcontext():
+    with _conditions(), without_launcher() if spec.devices == 1 else nullcontext():
         memory.reset()
-        data, method, network = build(spec, task, dataset, backbone)
-        runtime = spec.options.runtime
-        cut = BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=runtime.micro_batch)
-        curve, predictions = LossCurve(data.steps, cut.parts, on_step), Predictions()
-        at = evaluation_steps(data.steps, method.evaluations)
-        scored = Evaluations(at, cut.parts, lambda world: _scores(data, method, predictions, world).all)
-        file = checkpoint.path(directory, world=spec.devices, parts=cut.parts)
-        keeper = Checkpoint(file, parts=cut.parts, every_s=runtime.checkpoint_s)
+        data, method, backbone_parameters = build(spec, task, dataset, backbone)
+        curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
+        evaluations = Evaluations(data.splits, evaluation_steps(data.steps, method.evaluations))
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
-        trainer = _trainer(
-            spec,
-            data.steps,
-            cut.parts,
-            method,
-            [curve, predictions, tracker, keeper, *([scored] if method.evaluations else [])],
-            directory,
-        )
-        there = file.is_file()
-        whole = there and checkpoint.is_whole(file)
+        trainer = _trainer(spec, data.steps, method, [curve, evaluations, tracker, keeper], directory)
+        whole = file.is_file() and checkpoint.is_whole(file)
+        damaged = [DAMAGED] if file.is_file() and not whole else []
         trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
-        scores = _scores(data, method, predictions, trainer.world_size)
+        scores = _metrics(method, evaluations)
         eval_s = time.perf_counter() - began
-        sweep = tuple(_sweep(trainer, method, data, predictions))
-    method = method.cpu()
+        sweep: list[schema.SweepPoint] = []
+        for setting in method.sweep():
+            trainer.validate(method, datamodule=data, verbose=False)
+            swept = _metrics(method, evaluations)
+            sweep.append(schema.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
+    method, device = method.cpu(), trainer.strategy.root_device
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
         _save(method, exported, directory, runtime)
-        if runtime.save in _KEEPS_BACKBONE[method.saves_backbone]:
+        kept_with = {"never": (), "asked": ("all",), "always": ("adapter", "all")}[method.saves_backbone]
+        if runtime.save in kept_with:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
-    return TrainingResult(
+    network, stored_bytes = method.backbone, sum(tensor.nbytes for tensor in exported.values())
+    return schema.TrainingResult(
         metrics=scores,
-        params=Parameters(
-            **method.parameter_counts(), stored_bytes=sum(t.numel() * t.element_size() for t in exported.values())
-        ),
+        params=schema.Parameters(**method.parameter_counts(), stored_bytes=stored_bytes),
         ranks=tuple(ranks),
-        cost=Cost(
+        cost=schema.Cost(
             steps=data.steps,
             samples=data.samples,
             train_s=round(curve.train_s, 3),
             eval_s=round(eval_s, 3),
             tracking_s=round(tracker.tracking_s, 3),
-            peak_memory_bytes=memory.peak(trainer.strategy.root_device),
+            peak_memory_bytes=memory.peak(device),
             cache_bytes=method.cache_bytes,
             optimizer_bytes=sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
-            device=_device(trainer),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             devices=trainer.world_size,
             resumed_at=tuple(keeper.resumed),
         ),
-        curve=tuple(LossPoint(step=step, loss=loss) for step, loss in curve.points),
-        warnings=(
-            *([DAMAGED] if there and not whole else []),
-            *_barely(ranks),
-            *_shares(method, cut),
-            *method.warnings(),
-            *tracker.warnings(),
-        ),
-        backbone_parameters=network,
-        report=_report(method),
+        curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
+        warnings=(*damaged, *_barely(ranks), *_shares(method, split), *method.warnings(), *tracker.warnings()),
+        backbone_parameters=backbone_parameters,
+        report={**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()},
         spectra=tracker.result(),
-        evaluations=tuple(scored.rows),
-        sweep=sweep,
+        evaluations=tuple(evaluations.rows),
+        sweep=tuple(sweep),
     )
 
 
 def trained(
-    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
-) -> tuple[Method, Any]:
-    """Train a run under callbacks and return the method, on the CPU, and its data module; nothing is written.
-
-    Args:
-        spec, task, dataset, backbone: as in `fit`.
-        callbacks: of Lightning, called on the way.
-    """
-    with _quiet(), _repeatable(), without_launcher():
+    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback]
+) -> tuple[Method, StepDataModule[object, Split]]:
+    """Train a run under callbacks; return the method, on the CPU, and its data module. Nothing is written."""
+    with _conditions(), without_launcher():
         data, method, _ = build(spec, task, dataset, backbone)
-        cut = BatchSplit(batch_size=spec.batch_size, world=1, micro=spec.options.runtime.micro_batch)
-        _trainer(spec, data.steps, cut.parts, method, [*callbacks]).fit(method, datamodule=data)
+        _trainer(spec, data.steps, method, callbacks).fit(method, datamodule=data)
     return method.cpu(), data
 
 
-def build(spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone) -> tuple[Any, Method, int]:
-    """The DataModule, the adapted method and the backbone's parameters before that, the same at every call."""
+def build(
+    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone
+) -> tuple[StepDataModule[object, Split], Method, int]:
+    """Return the data module, the adapted method and the backbone's parameters before that, equal at every call."""
     seed_everything(spec.seed, workers=True, verbose=False)
-    data: Any = task.datamodule(dataset, backbone, spec)
+    data: StepDataModule[object, Split] = task.datamodule(dataset, backbone, spec)
     options = spec.options
     network = backbone.load(task=task.spec, head=options.head, seed=spec.seed)
     parameters = sum(p.numel() for p in network.parameters())
@@ -194,18 +161,12 @@ def build(spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone) -> tu
     return data, method.train(), parameters
 
 
-_KEEPS_BACKBONE: dict[str, tuple[str, ...]] = {"never": (), "asked": ("all",), "always": ("adapter", "all")}
-"""Values of `runtime.save` with which a method's trained network is kept."""
-
-
-def _report(method: Method) -> dict[str, Any]:
-    """Results of method and network beside the scores."""
-    network = method.backbone
-    return {**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()}
+def _batch_split(spec: RunSpec) -> BatchSplit:
+    return BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=spec.options.runtime.micro_batch)
 
 
 def _trainer(
-    spec: RunSpec, steps: int, parts: int, method: Method, callbacks: list[Any], directory: Path | None = None
+    spec: RunSpec, steps: int, method: Method, callbacks: Sequence[Callback], directory: Path | None = None
 ) -> Trainer:
     several = "ddp_find_unused_parameters_true" if method.skips_parameters else "ddp"
     return Trainer(
@@ -217,14 +178,14 @@ def _trainer(
         precision=spec.precision,
         max_steps=steps,
         max_epochs=1,  # the loader holds the whole run: its own order of batches, over all of the data's epochs
-        accumulate_grad_batches=parts,
+        accumulate_grad_batches=_batch_split(spec).parts,
         gradient_clip_val=method.optim.clip or None,
         # `Evaluations` chooses among the batches; without evaluations dev is scored only after the end
         val_check_interval=1 if method.evaluations else None,
         check_val_every_n_epoch=None if method.evaluations else 10**9,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=callbacks,
+        callbacks=[*callbacks],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -232,35 +193,18 @@ def _trainer(
     )
 
 
-def _scores(data: Any, method: Method, predictions: Predictions, world: int) -> Metrics:
-    """Every metric on every split; the primary one on the first."""
-    task = method.task
-    own = method.primary
-    names, higher = (own, method.higher_is_better) if own else (task.primary, task.higher_is_better)
-    every: dict[str, dict[str, float]] = {}
-    sizes: list[int] = []
-    for i, split in enumerate(data.splits):
-        outputs, labels = predictions.gathered(i, world)
-        every[split] = method.evaluate(outputs, labels)
-        sizes.append(len(labels))
-    first = data.splits[0]
-    primary = PrimaryMetric(
-        name="+".join(names),
-        value=metrics.mean([every[first][name] for name in names]),
-        split=first,
-        higher_is_better=higher,
-        n=sizes[0],
-        of="method" if own else "task",
+def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
+    """Every metric of the last evaluation; the primary one is that of the first split."""
+    owner, split = method if method.primary else method.task, evaluations.splits[0]
+    primary = schema.PrimaryMetric(
+        name="+".join(owner.primary),
+        value=metrics.mean([evaluations.scores[split][name] for name in owner.primary]),
+        split=split,
+        higher_is_better=owner.higher_is_better,
+        n=evaluations.sizes[split],
+        of="method" if method.primary else "task",
     )
-    return Metrics(primary=primary, all=every)
-
-
-def _sweep(trainer: Trainer, method: Method, data: Any, predictions: Predictions) -> Iterator[SweepPoint]:
-    """Scores under every setting of `Method.sweep`."""
-    for setting in method.sweep():
-        trainer.validate(method, datamodule=data, verbose=False)
-        scores = _scores(data, method, predictions, trainer.world_size)
-        yield SweepPoint(**setting, primary=scores.primary.value, metrics=scores.all)
+    return schema.Metrics(primary=primary, all=evaluations.scores)
 
 
 def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
@@ -272,48 +216,35 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
-def _barely(ranks: Sequence[LayerRank]) -> list[str]:
-    still = [r for r in ranks if r.norm < BARELY and r.nominal]  # a method may take a layer's rank away
-    if not still:
+def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:
+    norms = [r.norm for r in ranks if r.norm < BARELY and r.nominal]  # a method may take a layer's rank away
+    if not norms:
         return []
-    least = min(r.norm for r in still)
-    return [f"ΔW barely left its start in {len(still)} of {len(ranks)} layers: ‖ΔW‖₂ < {BARELY:g}, least {least:.1e}"]
+    where = f"{len(norms)} of {len(ranks)} layers"
+    return [f"ΔW barely left its start in {where}: ‖ΔW‖₂ < {BARELY:g}, least {min(norms):.1e}"]
 
 
-def _shares(method: Method, cut: BatchSplit) -> list[str]:
+def _shares(method: Method, split: BatchSplit) -> list[str]:
     """What makes a batch in parts another experiment: statistics of the batch, and masks drawn for it."""
-    if cut.world * cut.parts == 1:
+    if split.world * split.parts == 1:
         return []
-    found = ["BatchNorm takes the statistics"] if moving_statistics(method.backbone) else []
-    adds = method.head_config.dropout or getattr(method.config, "dropout", 0)  # of an update or adapter: a function's
-    found += ["dropout draws the masks"] if adds or drops(method) else []
-    return [
-        f"{one} of a part of each batch: on other devices or in other micro batches this run differs" for one in found
-    ]
-
-
-def _device(trainer: Trainer) -> str:
-    device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    reasons = ["BatchNorm takes the statistics"] if moving_statistics(method.backbone) else []
+    dropout = method.head_config.dropout or getattr(method.config, "dropout", 0)  # no module shows these two
+    reasons += ["dropout draws the masks"] if dropout or drops(method) else []
+    end = "of a part of each batch: on other devices or in other micro batches this run differs"
+    return [f"{reason} {end}" for reason in reasons]
 
 
 @contextmanager
-def _repeatable() -> Generator[None]:
-    """Convolutions add up in one order on a GPU too: there cuDNN's fastest are not the same from run to run."""
+def _conditions() -> Generator[None]:
+    """Settings under which every run trains.
+
+    Convolutions add up in one order on a GPU too: there cuDNN's fastest are not the same from run to run. Lightning's
+    advice on loaders and loggers is for people who write them, so it is not shown.
+    """
     cudnn = torch.backends.cudnn
-    before, cudnn.deterministic = cudnn.deterministic, True
-    try:
-        yield
-    finally:
-        cudnn.deterministic = before
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Lightning's advice on loaders and loggers is for people who write them."""
-    loggers = [
-        logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
-    ]
+    deterministic, cudnn.deterministic = cudnn.deterministic, True
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -323,8 +254,6 @@ def _quiet() -> Generator[None]:
             warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec|LeafSpec|lr_scheduler\.step).*")
             yield
     finally:
+        cudnn.deterministic = deterministic
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-__all__ = ["FILE", "build", "fit", "trained"]

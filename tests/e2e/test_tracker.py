@@ -74,7 +74,7 @@ def test_kill_9_leaves_readable_spectra_and_the_same_command_ends_them(
         process.wait()
     [path] = out.glob(f"*/{history.FILE}")
     found = history.read(path)
-    assert set(found.quantities) == set(QUANTITIES)
+    assert {one.of for one in found.spectra} == {*QUANTITIES}
     for one in found.spectra:
         assert one.steps.tolist() == [*range(len(one.steps))] and 3 < len(one.steps) < steps
         assert np.isfinite(one.values).all()

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,7 @@ def oracle(matrix: Tensor) -> dict[str, float]:
 
 def rows(file: Path, *, every: bool = False) -> dict[str, layer_metrics.LayerMetrics]:
     found = weights.contents([file])
-    return {
-        row.layer: row for row in layer_metrics.measure_matrices(((m.name, m) for m in found.matrices), every=every)
-    }
+    return {row.layer: row for row in layer_metrics.measure_matrices(found.matrices, every=every)}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -125,7 +124,7 @@ def test_difference_is_taken_in_float64(tmp_path: Path) -> None:
     for name, weight in (("base", base), ("tuned", tuned)):
         save_file({"w": weight}, tmp_path / f"{name}.safetensors")
     one, other = (weights.contents([tmp_path / f"{n}.safetensors"]).matrices[0] for n in ("tuned", "base"))
-    (row,) = layer_metrics.measure_matrices([("w", weights.Difference(tuned=one, base=other))])
+    (row,) = layer_metrics.measure_matrices([replace(one, base=other)])
     expected = oracle(tuned.double() - base.double())
     assert row.numbers["norm"] == pytest.approx(expected["norm"], rel=1e-9)
     assert row.numbers["stable"] == pytest.approx(expected["stable"], rel=1e-6)

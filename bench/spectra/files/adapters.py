@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,10 +19,16 @@ from bench.core.errors import EnvironmentProblem, UsageError
 from bench.records import record
 from bench.spectra.delta import Delta
 
+if TYPE_CHECKING:
+    from bench.api.method import Method
+
 PART = re.compile(r"(?:base_model\.model\.)?(.+?)\.lora_(?:embedding_)?([ABE])(?:\.default)?(?:\.weight)?")
 EMBEDDING = ".lora_embedding_"
 FACTOR = re.compile(r"(?:backbone\.)?(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
 KINDS = ("LORA", "ADALORA")
+
+PeftConfig = Mapping[str, Any]
+"""What adapter_config.json holds."""
 
 
 def is_folder(path: Path) -> bool:
@@ -32,20 +37,16 @@ def is_folder(path: Path) -> bool:
 
 
 def deltas_of_folder(path: Path) -> Iterator[tuple[str, Delta]]:
-    """Read ΔW of every layer in an adapter directory of peft.
-
-    Raises:
-        EnvironmentProblem: it cannot be read.
-        UsageError: ΔW is not given by its factors alone.
-    """
+    """Read ΔW of every layer in an adapter directory of peft; raises as `open_folder` and `deltas_of_peft`."""
     return deltas_of_peft(open_folder(path).config, _load(path / TENSORS), str(path))
 
 
-def deltas_of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Iterator[tuple[str, Delta]]:
+def deltas_of_peft(config: PeftConfig, tensors: Mapping[str, Tensor], where: str) -> Iterator[tuple[str, Delta]]:
     """Compute ΔW = scale·B·A, or scale·B·diag(E)·A of AdaLoRA, by layer; convolutions and embeddings as matrices.
 
     Raises:
         UsageError: it is another tuner, or DoRA, whose ΔW depends on the frozen weight.
+        EnvironmentProblem: factors are missing.
     """
     kind = str(config.get("peft_type"))
     if kind not in KINDS or config.get("use_dora") or any("lora_magnitude_vector" in key for key in tensors):
@@ -64,9 +65,7 @@ def deltas_of_peft(config: Mapping[str, Any], tensors: Mapping[str, Tensor], whe
     if incomplete or not layers:
         raise EnvironmentProblem(
             f"{where}: the adapter is not complete",
-            f"A or B is missing of {', '.join(incomplete[:3])}"
-            if incomplete
-            else "no tensor is named lora_A or lora_B",
+            f"A or B is missing of {', '.join(incomplete[:3])}" if layers else "no tensor is named lora_A or lora_B",
             "Save it again with peft's save_pretrained.",
         )
     return ((name, _delta(config, name, parts, name in transposed)) for name, parts in layers.items())
@@ -93,49 +92,41 @@ def deltas_of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
             "Give the file in its run's folder, or what `bench export --peft` wrote.",
         )
     spec = record.read(beside.resolve()).spec
-    kind: Any = registry.load("methods", spec.method)
-    method = kind.Config(**spec.options.method)
-    if not layers:
-        config, given = kind.peft(method, tensors)
-        return deltas_of_peft(config, given, str(file))
+    method: type[Method] = registry.load("methods", spec.method)
     # under neutral names, since the translation would join parts of a fused projection
-    place = {layer: f"layer{i}" for i, layer in enumerate(layers)}
-    parts = ((FACTOR.fullmatch(key), tensor) for key, tensor in tensors.items())
-    renamed = {f"backbone.{place[match[1]]}.{match[2]}": tensor for match, tensor in parts if match}
-    config, given = kind.peft(method, renamed)
-    found = dict(deltas_of_peft(config, given, str(file)))
-    return ((layer, found[place[layer]]) for layer in layers)
+    neutral = {layer: f"layer{i}" for i, layer in enumerate(layers)}
+    matches = ((FACTOR.fullmatch(key), tensor) for key, tensor in tensors.items())
+    renamed = {f"backbone.{neutral[match[1]]}.{match[2]}": tensor for match, tensor in matches if match}
+    config, factors = method.peft(method.Config(**spec.options.method), renamed or tensors)
+    deltas = dict(deltas_of_peft(config, factors, str(file)))
+    return ((layer, deltas[neutral[layer]]) for layer in layers) if layers else iter(deltas.items())
 
 
 def start_warning(path: Path) -> str:
     """Return a warning where the adapter belongs to other weights than the model's own, or an empty string."""
-    start = json.loads((path / CONFIG).read_text(encoding="utf-8")).get("init_lora_weights", True)
-    text = str(start).lower()
-    return (
-        f"init_lora_weights={start}: ΔW is relative to the start that peft prepared, not to the model's weights"
-        if text.startswith(("pissa", "olora", "corda", "loftq"))
-        else ""
-    )
+    start = open_folder(path).config.get("init_lora_weights", True)
+    if not str(start).lower().startswith(("pissa", "olora", "corda", "loftq")):
+        return ""
+    return f"init_lora_weights={start}: ΔW is relative to the start that peft prepared, not to the model's weights"
 
 
-def _delta(config: Mapping[str, Any], name: str, parts: Mapping[str, Tensor], transposed: bool) -> Delta:
+def _delta(config: PeftConfig, name: str, parts: Mapping[str, Tensor], transposed: bool) -> Delta:
     a, b = parts["A"].flatten(1), parts["B"].flatten(1)
-    scale = _scale(config, name, len(a))
-    inner = (parts["E"].flatten().diag(),) if "E" in parts else ()
     wide = torch.promote_types(a.dtype, torch.float32)
-    factors = (b.to(wide) * scale, *(factor.to(wide) for factor in inner), a.to(wide))
+    inner = [parts["E"].flatten().diag().to(wide)] if "E" in parts else []
+    factors = (b.to(wide) * _scale(config, name, len(a)), *inner, a.to(wide))
     if transposed:  # of an embedding (count, width) B is (width, r) and A is (r, count)
         factors = tuple(factor.mT for factor in reversed(factors))
     return Delta(factors=factors, nominal=min(min(factor.shape) for factor in factors))
 
 
-def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+def _scale(config: PeftConfig, name: str, rank: int) -> float:
     """α/r; α/√r of rsLoRA; α/(r₀ + 1e-5) of AdaLoRA, r₀ from before pruning; with the layer's own α if it has one."""
     if config["peft_type"] == "ADALORA":
         return float(config["lora_alpha"]) / (int(config["init_r"]) + 1e-5)
     patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    own = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{key})", name))
-    alpha = float(next(own, config["lora_alpha"]))
+    alphas = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{key})", name))
+    alpha = float(next(alphas, config["lora_alpha"]))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

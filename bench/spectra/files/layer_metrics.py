@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from bench.spectra.delta import Delta
-from bench.spectra.files.weights import FLOATS, Difference, StoredMatrix, streamed_spectrum
-from bench.spectra.powerlaw import power_law_alpha
-from bench.spectra.ranks import effective_rank, energy_rank, participation_ratio, stable_rank
-from bench.spectra.singular import finite
+from bench.spectra.files.weights import FLOATS, StoredMatrix, streamed_spectrum
+from bench.spectra.powerlaw import EIGENVALUE_FLOOR, power_law_alpha
+from bench.spectra.ranks import numerical_rank, participation_ratio, summary
+from bench.spectra.singular import Spectrum
 
 CHANGE_FLOOR = 1e-12
 """Eigenvalues of a change up to this share of its largest do not count for its power law."""
@@ -20,17 +21,14 @@ CHANGE_FLOOR = 1e-12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerMetrics:
-    """Metrics of one layer.
+    """Metrics of one layer (m, n), or the error for which it has none.
 
     Attributes:
-        layer: its name.
-        shape: (m, n).
         nominal: the rank that shape and parametrisation allow.
         how: `gram`, `svd` or `factors`, as for the spectra of runs.
         numbers: metrics by name: stable, effective, energy90, participation, norm; with all of them also numerical and
-            alpha. Empty where there is an error.
+            alpha.
         embedding: its rows are looked up.
-        error: why there is no spectrum, or an empty string.
     """
 
     layer: str
@@ -42,62 +40,43 @@ class LayerMetrics:
     error: str = ""
 
 
-def measure_matrices(
-    found: Iterable[tuple[str, StoredMatrix | Difference]], *, every: bool = False
-) -> Iterator[LayerMetrics]:
+def measure_matrices(matrices: Iterable[StoredMatrix], *, every: bool = False) -> Iterator[LayerMetrics]:
     """Measure matrices one after the other; each is read only then.
 
-    Args:
-        found: name and matrix.
-        every: also the metrics that depend on the smallest singular values. They need the accuracy of an SVD and more
-            time.
+    `every` adds the metrics that depend on the smallest singular values, which need an SVD's accuracy and more time.
     """
-    for name, matrix in found:
-        change = isinstance(matrix, Difference)
-        embedding = matrix.tuned.embedding if change else matrix.embedding
-        layer = LayerMetrics(layer=name, shape=matrix.shape, nominal=min(matrix.shape), how="svd", embedding=embedding)
+    for matrix in matrices:
+        shape = matrix.shape
+        row = LayerMetrics(layer=matrix.name, shape=shape, nominal=min(shape), how="svd", embedding=matrix.embedding)
         eps = torch.finfo(FLOATS[matrix.dtype]).eps if every else None
-        yield _measured(layer, lambda matrix=matrix: streamed_spectrum(matrix, exact=every), eps, change=change)
+        yield _measured(row, partial(streamed_spectrum, matrix, exact=every), eps, change=matrix.base is not None)
 
 
-def measure_deltas(found: Iterable[tuple[str, Delta]], *, every: bool = False) -> Iterator[LayerMetrics]:
+def measure_deltas(deltas: Iterable[tuple[str, Delta]], *, every: bool = False) -> Iterator[LayerMetrics]:
     """Measure every ΔW that is given as factors."""
-    for name, delta in found:
-        layer = LayerMetrics(layer=name, shape=delta.shape, nominal=delta.nominal, how="factors")
+    for name, delta in deltas:
+        row = LayerMetrics(layer=name, shape=delta.shape, nominal=delta.nominal, how="factors")
         eps = torch.finfo(delta.factors[0].dtype).eps if every else None
-        yield _measured(layer, lambda delta=delta: (_factor_spectrum(delta), "factors"), eps, change=True)
+        yield _measured(row, delta.spectrum, eps, change=True)
 
 
 def metrics(sigma: Tensor) -> dict[str, float | int]:
     """Compute the metrics of a spectrum (k,) that need nothing else."""
-    return {
-        "stable": float(stable_rank(sigma, singular_values=True)),
-        "effective": float(effective_rank(sigma, singular_values=True)),
-        "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
-        "participation": float(participation_ratio(sigma, singular_values=True)),
-        "norm": float(sigma.max()),
-    }
+    return {**summary(sigma)._asdict(), "participation": float(participation_ratio(sigma, singular_values=True))}
 
 
-def _measured(
-    layer: LayerMetrics, spectrum: Callable[[], tuple[Tensor, str]], eps: float | None, *, change: bool
-) -> LayerMetrics:
+def _measured(row: LayerMetrics, spectrum: Callable[[], Spectrum], eps: float | None, *, change: bool) -> LayerMetrics:
     """Add the numbers, or why there are none; `eps` is that of the stored precision, if all metrics are wanted."""
     try:
         sigma, how = spectrum()
     except ValueError as error:  # not finite: this layer has no spectrum, the others have
-        return replace(layer, error=str(error))
+        return replace(row, error=str(error))
     numbers = metrics(sigma)
     if eps is not None:
-        numbers["numerical"] = int((sigma > sigma.max() * max(layer.shape) * eps).sum())
+        tolerance = max(row.shape) * eps
+        numbers["numerical"] = int(numerical_rank(sigma, singular_values=True, tolerance=tolerance))
         # a change is small as a whole, so the floor of its eigenvalues is relative to its largest
-        floor = {"floor": float(CHANGE_FLOOR * sigma.max().square())} if change else {}
-        if alpha := float(power_law_alpha(sigma, singular_values=True, **floor)):  # 0: there is no fit
+        floor = float(CHANGE_FLOOR * sigma.max().square()) if change else EIGENVALUE_FLOOR
+        if alpha := float(power_law_alpha(sigma, singular_values=True, floor=floor)):  # 0: there is no fit
             numbers["alpha"] = alpha
-    return replace(layer, how=how, numbers=numbers)
-
-
-def _factor_spectrum(delta: Delta) -> Tensor:
-    for factor in delta.factors:
-        finite(factor)
-    return delta.singular_values()
+    return replace(row, how=how, numbers=numbers)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-import torch
+import numpy as np
 
 from bench.figures import Map, Panel, Series
 from bench.spectra.files.history import SpectrumHistory
@@ -21,28 +21,16 @@ FLOOR = 1e-10
 """Singular values below this share of the largest are left out of a picture: they are rounding errors."""
 
 
-def over_training(found: Sequence[SpectrumHistory], chosen: str, what: str) -> list[Panel]:
-    """Draw singular values of the layer `chosen`, and the effective rank of every layer.
-
-    Args:
-        found: histories of at least one layer.
-        chosen: one of their names.
-        what: the matrix, such as `ΔW`.
-    """
-    one = next(history for history in found if history.layer == chosen)
-    spectra: list[list[float]] = one.values.tolist()
-    top = max((v for row in spectra for v in row if math.isfinite(v)), default=0.0)
-    lines = [
-        Series(
-            name=f"σ{i + 1}",
-            x=[int(step) for step in one.steps],
-            y=[row[i] if row[i] > FLOOR * top else math.nan for row in spectra],
-        )
-        for i in _drawn_indices(len(spectra[0]) if spectra else 0)
-    ]
-    title = f"Singular values of {what}, {chosen}"
+def over_training(histories: Sequence[SpectrumHistory], layer: str, what: str) -> list[Panel]:
+    """Draw the singular values of one layer, and the effective rank of every layer, of a matrix such as `ΔW`."""
+    chosen = next(history for history in histories if history.layer == layer)
+    values, steps = chosen.values, chosen.steps.tolist()
+    shown = np.where(values > FLOOR * values.max(initial=0.0, where=np.isfinite(values)), values, np.nan)
+    drawn = _drawn_indices(values.shape[1] if len(steps) else 0)
+    lines = [Series(name=f"σ{i + 1}", x=steps, y=shown[:, i].tolist()) for i in drawn]
+    title = f"Singular values of {what}, {layer}"
     first = Panel(title=title, x="optimiser step", y=f"singular value of {what}", y_axis="log", content=lines)
-    ranks = {t.layer: dict(zip((int(s) for s in t.steps), _effective_ranks(t), strict=True)) for t in found}
+    ranks = {h.layer: dict(zip(h.steps.tolist(), _effective_ranks(h), strict=True)) for h in histories}
     return [first, _rank_over_steps(ranks, what)]
 
 
@@ -102,10 +90,9 @@ def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Pan
 
 def _effective_ranks(history: SpectrumHistory) -> list[float]:
     """Return the effective rank at every step; NaN where the matrix was not finite."""
-    values = torch.tensor(history.values)
-    finite = torch.isfinite(values).all(-1)
-    ranks = effective_rank(values.nan_to_num(), singular_values=True)
-    return torch.where(finite, ranks, torch.full_like(ranks, math.nan)).tolist()
+    finite = np.isfinite(history.values).all(-1)
+    ranks = effective_rank(np.nan_to_num(history.values), singular_values=True).numpy()
+    return np.where(finite, ranks, np.nan).tolist()
 
 
 def _drawn_indices(count: int) -> list[int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from bench.api.peft import CONFIG
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem, UsageError
-from bench.spectra.singular import GRAM_FLOOR
+from bench.spectra.singular import GRAM_FLOOR, Spectrum
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PATTERNS = ["*.safetensors", "*.safetensors.index.json", CONFIG]
@@ -66,28 +67,27 @@ def weight_files(path: Path) -> list[Path]:
         return [path]
     if indexes := sorted(path.glob("*.safetensors.index.json")):
         return _shards(indexes[0])
-    files = sorted(path.glob("*.safetensors"))
-    single = path / "model.safetensors"
-    if single in files:
-        return [single]
-    if not files:
-        if pickled := sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES):
-            raise _pickled(f"{path}: {', '.join(pickled[:3])}")
-        raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", WHAT_TO_GIVE)
-    return files
+    files, single = sorted(path.glob("*.safetensors")), path / "model.safetensors"
+    if files:
+        return [single] if single in files else files
+    if pickled := sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES):
+        raise _pickled(f"{path}: {', '.join(pickled[:3])}")
+    raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", WHAT_TO_GIVE)
+
+
+class _Index(msgspec.Struct):
+    weight_map: dict[str, str]
 
 
 def _shards(index: Path) -> list[Path]:
     """List the files that an index names. A name with a folder in it is refused: it could read any file."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        wrong = [str(name) for name in names if not isinstance(name, str) or Path(name).name != name]
-        missing = [name for name in names if name not in wrong and not (index.parent / name).is_file()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        known = f"{type(error).__name__}: {error}"
-        raise EnvironmentProblem(
-            f"{index} is not an index of safetensors files", known, "Download it again."
-        ) from error
+        names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
+    except (OSError, ValueError) as error:
+        what, known = f"{index} is not an index of safetensors files", f"{type(error).__name__}: {error}"
+        raise EnvironmentProblem(what, known, "Download it again.") from error
+    wrong = [name for name in names if Path(name).name != name]
+    missing = [name for name in names if not (index.parent / name).is_file()]
     if wrong or missing:
         known = f"{'not a plain file name' if wrong else 'missing'}: {', '.join((wrong or missing)[:3])}"
         raise EnvironmentProblem(f"{index} names files that cannot be read", known, "Download the model again.")
@@ -104,14 +104,12 @@ def _pickled(what: str) -> UsageError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMatrix:
-    """A tensor in a file, as a matrix (m, n) by `flatten(1)`.
+    """A tensor in a safetensors file, as a matrix (m, n) by `flatten(1)`, or its change by training.
 
     Attributes:
-        file: the safetensors file.
-        name: its key there.
-        shape: (m, n).
         dtype: as safetensors writes it, such as BF16.
         embedding: its name is that of an embedding, whose rows are looked up and not multiplied.
+        base: the matrix (m, n) that is subtracted from it, in float64.
     """
 
     file: Path
@@ -119,55 +117,31 @@ class StoredMatrix:
     shape: tuple[int, int]
     dtype: str
     embedding: bool
+    base: StoredMatrix | None = None
 
-    def blocks(self, entries: int | None = None) -> Iterator[Tensor]:
-        """Read float64 blocks (·, n) of rows where m ≥ n, else (m, ·) of columns: Σ block'ᵀ·block' is a Gram matrix.
+    def blocks(self, entries: int) -> Iterator[Tensor]:
+        """Read float64 blocks of `entries` numbers (·, min(m, n)): rows, or columns as rows where there are more."""
+        length, width = max(self.shape), min(self.shape)
+        for start, stop in pairwise([*range(0, length, max(1, entries // width)), length]):
+            yield self._block(start, stop)
 
-        The file is opened for each block: the pages of a mapped file that were read count as memory until it is closed.
-        """
-        m, n = self.shape
-        rows = m >= n
-        edges = [*range(0, m if rows else n, max(1, (entries or BLOCK) // min(m, n))), m if rows else n]
-        for start, stop in pairwise(edges):
-            with safe_open(self.file, framework="pt") as opened:
-                if rows:
-                    yield opened.get_slice(self.name)[start:stop].flatten(1).double()
-                else:
-                    whole: Tensor = opened.get_tensor(self.name)
-                    yield whole.flatten(1)[:, start:stop].double()
-                    del whole
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """The change by training: `tuned` − `base`, both (m, n)."""
-
-    tuned: StoredMatrix
-    base: StoredMatrix
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(m, n)."""
-        return self.tuned.shape
-
-    @property
-    def dtype(self) -> str:
-        """Type of the tuned one."""
-        return self.tuned.dtype
-
-    def blocks(self, entries: int | None = None) -> Iterator[Tensor]:
-        """Read blocks as `StoredMatrix.blocks`; the difference is taken in float64."""
-        return (a - b for a, b in zip(self.tuned.blocks(entries), self.base.blocks(entries), strict=True))
+    def _block(self, start: int, stop: int) -> Tensor:
+        # the file is opened for each block: pages of a mapped file that were read count as memory until it is closed
+        with safe_open(self.file, framework="pt") as opened:
+            if self.shape[0] >= self.shape[1]:
+                block: Tensor = opened.get_slice(self.name)[start:stop].flatten(1).double()
+            else:
+                block = opened.get_tensor(self.name).flatten(1)[:, start:stop].double().mT
+        if self.base is not None:
+            block = block - self.base._block(start, stop)
+        if not bool(torch.isfinite(block).all()):
+            raise ValueError("a spectrum needs finite entries; the matrix holds a NaN or an infinity")
+        return block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """Matrices of one or several files.
-
-    Attributes:
-        matrices: floating-point tensors of two dimensions and more, in the network's order.
-        left_out: number of tensors without a spectrum, by reason.
-    """
+    """Floating-point tensors of two dimensions and more, in the network's order, and how many others, by reason."""
 
     matrices: Sequence[StoredMatrix]
     left_out: Mapping[str, int]
@@ -179,78 +153,60 @@ def contents(files: Iterable[Path]) -> Contents:
     Raises:
         EnvironmentProblem: a file is not a safetensors file, or two files hold a tensor of the same name.
     """
-    found: dict[str, StoredMatrix] = {}
-    left_out: dict[str, int] = {}
+    matrices: dict[str, StoredMatrix] = {}
+    left_out: Counter[str] = Counter()
     for file in files:
         for name, shape, dtype in _header(file):
-            if name in found:
-                raise EnvironmentProblem(
-                    f"'{name}' is in two files",
-                    f"{found[name].file.name} and {file.name}",
-                    "Give the one file that you mean.",
-                )
-            if reason := _without_spectrum(shape, dtype):
-                left_out[reason] = left_out.get(reason, 0) + 1
-                continue
-            matrix = shape[0], int(np.prod(shape[1:], dtype=np.int64))
-            embedding = bool(EMBEDDING.search(name))
-            found[name] = StoredMatrix(file=file, name=name, shape=matrix, dtype=dtype, embedding=embedding)
-    ordered = sorted(found.values(), key=lambda matrix: network_order(matrix.name))
+            if name in matrices:
+                known = f"{matrices[name].file.name} and {file.name}"
+                raise EnvironmentProblem(f"'{name}' is in two files", known, "Give the one file that you mean.")
+            if len(shape) < 2:
+                left_out["of one dimension"] += 1
+            elif dtype not in FLOATS:
+                left_out[f"of type {dtype}"] += 1
+            elif not all(shape):
+                left_out["empty"] += 1
+            else:
+                matrix, embedding = (shape[0], math.prod(shape[1:])), bool(EMBEDDING.search(name))
+                matrices[name] = StoredMatrix(file=file, name=name, shape=matrix, dtype=dtype, embedding=embedding)
+    ordered = sorted(matrices.values(), key=lambda matrix: network_order(matrix.name))
     return Contents(matrices=ordered, left_out=left_out)
 
 
-def streamed_spectrum(matrix: StoredMatrix | Difference, *, exact: bool = False) -> tuple[Tensor, str]:
+def streamed_spectrum(matrix: StoredMatrix, *, exact: bool = False) -> Spectrum:
     """Compute singular values (min(m, n),), descending, float64, one block in memory at a time, and say how.
 
     As `bench.spectra.spectrum`: from the Gram matrix (`gram`) where the values are of less than float64 and none of
-    them is below its noise, else with the accuracy of an SVD (`svd`).
-
-    Args:
-        matrix: the matrix.
-        exact: never from the Gram matrix.
+    them is below its noise, unless they must be `exact`; else by a QR, with the accuracy of an SVD (`svd`).
 
     Raises:
         ValueError: a NaN or an infinity.
     """
     if not exact and matrix.dtype != "F64":
-        sigma = gram_spectrum(matrix.blocks(), matrix.shape)
+        sigma = _gram_spectrum(matrix)
         if bool(sigma[-1] >= GRAM_FLOOR * sigma[0]):
-            return sigma, "gram"
-    return qr_spectrum(matrix.blocks(max(BLOCK, min(matrix.shape) ** 2)), matrix.shape), "svd"
+            return Spectrum(sigma, "gram")
+    width = min(matrix.shape)
+    r = torch.zeros(0, width, dtype=torch.float64)  # of the QR decomposition of all rows so far
+    for block in matrix.blocks(max(BLOCK, width**2)):
+        r = torch.linalg.qr(torch.cat([r, block]), mode="r").R
+    return Spectrum(torch.linalg.svdvals(r), "svd")
 
 
-def gram_spectrum(blocks: Iterable[Tensor], shape: tuple[int, int]) -> Tensor:
-    """Compute square roots of the eigenvalues of the float64 Gram matrix of a matrix given by its `blocks`.
+def _gram_spectrum(matrix: StoredMatrix) -> Tensor:
+    """Compute square roots of the eigenvalues of the float64 Gram matrix.
 
     The eigenvalues overwrite it: at most one block and one matrix (k, k), k = min(m, n), are in memory.
-
-    Raises:
-        ValueError: a NaN or an infinity.
     """
     from scipy.linalg import eigh
 
-    m, n = shape
-    gram = torch.zeros(min(shape), min(shape), dtype=torch.float64)
-    for block in blocks:
-        _check_finite(block)
-        gram.addmm_(block.mT, block) if m >= n else gram.addmm_(block, block.mT)
+    width = min(matrix.shape)
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    for block in matrix.blocks(BLOCK):
+        gram.addmm_(block.mT, block)
     # symmetric: its transpose is itself in Fortran's order, which LAPACK overwrites without a copy
     values = eigh(gram.numpy().T, eigvals_only=True, overwrite_a=True, check_finite=False, driver="ev")
     return torch.from_numpy(values).clamp_min(0).sqrt().flip(-1)
-
-
-def qr_spectrum(blocks: Iterable[Tensor], shape: tuple[int, int]) -> Tensor:
-    """Compute the singular values of R (k, k), where the stacked blocks are Q·R; as accurate as an SVD of the whole.
-
-    Raises:
-        ValueError: a NaN or an infinity.
-    """
-    m, n = shape
-    r = torch.zeros(0, min(shape), dtype=torch.float64)
-    for block in blocks:
-        _check_finite(block)
-        r = torch.linalg.qr(torch.cat([r, block if m >= n else block.mT]), mode="r").R
-    return torch.linalg.svdvals(r)
 
 
 def network_order(name: str) -> tuple[int, list[tuple[int, int, str]]]:
@@ -258,11 +214,6 @@ def network_order(name: str) -> tuple[int, list[tuple[int, int, str]]]:
     place = 0 if EMBEDDING.search(name) else 2 if LAST.search(name) else 1
     parts = re.findall(r"\d+|\D+", name)
     return place, [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
-
-
-def _check_finite(block: Tensor) -> None:
-    if not bool(torch.isfinite(block).all()):
-        raise ValueError("a spectrum needs finite entries; the matrix holds a NaN or an infinity")
 
 
 def _header(file: Path) -> Iterator[tuple[str, list[int], str]]:
@@ -274,12 +225,3 @@ def _header(file: Path) -> Iterator[tuple[str, list[int], str]]:
                 yield name, tensor.get_shape(), str(tensor.get_dtype())
     except (SafetensorError, OSError) as error:
         raise EnvironmentProblem(f"{file} is not a safetensors file", str(error), "Download it again.") from error
-
-
-def _without_spectrum(shape: Sequence[int], dtype: str) -> str:
-    """Return why a tensor is left out, or an empty string."""
-    if len(shape) < 2:
-        return "of one dimension"
-    if dtype not in FLOATS:
-        return f"of type {dtype}"
-    return "" if all(shape) else "empty"

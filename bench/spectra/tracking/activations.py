@@ -11,6 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from bench.spectra.singular import finite, gram_spectrum
+
+Timed = Callable[[], AbstractContextManager[None]]
+
 
 class ActivationMoments:
     """Σ x·xᵀ (D, D), float64, over the feature vectors x that modules output while `counting`, and their number.
@@ -20,17 +24,10 @@ class ActivationMoments:
     module whose output is replayed computes nothing and adds nothing.
     """
 
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        *,
-        channels_last: bool,
-        timed: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        """Args: the modules by name, the layout of images, and a context manager that measures the time of all work."""
+    def __init__(self, modules: Mapping[str, nn.Module], *, channels_last: bool, timed: Timed) -> None:
+        """Args: modules by name, the layout of images, and a context manager that measures the time of all work."""
         self.modules, self.channels_last, self.timed = modules, channels_last, timed
-        self.sums: dict[str, Tensor] = {}
-        self.rows: dict[str, int] = {}
+        self.sums: dict[str, tuple[Tensor, int]] = {}
         self._mask: Tensor | None = None
         self._weighted = self.counting = False
         self._handles: list[RemovableHandle] = []
@@ -51,34 +48,28 @@ class ActivationMoments:
 
     def clear(self) -> None:
         """Reset the sums."""
-        self.sums, self.rows = {}, {}
+        self.sums = {}
 
     def totals(self) -> dict[str, tuple[Tensor, int]]:
-        """Return sum and number by module over all devices; every device must call this."""
-        found: dict[str, tuple[Tensor, int]] = {}
-        for name in self.modules:
-            if name in self.sums:
-                total, rows = self.sums[name].clone(), torch.tensor(self.rows[name], device=self.sums[name].device)
-                if _distributed():
-                    dist.all_reduce(total)
-                    dist.all_reduce(rows)
-                found[name] = total, int(rows)
-        return found
+        """Move the sums of all devices to the first one and return them there; every device must call this."""
+        if _distributed():
+            for name in (name for name in self.modules if name in self.sums):
+                total, count = self.sums[name]
+                rows = torch.tensor(count, device=total.device)
+                dist.all_reduce(total)
+                dist.all_reduce(rows)
+                self.sums[name] = total, int(rows)
+            self.load(self.sums)
+        return self.sums
 
     def state(self) -> dict[str, tuple[Tensor, int]]:
-        """Return `totals` for a checkpoint. The first device goes on from them, the others from zero: the sum stays."""
-        found = self.totals()
-        if _distributed() and dist.get_rank():
-            self.load({name: (torch.zeros_like(total), 0) for name, (total, _) in found.items()})
-        elif _distributed():
-            self.load(found)
-        return {name: (total.cpu(), rows) for name, (total, rows) in found.items()}
+        """Return `totals` for a checkpoint."""
+        return {name: (total.cpu(), rows) for name, (total, rows) in self.totals().items()}
 
     def load(self, state: Mapping[str, tuple[Tensor, int]]) -> None:
-        """Restore what `state` gave on the first device; start the others at zero."""
+        """Start the first device at `totals`, and the others at zero."""
         first = not _distributed() or dist.get_rank() == 0
-        self.sums = {name: total if first else torch.zeros_like(total) for name, (total, _) in state.items()}
-        self.rows = {name: rows if first else 0 for name, (_, rows) in state.items()}
+        self.sums = {n: (total, rows) if first else (torch.zeros_like(total), 0) for n, (total, rows) in state.items()}
 
     def _hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
         # a function, not a method: a copy of a module copies its hooks, and a bound method would copy its object too
@@ -90,22 +81,20 @@ class ActivationMoments:
         return hook
 
     def _add(self, name: str, output: object) -> None:
-        first: object = (
-            next(iter(cast("Sequence[object]", output)), None) if isinstance(output, tuple | list) else output
-        )
-        if not isinstance(first, Tensor) or first.ndim < 2:
+        if isinstance(output, tuple | list):
+            output = next(iter(cast("Sequence[object]", output)), None)
+        if not isinstance(output, Tensor) or output.ndim < 2:
             return
-        features = first.detach()
+        features = output.detach()
         if features.ndim == 4 and not self.channels_last:
             features = features.movedim(1, -1)
         if self._mask is not None and self._mask.shape == features.shape[:-1]:
             features = features[self._mask.bool()]
         x = features.reshape(-1, features.shape[-1]).double()
-        if name not in self.sums:
-            self.sums[name], self.rows[name] = x.new_zeros(x.shape[1], x.shape[1]), 0
+        total, rows = self.sums.get(name) or (x.new_zeros(x.shape[1], x.shape[1]), 0)
         if self._weighted:
-            self.sums[name] = self.sums[name].to(x.device).addmm_(x.mT, x)
-            self.rows[name] += len(x)
+            total, rows = total.to(x.device).addmm_(x.mT, x), rows + len(x)
+        self.sums[name] = total, rows
 
 
 def moment_spectrum(total: Tensor, rows: int) -> Tensor:
@@ -114,9 +103,7 @@ def moment_spectrum(total: Tensor, rows: int) -> Tensor:
     Raises:
         ValueError: a NaN or an infinity.
     """
-    if not bool(torch.isfinite(total).all()):
-        raise ValueError("a spectrum needs finite entries; the activations hold a NaN or an infinity")
-    return torch.linalg.eigvalsh(total / rows).clamp_min(0).sqrt().flip(-1)
+    return gram_spectrum(finite(total) / rows)
 
 
 def _distributed() -> bool:

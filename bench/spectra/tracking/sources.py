@@ -22,7 +22,7 @@ PARTS = 5
 """Number of equal parts of a run between snapshots, by default."""
 
 _NO_OUTPUT = nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict
-ReadLayers = Callable[[Container[str]], Iterator[tuple[str, Delta]]]
+_LAYER = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Source:
     """
 
     widths: dict[str, int]
-    read: ReadLayers
+    read: Callable[[Sequence[str]], Iterator[tuple[str, Delta]]]
     secondary: frozenset[str] = frozenset()
 
 
@@ -47,12 +47,9 @@ def snapshots(steps: int, every: int) -> list[int]:
 
 
 def choose(layers: str, widths: dict[str, int], secondary: Container[str] = ()) -> tuple[list[str], list[str]]:
-    """Return the layers that `layers` names, in their order, and its patterns that name none.
+    """Return the layers of a `Source` that `layers` names, in their order, and its patterns that name none.
 
-    Args:
-        layers: all, auto, or patterns of `fnmatch` separated by commas.
-        widths: the layers there are, as in `Source`.
-        secondary: layers that `auto` leaves out as long as there are others.
+    It is `all`, `auto`, or patterns of `fnmatch` separated by commas.
     """
     every = [*widths]
     if layers == "all":
@@ -61,8 +58,8 @@ def choose(layers: str, widths: dict[str, int], secondary: Container[str] = ()) 
         usual = [name for name in every if name not in secondary] or every
         return (usual if all(widths[name] <= THIN_WIDTH for name in usual) else spread(usual)), []
     patterns = [pattern.strip() for pattern in layers.split(",")]
-    found = [name for name in every if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    return found, [p for p in patterns if not any(fnmatchcase(name, p) for name in every)]
+    chosen = [name for name in every if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return chosen, [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in every)]
 
 
 def spread(names: Sequence[str]) -> list[str]:
@@ -75,16 +72,9 @@ def updates(method: Method) -> Source:
     """ΔW of every layer; for a method without ΔW the change of the trained matrices from now on."""
     widths = {name: min(min(f.shape) for f in delta.factors) for name, delta in method.deltas()}
     if widths:
-        return Source(widths=widths, read=lambda names: (one for one in method.deltas() if one[0] in names))
-    trained, secondary = parameters(method)
-    start = {name: p.detach().cpu().clone() for name, p in trained.items()}
-
-    def read(names: Container[str]) -> Iterator[tuple[str, Delta]]:
-        for name, parameter in trained.items():
-            if name in names:
-                yield name, dense(parameter.detach().cpu() - start[name])
-
-    return Source(widths={name: _width(p) for name, p in trained.items()}, read=read, secondary=secondary)
+        return Source(widths=widths, read=lambda names: (pair for pair in method.deltas() if pair[0] in names))
+    start = {name: p.detach().cpu().clone() for name, p in parameters(method)[0].items()}
+    return trained_matrices(method, lambda name, parameter: parameter.detach().cpu() - start[name])
 
 
 def weights(method: Method) -> Source:
@@ -92,26 +82,21 @@ def weights(method: Method) -> Source:
     widths = {name: min(delta.shape) for name, _, delta in method.updates()}
     if not widths:
         return trained_matrices(method, lambda name, parameter: parameter)
-
-    def read(names: Container[str]) -> Iterator[tuple[str, Delta]]:
-        for name, start, delta in method.updates():
-            if name in names:
-                yield name, dense(start + delta.dense())
-
-    return Source(widths=widths, read=read)
+    return Source(
+        widths=widths,
+        read=lambda names: ((n, dense(start + delta.dense())) for n, start, delta in method.updates() if n in names),
+    )
 
 
 def trained_matrices(method: Method, value: Callable[[str, nn.Parameter], Tensor | None]) -> Source:
     """The value of a function of trained matrices, such as the gradient; None where it has no value."""
-    found, secondary = parameters(method)
+    trained, secondary = parameters(method)
 
-    def read(names: Container[str]) -> Iterator[tuple[str, Delta]]:
-        for name, parameter in found.items():
-            tensor = value(name, parameter) if name in names else None
-            if tensor is not None:
-                yield name, dense(tensor)
+    def read(names: Sequence[str]) -> Iterator[tuple[str, Delta]]:
+        tensors = ((name, value(name, trained[name])) for name in names)
+        return ((name, dense(tensor)) for name, tensor in tensors if tensor is not None)
 
-    return Source(widths={name: _width(p) for name, p in found.items()}, read=read, secondary=secondary)
+    return Source(widths={name: dense(p).nominal for name, p in trained.items()}, read=read, secondary=secondary)
 
 
 def parameters(method: Method) -> tuple[dict[str, nn.Parameter], frozenset[str]]:
@@ -122,15 +107,14 @@ def parameters(method: Method) -> tuple[dict[str, nn.Parameter], frozenset[str]]
     all others.
     """
     every = {name: p for name, p in method.named_parameters() if p.requires_grad and p.ndim > 1}
-    short = {name: name.removeprefix("backbone.").removesuffix(".weight") for name in every}
-    unique = len({*short.values()}) == len(short)
-    found = {(short[name] if unique else name): p for name, p in every.items()}
-    embeddings = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding)}
-    secondary = embeddings | {id(p) for p in method.head.parameters()}
-    moved = {name for name, _ in method.deltas()}
-    usual = [name for name in found if name in moved]
-    usual = usual or [name for name, p in found.items() if id(p) not in secondary and _width(p) > 1]
-    return found, frozenset(found) - {*usual}
+    short = {name.removeprefix("backbone.").removesuffix(".weight"): p for name, p in every.items()}
+    trained = short if len(short) == len(every) else every
+    usual = trained.keys() & {name for name, _ in method.deltas()}
+    if not usual:
+        embeddings = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding)}
+        apart = embeddings | {id(p) for p in method.head.parameters()}
+        usual = {name for name, p in trained.items() if id(p) not in apart and dense(p).nominal > 1}
+    return trained, frozenset(trained) - usual
 
 
 def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
@@ -140,11 +124,10 @@ def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
     layers each, else its linear layers and convolutions.
     """
     backbone = method.backbone
-    every: dict[str, nn.Module] = {}
-    every |= {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
-    blocks = {id(block) for block in getattr(backbone, "blocks", ())} or _longest_stack(backbone)
-    usual = [name for name, module in every.items() if id(module) in blocks]
-    return every, usual or [name for name, m in every.items() if isinstance(m, nn.Linear | nn.Conv2d)]
+    every: dict[str, nn.Module] = {n: m for n, m in backbone.named_modules() if n and not isinstance(m, _NO_OUTPUT)}
+    blocks = [*getattr(backbone, "blocks", ())] or _longest_stack(backbone)
+    usual = [name for name, module in every.items() if module in blocks]
+    return every, usual or [name for name, module in every.items() if isinstance(module, _LAYER)]
 
 
 def dense(matrix: Tensor) -> Delta:
@@ -153,17 +136,10 @@ def dense(matrix: Tensor) -> Delta:
     return Delta(factors=(matrix,), nominal=min(matrix.shape))
 
 
-def _width(parameter: Tensor) -> int:
-    return min(len(parameter), parameter.numel() // max(1, len(parameter)))
+def _longest_stack(backbone: nn.Module) -> list[nn.Module]:
+    def is_block(module: nn.Module) -> bool:
+        return sum(isinstance(part, _LAYER) for part in module.modules()) > 1
 
-
-def _longest_stack(backbone: nn.Module) -> set[int]:
     stacks = [[*module] for module in backbone.modules() if isinstance(module, nn.ModuleList)]
-    equal = [
-        s for s in stacks if len({type(block) for block in s}) == 1 and all(_layer_count(block) > 1 for block in s)
-    ]
-    return {id(block) for block in max(equal, key=len, default=[])}
-
-
-def _layer_count(block: nn.Module) -> int:
-    return sum(isinstance(module, nn.Linear | nn.Conv2d) for module in block.modules())
+    alike = [stack for stack in stacks if len(set(map(type, stack))) == 1 and all(map(is_block, stack))]
+    return max(alike, key=len, default=[])

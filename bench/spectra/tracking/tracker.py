@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,15 +15,15 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from bench.api.batching import Batch
 from bench.api.method import Method
 from bench.config.sections import SpectraConfig
-from bench.records.schema import Spectra
+from bench.records.schema import Quantity, Spectra
 from bench.spectra.delta import Delta
 from bench.spectra.files import history
+from bench.spectra.files.history import LayerLog
 from bench.spectra.tracking import sources
 from bench.spectra.tracking.activations import ActivationMoments, moment_spectrum
-from bench.spectra.tracking.log import SpectrumLog
-from bench.spectra.tracking.sources import Source
 
 WRITE_S = 2.0
 """Minimal seconds between two writes of the file during training."""
@@ -46,34 +48,31 @@ class SpectrumTracker(Callback):
         """Args: the options, the number of optimiser steps of the run, and its folder."""
         self.config, self.steps, self.file = config, steps, directory / history.FILE
         self.snapshots = sources.snapshots(steps, config.every) if config.names else []
-        self.spectra, self.tracking_s = SpectrumLog(), 0.0
+        self.tracking_s = 0.0
+        self._logs: dict[tuple[str, str], LayerLog] = {}  # by quantity and layer
         self._notes: list[str] = []
-        self._not_finite: dict[tuple[str, str], int] = {}
-        self._sources: dict[str, tuple[Source, list[str]]] = {}
+        self._readers: dict[str, Callable[[], Iterator[tuple[str, Delta]]]] = {}
         self._parameters: dict[str, Tensor] = {}  # whose steps are tracked
         self._before: dict[str, Tensor] = {}
         self._moments: ActivationMoments | None = None
         self._device, self._in_timer, self._done = torch.device("cpu"), False, 0
         self._writes, self._unwritten, self._next_write = True, False, 0.0
 
-    # for the record
-
     def result(self) -> Spectra | None:
         """What the record keeps; None where nothing was looked at."""
-        return self.spectra.summary() if self.spectra else None
+        return history.summarise(self._logs.values()) if self._logs else None
 
     def warnings(self) -> list[str]:
         """List what could not be tracked."""
-        found: dict[tuple[str, int], list[str]] = {}
-        for (of, layer), step in self._not_finite.items():
-            found.setdefault((of, step), []).append(layer)
+        not_finite: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+        for log in self._logs.values():
+            if lost := {*log.steps} - {step for step, _ in log.finite()}:
+                not_finite[min(lost), log.of].append(log.layer)
         return self._notes + [
             f"{of} of {', '.join(layers[:3])}{f' and {len(layers) - 3} more' if layers[3:] else ''}: "
             f"a NaN or an infinity at step {step}, so no spectrum"
-            for (of, step), layers in found.items()
+            for (step, of), layers in sorted(not_finite.items(), key=lambda item: item[0][0])
         ]
-
-    # hooks of Lightning
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose the layers, and keep the initial weights: a checkpoint is loaded later."""
@@ -86,7 +85,7 @@ class SpectrumTracker(Callback):
                 if of == "activations":
                     self._moments = self._activation_moments(method)
                 elif self._writes:
-                    self._sources[of] = self._source(of, method)
+                    self._readers[of] = self._reader(of, method)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the snapshot of step 0, or write the spectra of a checkpoint."""
@@ -97,7 +96,7 @@ class SpectrumTracker(Callback):
             self._take(("updates", "weights"), 0)
         self._write(now=True)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Count activations in the batches before a snapshot."""
         if self._moments and (self._done == 0 or self._done >= self._first_batch(self._done)):
             mask = batch["inputs"].get("attention_mask")
@@ -130,7 +129,7 @@ class SpectrumTracker(Callback):
         self._write(now=self._done == self.steps)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the hooks."""
+        """Remove the hooks of activations."""
         if self._moments:
             self._moments.detach()
 
@@ -139,42 +138,37 @@ class SpectrumTracker(Callback):
         self.on_train_end(trainer, pl_module)
         self._write(now=True)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return all spectra and sums of activations, so that a resumed run writes the same file as a whole one."""
         with self._timed():
             return {
-                "log": self.spectra.state(),
+                "log": [vars(log) for log in self._logs.values()],
                 "moments": self._moments.state() if self._moments else {},
                 "notes": self._notes,
-                "not_finite": [[of, layer, step] for (of, layer), step in self._not_finite.items()],
                 "tracking_s": self.tracking_s,
             }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` gave; later spectra, which only the file holds, are recorded again."""
-        self.spectra.load(state_dict["log"])
+        logs = [LayerLog(**state) for state in state_dict["log"]]
+        self._logs = {(log.of, log.layer): log for log in logs}
         if self._moments:
             self._moments.load(state_dict["moments"])
-        self._notes, self.tracking_s = [*state_dict["notes"]], state_dict["tracking_s"]
-        self._not_finite = {(of, layer): step for of, layer, step in state_dict["not_finite"]}
+        self._notes, self.tracking_s = state_dict["notes"], state_dict["tracking_s"]
 
-    # snapshots
-
-    def _source(self, of: str, method: Method) -> tuple[Source, list[str]]:
-        """Return the source of a quantity's matrices and the tracked layers."""
-        if of == "updates":
-            source = sources.updates(method)
-        elif of == "weights":
-            source = sources.weights(method)
-        elif of == "gradients":
-            source = sources.trained_matrices(method, lambda name, parameter: parameter.grad)
-        else:
-            source = sources.trained_matrices(method, lambda name, parameter: parameter - self._before[name])
+    def _reader(self, of: str, method: Method) -> Callable[[], Iterator[tuple[str, Delta]]]:
+        """Choose the layers of a quantity, and return what reads their current matrices."""
+        source = {
+            "updates": sources.updates,
+            "weights": sources.weights,
+            "gradients": partial(sources.trained_matrices, value=lambda name, parameter: parameter.grad),
+            "steps": partial(sources.trained_matrices, value=lambda name, parameter: parameter - self._before[name]),
+        }[of](method)
         chosen = self._chosen(of, source.widths, source.secondary)
         if of == "steps":
-            every, _ = sources.parameters(method)
-            self._parameters = {name: every[name] for name in chosen}
-        return source, chosen
+            trained, _ = sources.parameters(method)
+            self._parameters = {name: trained[name] for name in chosen}
+        return partial(source.read, chosen)
 
     def _chosen(self, of: str, widths: dict[str, int], secondary: frozenset[str] = frozenset()) -> list[str]:
         chosen, unmatched = sources.choose(self.config.layers, widths, secondary)
@@ -197,40 +191,28 @@ class SpectrumTracker(Callback):
         return max(0, following - self.config.window, *(s for s in self.snapshots if s <= step))
 
     def _take(self, quantities: tuple[str, ...], step: int) -> None:
-        for of in quantities:
-            if of not in self._sources:
-                continue
-            source, chosen = self._sources[of]
+        for of in [of for of in quantities if of in self._readers]:
             with self._timed():
                 try:
-                    for layer, delta in source.read(chosen):
+                    for layer, delta in self._readers[of]():
                         self._add(of, layer, step, delta)
                 except (RuntimeError, MemoryError) as error:  # no memory, or a tuner that cannot be read now
                     reason = next(iter(str(error).splitlines()), repr(error))
                     self._notes.append(f"{of} at step {step}: {reason}")
 
     def _add(self, of: str, layer: str, step: int, delta: Delta) -> None:
-        finite = all(bool(torch.isfinite(factor).all()) for factor in delta.factors)
         # the cheap way, the same for all steps of a layer: singular values below 1e-8·σ₁ change none of these ranks
         way = "auto" if delta.factors[0].dtype == torch.float64 else "gram"
-        values, how = delta.spectrum(how=way) if finite else (None, "factors" if delta.factors[1:] else "gram")
-        self._record(of, layer, step, values, shape=delta.shape, how=how)
+        try:
+            values, how = delta.spectrum(how=way)
+        except ValueError:  # not finite
+            values, how = None, "factors" if delta.factors[1:] else "gram"
+        self._log(of, layer, delta.shape, how).add(step, values)
 
-    def _record(
-        self,
-        of: str,
-        layer: str,
-        step: int,
-        values: Tensor | None,
-        *,
-        shape: tuple[int, int],
-        how: str,
-        rows: int | None = None,
-    ) -> None:
-        if values is None:
-            self._not_finite.setdefault((of, layer), step)
-        self.spectra.add(of, layer, step, values, shape=shape, how=how, rows=rows)
+    def _log(self, of: str, layer: str, shape: tuple[int, int], how: str) -> LayerLog:
         self._unwritten = True
+        of = cast(Quantity, of)  # as `SpectraConfig` checks
+        return self._logs.setdefault((of, layer), LayerLog(of=of, layer=layer, shape=shape, how=how))
 
     def _take_activations(self, moments: ActivationMoments) -> None:
         """Record spectra of the activations since the last snapshot, and for step 0 those of the first batch."""
@@ -238,14 +220,17 @@ class SpectrumTracker(Callback):
         with self._timed():
             totals = moments.totals()
             for name in moments.modules if self._writes else ():
-                total, rows = totals.get(name, (None, 0))
-                if total is None or not rows:
+                total, rows = totals.get(name, (torch.empty(0), 0))
+                if not rows:
                     self._note_once(f"activations of {name}: no training batch passed through it")
                     continue
-                values = moment_spectrum(total, rows) if bool(torch.isfinite(total).all()) else None
+                try:
+                    values = moment_spectrum(total, rows)
+                except ValueError:  # not finite
+                    values = None
+                log = self._log("activations", name, (len(total), len(total)), "covariance")
                 for step in steps:
-                    shape = (len(total), len(total))
-                    self._record("activations", name, step, values, shape=shape, how="covariance", rows=rows)
+                    log.add(step, values, rows)
         if self._done in self.snapshots or self._first_batch(0) > 0:
             moments.clear()
 
@@ -254,12 +239,14 @@ class SpectrumTracker(Callback):
 
     def _write(self, *, now: bool) -> None:
         """Write the file if there is something new and the last write is long enough ago, or `now`."""
-        if not self.spectra or not (now or (self._unwritten and time.monotonic() >= self._next_write)):
+        if not self._writes or not self._logs:  # a resumed run restores the logs on every device
+            return
+        if not now and not (self._unwritten and time.monotonic() >= self._next_write):
             return
         with self._timed():
             began = time.monotonic()
             try:
-                history.write(self.file, self.spectra.spectra())
+                history.write(self.file, [log.history() for log in self._logs.values()])
             except OSError as error:
                 self._note_once(f"{self.file.name} could not be written: {error.strerror}")
             took = time.monotonic() - began

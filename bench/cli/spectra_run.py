@@ -42,7 +42,8 @@ def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) 
         print(todo, file=sys.stderr)
         figure = _profile(title, rows, "ΔW", [], "") if rows else None
         return Spectra(rows=rows, figure=figure, notes=[], more={**more, "trajectories": []})
-    of = _quantity(of, stored.quantities)
+    quantities = [*dict.fromkeys(history.of for history in stored.spectra)]
+    of = _quantity(of, quantities)
     histories = [history for history in stored.spectra if history.of == of]
     layer = _layer(layer, histories)
     rows = [_row(history, record) for history in histories]
@@ -54,7 +55,7 @@ def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) 
     steps = {int(step) for history in histories for step in history.steps}
     caption = f"Singular values of {matrix} ({of}), computed by: {ways}; looked at {len(steps)} times."
     figure = _profile(title, rows, matrix, over_training(histories, layer, matrix), caption)
-    others = [name for name in stored.quantities if name != of]
+    others = [name for name in quantities if name != of]
     notes = [f"{of} after step {max(int(history.steps[-1]) for history in histories)}"]
     notes += [f"the run is {record.state}"] if record.state != "done" else []
     notes += [f"also stored: {', '.join(others)} (--of)"] if others else []

@@ -145,9 +145,9 @@ class PeftTuner(Method):
         plain = {key: sorted(value) if isinstance(value, set) else value for key, value in written.items()}
         return PeftAdapter({**plain, "peft_type": cls.tuner.upper()}, inside)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, dict[str, Tensor]]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep what `export` returns."""
-        checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n in self._names}
+        checkpoint["state_dict"] = self.export()
 
 
 @torch.no_grad()

@@ -42,10 +42,12 @@ class TextEncoder(Network):
 
     def __init__(self, model: Any, pooling: Pooling, tokenizer: Path) -> None:
         super().__init__()
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()  # a decoder would have nothing to decode
         self.tokenizer = tokenizer
         self.model, self.pooling, self.width = model, pooling, int(model.config.hidden_size)
-        if pooling != "pooler" and hasattr(model, "pooler"):
-            model.pooler = None  # not used, so neither counted nor trained
+        if pooling != "pooler" and getattr(model, "pooler", None) is not None:
+            model.pooler = nn.Identity()  # not used, so neither counted nor trained; LayoutLM calls it all the same
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> Tensor:
         """Ids and mask (B, T) → (B, D)."""

@@ -37,6 +37,7 @@ from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, evaluation_steps
 from bench.training.environment import without_launcher
+from bench.training.gradients import GradientCheck
 from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
@@ -68,7 +69,8 @@ def fit(
         curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
         evaluations = Evaluations(data.splits, evaluation_steps(data.steps, method.evaluations))
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
-        trainer = _trainer(spec, data.steps, method, [curve, evaluations, tracker, keeper], directory)
+        gradients = GradientCheck()
+        trainer = _trainer(spec, data.steps, method, [curve, evaluations, tracker, gradients, keeper], directory)
         whole = file.is_file() and checkpoint.is_whole(file)
         damaged = [DAMAGED] if file.is_file() and not whole else []
         trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
@@ -108,7 +110,10 @@ def fit(
             resumed_at=tuple(keeper.resumed),
         ),
         curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
-        warnings=(*damaged, *_barely(ranks), *_shares(method, split), *method.warnings(), *tracker.warnings()),
+        warnings=(
+            *(*damaged, *_barely(ranks), *_shares(method, split)),
+            *(*gradients.warnings, *method.warnings(), *tracker.warnings()),
+        ),
         backbone_parameters=backbone_parameters,
         report={**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()},
         spectra=tracker.result(),
@@ -168,11 +173,11 @@ def _batch_split(spec: RunSpec) -> BatchSplit:
 def _trainer(
     spec: RunSpec, steps: int, method: Method, callbacks: Sequence[Callback], directory: Path | None = None
 ) -> Trainer:
-    several = "ddp_find_unused_parameters_true" if method.skips_parameters else "ddp"
     return Trainer(
         accelerator=spec.accelerator,
         devices=spec.devices,
-        strategy=several if spec.devices > 1 else "auto",
+        # a network may hold tensors that no output depends on, and a method may leave some out of a step
+        strategy="ddp_find_unused_parameters_true" if spec.devices > 1 else "auto",
         plugins=[LightningEnvironment()],  # instead of the cluster's, which starts no processes
         default_root_dir=directory,
         precision=spec.precision,

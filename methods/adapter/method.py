@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +56,19 @@ class Bottleneck(nn.Module):
 
 
 def hidden_of(out: BlockOutput) -> Tensor:
-    """Return the hidden features in the output of a block."""
-    return out[0] if isinstance(out, tuple) else out
+    """Return the hidden features in the output of a block.
+
+    Raises:
+        UsageError: a block has several outputs beside each other, as CrossViT's have.
+    """
+    hidden = out[0] if isinstance(out, tuple) else out
+    if not isinstance(hidden, Tensor):
+        raise UsageError(
+            "adapters need blocks with one output",
+            f"those of this network give a {type(hidden).__name__} of {len(hidden)}",
+            "Choose another backbone, or another method.",
+        )
+    return hidden
 
 
 def _apply_adapter(block: nn.Module, args: object, out: BlockOutput) -> BlockOutput:
@@ -89,29 +100,55 @@ class Adapter(Method):
                 block.register_forward_hook(_apply_adapter)  # a wrapper would hide attributes that the network reads
 
     def _widths(self, batch: Batch) -> list[tuple[int, bool]]:
-        """Return D of every block, and whether it is the number of channels of an image, measured on one example.
+        """Return D of every block, and whether it is the number of channels of an image (B, D, H, W).
 
         Blocks that the network does not name are equal, and their width is the network's.
+
+        Raises:
+            UsageError: the network does not say which axis of a block's output has the channels.
         """
         if not isinstance(self.backbone, HasBlocks):
             return [(int(self.backbone.width), False)] * len(self.blocks)
-        channels_last = any(getattr(module, "output_fmt", "") == "NHWC" for module in self.backbone.modules())  # timm's
-        widths: dict[nn.Module, tuple[int, bool]] = {}
+        inputs = {name: value[:1] for name, value in batch["inputs"].items()}
+        shapes = self._output_shapes(inputs)
+        larger: list[torch.Size] = []
+        if any(len(shape) == 4 for shape in shapes):
+            with suppress(RuntimeError, AssertionError, ValueError):  # of a network for images of one size
+                larger = self._output_shapes({name: F.interpolate(x, scale_factor=2) for name, x in inputs.items()})
+        widths: list[tuple[int, bool]] = []
+        for i, (block, shape) in enumerate(zip(self.blocks, shapes, strict=True)):
+            axes = [-1]
+            if len(shape) == 4 and larger:
+                axes = [axis for axis in (1, -1) if larger[i][axis] == shape[axis]]
+            elif len(shape) == 4:
+                sizes = {parameter.numel() for parameter in block.parameters() if parameter.ndim == 1}
+                axes = [axis for axis in (1, -1) if shape[axis] in sizes]
+            if len(axes) != 1:
+                raise UsageError(
+                    f"adapters cannot tell the channels of {type(block).__name__} from height and width",
+                    f"it gives {' × '.join(map(str, shape))}",
+                    "Give the images another size, choose another backbone, or another method.",
+                )
+            widths.append((shape[axes[0]], axes[0] == 1))
+        return widths
+
+    def _output_shapes(self, inputs: dict[str, Tensor]) -> list[torch.Size]:
+        """Return the shape of every block's output, in evaluation mode."""
+        shapes: dict[nn.Module, torch.Size] = {}
 
         def measure(block: nn.Module, args: object, out: BlockOutput) -> None:
-            hidden = hidden_of(out)
-            channels = hidden.ndim == 4 and not channels_last
-            widths[block] = (hidden.shape[1 if channels else -1], channels)
+            shapes[block] = hidden_of(out).shape
 
-        handles = [block.register_forward_hook(measure) for block in self.blocks]
         was_training = self.backbone.training
-        with torch.no_grad():
-            self.backbone.eval()(**{name: value[:1] for name, value in batch["inputs"].items()})
-        self.backbone.train(was_training)
-        freeze_statistics(self.backbone)
-        for handle in handles:
-            handle.remove()
-        return [widths[block] for block in self.blocks]
+        with ExitStack() as hooks, torch.no_grad():
+            for block in self.blocks:
+                hooks.enter_context(block.register_forward_hook(measure))
+            try:
+                self.backbone.eval()(**inputs)
+            finally:
+                self.backbone.train(was_training)
+                freeze_statistics(self.backbone)
+        return [shapes[block] for block in self.blocks]
 
     @contextmanager
     def dropping(self, n: int) -> Generator[None]:

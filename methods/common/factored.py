@@ -30,6 +30,16 @@ class FactoredLinear(nn.Module):
         self.factors = nn.ParameterList([nn.Parameter(f) for f in (first, *others)])
         self.scale, self.dropout = scale, dropout
 
+    @property
+    def weight(self) -> Tensor:
+        """W + ΔW in the shape of W, for networks that read the weight instead of calling the layer."""
+        return self.base.weight + self.update().dense().view_as(self.base.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the layer that was replaced."""
+        return self.base.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """(…, n) → (…, m), or (B, in, H, W) → (B, m, H', W')."""
         return self.base(x) + self.apply_factors(F.dropout(x, self.dropout, self.training), self.matrices())

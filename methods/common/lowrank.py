@@ -13,7 +13,8 @@ from bench.api.method import Batch, Method
 from bench.spectra import Delta, matricize
 from methods.common.allocation import gradient_rank, share_rank
 from methods.common.factored import Base, FactoredLinear
-from methods.common.targets import find_targets, replace_layer, split_fused
+from methods.common.fused import split_fused
+from methods.common.targets import find_targets, replace_layer
 
 Layers = Sequence[tuple[str, Base]]
 """Target layers by name, in the order of the network."""
@@ -39,7 +40,7 @@ class LowRank(Method):
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt the target layers, in the order of the network."""
         if self.config.target == "qv":
-            split_fused(self.backbone)
+            split_fused(self.backbone, batch["inputs"])
         self.backbone.requires_grad_(False)
         generator = torch.Generator().manual_seed(self.seed)
         layers, self._notes = find_targets(self.backbone, self.config.target)

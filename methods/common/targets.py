@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from types import UnionType
 from typing import NamedTuple, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.core.errors import UsageError
 from methods.common.factored import Base
 
 T = TypeVar("T")
+FUSED = re.compile(r"\bW?qkv$")
+"""Names in timm and transformers of layers that compute queries, keys and values at once."""
 QUERY_VALUE = r"\b(query|value|q|v)(_proj|_lin)?$"
 ATTENTION = r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|proj))$"
 """Names of self-attention's projections in transformers and timm."""
@@ -25,8 +26,14 @@ PRESETS: dict[str, tuple[str, type[nn.Module] | UnionType]] = {
     "all": ("", Base),
 }
 """Preset → expression and kind of layer."""
-FUSED = re.compile(r"\bW?qkv$")
-"""Names in timm and ModernBERT of a layer (3d, n) whose rows are query, key and value, in this order."""
+ROLES = {
+    "query": re.compile(r"\b(query|q)(_proj|_lin)?$|\bW?qkv$"),
+    "value": re.compile(r"\b(value|v)(_proj|_lin)?$|\bW?qkv$"),
+    "key": re.compile(r"\b(key|k)(_proj|_lin)?$|\bW?qkv$"),
+    "output": re.compile(r"(\bout_(proj|lin)|\bo(_proj)?|attention\.output\.dense|attn\.proj)$"),
+}
+"""What a projection of attention computes → its names; a fused one computes three."""
+PRESET_ROLES = {"qv": ("query", "value"), "attention": ("query", "key", "value", "output")}
 
 
 class Targets(NamedTuple):
@@ -40,8 +47,9 @@ def find_targets(network: nn.Module, target: str) -> Targets:
     """Find the layers that `target` names. An expression finds linear layers and convolutions alike.
 
     Embeddings, pooler and head are never among them. A network without attention has no queries and values: there `qv`,
-    the default, means all layers, and a note says so. Convolutions whose weight is not the matrix of one linear map of
-    patches are left as they are, with a note.
+    the default, means all layers, and a note says so. `qv` means a fused projection as a whole where it was not split.
+    Where a preset finds more projections of one kind than of another, a note counts them. Convolutions whose weight is
+    not the matrix of one linear map of patches are left as they are, with a note.
 
     Raises:
         UsageError: the expression is invalid, or no layer matches it; the error lists some names.
@@ -55,11 +63,14 @@ def find_targets(network: nn.Module, target: str) -> Targets:
     if target == "qv" and not matching and not any("Attention" in type(m).__name__ for _, m in named):
         matching = layers
         notes.append(f"no query and value projections in this network: its {_counts(layers)} are adapted")
+    if target == "qv" and (fused := [(n, m) for n, m in layers if isinstance(m, nn.Linear) and FUSED.search(n)]):
+        matching = [(n, m) for n, m in layers if (n, m) in (*matching, *fused)]
+        notes.append(f"query, key and value are one layer in this network: its {len(fused)} are adapted whole")
     adaptable = [(n, m) for n, m in matching if _is_plain(m)]
     if not adaptable:
         raise _no_match(target, kind, layers)
     skipped = [m for _, m in matching if isinstance(m, nn.Conv2d) and not _is_plain(m)]
-    return Targets(adaptable, notes + _notes_on_skipped(skipped))
+    return Targets(adaptable, notes + _notes_on_roles(target, adaptable) + _notes_on_skipped(skipped))
 
 
 def compile_target(expression: str) -> re.Pattern[str]:
@@ -103,32 +114,6 @@ def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(parent), leaf, layer)
 
 
-class SplitLinear(nn.Module):
-    """Layers `query`, `key` and `value` (d, n) in place of a fused one (3d, n), so that each can have its own ΔW.
-
-    It computes the same function of the same weights.
-    """
-
-    def __init__(self, fused: nn.Linear) -> None:
-        super().__init__()
-        for i, part in enumerate(("query", "key", "value")):
-            rows = {name: p.detach().chunk(3)[i].clone() for name, p in fused.named_parameters()}
-            layer = nn.Linear(fused.in_features, fused.out_features // 3, bias="bias" in rows, device="meta")
-            layer.load_state_dict(rows, assign=True)
-            self.add_module(part, layer)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, n) → (…, 3d)."""
-        return torch.cat([layer(x) for layer in self.children()], dim=-1)
-
-
-def split_fused(network: nn.Module) -> None:
-    """Replace every fused projection of query, key and value by a `SplitLinear`."""
-    for name, module in [*network.named_modules()]:
-        if isinstance(module, nn.Linear) and FUSED.search(name) and module.out_features % 3 == 0:
-            replace_layer(network, name, SplitLinear(module))
-
-
 def _is_plain(layer: Base) -> bool:
     """Tell whether the weight is one matrix, on the input or on patches of it as torch cuts them."""
     return isinstance(layer, nn.Linear) or (layer.groups == 1 and type(layer).forward is nn.Conv2d.forward)
@@ -140,6 +125,15 @@ def _counts(layers: Sequence[tuple[str, Base]]) -> str:
     linear = sum(isinstance(layer, nn.Linear) for layer in plain)
     kinds = {"convolution": len(plain) - linear, "linear layer": linear}
     return " and ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in kinds.items() if n)
+
+
+def _notes_on_roles(target: str, layers: Sequence[tuple[str, Base]]) -> list[str]:
+    """Count the projections of each kind, if a preset does not find equally many: `8 query, 0 value`."""
+    counts = {role: sum(bool(ROLES[role].search(name)) for name, _ in layers) for role in PRESET_ROLES.get(target, ())}
+    if len({*counts.values()}) < 2 or not any(counts.values()):
+        return []
+    found = ", ".join(f"{count} {role}" for role, count in counts.items())
+    return [f"method.target={target} does not find all it names in this network: {found} projections"]
 
 
 def _notes_on_skipped(convolutions: Sequence[nn.Conv2d]) -> list[str]:

@@ -22,7 +22,7 @@ from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common.peft import PREFIX as WRAPPED
 from methods.common.peft import target_modules
-from methods.common.targets import FUSED, PRESETS, compile_target, find_targets
+from methods.common.targets import PRESETS, compile_target, find_targets
 from methods.peft_tuner.config import PREFIX, PeftTunerConfig, tuners
 
 SECOND_LAYER = "mlp.fc2"
@@ -188,9 +188,6 @@ def find_layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
         leaves = [(n, m) for n, m in network.named_modules() if n and "pooler" not in n and not [*m.children()]]
         if trainable := [n for n, m in leaves if wanted.search(n) and [*m.parameters()]]:
             return trainable, []
-    fused = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) and FUSED.search(n)]
-    if target == "qv" and fused:
-        return fused, [f"query, key and value are one layer in this network: its {len(fused)} are adapted whole"]
     targets = find_targets(network, target)
     return [name for name, _ in targets.layers], targets.notes
 

@@ -27,7 +27,8 @@ from bench.config.sections import HeadConfig, OptimConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.training.trainer import FILE
-from methods.common.targets import find_targets, split_fused
+from methods.common.fused import split_fused
+from methods.common.targets import find_targets
 
 COMPRESSED = {"form": "compressed", "rank": 4, "init_scale": 0.5}
 EXACT: list[tuple[str, dict[str, Any]]] = [
@@ -266,7 +267,7 @@ def test_modernberts_fused_projection() -> None:
     network = ModernBertModel(ModernBertConfig(**small, intermediate_size=32, pad_token_id=0)).double().eval()
     ids = torch.randint(1, 50, (2, 7))
     want = network(ids).last_hidden_state
-    split_fused(network)
+    split_fused(network, {"input_ids": ids})
     assert torch.allclose(network(ids).last_hidden_state, want, rtol=0, atol=1e-12)
     names = [name.rpartition(".")[2] for name, _ in find_targets(network, "qv").layers]
     assert names == ["query", "value"] * 2

@@ -47,7 +47,6 @@ class LossCurve(Callback):
         self._began = time.perf_counter() - self.train_s
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
         self.train_s = time.perf_counter() - self._began
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,16 +54,13 @@ class LossCurve(Callback):
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the clock go on."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._began += time.perf_counter() - self._paused
 
     def state_dict(self) -> dict[str, Any]:
-        """What an interrupted run needs: points, steps and seconds so far."""
         return {"points": self.points, "step": self._step, "train_s": time.perf_counter() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
         self.points = [(step, loss) for step, loss in state_dict["points"]]
         self._step, self.train_s = state_dict["step"], state_dict["train_s"]
 
@@ -104,7 +100,6 @@ class Predictions(Callback):
         self._parts: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the evaluation before this one."""
         self._parts = {}
 
     def on_validation_batch_end(
@@ -116,7 +111,6 @@ class Predictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep index, output and label of the batch on the CPU."""
         kept = tuple(t.detach().cpu() for t in (batch["index"], outputs.float(), batch["labels"]))
         self._parts.setdefault(dataloader_idx, []).append(kept)
 
@@ -154,34 +148,24 @@ class Evaluations(Callback):
     """
 
     def __init__(self, at: frozenset[int], parts: int, score: Callable[[int], Scores]) -> None:
-        """Set up.
-
-        Args:
-            at: steps after which to evaluate.
-            parts: micro batches per step.
-            score: gives every metric of the evaluation that just ended, from the number of devices.
-        """
+        """Args: steps to evaluate after, micro batches per step, and number of devices → metrics of what just ended."""
         self.at, self.parts, self.score = at, parts, score
         self.rows: list[Evaluation] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let Lightning evaluate after this batch if its step is one of those."""
         due = trainer.global_step in self.at and (batch_idx + 1) % self.parts == 0
         trainer.val_check_batch = 1 if due else float("inf")  # infinity: only after the last batch
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score, if training goes on."""
         if trainer.state.fn == TrainerFn.FITTING:
             self.rows.append(Evaluation(step=trainer.global_step, metrics=self.score(trainer.world_size)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Those so far."""
         return {"rows": [row.to_json() for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
         self.rows = msgspec.convert(state_dict["rows"], list[Evaluation])
 
 

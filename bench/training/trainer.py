@@ -66,9 +66,6 @@ def fit(
 
     Args:
         spec: what to run; its `lr` is set.
-        task: the task of `spec`.
-        dataset: the opened data.
-        backbone: the opened backbone.
         directory: the run's folder, for the adapter.
         on_step: called with step and loss after every optimiser step.
 
@@ -149,12 +146,7 @@ def fit(
 def trained(
     spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, callbacks: Sequence[Callback] = ()
 ) -> tuple[Method, Any]:
-    """Train a run under callbacks and return the method, on the CPU, and its data module; nothing is written.
-
-    Args:
-        spec, task, dataset, backbone: as in `fit`.
-        callbacks: of Lightning, called on the way.
-    """
+    """Train a run under callbacks and return the method, on the CPU, and its data module; nothing is written."""
     with _quiet(), _repeatable(), without_launcher():
         data, method, _ = build(spec, task, dataset, backbone)
         cut = BatchSplit(batch_size=spec.batch_size, world=1, micro=spec.options.runtime.micro_batch)

@@ -51,11 +51,7 @@ class AdaLoRAConfig(UpdateConfig):
     gamma: float = option(0.1, "γ, weight of the orthogonality penalty.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check the ranges that depend on each other.
-
-        Raises:
-            UsageError: init_rank is below rank, or the schedule leaves no step for pruning.
-        """
+        """Raise UsageError if init_rank is below rank, or the schedule leaves no step for pruning."""
         super().__post_init__()
         if self.init_rank is not None and self.init_rank < self.rank:
             raise UsageError(

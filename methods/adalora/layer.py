@@ -94,7 +94,6 @@ class SVDLinear(FactoredLinear):
 
     @torch.no_grad()
     def observe(self, beta1: float, beta2: float) -> None:
-        """Update the scores with weights and gradients of this step."""
         for part, factor in zip(self._importance(), self.factors, strict=True):
             part.update(factor, beta1, beta2)
 

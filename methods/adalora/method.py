@@ -51,7 +51,6 @@ class BudgetSchedule:
         return int((self.initial - self.target) * left**3 + self.target)
 
     def selects(self, step: int) -> bool:
-        """Tell whether triplets are selected anew at this step."""
         return step == self.ends or (self.begins < step < self.ends and step % self.every == 0)
 
     def course(self, points: int = 20) -> list[dict[str, int]]:
@@ -91,7 +90,6 @@ class AdaLoRA(LowRank):
         return self.config.init_rank or math.ceil(1.5 * rank)
 
     def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
-        """Build the layer with B·(E ⊙ A) beside it, at its initial rank."""
         assert rank is not None
         r = self._initial_rank(rank)
         m, n = matrix(base).shape
@@ -109,11 +107,7 @@ class AdaLoRA(LowRank):
         return self.config.gamma * torch.stack(distances).mean()
 
     def on_fit_start(self) -> None:
-        """Build the schedule from the number of steps.
-
-        Raises:
-            UsageError: no step is left for pruning.
-        """
+        """Raises UsageError if no step is left for pruning."""
         total = self.trainer.max_steps
         begins, after = to_steps(self.config.tinit, total), to_steps(self.config.tfinal, total)
         if begins + after >= total:
@@ -148,7 +142,6 @@ class AdaLoRA(LowRank):
                 layer.prune()
 
     def report(self) -> dict[str, object]:
-        """Report the schedule and the budget along it."""
         return {"budget": asdict(self.schedule), "course": self.schedule.course()}
 
     @classmethod

@@ -18,7 +18,6 @@ class Adapter(Adapters):
     config: AdapterConfig
 
     def lowest(self, blocks: int) -> int:
-        """Adapt every block."""
         return 0
 
     def sweep(self) -> Iterator[dict[str, int]]:

@@ -126,7 +126,6 @@ class PrefixCache:
             yield
 
     def clear(self) -> None:
-        """Free the memory."""
         self.rows = {}
 
 

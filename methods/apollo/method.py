@@ -20,7 +20,6 @@ class APOLLO(Projected):
     config: APOLLOConfig
 
     def make_optimizer(self, groups: list[ParamGroup]) -> Optimizer:
-        """Build the optimiser of scaled gradients, AdamW where nothing is projected."""
         config, optim = self.config, self.optim
         return APOLLOAdamW(
             groups,

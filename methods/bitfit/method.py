@@ -19,11 +19,7 @@ class BitFit(Method):
     config: BitFitConfig
 
     def adapt(self, batch: Batch) -> None:
-        """Freeze all but the chosen biases.
-
-        Raises:
-            UsageError: the expression is invalid, or no bias is in a layer that it matches.
-        """
+        """Raises UsageError if the expression is invalid, or no bias is in a layer that it matches."""
         self.backbone.requires_grad_(False)
         target = self.config.target
         wanted = compile_target(target, {"all": ""})

@@ -56,7 +56,6 @@ class Bottleneck(nn.Module):
 
 
 def hidden_of(out: BlockOutput) -> Tensor:
-    """Return the hidden features in the output of a block."""
     return out[0] if isinstance(out, tuple) else out
 
 
@@ -71,11 +70,7 @@ class Adapters(Method):
 
     @abstractmethod
     def lowest(self, blocks: int) -> int:
-        """Return the number of the first block with an adapter.
-
-        Args:
-            blocks: how many blocks there are.
-        """
+        """Return the number of the first block with an adapter, given how many blocks there are."""
 
     def adapt(self, batch: Batch) -> None:
         """Freeze the backbone and adapt its blocks; the start of an adapter does not depend on which others exist."""

@@ -63,7 +63,6 @@ def share_rank(
     """Return the rank of every layer, and how many parameters fewer they have than rank `uniform` in every layer.
 
     Args:
-        config: the policy.
         shapes: (m, n) of the layers by name, in the order of the network.
         measured: rank of each layer's gradient, for `gradient`.
         uniform: sets the budget.

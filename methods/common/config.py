@@ -37,7 +37,6 @@ class BottleneckConfig(MethodConfig):
     dropout: float = option(0.0, "Dropout rate on what an adapter adds.", at_least=0, at_most=0.999)
 
     def inner_width(self, width: int) -> int:
-        """Return the bottleneck's width b for a block of this width."""
         return self.bottleneck or max(1, round(width / self.reduction))
 
 

@@ -25,7 +25,6 @@ def apply_first(base: Base, x: Tensor, factor: Tensor) -> Tensor:
     In a convolution it acts with the layer's stride, padding and dilation.
 
     Args:
-        base: the layer.
         x: its input (…, n), or (B, in, H, W).
         factor: (r, n), or (r, in, k, k).
 
@@ -76,7 +75,6 @@ class FactoredLinear(nn.Module):
         return update * self.scale
 
     def matrices(self) -> list[Tensor]:
-        """Return the factors as matrices."""
         return [factor.flatten(1) for factor in self.factors]
 
     def delta(self) -> Delta:

@@ -32,8 +32,6 @@ class LowRank(Method):
         """Build the adapted layer that replaces `base` (m, n).
 
         Args:
-            name: of the layer in the backbone.
-            base: the frozen layer.
             rank: what `ranks` gave this layer.
             generator: source of all randomness, seeded once for all layers.
         """
@@ -120,11 +118,9 @@ class LowRank(Method):
                 yield name, module
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """Yield ΔW of every adapted layer."""
         return ((name, layer.delta()) for name, layer in self.layers())
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
-        """Yield the frozen weight and ΔW, with gradients, of every adapted layer."""
         return ((name, matrix(layer.base), layer.update()) for name, layer in self.layers())
 
     def export(self) -> dict[str, Tensor]:

@@ -63,7 +63,6 @@ class Projected(Full):
         return [{"params": large, "rank": self.config.rank}, *([{"params": rest}] if rest else [])]
 
     def report(self) -> dict[str, object]:
-        """Report how many matrices are projected, and which are too small."""
         large = len(self.param_groups()[0]["params"])
         return {"projected_matrices": large, **({"plain_matrices": self._small} if self._small else {})}
 
@@ -103,9 +102,7 @@ class ProjectedAdamW(Optimizer):
             lr: of groups without one.
             refresh: steps between two P.
             scale: α of the method.
-            eps: Adam's ε.
             weight_decay: of every parameter.
-            betas: decay of the two moments.
         """
         defaults: ParamGroup = {"lr": lr, "eps": eps, "weight_decay": weight_decay, "betas": betas}
         super().__init__([dict(group) for group in groups], {**defaults, "refresh": refresh, "scale": scale})
@@ -129,7 +126,6 @@ class ProjectedAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure` computes the loss and its gradients first."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -175,7 +171,6 @@ class GaLoreAdamW(ProjectedAdamW):
         return state["basis"]
 
     def update(self, state: State, g_dD: Tensor, p_rd: Tensor, r_rD: Tensor, n_rD: Tensor, group: ParamGroup) -> Tensor:
-        """Project Adam's direction back to the full space."""
         return p_rd.mT @ n_rD * group["scale"]
 
 
@@ -204,7 +199,6 @@ class APOLLOAdamW(ProjectedAdamW):
         return gaussian(self.seed, number, count, (group["rank"], len(g_dD))).to(g_dD)
 
     def update(self, state: State, g_dD: Tensor, p_rd: Tensor, r_rD: Tensor, n_rD: Tensor, group: ParamGroup) -> Tensor:
-        """Scale the columns of the gradient."""
         dims = {"dim": 0} if self.scale_type == "channel" else {}
         scaled = g_dD * (
             torch.linalg.vector_norm(n_rD, **dims) / (torch.linalg.vector_norm(r_rD, **dims) + group["eps"])

@@ -55,11 +55,7 @@ def find_targets(network: nn.Module, target: str) -> Targets:
 
 
 def compile_target(target: str, presets: Mapping[str, str]) -> re.Pattern[str]:
-    """Compile a value of `method.target`: a preset or an expression.
-
-    Raises:
-        UsageError: the expression is invalid.
-    """
+    """`target` is a preset or an expression; raises UsageError for an invalid one."""
     try:
         return re.compile(presets.get(target, target))
     except re.error as error:
@@ -73,7 +69,6 @@ def list_names(names: Iterable[str]) -> str:
 
 
 def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put `layer` in the place of the layer `name`."""
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, layer)
 
@@ -108,7 +103,6 @@ def split_fused(network: nn.Module) -> None:
 
 
 def _has_kind(target: str, layer: Base) -> bool:
-    """Tell whether the target means layers of this kind."""
     if isinstance(layer, nn.Linear):
         return target != "convolutions"
     return target not in LINEAR

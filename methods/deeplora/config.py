@@ -46,11 +46,7 @@ class DeepLoRAConfig(UpdateConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check the rank of the compressed form.
-
-        Raises:
-            UsageError: it is odd or missing.
-        """
+        """Raise UsageError if the rank of the compressed form is odd or missing."""
         super().__post_init__()
         if self.form == "compressed" and (self.rank is None or self.rank % 2):
             raise UsageError(

@@ -20,7 +20,6 @@ class GaLore(Projected):
     config: GaLoreConfig
 
     def make_optimizer(self, groups: list[ParamGroup]) -> Optimizer:
-        """Build AdamW in the subspaces of the gradients."""
         config, optim = self.config, self.optim
         return GaLoreAdamW(
             groups,

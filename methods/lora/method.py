@@ -37,12 +37,10 @@ class LoRA(LowRank):
         batch: Batch,
         generator: torch.Generator,
     ) -> None:
-        """Read the adapter to start from, if there is one."""
         start = self.config.start
         self._start = peft_start.read_start(Path(start), layers, self.config.scale) if start else {}
 
     def layer(self, name: str, base: Base, rank: int | None, generator: torch.Generator) -> FactoredLinear:
-        """Build the layer with B·A beside it."""
         assert rank is not None
         factors, magnitude = self._start.get(name, ([], None))
         scale = self.config.scale(len(factors[0]) if factors else rank)
@@ -57,7 +55,6 @@ class LoRA(LowRank):
         return layer
 
     def param_groups(self) -> list[ParamGroup]:
-        """Return B at `lr_ratio` times the learning rate, and the rest."""
         if self.config.lr_ratio == 1:
             return super().param_groups()
         b = [layer.factors[1] for _, layer in self.layers()]
@@ -88,5 +85,4 @@ class LoRA(LowRank):
 
     @classmethod
     def from_peft(cls, folder: PeftFolder) -> dict[str, Value]:
-        """Return the options that a LoRA adapter of peft stands for."""
         return peft_start.read_options(folder)

@@ -30,11 +30,7 @@ class LowRankTraining(Method):
     config: LowRankConfig
 
     def adapt(self, batch: Batch) -> None:
-        """Replace the layers by products.
-
-        Raises:
-            UsageError: the expression is invalid or matches no layer, or the rank saves nothing in any of them.
-        """
+        """Raises UsageError if the expression is invalid or matches no layer, or the rank saves nothing in any."""
         rank = self.config.rank
         layers = self._targets()
         whole = {name: reason_to_keep(layer, rank) for name, layer in layers}
@@ -55,17 +51,14 @@ class LowRankTraining(Method):
                 replace_layer(self.backbone, name, FactoredLayer(layer, rank))
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """Yield W(t) − W(0) of every product."""
         return ((name, layer.update().detach()) for name, layer in self.layers())
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
-        """Yield W(0), and W(t) − W(0) with gradients."""
         for name, layer in self.layers():
             u0, v0 = layer.initial()
             yield name, u0 @ v0, layer.update()
 
     def report(self) -> dict[str, object]:
-        """Report how many layers are products, and which are not."""
         factored = sum(1 for _ in self.layers())
         return {"factored_layers": factored, **({"whole_layers": self._whole} if self._whole else {})}
 
@@ -74,7 +67,6 @@ class LowRankTraining(Method):
         return ((name, m) for name, m in self.backbone.named_modules() if isinstance(m, FactoredLayer))
 
     def _targets(self) -> list[tuple[str, Layer]]:
-        """Return the linear layers and convolutions that method.target names."""
         target = self.config.target
         wanted = compile_target(target, {"all": ""})
         layers = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
@@ -94,10 +86,6 @@ class FactoredLayer(nn.Sequential):
     The weight of a convolution (m, c, k, k) counts as (m, c·k·k): V is a convolution to r channels with the kernel,
     stride, padding and dilation of W, and U one of kernel 1. U and V start as U_r·√S_r and √S_r·V_rᵀ of the SVD of the
     layer's own weight: their product is its best approximation of rank r.
-
-    Attributes:
-        shape: (m, n).
-        rank: r.
     """
 
     def __init__(self, base: Layer, rank: int) -> None:
@@ -129,7 +117,6 @@ class FactoredLayer(nn.Sequential):
 
     @property
     def bias(self) -> Tensor | None:
-        """Return the bias of the layer."""
         return cast("Tensor | None", self[1].bias)
 
     def initial(self) -> tuple[Tensor, Tensor]:

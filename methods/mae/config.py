@@ -56,11 +56,7 @@ class MAEConfig(FullConfig):
     evaluations: int = option(4, "How many times dev is evaluated during training.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check the width of the decoder.
-
-        Raises:
-            UsageError: it is no multiple of 4, or of the heads.
-        """
+        """Raise UsageError if the decoder's width is no multiple of 4, or of the heads."""
         super().__post_init__()
         if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
             raise UsageError(

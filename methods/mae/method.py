@@ -94,7 +94,6 @@ class MAE(Full):
         return loss + self.criterion(self.predict(features), batch["labels"])
 
     def param_groups(self) -> list[ParamGroup]:
-        """Return the probe at its own rate, and the rest."""
         head = [p for p in self.head.parameters() if p.requires_grad]
         groups: list[ParamGroup] = [{"params": self._pretrained()}]
         return [*groups, {"params": head, "lr_scale": self.config.probe_lr_ratio}] if head else groups
@@ -114,11 +113,7 @@ class MAE(Full):
             nn.utils.clip_grad_norm_(self.head.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
-        """Refuse what would make the result depend on how a batch is split.
-
-        Raises:
-            UsageError: `uniformity` with micro batches or several devices.
-        """
+        """Refuse `uniformity` with micro batches or several devices (UsageError): it depends on the batch's split."""
         parts, world = self.trainer.accumulate_grad_batches, self.trainer.world_size
         if self.config.uniformity and parts * world > 1:
             raise UsageError(
@@ -144,7 +139,6 @@ class MAE(Full):
         return {**super().evaluate(probe, labels), **values}
 
     def report(self) -> dict[str, object]:
-        """Report how many patches are masked, and the size of the decoder."""
         patches = {"all": self.patches, "masked": self.masked, "visible": self.patches - self.masked}
         return {"patches": patches, "decoder_parameters": sum(p.numel() for p in self.decoder.parameters())}
 
@@ -169,11 +163,8 @@ def visible_patches(seed: int, step: int, index: np.ndarray, *, patches: int, ma
     """Draw the numbers of the visible patches, (B, patches − masked) int64, ascending; every subset is equally likely.
 
     Args:
-        seed: of the run.
         step: optimiser step, −1 in evaluation.
         index: (B,) numbers of the examples.
-        patches: N.
-        masked: how many of them are masked.
     """
     drawn = uniform(seed, "mae masks", step, index, patches)
     return np.sort(drawn.argsort(axis=1, kind="stable")[:, masked:], axis=1)

@@ -47,11 +47,7 @@ class MLMConfig(FullConfig):
     evaluations: int = option(4, "Evaluations on held-out text during training, evenly spaced.", at_least=1)
 
     def __post_init__(self) -> None:
-        """Check the shares.
-
-        Raises:
-            UsageError: together they exceed 1.
-        """
+        """Raise UsageError if the shares together exceed 1."""
         super().__post_init__()
         if self.random_share + self.keep_share > 1:
             raise UsageError(

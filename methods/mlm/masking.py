@@ -36,11 +36,7 @@ def mask_tokens(
         draws: uniform numbers in [0, 1), (B, T, 3) or flat (B, 3·T): token t of an example uses its numbers 3·t,
             3·t + 1 and 3·t + 2, so that wider padding changes no choice. In 64 bits, to resolve the vocabulary.
         special: ids that are never selected and never drawn.
-        mask_id: id of the mask token.
         vocabulary: ordinary ids are 0, …, vocabulary − 1 without `special`.
-        rate: probability of being selected.
-        random_share: share of the selected that become random tokens.
-        keep_share: share of the selected that stay.
 
     Returns:
         Ids of the masked text (B, T), and the selected tokens, bool (B, T).

@@ -78,7 +78,6 @@ class MLM(Full):
         super().adapt(batch)
 
     def param_groups(self) -> list[ParamGroup]:
-        """Return the probe at `probe_lr_ratio` times the learning rate, and the rest."""
         probe, rest = self._trained()
         groups: list[ParamGroup] = [{"params": rest}]
         return [*groups, {"params": probe, "lr_scale": self.config.probe_lr_ratio}] if probe else groups
@@ -109,12 +108,7 @@ class MLM(Full):
         return torch.cat([statistics, scores.view(len(scores), -1)], -1)
 
     def evaluate(self, outputs: Tensor, labels: Tensor) -> dict[str, float]:
-        """Return `mlm_loss`, `perplexity` exp(loss), `mlm_accuracy` over all selected tokens; the probe's as `probe_…`.
-
-        Args:
-            outputs: (N, 3 + outputs), rows of `validation_step`.
-            labels: (N,).
-        """
+        """`mlm_loss`, `perplexity` exp(loss), `mlm_accuracy` over all selected tokens; the probe's as `probe_…`."""
         total, count, correct = outputs[:, :STATISTICS].double().sum(0).tolist()
         loss = total / max(count, 1.0)
         values = {

@@ -29,7 +29,6 @@ class ModelHolder(Network):
         return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """Call the network."""
         return self.model(**inputs)
 
 
@@ -58,11 +57,7 @@ def find_layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
 
 
 def check_layers(tuner: str, network: nn.Module, names: Iterable[str]) -> None:
-    """Refuse layers on which peft computes wrong results.
-
-    Raises:
-        UsageError: OFT on a convolution.
-    """
+    """Refuse layers on which peft computes wrong results: UsageError for OFT on a convolution."""
     if tuner == "oft" and (convolutions := [n for n in names if isinstance(network.get_submodule(n), nn.Conv2d)]):
         raise UsageError(
             "peft:oft computes another function on convolutions than it merges into them",

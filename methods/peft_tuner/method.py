@@ -46,12 +46,7 @@ class PeftTuner(Method):
     @classmethod
     @cache
     def of(cls, tuner: str) -> type[PeftTuner]:
-        """Return the method of one tuner.
-
-        Raises:
-            UsageError: there is no such tuner, or it cannot run here.
-            EnvironmentProblem: peft is not installed.
-        """
+        """Raises UsageError or EnvironmentProblem as `PeftTunerConfig.of` does."""
         return type("PeftTuner", (cls,), {"Config": PeftTunerConfig.of(tuner), "tuner": tuner, "__doc__": cls.__doc__})
 
     def adapt(self, batch: Batch) -> None:
@@ -101,7 +96,6 @@ class PeftTuner(Method):
 
     @classmethod
     def _classes(cls) -> tuple[Any, Any]:
-        """Return the configuration class and the model class of the tuner."""
         from peft import PeftType
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -156,7 +150,6 @@ class PeftTuner(Method):
         return PeftAdapter({key: sorted(v) if isinstance(v, set) else v for key, v in written.items()}, inside)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what `export` returns."""
         checkpoint["state_dict"] = {n: t for n, t in checkpoint["state_dict"].items() if n in self._names}
 
 

@@ -26,7 +26,6 @@ def serve(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -
 
     Args:
         build: returns the data of `folder`; called when records there have changed.
-        folder: folder of records.
         host: address to listen on; a loopback address keeps the page on this machine.
         port: 0 takes a free port.
 
@@ -78,8 +77,6 @@ class LeaderboardCache:
 
 
 class LeaderboardServer(ThreadingHTTPServer):
-    """The server of one folder."""
-
     daemon_threads = True
 
     def __init__(self, cache: LeaderboardCache, host: str, port: int) -> None:
@@ -100,7 +97,6 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """Send the page or its data."""
         assert isinstance(self.server, LeaderboardServer)
         path = self.path.partition("?")[0]
         if not _is_allowed(self.headers.get("Host", ""), self.server.host):

@@ -159,10 +159,8 @@ def _linear(weight: Tensor, *, bias: bool) -> nn.Linear:
 
 
 def load_mlp(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> MultilayerPerceptron:
-    """Build an `MLP` for the inputs of `task`."""
     return MultilayerPerceptron(math.prod(task.shape), backbone.config_as(MLPConfig), seed=seed)
 
 
 def load_dln(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> DeepLinearNet:
-    """Build a `DLN` for the inputs of `task`."""
     return DeepLinearNet(math.prod(task.shape), backbone.config_as(DLNConfig), seed=seed)

@@ -12,8 +12,6 @@ from bench.config.sections import BackboneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DLNConfig(BackboneConfig):
-    """Size and initial weights."""
-
     depth: int = option(3, "L, the number of matrices, the head's included; 1 is a linear model.", at_least=1)
     width: int | None = option(
         None, "Rows of every matrix but the last; none takes the size of an input, as the theory assumes.", at_least=1

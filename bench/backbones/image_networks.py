@@ -22,8 +22,6 @@ TIMM_LOADER = "bench.backbones.timm_network:load_timm"
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(BackboneConfig):
-    """Size and pooling."""
-
     patch: int = option(
         0,
         "Side of a patch in pixels, which must divide height and width; 0 takes the largest up to 16 that "
@@ -52,8 +50,6 @@ class ViT(BuiltNetwork):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet18Config(BackboneConfig):
-    """The first layer."""
-
     stem: Literal["small", "cifar", "imagenet"] = option(
         "small",
         "small: 3×3 convolution of stride 2. cifar: 3×3 of stride 1. imagenet: 7×7 of stride 2, then a max "
@@ -76,8 +72,6 @@ class ResNet18(BuiltNetwork):
 
 @dataclass(frozen=True, kw_only=True)
 class VGG11Config(BackboneConfig):
-    """Size and normalisation."""
-
     width: int = option(
         64, "Channels of the first convolution; the others have 2, 4, 4, 8, 8, 8 and 8 times as many.", at_least=1
     )
@@ -100,8 +94,6 @@ class VGG11(BuiltNetwork):
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig(BackboneConfig):
-    """Source of the weights."""
-
     pretrained: bool = option(
         False, "Start from timm's published weights; a tag behind the name chooses among several (`resnet18.a1_in1k`)."
     )
@@ -122,7 +114,7 @@ class Timm:
     Config = TimmConfig
 
     def open(self, name: str, config: TimmConfig) -> Backbone:
-        """Look the name up in timm, find and hash the weights. Their bytes decide the identity, not their place."""
+        """Hash the weights: their bytes decide the identity, and their place does not."""
         architecture = name.removeprefix("timm:")
         repository, file_name = _published_weights(architecture)
         if config.weights:
@@ -188,7 +180,6 @@ def _local_weights(architecture: str, path: Path) -> Path:
 
 
 def _hub_weights(architecture: str, repository: str, file: str, revision: str) -> Path:
-    """Return the weight file in the hub's cache, and download it where it is not there."""
     from huggingface_hub import hf_hub_download
 
     name, _, pinned = repository.partition("@")

@@ -12,8 +12,6 @@ from bench.config.sections import BackboneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig(BackboneConfig):
-    """Size and kind of the layers."""
-
     depth: int = option(4, "Number of weight matrices, the head's included; 1 is a linear model.", at_least=1)
     width: int = option(512, "Neurons of every hidden layer.", at_least=1)
     activation: Literal["relu", "gelu"] = option("relu", "φ.")

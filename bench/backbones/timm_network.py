@@ -61,7 +61,6 @@ class TimmNet(Network):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, D)."""
         return self.model.forward_head(self.model.forward_features(x), pre_logits=True)
 
     @property
@@ -75,11 +74,7 @@ class TimmNet(Network):
 
 
 def image_shape(task: TaskSpec, backbone: str, *, minimum: int = 1) -> Shape:
-    """Return (C, H, W) of a task's images.
-
-    Raises:
-        UsageError: height or width is below `minimum`, the least that the network accepts.
-    """
+    """Return (C, H, W); raises UsageError if a side is below `minimum`, the least that the network accepts."""
     channels, height, width = task.shape
     if min(height, width) < minimum:
         raise UsageError(
@@ -151,11 +146,7 @@ def load_resnet18(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed:
 
 
 def load_vit(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TimmNet:
-    """Build a `ViT`: pre-norm blocks, an MLP ratio of 4 and learned positions.
-
-    Raises:
-        UsageError: the patch does not divide the image, or the heads do not divide the width.
-    """
+    """Raises UsageError if the patch does not divide the image, or the heads do not divide the width."""
     config, shape = backbone.config_as(ViTConfig), image_shape(task, backbone.name)
     if config.width % config.heads:
         raise UsageError(

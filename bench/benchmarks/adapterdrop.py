@@ -63,7 +63,6 @@ def report(times: Mapping[str, Sequence[Seconds]]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the benchmark and print its report."""
     flags = vars(grid_parser("adapterdrop", __doc__, rounds=3).parse_args(argv))
     rounds = flags.pop("rounds")
 

@@ -59,7 +59,6 @@ def copies(real: Sequence[DoneRecord], count: int) -> Iterator[Record]:
 
 @contextmanager
 def timed(rows: list[tuple[str, str]], what: str) -> Generator[None]:
-    """Append the seconds of a block to the rows."""
     start = time.perf_counter()
     yield
     rows.append((what, f"{time.perf_counter() - start:.2f}"))
@@ -67,7 +66,6 @@ def timed(rows: list[tuple[str, str]], what: str) -> Generator[None]:
 
 
 def time_writing(folder: Path, page: Path) -> list[tuple[str, str]]:
-    """Return the seconds of the steps from records to the page."""
     from leaderboard.render import formats
 
     rows: list[tuple[str, str]] = []
@@ -113,11 +111,7 @@ def time_using(page: Path) -> list[tuple[str, str]]:
 
 
 def measure(runs: Path, count: int) -> str:
-    """Copy the records of `runs` and report the seconds of writing and using their page.
-
-    Raises:
-        EnvironmentProblem: there are no finished records, or no browser.
-    """
+    """Time `count` copies of the records; raises EnvironmentProblem if none is finished, or there is no browser."""
     real = [record for record in load_all(runs)[0] if is_done(record)]
     if not real:
         raise EnvironmentProblem(f"no finished records in {runs}", "", "Name a folder with some: --runs DIR.")
@@ -131,7 +125,6 @@ def measure(runs: Path, count: int) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the benchmark and print its report."""
     parser = argparse.ArgumentParser(prog="python -m bench.benchmarks.page", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="records (default: 10000)")
     runs = Path("leaderboard/results/runs")

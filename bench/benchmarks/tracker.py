@@ -35,7 +35,6 @@ class Seconds(NamedTuple):
 
 
 def measure(name: str, planned: PlannedRun, rounds: int) -> dict[str, list[Seconds]]:
-    """Time both variants once per round."""
     specs = {OFF: planned.spec.with_options(spectra=SpectraConfig(of="none")), ON: planned.spec}
 
     def time_run(spec: RunSpec) -> Seconds:
@@ -59,7 +58,6 @@ def report(cases: Mapping[str, Mapping[str, Sequence[Seconds]]]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the benchmark and print its report."""
     parser = grid_parser("tracker", __doc__, rounds=5)
     parser.add_argument("--case", choices=[*CASES], action="append", help="run only this case; may be repeated")
     flags = vars(parser.parse_args(argv))

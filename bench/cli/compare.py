@@ -26,7 +26,6 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """Build the parser."""
     parser = Parser(
         prog="bench compare",
         description="Compare B with A: what differs in their specifications, the differences of their scores (B − A, "
@@ -48,7 +47,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Compare, print, and draw if asked for."""
     path: Path | None = options.figure.expanduser() if options.figure else None
     if path and path.suffix not in ENDINGS:
         raise UsageError(

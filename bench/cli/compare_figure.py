@@ -31,12 +31,7 @@ FLOOR = 1e-9
 
 
 def figure(comparison: Comparison, sides: tuple[Side, Side], runs: Path) -> tuple[Figure, list[str]]:
-    """Draw A and B, and note what a reader should know of what is not drawn.
-
-    Args:
-        comparison: of the sides.
-        sides: A and B.
-        runs: folder of the records, where `spectra.npz` lies beside them.
+    """Draw A and B, and note what is not drawn; `spectra.npz` lies beside the records in `runs`.
 
     Raises:
         UsageError: neither side has a ΔW.

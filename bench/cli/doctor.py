@@ -13,13 +13,11 @@ EXAMPLES = ("bench doctor", "bench doctor --json")
 
 
 def parser() -> Parser:
-    """Build the parser."""
     about = "Check packages, devices, data and the embedded model. Exit code 3 if something is broken."
     return Parser(prog="bench doctor", description=about, parents=[common()], examples=EXAMPLES)
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Run every check and print what it found."""
     from bench.env.doctor import run_checks
 
     findings = run_checks()

@@ -20,7 +20,6 @@ EXAMPLES = ("bench export 1f3a9c --peft adapter", "bench export 1f3a9c --peft ad
 
 
 def parser() -> Parser:
-    """Build the parser."""
     about = (
         "Write a run's adapter as a directory that peft loads (adapter_config.json and\n"
         "adapter_model.safetensors), its head beside it (head.safetensors: weight (outputs, D) and bias (outputs,)),\n"
@@ -34,7 +33,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Find the run, translate its tensors, and write the folder."""
     from bench.records.record import is_done, locate
 
     record, folder = locate(options.runs.expanduser(), options.run)
@@ -59,7 +57,6 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
-    """Load what the run saved."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -80,7 +77,6 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
 
 
 def _note(record: DoneRecord) -> dict[str, object]:
-    """Describe what the tensors belong to."""
     spec, backbone = record.spec, record.backbone
     pooling = spec.options.head["pooling"]
     return {

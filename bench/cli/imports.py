@@ -15,7 +15,6 @@ EXAMPLES = ("bench import wandb my-team/lowrank-bench --out imported", "bench le
 
 
 def parser() -> Parser:
-    """Build the parser."""
     about = (
         "Write the records of a W&B project's runs into a folder; every table can be made from it again.\n"
         "A record that exists already stays as it is."
@@ -30,7 +29,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Fetch and write."""
     from bench.tracking import account
     from bench.tracking.sync import restore, runs
 

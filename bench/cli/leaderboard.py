@@ -30,7 +30,6 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """Build the parser."""
     parser = Parser(
         prog="bench leaderboard",
         description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
@@ -68,7 +67,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Render the folder, or serve, check or update it."""
     from leaderboard.render import formats
 
     folder: Path = options.runs.expanduser()
@@ -137,7 +135,6 @@ def _check_choices(options: argparse.Namespace, leaderboard: Leaderboard) -> Non
 
 
 def _show(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
-    """Draw, write or print the leaderboard."""
     from bench.core.files import write_atomic
     from leaderboard.render import formats
 

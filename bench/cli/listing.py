@@ -22,7 +22,6 @@ EXAMPLES = ("bench list methods", "bench list tasks", "bench list backbones --js
 
 
 def parser() -> Parser:
-    """Build the parser."""
     about = "List methods, tasks, backbones, or the runs of a folder."
     parser = Parser(prog="bench list", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
@@ -31,7 +30,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Print the list."""
     kind = options.kind
     if kind == "runs":
         return _runs(options.runs.expanduser(), as_json=options.json)

@@ -27,7 +27,6 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """Build the parser."""
     about = (
         "sync: send finished runs that are still offline. report: build a report on a project's runs\n"
         "(score against parameters, effective rank, parallel coordinates)."
@@ -43,7 +42,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Send runs, or build a report."""
     if options.what == "report":
         return _report(options)
     if options.project:
@@ -63,7 +61,6 @@ def split(path: str | None) -> tuple[str, str]:
 
 
 def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
-    """Print what became of each run, as a table or as JSON."""
     if as_json:
         emit({"runs": outcomes})
     elif outcomes:

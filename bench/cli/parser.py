@@ -50,8 +50,6 @@ def common() -> argparse.ArgumentParser:
 
 
 def choice(*values: str) -> Callable[[str], str]:
-    """One of a closed list."""
-
     def convert(text: str) -> str:
         if text not in values:
             hint = did_you_mean(text, values) or "Choose one of them."

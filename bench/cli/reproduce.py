@@ -23,7 +23,6 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """Build the parser."""
     parser = Parser(
         prog="bench reproduce",
         description="Run an experiment of the survey: its prediction is held against what is measured. Exit code 4 if\n"
@@ -46,7 +45,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Run one experiment, or list them."""
     if options.list:
         return _list(as_json=options.json)
     if not options.name:

@@ -38,7 +38,7 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """Build the parser; its values have the names of the arguments of `make_request`."""
+    """The values have the names of the arguments of `make_request`."""
     parser = Parser(
         prog="bench run",
         description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
@@ -92,7 +92,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Check what is cheap, plan, and train."""
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()

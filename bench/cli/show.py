@@ -33,7 +33,6 @@ Shown = tuple[dict[str, object], str]
 
 
 def parser() -> Parser:
-    """Build the parser."""
     about = (
         "Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"
         "by the beginning of its id."

@@ -116,7 +116,6 @@ def _specification(record: Record) -> str:
 
 
 def _backbone(backbone: BackboneInfo) -> str:
-    """Name and size, and the runs that it comes from."""
     size = backbone.parameters
     text, parent = backbone.name + (f" ({size:,} parameters)" if size is not None else ""), backbone.parent
     while parent:

@@ -19,7 +19,6 @@ EXAMPLES = (
 
 
 def parser() -> Parser:
-    """Build the parser."""
     parser = Parser(
         prog="bench spectra",
         description="Show the spectra of a run: singular values and ranks of every layer over training. Or those of\n"
@@ -44,7 +43,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    """Tell runs and checkpoints apart, and show what was found."""
     from bench.cli import spectra_run, spectra_weights
     from bench.cli.spectra_output import report
     from bench.records import record

@@ -66,7 +66,6 @@ def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
 
 
 def _cells(rows: Sequence[LayerMetrics]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table."""
     shown = [name for name in COLUMNS if any(name in row.numbers for row in rows)]
     header = ["layer", "shape", "nominal", *(COLUMNS[name] for name in shown), "computed"]
     return header, [

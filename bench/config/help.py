@@ -70,7 +70,6 @@ def _describe(kind: Kind, name: str, entry: registry.Entry) -> Description:
 
 
 def _description(name: str, owner: type, config: type[Config], *, subject: type, summary: str) -> Description:
-    """Describe a name by the docstrings of `owner`."""
     first, _, rest = inspect.cleandoc(sys.modules[owner.__module__].__doc__ or "").partition("\n")
     return Description(
         name=name,

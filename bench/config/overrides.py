@@ -50,7 +50,6 @@ class Overrides:
         return build(config, given, namespace=namespace)
 
     def has(self, namespace: str, key: str) -> bool:
-        """Tell whether the user gave this option."""
         return (namespace, key) in self.given
 
 

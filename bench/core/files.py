@@ -42,13 +42,11 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
 
 
 def write_atomic(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write `content` to `path` atomically; see `replacing`."""
     with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(content)
 
 
 def sha256(file: Path) -> str:
-    """Return the hex digest of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

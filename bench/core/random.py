@@ -14,11 +14,9 @@ def uniform(seed: int, purpose: str, step: int, index: np.ndarray, size: int) ->
     same numbers. Philox is counter-based: the key holds seed and purpose, the counter step and example.
 
     Args:
-        seed: of the run.
         purpose: different purposes have independent numbers.
         step: optimiser step, −1 in evaluation.
         index: (B,) numbers of the examples.
-        size: numbers for each.
     """
     digest = hashlib.sha256(f"{seed}\x00{purpose}".encode()).digest()
     key = np.frombuffer(digest[:16], dtype="<u8")

@@ -55,11 +55,7 @@ def check_packages() -> None:
 
 
 def check_required(names: Sequence[str] = REQUIRED) -> None:
-    """Check that each package can be found.
-
-    Raises:
-        EnvironmentProblem: names those that cannot.
-    """
+    """Raise EnvironmentProblem with the names of packages that cannot be found."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(

@@ -152,7 +152,6 @@ class FullTrainingConfig(TrainingConfig):
     lr: float = option(1e-3, "Learning rate.")
 
     def grid(self, **more: Unpack[Grid]) -> Grid:
-        """As `TrainingConfig.grid`, with batch size and learning rate."""
         return {**super().grid(), "batch_size": self.batch_size, "lr": self.lr, **more}
 
 

@@ -25,8 +25,6 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLoRAAllocationConfig(TrainingConfig):
-    """Task, network and AdaLoRA's budget of rank."""
-
     target: str = option("all-linear", "Layers among which AdaLoRA distributes the rank.")
     rank: int = option(4, "Mean rank at the end.", at_least=1)
     steps: int = option(300, "Optimiser steps.", at_least=1)
@@ -46,7 +44,6 @@ class AdaLoRAAllocation(Experiment[AdaLoRAAllocationConfig]):
     quick: ClassVar[Mapping[str, Value]] = {"seeds": "0", "steps": 100}
 
     def run(self) -> Outcome:
-        """Train AdaLoRA, and compare its ranks with the gradients of the untrained network."""
         c = self.config
         records = self.lab.run(**c.grid(methods="adalora", set={"method.rank": c.rank, "method.target": c.target}))
         kept = _means([{layer.layer: float(layer.nominal) for layer in r.ranks} for r in records])

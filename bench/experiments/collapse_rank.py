@@ -40,8 +40,6 @@ MEASURES = (*NEURAL, *RANKS, "s")
 
 @dataclass(frozen=True, kw_only=True)
 class CollapseRankConfig(FullTrainingConfig):
-    """A network that is trained in full, on classes."""
-
     task: str = option("digits", "A task of `bench list tasks` with classes.")
     norm: Literal["layer", "none"] = option("layer", "Normalisation of the backbone mlp; others have their own.")
     optimizer: Literal["momentum", "sgd", "adam", "adamw"] = option(
@@ -80,7 +78,6 @@ class CollapseRank(Experiment[CollapseRankConfig]):
     quick: ClassVar[Mapping[str, Value]] = {"seeds": "0", "steps": 1000}
 
     def run(self) -> Outcome:
-        """Train, measure during training, and compare the changes of ranks with that of NC1."""
         from bench.experiments.measurement import MeasureAtSteps, log_spaced_steps
 
         c, classes = self.config, 0

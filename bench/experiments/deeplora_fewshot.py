@@ -19,8 +19,6 @@ ByMethod = Mapping[tuple[str, int], Sequence[float]]
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLoRAFewShotConfig(TrainingConfig):
-    """Tasks and budget, the same for both methods."""
-
     samples: str = option("16,64,256", "Numbers of training examples, ascending.")
     ranks: str = option("2,4,8,16", "Nominal ranks, ascending, on the fewest examples.")
     seeds: str = option("0,1,2,3,4", "Seeds, separated by commas; one run per seed, each on its own examples.")
@@ -40,7 +38,6 @@ class DeepLoRAFewShot(Experiment[DeepLoRAFewShotConfig]):
     quick: ClassVar[Mapping[str, Value]] = {"samples": "16,64", "ranks": "2,8", "seeds": "0", "steps": 40}
 
     def run(self) -> Outcome:
-        """Train both methods on every number of examples and with every rank."""
         samples, ranks = parse_integers(self.config.samples), parse_integers(self.config.ranks)
         few, most = samples[0], ranks[-1]
         by_samples = {n: self._records(METHODS, n, 8) for n in samples}

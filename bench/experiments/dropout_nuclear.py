@@ -31,8 +31,6 @@ SETTINGS: Mapping[str, Value] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutNuclearConfig(Config):
-    """Budget of each of the four trainings."""
-
     steps: int = option(
         3000, "Steps of 1024 examples: 256 copies of the four rows of X, each with its own masks.", at_least=1
     )
@@ -53,7 +51,6 @@ class DropoutNuclear(Experiment[DropoutNuclearConfig]):
     place = "Section 4, dropout"
 
     def run(self) -> Outcome:
-        """Train with each strength of dropout, and without dropout."""
         width, tolerance = len(SPECTRUM), CLOSE * SPECTRUM[0]
         rates = {c: c * width / (1 + c * width) for c in STRENGTHS}
         predicted = {c: closed_form(SPECTRUM, c) for c in STRENGTHS}

@@ -37,8 +37,6 @@ Measured = Mapping[tuple[str, int], Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class InterpretabilityConfig(FullTrainingConfig):
-    """A network and its attributions."""
-
     task: str = option("digits", "A task of images or vectors, with classes.")
     method: Literal["full", "lora"] = option("full", "The method that trains the network.")
     attribution: Literal["integrated-gradients", "occlusion"] = option("integrated-gradients", "Method of attribution.")
@@ -46,7 +44,6 @@ class InterpretabilityConfig(FullTrainingConfig):
     examples: int = option(200, "Labelled dev examples, at most.", at_least=1)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         given = parse_list(self.directions)
         if not given or not all(text.isdecimal() and int(text) > 0 for text in given):
@@ -73,7 +70,6 @@ class Interpretability(Experiment[InterpretabilityConfig]):
     quick: ClassVar[Mapping[str, Value]] = {"seeds": "0", "steps": 200, "examples": 100, "directions": "1,4,16,64"}
 
     def run(self) -> Outcome:
-        """Train, reduce every ΔW, and compare attributions."""
         from bench.experiments.attribution import import_captum
 
         import_captum()  # before anything is trained
@@ -139,8 +135,6 @@ def choices(k: int, generator: Generator) -> Mapping[str, Sequence[Callable[[Dir
 
 
 def outcome(runs: Sequence[Measured], twice: int, title: str) -> Outcome:
-    """Return checks at 2K, controls, table and figure."""
-
     def over(choice: str, k: int, key: str) -> list[float]:
         return [run[choice, k][key] for run in runs]
 

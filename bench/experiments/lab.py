@@ -91,7 +91,6 @@ class Lab:
             yield method, data
 
     def folder_of(self, record: Record) -> Path:
-        """Return the folder of a run."""
         return self.folder / "runs" / record.run_id
 
     def _plan(self, grid: Grid) -> Plan:

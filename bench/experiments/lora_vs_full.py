@@ -21,8 +21,6 @@ METHODS = (*UPDATING, "linear")
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAVsFullConfig(Config):
-    """Tasks and budget, the same for all methods."""
-
     tasks: str = option("glue/sst2,glue/mrpc,glue/stsb,glue/rte", "Tasks of `bench list tasks`.")
     backbone: str = option("minilm", "The pretrained network.")
     steps: int = option(200, "Optimiser steps.", at_least=1)
@@ -44,7 +42,6 @@ class LoRAVsFull(Experiment[LoRAVsFullConfig]):
     quick: ClassVar[Mapping[str, Value]] = {"tasks": "glue/stsb", "seeds": "0", "steps": 100}
 
     def run(self) -> Outcome:
-        """Train all three methods on every task."""
         c = self.config
         records = self.lab.run(
             methods=METHODS,

@@ -106,8 +106,6 @@ class MaskedPretraining(Experiment[ConfigT]):
 
 @dataclass(frozen=True, kw_only=True)
 class MAERankConfig(MaskedConfig):
-    """Network, data and budget."""
-
     task: str = option("digits", "An image task of `bench list tasks`.")
     ratios: str = option("0.1,0.25,0.5,0.75,0.9", "Shares of the patches that are masked, ascending.")
     width: int = option(64, "D of the ViT.", at_least=1)
@@ -133,7 +131,6 @@ class MAERank(MaskedPretraining[MAERankConfig]):
     training: ClassVar[Grid] = {"batch_size": 64}
 
     def run(self) -> Outcome:
-        """Pretrain at every ratio, and measure."""
         c = self.config
         shape = {"backbone.width": c.width, "backbone.depth": c.depth, "backbone.heads": 4}
         return self.compare(c.task, parse_numbers(c.ratios), shape)
@@ -168,7 +165,6 @@ class MLMRank(MaskedPretraining[MLMRankConfig]):
     training: ClassVar[Grid] = {"batch_size": 32, "lr": 1e-3}
 
     def run(self) -> Outcome:
-        """Pretrain at every rate, and measure."""
         c = self.config
         shape = {"backbone.hidden": c.width, "backbone.layers": c.depth, "backbone.heads": 2}
         return self.compare("corpus", parse_numbers(c.rates), shape)

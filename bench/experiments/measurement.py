@@ -32,7 +32,6 @@ class MeasureAtSteps(Callback, Generic[T]):
         self.results: dict[int, T] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure before the first step."""
         self._measure(trainer, pl_module)
 
     def on_train_batch_end(

@@ -23,13 +23,10 @@ LOST = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class NuclearNormConfig(FullTrainingConfig):
-    """A network that is trained in full, penalties and weight decays."""
-
     strengths: str = option("0,3e-5,1e-4,3e-4,1e-3,3e-3", "λ, ascending, the first of them 0.")
     decays: str = option("0.1,1,3", "Weight decays of the control (decoupled, times the learning rate).")
 
     def __post_init__(self) -> None:
-        """Check ranges and order."""
         super().__post_init__()
         given = parse_numbers(self.strengths)
         if len(given) < 2 or given[0] != 0 or sorted(given) != given:
@@ -51,7 +48,6 @@ class NuclearNorm(Experiment[NuclearNormConfig]):
     quick: ClassVar[Mapping[str, Value]] = {"seeds": "0", "steps": 150, "strengths": "0,1e-3,3e-3"}
 
     def run(self) -> Outcome:
-        """Train with every λ, and with every weight decay."""
         strengths, decays = parse_numbers(self.config.strengths), parse_numbers(self.config.decays)
         ranks, scores = self._ranks_and_scores("penalty.nuclear", strengths)
         decayed_ranks, decayed_scores = self._ranks_and_scores("optim.weight_decay", decays)

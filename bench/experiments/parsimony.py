@@ -57,7 +57,6 @@ class ParsimonyConfig(Config):
     seed: int = option(0, "Seed of initial weights and target.", at_least=0, at_most=2**32 - 1)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         if self.width <= (k2 := 2 * self.classes):
             what = f"width={self.width} leaves no singular value that does not move"
@@ -80,7 +79,6 @@ class Parsimony(Experiment[ParsimonyConfig]):
     place = "Section 3, Theorem 2"
 
     def run(self) -> Outcome:
-        """Train the network and the two controls."""
         c = self.config
         exact = replace(c, optimizer="gd", init="orthogonal")
         broken = {
@@ -128,7 +126,6 @@ class ParsimonyCompressedConfig(Config):
     seed: int = option(0, "Seed of initial weights and target.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         super().__post_init__()
         if self.width <= (r2 := 2 * self.rank):
             what = f"width={self.width} leaves nothing to compress"
@@ -153,7 +150,6 @@ class ParsimonyCompressed(Experiment[ParsimonyCompressedConfig]):
     place = "Section 3.2, Deep LoRA"
 
     def run(self) -> Outcome:
-        """Train the full network, the compressed one, and one with random outer factors."""
         import torch
 
         from bench.backbones.dense_networks import initial_weight

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def write(name: str, config: Config, outcome: Outcome, lab: Lab) -> list[Path]:
-    """Write result and figure into the experiment's folder, and return the files."""
     result = lab.folder / "result.json"
     value = {
         **outcome.to_json(name),
@@ -41,7 +40,6 @@ def write(name: str, config: Config, outcome: Outcome, lab: Lab) -> list[Path]:
 
 
 def text(name: str, outcome: Outcome, files: Sequence[Path]) -> str:
-    """Format verdict, checks, controls, table and files for the terminal."""
     parts = [f"{name}: {'held' if outcome.held else 'DID NOT HOLD'}"]
     parts += [outcome.summary] if outcome.summary else []
     parts.append(table(("check", "predicted", "measured", "tolerance", ""), [*map(_check_row, outcome.checks)]))

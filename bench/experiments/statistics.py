@@ -14,7 +14,6 @@ X = TypeVar("X", bound=float | str)
 
 
 def score(record: DoneRecord) -> float:
-    """Return the primary metric."""
     return record.metrics.primary.value
 
 
@@ -31,7 +30,6 @@ def by_method(
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean as a Python float."""
     return float(np.mean(values))
 
 

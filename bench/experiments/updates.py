@@ -47,8 +47,6 @@ Groups: TypeAlias = "dict[tuple[str, str], list[Trained]]"
 
 @dataclass(frozen=True, kw_only=True)
 class Figure1Config(Config):
-    """Networks, data, optimisers and budget."""
-
     networks: str = option("dln,mlp,vgg11,vit", "Of dln, mlp, vgg11, resnet18, vit.")
     vectors: str = option("mnist", "Task of the networks without convolutions or attention.")
     images: str = option("cifar10", "Task of the others.")
@@ -60,7 +58,6 @@ class Figure1Config(Config):
     seeds: str = option("0", "Seeds, separated by commas; one run per seed.")
 
     def __post_init__(self) -> None:
-        """Check ranges and names."""
         super().__post_init__()
         if not {*parse_list(self.networks)} <= {*PENULTIMATE}:
             raise UsageError(f"networks={self.networks}", f"known: {', '.join(PENULTIMATE)}", "Choose among these.")
@@ -87,7 +84,6 @@ class Figure1(Experiment[Figure1Config]):
     }
 
     def run(self) -> Outcome:
-        """Train every network with every optimiser and rate."""
         c, top = self.config, 2 * self.config.classes
         variants = product(parse_list(c.networks), parse_list(c.optimizers), parse_numbers(c.factors))
         groups: Groups = {}
@@ -135,8 +131,6 @@ def _figure1(groups: Iterable[Sequence[Trained]]) -> Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizersConfig(Config):
-    """Networks and budget."""
-
     networks: str = option("mlp,resnet18,vit", "Of dln, mlp, vgg11, resnet18, vit.")
     task: str = option("digits", "An image task of `bench list tasks`.")
     steps: int = option(150, "Optimiser steps.", at_least=1)
@@ -161,7 +155,6 @@ class Optimizers(Experiment[OptimizersConfig]):
     quick: ClassVar[Mapping[str, Value]] = {"networks": "mlp,vit", "steps": 60, "seeds": "0"}
 
     def run(self) -> Outcome:
-        """Train every network with every optimiser."""
         c = self.config
         networks = parse_list(c.networks)
         trained: Groups = {}
@@ -219,12 +212,10 @@ class Trained:
     update: SpectrumHistory
 
     def effective_rank(self) -> float:
-        """Return the effective rank of the update at the end."""
         p = self.update.values[-1] / self.update.values[-1].sum()
         return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
 
     def energy(self, directions: int) -> float:
-        """Return the share of ‖ΔW‖²_F in the top directions of the update at the end."""
         return energy(self.update.values[-1], directions)
 
 

@@ -100,7 +100,6 @@ def usable(scale: Axis, values: Sequence[float | str]) -> Axis:
 
 
 def along(panel: Panel, axis: Literal["x", "y"]) -> list[float | str]:
-    """List the values of all content of a panel along an axis."""
     parts = [panel.content] if isinstance(panel.content, Map) else panel.content
     return [value for part in parts for value in (part.x if axis == "x" else part.y)]
 

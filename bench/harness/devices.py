@@ -6,14 +6,9 @@ from bench.core.errors import EnvironmentProblem
 
 
 def check_devices(accelerator: str, devices: int) -> None:
-    """Compare what is asked for with what torch finds; processes on the CPU have no limit.
+    """Raise EnvironmentProblem if torch finds fewer; processes on the CPU have no limit.
 
-    Args:
-        accelerator: Lightning's name: auto, cpu, gpu, cuda or mps.
-        devices: number of them.
-
-    Raises:
-        EnvironmentProblem: this machine has fewer.
+    `accelerator` is Lightning's name: auto, cpu, gpu, cuda or mps.
     """
     import torch
 

@@ -25,11 +25,7 @@ PACKAGES = (
 
 
 def initial_record(run: PlannedRun, request: Request) -> Record:
-    """Make the record of a run before it has trained.
-
-    Raises:
-        EnvironmentProblem: a package whose version belongs into it is not installed, this one from a checkout, say.
-    """
+    """Raises EnvironmentProblem if a package whose version belongs into it, this one included, is not installed."""
     spec, task, dataset = run.spec, run.task.spec, run.dataset
     sizes = {"holdout": spec.holdout} if spec.holdout else {n: len(rows) for n, rows in dataset.evaluation.items()}
     return Record(

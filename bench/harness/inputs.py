@@ -67,13 +67,7 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
 def load_tasks(
     request: Request, names: Sequence[str], configs: Mapping[str, Config], skipped: list[Skip]
 ) -> list[LoadedTask]:
-    """Load the data of these tasks; those that cannot be loaded go to `skipped`.
-
-    Args:
-        request: what was asked for.
-        names: tasks and suites.
-        configs: options by registered name.
-        skipped: is added to.
+    """Load tasks and suites; those that cannot be loaded are added to `skipped`. `configs` are by registered name.
 
     Raises:
         UsageError: an unknown task, or an option that does not fit the data.
@@ -91,12 +85,7 @@ def load_tasks(
 def open_backbones(
     request: Request, configs: Mapping[str, BackboneConfig], skipped: list[Skip]
 ) -> list[tuple[str, Backbone]]:
-    """Open the backbones, each with its name as given; those that cannot be found go to `skipped`.
-
-    Args:
-        request: what was asked for.
-        configs: options by registered name.
-        skipped: is added to.
+    """Open each with its name as given; those not found are added to `skipped`. `configs` are by registered name.
 
     Raises:
         UsageError: a name that is nearly a registered one, or a network that does not exist.

@@ -46,12 +46,10 @@ class PlannedRun:
 
     @property
     def task(self) -> Task:
-        """The task."""
         return self.loaded.task
 
     @property
     def dataset(self) -> Dataset:
-        """Its data."""
         return self.loaded.dataset
 
     @property
@@ -105,7 +103,6 @@ class Plan:
         return tuple(s for s in self.skipped if not s.absent)
 
     def to_json(self) -> PlanJSON:
-        """Return the plan as JSON values."""
         return {
             "runs": [run.to_json() for run in self.runs],
             "skipped": [

@@ -28,15 +28,14 @@ class Progress(AbstractContextManager["Progress"]):
         """Remove what does not stay on the screen."""
 
     def say(self, line: str) -> None:
-        """Print a line."""
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
     def begin(self, spec: RunSpec) -> None:
-        """A run starts."""
+        pass
 
     def step(self, step: int, loss: float) -> None:
-        """An optimiser step is done."""
+        pass
 
     def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
         """A run has ended, now or in an earlier run of the command."""
@@ -65,29 +64,23 @@ class RichProgress(Progress):
         self.run = self.bars.add_task("", total=None, visible=False, note="")
 
     def __enter__(self) -> RichProgress:
-        """Show the bars."""
         self.bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Remove the bars; the lines stay."""
         self.bars.stop()
 
     def say(self, line: str) -> None:
-        """Print a line above the bars."""
         self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, spec: RunSpec) -> None:
-        """Point the bar of steps at this run."""
         label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
         self.bars.reset(self.run, description=label, total=spec.max_steps, visible=True, note="loading")
 
     def step(self, step: int, loss: float) -> None:
-        """Move the bar of steps."""
         self.bars.update(self.run, completed=step, note=f"loss {loss:.3f}")
 
     def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
-        """Print the line of the run and move the plan's bar."""
         super().finished(spec, record, before=before)
         self.bars.update(self.plan, completed=self.count)
 
@@ -116,12 +109,10 @@ class NotebookProgress(Progress):
         return f"<pre>{lines}</pre>{bar if self.label else ''}"
 
     def say(self, line: str) -> None:
-        """Add a line."""
         self.lines.append(line)
         self.shown.update(self)
 
     def begin(self, spec: RunSpec) -> None:
-        """Start the bar of a run."""
         self.label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
         self.steps, self.done = spec.max_steps or 0, 0
         self.shown.update(self)
@@ -134,7 +125,6 @@ class NotebookProgress(Progress):
             self.shown.update(self)
 
     def __exit__(self, *error: object) -> None:
-        """Remove the bar; the lines stay."""
         self.label = ""
         self.shown.update(self)
 

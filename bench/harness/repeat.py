@@ -13,10 +13,6 @@ def repeat_command(run: PlannedRun, request: Request) -> list[str]:
     """Return the argv of a `bench run` that plans this run alone; empty for a trial, which no flag asks for.
 
     Data come from where they came from: a folder that `BENCH_DATA` named is named as `--data-dir`.
-
-    Args:
-        run: the run.
-        request: the grid that it is part of.
     """
     spec = run.spec
     if spec.holdout:

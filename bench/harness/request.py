@@ -32,7 +32,6 @@ class Request:
         lrs: several make a run each, or are the candidates with `select`.
         select: choose the learning rate on a split held out from train.
         select_on: task whose train split decides; None: each run's own.
-        overrides: options that were changed.
         strict: something that cannot run is an error, instead of being left out.
         retry: run again what failed before.
     """
@@ -111,13 +110,9 @@ def make_request(
     Args:
         methods, tasks, backbones: one name or several.
         seeds, lr: one value or several; each is a run of its own.
-        select: choose the learning rate on a split held out from train.
-        select_on: task whose train split decides for all.
         data: which source the data come from.
         data_dir: a folder, `NAME=DIR`, several of these, or name → folder.
         set: option → value, `{"method.rank": 4}`, or `namespace.key=value` texts.
-        out: folder of the records.
-        fields: other fields of a Request.
 
     Raises:
         UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.

@@ -56,11 +56,7 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
 
 
 def make_folder(out: Path) -> None:
-    """Create the folder of the records.
-
-    Raises:
-        EnvironmentProblem: it cannot be created.
-    """
+    """Raises EnvironmentProblem if the folder cannot be created."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -131,7 +127,6 @@ def _write(current: Record, folder: Path) -> Record:
 
 
 def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Record:
-    """Return the record of a run that is done, from that of its start."""
     size = initial.backbone.parameters
     return structs.replace(
         initial,

@@ -35,11 +35,7 @@ def all_tasks() -> list[str]:
 
 
 def check_task(name: str) -> None:
-    """Look a task or suite up.
-
-    Raises:
-        UsageError: there is none of that name; names the nearest.
-    """
+    """Raise UsageError, which names the nearest, if there is no task or suite of that name."""
     head, colon, _ = name.partition(":")
     if colon:
         registry.find("tasks", head)

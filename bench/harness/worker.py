@@ -60,7 +60,6 @@ class Job(msgspec.Struct, kw_only=True):
 
 
 def job(run: PlannedRun) -> Job:
-    """Return the job of a planned run."""
     data = run.loaded.request
     return Job(
         spec=run.spec.to_json(),

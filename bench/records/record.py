@@ -25,11 +25,7 @@ _DECODER = msgspec.json.Decoder(Record)
 
 
 def folder(out: Path, run_id: str) -> Path:
-    """The folder of one run.
-
-    Raises:
-        UsageError: `run_id` is not 16 hex digits; nothing else may become part of a path.
-    """
+    """Raises UsageError if `run_id` is not 16 hex digits; nothing else may become part of a path."""
     if not _ID.fullmatch(run_id):
         raise UsageError(
             f"{run_id!r} is not a run id", "a run id is 16 digits of 0-9a-f", "`bench list runs` shows them."

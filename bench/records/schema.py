@@ -35,7 +35,6 @@ FreeForm = dict[str, Any]
 
 
 def about(text: str) -> Meta:
-    """Description of a field."""
     return Meta(description=text)
 
 
@@ -56,7 +55,6 @@ class RunError(Part, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, problem: BenchError) -> RunError:
-        """The three parts of an error."""
         return cls(what=problem.what, known=problem.known, todo=problem.todo)
 
 
@@ -74,7 +72,6 @@ class Options(Part, frozen=True, kw_only=True):
     runtime: Annotated[Space, about("how the run was executed; not part of its identity")]
 
     def namespaces(self) -> dict[str, Space]:
-        """Namespace → its options."""
         return msgspec.structs.asdict(self)
 
     def flat(self) -> dict[str, Option]:

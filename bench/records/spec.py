@@ -106,11 +106,9 @@ class RunSpec:
         return _digest({**identity, "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
 
     def with_(self, **changes: object) -> RunSpec:
-        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
     def with_options(self, **changes: Config) -> RunSpec:
-        """Return a copy with the Configs of some namespaces replaced."""
         return replace(self, options=replace(self.options, **changes))
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +123,6 @@ class RunSpec:
         """Make the RunSpec that `to_json` wrote; an option that is missing has its default.
 
         Args:
-            data: the JSON values.
             backbone: class of the backbone's options; None: that of the registered backbone.
         """
         stored = data["options"]

@@ -37,7 +37,6 @@ def require() -> None:
 
 
 def key() -> bool:
-    """Whether W&B has a key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     import wandb
@@ -50,12 +49,10 @@ def key() -> bool:
 
 
 def server() -> str:
-    """Return the address of W&B's server."""
     return os.environ.get("WANDB_BASE_URL") or SERVER
 
 
 def project() -> str:
-    """Return the name of W&B's project that runs belong to."""
     return os.environ.get("WANDB_PROJECT", PROJECT)
 
 

@@ -55,7 +55,6 @@ class LossCurve(Callback):
         self._began = time.perf_counter() - self.train_s
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
         self.train_s = time.perf_counter() - self._began
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,7 +62,6 @@ class LossCurve(Callback):
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the clock go on."""
         if trainer.state.fn == TrainerFn.FITTING:
             self._began += time.perf_counter() - self._paused
 
@@ -72,7 +70,6 @@ class LossCurve(Callback):
         return {"points": self.points, "step": self._step, "train_s": time.perf_counter() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
         self.points = [(step, loss) for step, loss in state_dict["points"]]
         self._step, self.train_s = state_dict["step"], state_dict["train_s"]
 
@@ -174,7 +171,6 @@ class Evaluations(Callback):
         return {"rows": [row.to_json() for row in self.rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
         self.rows = msgspec.convert(state_dict["rows"], list[Evaluation])
 
 

@@ -28,7 +28,6 @@ class GradientCheck(Callback):
         self._done = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Check the first step."""
         if not self._done:
             assert isinstance(pl_module, Method)
             self.warnings += missing_gradients(pl_module)

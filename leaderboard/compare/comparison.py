@@ -89,7 +89,6 @@ class Comparison:
 
 
 def compare(a: Side, b: Side) -> Comparison:
-    """Compare `b` with `a`."""
     runs_a, runs_b = (group_by(filter(is_done, side.records), lambda run: run.spec.task) for side in (a, b))
     common = sorted(runs_a.keys() & runs_b.keys())
     fields, equal, cautions = compare_specs(a, b)

@@ -24,7 +24,6 @@ _DIFFERENCE = (
 
 
 def render(comparison: Comparison) -> str:
-    """Render all sections, each with a heading."""
     names = _names(comparison)
     sections = [_heading(comparison), *(part(comparison, names) for part in (_fields, _scores, _ratios))]
     return "\n\n".join(filter(None, [*sections, _layers(comparison)])) + "\n"

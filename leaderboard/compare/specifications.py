@@ -115,7 +115,6 @@ def _values(side: Side, tasks: Sequence[str]) -> Values:
 
 
 def _differing_tasks(a: Values, b: Values, *names: str) -> list[str]:
-    """Tasks in which one of these fields differs."""
     return [task for task in a if any(a[task].get(name) != b[task].get(name) for name in names)]
 
 

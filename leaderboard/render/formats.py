@@ -27,7 +27,6 @@ class Leaderboard:
     problems: Sequence[BenchError]
 
     def to_json(self) -> json_export.JsonObject:
-        """The leaderboard as JSON values."""
         return json_export.leaderboard_json(self.tables, self.records, self.problems)
 
 

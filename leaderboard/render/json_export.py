@@ -43,7 +43,6 @@ def leaderboard_json(
 
 
 def dump(data: JsonObject) -> str:
-    """Write JSON for a file."""
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -29,9 +29,7 @@ def filter_runs(
     """Return the records for which all filters hold; an empty one keeps everything. `*` in a name is a wildcard.
 
     Args:
-        records: any records.
         tasks: suites or tasks.
-        methods: names.
         backbones: names as in a record or as requested.
         sources: kinds of data source (`directory`, `hub`, …), or their revisions.
         where: conditions `name=value` (or !=, <, <=, >, >=): a field of the specification (`seed<3`, `lr>=1e-3`), an
@@ -83,11 +81,7 @@ class Condition:
 
 
 def parse(text: str) -> Condition:
-    """Parse a condition of `--where`.
-
-    Raises:
-        UsageError: the text is not a name, a sign and a value.
-    """
+    """Raises UsageError if the text is not a name, a sign and a value."""
     match = _WHERE.fullmatch(text)
     if not match:
         raise UsageError(

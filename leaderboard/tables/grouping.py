@@ -100,12 +100,10 @@ def seed_key(run: Record) -> Seed:
 
 
 def column_key(run: Record) -> ColumnKey:
-    """The column of a run within its table."""
     return ColumnKey(run.spec.task, str(run.task.version), run.source.data_hash)
 
 
 def by_row(runs: Iterable[Record]) -> list[tuple[str, RowKey, list[Record]]]:
-    """Label, key and runs of each row of a table."""
     groups = group_by(runs, _row_key)
     return [(label, key, groups[key]) for key, label in _row_labels(sorted(groups)).items()]
 

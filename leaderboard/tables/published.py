@@ -34,7 +34,6 @@ class PublishedScore(NamedTuple):
 
 @cache
 def published_scores() -> tuple[PublishedScore, ...]:
-    """All lines of published.csv."""
     text = resources.files("leaderboard.tables").joinpath("published.csv").read_text(encoding="utf-8")
     _, *lines = csv.reader(text.splitlines())
     return msgspec.convert(lines, tuple[PublishedScore, ...], strict=False)

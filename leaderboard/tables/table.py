@@ -27,7 +27,6 @@ class Stat:
 
 
 def by_seed(cells: Iterable[Iterable[Scored]]) -> list[dict[Seed, float]]:
-    """Scores by seed, per cell."""
     return [{run.seed: run.value for run in cell} for cell in cells]
 
 

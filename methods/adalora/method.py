@@ -225,7 +225,6 @@ class BudgetSchedule:
         return int((self.initial - self.target) * left**3 + self.target)
 
     def selects(self, step: int) -> bool:
-        """Tell whether triplets are selected anew at this step."""
         return step == self.ends or (self.begins < step < self.ends and step % self.every == 0)
 
     def course(self, points: int = 20) -> list[dict[str, int]]:

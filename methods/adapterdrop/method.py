@@ -22,11 +22,7 @@ class AdapterDrop(Adapter):
     config: AdapterDropConfig
 
     def lowest(self, blocks: int) -> int:
-        """Return block n, or the first one in the robust form.
-
-        Raises:
-            UsageError: no block would have an adapter.
-        """
+        """Return n, or 0 in the robust form; raises UsageError if no block would have an adapter."""
         n = self.config.n or 0
         if n >= blocks:
             raise UsageError(
@@ -38,19 +34,16 @@ class AdapterDrop(Adapter):
         return n
 
     def adapt(self, batch: Batch) -> None:
-        """Freeze the backbone and adapt its blocks."""
         super().adapt(batch)
         self.prefix = PrefixCache(self.backbone, self.blocks, self.config.n or 0)
         self._not_cached = ""
 
     def on_train_start(self) -> None:
-        """Cache the output of the frozen blocks."""
         if self.config.n and self.config.cache:
             self._not_cached = self.prefix.fill(self, self.config.cache_mib * MIB)
             self.cache_bytes = self.prefix.bytes
 
     def on_train_end(self) -> None:
-        """Free the cache."""
         self.prefix.clear()
 
     def warnings(self) -> list[str]:

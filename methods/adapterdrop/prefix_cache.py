@@ -118,7 +118,6 @@ class PrefixCache:
             yield
 
     def clear(self) -> None:
-        """Free the memory."""
         self.rows = {}
 
 

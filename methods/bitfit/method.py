@@ -14,11 +14,7 @@ class BitFit(Method):
     config: BitFitConfig
 
     def adapt(self, batch: Batch) -> None:
-        """Freeze all but the chosen biases.
-
-        Raises:
-            UsageError: the expression is invalid, or no bias is in a layer that it matches.
-        """
+        """Raises UsageError if the expression is invalid, or no bias is in a layer that it matches."""
         self.backbone.requires_grad_(False)
         # some layers have several, such as in_proj_bias and q_bias
         biases = [(n.rpartition(".")[0], p) for n, p in self.backbone.named_parameters() if n.endswith("bias")]

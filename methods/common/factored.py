@@ -61,7 +61,6 @@ class FactoredLinear(nn.Module):
         return F.linear(x, factor)
 
     def matrices(self) -> list[Tensor]:
-        """Return the factors as matrices."""
         return [factor.flatten(1) for factor in self.factors]
 
     def delta(self) -> Delta:

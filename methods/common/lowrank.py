@@ -101,7 +101,6 @@ class LowRank(Method):
         return ((name, m) for name, m in self.backbone.named_modules() if isinstance(m, FactoredLinear))
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """Yield ΔW of every adapted layer."""
         return ((name, layer.delta()) for name, layer in self.layers())
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:

@@ -61,7 +61,6 @@ class Projected(Full):
         return {**adam, "refresh": config.refresh, "scale": config.scale}
 
     def report(self) -> dict[str, object]:
-        """Report how many matrices are projected, and which are too small."""
         large = len(self.param_groups()[0]["params"])
         return {"projected_matrices": large, **({"plain_matrices": self._small} if self._small else {})}
 

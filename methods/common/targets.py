@@ -109,7 +109,6 @@ def list_names(names: Iterable[str]) -> str:
 
 
 def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put `layer` in the place of the layer `name`."""
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, layer)
 

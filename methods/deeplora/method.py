@@ -32,7 +32,6 @@ class DeepLoRA(LowRank):
             factor.requires_grad_(self.config.gamma > 0)
 
     def cost(self, m: int, n: int, rank: int) -> int:
-        """Return the parameters of the factors that train."""
         if self.config.form == "full":
             return rank * (m + n) + (self.config.depth - 2) * rank**2
         return (rank * (m + n) if self.config.gamma > 0 else 0) + self.config.depth * rank**2

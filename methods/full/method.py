@@ -23,7 +23,6 @@ class Full(Method):
         self._initial: dict[str, Tensor] = {n: w.detach().cpu().clone() for n, w in self._weights()}
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """Yield W(t) − W(0) of every linear layer and convolution."""
         for name, weight in self._weights():
             difference = weight.detach().cpu() - self._initial[name].cpu()
             yield name, Delta(factors=(difference,), nominal=min(difference.shape))

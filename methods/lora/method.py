@@ -92,7 +92,6 @@ class LoRA(LowRank):
 
     @classmethod
     def from_peft(cls, folder: PeftFolder) -> dict[str, Value]:
-        """Return the options that a LoRA adapter of peft stands for."""
         return peft_start.read_options(folder)
 
 

@@ -28,11 +28,7 @@ class LowRankTraining(Method):
     config: LowRankConfig
 
     def adapt(self, batch: Batch) -> None:
-        """Replace the layers by products.
-
-        Raises:
-            UsageError: the expression is invalid or matches no layer, or the rank saves nothing in any of them.
-        """
+        """Raises UsageError if the expression is invalid or matches no layer, or the rank saves nothing in any."""
         rank = self.config.rank
         known = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
         layers = match_names(self.config.target, known, "linear layer or convolution of this backbone", "it has")
@@ -54,17 +50,14 @@ class LowRankTraining(Method):
                 replace_layer(self.backbone, name, FactoredLayer(layer, rank))
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
-        """Yield W(t) − W(0) of every product."""
         return ((name, layer.update().detach()) for name, layer in self.layers())
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
-        """Yield W(0), and W(t) − W(0) with gradients."""
         for name, layer in self.layers():
             u0, v0 = layer.initial()
             yield name, u0 @ v0, layer.update()
 
     def report(self) -> dict[str, object]:
-        """Report how many layers are products, and which are not."""
         factored = sum(1 for _ in self.layers())
         return {"factored_layers": factored, **({"whole_layers": self._whole} if self._whole else {})}
 
@@ -107,7 +100,6 @@ class FactoredLayer(nn.Sequential):
 
     @property
     def bias(self) -> Tensor | None:
-        """Return the bias of the layer."""
         return cast("Tensor | None", self[1].bias)
 
     def initial(self) -> tuple[Tensor, Tensor]:

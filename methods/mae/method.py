@@ -79,11 +79,7 @@ class MAE(Pretraining):
         return loss + self.criterion(self.predict(features), batch["labels"])
 
     def on_fit_start(self) -> None:
-        """Refuse what would make the result depend on how a batch is split.
-
-        Raises:
-            UsageError: `uniformity` with micro batches or several devices.
-        """
+        """Refuse `uniformity` with micro batches or several devices (UsageError): it depends on the batch's split."""
         parts, world = self.trainer.accumulate_grad_batches, self.trainer.world_size
         if self.config.uniformity and parts * world > 1:
             raise UsageError(
@@ -109,7 +105,6 @@ class MAE(Pretraining):
         return {**super().evaluate(probe, labels), **values}
 
     def report(self) -> dict[str, object]:
-        """Report how many patches are masked, and the size of the decoder."""
         patches = {"all": self.patches, "masked": self.masked, "visible": self.patches - self.masked}
         return {"patches": patches, "decoder_parameters": sum(p.numel() for p in self.decoder.parameters())}
 

@@ -60,7 +60,6 @@ class Passages:
         return hashlib.sha256(self.places["key"].tobytes()).digest()
 
     def take(self, index: np.ndarray) -> Passages:
-        """Return some of them, in this order."""
         return Passages(self.files, self.places[index])
 
     def _read(self, places: np.ndarray) -> Iterator[Example]:

@@ -32,8 +32,6 @@ HUB_OPTIONS = ("config", "split", "column", "revision")  # options that have an 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig(TaskConfig):
-    """What a passage is, which passages are held out, and which dataset of the hub they come from."""
-
     unit: Literal["paragraph", "line"] = option(
         "paragraph", "A passage is the text between two blank lines, or a line; docstrings are passages as they are."
     )

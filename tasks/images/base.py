@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(Config):
-    """Size, channels and augmentation of the images."""
-
     namespace: ClassVar[str] = "task"
 
     size: int | None = option(
@@ -56,7 +54,6 @@ class ImageTask(Task):
         self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes)
 
     def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
-        """Batches of the dataset, normalised, and augmented in training."""
         from tasks.images.augment import preparation
         from tasks.io.arrays import ArrayDataModule
 

@@ -21,7 +21,6 @@ class Digits(ImageTask):
         self.spec = image_task_spec("digits", num_classes=10, version=VERSION)
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read the images, and split them."""
         if request.data in ("dir", "hub"):
             todo = "Leave --data out, or use --task mnist."
             raise DataProblem("digits are embedded only", f"--data {request.data} is given", todo)

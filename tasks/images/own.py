@@ -20,8 +20,6 @@ from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesConfig(ImageConfig):
-    """Size, channels and augmentation of the images, and which of them are for validation."""
-
     validation: str = option(
         "0.1",
         "A folder or tar to evaluate on, or the share drawn for it, the same of every class; a share has no effect "
@@ -65,7 +63,6 @@ class Images(ImageTask):
         self.name = f"images/{re.sub(r'[^A-Za-z0-9_.-]+', '-', name).strip('-.')[:50] or 'images'}"
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read and check all images, and split them."""
         from tasks.images.reading.dataset import load_images
         from tasks.images.reading.files import folder_or_tar
         from tasks.images.reading.prepare import Preparation

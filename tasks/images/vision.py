@@ -49,7 +49,6 @@ class PublishedImageTask(ImageTask):
     most_train: int = 0
 
     def open(self, request: DataRequest) -> Dataset:
-        """Read and check all images of train and test, from the first source that is allowed and answers."""
         from tasks.images.reading.dataset import load_images
         from tasks.images.reading.prepare import Preparation
 

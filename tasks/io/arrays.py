@@ -36,7 +36,6 @@ class ArraySplit:
         return np.zeros(len(self.chosen), dtype=np.int64)
 
     def take(self, index: np.ndarray) -> ArraySplit:
-        """Return some examples of this split."""
         return ArraySplit(self.rows, self.chosen[index])
 
 
@@ -48,11 +47,9 @@ class ArrayDataModule(StepDataModule[Arrays, ArraySplit]):
         super().__init__(task, dataset, spec)
 
     def load(self, rows: Arrays, name: str) -> ArraySplit:
-        """Return a split of all examples."""
         return ArraySplit(rows, np.arange(len(rows)))
 
     def collate(self, split: ArraySplit, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        """Return the batch of examples `index`, prepared for training at `step`, or for evaluation (`step` < 0)."""
         inputs = np.ascontiguousarray(split.rows.inputs[split.chosen[index]])
         dtype = torch.int64 if self.task.num_classes else torch.float32
         return {

@@ -325,8 +325,7 @@ class _ColumnarReader(Reader):
     unit = "row"
 
     @abstractmethod
-    def schema(self) -> pa.Schema:
-        """Return the Arrow schema."""
+    def schema(self) -> pa.Schema: ...
 
     @abstractmethod
     def _batches(self, columns: list[str]) -> Iterable[pa.RecordBatch]: ...
@@ -355,7 +354,6 @@ class ParquetReader(_ColumnarReader):
     """A Parquet file, a few rows at a time."""
 
     def schema(self) -> pa.Schema:
-        """Return the Arrow schema."""
         with self._parquet("not a Parquet file") as parquet:
             return parquet.schema_arrow
 
@@ -383,7 +381,6 @@ class ArrowReader(_ColumnarReader):
         self.table = table
 
     def schema(self) -> pa.Schema:
-        """Return the Arrow schema."""
         return self.table.schema
 
     def _batches(self, columns: list[str]) -> Iterable[pa.RecordBatch]:

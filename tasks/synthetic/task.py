@@ -30,8 +30,6 @@ OPTIONS_OF = {"samples": ("regression",), "repeats": ("factorization", "completi
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig(Config):
-    """The matrix, and the examples made of it."""
-
     namespace: ClassVar[str] = "task"
 
     size: int = option(64, "n, columns of the matrix and numbers of an input.", at_least=2)
@@ -126,7 +124,6 @@ class Synthetic(Task):
         )
 
     def open(self, request: DataRequest) -> Dataset:
-        """Draw the matrix, inputs and noise."""
         from tasks.synthetic import matrices
 
         config = request.config_as(SyntheticConfig)
@@ -157,7 +154,6 @@ class Synthetic(Task):
         )
 
     def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
-        """Return a data module of the vectors as they are."""
         from tasks.io.arrays import ArrayDataModule
 
         return ArrayDataModule(self.spec, dataset, spec)

@@ -89,11 +89,7 @@ class LabelEncoder:
 
 
 def fit_encoder(labels: Sequence[str], kind: LabelKind) -> LabelEncoder:
-    """Make the encoder of training labels.
-
-    Raises:
-        ValueError: all labels are equal, or nearly every row has a class of its own.
-    """
+    """Raises ValueError if all labels are equal, or nearly every row has a class of its own."""
     different = set(labels)
     if len(different) < 2:
         raise ValueError(f"all labels are equal: {labels[0]!r}")

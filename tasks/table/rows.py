@@ -105,11 +105,7 @@ class LabelledFile:
         self._first: dict[str, BadRow] = {}
 
     def read(self, columns: Columns) -> list[LabelledRow]:
-        """Read every row that can be used.
-
-        Raises:
-            DataProblem: a row is bad and is not to be left out, or none can be used.
-        """
+        """Raises DataProblem if a row is bad and is not to be left out, or none can be used."""
         rows: list[LabelledRow] = []
         labels: dict[str, str] = {}  # equal labels share one object
         for row in self.table.rows(columns.names):

@@ -31,8 +31,6 @@ SHOWN = 8  # most classes that the note names
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig(TaskConfig):
-    """Which columns, what kind of label, which rows to score on."""
-
     text: str | None = option(None, "Column of the text; none guesses by name.")
     text_pair: str | None = option(None, "Column of a second text; guessed only where the first is guessed too.")
     label: str | None = option(None, "Column of the label; none guesses by name.")

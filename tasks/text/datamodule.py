@@ -17,8 +17,6 @@ from tasks.text.tokens import Tokens, tokenise
 
 
 class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
-    """Feeds one run of one text task."""
-
     def __init__(self, task: TaskSpec, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> None:
         self.options = spec.options.task_as(TaskConfig)
         self.tokenizer = backbone.tokenizer()
@@ -26,11 +24,9 @@ class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
         super().__init__(task, dataset, spec)
 
     def load(self, rows: Iterable[Example], name: str) -> Tokens:
-        """Tokenise the rows."""
         return tokenise(rows, self.tokenizer, key=self._key + name, max_length=self.options.max_length)
 
     def collate(self, split: Tokens, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        """Pad the examples to the longest of them."""
         rows = [split.row(i) for i in index]
         width = max(len(ids) for ids, _ in rows)
         ids = np.full((len(rows), width), self.tokenizer.pad_token_id or 0, dtype=np.int64)

@@ -64,8 +64,6 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
     Texts are read a few at a time and their tokens are written to the cache at once: neither has to fit into memory.
 
     Args:
-        rows: the examples, a list or a collection that reads them from files.
-        tokenizer: a fast one of transformers.
         key: identifies data, split and tokenizer by content.
         max_length: longer examples are truncated.
 

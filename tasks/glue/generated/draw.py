@@ -27,11 +27,9 @@ class Draw:
         return int(self._random.random() * n)
 
     def chance(self, p: float) -> bool:
-        """Return True with probability `p`."""
         return self._random.random() < p
 
     def pick(self, items: Sequence[T]) -> T:
-        """Draw one of `items`."""
         return items[self.below(len(items))]
 
     def several(self, items: Sequence[T], k: int) -> list[T]:
@@ -40,11 +38,9 @@ class Draw:
         return [rest.pop(self.below(len(rest))) for _ in range(k)]
 
     def other(self, items: Sequence[T], than: T) -> T:
-        """Draw one of `items` that is not `than`."""
         return self.pick([item for item in items if item != than])
 
     def weighted(self, items: Sequence[tuple[T, float]]) -> T:
-        """Draw from pairs of item and weight."""
         point = self._random.random() * sum(weight for _, weight in items)
         for item, weight in items:
             point -= weight

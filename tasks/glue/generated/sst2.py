@@ -24,7 +24,6 @@ NOT = words("not, never, rarely, by no means")
 
 
 def draw_pair(draw: Draw, label: Label) -> Pair:
-    """Draw a review sentence of the wanted sentiment."""
     form = draw.weighted(((_simple, 1.0), (_negated, 2.0), (_contrast, 4.0), (_hopes, 1.5)))
     return form(draw, label == 1), None
 

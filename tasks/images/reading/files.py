@@ -59,7 +59,6 @@ def folder_or_tar(place: Path, split: Split | None = None) -> Source:
 
 
 def is_tar(file: Path) -> bool:
-    """Tell whether a file's name is that of a tar."""
     return file.name.casefold().endswith(TARS) and file.is_file()
 
 

@@ -91,7 +91,6 @@ class Source(NamedTuple):
 
 
 def hashed_file(file: Path) -> dict[str, str]:
-    """Return name and hash of a file."""
     with errors_naming(file):
         return {"name": file.name, "sha256": sha256(file)}
 

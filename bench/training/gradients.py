@@ -48,7 +48,7 @@ def missing_gradients(method: Method) -> list[str]:
     inside = [name for name in trained if not name.startswith("head.")]
     if inside and all(name in missing for name in inside):
         raise UsageError(
-            f"nothing that {type(method).__name__} trains in the backbone has a gradient",
+            "nothing that the method trains in the backbone has a gradient",
             f"the network does not call these layers, or reads their weights elsewhere: {names}",
             "Choose other layers with --set method.target=…, or another method.",
         )

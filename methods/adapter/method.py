@@ -17,8 +17,8 @@ from methods.adapter.config import AdapterConfig
 from methods.common.config import BottleneckConfig
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
-BlockOutput = Tensor | tuple[Tensor, ...]
-"""What a block returns: hidden features, alone or first in a tuple."""
+BlockOutput = Tensor | tuple[Tensor, ...] | list[Tensor]
+"""What a block returns: hidden features, alone or first in a tuple; CrossViT's give a list of two branches."""
 
 
 class Bottleneck(nn.Module):
@@ -59,13 +59,13 @@ def hidden_of(out: BlockOutput) -> Tensor:
     """Return the hidden features in the output of a block.
 
     Raises:
-        UsageError: a block has several outputs beside each other, as CrossViT's have.
+        UsageError: the block has several outputs side by side.
     """
     hidden = out[0] if isinstance(out, tuple) else out
-    if not isinstance(hidden, Tensor):
+    if isinstance(hidden, list):
         raise UsageError(
             "adapters need blocks with one output",
-            f"those of this network give a {type(hidden).__name__} of {len(hidden)}",
+            f"those of this network give {len(hidden)} side by side",
             "Choose another backbone, or another method.",
         )
     return hidden
@@ -111,26 +111,13 @@ class Adapter(Method):
             return [(int(self.backbone.width), False)] * len(self.blocks)
         inputs = {name: value[:1] for name, value in batch["inputs"].items()}
         shapes = self._output_shapes(inputs)
-        larger: list[torch.Size] = []
+        larger = shapes
         if any(len(shape) == 4 for shape in shapes):
             with suppress(RuntimeError, AssertionError, ValueError):  # of a network for images of one size
                 larger = self._output_shapes({name: F.interpolate(x, scale_factor=2) for name, x in inputs.items()})
-        widths: list[tuple[int, bool]] = []
-        for i, (block, shape) in enumerate(zip(self.blocks, shapes, strict=True)):
-            axes = [-1]
-            if len(shape) == 4 and larger:
-                axes = [axis for axis in (1, -1) if larger[i][axis] == shape[axis]]
-            elif len(shape) == 4:
-                sizes = {parameter.numel() for parameter in block.parameters() if parameter.ndim == 1}
-                axes = [axis for axis in (1, -1) if shape[axis] in sizes]
-            if len(axes) != 1:
-                raise UsageError(
-                    f"adapters cannot tell the channels of {type(block).__name__} from height and width",
-                    f"it gives {' × '.join(map(str, shape))}",
-                    "Give the images another size, choose another backbone, or another method.",
-                )
-            widths.append((shape[axes[0]], axes[0] == 1))
-        return widths
+        last = any(getattr(module, "output_fmt", "") == "NHWC" for module in self.backbone.modules())  # timm's
+        axes = [_channel_axis(*one, last=last) for one in zip(self.blocks, shapes, larger, strict=True)]
+        return [(shape[axis], axis == 1) for axis, shape in zip(axes, shapes, strict=True)]
 
     def _output_shapes(self, inputs: dict[str, Tensor]) -> list[torch.Size]:
         """Return the shape of every block's output, in evaluation mode."""
@@ -166,6 +153,37 @@ class Adapter(Method):
         for n in self.adapters if self.config.sweep else ():
             with self.dropping(n):
                 yield {"n": n}
+
+
+def _channel_axis(block: nn.Module, shape: torch.Size, larger: torch.Size, *, last: bool) -> int:
+    """Return the axis of the channels in a block's output: 1 or −1.
+
+    It is the one that does not grow with the image; where neither does, the one as long as a vector of the block.
+
+    Args:
+        block: a norm or a bias in it has as many numbers as there are channels.
+        shape: of its output.
+        larger: the same for an image of twice the size, where the network takes one.
+        last: the network says that its channels are last; asked only if nothing else decides.
+
+    Raises:
+        UsageError: nothing decides.
+    """
+    if len(shape) != 4:
+        return -1
+    fixed = [axis for axis in (1, -1) if larger[axis] == shape[axis]]
+    if len(fixed) != 1:
+        sizes = {parameter.numel() for parameter in block.parameters() if parameter.ndim == 1}
+        fixed = [axis for axis in (1, -1) if shape[axis] in sizes]
+    if len(fixed) != 1 and last:
+        return -1
+    if len(fixed) != 1:
+        raise UsageError(
+            f"adapters cannot tell the channels of {type(block).__name__} from height and width",
+            f"it gives {' × '.join(map(str, shape))}",
+            "Give the images another size, choose another backbone, or another method.",
+        )
+    return fixed[0]
 
 
 def find_blocks(backbone: Network) -> list[nn.Module]:

@@ -65,7 +65,7 @@ def find_targets(network: nn.Module, target: str) -> Targets:
         notes.append(f"no query and value projections in this network: its {_counts(layers)} are adapted")
     if target == "qv" and (fused := [(n, m) for n, m in layers if isinstance(m, nn.Linear) and FUSED.search(n)]):
         matching = [(n, m) for n, m in layers if (n, m) in (*matching, *fused)]
-        notes.append(f"query, key and value are one layer in this network: its {len(fused)} are adapted whole")
+        notes.append(f"query, key and value are one layer in this network, adapted whole: {len(fused)}")
     adaptable = [(n, m) for n, m in matching if _is_plain(m)]
     if not adaptable:
         raise _no_match(target, kind, layers)

@@ -207,7 +207,7 @@ def vision_lora(name: str = "lora", **options: Any) -> Any:
     task = TaskSpec(name="t", version=1, modality="image", num_classes=2, metrics=("accuracy",), primary=("accuracy",))
     config = kind.Config(**options)
     method = kind(Vision(), task, config, head=HeadConfig(), optim=OptimConfig(), lr=1e-3, seed=0)
-    method.adapt({})
+    method.adapt({"inputs": {"images": torch.randn(2, 3, 16, 16, dtype=torch.float64)}})
     with torch.no_grad():
         for _, layer in method.layers():
             for factor in list(layer.factors)[name == "lora" :]:

@@ -107,7 +107,7 @@ def test_trained_tensors_without_a_gradient(column: str) -> None:
     method = adapted(ARCHITECTURES[name], column)
     method.loss({"inputs": ARCHITECTURES[name].inputs, "labels": torch.arange(2 + (name == "ESM"))}).backward()
     if name == "BEiT":
-        with pytest.raises(UsageError, match="nothing that PeftTuner trains in the backbone has a gradient"):
+        with pytest.raises(UsageError, match="nothing that the method trains in the backbone has a gradient"):
             missing_gradients(method)
         return
     [warning] = missing_gradients(method)

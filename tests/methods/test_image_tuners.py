@@ -63,7 +63,7 @@ def test_a_tuner_starts_merges_and_is_saved(network: Any, tuner: str, options: d
 def test_which_layers_and_what_is_said() -> None:
     method = adapted("peft:vera", vit(), r=4)
     assert [n for n, _ in method.layers()] == WHOLE
-    assert method.warnings() == ["query, key and value are one layer in this network: its 3 are adapted whole"]
+    assert method.warnings() == ["query, key and value are one layer in this network, adapted whole: 3"]
     method = adapted("peft:lora", resnet())
     convolutions = [n for n, m in resnet().named_modules() if isinstance(m, nn.Conv2d)]
     assert [n for n, _ in method.layers()] == convolutions

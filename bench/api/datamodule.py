@@ -53,8 +53,8 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
 
     `tasks/io/arrays.py` is a short one.
 
-    With `spec.holdout`, that many training examples are drawn by seed and evaluated on instead of dev;
-    `spec.train_samples` then draws, by seed and without replacement, from the rest.
+    `spec.train_samples` examples are drawn from train by seed, without replacement. With `spec.holdout`, that many of
+    them are not trained on, and are evaluated on instead of dev.
 
     Attributes:
         train: the examples trained on.
@@ -72,8 +72,9 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         self.runtime = spec.options.runtime
         train, n = self.load(cast("RowsT", dataset.train), "train"), len(dataset.train)
         order = np.random.default_rng([spec.seed, n]).permutation(n)
-        held_out, rest = order[: spec.holdout], order[spec.holdout :]
-        self.train = train.take(np.sort(rest[: spec.train_samples]))
+        drawn = order[: spec.train_samples]
+        held_out, rest = drawn[: spec.holdout], drawn[spec.holdout :]
+        self.train = train.take(np.sort(rest))
         self.evaluation: dict[str, SplitT] = (
             {"holdout": train.take(np.sort(held_out))}
             if spec.holdout

@@ -55,7 +55,7 @@ def initial_record(run: PlannedRun, request: Request) -> Record:
             kind=dataset.source,
             revision=dataset.revision,
             data_hash=dataset.hash,
-            train_examples=min(spec.train_samples or len(dataset.train), len(dataset.train) - spec.holdout),
+            train_examples=min(spec.train_samples or len(dataset.train), len(dataset.train)) - spec.holdout,
             evaluation_examples=sizes,
             reading=dict(dataset.reading),
         ),

@@ -24,7 +24,9 @@ from bench.records.spec import RunOptions, RunSpec
 
 DEFAULT_STEPS = 150
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
-"""`--select` decides on a tenth of train, on 1000 examples at most."""
+"""`--select` decides on a tenth of the examples that a run may see, on 1000 at most."""
+HOLDOUT_FEW = 100
+"""Of the few examples of `--train-samples` a quarter decides, if that is no more than this."""
 SELECT_SEED = 0
 """Trials have one seed, whatever `--seeds` says, so that adding seeds changes no choice."""
 
@@ -193,7 +195,7 @@ def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list
         task=name,
         seed=SELECT_SEED,
         track="off",
-        holdout=_holdout(selector.dataset),
+        holdout=_holdout(base.train_samples, len(selector.dataset.train)),
         data_options=selector.data_options,
     ).with_options(task=selector.request.config_as(Config))
     trials = tuple(replace(run, spec=trial.with_(lr=rate), loaded=selector) for rate in rates)
@@ -266,8 +268,10 @@ def _start(request: Request, method: str, config: MethodConfig) -> tuple[MethodC
     return config.changed(start=f"sha256:{folder.hash}"), str(folder.path)
 
 
-def _holdout(dataset: Dataset) -> int:
-    return min(HOLDOUT_MOST, max(1, round(HOLDOUT_SHARE * len(dataset.train))))
+def _holdout(train_samples: int | None, train: int) -> int:
+    """Return how many of the examples that a run may see decide on its learning rate."""
+    few = min(HOLDOUT_FEW, train_samples // 4) if train_samples else 0
+    return min(HOLDOUT_MOST, max(1, few, round(HOLDOUT_SHARE * min(train_samples or train, train))))
 
 
 def _misfit(

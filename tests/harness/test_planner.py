@@ -54,3 +54,14 @@ def test_options_of_a_backbone_enter_the_id(tmp_path: Path) -> None:
         for settings in ((), ("backbone.depth=3",), ("backbone.width=96",), ("backbone.width=192",))
     }
     assert len(ids) == 3, "the default of width is 192"
+
+
+@pytest.mark.parametrize(("samples", "holdout"), [(16, 4), (400, 100), (1024, 102), (None, 144)])
+def test_a_trial_sees_no_more_examples_than_its_run(tmp_path: Path, samples: int | None, holdout: int) -> None:
+    """With --train-samples 16 a learning rate was chosen on 575 examples whose labels the run may not see."""
+    [run] = planned(tmp_path, "digits", select=True, train_samples=samples)
+    trial = run.trials[0]
+    data, few = (one.task.datamodule(one.dataset, one.backbone, one.spec.with_(seed=0)) for one in (trial, run))
+    held_out = data.evaluation["holdout"].chosen
+    assert trial.spec.holdout == len(held_out) == holdout
+    assert sorted([*data.train.chosen, *held_out]) == sorted(few.train.chosen)

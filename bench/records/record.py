@@ -15,6 +15,7 @@ import msgspec
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import write_atomic
+from bench.records.consistency import contradictions
 from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable_numbers
 
 __all__ = ["FILE", "DoneRecord", "Record", "State", "find", "folder", "is_done", "load_all", "locate", "read", "write"]
@@ -53,9 +54,11 @@ def validate(value: object, path: Path) -> Record:
     for field in unusable_numbers(value):
         raise _invalid(path, f"{field}: not a finite number of 64 bits")
     try:
-        return msgspec.convert(value, Record)
+        record = msgspec.convert(value, Record)
     except msgspec.ValidationError as error:
         raise _invalid(path, _with_keys(str(error), value)) from None
+    _check_content(record, path)
+    return record
 
 
 def write(record: Record, directory: Path) -> None:
@@ -73,12 +76,14 @@ def read(path: Path) -> Record:
     """The record in a file, checked.
 
     Raises:
-        EnvironmentProblem: it cannot be read, is not JSON, or does not follow the schema; the error names the file.
+        EnvironmentProblem: it cannot be read, is not JSON, does not follow the schema, or contradicts itself; the error
+            names the file.
     """
     try:
         content = path.read_bytes()
         try:
             record = _DECODER.decode(content)
+            _check_content(record, path)
         except msgspec.MsgspecError:  # to name the field, and to read what msgspec does not: lone surrogates
             record = validate(json.loads(content.decode()), path)
     except (OSError, ValueError, RecursionError) as error:
@@ -131,6 +136,12 @@ def locate(out: Path, text: str) -> tuple[Record, Path]:
         return read(given.resolve() / FILE), given
     record = find(out, text)
     return record, folder(out, record.run_id)
+
+
+def _check_content(record: Record, path: Path) -> None:
+    """What the types of single fields do not show."""
+    for reason in contradictions(record):
+        raise _invalid(path, reason)
 
 
 def _check_folder(record: Record, path: Path) -> None:

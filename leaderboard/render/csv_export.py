@@ -42,11 +42,12 @@ def _scores(row: Row, table: Table) -> Iterator[Line]:
     metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
     columns = zip(table.columns, metrics, row.cells, row.runs, row.differences, strict=True)
     for column, metric, cell, runs, paired in columns:
+        task = f"{column.task_id} {column.data}".rstrip()
         for run in runs:
-            yield column.task_id, metric or "", str(run.seed[0]), run.run_id, "score", run.value
+            yield task, metric or "", str(run.seed[0]), run.run_id, "score", run.value
         if cell:
             values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
-            yield from _known(column.task_id, metric or "", values)
+            yield from _known(task, metric or "", values)
 
 
 def _statistics(row: Row) -> dict[str, Value]:

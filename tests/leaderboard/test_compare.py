@@ -222,7 +222,9 @@ def test_other_data_has_no_difference_and_says_so(grid, change):
     assert field.cautioned and all("(rte)" in value for value in (*field.a, *field.b))
 
 
-@pytest.mark.parametrize("change", [{"name": "matthews"}, {"split": "holdout"}, {"of": "method"}])
+@pytest.mark.parametrize(
+    "change", [{"name": "matthews"}, {"split": "holdout"}, {"n": 10}, {"of": "method"}, {"higher_is_better": False}]
+)
 def test_other_metrics_have_no_difference(grid, change):
     def altered(record):
         if only(record, "lora", "glue/rte"):
@@ -230,6 +232,17 @@ def test_other_metrics_have_no_difference(grid, change):
 
     rte = compared(grid(altered)).scores[1]
     assert rte.difference is None and rte.note.startswith("the metrics differ")
+    assert rte.a.mean == pytest.approx(values("full", "rte").mean())
+
+
+@pytest.mark.parametrize("change", [{"name": "matthews"}, {"split": "holdout"}, {"n": 10}])
+def test_a_side_that_mixes_metrics_has_no_mean(grid, change):
+    def altered(record):
+        if only(record, "lora", "glue/rte") and record.spec.seed == 0:
+            record.metrics.primary |= change
+
+    rte = compared(grid(altered)).scores[1]
+    assert rte.a and (rte.b, rte.difference) == (None, None) and "the metrics differ" in rte.note
 
 
 def test_tasks_of_one_side_only_are_listed(grid):

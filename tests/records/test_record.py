@@ -57,7 +57,7 @@ def test_tuples_of_free_form_values_are_written_as_the_lists_they_are_read_as(tm
     ],
 )
 def test_a_record_says_how_each_spectrum_was_computed(tmp_path, make_record, record_json, factors, how):
-    row = Delta(factors=factors, nominal=1).ranks("query").to_json()
+    row = Delta(factors=factors, nominal=min(map(min, (factor.shape for factor in factors)))).ranks("query").to_json()
     path = put(tmp_path, make_record(ranks=[row]))
     assert record.read(path).ranks[0].how == how
     with pytest.raises(EnvironmentProblem, match="not a valid record") as caught:
@@ -144,6 +144,7 @@ def test_hostile_prefixes_find_nothing(tmp_path, make_record, prefix):
         record.find(tmp_path, prefix)
 
 
+@pytest.mark.usefixtures("any_id")
 def test_find_by_prefix(tmp_path, make_record):
     ids = ["ab" + "0" * 14, "ab" + "1" * 14, "c" * 16]
     for run_id in ids:

@@ -30,7 +30,7 @@ def parser() -> Parser:
     parser = Parser(
         prog="bench compare",
         description="Compare B with A: what differs in their specifications, the differences of their scores (B − A, "
-        "over\nthe seeds of both, with a 95 % bootstrap interval), what B costs relative to A, and the ranks of each "
+        "over\nthe seeds of both, with a 95 % interval), what B costs relative to A, and the ranks of each "
         "layer's ΔW\nside by side. A and B are each a method, the beginning of an id of a run or of a group (all its "
         "seeds), or a\ncondition on records such as method=lora, several joined by &: 'method=lora&method.rank=8'.",
         parents=[common()],

@@ -7,7 +7,7 @@ from typing import cast
 
 from bench.core.text import table
 from bench.records.record import Record
-from bench.records.schema import BackboneInfo, FreeForm
+from bench.records.schema import BackboneInfo, FreeForm, Metrics
 
 
 def text(record: Record) -> str:
@@ -29,9 +29,12 @@ def _results(record: Record) -> str:
     if metrics := record.metrics:
         primary = metrics.primary
         better = "" if primary.higher_is_better else ", lower is better"
-        rows.append(("score", f"{primary.name} {primary.value:.4f} on {primary.split} (n = {primary.n}{better})"))
+        share = _largest_class(metrics, primary.split, primary.name)
+        value = f"{primary.name} {primary.value:.4f}{share}"
+        rows.append(("score", f"{value} on {primary.split} (n = {primary.n}{better})"))
         for split, values in metrics.all.items():
-            rows.append((f"  {split}", ", ".join(f"{name} {value:.4f}" for name, value in values.items())))
+            parts = (f"{name} {value:.4f}{_largest_class(metrics, split, name)}" for name, value in values.items())
+            rows.append((f"  {split}", ", ".join(parts)))
     if sweep := record.sweep:
         rows.append(("  by n dropped", ", ".join(f"{point.n}: {point.primary:.4f}" for point in sweep)))
     if params := record.params:
@@ -50,6 +53,12 @@ def _results(record: Record) -> str:
         peak = "" if memory is None else f", peak memory {memory / 2**20:,.0f} MiB"
         rows.append(("device", f"{cost.devices} × {cost.device}{peak}"))
     return table(("result", ""), rows) if rows else ""
+
+
+def _largest_class(metrics: Metrics, split: str, name: str) -> str:
+    """What an accuracy is to be held against, where it is known."""
+    share = metrics.majority.get(split) if "accuracy" in name else None
+    return "" if share is None else f" (largest class {share:.4f})"
 
 
 def _evaluations(record: Record) -> str:

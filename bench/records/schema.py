@@ -23,6 +23,7 @@ MirrorKind = Literal["wandb", "tensorboard", "csv", "mlflow"]
 Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Real = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 RunId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Option = str | Whole | float | bool | None
@@ -175,6 +176,13 @@ class Metrics(Part, frozen=True, kw_only=True):
 
     primary: Annotated[PrimaryMetric, about("the one number of the task")]
     all: Annotated[Scores, about("every metric of every evaluation split")]
+    majority: Annotated[
+        dict[str, Share],
+        about(
+            "share of the largest class in each evaluation split, the accuracy of naming it always; "
+            "absent for numbers and in older records"
+        ),
+    ] = {}
 
 
 class Parameters(Part, frozen=True, kw_only=True):

@@ -115,7 +115,12 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str
 
 
 def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column:
-    primary = next((run.metrics.primary for run in runs if is_done(run)), None)
+    done = [run.metrics for run in runs if is_done(run)]
+    primary = done[0].primary if done else None
+    shares = [metrics.majority[key.split] for metrics in done if key.split in metrics.majority]
+    largest = (
+        f"the largest class has {100 * shares[0]:.1f} % of {key.split}" if shares and "accuracy" in key.metric else ""
+    )
     task = key.data.task
     others = [other for other in keys if other.data.task == task]
     marks = {
@@ -131,7 +136,7 @@ def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column
         split=primary.split if primary else "",
         higher_is_better=primary.higher_is_better if primary else None,
         data=" ".join(mark for mark, different in marks.items() if len(different) > 1),
-        note=runs[0].task.note,
+        note="; ".join(filter(None, (runs[0].task.note, largest))),
     )
 
 

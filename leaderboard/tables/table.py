@@ -91,7 +91,7 @@ class Column:
         split: split the metric was measured on.
         higher_is_better: direction of the metric; None if unknown.
         data: what distinguishes columns of the same task: version and first digits of the data hash, split, examples.
-        note: caveat of the task.
+        note: caveat of the task; beside an accuracy the share of the largest class, where it is known.
     """
 
     task: str

@@ -207,6 +207,15 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
     assert list(kept.values()) == ["16", "0"]
 
 
+def test_show_run_has_the_largest_class_beside_an_accuracy(
+    tmp_path: Path, make_record: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_record(metrics={"majority": {"dev": 0.68}})
+    record.write(made, record.folder(tmp_path, made.run_id))
+    assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
+    assert "matthews 0.4100, accuracy 0.7000 (largest class 0.6800)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["show", "deeplora"], ["list", "backbones"]])
 def test_a_reader_that_leaves_early_is_no_error(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # a short text then stays in the buffer until the end

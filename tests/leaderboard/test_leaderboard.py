@@ -409,6 +409,18 @@ def test_a_metric_of_the_method_is_in_a_table_of_its_own_run_by_run(run):
     assert [len(table.rows) for table in (first, second)] == [2, 1]
 
 
+def test_the_largest_class_is_beside_an_accuracy(run):
+    def change(record):
+        record.metrics.majority = {"dev": 0.683}
+        record.warnings = ["the outputs name one class only on dev: no class was learned"]
+
+    some = [altered(run("lora", task, seed, 0.5), change) for task in ("cola", "rte") for seed in range(3)]
+    [table] = build_tables(some)
+    assert [column.note for column in table.columns] == ["", "the largest class has 68.3 % of dev"]
+    shown = render(some)
+    assert "the largest class has 68.3 % of dev" in shown and "6 runs: the outputs name one class only on dev" in shown
+
+
 def test_nothing_to_show(tmp_path, run):
     assert render([]) == "No scores yet.\n"
     assert record.load_all(tmp_path / "none") == ([], [])

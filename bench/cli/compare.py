@@ -11,6 +11,7 @@ from bench.cli.leaderboard import writing
 from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, common, listed
 from bench.core.errors import OK, EnvironmentProblem, UsageError
+from bench.core.text import printable
 
 if TYPE_CHECKING:
     from leaderboard.compare.comparison import Comparison
@@ -86,7 +87,7 @@ def _draw(comparison: Comparison, sides: tuple[Side, Side], path: Path, runs: Pa
 
     drawn, notes = figure(comparison, sides, runs)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     with writing(path):
         (png if path.suffix == ".png" else page).write(drawn, path)
     print(f"wrote {path}", file=sys.stderr)

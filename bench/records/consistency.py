@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from bench.records.schema import LayerRank, Metrics, Record
+from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record
 from bench.records.spec import PROTOCOL, ids
 
 _BOUNDS = {
@@ -39,6 +39,8 @@ def contradictions(record: Record) -> Iterator[str]:
     for index, series in enumerate(record.spectra.series if record.spectra else ()):
         if len(series.steps) != len(series.effective):
             yield f"spectra.series[{index}].effective: {len(series.effective)} values for {len(series.steps)} steps"
+    if _ancestors(record.backbone.parent) > DEEPEST:
+        yield f"backbone.parent: nested deeper than {DEEPEST} levels"
     if record.task.name != record.spec.task:
         yield f"task.name: {record.task.name}, but spec.task is {record.spec.task}"
     if record.state == "done" and record.spec.lr is not None and record.lr != record.spec.lr:
@@ -73,6 +75,13 @@ def _rank(rank: LayerRank) -> Iterator[str]:
         value: float = getattr(rank, name)
         if value > rank.nominal * (1 + _ROUNDING):
             yield f"{name}: {value:g}, more than the nominal rank {rank.nominal}"
+
+
+def _ancestors(parent: ParentRun | None) -> int:
+    count = 0
+    while parent:
+        count, parent = count + 1, parent.parent
+    return count
 
 
 def _ids(record: Record) -> Iterator[str]:

@@ -14,12 +14,14 @@ from typing import Any, cast
 import msgspec
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
-from bench.core.files import write_atomic
+from bench.core.files import read_regular, write_atomic
 from bench.records.consistency import contradictions
-from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable_numbers
+from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable
 
 __all__ = ["FILE", "DoneRecord", "Record", "State", "find", "folder", "is_done", "load_all", "locate", "read", "write"]
 FILE = "record.json"
+MOST_BYTES = 16 * 2**20
+"""Size of the largest file that is read as a record; real ones have some ten kilobytes."""
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _DECODER = msgspec.json.Decoder(Record)
@@ -51,8 +53,8 @@ def validate(value: object, path: Path) -> Record:
             f"this version of lowrank-bench reads version {SCHEMA}",
             "Read it with the version that wrote it, or run its command again in another folder.",
         )
-    for field in unusable_numbers(value):
-        raise _invalid(path, f"{field}: not a finite number of 64 bits")
+    for reason in unusable(value):
+        raise _invalid(path, reason)
     try:
         record = msgspec.convert(value, Record)
     except msgspec.ValidationError as error:
@@ -69,7 +71,10 @@ def write(record: Record, directory: Path) -> None:
     """
     path, value = directory / FILE, record.to_json()
     _check_folder(validate(value, path), path)  # structures check types only where they are read
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), sync=True)
+    content = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    if len(content) > MOST_BYTES:
+        raise _invalid(path, f"{len(content):,} bytes, more than the {MOST_BYTES:,} of a record")
+    write_atomic(path, content, sync=True)
 
 
 def read(path: Path) -> Record:
@@ -80,7 +85,7 @@ def read(path: Path) -> Record:
             names the file.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, most=MOST_BYTES)
         try:
             record = _DECODER.decode(content)
             _check_content(record, path)

@@ -18,6 +18,9 @@ SCHEMA = 2
 LARGEST = 2**63 - 1
 """Larger integers are no count of anything, and other JSON readers do not hold them."""
 
+DEEPEST = 64
+"""Levels of nesting in a record: objects, lists, and runs that trained a backbone."""
+
 State = Literal["running", "done", "failed", "oom", "diverged", "cancelled", "preempted"]
 MirrorKind = Literal["wandb", "tensorboard", "csv", "mlflow"]
 Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
@@ -394,8 +397,8 @@ class Record(Part, frozen=True, kw_only=True):
             raise ValueError("metrics: a diverged run has none")
         if self.report or self.source.reading:
             free = {"report": self.report, "source": {"reading": self.source.reading}}
-            for field in unusable_numbers(free):
-                raise ValueError(f"{field}: not a finite number of 64 bits")
+            for reason in unusable(free):
+                raise ValueError(reason)
 
 
 class DoneRecord(Record, frozen=True, kw_only=True):
@@ -412,13 +415,15 @@ def is_done(record: Record) -> TypeGuard[DoneRecord]:
     return record.state == "done"
 
 
-def unusable_numbers(value: object, field: str = "") -> Iterator[str]:
-    """Names of fields of a JSON value that hold NaN, an infinity or an integer beyond 64 bits."""
-    if isinstance(value, dict):
+def unusable(value: object, field: str = "", depth: int = 0) -> Iterator[str]:
+    """What a JSON value holds that a record must not: NaN, an infinity, an integer beyond 64 bits, or deep nesting."""
+    if depth > DEEPEST:
+        yield f"{field[:60]}: nested deeper than {DEEPEST} levels"
+    elif isinstance(value, dict):
         for key, item in cast(dict[str, object], value).items():
-            yield from unusable_numbers(item, f"{field}.{key}" if field else key)
+            yield from unusable(item, f"{field}.{key}" if field else key, depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast(list[object], value)):
-            yield from unusable_numbers(item, f"{field}[{index}]")
+            yield from unusable(item, f"{field}[{index}]", depth + 1)
     elif (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST):
-        yield field or "record"
+        yield f"{field or 'record'}: not a finite number of 64 bits"

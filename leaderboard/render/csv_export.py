@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
+from bench.core.text import printable
 from leaderboard.tables.intervals import Difference
 from leaderboard.tables.table import Row, Table
 
@@ -88,5 +89,5 @@ def _known(task: str, metric: str, values: Mapping[str, Value]) -> Iterator[Line
 
 def _safe(value: Value) -> str:
     """Text on one line that a spreadsheet does not read as a formula."""
-    text = " ".join(str(value).split()).encode("utf-8", "replace").decode()
+    text = " ".join(printable(str(value)).split())
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not isinstance(value, int) else text

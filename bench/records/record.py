@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import read_regular, write_atomic
@@ -71,14 +73,21 @@ def write(record: Record, directory: Path) -> None:
     """
     path, value = directory / FILE, record.to_json()
     _check_folder(validate(value, path), path)  # structures check types only where they are read
+    value["digest"] = digest(value)
     content = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
     if len(content) > MOST_BYTES:
         raise _invalid(path, f"{len(content):,} bytes, more than the {MOST_BYTES:,} of a record")
     write_atomic(path, content, sync=True)
 
 
+def digest(value: dict[str, Any]) -> str:
+    """The sha256 of a record's JSON, whatever its order and spaces, without the digest in it."""
+    rest = {name: item for name, item in value.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def read(path: Path) -> Record:
-    """The record in a file, checked.
+    """The record in a file, checked; its digest, which is the file's, is left out.
 
     Raises:
         EnvironmentProblem: it cannot be read, is not JSON, does not follow the schema, or contradicts itself; the error
@@ -91,11 +100,13 @@ def read(path: Path) -> Record:
             _check_content(record, path)
         except msgspec.MsgspecError:  # to name the field, and to read what msgspec does not: lone surrogates
             record = validate(json.loads(content.decode()), path)
+        if record.digest and record.digest != digest(json.loads(content)):
+            raise _invalid(path, "digest: it is not that of the content, which was changed after it had been written")
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise EnvironmentProblem(f"{path}: cannot be read as a record", reason, _todo(path)) from error
     _check_folder(record, path)
-    return record
+    return structs.replace(record, digest="") if record.digest else record
 
 
 def load_all(out: Path) -> tuple[list[Record], list[BenchError]]:

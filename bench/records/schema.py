@@ -382,6 +382,13 @@ class Record(Part, frozen=True, kw_only=True):
     sweep: Annotated[
         tuple[SweepPoint, ...], about("the trained network without its first n adapters, where that is possible")
     ] = ()
+    digest: Annotated[
+        str,
+        about(
+            "sha256 of the file's canonical JSON (sorted keys, no spaces, ASCII) without this field; "
+            "absent in older records"
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         """Check what a state needs, and that JSON holds all numbers; the ValueError begins with the field's name."""

@@ -64,8 +64,8 @@ def test_no_control_character_reaches_the_terminal(tmp_path, record_json, capsys
         metrics={"primary": {"name": STEERING}, "all": {"dev": {STEERING: 0.41}}},
         evaluations=[{"step": 1, "metrics": {STEERING: {STEERING: 0.5}}}],
     )
-    for value in (hostile, record_json(), record_json(state="failed", spec={"seed": 2}, error=dict.fromkeys(
-        ("what", "known", "todo"), STEERING))):  # fmt: skip
+    error = dict.fromkeys(("what", "known", "todo"), STEERING)
+    for value in (hostile, record_json(), record_json(state="failed", spec={"seed": 2}, error=error)):
         put(tmp_path, value)
     put(tmp_path, record_json(spec={"seed": 3}) | {STEERING: 1})  # an error that names the field
     code = main([word.replace("RUN", hostile["run_id"]) for word in [*words, "--runs", str(tmp_path)]])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 from dataclasses import fields
 from pathlib import Path
 
@@ -165,6 +167,35 @@ def test_a_copied_folder_is_not_counted_twice(tmp_path, make_record):
     copy.write_bytes(path.read_bytes())
     records, [problem] = record.load_all(tmp_path)
     assert len(records) == 1 and str(copy) in problem.what and "run_id" in problem.known
+
+
+def test_a_flipped_byte_changes_nothing_in_silence(tmp_path, make_record):
+    """Of 400 flipped bits each is a problem, or, as in a space that became a line end, no change."""
+    one = make_record(warnings=["ΔW barely left its start"], report={"budget": 17})
+    path = put(tmp_path, one)
+    content = path.read_bytes()
+    draw = random.Random(0)
+    for _ in range(400):
+        changed = bytearray(content)
+        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        records, problems = record.load_all(tmp_path)
+        assert (records, len(problems)) in (([], 1), ([one], 0))
+
+
+def test_the_digest_is_of_canonical_json_and_no_part_of_what_is_read(tmp_path, make_record):
+    one = make_record()
+    path = put(tmp_path, one)
+    value = json.loads(path.read_text())
+    digest = value.pop("digest")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    assert digest == hashlib.sha256(text.encode()).hexdigest() and record.read(path).digest == ""
+    path.write_text(json.dumps({"digest": digest, **dict(reversed(value.items()))}, indent=4))
+    assert record.read(path) == one, "order and spaces do not count"
+    path.write_text(json.dumps(value))
+    assert record.read(path) == one, "older records have none"
+    record.write(structs.replace(one, digest="0" * 64), path.parent)
+    assert record.read(path) == one, "a stale one is replaced"
 
 
 BROKEN = {

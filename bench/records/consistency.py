@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record
 from bench.records.spec import PROTOCOL, ids
@@ -106,5 +106,5 @@ def _spellings(record: Record) -> Iterator[dict[str, Any]]:
 
 def _whole(value: Any) -> Any:
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [_whole(item) for item in cast(list[object], value)]
     return int(value) if isinstance(value, float) and value.is_integer() else value

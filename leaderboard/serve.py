@@ -11,6 +11,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.core.errors import OK, BenchError, EnvironmentProblem
 from bench.records.record import FILE
@@ -57,27 +58,38 @@ def listen(build: Callable[[], JsonObject], folder: Path, host: str, port: int) 
         ) from error
 
 
+class Latest(NamedTuple):
+    """The page, its data as JSON, and their entity tag."""
+
+    html: bytes
+    text: bytes
+    tag: str
+
+
 class LeaderboardCache:
-    """The data of a folder, built again only when its records have changed."""
+    """The data of a folder and the page with them, built again only when its records have changed."""
 
     def __init__(self, build: Callable[[], JsonObject], folder: Path) -> None:
         self._build, self._folder, self._lock = build, folder, threading.Lock()
         self._stamp: dict[str, tuple[int, int]] = {}
-        self._latest: tuple[JsonObject, bytes, str] | None = None
+        self._latest: Latest | None = None
 
-    def latest(self) -> tuple[JsonObject, bytes, str]:
-        """The data, as values and as JSON, and the entity tag of the JSON."""
+    def latest(self) -> Latest:
+        """What is served now."""
         with self._lock:  # one thread builds the data, the others wait
             stamp = _stamp(self._folder)
             if self._latest is None or stamp != self._stamp:
                 data = self._build()
                 text = page.dumps(data).encode()
-                self._latest, self._stamp = (data, text, f'"{sha256(text).hexdigest()[:32]}"'), stamp
+                tag = f'"{sha256(text).hexdigest()[:32]}"'
+                html = page.render(data, live=POLL_S, tag=tag).encode()
+                self._latest, self._stamp = Latest(html, text, tag), stamp
             return self._latest
 
 
 class LeaderboardServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 1024  # connections that wait to be accepted; the default of 5 turns a crowd away
 
     def __init__(self, cache: LeaderboardCache, host: str, port: int) -> None:
         self.cache, self.host, self.address_family = cache, host, address_family(host)
@@ -105,11 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in ("/", "/leaderboard.json"):
             return self._send(404, "text/plain", b"only / and /leaderboard.json are served\n")
         try:
-            data, text, tag = self.server.cache.latest()
+            html, text, tag = self.server.cache.latest()
         except (BenchError, OSError) as error:
             return self._send(503, "text/plain", f"{error}\n".encode())
         if path == "/":
-            return self._send(200, "text/html", page.render(data, live=POLL_S, tag=tag).encode())
+            return self._send(200, "text/html", html)
         if self.headers.get("If-None-Match") == tag:
             return self._send(304, "application/json", b"", ETag=tag)
         return self._send(200, "application/json", text, ETag=tag)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,10 @@ import msgspec
 import pytest
 
 from bench.core import registry
+from bench.records import consistency
 from bench.records.record import Record
 from bench.records.spec import RunOptions, RunSpec
+from bench.records.spec import ids as run_ids
 
 pytest_plugins = ["lab"]
 """Fixtures that train small runs, in tests/support/lab.py."""
@@ -107,10 +107,12 @@ def _record_json(**overrides: Any) -> dict[str, Any]:
     ids = {key: overrides.pop(key, None) for key in ("run_id", "group_id")}
     record = _merge(copy.deepcopy(RECORD) | {"spec": spec}, overrides)
     record["task"]["name"] = overrides.get("task", {}).get("name", record["spec"]["task"])
-    material = [record["spec"], record["source"], record["backbone"]]
-    group = [{**record["spec"], "seed": None}, *material[1:]]
-    record["run_id"] = ids["run_id"] or hashlib.sha256(json.dumps(material).encode()).hexdigest()[:16]
-    record["group_id"] = ids["group_id"] or hashlib.sha256(json.dumps(group).encode()).hexdigest()[:16]
+    found = run_ids(record["spec"], record["source"]["data_hash"], record["backbone"]["weights_hash"])
+    record["run_id"], record["group_id"] = (ids[key] or one for key, one in zip(ids, found, strict=True))
+    if record["metrics"] and "all" not in overrides.get("metrics", {}):
+        primary = record["metrics"]["primary"]
+        record["metrics"]["all"].setdefault(primary["split"], {})[primary["name"]] = primary["value"]
+        record["source"]["evaluation_examples"][primary["split"]] = primary["n"]
     return record
 
 
@@ -119,7 +121,7 @@ def make_record() -> Callable[..., Record]:
     """Builds a record: `make_record(spec={"seed": 1}, state="failed", metrics=None)`.
 
     Dicts are merged into the default ones, other values replace them; run_id and group_id follow from spec, source and
-    backbone unless given.
+    backbone unless given, and `metrics.all` has the primary metric.
     """
     return lambda **overrides: msgspec.convert(_record_json(**overrides), Record)
 
@@ -128,6 +130,12 @@ def make_record() -> Callable[..., Record]:
 def record_json() -> Callable[..., dict[str, Any]]:
     """The same as JSON values, which need not be valid."""
     return _record_json
+
+
+@pytest.fixture
+def any_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records may have ids that do not follow from their content."""
+    monkeypatch.setattr(consistency, "_ids", lambda record: ())
 
 
 @pytest.fixture(scope="session")

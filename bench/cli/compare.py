@@ -11,6 +11,7 @@ from bench.cli.leaderboard import writing
 from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, common, listed
 from bench.core.errors import OK, EnvironmentProblem, UsageError
+from bench.core.text import printable
 
 if TYPE_CHECKING:
     from leaderboard.compare.comparison import Comparison
@@ -29,7 +30,7 @@ def parser() -> Parser:
     parser = Parser(
         prog="bench compare",
         description="Compare B with A: what differs in their specifications, the differences of their scores (B − A, "
-        "over\nthe seeds of both, with a 95 % bootstrap interval), what B costs relative to A, and the ranks of each "
+        "over\nthe seeds of both, with a 95 % interval), what B costs relative to A, and the ranks of each "
         "layer's ΔW\nside by side. A and B are each a method, the beginning of an id of a run or of a group (all its "
         "seeds), or a\ncondition on records such as method=lora, several joined by &: 'method=lora&method.rank=8'.",
         parents=[common()],
@@ -84,7 +85,7 @@ def _draw(comparison: Comparison, sides: tuple[Side, Side], path: Path, runs: Pa
 
     drawn, notes = figure(comparison, sides, runs)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     with writing(path):
         (png if path.suffix == ".png" else page).write(drawn, path)
     print(f"wrote {path}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.text import dump_json, printable
 
 if TYPE_CHECKING:
     from bench.records.record import Record
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 
 def emit(value: object) -> None:
     """Print one JSON value on stdout."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+    print(dump_json(value, default=_plain))
 
 
 def report(error: BenchError, *, as_json: bool) -> None:
     """Print an error's three parts on stderr, and as an object on stdout where JSON was asked for."""
     known = textwrap.indent(error.known, "  ")
-    print("\n".join(part for part in (f"error: {error.what}", known, error.todo) if part), file=sys.stderr)
+    lines = "\n".join(part for part in (f"error: {error.what}", known, error.todo) if part).split("\n")
+    print("\n".join(map(printable, lines)), file=sys.stderr)
     if as_json:
         emit({"error": {"what": error.what, "known": error.known, "todo": error.todo}})
 
 
 def warn(problem: BenchError) -> None:
     """Print a problem that ends nothing, in one line on stderr."""
-    print(f"warning: {problem.line()}", file=sys.stderr)
+    print(f"warning: {printable(problem.line())}", file=sys.stderr)
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[BenchError]]:

@@ -5,9 +5,32 @@ from __future__ import annotations
 import shlex
 from typing import cast
 
-from bench.core.text import table
+import msgspec
+
+from bench.core.text import printable, table
 from bench.records.record import Record
-from bench.records.schema import BackboneInfo, FreeForm
+from bench.records.schema import BackboneInfo, FreeForm, Metrics
+
+
+class _TableFile(msgspec.Struct):
+    name: str
+    sha256: str
+    left_out: dict[str, int]
+
+
+class _TableReading(msgspec.Struct):
+    """What a record says of a user's table."""
+
+    text: str | None
+    text_pair: str | None
+    label: str | None
+    kind: str
+    labels: list[str]
+    scale: dict[str, float] | None
+    validation: str
+    split_seed: int | None
+    files: list[_TableFile]
+    sizes: dict[str, int]
 
 
 def text(record: Record) -> str:
@@ -15,13 +38,14 @@ def text(record: Record) -> str:
     spec = record.spec
     title = f"run {record.run_id}  ·  {record.state}  ·  {spec.method} on {spec.task}, seed {spec.seed}"
     results = (_results(record), _evaluations(record), _ranks(record), _report(record))
+    title = printable(title)
     return "\n\n".join(filter(None, (title, _problems(record), *results, _specification(record), _provenance(record))))
 
 
 def _problems(record: Record) -> str:
     error = record.error
     lines = [error.what, error.known, error.todo] if error else []
-    return "\n".join(filter(None, (*lines, *(f"warning: {warning}" for warning in record.warnings))))
+    return "\n".join(map(printable, filter(None, (*lines, *(f"warning: {warning}" for warning in record.warnings)))))
 
 
 def _results(record: Record) -> str:
@@ -29,9 +53,12 @@ def _results(record: Record) -> str:
     if metrics := record.metrics:
         primary = metrics.primary
         better = "" if primary.higher_is_better else ", lower is better"
-        rows.append(("score", f"{primary.name} {primary.value:.4f} on {primary.split} (n = {primary.n}{better})"))
+        share = _largest_class(metrics, primary.split, primary.name)
+        value = f"{primary.name} {primary.value:.4f}{share}"
+        rows.append(("score", f"{value} on {primary.split} (n = {primary.n}{better})"))
         for split, values in metrics.all.items():
-            rows.append((f"  {split}", ", ".join(f"{name} {value:.4f}" for name, value in values.items())))
+            parts = (f"{name} {value:.4f}{_largest_class(metrics, split, name)}" for name, value in values.items())
+            rows.append((f"  {split}", ", ".join(parts)))
     if sweep := record.sweep:
         rows.append(("  by n dropped", ", ".join(f"{point.n}: {point.primary:.4f}" for point in sweep)))
     if params := record.params:
@@ -52,14 +79,24 @@ def _results(record: Record) -> str:
     return table(("result", ""), rows) if rows else ""
 
 
+def _largest_class(metrics: Metrics, split: str, name: str) -> str:
+    """What an accuracy is to be held against, where it is known."""
+    share = metrics.majority.get(split) if "accuracy" in name else None
+    return "" if share is None else f" (largest class {share:.4f})"
+
+
 def _evaluations(record: Record) -> str:
     """Scores during training, a row for each evaluation of the first split."""
-    if not record.evaluations:
+    first = next((split for row in record.evaluations for split in row.metrics), None)
+    if first is None:
         return ""
-    first, *_ = record.evaluations[0].metrics
-    names = tuple(record.evaluations[0].metrics[first])
-    rows = [(str(row.step), *(f"{row.metrics[first][name]:.4f}" for name in names)) for row in record.evaluations]
-    return f"{first} during training\n" + table(("step", *names), rows)
+    scores = [(row.step, row.metrics.get(first, {})) for row in record.evaluations]
+    names = tuple(dict.fromkeys(name for _, found in scores for name in found))
+    rows = [
+        (str(step), *("–" if (value := found.get(name)) is None else f"{value:.4f}" for name in names))
+        for step, found in scores
+    ]
+    return f"{printable(first)} during training\n" + table(("step", *names), rows)
 
 
 def _ranks(record: Record) -> str:
@@ -81,14 +118,16 @@ def _report(record: Record) -> str:
     lines = [(name, _plain(value)) for name, value in report.items() if name not in tables]
     parts = [table(("report", ""), lines)] if lines else []
     for name, rows in tables.items():
-        parts.append(f"{name}\n" + table(tuple(rows[0]), [tuple(_plain(v) for v in row.values()) for row in rows]))
+        parts.append(
+            f"{printable(name)}\n" + table(tuple(rows[0]), [tuple(_plain(v) for v in row.values()) for row in rows])
+        )
     return "\n\n".join(parts)
 
 
 def _is_table(value: object) -> bool:
     rows = cast(list[object], value) if isinstance(value, list) else []
     columns = [tuple(cast(dict[str, object], row)) if isinstance(row, dict) else None for row in rows]
-    return bool(columns) and columns[0] is not None and all(names == columns[0] for names in columns)
+    return bool(columns) and bool(columns[0]) and all(names == columns[0] for names in columns)
 
 
 def _plain(value: object) -> str:
@@ -126,21 +165,26 @@ def _backbone(backbone: BackboneInfo) -> str:
 
 def _reading(reading: FreeForm) -> list[tuple[str, str]]:
     """How data was read; of a user's table the columns, labels, rows left out and hashes of files."""
-    if "text_pair" not in reading:
+    try:
+        of_table = msgspec.convert(reading, _TableReading)
+    except msgspec.ValidationError:  # of another kind of data, or of a stranger
         return [(f"  {name.replace('_', ' ')}", _plain(value)) for name, value in reading.items() if value]
-    parts = ("text", "text_pair", "label")
-    columns = [f"{part.replace('_', ' ')} {reading[part]!r}" for part in parts if reading[part]]
-    scale = reading["scale"]
-    labels = ", ".join(f"{name!r} → {index}" for index, name in enumerate(reading["labels"]))
+    named = {"text": of_table.text, "text pair": of_table.text_pair, "label": of_table.label}
+    scale = of_table.scale or {}
     rows = [
-        ("  columns", ", ".join(columns)),
-        (f"  {reading['kind']}", labels or f"mean {scale['mean']:g}, deviation {scale['deviation']:g}"),
+        ("  columns", ", ".join(f"{part} {name!r}" for part, name in named.items() if name)),
+        (
+            f"  {of_table.kind}",
+            ", ".join(f"{name!r} → {index}" for index, name in enumerate(of_table.labels))
+            or ", ".join(f"{name} {value:g}" for name, value in scale.items()),
+        ),
     ]
-    for file in reading["files"]:
-        left_out = "".join(f", {count} × {reason} left out" for reason, count in file["left_out"].items())
-        rows.append((f"  {file['name']}", f"sha256 {file['sha256']}{left_out}"))
-    seed = "" if reading["split_seed"] is None else f", split seed {reading['split_seed']}"
-    return [*rows, ("  validation", f"{reading['sizes']['validation']:,} rows, {reading['validation']}{seed}")]
+    for file in of_table.files:
+        left_out = "".join(f", {count} × {reason} left out" for reason, count in file.left_out.items())
+        rows.append((f"  {file.name}", f"sha256 {file.sha256}{left_out}"))
+    seed = "" if of_table.split_seed is None else f", split seed {of_table.split_seed}"
+    size = of_table.sizes.get("validation", 0)
+    return [*rows, ("  validation", f"{size:,} rows, {of_table.validation}{seed}")]
 
 
 def _chosen(record: Record) -> str:

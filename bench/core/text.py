@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 DECIMALS = 3  # of a score
 SMALL = 0.01  # errors below it are shown with three significant digits instead
+
+_INVISIBLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    r"\u2060-\u2064\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
+"""Unicode's categories Cc, Cf, Cs, Zl and Zp: controls, directions, surrogates and line ends."""
+
+
+def printable(text: str) -> str:
+    """Put a space in place of every control or direction character, so that text of others cannot steer a terminal."""
+    return _INVISIBLE.sub(" ", text)
+
+
+def dump_json(value: object, default: Callable[[object], object] | None = None) -> str:
+    """Write JSON for people, with control and direction characters as escapes."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=default)
+    return _INVISIBLE.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
 
 
 def format_score(value: float, higher_is_better: bool | None = True) -> str:
@@ -33,8 +53,11 @@ def format_trained(parameters: float, share: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
-    """Align columns. On a terminal the last one is wrapped to its width, elsewhere a row stays one line."""
-    lines = [[*map(str, row)] for row in (header, *rows)]
+    """Align columns. On a terminal the last one is wrapped to its width, elsewhere a row stays one line.
+
+    Control characters become spaces.
+    """
+    lines = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(_width(row[i]) for row in lines) for i in range(len(header) - 1)]
     left = len(indent) + sum(widths) + 2 * len(widths)
     room = max(30, shutil.get_terminal_size().columns - left) if sys.stdout.isatty() else sys.maxsize

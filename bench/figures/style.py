@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
+from bench.core.text import printable
 from bench.figures import Axis, Figure, Map, Panel, Series
 
 ORDERED = 8
@@ -79,7 +79,7 @@ def shared_legend(figure: Figure) -> bool:
 
 def plain(text: object, longest: int = 300) -> str:
     """Return one line without control and direction characters, shortened in its middle to `longest`."""
-    clean = "".join(" " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} else c for c in str(text))
+    clean = printable(str(text))
     if len(clean) <= longest:
         return clean
     return clean[: longest // 2] + "…" + clean[len(clean) - (longest - 1 - longest // 2) :]

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, cast
 
 from bench.core.errors import BenchError
-from bench.core.text import format_score, format_trained
+from bench.core.text import format_score, format_trained, printable
 from bench.records.record import Record, is_done
 from bench.records.schema import RunError
 from bench.records.spec import RunSpec
@@ -145,7 +145,7 @@ def summary(spec: RunSpec, record: Record, *, before: bool) -> str:
     if not is_done(record):
         error = record.error or RunError(what="see its record", known="", todo="")
         problem = BenchError(error.what, error.known, error.todo)
-        return f"{head:<40} {record.state.upper()}: {problem.line()}"
+        return printable(f"{head:<40} {record.state.upper()}: {problem.line()}")
     primary, params, cost = record.metrics.primary, record.params, record.cost
     parts = [
         f"{head:<40} {primary.name} {format_score(primary.value, primary.higher_is_better)}",
@@ -156,4 +156,4 @@ def summary(spec: RunSpec, record: Record, *, before: bool) -> str:
         nominal = sum(r.nominal for r in record.ranks) / len(record.ranks)
         parts.append(f"rank {nominal:.3g} → {used:.1f} used")
     parts.append("done before" if before else f"{cost.train_s + cost.eval_s:.0f} s")
-    return "  ".join([*parts, *(f"! {w}" for w in record.warnings)])
+    return printable("  ".join([*parts, *(f"! {w}" for w in record.warnings)]))

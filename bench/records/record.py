@@ -6,19 +6,24 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
-from bench.core.files import write_atomic
-from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable_numbers
+from bench.core.files import read_regular, write_atomic
+from bench.records.consistency import contradictions
+from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable
 
 __all__ = ["FILE", "DoneRecord", "Record", "State", "find", "folder", "is_done", "load_all", "locate", "read", "write"]
 FILE = "record.json"
+MOST_BYTES = 16 * 2**20
+"""Size of the largest file that is read as a record; real ones have some ten kilobytes."""
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _DECODER = msgspec.json.Decoder(Record)
@@ -46,12 +51,14 @@ def validate(value: object, path: Path) -> Record:
             f"this version of lowrank-bench reads version {SCHEMA}",
             "Read it with the version that wrote it, or run its command again in another folder.",
         )
-    for field in unusable_numbers(value):
-        raise _invalid(path, f"{field}: not a finite number of 64 bits")
+    for reason in unusable(value):
+        raise _invalid(path, reason)
     try:
-        return msgspec.convert(value, Record)
+        record = msgspec.convert(value, Record)
     except msgspec.ValidationError as error:
         raise _invalid(path, _with_keys(str(error), value)) from None
+    _check_content(record, path)
+    return record
 
 
 def write(record: Record, directory: Path) -> None:
@@ -62,26 +69,40 @@ def write(record: Record, directory: Path) -> None:
     """
     path, value = directory / FILE, record.to_json()
     _check_folder(validate(value, path), path)  # structures check types only where they are read
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), sync=True)
+    value["digest"] = digest(value)
+    content = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+    if len(content) > MOST_BYTES:
+        raise _invalid(path, f"{len(content):,} bytes, more than the {MOST_BYTES:,} of a record")
+    write_atomic(path, content, sync=True)
+
+
+def digest(value: dict[str, Any]) -> str:
+    """The sha256 of a record's JSON, whatever its order and spaces, without the digest in it."""
+    rest = {name: item for name, item in value.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read(path: Path) -> Record:
-    """The record in a file, checked.
+    """The record in a file, checked; its digest, which is the file's, is left out.
 
     Raises:
-        EnvironmentProblem: it cannot be read, is not JSON, or does not follow the schema; the error names the file.
+        EnvironmentProblem: it cannot be read, is not JSON, does not follow the schema, or contradicts itself; the error
+            names the file.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, most=MOST_BYTES)
         try:
             record = _DECODER.decode(content)
+            _check_content(record, path)
         except msgspec.MsgspecError:  # to name the field, and to read what msgspec does not: lone surrogates
             record = validate(json.loads(content.decode()), path)
+        if record.digest and record.digest != digest(json.loads(content)):
+            raise _invalid(path, "digest: it is not that of the content, which was changed after it had been written")
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise EnvironmentProblem(f"{path}: cannot be read as a record", reason, _todo(path)) from error
     _check_folder(record, path)
-    return record
+    return structs.replace(record, digest="") if record.digest else record
 
 
 def load_all(out: Path) -> tuple[list[Record], list[BenchError]]:
@@ -127,6 +148,12 @@ def locate(out: Path, text: str) -> tuple[Record, Path]:
         return read(given.resolve() / FILE), given
     record = find(out, text)
     return record, folder(out, record.run_id)
+
+
+def _check_content(record: Record, path: Path) -> None:
+    """What the types of single fields do not show."""
+    for reason in contradictions(record):
+        raise _invalid(path, reason)
 
 
 def _check_folder(record: Record, path: Path) -> None:

@@ -18,11 +18,15 @@ SCHEMA = 2
 LARGEST = 2**63 - 1
 """Larger integers are no count of anything, and other JSON readers do not hold them."""
 
+DEEPEST = 64
+"""Levels of nesting in a record: objects, lists, and runs that trained a backbone."""
+
 State = Literal["running", "done", "failed", "oom", "diverged", "cancelled", "preempted"]
 MirrorKind = Literal["wandb", "tensorboard", "csv", "mlflow"]
 Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Real = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 RunId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Option = str | Whole | float | bool | None
@@ -172,6 +176,13 @@ class Metrics(Part, frozen=True, kw_only=True):
 
     primary: Annotated[PrimaryMetric, about("the one number of the task")]
     all: Annotated[Scores, about("every metric of every evaluation split")]
+    majority: Annotated[
+        dict[str, Share],
+        about(
+            "share of the largest class in each evaluation split, the accuracy of naming it always; "
+            "absent for numbers and in older records"
+        ),
+    ] = {}
 
 
 class Parameters(Part, frozen=True, kw_only=True):
@@ -368,6 +379,13 @@ class Record(Part, frozen=True, kw_only=True):
     sweep: Annotated[
         tuple[SweepPoint, ...], about("the trained network without its first n adapters, where that is possible")
     ] = ()
+    digest: Annotated[
+        str,
+        about(
+            "sha256 of the file's canonical JSON (sorted keys, no spaces, ASCII) without this field; "
+            "absent in older records"
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         """Check what a state needs, and that JSON holds all numbers; the ValueError begins with the field's name."""
@@ -383,8 +401,8 @@ class Record(Part, frozen=True, kw_only=True):
             raise ValueError("metrics: a diverged run has none")
         if self.report or self.source.reading:
             free = {"report": self.report, "source": {"reading": self.source.reading}}
-            for field in unusable_numbers(free):
-                raise ValueError(f"{field}: not a finite number of 64 bits")
+            for reason in unusable(free):
+                raise ValueError(reason)
 
 
 class DoneRecord(Record, frozen=True, kw_only=True):
@@ -401,13 +419,15 @@ def is_done(record: Record) -> TypeGuard[DoneRecord]:
     return record.state == "done"
 
 
-def unusable_numbers(value: object, field: str = "") -> Iterator[str]:
-    """Names of fields of a JSON value that hold NaN, an infinity or an integer beyond 64 bits."""
-    if isinstance(value, dict):
+def unusable(value: object, field: str = "", depth: int = 0) -> Iterator[str]:
+    """What a JSON value holds that a record must not: NaN, an infinity, an integer beyond 64 bits, or deep nesting."""
+    if depth > DEEPEST:
+        yield f"{field[:60]}: nested deeper than {DEEPEST} levels"
+    elif isinstance(value, dict):
         for key, item in cast(dict[str, object], value).items():
-            yield from unusable_numbers(item, f"{field}.{key}" if field else key)
+            yield from unusable(item, f"{field}.{key}" if field else key, depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast(list[object], value)):
-            yield from unusable_numbers(item, f"{field}[{index}]")
+            yield from unusable(item, f"{field}[{index}]", depth + 1)
     elif (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, int) and abs(value) > LARGEST):
-        yield field or "record"
+        yield f"{field or 'record'}: not a finite number of 64 bits"

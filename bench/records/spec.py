@@ -92,18 +92,13 @@ class RunSpec:
     options: RunOptions = RunOptions()
     data_options: frozenset[str] = frozenset()
 
-    def identity(self) -> dict[str, Any]:
-        """Return every field that decides the result, as plain JSON values."""
-        return deciding(self.to_json())
-
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """Return the 16 hex digits that name this run: specification, protocol, bytes of data and weights."""
-        return _digest({**self.identity(), "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
+        return ids(self.to_json(), data_hash, weights_hash)[0]
 
     def group_id(self, data_hash: str, weights_hash: str) -> str:
         """Return the same hash without the seed: runs that differ only by seed share it."""
-        identity = {name: value for name, value in self.identity().items() if name != "seed"}
-        return _digest({**identity, "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash})
+        return ids(self.to_json(), data_hash, weights_hash)[1]
 
     def with_(self, **changes: object) -> RunSpec:
         return replace(self, **changes)
@@ -142,6 +137,12 @@ def deciding(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return those fields of a specification, as JSON values, that decide the result."""
     options = {space: values for space, values in spec["options"].items() if space != "runtime"}
     return {**{name: value for name, value in spec.items() if name not in NOT_IDENTITY}, "options": options}
+
+
+def ids(spec: Mapping[str, Any], data_hash: str, weights_hash: str) -> tuple[str, str]:
+    """Return `run_id` and `group_id` of a specification, as JSON values, on these bytes of data and weights."""
+    whole = {**deciding(spec), "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash}
+    return _digest(whole), _digest({name: value for name, value in whole.items() if name != "seed"})
 
 
 def _digest(value: Mapping[str, object]) -> str:

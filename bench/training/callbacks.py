@@ -114,6 +114,8 @@ class Evaluations(Callback):
     Attributes:
         scores: every metric of every split at the last evaluation.
         sizes: examples of every split.
+        majority: share of the most frequent label of every split with classes.
+        constant: splits with classes of which the outputs name one alone.
         rows: the evaluations on the way, in the order of their steps.
     """
 
@@ -122,6 +124,8 @@ class Evaluations(Callback):
         self.splits, self.at = splits, at
         self.scores: Scores = {}
         self.sizes: dict[str, int] = {}
+        self.majority: dict[str, float] = {}
+        self.constant: list[str] = []
         self.rows: list[Evaluation] = []
         self._batches: list[list[tuple[Tensor, Tensor, Tensor]]] = []
 
@@ -134,7 +138,8 @@ class Evaluations(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the evaluation before this one."""
-        self.scores, self._batches = {}, [[] for _ in self.splits]
+        self.scores, self.majority, self.constant = {}, {}, []
+        self._batches = [[] for _ in self.splits]
 
     def on_validation_batch_end(
         self,
@@ -163,6 +168,9 @@ class Evaluations(Callback):
                 raise Diverged("the trained network's outputs are not finite", "", LOWER_LR)
             order = index.argsort()
             self.scores[split], self.sizes[split] = method.evaluate(outputs[order], labels[order]), len(labels)
+            if labels.ndim == 1 and outputs.shape[1:] == (method.task.num_classes,):
+                self.majority[split] = int(labels.unique(return_counts=True)[1].max()) / len(labels)
+                self.constant += [split] * (len(outputs.argmax(-1).unique()) == 1)
         if trainer.state.fn == TrainerFn.FITTING:
             self.rows.append(Evaluation(step=trainer.global_step, metrics=self.scores))
 

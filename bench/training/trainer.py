@@ -76,7 +76,7 @@ def fit(
         trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
-        scores = _metrics(method, evaluations)
+        scores, constant = _metrics(method, evaluations), _constant(evaluations)
         eval_s = time.perf_counter() - began
         sweep: list[schema.SweepPoint] = []
         for setting in method.sweep():
@@ -111,7 +111,7 @@ def fit(
         ),
         curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
         warnings=(
-            *(*damaged, *_barely(ranks), *_shares(method, split)),
+            *(*damaged, *constant, *_barely(ranks), *_shares(method, split)),
             *(*gradients.warnings, *method.warnings(), *tracker.warnings()),
         ),
         backbone_parameters=backbone_parameters,
@@ -209,7 +209,7 @@ def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
         n=evaluations.sizes[split],
         of="method" if method.primary else "task",
     )
-    return schema.Metrics(primary=primary, all=evaluations.scores)
+    return schema.Metrics(primary=primary, all=evaluations.scores, majority=evaluations.majority)
 
 
 def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
@@ -219,6 +219,10 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
     tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
     with replacing(directory / FILE) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+
+
+def _constant(evaluations: Evaluations) -> list[str]:
+    return [f"the outputs name one class only on {split}: no class was learned" for split in evaluations.constant]
 
 
 def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:

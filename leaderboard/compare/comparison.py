@@ -42,7 +42,8 @@ class Score:
 
     Attributes:
         higher_is_better: None if unknown or different.
-        a, b: over all seeds of the side; for the average, over the seeds that every task has on both sides.
+        a, b: over all seeds of the side, None if its runs measure different things; for the average, over the seeds
+            that every task has on both sides.
         difference: B minus A over the common seeds; None if there are none, or with a `note` that says why.
         verdict: on B; it is `sure` if the confidence interval of the difference excludes zero.
         alone: seeds of A, and of B, that the other side lacks; they are not part of the difference.
@@ -137,8 +138,8 @@ def _score(task: str, runs_a: list[DoneRecord], runs_b: list[DoneRecord], *, by_
         task=task,
         metric=" / ".join(sorted({primary.name for primary in primaries})),
         higher_is_better=_common({primary.higher_is_better for primary in primaries}),
-        a=Stat.of([*a.values()]) if a else None,
-        b=Stat.of([*b.values()]) if b else None,
+        a=Stat.of([*a.values()]) if len(_measures(runs_a)) == 1 else None,
+        b=Stat.of([*b.values()]) if len(_measures(runs_b)) == 1 else None,
     )
     if reason := _incomparable(runs_a, runs_b):
         return replace(score, note=reason)
@@ -182,12 +183,21 @@ def _incomparable(a: list[DoneRecord], b: list[DoneRecord]) -> str:
         return f"only {'A' if a else 'B'} has it"
     if len({(str(run.task.version), run.source.data_hash) for run in (*a, *b)}) > 1:
         return "the data differ: not compared"
-    primaries = [run.metrics.primary for run in (*a, *b)]
-    metrics = {(primary.name, primary.split, primary.higher_is_better, primary.of) for primary in primaries}
-    if len(metrics) > 1:
-        names = sorted(f"{name} on {split}{f' of the {of}' * (of != 'task')}" for name, split, _, of in metrics)
-        return f"the metrics differ ({', '.join(names)}): not compared"
+    if len(measures := _measures((*a, *b))) > 1:
+        return f"the metrics differ ({', '.join(measures)}): not compared"
     return ""
+
+
+def _measures(runs: Iterable[DoneRecord]) -> list[str]:
+    """What was measured, in words; scores of several measures have no mean."""
+    primaries = (run.metrics.primary for run in runs)
+    return sorted(
+        {
+            f"{one.name} on {one.n} of {one.split}{f', of the {one.of}' * (one.of != 'task')}"
+            f"{', lower is better' * (not one.higher_is_better)}"
+            for one in primaries
+        }
+    )
 
 
 def _overall(scores: Sequence[Score], runs_a: Runs, runs_b: Runs, *, by_weights: bool) -> Overall:

@@ -18,8 +18,10 @@ _CELL_LENGTH, _NOTE_LENGTH = 60, 400
 """Maximum number of characters of a cell and of a note."""
 _SPREAD = "±: standard deviation over all seeds of a side; for the average, over the common seeds."
 _DIFFERENCE = (
-    "B − A: mean over the common seeds, with a 95 % bootstrap confidence interval over these seeds (for the average, "
-    "over tasks and seeds), which is too narrow with few seeds. `?`: the interval contains zero, or there is none."
+    "B − A: mean over the common seeds, with a 95 % confidence interval: Student's t over these seeds; for the average "
+    "as wide as the bootstrap over tasks and seeds, if that is wider; for the interquartile mean the bootstrap alone, "
+    "which is too narrow with few seeds. `?`: the interval contains zero, or there is none. Of twenty comparisons of "
+    "equals on one task, one has no `?`."
 )
 
 

@@ -12,7 +12,7 @@ from bench.records.record import Record
 from bench.records.spec import deciding
 from leaderboard.tables.build import latest_runs
 from leaderboard.tables.filters import Condition, as_text, lookup, parse
-from leaderboard.tables.grouping import ColumnKey, Seed, column_key, group_by, seed_key
+from leaderboard.tables.grouping import DataKey, Seed, data_key, group_by, seed_key
 
 _SHOWN = 8
 """Maximum number of names in an error."""
@@ -132,8 +132,8 @@ def _no_match(runs: Sequence[Record], name: str, condition: Condition) -> UsageE
 
 
 def _side(name: str, label: str, records: Iterable[Record]) -> Side:
-    def key(run: Record) -> tuple[str, ColumnKey, Seed]:
-        return json.dumps(deciding(run.spec.to_json()), sort_keys=True), column_key(run), seed_key(run)
+    def key(run: Record) -> tuple[str, DataKey, Seed]:
+        return json.dumps(deciding(run.spec.to_json()), sort_keys=True), data_key(run), seed_key(run)
 
     latest, superseded = latest_runs(records, key)
     ordered = sorted(latest, key=lambda run: run.run_id)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
+from bench.core.text import printable
 from leaderboard.tables.intervals import Difference
 from leaderboard.tables.table import Row, Table
 
@@ -42,11 +43,12 @@ def _scores(row: Row, table: Table) -> Iterator[Line]:
     metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
     columns = zip(table.columns, metrics, row.cells, row.runs, row.differences, strict=True)
     for column, metric, cell, runs, paired in columns:
+        task = f"{column.task_id} {column.data}".rstrip()
         for run in runs:
-            yield column.task_id, metric or "", str(run.seed[0]), run.run_id, "score", run.value
+            yield task, metric or "", str(run.seed[0]), run.run_id, "score", run.value
         if cell:
             values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
-            yield from _known(column.task_id, metric or "", values)
+            yield from _known(task, metric or "", values)
 
 
 def _statistics(row: Row) -> dict[str, Value]:
@@ -87,5 +89,5 @@ def _known(task: str, metric: str, values: Mapping[str, Value]) -> Iterator[Line
 
 def _safe(value: Value) -> str:
     """Text on one line that a spreadsheet does not read as a formula."""
-    text = " ".join(str(value).split()).encode("utf-8", "replace").decode()
+    text = " ".join(printable(str(value)).split())
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not isinstance(value, int) else text

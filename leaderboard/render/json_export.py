@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, replace
 from typing import TypeVar
 
 from bench.core.errors import BenchError
+from bench.core.text import dump_json
 from bench.records.record import Record, is_done
 from bench.records.schema import LossPoint, PrimaryMetric
 from leaderboard.tables.intervals import Difference
@@ -43,7 +43,7 @@ def leaderboard_json(
 
 
 def dump(data: JsonObject) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return dump_json(data) + "\n"
 
 
 def _table(table: Table) -> JsonObject:

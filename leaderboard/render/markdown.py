@@ -18,8 +18,8 @@ _LEGEND = (
     "Ranks and norm are means over layers and runs."
 )
 _VERSUS = (
-    "vs: average minus that of the baseline over paired seeds, with a 95 % bootstrap confidence interval over tasks "
-    "and seeds, which is too narrow with few seeds."
+    "vs: average minus that of the baseline over paired seeds, with a 95 % confidence interval: Student's t over "
+    "seeds, on several tasks as wide as the bootstrap over tasks and seeds, if that is wider."
 )
 _COSTS = (
     "IQM: mean of the middle half of the scores, over tasks and seeds. Place: mean over tasks of the place among the "

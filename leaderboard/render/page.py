@@ -7,6 +7,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from html import escape
 from importlib import resources
@@ -35,11 +36,17 @@ def render(data: Mapping[str, object], *, live: float | None = None, tag: str = 
         "title": escape(style.plain(data.get("title") or "Leaderboard")),
         "style": _asset("page.css"),
         "data": _json({"leaderboard": data, "palette": palette, "live": live, "tag": tag}),
-        "plotly": b64encode(gzip.compress(plotly.encode(), mtime=0)).decode(),
+        "plotly": _packed(plotly),
         "script": script,
     }
     pieces = _asset("page.html").split("@@")  # text, name, text, name, …: inserted text is not searched for names
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+@lru_cache(maxsize=1)
+def _packed(plotly: str) -> str:
+    """The library, compressed; it is the same for every page, and takes most of the time of one."""
+    return b64encode(gzip.compress(plotly.encode(), mtime=0)).decode()
 
 
 def without_library(page: str) -> str:

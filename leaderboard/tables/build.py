@@ -18,7 +18,7 @@ from leaderboard.tables.grouping import (
     TableKey,
     by_row,
     by_table,
-    column_key,
+    column_keys,
     group_by,
     seed_key,
     short_task,
@@ -88,11 +88,12 @@ def _budget_note(key: TableKey, groups: Iterable[TableKey]) -> tuple[str, ...]:
 
 def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str, ...], baseline: str | None) -> Table:
     """The table of `runs`. With `weights` its heading has their hash, because another heading is equal without it."""
-    by_column = group_by(runs, column_key)
+    key_of = column_keys(runs)
+    by_column = group_by(runs, key_of)
     keys = sorted(by_column)
     columns = tuple(_column(column, keys, by_column[column]) for column in keys)
     averaged = len({column.higher_is_better for column in columns}) == 1  # else the metrics differ in direction
-    rows = [_row(label, row, group, keys, averaged=averaged) for label, row, group in by_row(runs)]
+    rows = [_row(label, row, group, keys, key_of, averaged=averaged) for label, row, group in by_row(runs)]
     rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, columns), strict=True)]
     base, unclear = _baseline(rows, baseline)
     if base:
@@ -114,22 +115,42 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str
 
 
 def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column:
-    primary = next((run.metrics.primary for run in runs if is_done(run)), None)
-    several_versions = sum(other.task == key.task for other in keys) > 1
+    done = [run.metrics for run in runs if is_done(run)]
+    primary = done[0].primary if done else None
+    shares = [metrics.majority[key.split] for metrics in done if key.split in metrics.majority]
+    largest = (
+        f"the largest class has {100 * shares[0]:.1f} % of {key.split}" if shares and "accuracy" in key.metric else ""
+    )
+    task = key.data.task
+    others = [other for other in keys if other.data.task == task]
+    marks = {
+        f"v{key.data.version[:7]} {key.data.data_hash[:7]}": {other.data for other in others},
+        f"on {key.split}": {other.split for other in others},
+        f"n={key.n}": {other.n for other in others},
+        f"{'higher' if key.higher_is_better else 'lower'} is better": {other.higher_is_better for other in others},
+    }
     return Column(
-        task=short_task(key.task),
-        task_id=key.task,
+        task=short_task(task),
+        task_id=task,
         metric=primary.name if primary else "",
         split=primary.split if primary else "",
         higher_is_better=primary.higher_is_better if primary else None,
-        data=f"v{key.version[:7]} {key.data_hash[:7]}" if several_versions else "",
-        note=runs[0].task.note,
+        data=" ".join(mark for mark, different in marks.items() if len(different) > 1),
+        note="; ".join(filter(None, (runs[0].task.note, largest))),
     )
 
 
-def _row(label: str, key: RowKey, group: list[Record], columns: list[ColumnKey], *, averaged: bool) -> Row:
+def _row(
+    label: str,
+    key: RowKey,
+    group: list[Record],
+    columns: list[ColumnKey],
+    key_of: Callable[[Record], ColumnKey],
+    *,
+    averaged: bool,
+) -> Row:
     """The row of `group`, all runs of one configuration, without ranks, differences and cautions."""
-    runs, superseded = latest_runs(group, lambda run: (column_key(run), seed_key(run)))
+    runs, superseded = latest_runs(group, lambda run: (key_of(run), seed_key(run)))
     done = [run for run in runs if is_done(run)]
     failed = sorted((run for run in runs if run.state != "done"), key=lambda r: (r.spec.task, r.spec.seed))
     failures = group_by(failed, lambda run: run.state)
@@ -137,7 +158,7 @@ def _row(label: str, key: RowKey, group: list[Record], columns: list[ColumnKey],
     for run in done:
         batch = round(run.cost.samples / max(1, run.cost.steps), 1)
         scored = Scored(seed_key(run), run.metrics.primary.value, run.run_id, run.cost.steps, batch)
-        cells[column_key(run)].append(scored)
+        cells[key_of(run)].append(scored)
     by_column = tuple(tuple(sorted(cell)) for cell in cells.values())
     scores = by_seed(by_column)
     complete = common_keys(scores) if averaged else ()

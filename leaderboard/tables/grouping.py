@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
-from bench.records.record import Record
+from bench.records.record import DoneRecord, Record, is_done
 from bench.records.schema import BackboneInfo, Option, ParentRun, StoredSpec
 from bench.records.spec import NOT_IDENTITY
 
@@ -42,12 +42,22 @@ class TableKey(NamedTuple):
     weights: str
 
 
-class ColumnKey(NamedTuple):
-    """A task on one version of its data. Scores on different versions are in different columns."""
+class DataKey(NamedTuple):
+    """A task on one version of its data."""
 
     task: str
     version: str
     data_hash: str
+
+
+class ColumnKey(NamedTuple):
+    """What was measured on which data. Scores that differ in any of it are in different columns."""
+
+    data: DataKey
+    metric: str
+    split: str
+    higher_is_better: bool
+    n: int
 
 
 Seed = tuple[int, str]
@@ -70,18 +80,23 @@ def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 def by_table(runs: Sequence[Record]) -> dict[TableKey, list[Record]]:
     """The runs of each table. Methods that are scored by a metric of their own, such as mlm, have their own tables."""
-    own_metric = {run.spec.method for run in runs if run.metrics and run.metrics.primary.of == "method"}
+    own_metric = {run.spec.method for run in runs if _has_own_metric(run)}
     sources = _data_source_names(runs)
 
     def key(run: Record) -> TableKey:
         backbone, method, source = run.backbone, run.spec.method, _data_source(run)
-        suite = f"{source[0]} · {method}" if method in own_metric else source[0]
+        own = _has_own_metric(run) if is_done(run) else method in own_metric
+        suite = f"{source[0]} · {method}" if own else source[0]
         size, parent = backbone.parameters, backbone.parent
         millions = "" if size is None else f" ({size / 1e6:.{1 if size >= 1e6 else 2}f} M)"
         weights = parent.group_id if parent else backbone.weights_hash
         return TableKey(suite, backbone_name(backbone) + millions, sources[source], _budget(run.spec), weights)
 
     return group_by(runs, key)
+
+
+def _has_own_metric(run: Record) -> bool:
+    return is_done(run) and run.metrics.primary.of == "method"
 
 
 def backbone_name(backbone: BackboneInfo) -> str:
@@ -99,8 +114,32 @@ def seed_key(run: Record) -> Seed:
     return run.spec.seed, run.backbone.weights_hash
 
 
-def column_key(run: Record) -> ColumnKey:
-    return ColumnKey(run.spec.task, str(run.task.version), run.source.data_hash)
+def data_key(run: Record) -> DataKey:
+    """Task and data of a run."""
+    return DataKey(run.spec.task, str(run.task.version), run.source.data_hash)
+
+
+def column_keys(runs: Iterable[Record]) -> Callable[[Record], ColumnKey]:
+    """The function that gives the column of each of the `runs` of a table.
+
+    A run without a score stands in the first column of its data.
+    """
+    scored: dict[DataKey, list[ColumnKey]] = defaultdict(list)
+    for run in filter(is_done, runs):
+        scored[data_key(run)].append(_scored_key(run))
+
+    def key(run: Record) -> ColumnKey:
+        if is_done(run):
+            return _scored_key(run)
+        data = data_key(run)
+        return min(scored.get(data, [ColumnKey(data, "", "", True, 0)]))
+
+    return key
+
+
+def _scored_key(run: DoneRecord) -> ColumnKey:
+    primary = run.metrics.primary
+    return ColumnKey(data_key(run), primary.name, primary.split, primary.higher_is_better, primary.n)
 
 
 def by_row(runs: Iterable[Record]) -> list[tuple[str, RowKey, list[Record]]]:
@@ -157,9 +196,9 @@ def _data_source_names(runs: Iterable[Record]) -> dict[Source, str]:
     Directories and files of one suite may share a table unless they hold different data for the same task, because each
     task of a suite may have a folder of its own.
     """
-    content: dict[Source, dict[str, set[ColumnKey]]] = defaultdict(lambda: defaultdict(set))
+    content: dict[Source, dict[str, set[DataKey]]] = defaultdict(lambda: defaultdict(set))
     for run in runs:
-        content[_data_source(run)][run.spec.task].add(column_key(run))
+        content[_data_source(run)][run.spec.task].add(data_key(run))
 
     def may_share(source: Source, other: Source) -> bool:
         both = content[source].keys() & content[other].keys()

@@ -82,15 +82,15 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One task on one version of its data.
+    """One measure of one task on one version of its data.
 
     Attributes:
         task: name without the suite; `task_id` has it, such as glue/cola.
         metric: primary metric; empty if no run of this task is done.
         split: split the metric was measured on.
         higher_is_better: direction of the metric; None if unknown.
-        data: version and first digits of the data hash if two columns have the same task, else empty.
-        note: caveat of the task.
+        data: what distinguishes columns of the same task: version and first digits of the data hash, split, examples.
+        note: caveat of the task; beside an accuracy the share of the largest class, where it is known.
     """
 
     task: str

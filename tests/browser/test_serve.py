@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from looking import Show
 
 from bench.core.errors import EnvironmentProblem
 from leaderboard import serve
+from leaderboard.render import page
 
 
 class Served:
@@ -184,3 +186,25 @@ def test_a_served_page_shows_new_runs_and_keeps_the_view(served: Served, show: S
         f"http://127.0.0.1:{served.port}/leaderboard.json",
     }
     page.close()
+
+
+def test_plotly_is_packed_once_for_many_requests(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[str] = []
+    original = page.render
+    monkeypatch.setattr(page, "render", lambda *data, **more: rendered.append("page") or original(*data, **more))
+    first = served.ask("/")[2]
+    for _ in range(3):
+        assert served.ask("/")[2] == first
+    assert rendered == ["page"]
+    packed: list[int] = []
+    monkeypatch.setattr(page.gzip, "compress", lambda content, **more: packed.append(len(content)) or b"")
+    served.board = boards.small() | {"title": "another"}
+    served.record("b" * 16)
+    assert "<title>another</title>" in served.ask("/")[2] and len(rendered) == 2
+    assert packed == [], "new records do not pack it again"
+
+
+def test_five_hundred_requests_at_once_are_all_answered(served: Served) -> None:
+    with ThreadPoolExecutor(500) as pool:
+        states = [*pool.map(lambda path: served.ask(path)[0], (["/leaderboard.json"] * 9 + ["/"]) * 50)]
+    assert states == [200] * 500 and served.made == 1

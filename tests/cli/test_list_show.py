@@ -188,7 +188,8 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
         "none": [],
     }
     made = make_record(report=report, spec={"options": {"penalty": {"nuclear": 0.5}}})
-    ranks = [structs.replace(layer, nominal=nominal) for layer, nominal in zip(made.ranks, (16, 0), strict=True)]
+    none = {"nominal": 0, "stable": 0.0, "effective": 0.0, "energy90": 0, "norm": 0.0}
+    ranks = [structs.replace(layer, **given) for layer, given in zip(made.ranks, ({"nominal": 16}, none), strict=True)]
     made = structs.replace(made, ranks=tuple(ranks))
     record.write(made, record.folder(tmp_path, made.run_id))
     assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
@@ -204,6 +205,15 @@ def test_show_run_with_a_report(tmp_path: Path, make_record: MakeRecord, capsys:
     assert ["penalty", "nuclear=0.5,", "form=exact,", "of=delta"] in words
     kept = {line[0]: line[2] for line in words if line and line[0].startswith("encoder.layer.")}
     assert list(kept.values()) == ["16", "0"]
+
+
+def test_show_run_has_the_largest_class_beside_an_accuracy(
+    tmp_path: Path, make_record: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_record(metrics={"majority": {"dev": 0.68}})
+    record.write(made, record.folder(tmp_path, made.run_id))
+    assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
+    assert "matthews 0.4100, accuracy 0.7000 (largest class 0.6800)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["show", "deeplora"], ["list", "backbones"]])

@@ -20,7 +20,7 @@ LAYERS = [f"encoder.layer.{i}.attention.self.query" for i in range(2)]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, any_id: None) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -305,7 +305,7 @@ def test_what_wandb_holds_is_not_trusted(
         (files / str(i) / record.FILE).write_text(text)
         runs.append(_Run(run_id, files / str(i)))
     out = tmp_path / "out"
-    ours = make_record(spec={"seed": 5}, run_id=other.run_id, lr=0.5)
+    ours = make_record(spec={"seed": 5}, warnings=["ours"])
     record.write(ours, record.folder(out, ours.run_id))
     done = {one.run_id: one for one in sync.restore(runs, out)}
     assert {run_id: one.state for run_id, one in done.items()} == {
@@ -313,7 +313,7 @@ def test_what_wandb_holds_is_not_trusted(
         **dict.fromkeys(["../../../evil", *(letter * 16 for letter in "abcde")], "bad"),
     }  # fmt: skip
     assert {path.name for path in out.iterdir()} == {good.run_id, other.run_id}
-    assert record.read(out / other.run_id / record.FILE).lr == 0.5
+    assert record.read(out / other.run_id / record.FILE).warnings == ("ours",)
     assert [one.state for one in sync.restore([runs[-1]], out, replace=True)] == ["imported"]
     assert record.read(out / other.run_id / record.FILE) == other
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 import re
 import subprocess
@@ -15,6 +17,7 @@ from records import altered, build_rows
 
 from bench.core.text import format_score
 from bench.records import record
+from leaderboard.render import cells, csv_export
 from leaderboard.render.markdown import escape, render
 from leaderboard.tables.build import build_tables
 from leaderboard.tables.grouping import format_number
@@ -45,7 +48,7 @@ def grid(run):
     """Every method × task × seed with a random score, and the scores as an array of that shape."""
 
     def make(methods=("full", "lora"), tasks=tuple(TASKS), seeds=4):
-        scores = np.random.default_rng(0).uniform(-0.2, 1, (len(methods), len(tasks), seeds))
+        scores = np.random.default_rng(0).uniform(0, 1, (len(methods), len(tasks), seeds))
         records = [
             run(method, task, seed, float(scores[i, j, seed]))
             for i, method in enumerate(methods)
@@ -368,6 +371,54 @@ def test_a_folder_with_a_broken_file(tmp_path, grid):
     (tmp_path / ("f" * 16) / record.FILE).write_text("{")
     found, [problem] = record.load_all(tmp_path)
     assert render(found) == render(records) and "f" * 16 in problem.what
+
+
+@pytest.mark.parametrize(
+    ("change", "header"),
+    [
+        ({"name": "accuracy"}, "cola accuracy ↑"),
+        ({"split": "test"}, "cola matthews on test ↑"),
+        ({"n": 10}, "cola matthews n=10 ↑"),
+        ({"higher_is_better": False}, "cola matthews lower is better ↓"),
+    ],
+)
+def test_scores_of_different_measures_are_never_averaged(run, change, header):
+    def other(record):
+        record.metrics.primary |= change
+
+    some = [run(method, "cola", seed, 0.5) for method in ("full", "lora") for seed in range(3)]
+    odd = [altered(run("lora", "cola", seed, 0.9), other) for seed in range(2)]
+    failed = run("lora", "cola", 4)
+    [table] = build_tables([*some[:3], *odd, some[5], failed], baseline="full")
+    assert header in map(cells.header, table.columns) and len(table.columns) == 2
+    full, lora = sorted(table.rows, key=lambda row: row.label)
+    assert [[cell and (cell.mean, cell.n) for cell in row.cells] for row in (full, lora)] in (
+        [[(0.5, 3), None], [(0.5, 1), (0.9, 2)]],
+        [[None, (0.5, 3)], [(0.9, 2), (0.5, 1)]],
+    )
+    assert (lora.average, lora.rank, lora.difference, lora.states) == (None, None, None, {"done": 3, "failed": 1})
+    names = {line["task"] for line in csv.DictReader(io.StringIO(csv_export.render([table])))}
+    assert len(names - {""}) == 1 + ("name" not in change)
+
+
+def test_a_metric_of_the_method_is_in_a_table_of_its_own_run_by_run(run):
+    own = altered(run("lora", "cola", 0, 0.9), lambda record: record.metrics.primary.update(of="method"))
+    others = [run(method, "cola", seed, 0.5) for method in ("full", "lora") for seed in (1, 2)]
+    first, second = build_tables([own, *others])
+    assert [table.suite for table in (first, second)] == ["glue", "glue · lora"]
+    assert [len(table.rows) for table in (first, second)] == [2, 1]
+
+
+def test_the_largest_class_is_beside_an_accuracy(run):
+    def change(record):
+        record.metrics.majority = {"dev": 0.683}
+        record.warnings = ["the outputs name one class only on dev: no class was learned"]
+
+    some = [altered(run("lora", task, seed, 0.5), change) for task in ("cola", "rte") for seed in range(3)]
+    [table] = build_tables(some)
+    assert [column.note for column in table.columns] == ["", "the largest class has 68.3 % of dev"]
+    shown = render(some)
+    assert "the largest class has 68.3 % of dev" in shown and "6 runs: the outputs name one class only on dev" in shown
 
 
 def test_nothing_to_show(tmp_path, run):

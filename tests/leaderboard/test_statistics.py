@@ -14,7 +14,13 @@ from scipy import stats
 
 from leaderboard.tables.build import build_tables
 from leaderboard.tables.cautions import row_cautions
-from leaderboard.tables.intervals import bootstrap, difference, interquartile_mean, interquartile_means
+from leaderboard.tables.intervals import (
+    bootstrap,
+    difference,
+    interquartile_mean,
+    interquartile_means,
+    t_quantile,
+)
 
 METHODS = ("full", "lora", "deeplora", "adapter", "linear")
 TASKS = ("cola", "mrpc", "rte", "sst2", "stsb")
@@ -126,19 +132,51 @@ def test_intervals_equal_rliables_stratified_bootstrap_over_tasks_and_seeds(reco
             )
         expected = ends[method]
         width = expected[1] - expected[0]
-        assert np.abs(np.array([apart.low, apart.iqm_low]) - expected[0]).max() < 0.06 * width.max()
-        assert np.abs(np.array([apart.high, apart.iqm_high]) - expected[1]).max() < 0.06 * width.max()
+        student = stats.ttest_1samp((mine - scores[0]).mean(axis=0), 0).confidence_interval()
+        low, high = (
+            [min(expected[0, 0], student.low), expected[0, 1]],
+            [max(expected[1, 0], student.high), expected[1, 1]],
+        )
+        assert np.abs(np.array([apart.low, apart.iqm_low]) - low).max() < 0.06 * width.max()
+        assert np.abs(np.array([apart.high, apart.iqm_high]) - high).max() < 0.06 * width.max()
 
 
-def test_the_interval_of_one_task_equals_scipys_bootstrap_over_seeds(scores):
-    mine, theirs = scores[1, 0], scores[0, 0]
-    apart = difference([dict(enumerate(mine))], [dict(enumerate(theirs))])
-    expected = stats.bootstrap(
-        (mine - theirs,), np.mean, method="percentile", n_resamples=20_000, random_state=np.random.default_rng(0)
-    ).confidence_interval
-    width = expected.high - expected.low
-    assert abs(apart.low - expected.low) < 0.05 * width
-    assert abs(apart.high - expected.high) < 0.05 * width
+def paired(values):
+    """The difference of scores (tasks, seeds) from scores of 0."""
+    return difference([dict(enumerate(row)) for row in values], [dict.fromkeys(range(len(row)), 0.0) for row in values])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 8, 13])
+def test_the_intervals_of_one_task_equal_scipys_t(seeds):
+    values = np.random.default_rng(seeds).normal(size=seeds)
+    apart = paired(values[None].tolist())
+    assert (apart.low, apart.high) == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
+    if seeds < 4:  # nothing to trim, which scipy cannot do
+        assert (apart.iqm_low, apart.iqm_high) == (apart.low, apart.high)
+        return
+    cut = (seeds // 4 / seeds,) * 2
+    assert (apart.iqm_low, apart.iqm_high) == pytest.approx(tuple(stats.mstats.trimmed_mean_ci(values, limits=cut)))
+
+
+def test_quantiles_equal_scipys():
+    degrees = [*range(1, 60), 999, 1000]
+    assert [*map(t_quantile, degrees)] == pytest.approx(stats.t.ppf(0.975, degrees).tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_five_percent_of_comparisons_of_equals_exclude_zero_on_one_task(seeds):
+    values = np.random.default_rng(0).normal(size=(2000, seeds))
+    apart = [paired([row]) for row in values.tolist()]
+    excluded = np.array([one.low > 0 or one.high < 0 for one in apart])
+    assert (excluded == (stats.ttest_1samp(values, 0, axis=1).pvalue < 0.05)).all()
+    assert 0.03 < excluded.mean() < 0.07
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (4, 3)])
+def test_at_most_five_percent_of_comparisons_of_equals_exclude_zero_on_several_tasks(shape):
+    values = np.random.default_rng(0).normal(size=(300, *shape))
+    apart = [paired(one) for one in values.tolist()]
+    assert np.mean([one.low > 0 or one.high < 0 for one in apart]) < 0.07
 
 
 def test_one_seed_has_no_interval_and_no_common_seed_no_difference():

@@ -78,6 +78,7 @@ def test_dora_and_other_tuners_are_refused(tmp_path: Path) -> None:
         ("adalora", {"rank": 2, "alpha": 3.0}, [(3, 8), (3, 1), (8, 3)]),
     ],
 )
+@pytest.mark.usefixtures("any_id")
 def test_adapters_of_runs_equal_their_method_s_delta(
     method: str,
     options: dict[str, Any],

@@ -1,0 +1,110 @@
+"""Checks of a record against itself: fields that contradict each other, and ids that do not follow from its content."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, cast
+
+from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record
+from bench.records.spec import PROTOCOL, ids
+
+_BOUNDS = {
+    "accuracy": (0, 1),
+    "f1": (0, 1),
+    "macro_f1": (0, 1),
+    "matthews": (-1, 1),
+    "pearson": (-1, 1),
+    "spearman": (-1, 1),
+    "mse": (0, math.inf),
+    "relative_error": (0, math.inf),
+}
+"""Lowest and highest value of each metric of `bench.api.metrics`."""
+_ROUNDING = 1e-6
+"""What float32 may add to a metric or, relatively, to a rank."""
+
+
+def contradictions(record: Record) -> Iterator[str]:
+    """What is wrong with a record whose fields have the right types, each beginning with the field's name."""
+    if record.metrics:
+        yield from _metrics(record, record.metrics)
+    if params := record.params:
+        if params.trainable > params.total:
+            yield f"params.trainable: {params.trainable}, more than the {params.total} of params.total"
+        if params.head > params.trainable:
+            yield f"params.head: {params.head}, more than the {params.trainable} of params.trainable"
+    for index, rank in enumerate(record.ranks):
+        yield from (f"ranks[{index}].{reason}" for reason in _rank(rank))
+    for index, series in enumerate(record.spectra.series if record.spectra else ()):
+        if len(series.steps) != len(series.effective):
+            yield f"spectra.series[{index}].effective: {len(series.effective)} values for {len(series.steps)} steps"
+    if _ancestors(record.backbone.parent) > DEEPEST:
+        yield f"backbone.parent: nested deeper than {DEEPEST} levels"
+    if record.task.name != record.spec.task:
+        yield f"task.name: {record.task.name}, but spec.task is {record.spec.task}"
+    if record.state == "done" and record.spec.lr is not None and record.lr != record.spec.lr:
+        yield f"lr: {record.lr}, but spec.lr is {record.spec.lr}"
+    if record.selection and record.lr is not None and record.lr != record.selection.chosen:
+        yield f"lr: {record.lr}, but selection.chosen is {record.selection.chosen}"
+    yield from _ids(record)
+
+
+def _metrics(record: Record, metrics: Metrics) -> Iterator[str]:
+    primary = metrics.primary
+    for split, scores in metrics.all.items():
+        for name, value in scores.items():
+            low, high = _BOUNDS.get(name, (-math.inf, math.inf))
+            if not low - _ROUNDING <= value <= high + _ROUNDING:
+                yield f"metrics.all.{split}.{name}: {value}, outside of {low} to {high}"
+    scores = metrics.all.get(primary.split, {})
+    names = [primary.name] if primary.name in scores else primary.name.split("+")
+    if absent := [name for name in names if name not in scores]:
+        yield f"metrics.primary.name: metrics.all.{primary.split} has no {absent[0]}"
+    elif not math.isclose(primary.value, mean := sum(scores[name] for name in names) / len(names), rel_tol=1e-9):
+        yield f"metrics.primary.value: {primary.value}, but metrics.all.{primary.split} has {mean}"
+    counts = record.source.evaluation_examples
+    if primary.n != counts.get(primary.split):
+        yield f"metrics.primary.n: {primary.n}, but source.evaluation_examples has {counts.get(primary.split, 'none')}"
+
+
+def _rank(rank: LayerRank) -> Iterator[str]:
+    if rank.nominal > min(rank.shape):
+        yield f"nominal: {rank.nominal}, more than a matrix of {rank.shape[0]}×{rank.shape[1]} has"
+    for name in ("stable", "effective", "energy90"):
+        value: float = getattr(rank, name)
+        if value > rank.nominal * (1 + _ROUNDING):
+            yield f"{name}: {value:g}, more than the nominal rank {rank.nominal}"
+
+
+def _ancestors(parent: ParentRun | None) -> int:
+    count = 0
+    while parent:
+        count, parent = count + 1, parent.parent
+    return count
+
+
+def _ids(record: Record) -> Iterator[str]:
+    found = record.run_id, record.group_id
+    data, weights = record.source.data_hash, record.backbone.weights_hash
+    if all(found != ids(spec, data, weights) for spec in _spellings(record)):
+        yield (
+            "run_id: it does not follow from specification, data and weights: a field was changed, or a version with "
+            f"another protocol than {PROTOCOL} wrote it"
+        )
+
+
+def _spellings(record: Record) -> Iterator[dict[str, Any]]:
+    """The specification as it may have been hashed: a whole number in `lr`, `select` or `epochs` may have been an int.
+
+    The structure has it as a float, so what a caller in Python gave is not known.
+    """
+    spec, names = record.spec.to_json(), ("lr", "epochs", "select")
+    for values in product(*((spec[name], _whole(spec[name])) for name in names)):
+        yield {**spec, **dict(zip(names, values, strict=True))}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(item) for item in cast(list[object], value)]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

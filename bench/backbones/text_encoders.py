@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from bench.api.backbone import Backbone, built
+from bench.api.peft import CONFIG as ADAPTER
 from bench.config.options import option
 from bench.config.sections import BackboneConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem
-from bench.core.files import read_object, sha256, tensor_shapes
+from bench.core.files import read_object, sha256, shard_files, tensor_shapes
 from bench.records.schema import ParentRun
 
 WEIGHT_FILES = "*.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""The files that transformers looks for: all weights, or the names of the files that hold them."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 TEXT_FILES = ("config.json", *TOKENIZER_FILES)
+CONFIGS = ("config.json", "tokenizer_config.json")
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("*.model",), ("vocab.json", "merges.txt"))
 """Files that hold a tokenizer's vocabulary: those of one entry are enough."""
 BYTE_TOKENIZERS = ("canine", "perceiver", "byt5")
@@ -116,6 +121,7 @@ class BERT:
         folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
         if not _has_tokenizer(folder):
             raise _no_tokenizer(name, folder)
+        _refuse_foreign(name, folder)
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
         weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
         return replace(backbone, path=folder.resolve(), weights_hash=weights_hash)
@@ -143,7 +149,8 @@ def from_folder(
     """Check and hash a text encoder in the layout of `save_pretrained`, without loading it; `parent` trained it.
 
     Raises:
-        EnvironmentProblem: configuration, safetensors weights or tokenizer are missing, or the weights cannot be read.
+        EnvironmentProblem: configuration, safetensors weights or tokenizer are missing, the weights cannot be read, or
+            the folder needs code of its own or files from elsewhere.
     """
     if not (folder / "config.json").is_file():
         raise EnvironmentProblem(
@@ -151,13 +158,8 @@ def from_folder(
             f"searched in {folder}",
             "Give a folder that save_pretrained wrote, or a hub id.",
         )
-    files = _files(folder, [WEIGHT_FILES])
-    if not files:
-        raise EnvironmentProblem(
-            f"backbone '{name}' has no safetensors weights",
-            f"{folder} holds: {', '.join(sorted(p.name for p in folder.iterdir()))[:300]}",
-            "Convert it: AutoModel.from_pretrained(…).save_pretrained(DIR, safe_serialization=True).",
-        )
+    _refuse_foreign(name, folder)
+    files = _weights(name, folder)
     shapes = {key: shape for file in files for key, shape in tensor_shapes(file).items()}
     if not _has_tokenizer(folder):
         raise _no_tokenizer(name, folder)
@@ -171,6 +173,54 @@ def from_folder(
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         config=config or BackboneConfig(),
         parent=parent,
+    )
+
+
+def _refuse_foreign(name: str, folder: Path) -> None:
+    """Refuse a folder that is no plain data: one that would run code or load files of others.
+
+    Raises:
+        EnvironmentProblem: the folder is such a one.
+    """
+    todo = "Take a model that transformers knows itself, saved by save_pretrained."
+    for file in _files(folder, CONFIGS):
+        for key, value in _entries(read_object(file, "Download or export it again.")):
+            known = f"{file}: {key} {json.dumps(value)[:200]}"
+            # transformers would also fetch an attention that is named like a repository, and run it
+            if key == "auto_map" or (key.endswith("attn_implementation") and "/" in str(value)):
+                what = f"backbone '{name}' needs code that comes with it, and such code is not run"
+                raise EnvironmentProblem(what, known, todo)
+            if key == "transformers_weights":
+                raise EnvironmentProblem(f"backbone '{name}' names other weights than {WEIGHTS}", known, todo)
+    if (folder / ADAPTER).is_file():
+        raise EnvironmentProblem(
+            f"backbone '{name}' holds an adapter of peft, which transformers would add to its weights",
+            f"found {folder / ADAPTER}",
+            "Merge it: merge_and_unload().save_pretrained(DIR). Or start from it: --set method.start=DIR.",
+        )
+
+
+def _entries(value: object) -> Iterator[tuple[str, object]]:
+    """Yield keys and values of a JSON value at any depth: a model may hold the configurations of others."""
+    if isinstance(value, dict):
+        for key, inner in cast("dict[str, object]", value).items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in cast("list[object]", value):
+            yield from _entries(inner)
+
+
+def _weights(name: str, folder: Path) -> list[Path]:
+    """List the safetensors files that transformers loads from a folder; all of them are hashed."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return shard_files(folder / INDEX)
+    raise EnvironmentProblem(
+        f"backbone '{name}' has no safetensors weights: no {WEIGHTS} and no {INDEX}",
+        f"{folder} holds: {', '.join(sorted(p.name for p in folder.iterdir()))[:300]}",
+        "Convert it: AutoModel.from_pretrained(…).save_pretrained(DIR, safe_serialization=True).",
     )
 
 
@@ -219,4 +269,4 @@ def _hash(folder: Path, patterns: Sequence[str], start: str = "") -> str:
 
 
 def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})

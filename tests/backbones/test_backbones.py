@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
-from bench.backbones.text_encoders import MINILM_SHA256, content_hash, from_folder
+from bench.backbones.text_encoders import MINILM_SHA256, BERTConfig, content_hash, from_folder
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 from methods.common.targets import find_targets
@@ -203,6 +203,89 @@ def test_tokenizers_without_files_need_none(file, stated, ids, tmp_path):
     (folder / "vocab.txt").unlink()
     (folder / file).write_text(json.dumps(stated))
     assert from_folder("b", folder).tokenizer()("ab").input_ids == ids
+
+
+AUTO = {"auto_map": {"AutoModel": "code.Own"}}
+
+
+@pytest.mark.parametrize(
+    ("file", "entry", "text"),
+    [
+        ("config.json", AUTO, "needs code that comes with it"),
+        ("config.json", {"text_config": {"inner": [AUTO]}}, "needs code that comes with it"),
+        ("config.json", {"attn_implementation": "owner/kernel"}, "needs code that comes with it"),
+        ("tokenizer_config.json", {"auto_map": ["code.Own", None]}, "needs code that comes with it"),
+        ("config.json", {"transformers_weights": "below/model.safetensors"}, "names other weights"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "holds an adapter of peft"),
+    ],
+)
+def test_what_would_run_code_or_load_other_files_is_refused(file, entry, text, tmp_path):
+    folder = saved("Bert", tmp_path)
+    stated = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
+    (folder / file).write_text(json.dumps({**stated, **entry}))
+    (folder / "code.py").write_text("raise SystemExit('the code was run')")
+    with pytest.raises(EnvironmentProblem, match=text) as caught:
+        from_folder("b", folder)
+    assert file in caught.value.known and caught.value.todo
+    if file != "adapter_config.json":
+        with pytest.raises(EnvironmentProblem, match=text):
+            open_backbone("bert", BERTConfig(tokenizer=str(folder)))
+
+
+@pytest.mark.parametrize("load", ["model", "tokenizer"])
+def test_transformers_never_asks_whether_to_run_code(load, tmp_path, monkeypatch):
+    """Not even if the code came into the folder after the plan."""
+    folder = saved("Bert", tmp_path)
+    backbone = from_folder("b", folder)
+    auto = {"AutoConfig": "code.Config", "AutoModel": "code.Own", "AutoTokenizer": ["code.Own", None]}
+    for name in ("config.json", "tokenizer_config.json"):
+        (folder / name).write_text(json.dumps({"model_type": "own", "tokenizer_class": "Own", "auto_map": auto}))
+    (folder / "code.py").write_text("raise SystemExit('the code was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    with pytest.raises((EnvironmentProblem, ValueError), match=r"custom code"):
+        backbone.load(task=CLASSES, head=HeadConfig(), seed=0) if load == "model" else backbone.tokenizer()
+
+
+def sharded(folder: Path, names: dict[str, str] | None = None) -> Path:
+    """Two shards of all weights; `names` replaces names of files in the index."""
+    saved("Bert", folder)
+    weights, map_ = load_file(folder / "model.safetensors"), {}
+    (folder / "model.safetensors").unlink()
+    for index, keys in enumerate((sorted(weights)[::2], sorted(weights)[1::2])):
+        file = f"model-{index}.safetensors"
+        save_file({key: weights[key] for key in keys}, folder / file, metadata={"format": "pt"})
+        map_.update(dict.fromkeys(keys, (names or {}).get(file, file)))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": map_}))
+    return folder
+
+
+def test_shards_are_loaded_and_hashed(tmp_path):
+    whole, parts = from_folder("b", saved("Bert", tmp_path / "whole")), from_folder("b", sharded(tmp_path / "parts"))
+    states = [backbone.load(task=CLASSES, head=HeadConfig(), seed=0).state_dict() for backbone in (whole, parts)]
+    assert all(torch.equal(states[0][key], tensor) for key, tensor in states[1].items())
+    assert whole.parameters == parts.parameters
+    weights = load_file(tmp_path / "parts" / "model-1.safetensors")
+    save_file({key: t + 1 for key, t in weights.items()}, tmp_path / "parts" / "model-1.safetensors")
+    content_hash.cache_clear()
+    assert from_folder("b", tmp_path / "parts").weights_hash != parts.weights_hash
+
+
+@pytest.mark.parametrize("other", ["../elsewhere.safetensors", "below/x.safetensors", "x.bin", "absent.safetensors"])
+def test_an_index_names_files_of_its_folder_alone(other, tmp_path):
+    folder = sharded(tmp_path / "model", {"model-1.safetensors": other})
+    if other != "absent.safetensors":
+        (folder / other).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "model-1.safetensors", folder / other)
+    with pytest.raises(EnvironmentProblem, match=rf"names files that cannot be read(?s:.*){re.escape(other)}"):
+        from_folder("b", folder)
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {}}', '{"weight_map": [1]}', "{"])
+def test_a_broken_index_is_named(index, tmp_path):
+    folder = sharded(tmp_path)
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(EnvironmentProblem, match=r"index\.json is not"):
+        from_folder("b", folder)
 
 
 def test_pickled_weights_are_refused(tmp_path):

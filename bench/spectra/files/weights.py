@@ -11,7 +11,6 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from bench.api.peft import CONFIG
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.files import shard_files
 from bench.spectra.singular import GRAM_FLOOR, Spectrum
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -66,32 +66,13 @@ def weight_files(path: Path) -> list[Path]:
             raise _pickled(str(path))
         return [path]
     if indexes := sorted(path.glob("*.safetensors.index.json")):
-        return _shards(indexes[0])
+        return shard_files(indexes[0])
     files, single = sorted(path.glob("*.safetensors")), path / "model.safetensors"
     if files:
         return [single] if single in files else files
     if pickled := sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES):
         raise _pickled(f"{path}: {', '.join(pickled[:3])}")
     raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", WHAT_TO_GIVE)
-
-
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
-
-
-def _shards(index: Path) -> list[Path]:
-    """List the files that an index names. A name with a folder in it is refused: it could read any file."""
-    try:
-        names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
-    except (OSError, ValueError) as error:
-        what, known = f"{index} is not an index of safetensors files", f"{type(error).__name__}: {error}"
-        raise EnvironmentProblem(what, known, "Download it again.") from error
-    wrong = [name for name in names if Path(name).name != name]
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if wrong or missing:
-        known = f"{'not a plain file name' if wrong else 'missing'}: {', '.join((wrong or missing)[:3])}"
-        raise EnvironmentProblem(f"{index} names files that cannot be read", known, "Download the model again.")
-    return [index.parent / name for name in names]
 
 
 def _pickled(what: str) -> UsageError:

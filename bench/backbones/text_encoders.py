@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
@@ -80,16 +80,18 @@ class HuggingFace:
             )
         from huggingface_hub import snapshot_download
 
-        patterns = [WEIGHT_FILES, *TEXT_FILES, "special_tokens_map.json", "1_Pooling/config.json"]
-        fetch = partial(snapshot_download, name, revision=config.revision, allow_patterns=patterns)
+        patterns = [WEIGHT_FILES, INDEX, *TEXT_FILES, "special_tokens_map.json", "1_Pooling/config.json"]
         try:
-            return from_folder(name, hub.cached_or_fetched(fetch), config)
+            folder = hub.cached_or_fetched(
+                snapshot_download, name, revision=config.revision, lacks=_lacks, allow_patterns=patterns
+            )
         except hub.HubUnavailable as error:
             raise EnvironmentProblem(
                 f"backbone '{name}' is not there",
                 f"there is no local folder of this name; {error.what}",
                 "Give a local folder, a hub id, or the embedded one: --backbone minilm.",
             ) from error
+        return from_folder(name, folder, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +224,17 @@ def _weights(name: str, folder: Path) -> list[Path]:
         f"{folder} holds: {', '.join(sorted(p.name for p in folder.iterdir()))[:300]}",
         "Convert it: AutoModel.from_pretrained(…).save_pretrained(DIR, safe_serialization=True).",
     )
+
+
+def _lacks(folder: Path) -> str:
+    """Name what the hub's cache misses of a text encoder; an empty string where it has all."""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    try:
+        _weights(folder.name, folder)
+    except EnvironmentProblem:
+        return "all of its weights"
+    return "" if _has_tokenizer(folder) else "a tokenizer"
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from bench.api.peft import CONFIG
 from bench.core import hub
-from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import shard_files
 from bench.spectra.singular import GRAM_FLOOR, Spectrum
 
@@ -45,10 +44,9 @@ def find_model(name: str, revision: str = "main") -> Path:
         raise EnvironmentProblem(f"there is no file or folder '{name}'", f"searched in {Path.cwd()}", WHAT_TO_GIVE)
     from huggingface_hub import snapshot_download
 
-    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=PATTERNS, ignore_patterns=["*/*"])
+    patterns = {"allow_patterns": PATTERNS, "ignore_patterns": ["*/*"]}
     try:
-        # the cache may hold a model's tokenizer alone
-        return hub.cached_or_fetched(fetch, lambda folder: any(folder.glob("*.safetensors")))
+        return hub.cached_or_fetched(snapshot_download, name, revision=revision, lacks=_lacks, **patterns)
     except hub.HubUnavailable as error:
         known = f"there is no file or folder of this name; {error.what}"
         raise EnvironmentProblem(f"'{name}' is not there", known, WHAT_TO_GIVE) from error
@@ -73,6 +71,15 @@ def weight_files(path: Path) -> list[Path]:
     if pickled := sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES):
         raise _pickled(f"{path}: {', '.join(pickled[:3])}")
     raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", WHAT_TO_GIVE)
+
+
+def _lacks(folder: Path) -> str:
+    """Name what the hub's cache may miss of a model: it may hold its tokenizer alone, or a part of the shards."""
+    try:
+        weight_files(folder)
+    except BenchError:
+        return "all of its weights"
+    return ""
 
 
 def _pickled(what: str) -> UsageError:

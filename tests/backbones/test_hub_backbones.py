@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(hub, "_failed", {})
     hub.connection_error.cache_clear()
     yield tmp_path / "hub"
     hub.connection_error.cache_clear()
@@ -168,6 +170,27 @@ def test_what_the_hub_refuses_is_one_sentence(failures, reason, kind, files, ser
             Timm().open("timm:test_vit", TimmConfig(pretrained=True))
     assert reason.replace("owner/tiny", "timm/test_vit.r160_in1k" if kind == "timm" else NAME) in caught.value.known
     assert len(caught.value.known.splitlines()) == 1 and caught.value.todo
+
+
+@pytest.mark.parametrize("name", [NAME, "timm:test_vit"])
+def test_a_hub_that_is_gone_is_said_and_not_the_state_of_the_cache(name, serve, monkeypatch):
+    serve({})
+    monkeypatch.setattr(hub, "unreachable", lambda: "")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/{{revision}}/{{filename}}"
+        )
+        with pytest.raises(EnvironmentProblem, match=r"the hub failed: ConnectError: .*refused"):
+            open_backbone(name, None if name == NAME else TimmConfig(pretrained=True))
+
+
+def test_a_gated_data_set_is_one_sentence_too(serve):
+    serve({}, kind="datasets", failures={"/api/": (403, "GatedRepo")})
+    with pytest.raises(hub.HubUnavailable, match=r"^the hub's 'owner/tiny' is gated: accept its terms"):
+        hub.load_tables(hub.HubDataset(name=NAME))
 
 
 def test_a_repository_without_safetensors_says_what_to_do(files, serve):

@@ -21,7 +21,7 @@ from bench.backbones import open_backbone
 from bench.backbones.image_networks import Timm, TimmConfig
 from bench.backbones.text_encoders import from_folder
 from bench.core import hub
-from bench.core.errors import EnvironmentProblem
+from bench.core.errors import EnvironmentProblem, UsageError
 
 NAME, COMMIT = "owner/tiny", "0123456789abcdef0123456789abcdef01234567"
 Failures = dict[str, Any]
@@ -191,6 +191,20 @@ def test_a_gated_data_set_is_one_sentence_too(serve):
     serve({}, kind="datasets", failures={"/api/": (403, "GatedRepo")})
     with pytest.raises(hub.HubUnavailable, match=r"^the hub's 'owner/tiny' is gated: accept its terms"):
         hub.load_tables(hub.HubDataset(name=NAME))
+
+
+def test_a_name_like_a_registered_one_is_looked_up_first(files, serve, cache, monkeypatch):
+    """`roberta-base` resembles `bert`."""
+    in_cache(cache, files, "roberta-base")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert open_backbone("roberta-base").parameters
+    with pytest.raises(
+        UsageError, match=r"not there(?s:.*)known backbones: .*HF_HUB_OFFLINE(?s:.*)Did you mean 'bert'"
+    ):
+        open_backbone("roberta-bas")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    serve(files, "minlm")
+    assert open_backbone("minlm").parameters
 
 
 def test_a_repository_without_safetensors_says_what_to_do(files, serve):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 
 from bench.cli import main
 from bench.config.sections import HeadConfig
-from bench.core.errors import ENVIRONMENT, OK, USAGE
+from bench.core.errors import ENVIRONMENT, OK, USAGE, EnvironmentProblem
 from bench.harness.planner import make_plan
 from bench.harness.request import Request
 from bench.records import record
@@ -124,6 +126,40 @@ def test_what_is_kept_says_how_to_build_it_and_runs_nothing(command: Command, pa
     made = json.loads((folder / "network.json").read_text())
     assert made["name"] == "mlp" and made["shape"] == [1, 8, 8]
     assert sorted(p.name for p in folder.iterdir()) == ["model.safetensors", "network.json"]
+
+
+GOOD = {"name": "mlp", "modalities": ["image"], "shape": [1, 8, 8], "options": {}}
+BROKEN = {
+    "network.json: not JSON": (b"{", "truncated"),
+    "network.json: no name": (b"{}", "missing required field `name`"),
+    "network.json: not UTF-8": (b'{"name": "\xff"}', "UTF-8"),
+    "network.json: unknown name": ({"name": "nobody"}, "'nobody' is not a network that is built"),
+    "network.json: a run": ({"name": "runs:0123"}, "'runs:0123' is not a network that is built"),
+    "network.json: unknown option": ({"options": {"breadth": 3}}, "'mlp' has no option breadth"),
+    "network.json: type of an option": ({"options": {"width": "wide"}}, "Expected `int`"),
+    "network.json: range of an option": ({"options": {"width": 0}}, "backbone.width"),
+    "network.json: shape": ({"shape": ["a"]}, "Expected `int`"),
+    "network.json: network": ({"options": {"width": 3}}, "size mismatch"),
+    "model.safetensors: gone": (None, "not there, or not a regular file"),
+    "model.safetensors: cut": (b"\x10", "is not a safetensors file"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_network_of_a_run_is_an_error_in_three_parts(
+    command: Command, parent: dict[str, Any], tmp_path: Path, case: str
+) -> None:
+    shutil.copytree(command.out / parent.run_id, tmp_path / parent.run_id)  # type: ignore[attr-defined]
+    file = tmp_path / parent.run_id / "backbone" / case.partition(":")[0]
+    content, said = BROKEN[case]
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else json.dumps({**GOOD, **content}).encode())
+    with pytest.raises(EnvironmentProblem) as caught:
+        [run] = make_plan(replace(_request(command, f"runs:{parent.run_id}"), out=tmp_path)).runs
+        run.backbone.load(task=run.task.spec, head=HeadConfig(), seed=0)
+    assert said in str(caught.value) and str(file.parent) in str(caught.value) and caught.value.todo
 
 
 def _request(command: Command, backbone: str) -> Request:

@@ -121,9 +121,10 @@ class BERT:
     def open(self, name: str, config: BERTConfig) -> Backbone:
         """Find and hash its tokenizer. The tokenizer's content decides the identity, and its place does not."""
         folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
+        if folder.is_dir():
+            _refuse_foreign(name, folder)
         if not _has_tokenizer(folder):
             raise _no_tokenizer(name, folder)
-        _refuse_foreign(name, folder)
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
         weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
         return replace(backbone, path=folder.resolve(), weights_hash=weights_hash)
@@ -154,13 +155,19 @@ def from_folder(
         EnvironmentProblem: configuration, safetensors weights or tokenizer are missing, the weights cannot be read, or
             the folder needs code of its own or files from elsewhere.
     """
+    _refuse_foreign(name, folder)
     if not (folder / "config.json").is_file():
         raise EnvironmentProblem(
             f"backbone '{name}' has no config.json",
             f"searched in {folder}",
             "Give a folder that save_pretrained wrote, or a hub id.",
         )
-    _refuse_foreign(name, folder)
+    if (folder / ADAPTER).is_file():
+        raise EnvironmentProblem(
+            f"backbone '{name}' holds an adapter of peft, which transformers would add to its weights",
+            f"found {folder / ADAPTER}",
+            "Merge it: merge_and_unload().save_pretrained(DIR). Or start from it: --set method.start=DIR.",
+        )
     files = _weights(name, folder)
     shapes = {key: shape for file in files for key, shape in tensor_shapes(file).items()}
     if not _has_tokenizer(folder):
@@ -179,27 +186,26 @@ def from_folder(
 
 
 def _refuse_foreign(name: str, folder: Path) -> None:
-    """Refuse a folder that is no plain data: one that would run code or load files of others.
+    """Refuse a folder that is no plain data: one that would run code, load files of others, or never end.
 
     Raises:
         EnvironmentProblem: the folder is such a one.
     """
     todo = "Take a model that transformers knows itself, saved by save_pretrained."
+    for file in sorted(folder.iterdir()):
+        if file.exists() and not file.is_file() and not file.is_dir():
+            known = "it is a pipe, a socket or a device, and reading it may never end"
+            raise EnvironmentProblem(f"backbone '{name}': {file} is not a regular file", known, todo)
     for file in _files(folder, CONFIGS):
         for key, value in _entries(read_object(file, "Download or export it again.")):
-            known = f"{file}: {key} {json.dumps(value)[:200]}"
             # transformers would also fetch an attention that is named like a repository, and run it
             if key == "auto_map" or (key.endswith("attn_implementation") and "/" in str(value)):
                 what = f"backbone '{name}' needs code that comes with it, and such code is not run"
-                raise EnvironmentProblem(what, known, todo)
-            if key == "transformers_weights":
-                raise EnvironmentProblem(f"backbone '{name}' names other weights than {WEIGHTS}", known, todo)
-    if (folder / ADAPTER).is_file():
-        raise EnvironmentProblem(
-            f"backbone '{name}' holds an adapter of peft, which transformers would add to its weights",
-            f"found {folder / ADAPTER}",
-            "Merge it: merge_and_unload().save_pretrained(DIR). Or start from it: --set method.start=DIR.",
-        )
+            elif key == "transformers_weights":
+                what = f"backbone '{name}' names other weights than {WEIGHTS}"
+            else:
+                continue
+            raise EnvironmentProblem(what, f"{file}: {key} {json.dumps(value)[:200]}", todo)
 
 
 def _entries(value: object) -> Iterator[tuple[str, object]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -227,9 +229,37 @@ def test_what_would_run_code_or_load_other_files_is_refused(file, entry, text, t
     with pytest.raises(EnvironmentProblem, match=text) as caught:
         from_folder("b", folder)
     assert file in caught.value.known and caught.value.todo
-    if file != "adapter_config.json":
-        with pytest.raises(EnvironmentProblem, match=text):
-            open_backbone("bert", BERTConfig(tokenizer=str(folder)))
+    with contextlib.nullcontext() if "adapter" in file else pytest.raises(EnvironmentProblem, match=text):
+        open_backbone("bert", BERTConfig(tokenizer=str(folder)))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.txt", "special_tokens_map.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_only_regular_files_are_read(name, kind, tmp_path):
+    """A pipe nobody writes to, and /dev/zero, have no end."""
+    folder = saved("Bert", tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero")
+    for find in (
+        lambda: from_folder("b", folder),
+        lambda: open_backbone("bert", BERTConfig(tokenizer=str(folder))),
+    ):
+        with pytest.raises(EnvironmentProblem, match=rf"{re.escape(name)} is not a regular file") as caught:
+            find()
+        assert caught.value.todo
+
+
+def test_a_link_to_nowhere_is_a_missing_file(tmp_path):
+    folder = saved("Bert", tmp_path)
+    (folder / "merges.txt").symlink_to(tmp_path / "nowhere")
+    assert from_folder("b", folder).parameters
+    (folder / "vocab.txt").unlink()
+    (folder / "vocab.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(EnvironmentProblem, match="has no tokenizer"):
+        from_folder("b", folder)
 
 
 @pytest.mark.parametrize("load", ["model", "tokenizer"])

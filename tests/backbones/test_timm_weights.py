@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -146,6 +147,20 @@ def test_what_is_not_there_is_named(folder, tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(EnvironmentProblem, match=r"config\.json is not JSON"):
         found(weights=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.txt"])
+def test_only_regular_files_are_read(name, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "pipe")
+    file = tmp_path / "pipe" / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    if name == "vocab.txt":
+        assert found(weights=str(file.parent)).weights_hash == found(weights=str(folder)).weights_hash
+        return
+    for path in (file.parent, file):
+        with pytest.raises(EnvironmentProblem, match=r"there are no weights"):
+            found(weights=str(path))
 
 
 def test_pickled_weights_beside_are_never_read(folder, tmp_path):

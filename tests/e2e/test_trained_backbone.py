@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -141,6 +142,7 @@ BROKEN = {
     "network.json: shape": ({"shape": ["a"]}, "Expected `int`"),
     "network.json: network": ({"options": {"width": 3}}, "size mismatch"),
     "model.safetensors: gone": (None, "not there, or not a regular file"),
+    "model.safetensors: a pipe": ("pipe", "not there, or not a regular file"),
     "model.safetensors: cut": (b"\x10", "is not a safetensors file"),
 }
 
@@ -152,8 +154,10 @@ def test_a_broken_network_of_a_run_is_an_error_in_three_parts(
     shutil.copytree(command.out / parent.run_id, tmp_path / parent.run_id)  # type: ignore[attr-defined]
     file = tmp_path / parent.run_id / "backbone" / case.partition(":")[0]
     content, said = BROKEN[case]
-    if content is None:
+    if content is None or content == "pipe":
         file.unlink()
+        if content == "pipe":
+            os.mkfifo(file)
     else:
         file.write_bytes(content if isinstance(content, bytes) else json.dumps({**GOOD, **content}).encode())
     with pytest.raises(EnvironmentProblem) as caught:

@@ -125,7 +125,7 @@ class BuiltNetwork:
 
 @cache
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a folder by transformers, once per process."""
+    """Load the tokenizer of a folder by transformers, once per process; no code in the folder is run."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, use_fast=True)
+    return AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False, local_files_only=True)

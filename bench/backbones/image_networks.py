@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -186,7 +185,7 @@ def _hub_weights(architecture: str, repository: str, file: str, revision: str) -
     known = "timm names no repository on the hub for it"
     if name:
         try:
-            return hub.cached_or_fetched(partial(hf_hub_download, name, file, revision=pinned or revision))
+            return hub.cached_or_fetched(hf_hub_download, name, revision=pinned or revision, filename=file)
         except hub.HubUnavailable as error:
             known = f"{name}: {error.what}"
     raise EnvironmentProblem(

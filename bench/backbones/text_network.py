@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -19,7 +20,7 @@ from bench.api.task import TaskSpec
 from bench.backbones.seeding import seeded
 from bench.backbones.text_encoders import BERTConfig
 from bench.config.sections import HeadConfig
-from bench.core.errors import UsageError
+from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,13 +97,52 @@ class BuiltBert(TextEncoder):
 
 
 def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
+    """Raises EnvironmentProblem if transformers cannot load it, or the weights lack a tensor that the network uses."""
     assert backbone.path is not None
-    config = AutoConfig.from_pretrained(backbone.path)
+    try:
+        model, info = _from_folder(backbone.path, dropout=backbone.config.dropout)
+    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        raise _unfit(backbone, f"transformers cannot load it: {(str(error) or repr(error)).splitlines()[0]}") from error
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, stored, expected = mismatched[0]
+        raise _unfit(backbone, f"{name} is {_shape(stored)} in the weights and {_shape(expected)} by config.json")
+    tensors = model.state_dict(keep_vars=True)
+    encoder = TextEncoder(model, _pooling(backbone, head), backbone.path)
+    used = {id(tensor) for tensor in encoder.state_dict(keep_vars=True).values()}
+    # what the encoder drops, a pooler that nothing reads, may be missing
+    if missing := sorted(name for name in info["missing_keys"] if id(tensors.get(name)) in used):
+        raise _unfit(
+            backbone, f"it lacks {len(missing)} of {len(used)} tensors of its network: {', '.join(missing[:3])}"
+        )
+    return encoder
+
+
+def _from_folder(folder: Path, *, dropout: float) -> tuple[Any, dict[str, Any]]:
+    """Load the model and what transformers says of its tensors; those that are missing are random now.
+
+    Nothing outside the folder is read, and no code in it is run.
+    """
+    own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    config = AutoConfig.from_pretrained(folder, **own)
     for name in CONFIG_RATES:
         if hasattr(config, name):
-            setattr(config, name, backbone.config.dropout)
-    model = AutoModel.from_pretrained(backbone.path, config=config, use_safetensors=True).float()
-    return TextEncoder(model, _pooling(backbone, head), backbone.path)
+            setattr(config, name, dropout)
+    model, info = AutoModel.from_pretrained(
+        folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **own
+    )
+    return model.float(), info
+
+
+def _unfit(backbone: Backbone, known: str) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"the weights of backbone '{backbone.name}' do not fit its network",
+        f"{backbone.path}: {known}",
+        "Download or export it again: AutoModel.from_pretrained(…).save_pretrained(DIR).",
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
 
 
 def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> BuiltBert:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from bench.api.dropout import set_dropout
 from bench.api.network import Network
-from bench.backbones.image_networks import ResNet18Config, VGG11Config, ViTConfig
+from bench.backbones.image_networks import WEIGHTS, ResNet18Config, VGG11Config, ViTConfig
 from bench.backbones.seeding import seeded
 from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.files import tensor_shapes
 
 if TYPE_CHECKING:
     from bench.api.backbone import Backbone
@@ -196,7 +197,7 @@ def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
                 model = build(name, pretrained=True, **file)
             except (RuntimeError, KeyError, ValueError) as error:
                 raise _wrong_weights(architecture, weights, str(error).splitlines()[0]) from error
-        if missing := _unchanged(model, random):
+        if missing := _missing(model, random, weights / WEIGHTS if weights.is_dir() else weights):
             raise _wrong_weights(architecture, weights, f"it has no tensor for {', '.join(missing)[:300]}")
     return TimmNet(model, shape, dropout=backbone.config.dropout)
 
@@ -218,12 +219,21 @@ def _check_patches(model: nn.Module, shape: Shape) -> None:
         )
 
 
-def _unchanged(loaded: nn.Module, random: nn.Module) -> list[str]:
-    """Return the tensors that still have their random start: timm ignores tensors that the weights do not hold."""
-    drawn = {
-        name: p for name, p in random.named_parameters() if p.numel() > 1 and not bool((p == p.flatten()[0]).all())
-    }
-    return [name for name, p in loaded.named_parameters() if name in drawn and torch.equal(p, drawn[name])]
+def _missing(loaded: nn.Module, random: nn.Module, weights: Path) -> list[str]:
+    """Return the tensors that the weights do not hold: timm ignores them, and they keep their start.
+
+    Tensors drawn at random show it by their values. Those that start as a constant, of norms and biases, show it by
+    their names, if the weights name all others as timm does and not as another library.
+    """
+    drawn = {name: p for name, p in random.named_parameters() if p.numel() > 1 and bool((p != p.flatten()[0]).any())}
+    parameters = dict(loaded.named_parameters())
+    if unchanged := [name for name, p in drawn.items() if torch.equal(parameters[name], p)]:
+        return unchanged
+    stored = tensor_shapes(weights)
+    if not drawn.keys() <= stored.keys():
+        return []
+    counters = ".num_batches_tracked"  # of BatchNorm: of no use in evaluation, so not always kept
+    return [name for name in loaded.state_dict() if name not in stored and not name.endswith(counters)]
 
 
 def _wrong_weights(architecture: str, weights: Path, known: str) -> EnvironmentProblem:

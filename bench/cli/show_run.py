@@ -155,8 +155,10 @@ def _specification(record: Record) -> str:
 
 
 def _backbone(backbone: BackboneInfo) -> str:
-    size = backbone.parameters
-    text, parent = backbone.name + (f" ({size:,} parameters)" if size is not None else ""), backbone.parent
+    """Name, whether it started at random, size, and the runs that it comes from."""
+    size = "" if backbone.parameters is None else f"{backbone.parameters:,} parameters"
+    about = ", ".join(filter(None, ("random at the start" if backbone.random else "", size)))
+    text, parent = backbone.name + (f" ({about})" if about else ""), backbone.parent
     while parent:
         text += f" ← {parent.method} on {parent.task} from {parent.backbone}"
         parent = parent.parent

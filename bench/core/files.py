@@ -103,6 +103,27 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
         ) from error
 
 
+def shard_files(index: Path) -> list[Path]:
+    """List the safetensors files that an index (`*.safetensors.index.json`) names, all of them in its folder.
+
+    Raises:
+        EnvironmentProblem: the index is broken, or names a file that is missing or anywhere else.
+    """
+    stated = read_object(index, "Download the model again.").get("weight_map")
+    names = (
+        sorted({str(name) for name in cast("dict[str, object]", stated).values()}) if isinstance(stated, dict) else []
+    )
+    if not names:
+        known = "its weight_map is empty or missing"
+        raise EnvironmentProblem(f"{index} is not an index of safetensors files", known, "Download the model again.")
+    wrong = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if wrong or missing:
+        known = f"{'not a plain name of one' if wrong else 'missing'}: {', '.join((wrong or missing)[:3])}"
+        raise EnvironmentProblem(f"{index} names files that cannot be read", known, "Download the model again.")
+    return [index.parent / name for name in names]
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

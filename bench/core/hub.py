@@ -118,33 +118,72 @@ def hub_access(dataset: HubDataset) -> Generator[None]:
     except BenchError:
         raise
     except Exception as error:  # the hub's libraries raise dozens of kinds
-        first = (str(error).strip() or "no message").splitlines()[0]
         what = "reading the folder" if dataset.is_local else "the hub"
-        raise HubUnavailable(f"{what} failed: {type(error).__name__}: {first}") from error
+        raise HubUnavailable(_failure(error, dataset.name, what)) from error
 
 
-def cached_or_fetched(fetch: Callable[..., str], complete: Callable[[Path], bool] = lambda path: True) -> Path:
-    """Return the path of files in the hub's cache, and download them where they are not there.
+def cached_or_fetched(
+    fetch: Callable[..., str],
+    name: str,
+    *,
+    revision: str,
+    lacks: Callable[[Path], str] = lambda path: "",
+    **what: object,
+) -> Path:
+    """Return the path of a model's files in the hub's cache, and download what is not there.
 
-    `fetch` is `hf_hub_download` or `snapshot_download` with its arguments; `complete` tells whether the files in the
-    cache are enough.
+    Args:
+        fetch: `hf_hub_download` or `snapshot_download`, which gets the rest.
+        lacks: names what is missing at a path in the cache, an empty string where nothing is.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        path = Path(fetch(local_files_only=True))
-        if complete(path):
+        path = Path(fetch(name, revision=revision, local_files_only=True, **what))
+        if not (missing := lacks(path)):
             return path
+        known = f"the hub's cache holds a part of it, without {missing}"
     except HFValidationError as error:
         raise HubUnavailable(str(error)) from error
-    except LocalEntryNotFoundError:
-        pass
+    except LocalEntryNotFoundError as error:
+        part = hasattr(error, "snapshot_path")  # of huggingface_hub 2, which then says what is missing
+        known = f"{str(error).partition('). ')[0]})" if part else "it is not in the hub's cache"
     if reason := unreachable():
-        raise HubUnavailable(f"it is not in the hub's cache; {reason}")
+        raise HubUnavailable(f"{known}; {reason}")
     try:
-        return Path(fetch(local_files_only=False))
-    except (HfHubHTTPError, OSError) as error:
-        raise HubUnavailable(str(error).splitlines()[0]) from error
+        path = Path(fetch(name, revision=revision, local_files_only=False, **what))
+        if lacks(path):  # the libraries return what is in the cache if the hub fails
+            HfApi().model_info(name, revision=revision)
+    except Exception as error:  # the hub's libraries raise dozens of kinds
+        raise HubUnavailable(f"{known}; {_failure(error, name, 'the hub')}") from error
+    return path
+
+
+def _failure(error: BaseException, name: str, what: str) -> str:
+    """Say in one sentence why a call of the hub's libraries failed; `name` is that of the repository."""
+    from huggingface_hub import errors
+
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case errors.GatedRepoError():
+                return f"the hub's '{name}' is gated: accept its terms on its page, then log in with `hf auth login`"
+            case errors.RepositoryNotFoundError():
+                return f"the hub has no '{name}', or it is private and needs `hf auth login`"
+            case errors.RevisionNotFoundError():
+                return f"the hub's '{name}' has no such revision"
+            case errors.EntryNotFoundError() if isinstance(cause, errors.HfHubHTTPError):
+                return f"the hub's '{name}' has no such file"
+            case errors.HfHubHTTPError():
+                status = cause.response.status_code
+                return f"the hub answered with HTTP status {status}{' (too many requests)' if status == 429 else ''}"
+            case errors.LocalEntryNotFoundError() if cause.__cause__:
+                error = cause = cause.__cause__  # what the library says of its own cache is no reason
+            case _:
+                cause = cause.__cause__ or cause.__context__
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{what} failed: {type(error).__name__}: {first}"
 
 
 def unreachable() -> str:

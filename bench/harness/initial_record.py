@@ -50,6 +50,7 @@ def initial_record(run: PlannedRun, request: Request) -> Record:
             weights_hash=run.backbone.weights_hash,
             pooling=run.backbone.pooling,
             parent=run.backbone.parent,
+            random=not run.backbone.pretrained,
         ),
         source=SourceInfo(
             kind=dataset.source,

@@ -30,8 +30,10 @@ def headline(plan: Plan) -> str:
 
 
 def _sized(backbone: Backbone) -> str:
-    """`minilm (22.7 M)`; a network that is still to be built has no size yet."""
-    return backbone.name if backbone.parameters is None else f"{backbone.name} ({backbone.parameters / 1e6:.1f} M)"
+    """`minilm (22.7 M)`, or `bert (random)`, which is still to be built and has no size yet."""
+    size = "" if backbone.parameters is None else f"{backbone.parameters / 1e6:.1f} M"
+    about = ", ".join(filter(None, ("" if backbone.pretrained else "random", size)))
+    return f"{backbone.name} ({about})" if about else backbone.name
 
 
 def notes(plan: Plan) -> list[str]:

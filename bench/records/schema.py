@@ -141,6 +141,9 @@ class BackboneInfo(Part, frozen=True, kw_only=True):
     weights_hash: Annotated[str, about("hash of the pretrained weights; of a built network of its name and options")]
     pooling: Annotated[str, about("how token features become one vector where head.pooling is auto")]
     parent: Annotated[ParentRun | None, about("the run that trained it; absent where none did")] = None
+    random: Annotated[bool, about("whether it is built and starts at random; absent where it was trained before")] = (
+        False
+    )
 
 
 class SourceInfo(Part, frozen=True, kw_only=True):

@@ -111,8 +111,8 @@ def fit(
         ),
         curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
         warnings=(
-            *(*damaged, *constant, *_barely(ranks), *_shares(method, split)),
-            *(*gradients.warnings, *method.warnings(), *tracker.warnings()),
+            *(*damaged, *constant, *_random(backbone, method, backbone_parameters), *_barely(ranks)),
+            *(*_shares(method, split), *gradients.warnings, *method.warnings(), *tracker.warnings()),
         ),
         backbone_parameters=backbone_parameters,
         report={**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()},
@@ -223,6 +223,14 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, ru
 
 def _constant(evaluations: Evaluations) -> list[str]:
     return [f"the outputs name one class only on {split}: no class was learned" for split in evaluations.constant]
+
+
+def _random(backbone: Backbone, method: Method, parameters: int) -> list[str]:
+    """What makes a score that of random features: most of a network without pretrained weights is frozen."""
+    frozen = min(parameters, sum(p.numel() for p in method.backbone.parameters() if not p.requires_grad))
+    if backbone.pretrained or 2 * frozen <= parameters:
+        return []
+    return [f"{backbone.name} is random: {frozen:,} of its {parameters:,} parameters stay as they were drawn"]
 
 
 def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -95,6 +98,38 @@ def test_weights_of_another_network_are_refused(folder, tmp_path):
         loaded(found(weights=str(tmp_path / "part.safetensors")))
 
 
+@pytest.mark.parametrize(
+    ("name", "gone"),
+    [(NAME, "norm.weight"), (NAME, "blocks.0.attn.qkv.bias"), ("resnet10t", "layer1.0.bn1.running_mean")],
+)
+def test_constants_that_the_weights_do_not_hold_are_refused(name, gone, tmp_path):
+    weights = timm.create_model(name).state_dict()
+    file = tmp_path / "part.safetensors"
+    save_file({key: t for key, t in weights.items() if not key.endswith("num_batches_tracked")}, file)
+    loaded(found(name, weights=str(file)))
+    save_file({key: t for key, t in weights.items() if key != gone}, file)
+    with pytest.raises(EnvironmentProblem, match=rf"it has no tensor for {gone}\n"):
+        loaded(found(name, weights=str(file)))
+
+
+def test_weights_with_the_names_of_the_authors_are_taken(tmp_path):
+    """timm renames them, so which ones are missing cannot be told by their names."""
+    names = (
+        (r"^stem\.", "downsample_layers.0."),
+        (r"^stages\.(\d+)\.blocks\.", r"stages.\1."),
+        (r"^stages\.(\d+)\.downsample\.", r"downsample_layers.\1."),
+        (r"\.conv_dw\.", ".dwconv."),
+        (r"\.mlp\.fc", ".pwconv"),
+        (r"^head\.norm\.", "norm."),
+        (r"^head\.fc\.", "head."),
+    )
+    weights = timm.create_model("test_convnext").state_dict()
+    theirs = {functools.reduce(lambda key, pair: re.sub(*pair, key), names, key): t for key, t in weights.items()}
+    save_file(theirs, tmp_path / "theirs.safetensors")
+    model = loaded(found("test_convnext", weights=str(tmp_path / "theirs.safetensors"))).model
+    assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
+
+
 def test_what_is_not_there_is_named(folder, tmp_path):
     (tmp_path / "model.bin").write_bytes(b"pickle")
     for path, text in (
@@ -112,6 +147,20 @@ def test_what_is_not_there_is_named(folder, tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(EnvironmentProblem, match=r"config\.json is not JSON"):
         found(weights=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.txt"])
+def test_only_regular_files_are_read(name, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "pipe")
+    file = tmp_path / "pipe" / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    if name == "vocab.txt":
+        assert found(weights=str(file.parent)).weights_hash == found(weights=str(folder)).weights_hash
+        return
+    for path in (file.parent, file):
+        with pytest.raises(EnvironmentProblem, match=r"there are no weights"):
+            found(weights=str(path))
 
 
 def test_pickled_weights_beside_are_never_read(folder, tmp_path):

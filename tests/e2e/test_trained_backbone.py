@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from safetensors.torch import load_file
 
 from bench.cli import main
 from bench.config.sections import HeadConfig
-from bench.core.errors import ENVIRONMENT, OK, USAGE
+from bench.core.errors import ENVIRONMENT, OK, USAGE, EnvironmentProblem
 from bench.harness.planner import make_plan
 from bench.harness.request import Request
 from bench.records import record
@@ -40,6 +43,21 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 def parent(command: Command) -> dict[str, Any]:
     [made] = command("--method", "full", "--backbone", "mlp", "--set", "runtime.save=all", "--seeds", "3")
     return made
+
+
+def test_a_random_network_says_so_and_warns_where_it_is_frozen(command: Command, capsys: Any) -> None:
+    small = ("--backbone", "mlp", "--set", "backbone.width=4", "--set", "backbone.depth=2")
+    fixed = ["--task", "digits", "--out", str(command.out)]  # type: ignore[attr-defined]
+    assert main(["run", "--method", "full,linear", *small, *fixed, "--dry-run"]) == OK
+    assert " · mlp (random) · " in capsys.readouterr().out
+    full, linear = sorted(command("--method", "full,linear", *small), key=lambda r: r.spec.method)
+    assert full.backbone.random and not full.warnings
+    total = linear.backbone.parameters
+    assert linear.warnings == (f"mlp is random: {total} of its {total} parameters stay as they were drawn",)
+    capsys.readouterr()
+    assert main(["show", linear.run_id, "--runs", str(command.out)]) == OK  # type: ignore[attr-defined]
+    shown = capsys.readouterr().out
+    assert f"mlp (random at the start, {total} parameters)" in shown and "warning: mlp is random" in shown
 
 
 def test_weights_and_chain_are_those_of_the_run(command: Command, parent: dict[str, Any]) -> None:
@@ -109,6 +127,43 @@ def test_what_is_kept_says_how_to_build_it_and_runs_nothing(command: Command, pa
     made = json.loads((folder / "network.json").read_text())
     assert made["name"] == "mlp" and made["shape"] == [1, 8, 8]
     assert sorted(p.name for p in folder.iterdir()) == ["model.safetensors", "network.json"]
+
+
+GOOD = {"name": "mlp", "modalities": ["image"], "shape": [1, 8, 8], "options": {}}
+BROKEN = {
+    "network.json: not JSON": (b"{", "truncated"),
+    "network.json: no name": (b"{}", "missing required field `name`"),
+    "network.json: not UTF-8": (b'{"name": "\xff"}', "UTF-8"),
+    "network.json: unknown name": ({"name": "nobody"}, "'nobody' is not a network that is built"),
+    "network.json: a run": ({"name": "runs:0123"}, "'runs:0123' is not a network that is built"),
+    "network.json: unknown option": ({"options": {"breadth": 3}}, "'mlp' has no option breadth"),
+    "network.json: type of an option": ({"options": {"width": "wide"}}, "Expected `int`"),
+    "network.json: range of an option": ({"options": {"width": 0}}, "backbone.width"),
+    "network.json: shape": ({"shape": ["a"]}, "Expected `int`"),
+    "network.json: network": ({"options": {"width": 3}}, "size mismatch"),
+    "model.safetensors: gone": (None, "not there, or not a regular file"),
+    "model.safetensors: a pipe": ("pipe", "not there, or not a regular file"),
+    "model.safetensors: cut": (b"\x10", "is not a safetensors file"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_network_of_a_run_is_an_error_in_three_parts(
+    command: Command, parent: dict[str, Any], tmp_path: Path, case: str
+) -> None:
+    shutil.copytree(command.out / parent.run_id, tmp_path / parent.run_id)  # type: ignore[attr-defined]
+    file = tmp_path / parent.run_id / "backbone" / case.partition(":")[0]
+    content, said = BROKEN[case]
+    if content is None or content == "pipe":
+        file.unlink()
+        if content == "pipe":
+            os.mkfifo(file)
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else json.dumps({**GOOD, **content}).encode())
+    with pytest.raises(EnvironmentProblem) as caught:
+        [run] = make_plan(replace(_request(command, f"runs:{parent.run_id}"), out=tmp_path)).runs
+        run.backbone.load(task=run.task.spec, head=HeadConfig(), seed=0)
+    assert said in str(caught.value) and str(file.parent) in str(caught.value) and caught.value.todo
 
 
 def _request(command: Command, backbone: str) -> Request:

@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_hub import COMMIT, REPOSITORY, served
+from small_hub import served
 
 from bench.core import hub
 from bench.core.errors import DataProblem
 from bench.records.data import DataRequest, Dataset
 from tasks.corpus.task import CorpusConfig, TextCorpus
 
+REPOSITORY, COMMIT = "Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3"
 ROWS: dict[str, list[str | None]] = {
     "train": ["", " = Title = \n", "", *(f" Paragraph {i} of the article . \n" for i in range(20)), "two\n\nat once"],
     "validation": [" = Other = \n", "", " Held-out text é . \n"],
@@ -136,7 +137,7 @@ def test_datasets_streams_from_the_hub_at_a_commit_that_is_kept(
     folder = layout(tmp_path / "mine")
     files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     options = {"hub": REPOSITORY, "config": CONFIG, "validation": "validation"}
-    with served(files) as (address, asked):
+    with served(files, repository=REPOSITORY, commit=COMMIT, kind="datasets") as (address, asked):
         # a process of its own, because the hub's libraries read their environment when they are imported
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1"}
         command = [sys.executable, "-c", SCRIPT, json.dumps(options)]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
-import json
 import os
 import socket
 import subprocess
@@ -17,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
+from small_hub import served
 
 from bench.core import hub
 from bench.core.errors import DataProblem
@@ -268,57 +266,6 @@ configs:
 )
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """The few addresses of the hub that a pinned data set needs."""
-
-    files: dict[str, bytes]
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        self.asked.append(path)
-        if path.startswith(prefix := f"/datasets/{glue_files.REPOSITORY}/resolve/{glue_files.REVISION}/"):
-            self._file(path.removeprefix(prefix))
-        elif path == f"/api/datasets/{glue_files.REPOSITORY}/revision/{glue_files.REVISION}":
-            siblings = [{"rfilename": name} for name in self.files]
-            self._json({"id": glue_files.REPOSITORY, "sha": glue_files.REVISION, "tags": [], "siblings": siblings})
-        elif path.startswith(prefix := f"/api/datasets/{glue_files.REPOSITORY}/tree/{glue_files.REVISION}"):
-            below = path.removeprefix(prefix).strip("/")
-            entries = [{"type": "directory", "path": "mnli", "size": 0, "oid": "0" * 40}] if not below else []
-            entries += [self._entry(name) for name in self.files if str(Path(name).parent) == (below or ".")]
-            self._json(entries)
-        else:
-            self._send(b"", 404, {})
-
-    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def _entry(self, name: str) -> dict[str, object]:
-        content = self.files[name]
-        return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-
-    def _file(self, name: str) -> None:
-        if name in self.files:
-            self._send(
-                self.files[name], 200, {"ETag": f'"{self._entry(name)["oid"]}"', "X-Repo-Commit": glue_files.REVISION}
-            )
-        else:
-            self._send(b"", 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": glue_files.REVISION})
-
-    def _json(self, value: object) -> None:
-        self._send(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
-
-    def _send(self, body: bytes, code: int, headers: dict[str, str]) -> None:
-        self.send_response(code)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
 SCRIPT = """
 from bench.records.data import DataRequest
 from tasks.glue.task import GLUE
@@ -332,16 +279,14 @@ def test_datasets_loads_the_pinned_revision_and_its_caches_are_found_again(tmp_p
     for split, data in mnli().items():
         pq.write_table(data.with_format("arrow")[:], tmp_path / "part.parquet")
         files[f"mnli/{split}-00000-of-00001.parquet"] = (tmp_path / "part.parquet").read_bytes()
-    handler = type("OneHub", (Hub,), {"files": files, "asked": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    where = {"repository": glue_files.REPOSITORY, "commit": glue_files.REVISION}
+    with served(files, kind="datasets", **where) as (address, asked):
         # a process of its own, because the hub's libraries read their environment when they are imported
-        environment = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1"}
+        environment = {"HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1"}
         command = [sys.executable, "-c", SCRIPT]
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
-        server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert any(path.endswith(".parquet") for path in handler.asked)
+    assert any(path.endswith(".parquet") for path in asked)
     cache = tmp_path / "hf"
     for aside in ("", "hub"):  # both caches, then that of `datasets` alone
         if aside:

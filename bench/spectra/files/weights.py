@@ -7,18 +7,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.api.peft import CONFIG
 from bench.core import hub
-from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.errors import BenchError, EnvironmentProblem, UsageError
+from bench.core.files import shard_files
 from bench.spectra.singular import GRAM_FLOOR, Spectrum
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -45,10 +44,9 @@ def find_model(name: str, revision: str = "main") -> Path:
         raise EnvironmentProblem(f"there is no file or folder '{name}'", f"searched in {Path.cwd()}", WHAT_TO_GIVE)
     from huggingface_hub import snapshot_download
 
-    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=PATTERNS, ignore_patterns=["*/*"])
+    patterns = {"allow_patterns": PATTERNS, "ignore_patterns": ["*/*"]}
     try:
-        # the cache may hold a model's tokenizer alone
-        return hub.cached_or_fetched(fetch, lambda folder: any(folder.glob("*.safetensors")))
+        return hub.cached_or_fetched(snapshot_download, name, revision=revision, lacks=_lacks, **patterns)
     except hub.HubUnavailable as error:
         known = f"there is no file or folder of this name; {error.what}"
         raise EnvironmentProblem(f"'{name}' is not there", known, WHAT_TO_GIVE) from error
@@ -66,7 +64,7 @@ def weight_files(path: Path) -> list[Path]:
             raise _pickled(str(path))
         return [path]
     if indexes := sorted(path.glob("*.safetensors.index.json")):
-        return _shards(indexes[0])
+        return shard_files(indexes[0])
     files, single = sorted(path.glob("*.safetensors")), path / "model.safetensors"
     if files:
         return [single] if single in files else files
@@ -75,23 +73,13 @@ def weight_files(path: Path) -> list[Path]:
     raise EnvironmentProblem(f"no safetensors file in {path}", "nor an index of one", WHAT_TO_GIVE)
 
 
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
-
-
-def _shards(index: Path) -> list[Path]:
-    """List the files that an index names. A name with a folder in it is refused: it could read any file."""
+def _lacks(folder: Path) -> str:
+    """Name what the hub's cache may miss of a model: it may hold its tokenizer alone, or a part of the shards."""
     try:
-        names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
-    except (OSError, ValueError) as error:
-        what, known = f"{index} is not an index of safetensors files", f"{type(error).__name__}: {error}"
-        raise EnvironmentProblem(what, known, "Download it again.") from error
-    wrong = [name for name in names if Path(name).name != name]
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if wrong or missing:
-        known = f"{'not a plain file name' if wrong else 'missing'}: {', '.join((wrong or missing)[:3])}"
-        raise EnvironmentProblem(f"{index} names files that cannot be read", known, "Download the model again.")
-    return [index.parent / name for name in names]
+        weight_files(folder)
+    except BenchError:
+        return "all of its weights"
+    return ""
 
 
 def _pickled(what: str) -> UsageError:

@@ -16,6 +16,7 @@ from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
 from bench.records.data import DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask, image_task_spec
+from tasks.io.cautions import seen_in_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,23 @@ class Images(ImageTask):
             notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
         if len(set(hashes)) < len(hashes):
             notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
+        reading = dataset.reading
+        warnings = [
+            line
+            for split, seen in reading["also_in_train"].items()
+            for line in seen_in_training(self.name, seen, reading["sizes"][split], f"{split} images")
+        ]
         validation = {
             "validation": f"{share:g}" if share else Path(sources[-1].place).name,
             "split_seed": config.split_seed if share else None,
         }
-        return replace(dataset, notes=tuple(notes), version=version, reading={**dataset.reading, **validation})
+        return replace(
+            dataset,
+            notes=tuple(notes),
+            warnings=tuple(warnings),
+            version=version,
+            reading={**reading, **validation},
+        )
 
 
 def _summary(shape: tuple[int, ...], classes: Sequence[str], sizes: Mapping[str, int], shown: int = 8) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -123,20 +123,40 @@ def _scale(numbers: Sequence[float]) -> LabelEncoder:
     return LabelEncoder(mean=mean, deviation=deviation)
 
 
-def split(labels: Sequence[str], share: float, *, seed: int, stratify: bool) -> tuple[list[int], list[int]]:
+def split(
+    labels: Sequence[str], share: float, *, seed: int, stratify: bool, keys: Sequence[Hashable] = ()
+) -> tuple[list[int], list[int]]:
     """Return the indices to train on and to validate on, each ascending.
 
     `round(share·n)` examples are drawn for validation. Stratified, each class gives its share of them, rounded down,
     and the classes with the largest remainders give one more; but every class keeps an example to train on.
+
+    Examples with equal keys stay on one side. They are drawn if that brings no class further from its share, so none
+    may be drawn where all are equal to many others.
     """
     import numpy as np
 
     order: list[int] = np.random.default_rng([seed, len(labels)]).permutation(len(labels)).tolist()
+    classes = labels if stratify else [""] * len(labels)
     groups: dict[str, list[int]] = {}
     for index in order:
-        groups.setdefault(labels[index] if stratify else "", []).append(index)
-    quotas = _quotas({label: len(group) for label, group in groups.items()}, share)
-    held = {index for label, group in groups.items() for index in group[: quotas[label]]}
+        groups.setdefault(classes[index], []).append(index)
+    left = Counter({label: len(group) for label, group in groups.items()})
+    wanted = _quotas(left, share)
+    keys = keys or range(len(labels))
+    equal: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        equal.setdefault(key, []).append(index)
+    held = set[int]()
+    for index in (index for group in groups.values() for index in group):
+        if index in held or wanted[classes[index]] <= 0:
+            continue
+        together = equal[keys[index]]
+        need = Counter(classes[i] for i in together)
+        if all(count <= 2 * wanted[label] and count < left[label] for label, count in need.items()):
+            held.update(together)
+            wanted.subtract(need)
+            left.subtract(need)
     return [index for index in range(len(labels)) if index not in held], sorted(held)
 
 

@@ -20,6 +20,7 @@ from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import UsageError
 from bench.records.data import DataRequest, Dataset, Example
+from tasks.io.cautions import seen_in_training, text_key
 from tasks.io.readers import malformed
 from tasks.table.labels import LabelEncoder, LabelKind, fit_encoder, guess_kind, number, split
 from tasks.table.rows import Columns, LabelledFile, LabelledRow, choose_columns
@@ -96,9 +97,15 @@ class Table(TextTask):
             validation = files[1].keep(files[1].read(columns), encoder.can_encode, reason)
             where = files[1].file.name
         else:
-            labels = [row.label for row in train]
-            parts = split(labels, config.share, seed=config.split_seed, stratify=kind == "classification")
+            labels, keys = [row.label for row in train], [_key(row) for row in train]
+            parts = split(labels, config.share, seed=config.split_seed, stratify=kind == "classification", keys=keys)
             train, validation = ([train[i] for i in part] for part in parts)
+            if not validation:
+                what = "no row can be drawn to validate on: equal texts stay together, and each text is there often"
+                known = f"{len(train)} rows, {len(set(keys))} different texts, share {config.share:g}"
+                raise malformed(
+                    self.file, known, what, "Leave out repeated rows, or name a file: task.validation=FILE."
+                )
             if kind == "regression":  # the scale is that of the rows trained on
                 encoder = self._fit(train, kind, columns)
             where = f"share {config.share:g}, split seed {config.split_seed}"
@@ -109,6 +116,8 @@ class Table(TextTask):
         notes += [note for file in files for note in file.notes()]
         if len(hashes) == 2 and hashes[0] == hashes[1]:
             notes.append(f"{self.name}: the validation file is the training file; its scores do not count")
+        known = {_key(row) for row in train}
+        seen = sum(_key(row) in known for row in validation)
         self.spec = TaskSpec(
             name=self.name,
             version=version,
@@ -127,6 +136,7 @@ class Table(TextTask):
             source="file",
             revision=self.file.name,
             notes=tuple(notes),
+            warnings=tuple(seen_in_training(self.name, seen, len(validation), "rows to validate")),
             reading={
                 **columns._asdict(),
                 "guessed": list(columns.guessed),
@@ -138,6 +148,7 @@ class Table(TextTask):
                 "quotes": config.quotes,
                 "files": [{"name": f.file.name, "sha256": f.sha256, "left_out": dict(f.rejected)} for f in files],
                 "sizes": {"train": len(train), "validation": len(validation)},
+                "also_in_train": seen,
             },
             version=version,
         )
@@ -149,6 +160,10 @@ class Table(TextTask):
             known = f"column {columns.label!r}, read as {kind}"
             todo = "Name the column with --set task.label=COLUMN, the kind with --set task.kind=regression."
             raise malformed(self.file, known, str(error), todo) from error
+
+
+def _key(row: LabelledRow) -> bytes:
+    return text_key(row.text, *filter(None, [row.text_pair]))
 
 
 def _table_path(text: str, flag: str) -> Path:

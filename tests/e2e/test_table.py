@@ -89,6 +89,14 @@ def test_one_run_wherever_the_file_lies_and_another_when_it_changes(
     assert len(fitted) == 2
 
 
+def test_rows_that_train_has_too_are_a_warning_of_the_run(bench: Bench, tmp_path: Path) -> None:
+    train, dev = write(tmp_path / "mine.csv"), write(tmp_path / "dev.csv", 9)
+    outcome = bench(*LINEAR, *task(train), "--set", f"task.validation={dev}", data=None)
+    line = "table/mine: 9 of 9 rows to validate are also in train: their scores say nothing about new ones"
+    assert line in outcome.only().warnings
+    assert line in outcome.err
+
+
 def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), "--seeds", "0,1", data=None)
     one, other = outcome.records

@@ -113,9 +113,11 @@ def test_what_is_no_quote_is_kept_and_quotes_may_be_off(tmp_path: Path) -> None:
 
 def test_blank_lines_are_no_rows_and_column_names_lose_their_spaces(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
-    file.write_text("\ufeffid, text , label\n\n" + "1,a,x\n2,b,y\n\n" * 6 + "\n", encoding="utf-8")
+    file.write_text(
+        "\ufeffid, text , label\n\n" + "".join(f"1,a{i},x\n2,b{i},y\n\n" for i in range(6)) + "\n", encoding="utf-8"
+    )
     _, dataset = opened(file)
-    assert Counter(row.text for row in everything(dataset)) == {"a": 6, "b": 6}
+    assert Counter(row.text for row in everything(dataset)) == {f"{x}{i}": 1 for x in "ab" for i in range(6)}
 
 
 def test_a_pair_of_texts(tmp_path: Path) -> None:

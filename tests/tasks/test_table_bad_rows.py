@@ -57,7 +57,7 @@ def test_a_bad_row_is_named_with_its_line_or_left_out(
 
 def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
-    file.write_text("text,label\n" + "a,x\nb,y\n" * 10 + ",x\nc,\nd,x,y\n,y\n")
+    file.write_text("text,label\n" + "".join(f"a{i},x\nb{i},y\n" for i in range(10)) + ",x\nc,\nd,x,y\n,y\n")
     _, dataset = opened(file, on_bad="skip")
     left_out = {"the text is empty": 2, "the label is missing": 1, "wrong number of fields": 1}
     assert dataset.reading["files"][0]["left_out"] == left_out

@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import DataRequest, Dataset
+from bench.records.data import Arrays, DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask, image_task_spec
-from tasks.io.cautions import seen_in_training
+from tasks.io.cautions import doubtful_classes, never_scored, seen_in_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +100,13 @@ class Images(ImageTask):
         if len(set(hashes)) < len(hashes):
             notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
         reading = dataset.reading
-        warnings = [
-            line
-            for split, seen in reading["also_in_train"].items()
-            for line in seen_in_training(self.name, seen, reading["sizes"][split], f"{split} images")
-        ]
+        warnings = doubtful_classes(self.name, reading["classes"])
+        for split, rows in dataset.evaluation.items():
+            assert isinstance(rows, Arrays)
+            seen = reading["also_in_train"].get(split, 0)
+            warnings += seen_in_training(self.name, seen, len(rows), f"{split} images")
+            scored = {reading["classes"][target] for target in set(rows.targets.tolist())}
+            warnings += never_scored(self.name, reading["classes"], scored, split)
         validation = {
             "validation": f"{share:g}" if share else Path(sources[-1].place).name,
             "split_seed": config.split_seed if share else None,

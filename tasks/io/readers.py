@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-LONGEST = 1 << 20
-"""Characters of the longest quoted field; a quote that is never closed is given up after that many."""
+LONGEST = 1 << 26
+"""Characters of the longest field of a quoted file; a quote that is never closed is given up after that many."""
 BATCH = 1024
 """Rows of a Parquet file in memory at a time."""
 BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "bytes that are not UTF-8"
 BAD_QUOTES = "a quote that is not closed, or text behind a closing one"
+TOO_LONG = f"a field of more than {LONGEST:,} characters, or a quote that is not closed"
 BAD_RETURN = "a carriage return outside quotes"
 FIX = "Fix the file, or name another one."
 FIX_DATASET = "Fix or download the file again, or give another directory with --data-dir."
@@ -207,7 +208,12 @@ class _SeparatedReader(Reader):
             reason = fields.reason if isinstance(fields, BadRow) else NOT_UTF8
             known = f"{self.header_place}, which holds the names of the columns"
             raise self.malformed(known, f"line {number}: {reason}")
-        return [name.strip() for name in fields]
+        names = [name.strip() for name in fields]
+        other = next((sign for sign in ";\t|," if sign in "".join(names)), "")
+        if len(names) == 1 and other and not self.strict:
+            what = f"{other!r} separates the columns, not {self.delimiter!r}"
+            raise self.malformed(self.header_place, what, "Save it with commas as .csv, or with tabs as .tsv.")
+        return names
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         header = self.columns()
@@ -253,7 +259,8 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] |
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, BadRow(number, BAD_RETURN if "new-line" in str(error) else BAD_QUOTES)
+            reasons = {"new-line": BAD_RETURN, "limit": TOO_LONG}
+            yield number, BadRow(number, next((r for word, r in reasons.items() if word in str(error)), BAD_QUOTES))
             again.extendleft(reversed(record[1:]))
             reader = start_reader(lines())  # the old one has seen the end of the file where a quote is never closed
             number += 1
@@ -264,15 +271,24 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] |
 
 
 class _JsonReader(Reader):
-    def columns(self) -> Sequence[str]:
+    @cached_property
+    def keys(self) -> list[str]:
+        """The keys of all objects; of published data those of the first, as all must have the same."""
         first_bad: BadRow | None = None
+        keys: dict[str, None] = {}
         for _, value in self._objects():
-            if not isinstance(value, BadRow):
-                return list(value)
-            first_bad = first_bad or value
-        if first_bad:
+            if isinstance(value, BadRow):
+                first_bad = first_bad or value
+                continue
+            keys.update(dict.fromkeys(value))
+            if self.strict:
+                break
+        if first_bad and not keys:
             raise self.error(first_bad)
-        return []
+        return list(keys)
+
+    def columns(self) -> Sequence[str]:
+        return self.keys
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         for number, value in self._objects():

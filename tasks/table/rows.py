@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from bench.core.errors import DataProblem, UsageError, did_you_mean
 from bench.core.files import sha256
 from tasks.io.readers import BadRow, Row, list_columns, malformed, open_table
-from tasks.table.labels import canonical
+from tasks.table.labels import as_text, canonical
 
 PAIRS = (
     ("sentence1", "sentence2"),
@@ -157,12 +157,13 @@ def _labelled(row: Row, *, pair: bool) -> LabelledRow | BadRow:
     *values, label = row.values
     texts: list[str] = []
     for value in values:
-        if value is not None and not isinstance(value, str):
+        text = as_text(value)
+        if text is None:
             return BadRow(row.number, "the text is no text", type(value).__name__)
-        if not value or not value.strip():
+        if not text.strip():
             return BadRow(row.number, "the text is empty")
-        texts.append(value)
+        texts.append(text)
     try:
         return LabelledRow(row.number, texts[0], texts[1] if pair else None, canonical(label))
     except ValueError as error:
-        return BadRow(row.number, str(error))
+        return BadRow(row.number, *error.args)

@@ -23,7 +23,7 @@ from bench.core.errors import DataProblem
 from bench.core.files import replacing, write_atomic
 from tasks.images.reading.decode import BadImageError, Decoder, Mode
 from tasks.images.reading.source import BadGroup, BadImages, Entry, Source, Split, sha256_of
-from tasks.table.labels import number, split
+from tasks.table.labels import sort_classes, split
 from tasks.text.tokens import cache_folder
 
 FORMAT = 4
@@ -114,7 +114,7 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
         for name in listing.empty:
             bad.add(name, "a class folder without an image")
     total = len(entries) + len(bad)
-    classes = preparation.classes or _class_names(entries)
+    classes = preparation.classes or sort_classes({str(e.label) for e in entries if e.split == "train"})
     number_of = {key: index for index, name in enumerate(classes) for key in (index, name)}
     parts: dict[Split, list[Entry]] = {"train": [], "validation": [], "test": []}
     for entry in entries:
@@ -158,13 +158,6 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
         "also_in_train": _also_in_train(parts, keys),
     }
     write_atomic(folder / FACTS, json.dumps(facts).encode())
-
-
-def _class_names(entries: Sequence[Entry]) -> tuple[str, ...]:
-    numbers = {name: number(name) for name in {str(entry.label) for entry in entries if entry.split == "train"}}
-    if None in numbers.values():
-        return tuple(sorted(numbers))
-    return tuple(sorted(numbers, key=lambda name: (numbers[name] or 0.0, name)))
 
 
 def _draw(

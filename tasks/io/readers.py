@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
 
 from bench.core.errors import DataProblem
+from bench.core.files import regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 LONGEST = 1 << 26
 """Characters of the longest field of a quoted file; a quote that is never closed is given up after that many."""
+LARGEST = 1 << 33
+"""Most bytes of a file: its rows are kept in memory."""
+LARGEST_LINE = 1 << 28
+"""Most bytes of a line, which is in memory as a whole."""
 BATCH = 1024
 """Rows of a Parquet file in memory at a time."""
 BOM = b"\xef\xbb\xbf"
@@ -175,9 +180,18 @@ def list_columns(header: Sequence[str]) -> str:
 # text files
 
 
+def _opened(file: str | Path) -> BinaryIO:
+    return regular(Path(file), most=LARGEST).open("rb")
+
+
 def _decoded(stream: BinaryIO) -> Iterator[str]:
     """Yield the lines with their ends, without BOM; bytes that are not UTF-8 become surrogates."""
-    for number, raw in enumerate(stream):
+    for number in count():
+        raw = stream.readline(LARGEST_LINE + 1)
+        if len(raw) > LARGEST_LINE:
+            raise OSError(f"line {number + 1} has more than {LARGEST_LINE:,} bytes")
+        if not raw:
+            return
         yield (raw if number else raw.removeprefix(BOM)).decode(errors="surrogateescape")
 
 
@@ -232,7 +246,7 @@ class _SeparatedReader(Reader):
 
     def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Yield every record with the number of its first line."""
-        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
+        with errors_naming(self.file, self.todo), _opened(self.file) as stream:
             if self.quotes:
                 yield from _quoted(stream, self.delimiter)
             else:
@@ -300,7 +314,7 @@ class _JsonReader(Reader):
                 yield Row(number, [value.get(name) for name in columns])
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
+        with errors_naming(self.file, self.todo), _opened(self.file) as stream:
             lines = _numbered(stream, spaces=None, strict=self.strict)
             first = next(lines, None)
             if not first:
@@ -385,7 +399,7 @@ class ParquetReader(_ColumnarReader):
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(self.file) as parquet:
+            with pq.ParquetFile(regular(Path(self.file), most=LARGEST)) as parquet:
                 yield parquet
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self.malformed("", f"{problem} ({str(error).partition(chr(10))[0]})") from error

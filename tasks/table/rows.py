@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bench.core.errors import DataProblem, UsageError, did_you_mean
-from bench.core.files import sha256
-from tasks.io.readers import BadRow, Row, list_columns, malformed, open_table
+from bench.core.files import regular, sha256
+from tasks.io.readers import LARGEST, BadRow, Row, list_columns, malformed, open_table
 from tasks.table.labels import as_text, canonical
 
 PAIRS = (
@@ -90,12 +90,13 @@ class LabelledFile:
 
     Raises:
         DataProblem: the file cannot be read.
+        EnvironmentProblem: it is no regular file, or too large.
     """
 
     def __init__(self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"]) -> None:
         self.file, self.on_bad = file, on_bad
         try:
-            self.sha256 = sha256(file)
+            self.sha256 = sha256(regular(file, most=LARGEST))
         except OSError as error:
             kind = f"cannot be read ({error.strerror or error})" if file.exists() else "no such file"
             raise DataProblem(f"{file}: {kind}", f"looked from {Path.cwd()}", "Give the path of a table.") from error

@@ -111,6 +111,7 @@ def fit(
         warnings=(
             *damaged,
             *dataset.warnings,
+            *data.warnings(),
             *_barely(ranks),
             *_shares(method, split),
             *method.warnings(),

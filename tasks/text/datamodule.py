@@ -15,6 +15,9 @@ from bench.records.data import Dataset, Example
 from bench.records.spec import RunSpec
 from tasks.text.tokens import Tokens, tokenise
 
+MOST_CUT = 0.01
+"""Share of a split's examples that may be cut without a warning."""
+
 
 class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
     """Feeds one run of one text task."""
@@ -24,6 +27,16 @@ class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
         self.tokenizer = backbone.tokenizer()
         self._key = f"{dataset.hash}{backbone.weights_hash}"
         super().__init__(task, dataset, spec)
+
+    def warnings(self) -> list[str]:
+        """Say how many examples of each split were cut, where it is a hundredth or more."""
+        lines: list[str] = []
+        for name, split in (("train", self.train), *self.evaluation.items()):
+            cut, of = int(np.count_nonzero(split.cut)), len(split.cut)
+            if cut and cut >= MOST_CUT * of:
+                limit = f"task.max_length={self.options.max_length}"
+                lines.append(f"{cut:,} of {of:,} texts of {name} are longer than {limit} and are cut")
+        return lines
 
     def load(self, rows: Iterable[Example], name: str) -> Tokens:
         """Tokenise the rows."""

@@ -97,6 +97,23 @@ def test_rows_that_train_has_too_are_a_warning_of_the_run(bench: Bench, tmp_path
     assert line in outcome.err
 
 
+def test_texts_that_are_cut_are_counted_in_a_warning(bench: Bench, tmp_path: Path) -> None:
+    for name, every in (("mine.csv", 10), ("dev.csv", 101)):
+        texts = [("a " if i % every else "a b c d e " * 5) + "f" * (i // 20 + 1) for i in range(199)]
+        rows = "".join(f"{text},{i % 2}\n" for i, text in enumerate(texts))
+        (tmp_path / name).write_text(f"text,label\n{rows}")
+    more = ("--set", f"task.validation={tmp_path / 'dev.csv'}", "--train-samples", "199")
+    made = bench(*LINEAR, *task(tmp_path / "mine.csv"), *more, data=None).only()
+    cut = [text for text in made.warnings if "cut" in text]
+    assert cut == [
+        "20 of 199 texts of train are longer than task.max_length=24 and are cut",
+        "2 of 199 texts of validation are longer than task.max_length=24 and are cut",
+    ]
+    (tmp_path / "dev.csv").write_text(f"text,label\n{'a ' * 30},1\n" + "b,0\nc,1\n" * 60)
+    made = bench(*LINEAR, *task(tmp_path / "mine.csv"), *more, data=None, out=tmp_path / "out").only()
+    assert [text for text in made.warnings if "cut" in text] == cut[:1], "one of 121 is less than a hundredth"
+
+
 def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), "--seeds", "0,1", data=None)
     one, other = outcome.records

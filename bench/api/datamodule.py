@@ -98,6 +98,10 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         """Return lines that the reader of a score must see."""
         return []
 
+    def report(self) -> dict[str, object]:
+        """Return JSON values by name for the record."""
+        return {}
+
     @property
     def label_mean(self) -> float:
         """Mean training label, where a regression head starts."""

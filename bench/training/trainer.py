@@ -118,7 +118,11 @@ def fit(
             *tracker.warnings(),
         ),
         backbone_parameters=backbone_parameters,
-        report={**(network.report(method.head) if isinstance(network, Reports) else {}), **method.report()},
+        report={
+            **data.report(),
+            **(network.report(method.head) if isinstance(network, Reports) else {}),
+            **method.report(),
+        },
         spectra=tracker.result(),
         evaluations=tuple(evaluations.rows),
         sweep=tuple(sweep),

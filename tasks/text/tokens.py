@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -31,11 +31,12 @@ COLUMNS = {
     "lengths": ("I64", "<i8"),
     "labels": ("F64", "<f8"),
     "ids": ("I32", "<i4"),
+    "unknown": ("I32", "<i4"),
     "types": ("I8", "<i1"),
     "cut": ("I8", "<i1"),
 }
 """Arrays in the file's order, which keeps each aligned: type in safetensors, type in numpy."""
-Tokenizer = Callable[..., Any]
+Tokenizer = Any
 """A fast one of transformers: texts → `BatchEncoding`."""
 Columns = dict[str, np.ndarray]
 """The arrays of some examples: token and segment ids end to end, the others (n,)."""
@@ -46,7 +47,8 @@ class Tokens:
     """Token and segment ids of N examples; in memory, or mapped from a file that may be larger than it.
 
     Example i is [starts[i], starts[i] + lengths[i]) of both. Labels are float64, in which class indices are exact.
-    `cut` is 1 where an example was longer than `max_length`, else 0.
+    `cut` is 1 where an example was longer than `max_length`, else 0; `unknown` is the number of its tokens that
+    stand for what the tokenizer does not know.
     """
 
     ids: np.ndarray
@@ -55,6 +57,7 @@ class Tokens:
     lengths: np.ndarray
     labels: np.ndarray
     cut: np.ndarray
+    unknown: np.ndarray
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids and segments of one example."""
@@ -64,7 +67,7 @@ class Tokens:
 
     def take(self, index: np.ndarray) -> Tokens:
         """Return some of the examples, in this order; no token is copied."""
-        parts = {name: getattr(self, name)[index] for name in ("starts", "lengths", "labels", "cut")}
+        parts = {name: getattr(self, name)[index] for name in ("starts", "lengths", "labels", "cut", "unknown")}
         return replace(self, **parts)
 
 
@@ -82,7 +85,7 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
     Raises:
         EnvironmentProblem: the cache cannot be written, and the examples are no list: they may not fit into memory.
     """
-    name = hashlib.sha256(f"4{key}{max_length}".encode()).hexdigest()
+    name = hashlib.sha256(f"5{key}{max_length}".encode()).hexdigest()
     file = cache_folder() / "tokens" / f"{name}.safetensors"
     columns = _mapped(file)
     if columns is None:
@@ -122,6 +125,7 @@ def _encode(rows: Iterable[Example], tokenizer: Tokenizer, max_length: int) -> I
             "lengths": np.fromiter(map(len, tokens), dtype=np.int64),
             "labels": np.asarray([row.label for row in batch], dtype=np.float64),
             "cut": np.asarray(cut, dtype=np.int8),
+            "unknown": np.asarray([row.count(tokenizer.unk_token_id) for row in tokens], dtype=np.int32),
         }
 
 

@@ -114,6 +114,24 @@ def test_texts_that_are_cut_are_counted_in_a_warning(bench: Bench, tmp_path: Pat
     assert [text for text in made.warnings if "cut" in text] == cut[:1], "one of 121 is less than a hundredth"
 
 
+@pytest.mark.parametrize(("known", "unknown"), [(3, 0), (3, 1), (2, 1), (1, 1), (1, 2)])
+def test_unknown_tokens_are_recorded_warned_of_and_refused(
+    bench: Bench, tmp_path: Path, known: int, unknown: int
+) -> None:
+    share, file = unknown / (known + unknown), tmp_path / "mine.csv"
+    text = " ".join(["a"] * known + ["漢"] * unknown)
+    file.write_text("text,label\n" + "".join(f"{text},{i % 2}\n" for i in range(10)))
+    outcome = bench(*LINEAR, *task(file), "--set", f"task.validation={file}", data=None)
+    made = outcome.only()
+    if share > 0.5:
+        assert (made.state, made.error.what) == ("failed", "the tokenizer does not know these texts")
+        assert "67% of the tokens of table/mine" in made.error.known
+        return
+    assert made.report == ({"unknown_tokens": pytest.approx(share)} if share else {})
+    said = [line for line in made.warnings if "unknown" in line]
+    assert said == ([f"{share:.0%} of the tokens of train are unknown to the tokenizer"] if share > 0.2 else [])
+
+
 def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), "--seeds", "0,1", data=None)
     one, other = outcome.records

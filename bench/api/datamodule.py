@@ -95,6 +95,14 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         `weight` and `step` are those of `Batch`; what is drawn anew at every step follows from `step`.
         """
 
+    def warnings(self) -> list[str]:
+        """Return lines that the reader of a score must see."""
+        return []
+
+    def report(self) -> dict[str, object]:
+        """Return JSON values by name for the record."""
+        return {}
+
     @property
     def label_mean(self) -> float:
         """Mean training label, where a regression head starts."""

@@ -68,8 +68,28 @@ def read_regular(path: Path, *, most: int) -> bytes:
     return content
 
 
+def regular(path: Path, *, most: int | None = None) -> Path:
+    """Return the path of a file that can be read to its end: no pipe, no device, no more than `most` bytes.
+
+    Raises:
+        OSError: there is no file, or a folder.
+        EnvironmentProblem: it is something else, or larger.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        known = f"{path.resolve()} is a pipe, a device or a socket"
+        raise EnvironmentProblem(f"{path} is no regular file", known, "Put a file there, or remove it.")
+    if most is not None and status.st_size > most:
+        known = f"it has {status.st_size:,} bytes, and may have {most:,}"
+        raise EnvironmentProblem(f"{path} is too large", known, "Put a smaller file there, or remove it.")
+    return path
+
+
 def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+    """Return the hex digest of a regular file's bytes; the errors are those of `regular`."""
+    with regular(file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -37,8 +37,8 @@ def _sized(backbone: Backbone) -> str:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What the user must see: fall-backs of data sources, and what was left out and why."""
-    fallen = dict.fromkeys(note for run in plan.runs for note in run.dataset.notes)
+    """What the user must see: fall-backs of data sources, warnings, and what was left out and why."""
+    fallen = dict.fromkeys(note for run in plan.runs for note in (*run.dataset.notes, *run.dataset.warnings))
     absent = [s.name for s in plan.skipped if s.absent]
     lines = list(fallen)
     if absent:

@@ -98,6 +98,7 @@ class Dataset:
             carries the primary metric.
         revision: the hub revision, the generator's version, or the name of the folder or file (never its path).
         notes: lines the user must see, such as 'no network; fell back to embedded'.
+        warnings: lines a reader of the score must see too: the user sees them, and the record of every run has them.
         reading: how it was read, for the record. Options of the task that are named here only decide what the examples
             are, which `hash` covers, so they are no part of a RunSpec.
         version: hash of the files, where a changed file counts as other data even if no example changed.
@@ -108,6 +109,7 @@ class Dataset:
     source: SourceKind
     revision: str
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict[str, Any])
     version: str = ""
 

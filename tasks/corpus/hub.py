@@ -12,6 +12,7 @@ from bench.core.errors import DataProblem
 from bench.core.files import replacing, write_atomic
 from bench.core.hub import HubDataset, HubUnavailable, commit_of, hub_access
 from tasks.corpus.passages import TextIndex, Unit, index_files
+from tasks.io.directories import files_below
 from tasks.text.tokens import cache_folder
 
 HOW = "Name a folder of texts instead, --task corpus:PATH; or leave --data hub out for the embedded docstrings."
@@ -52,7 +53,7 @@ def _fetch(wanted: HubTexts) -> tuple[Path, str, int]:
     try:
         local = Path(dataset.name).expanduser().resolve() if dataset.is_local else None
         revision = local.name if local else commit_of(dataset)
-        files = sorted(file for file in local.rglob("*") if file.is_file()) if local else []
+        files = files_below(local) if local else []
         stamp = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]]
         content = stamp if local else revision
         identity = [dataset.name, dataset.config, wanted.split, wanted.column, wanted.on_bad, content]

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bench.core.errors import DataProblem
+from bench.core.files import regular
 from bench.records.data import Example
 from tasks.io.readers import BOM, NOT_UTF8
 
@@ -187,7 +188,7 @@ def _passages(file: Path, unit: Unit, add: Callable[[bytes], None]) -> Iterator[
     """Yield the first byte, the first line and the bytes of every passage; `add` takes the file's bytes and length."""
     start, line, size, lines = 0, 1, 0, list[bytes]()
     try:
-        with file.open("rb") as stream:
+        with regular(file).open("rb") as stream:
             # a blank line at the end, which is not in the file, ends the last passage
             for offset, number, raw in chain(_numbered_lines(stream), [(-1, 0, b"")]):
                 add(raw)

@@ -22,6 +22,7 @@ from bench.core.errors import DataProblem, UsageError
 from bench.core.hub import HubDataset
 from bench.records.data import DataRequest, Dataset, Example, SourceKind
 from tasks.corpus import docstrings
+from tasks.io.cautions import seen_in_training
 from tasks.text.task import TextTask
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class TextCorpus(TextTask):
                 notes.append(f"{sum(index.left_out.values())} left out ({files}){first}")
         if len(set(hashes)) < len(hashes):
             notes.append("the held-out texts are the training texts; their scores do not count")
+        seen = int(np.isin(dev.places["key"], train.places["key"]).sum())
         texts = [
             {"name": name, "files": len(index.passages.files), "sha256": index.sha256, "left_out": index.left_out}
             for name, index in zip(names, indexes, strict=True)
@@ -174,12 +176,14 @@ class TextCorpus(TextTask):
             source=source,
             revision=revision,
             notes=tuple(f"{name}: {note}" for note in notes),
+            warnings=tuple(seen_in_training(name, seen, len(dev), f"{config.unit}s to evaluate")),
             reading={
                 **_options(config),
                 "validation": validation,
                 "split_seed": None if config.share is None else config.split_seed,
                 "texts": texts,
                 "sizes": {"train": len(train), "dev": len(dev)},
+                "also_in_train": seen,
             },
             version=version,
         )

@@ -13,7 +13,7 @@ from bench.core.errors import DataProblem
 from bench.core.hub import HubDataset, cached_snapshot, load_tables
 from bench.records.data import Example
 from tasks.glue.schema import SCHEMAS, Schema
-from tasks.io.directories import listing, normal
+from tasks.io.directories import files_below, listing, normal
 from tasks.io.readers import ArrowReader, BadRow, Reader, is_complete_set, malformed, open_table
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def _matching(paths: Sequence[Path], split: str, endings: tuple[str, ...]) -> li
 def _load_from_disk(folder: Path) -> dict[str, pa.Table]:
     import datasets
 
+    files_below(folder)  # what is no file would hang
     try:
         loaded = datasets.DatasetDict.load_from_disk(str(folder))
         return {str(name): data.with_format("arrow")[:] for name, data in loaded.items()}

@@ -14,8 +14,9 @@ from typing import ClassVar
 
 from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
-from bench.records.data import DataRequest, Dataset
+from bench.records.data import Arrays, DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask, image_task_spec
+from tasks.io.cautions import doubtful_classes, never_scored, seen_in_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +96,25 @@ class Images(ImageTask):
             notes.append(f"{self.name}: {ignored} files beside the classes are ignored")
         if len(set(hashes)) < len(hashes):
             notes.append(f"{self.name}: validation and train are the same images; the score means nothing")
+        reading = dataset.reading
+        warnings = doubtful_classes(self.name, reading["classes"])
+        for split, rows in dataset.evaluation.items():
+            assert isinstance(rows, Arrays)
+            seen = reading["also_in_train"].get(split, 0)
+            warnings += seen_in_training(self.name, seen, len(rows), f"{split} images")
+            scored = {reading["classes"][target] for target in set(rows.targets.tolist())}
+            warnings += never_scored(self.name, reading["classes"], scored, split)
         validation = {
             "validation": f"{share:g}" if share else Path(sources[-1].place).name,
             "split_seed": config.split_seed if share else None,
         }
-        return replace(dataset, notes=tuple(notes), version=version, reading={**dataset.reading, **validation})
+        return replace(
+            dataset,
+            notes=tuple(notes),
+            warnings=tuple(warnings),
+            version=version,
+            reading={**reading, **validation},
+        )
 
 
 def _summary(shape: tuple[int, ...], classes: Sequence[str], sizes: Mapping[str, int], shown: int = 8) -> str:

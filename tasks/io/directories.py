@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.core.errors import AbsentTask, DataProblem
+from bench.core.files import regular
 from bench.records.data import DataRequest
 
 Trust = Literal["task", "directory", "parent"]
@@ -58,6 +59,11 @@ def listing(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataProblem(f"data directory {folder} cannot be read", str(error), "Fix its permissions.") from error
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return every file below a folder, sorted; an EnvironmentProblem names a pipe or a device among them."""
+    return sorted(regular(path) for path in folder.rglob("*") if path.exists() and not path.is_dir())
 
 
 def _child(directory: Path, name: str) -> Path | None:

@@ -20,24 +20,30 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
 
 from bench.core.errors import DataProblem
+from bench.core.files import regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-LONGEST = 1 << 20
-"""Characters of the longest quoted field; a quote that is never closed is given up after that many."""
+LONGEST = 1 << 26
+"""Characters of the longest field of a quoted file; a quote that is never closed is given up after that many."""
+LARGEST = 1 << 33
+"""Most bytes of a file: its rows are kept in memory."""
+LARGEST_LINE = 1 << 28
+"""Most bytes of a line, which is in memory as a whole."""
 BATCH = 1024
 """Rows of a Parquet file in memory at a time."""
 BOM = b"\xef\xbb\xbf"
 NOT_UTF8 = "bytes that are not UTF-8"
 BAD_QUOTES = "a quote that is not closed, or text behind a closing one"
+TOO_LONG = f"a field of more than {LONGEST:,} characters, or a quote that is not closed"
 BAD_RETURN = "a carriage return outside quotes"
 FIX = "Fix the file, or name another one."
 FIX_DATASET = "Fix or download the file again, or give another directory with --data-dir."
@@ -174,9 +180,18 @@ def list_columns(header: Sequence[str]) -> str:
 # text files
 
 
+def _opened(file: str | Path) -> BinaryIO:
+    return regular(Path(file), most=LARGEST).open("rb")
+
+
 def _decoded(stream: BinaryIO) -> Iterator[str]:
     """Yield the lines with their ends, without BOM; bytes that are not UTF-8 become surrogates."""
-    for number, raw in enumerate(stream):
+    for number in count():
+        raw = stream.readline(LARGEST_LINE + 1)
+        if len(raw) > LARGEST_LINE:
+            raise OSError(f"line {number + 1} has more than {LARGEST_LINE:,} bytes")
+        if not raw:
+            return
         yield (raw if number else raw.removeprefix(BOM)).decode(errors="surrogateescape")
 
 
@@ -207,7 +222,12 @@ class _SeparatedReader(Reader):
             reason = fields.reason if isinstance(fields, BadRow) else NOT_UTF8
             known = f"{self.header_place}, which holds the names of the columns"
             raise self.malformed(known, f"line {number}: {reason}")
-        return [name.strip() for name in fields]
+        names = [name.strip() for name in fields]
+        other = next((sign for sign in ";\t|," if sign in "".join(names)), "")
+        if len(names) == 1 and other and not self.strict:
+            what = f"{other!r} separates the columns, not {self.delimiter!r}"
+            raise self.malformed(self.header_place, what, "Save it with commas as .csv, or with tabs as .tsv.")
+        return names
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         header = self.columns()
@@ -226,7 +246,7 @@ class _SeparatedReader(Reader):
 
     def _records(self) -> Iterator[tuple[int, list[str] | BadRow]]:
         """Yield every record with the number of its first line."""
-        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
+        with errors_naming(self.file, self.todo), _opened(self.file) as stream:
             if self.quotes:
                 yield from _quoted(stream, self.delimiter)
             else:
@@ -253,7 +273,8 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] |
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, BadRow(number, BAD_RETURN if "new-line" in str(error) else BAD_QUOTES)
+            reasons = {"new-line": BAD_RETURN, "limit": TOO_LONG}
+            yield number, BadRow(number, next((r for word, r in reasons.items() if word in str(error)), BAD_QUOTES))
             again.extendleft(reversed(record[1:]))
             reader = start_reader(lines())  # the old one has seen the end of the file where a quote is never closed
             number += 1
@@ -264,15 +285,24 @@ def _quoted(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, list[str] |
 
 
 class _JsonReader(Reader):
-    def columns(self) -> Sequence[str]:
+    @cached_property
+    def keys(self) -> list[str]:
+        """The keys of all objects; of published data those of the first, as all must have the same."""
         first_bad: BadRow | None = None
+        keys: dict[str, None] = {}
         for _, value in self._objects():
-            if not isinstance(value, BadRow):
-                return list(value)
-            first_bad = first_bad or value
-        if first_bad:
+            if isinstance(value, BadRow):
+                first_bad = first_bad or value
+                continue
+            keys.update(dict.fromkeys(value))
+            if self.strict:
+                break
+        if first_bad and not keys:
             raise self.error(first_bad)
-        return []
+        return list(keys)
+
+    def columns(self) -> Sequence[str]:
+        return self.keys
 
     def _read(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         for number, value in self._objects():
@@ -284,7 +314,7 @@ class _JsonReader(Reader):
                 yield Row(number, [value.get(name) for name in columns])
 
     def _objects(self) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-        with errors_naming(self.file, self.todo), Path(self.file).open("rb") as stream:
+        with errors_naming(self.file, self.todo), _opened(self.file) as stream:
             lines = _numbered(stream, spaces=None, strict=self.strict)
             first = next(lines, None)
             if not first:
@@ -367,7 +397,7 @@ class ParquetReader(_ColumnarReader):
         import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(self.file) as parquet:
+            with pq.ParquetFile(regular(Path(self.file), most=LARGEST)) as parquet:
                 yield parquet
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self.malformed("", f"{problem} ({str(error).partition(chr(10))[0]})") from error

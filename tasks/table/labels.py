@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -14,35 +15,51 @@ from tasks.io.readers import NOT_UTF8, is_unicode
 
 LabelKind = Literal["classification", "regression"]
 MOST_CLASSES = 20  # whole numbers of at most so many values are classes; of more, a scale
+MOST_UNCLEAR = 300  # whole numbers of at most so many values, which repeat, may be classes or a scale
 MOST_STRAY = 0.1  # share of the labels that may be no numbers where the others are a scale
+MISSING = frozenset(
+    {
+        *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "None", "NULL", "null"),
+        *("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    }
+)
+"""Texts that stand for no label, as in pandas."""
+
+
+def as_text(value: object) -> str | None:
+    """Write a text, a number, truth (`true`, `false`) or nothing as text; None of anything else."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return str(value).lower()
+        case int():
+            return str(value)
+        case float() | Decimal():
+            return "" if math.isnan(value) else repr(float(value))
+        case _:
+            return None
 
 
 def canonical(label: object) -> str:
     """Write a label as text: whole numbers without a fraction (`1.0` is `1`), truth as `true` and `false`.
 
     Raises:
-        ValueError: it is missing, or neither text nor number.
+        ValueError: it is missing, or neither text nor number; the arguments are the reason, and what was found.
     """
-    match label:
-        case bool():
-            text = str(label).lower()
-        case float() | Decimal():
-            text = repr(float(label))
-        case int():
-            text = str(label)
-        case str():
-            text = label.strip()
-        case None:
-            text = ""
-        case _:
-            raise ValueError("the label is neither text nor number")
-    if not text:
-        raise ValueError("the label is missing")
+    text = as_text(label)
+    if text is None:
+        raise ValueError("the label is neither text nor number")
+    text = text.strip()
     if not is_unicode(text):
         raise ValueError(f"{NOT_UTF8} in the label")
-    if text.casefold() == "nan":
-        raise ValueError("the label is NaN")
-    return text.removesuffix(".0") if number(text) is not None else text
+    if not text:
+        raise ValueError("the label is missing")
+    if text in MISSING or text.casefold() == "nan":
+        raise ValueError("the label is missing", repr(text))
+    return re.sub(r"\.0+$", "", text) if number(text) is not None else text
 
 
 def number(text: str) -> float | None:
@@ -54,13 +71,28 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def guess_kind(counts: Mapping[str, int]) -> LabelKind:
-    """Guess from rows per label: numbers with a fraction, or more than 20 whole ones, are a scale; others classes."""
+def guess_kind(counts: Mapping[str, int]) -> LabelKind | None:
+    """Guess from rows per label: numbers with a fraction, or more than 20 whole ones, are a scale; others classes.
+
+    None of 21 to 300 whole numbers that occur twice or more on average: they may be either.
+    """
     numbers = {text: value for text in counts if (value := number(text)) is not None}
     if sum(counts[text] for text in numbers) < (1 - MOST_STRAY) * sum(counts.values()):
         return "classification"
-    whole = all(value.is_integer() for value in numbers.values())
-    return "classification" if whole and len(numbers) <= MOST_CLASSES else "regression"
+    if not all(value.is_integer() for value in numbers.values()):
+        return "regression"
+    if len(numbers) <= MOST_CLASSES:
+        return "classification"
+    repeat = sum(counts[text] for text in numbers) >= 2 * len(numbers)
+    return None if repeat and len(numbers) <= MOST_UNCLEAR else "regression"
+
+
+def has_decimal_commas(labels: Iterable[str]) -> bool:
+    """Tell whether all labels are numbers once a comma is read as a point, and one has a comma."""
+    labels = list(labels)
+    return any("," in label for label in labels) and all(
+        number(label.replace(",", ".")) is not None for label in labels
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +133,16 @@ def fit_encoder(labels: Sequence[str], kind: LabelKind) -> LabelEncoder:
 
 
 def sort_classes(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort classes by value if all of them are numbers, else by name."""
+    """Sort classes by value if all of them are numbers, else by name, where numbers in names count by value."""
     values = {name: number(name) for name in names}
     if None in values.values():
-        return tuple(sorted(values))
+        return tuple(sorted(values, key=_parts))
     return tuple(sorted(values, key=lambda name: (values[name] or 0.0, name)))
+
+
+def _parts(name: str) -> tuple[list[str | int], str]:
+    """Return text and whole numbers in turn, then the name itself."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))], name
 
 
 def _scale(numbers: Sequence[float]) -> LabelEncoder:
@@ -119,20 +156,40 @@ def _scale(numbers: Sequence[float]) -> LabelEncoder:
     return LabelEncoder(mean=mean, deviation=deviation)
 
 
-def split(labels: Sequence[str], share: float, *, seed: int, stratify: bool) -> tuple[list[int], list[int]]:
+def split(
+    labels: Sequence[str], share: float, *, seed: int, stratify: bool, keys: Sequence[Hashable] = ()
+) -> tuple[list[int], list[int]]:
     """Return the indices to train on and to validate on, each ascending.
 
     `round(share·n)` examples are drawn for validation. Stratified, each class gives its share of them, rounded down,
     and the classes with the largest remainders give one more; but every class keeps an example to train on.
+
+    Examples with equal keys stay on one side. They are drawn if that brings no class further from its share, so none
+    may be drawn where all are equal to many others.
     """
     import numpy as np
 
     order: list[int] = np.random.default_rng([seed, len(labels)]).permutation(len(labels)).tolist()
+    classes = labels if stratify else [""] * len(labels)
     groups: dict[str, list[int]] = {}
     for index in order:
-        groups.setdefault(labels[index] if stratify else "", []).append(index)
-    quotas = _quotas({label: len(group) for label, group in groups.items()}, share)
-    held = {index for label, group in groups.items() for index in group[: quotas[label]]}
+        groups.setdefault(classes[index], []).append(index)
+    left = Counter({label: len(group) for label, group in groups.items()})
+    wanted = _quotas(left, share)
+    keys = keys or range(len(labels))
+    equal: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        equal.setdefault(key, []).append(index)
+    held = set[int]()
+    for index in (index for group in groups.values() for index in group):
+        if index in held or wanted[classes[index]] <= 0:
+            continue
+        together = equal[keys[index]]
+        need = Counter(classes[i] for i in together)
+        if all(count <= 2 * wanted[label] and count < left[label] for label, count in need.items()):
+            held.update(together)
+            wanted.subtract(need)
+            left.subtract(need)
     return [index for index in range(len(labels)) if index not in held], sorted(held)
 
 

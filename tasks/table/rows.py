@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bench.core.errors import DataProblem, UsageError, did_you_mean
-from bench.core.files import sha256
-from tasks.io.readers import BadRow, Row, list_columns, malformed, open_table
-from tasks.table.labels import canonical
+from bench.core.files import regular, sha256
+from tasks.io.readers import LARGEST, BadRow, Row, list_columns, malformed, open_table
+from tasks.table.labels import as_text, canonical
 
 PAIRS = (
     ("sentence1", "sentence2"),
@@ -90,12 +90,13 @@ class LabelledFile:
 
     Raises:
         DataProblem: the file cannot be read.
+        EnvironmentProblem: it is no regular file, or too large.
     """
 
     def __init__(self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"]) -> None:
         self.file, self.on_bad = file, on_bad
         try:
-            self.sha256 = sha256(file)
+            self.sha256 = sha256(regular(file, most=LARGEST))
         except OSError as error:
             kind = f"cannot be read ({error.strerror or error})" if file.exists() else "no such file"
             raise DataProblem(f"{file}: {kind}", f"looked from {Path.cwd()}", "Give the path of a table.") from error
@@ -153,12 +154,13 @@ def _labelled(row: Row, *, pair: bool) -> LabelledRow | BadRow:
     *values, label = row.values
     texts: list[str] = []
     for value in values:
-        if value is not None and not isinstance(value, str):
+        text = as_text(value)
+        if text is None:
             return BadRow(row.number, "the text is no text", type(value).__name__)
-        if not value or not value.strip():
+        if not text.strip():
             return BadRow(row.number, "the text is empty")
-        texts.append(value)
+        texts.append(text)
     try:
         return LabelledRow(row.number, texts[0], texts[1] if pair else None, canonical(label))
     except ValueError as error:
-        return BadRow(row.number, str(error))
+        return BadRow(row.number, *error.args)

@@ -2,6 +2,7 @@
 
 Columns are guessed by their names unless they are given. Labels that are names, or whole numbers of few values, are
 classes, scored by macro-F1 and accuracy; other numbers are a scale, scored by Pearson's and Spearman's correlation.
+What may be either is asked. What makes a score doubtful is a warning of every run (`Dataset.warnings`).
 Macro-F1 and Pearson are primary: own data are seldom balanced, and accuracy rewards predicting the most frequent class.
 A note says how the file was read, and the record keeps it (`source.reading`).
 """
@@ -20,8 +21,17 @@ from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import UsageError
 from bench.records.data import DataRequest, Dataset, Example
+from tasks.io.cautions import doubtful_classes, never_scored, seen_in_training, text_key
 from tasks.io.readers import malformed
-from tasks.table.labels import LabelEncoder, LabelKind, fit_encoder, guess_kind, number, split
+from tasks.table.labels import (
+    LabelEncoder,
+    LabelKind,
+    fit_encoder,
+    guess_kind,
+    has_decimal_commas,
+    number,
+    split,
+)
 from tasks.table.rows import Columns, LabelledFile, LabelledRow, choose_columns
 from tasks.text.task import TextTask
 
@@ -35,7 +45,9 @@ class TableConfig(TaskConfig):
     text_pair: str | None = option(None, "Column of a second text; guessed only where the first is guessed too.")
     label: str | None = option(None, "Column of the label; none guesses by name.")
     kind: Literal["auto", "classification", "regression"] = option(
-        "auto", "auto: names, and whole numbers of at most 20 values, are classes; other numbers are a scale."
+        "auto",
+        "auto: names, and whole numbers of at most 20 values, are classes; other numbers are a scale, but of 21 to 300 "
+        "whole ones that repeat you must say it.",
     )
     validation: str = option("0.1", "A file to score on, or the share of rows drawn for it, of every class alike.")
     split_seed: int = option(
@@ -75,7 +87,7 @@ class Table(TextTask):
         """Read and check every row, decide what the labels are, and split.
 
         Raises:
-            UsageError: an option names a column that does not exist.
+            UsageError: an option names a column that does not exist, or `kind` must be given.
             DataProblem: no such file, or it is malformed; the error names file and line (of Parquet: row).
         """
         config = request.config_as(TableConfig)
@@ -85,7 +97,7 @@ class Table(TextTask):
         files = [LabelledFile(path, quotes=config.quotes, on_bad=request.on_bad) for path in paths]
         columns = choose_columns(self.file, files[0].table.columns(), config.text, config.text_pair, config.label)
         train = files[0].read(columns)
-        kind = guess_kind(Counter(row.label for row in train)) if config.kind == "auto" else config.kind
+        kind = self._guess_kind(train, columns) if config.kind == "auto" else config.kind
         if kind == "regression":
             train = files[0].keep(train, lambda label: number(label) is not None, "the label is no number")
         encoder = self._fit(train, kind, columns)
@@ -94,9 +106,15 @@ class Table(TextTask):
             validation = files[1].keep(files[1].read(columns), encoder.can_encode, reason)
             where = files[1].file.name
         else:
-            labels = [row.label for row in train]
-            parts = split(labels, config.share, seed=config.split_seed, stratify=kind == "classification")
+            labels, keys = [row.label for row in train], [_key(row) for row in train]
+            parts = split(labels, config.share, seed=config.split_seed, stratify=kind == "classification", keys=keys)
             train, validation = ([train[i] for i in part] for part in parts)
+            if not validation:
+                what = "no row can be drawn to validate on: equal texts stay together, and each text is there often"
+                known = f"{len(train)} rows, {len(set(keys))} different texts, share {config.share:g}"
+                raise malformed(
+                    self.file, known, what, "Leave out repeated rows, or name a file: task.validation=FILE."
+                )
             if kind == "regression":  # the scale is that of the rows trained on
                 encoder = self._fit(train, kind, columns)
             where = f"share {config.share:g}, split seed {config.split_seed}"
@@ -107,6 +125,13 @@ class Table(TextTask):
         notes += [note for file in files for note in file.notes()]
         if len(hashes) == 2 and hashes[0] == hashes[1]:
             notes.append(f"{self.name}: the validation file is the training file; its scores do not count")
+        known = {_key(row) for row in train}
+        seen = sum(_key(row) in known for row in validation)
+        warnings = [
+            *seen_in_training(self.name, seen, len(validation), "rows to validate"),
+            *doubtful_classes(self.name, encoder.names),
+            *never_scored(self.name, encoder.names, {row.label for row in validation}, "validation"),
+        ]
         self.spec = TaskSpec(
             name=self.name,
             version=version,
@@ -125,6 +150,7 @@ class Table(TextTask):
             source="file",
             revision=self.file.name,
             notes=tuple(notes),
+            warnings=tuple(warnings),
             reading={
                 **columns._asdict(),
                 "guessed": list(columns.guessed),
@@ -136,9 +162,25 @@ class Table(TextTask):
                 "quotes": config.quotes,
                 "files": [{"name": f.file.name, "sha256": f.sha256, "left_out": dict(f.rejected)} for f in files],
                 "sizes": {"train": len(train), "validation": len(validation)},
+                "also_in_train": seen,
             },
             version=version,
         )
+
+    def _guess_kind(self, train: list[LabelledRow], columns: Columns) -> LabelKind:
+        counts = Counter(row.label for row in train)
+        if has_decimal_commas(counts):
+            known = f"column {columns.label!r}, such as {next(label for label in counts if ',' in label)!r}"
+            todo = "Write them with points, or say that they are names: --set task.kind=classification."
+            raise malformed(self.file, known, "the labels look like numbers with a decimal comma", todo)
+        if kind := guess_kind(counts):
+            return kind
+        what = f"{self.file.name}: are the labels classes or a scale? They are {len(counts)} different whole numbers"
+        known = (
+            f"column {columns.label!r}, such as {', '.join(map(repr, list(counts)[:SHOWN]))}, in {len(train):,} rows"
+        )
+        todo = "Say it: --set task.kind=classification or --set task.kind=regression."
+        raise UsageError(what, known, todo)
 
     def _fit(self, train: list[LabelledRow], kind: LabelKind, columns: Columns) -> LabelEncoder:
         try:
@@ -147,6 +189,10 @@ class Table(TextTask):
             known = f"column {columns.label!r}, read as {kind}"
             todo = "Name the column with --set task.label=COLUMN, the kind with --set task.kind=regression."
             raise malformed(self.file, known, str(error), todo) from error
+
+
+def _key(row: LabelledRow) -> bytes:
+    return text_key(row.text, *filter(None, [row.text_pair]))
 
 
 def _table_path(text: str, flag: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,17 +12,55 @@ from bench.api.backbone import Backbone
 from bench.api.datamodule import Batch, StepDataModule
 from bench.api.task import TaskSpec
 from bench.config.sections import TaskConfig
+from bench.core.errors import DataProblem
 from bench.records.data import Dataset, Example
 from bench.records.spec import RunSpec
 from tasks.text.tokens import Tokens, tokenise
 
+WARN_UNKNOWN, MOST_UNKNOWN = 0.2, 0.5
+"""Share of train's tokens that the tokenizer does not know: above the first a warning, above the second an error."""
+MOST_CUT = 0.01
+"""Share of a split's examples that may be cut without a warning."""
+
 
 class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
+    """Feeds one run of one text task.
+
+    Attributes:
+        unknown: share of unknown tokens of the training examples; those that begin, end and separate do not count.
+
+    Raises:
+        DataProblem: more than half of them are unknown.
+    """
+
     def __init__(self, task: TaskSpec, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> None:
         self.options = spec.options.task_as(TaskConfig)
         self.tokenizer = backbone.tokenizer()
         self._key = f"{dataset.hash}{backbone.weights_hash}"
         super().__init__(task, dataset, spec)
+        is_pair = next(iter(cast("Iterable[Example]", dataset.train))).text_pair is not None
+        added = len(self.train.lengths) * self.tokenizer.num_special_tokens_to_add(is_pair)
+        self.unknown = int(self.train.unknown.sum()) / max(1, int(self.train.lengths.sum()) - added)
+        if self.unknown > MOST_UNKNOWN:
+            known = f"{self.unknown:.0%} of the tokens of {task.name} are unknown to that of {backbone.name}"
+            todo = "Choose another backbone, or put the tokenizer's files into its folder: tokenizer.json or vocab.txt."
+            raise DataProblem("the tokenizer does not know these texts", known, todo)
+
+    def warnings(self) -> list[str]:
+        """Say how many examples of each split were cut, where it is a hundredth or more."""
+        lines: list[str] = []
+        for name, split in (("train", self.train), *self.evaluation.items()):
+            cut, of = int(np.count_nonzero(split.cut)), len(split.cut)
+            if cut and cut >= MOST_CUT * of:
+                limit = f"task.max_length={self.options.max_length}"
+                lines.append(f"{cut:,} of {of:,} texts of {name} are longer than {limit} and are cut")
+        if self.unknown > WARN_UNKNOWN:
+            lines.append(f"{self.unknown:.0%} of the tokens of train are unknown to the tokenizer")
+        return lines
+
+    def report(self) -> dict[str, object]:
+        """Return the share of unknown tokens, if there are any."""
+        return {"unknown_tokens": self.unknown} if self.unknown else {}
 
     def load(self, rows: Iterable[Example], name: str) -> Tokens:
         return tokenise(rows, self.tokenizer, key=self._key + name, max_length=self.options.max_length)

@@ -10,11 +10,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -26,11 +27,19 @@ from bench.records.data import Example
 CHUNK = 4096  # most texts per call of the tokenizer
 CHARACTERS = 1 << 18
 """Most characters per call, unless one text is longer: the tokenizer takes a hundred bytes of memory for each."""
-COLUMNS = {"lengths": ("I64", "<i8"), "labels": ("F64", "<f8"), "ids": ("I32", "<i4"), "types": ("I8", "<i1")}
+COLUMNS = {
+    "lengths": ("I64", "<i8"),
+    "labels": ("F64", "<f8"),
+    "ids": ("I32", "<i4"),
+    "unknown": ("I32", "<i4"),
+    "types": ("I8", "<i1"),
+    "cut": ("I8", "<i1"),
+}
 """Arrays in the file's order, which keeps each aligned: type in safetensors, type in numpy."""
-Tokenizer = Callable[..., Mapping[str, list[list[int]]]]
+Tokenizer = Any
+"""A fast one of transformers: texts → `BatchEncoding`."""
 Columns = dict[str, np.ndarray]
-"""The arrays of some examples: token and segment ids end to end, lengths (n,), labels (n,)."""
+"""The arrays of some examples: token and segment ids end to end, the others (n,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,8 @@ class Tokens:
     """Token and segment ids of N examples; in memory, or mapped from a file that may be larger than it.
 
     Example i is [starts[i], starts[i] + lengths[i]) of both. Labels are float64, in which class indices are exact.
+    `cut` is 1 where an example was longer than `max_length`, else 0; `unknown` is the number of its tokens that
+    stand for what the tokenizer does not know.
     """
 
     ids: np.ndarray
@@ -45,6 +56,8 @@ class Tokens:
     starts: np.ndarray
     lengths: np.ndarray
     labels: np.ndarray
+    cut: np.ndarray
+    unknown: np.ndarray
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids and segments of one example."""
@@ -54,8 +67,8 @@ class Tokens:
 
     def take(self, index: np.ndarray) -> Tokens:
         """Return some of the examples, in this order; no token is copied."""
-        starts, lengths, labels = self.starts[index], self.lengths[index], self.labels[index]
-        return replace(self, starts=starts, lengths=lengths, labels=labels)
+        parts = {name: getattr(self, name)[index] for name in ("starts", "lengths", "labels", "cut", "unknown")}
+        return replace(self, **parts)
 
 
 def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_length: int) -> Tokens:
@@ -70,7 +83,7 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
     Raises:
         EnvironmentProblem: the cache cannot be written, and the examples are no list: they may not fit into memory.
     """
-    name = hashlib.sha256(f"3{key}{max_length}".encode()).hexdigest()
+    name = hashlib.sha256(f"5{key}{max_length}".encode()).hexdigest()
     file = cache_folder() / "tokens" / f"{name}.safetensors"
     columns = _mapped(file)
     if columns is None:
@@ -100,14 +113,17 @@ def _encode(rows: Iterable[Example], tokenizer: Tokenizer, max_length: int) -> I
     for batch in _batches(rows):
         is_pair = bool(batch) and batch[0].text_pair is not None
         second = [row.text_pair or "" for row in batch] if is_pair else None
-        out = tokenizer([row.text for row in batch], second, truncation=True, max_length=max_length) if batch else {}
-        tokens, kinds = out.get("input_ids", []), out.get("token_type_ids")
+        out = tokenizer([row.text for row in batch], second, truncation=True, max_length=max_length) if batch else None
+        tokens, kinds = (out["input_ids"], out.get("token_type_ids")) if out else ([], None)
+        cut = [len(one.ids) == max_length and bool(one.overflowing) for one in out.encodings] if out else []
         ids = np.fromiter(chain.from_iterable(tokens), dtype=np.int32)
         yield {
             "ids": ids,
             "types": np.fromiter(chain.from_iterable(kinds), dtype=np.int8) if kinds else np.zeros_like(ids, np.int8),
             "lengths": np.fromiter(map(len, tokens), dtype=np.int64),
             "labels": np.asarray([row.label for row in batch], dtype=np.float64),
+            "cut": np.asarray(cut, dtype=np.int8),
+            "unknown": np.asarray([row.count(tokenizer.unk_token_id) for row in tokens], dtype=np.int32),
         }
 
 

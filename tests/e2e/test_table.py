@@ -89,6 +89,49 @@ def test_one_run_wherever_the_file_lies_and_another_when_it_changes(
     assert len(fitted) == 2
 
 
+def test_rows_that_train_has_too_are_a_warning_of_the_run(bench: Bench, tmp_path: Path) -> None:
+    train, dev = write(tmp_path / "mine.csv"), write(tmp_path / "dev.csv", 9)
+    outcome = bench(*LINEAR, *task(train), "--set", f"task.validation={dev}", data=None)
+    line = "table/mine: 9 of 9 rows to validate are also in train: their scores say nothing about new ones"
+    assert line in outcome.only().warnings
+    assert line in outcome.err
+
+
+def test_texts_that_are_cut_are_counted_in_a_warning(bench: Bench, tmp_path: Path) -> None:
+    for name, every in (("mine.csv", 10), ("dev.csv", 101)):
+        texts = [("a " if i % every else "a b c d e " * 5) + "f" * (i // 20 + 1) for i in range(199)]
+        rows = "".join(f"{text},{i % 2}\n" for i, text in enumerate(texts))
+        (tmp_path / name).write_text(f"text,label\n{rows}")
+    more = ("--set", f"task.validation={tmp_path / 'dev.csv'}", "--train-samples", "199")
+    made = bench(*LINEAR, *task(tmp_path / "mine.csv"), *more, data=None).only()
+    cut = [text for text in made.warnings if "cut" in text]
+    assert cut == [
+        "20 of 199 texts of train are longer than task.max_length=24 and are cut",
+        "2 of 199 texts of validation are longer than task.max_length=24 and are cut",
+    ]
+    (tmp_path / "dev.csv").write_text(f"text,label\n{'a ' * 30},1\n" + "b,0\nc,1\n" * 60)
+    made = bench(*LINEAR, *task(tmp_path / "mine.csv"), *more, data=None, out=tmp_path / "out").only()
+    assert [text for text in made.warnings if "cut" in text] == cut[:1], "one of 121 is less than a hundredth"
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(3, 0), (3, 1), (2, 1), (1, 1), (1, 2)])
+def test_unknown_tokens_are_recorded_warned_of_and_refused(
+    bench: Bench, tmp_path: Path, known: int, unknown: int
+) -> None:
+    share, file = unknown / (known + unknown), tmp_path / "mine.csv"
+    text = " ".join(["a"] * known + ["漢"] * unknown)
+    file.write_text("text,label\n" + "".join(f"{text},{i % 2}\n" for i in range(10)))
+    outcome = bench(*LINEAR, *task(file), "--set", f"task.validation={file}", data=None)
+    made = outcome.only()
+    if share > 0.5:
+        assert (made.state, made.error.what) == ("failed", "the tokenizer does not know these texts")
+        assert "67% of the tokens of table/mine" in made.error.known
+        return
+    assert made.report == ({"unknown_tokens": pytest.approx(share)} if share else {})
+    said = [line for line in made.warnings if "unknown" in line]
+    assert said == ([f"{share:.0%} of the tokens of train are unknown to the tokenizer"] if share > 0.2 else [])
+
+
 def test_one_split_for_all_seeds(bench: Bench, tmp_path: Path) -> None:
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), "--seeds", "0,1", data=None)
     one, other = outcome.records

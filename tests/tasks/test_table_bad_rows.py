@@ -16,7 +16,8 @@ GOOD = "".join(f'"good,\n{i}",{"xy"[i % 2]}\n' for i in range(20))
 """Forty lines of twenty records."""
 BROKEN: list[tuple[str, bytes, str, int]] = [
     ("missing label", b"bad,\n", "the label is missing", 1),
-    ("NaN", b"bad,NaN\n", "the label is NaN", 1),
+    ("NaN", b"bad,NaN\n", "the label is missing ('NaN')", 1),
+    ("None", b"bad,None\n", "the label is missing ('None')", 1),
     ("too many fields", b"bad,x,y\n", "wrong number of fields (3, not 2)", 1),
     ("too few fields", b"bad\n", "wrong number of fields (1, not 2)", 1),
     ("empty text", b",x\n", "the text is empty", 1),
@@ -57,7 +58,7 @@ def test_a_bad_row_is_named_with_its_line_or_left_out(
 
 def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
-    file.write_text("text,label\n" + "a,x\nb,y\n" * 10 + ",x\nc,\nd,x,y\n,y\n")
+    file.write_text("text,label\n" + "".join(f"a{i},x\nb{i},y\n" for i in range(10)) + ",x\nc,\nd,x,y\n,y\n")
     _, dataset = opened(file, on_bad="skip")
     left_out = {"the text is empty": 2, "the label is missing": 1, "wrong number of fields": 1}
     assert dataset.reading["files"][0]["left_out"] == left_out
@@ -74,10 +75,12 @@ def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
         (b'["a", "x"]', "not a JSON object (list)"),
         (b'{"text": "a"}', "the label is missing"),
         (b'{"text": "a", "label": null}', "the label is missing"),
-        (b'{"text": "a", "label": NaN}', "the label is NaN"),
+        (b'{"text": "a", "label": NaN}', "the label is missing"),
+        (b'{"text": "a", "label": "null"}', "the label is missing ('null')"),
         (b'{"text": "a", "label": ["x"]}', "neither text nor number"),
         (b'{"text": null, "label": "x"}', "the text is empty"),
-        (b'{"text": 7, "label": "x"}', "the text is no text (int)"),
+        (b'{"text": [7], "label": "x"}', "the text is no text (list)"),
+        (b'{"text": NaN, "label": "x"}', "the text is empty"),
         (b'{"text": "\\ud83d", "label": "x"}', "not UTF-8"),
         (b'{"text": "\xff", "label": "x"}', "not UTF-8"),
         (b"[" * 100_000, "not JSON"),
@@ -102,9 +105,9 @@ def test_a_bad_row_of_parquet(tmp_path: Path) -> None:
     assert "not UTF-8" in problem.what and f"{tmp_path / 'mine.parquet'}, row 7" in problem.known
     _, dataset = opened(tmp_path / "mine.parquet", on_bad="skip")
     assert dataset.reading["files"][0]["left_out"] == {"bytes that are not UTF-8": 1, "the label is missing": 1}
-    numbers = pa.table({"text": list(range(20)), "label": list("xy") * 10})
-    pq.write_table(numbers, tmp_path / "numbers.parquet")
-    assert "the text is no text (int)" in refused(tmp_path / "numbers.parquet").what
+    lists = pa.table({"text": [[i] for i in range(20)], "label": list("xy") * 10})
+    pq.write_table(lists, tmp_path / "lists.parquet")
+    assert "the text is no text (list)" in refused(tmp_path / "lists.parquet").what
 
 
 def test_broken_parquet_behind_a_good_footer(tmp_path: Path) -> None:
@@ -116,9 +119,9 @@ def test_broken_parquet_behind_a_good_footer(tmp_path: Path) -> None:
 
 
 def test_words_among_numbers(tmp_path: Path) -> None:
-    file = write(tmp_path / "mine.csv", [(f"t{i}", "n/a" if i == 7 else f"{i / 7:.3f}") for i in range(1, 40)])
+    file = write(tmp_path / "mine.csv", [(f"t{i}", "high" if i == 7 else f"{i / 7:.3f}") for i in range(1, 40)])
     problem = refused(file)
-    assert "the label is no number ('n/a')" in problem.what and f"{file}, line 8" in problem.known
+    assert "the label is no number ('high')" in problem.what and f"{file}, line 8" in problem.known
     task, dataset = opened(file, on_bad="skip")
     assert task.spec.num_classes == 0
     assert len(everything(dataset)) == 38

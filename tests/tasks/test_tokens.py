@@ -14,7 +14,7 @@ from bench.records.data import Example
 from tasks.text import tokens as tokens_module
 from tasks.text.tokens import Tokens, tokenise
 
-SINGLES = [Example("a bc def", None, 0), Example("x", None, 1), Example("the quick brown fox jumps", None, 1)]
+SINGLES = [Example("a bc def", None, 0), Example("漢", None, 1), Example("the quick brown fox jumps", None, 1)]
 PAIRS = [Example("a bc", "d e f g", 2.5), Example("one two three four", "x", 0.2), Example("y", "", 5.0)]
 
 
@@ -37,7 +37,7 @@ class Absent:
 
 
 def same(one: Tokens, other: Tokens) -> bool:
-    names = ("ids", "types", "starts", "lengths", "labels")
+    names = ("ids", "types", "starts", "lengths", "labels", "cut", "unknown")
     pairs = [(getattr(one, n), getattr(other, n)) for n in names]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
@@ -59,6 +59,12 @@ def test_rows_are_what_the_tokenizer_says_one_by_one(
         assert [types.tolist()] == want["token_type_ids"]
         assert len(ids) == tokens.lengths[i] <= max_length
     assert tokens.labels.tolist() == [row.label for row in rows]
+    whole = [len(tokenizer(row.text, row.text_pair)["input_ids"]) for row in rows]
+    assert tokens.cut.tolist() == [length > max_length for length in whole]
+    assert tokens.unknown.tolist() == [
+        tokenizer.convert_ids_to_tokens(tokens.row(i)[0].tolist()).count("[UNK]") for i in range(len(rows))
+    ]
+    assert tokens.take(np.array([2, 0])).cut.tolist() == [tokens.cut[2], tokens.cut[0]]
     assert max(tokens.lengths) == max_length or max_length == 128, "something was cut"
     assert (tokens.types.max() == 1) == (rows is PAIRS)
 

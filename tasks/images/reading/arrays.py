@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.core.files import regular
 from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
 from tasks.io.readers import errors_naming, malformed
 
@@ -84,7 +85,7 @@ def read_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
 def read_idx(file: Path, dimensions: int) -> np.ndarray:
     """Read the uint8 array of an idx file, of just the size that its header says: labels (N,) or images (N, H, W)."""
     with errors_naming(file):
-        with file.open("rb") as raw:
+        with regular(file, most=LARGEST).open("rb") as raw:
             packed = raw.read(2) == GZIP
         with gzip.open(file) if packed else file.open("rb") as stream:
             shape = _idx_shape(file, stream.read(4 + 4 * dimensions), dimensions)
@@ -126,7 +127,7 @@ def find_cifar(folder: Path, classes: tuple[str, ...]) -> Source | None:
 
 def _records(file: Path, labels: int) -> tuple[np.ndarray, np.ndarray]:
     with errors_naming(file):
-        data, width = np.frombuffer(file.read_bytes(), dtype=np.uint8), labels + CIFAR_BYTES
+        data, width = np.frombuffer(regular(file, most=LARGEST).read_bytes(), dtype=np.uint8), labels + CIFAR_BYTES
     if not len(data) or len(data) % width:
         record = f"record {len(data) // width}"
         raise malformed(file, record, f"{len(data)} bytes are no whole number of records of {width} bytes")

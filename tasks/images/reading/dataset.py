@@ -85,6 +85,7 @@ def load_images(
             "files": [file for source in sources for file in source.files],
             "left_out": {reason: group.number for reason, group in images.bad.by_reason.items()},
             "sizes": images.sizes,
+            "also_in_train": images.also_in_train,
             "mean": images.mean,
             "std": images.std,
         },

@@ -15,9 +15,10 @@ from collections.abc import Collection, Container, Iterator, Sequence
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import NoReturn, Self
 
-from bench.core.errors import DataProblem
+from bench.core.errors import DataProblem, EnvironmentProblem
+from bench.core.files import regular
 from tasks.images.reading.decode import SUFFIXES
 from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
 from tasks.io.readers import errors_naming, malformed
@@ -34,7 +35,9 @@ SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 """Files that operating systems add; names that begin with a dot are hidden too."""
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 LARGEST = 1 << 28
-"""Most bytes of one file in a tar: a few compressed bytes can stand for any number."""
+"""Most bytes of one image file, and of one file in a tar: a few compressed bytes can stand for any number."""
+MOST_UNPACKED = 100
+"""A tar may unpack to so many times its own bytes, and `LARGEST` more."""
 LISTS: dict[Split, str] = {"train": "train800val200.txt", "test": "test.txt"}
 """Split → its list: VTAB-1k trains on its 800 and 200 examples together (arXiv 1910.04867)."""
 DIGITS = 6
@@ -68,19 +71,22 @@ def _open_folder(folder: Path, split: Split | None) -> Source:
     listing = _arrange(names, folders, bad, split)
     parts = [f"{name}\0" for name in listing.empty]
     parts += [f"{group.number} {group.where}\0" for group in bad.by_reason.values()]
-    parts += [f"{entry.name}\0{hashed_file(folder / entry.name)['sha256']}\0" for entry in listing.entries]
+    parts += [f"{e.name}\0{hashed_file(folder / e.name, most=LARGEST)['sha256']}\0" for e in listing.entries]
     return Source(str(folder), sha256_of(*parts), lambda: listing, partial(_read_files, folder))
 
 
 def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
     """List all files and all folders below a folder, relative to it.
 
-    A link to a folder is followed at the level of splits and classes, and is bad further below.
+    A link to a folder is followed at the level of splits and classes, and is bad further below. A pipe, a device and a
+    file that is too large are bad.
     """
     names, folders = list[str](), list[str]()
     for place, below, files in os.walk(root, onerror=_unreadable, followlinks=True):
         inner = Path(place).relative_to(root)
-        names += [str(inner / name) for name in files if not _is_hidden(name)]
+        for name in files:
+            if not _is_hidden(name) and not _add_misfit(Path(place) / name, str(inner / name), bad):
+                names.append(str(inner / name))
         visible = sorted(name for name in below if not _is_hidden(name))
         linked = [name for name in visible if len(inner.parts) > 1 and (Path(place) / name).is_symlink()]
         for name in linked:
@@ -88,6 +94,20 @@ def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
         below[:] = [name for name in visible if name not in linked]  # what os.walk enters
         folders += [str(inner / name) for name in below]
     return names, folders
+
+
+def _add_misfit(path: Path, name: str, bad: BadImages) -> bool:
+    """Add what no image file can be to `bad`, and tell whether that was the case; a broken link is found later."""
+    try:
+        regular(path, most=LARGEST)
+    except OSError:
+        return False
+    except EnvironmentProblem as error:
+        bad.add(
+            name, f"larger than {LARGEST >> 20} MiB" if path.is_file() else "neither a file nor a folder", error.known
+        )
+        return True
+    return False
 
 
 def _unreadable(error: OSError) -> NoReturn:
@@ -116,18 +136,43 @@ def _read_tar(file: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry, byt
             yield wanted.pop(name), content
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header is there as a whole, and whose size has a limit.
+
+    Alone, tarfile takes a tar that breaks off in a header, or between two members, for one that ends there.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if len(buf) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("the mark of its end is missing")
+        member = super().frombuf(buf, encoding, errors)
+        if member.size > LARGEST:
+            raise _TooLargeError(f"{member.name} is larger than {LARGEST >> 20} MiB")
+        return member
+
+
+class _TooLargeError(Exception):
+    """What a tar unpacks to is more than the limit."""
+
+
 def _members(file: Path, wanted: Container[str] = ()) -> Iterator[tuple[tarfile.TarInfo, str, bytes | None]]:
     """Yield every member and its path, and the content if it is a wanted file."""
-    place = "at its start"
+    place, size, most = "at its start", 0, LARGEST + MOST_UNPACKED * file.stat().st_size
     try:
-        with tarfile.open(file, "r|*") as tar:
+        with tarfile.open(file, "r|*", tarinfo=_Member) as tar:
             while member := tar.next():
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member in memory
                 name = str(PurePosixPath(member.name))
-                is_wanted = name in wanted and member.isfile() and member.size <= LARGEST
-                stream = tar.extractfile(member) if is_wanted else None
+                size += member.size
+                if size > most:
+                    times = f"more than {MOST_UNPACKED} times its own bytes and {LARGEST >> 20} MiB"
+                    raise _TooLargeError(f"it unpacks to {times}")
+                stream = tar.extractfile(member) if name in wanted and member.isfile() else None
                 yield member, name, stream.read() if stream else None
                 place = f"after {member.name}"
+    except _TooLargeError as error:
+        raise malformed(file, place, str(error), "Leave it out, or unpack the tar and name its folder.") from error
     except BROKEN as error:
         raise malformed(file, place, f"not a tar, or it breaks off ({error})") from error
 
@@ -141,9 +186,7 @@ def _refusal(member: tarfile.TarInfo, name: str, names: Collection[str]) -> str:
         return "a link"
     if not (member.isfile() or member.isdir()):
         return "neither a file nor a folder"
-    if name in names:
-        return "twice in the archive"
-    return f"larger than {LARGEST >> 20} MiB" if member.size > LARGEST else ""
+    return "twice in the archive" if name in names else ""
 
 
 def _is_hidden(path: str) -> bool:
@@ -193,7 +236,7 @@ def find_lists(folder: Path) -> Source | None:
     if not (folder / LISTS["train"]).is_file():
         return None
     entries = [entry for split, name in LISTS.items() for entry in _entries(folder / name, split)]
-    contents = (f"{e.split}\0{e.label}\0{hashed_file(folder / e.name)['sha256']}\0" for e in entries)
+    contents = (f"{e.split}\0{e.label}\0{hashed_file(folder / e.name, most=LARGEST)['sha256']}\0" for e in entries)
     classes = range(1 + max((int(entry.label) for entry in entries), default=-1))
     return Source(
         place=str(folder),
@@ -207,7 +250,7 @@ def find_lists(folder: Path) -> Source | None:
 
 def _entries(file: Path, split: Split) -> Iterator[Entry]:
     with errors_naming(file):
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = regular(file, most=LARGEST).read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -223,5 +266,5 @@ def _read_files(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Entry,
     """Yield every entry with the content of the file in `folder` that it names."""
     for entry in entries:
         with errors_naming(folder / entry.name):
-            content = (folder / entry.name).read_bytes()
+            content = regular(folder / entry.name, most=LARGEST).read_bytes()
         yield entry, content

@@ -6,6 +6,7 @@ processes that build it at once write the same content.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence, Set
@@ -22,10 +23,10 @@ from bench.core.errors import DataProblem
 from bench.core.files import replacing, write_atomic
 from tasks.images.reading.decode import BadImageError, Decoder, Mode
 from tasks.images.reading.source import BadGroup, BadImages, Entry, Source, Split, sha256_of
-from tasks.table.labels import number, split
+from tasks.table.labels import sort_classes, split
 from tasks.text.tokens import cache_folder
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same sources would be cached otherwise."""
 PIXELS, LABELS, FACTS = "pixels.npy", "labels.npy", "facts.json"
 
@@ -60,6 +61,7 @@ class PreparedImages:
         bad: those that are left out, of `total` images.
         mean, std: per channel of train, in [0, 1].
         formats: number of images of each file format.
+        also_in_train: number of images in every other split whose pixels an image of train has too.
     """
 
     pixels: np.ndarray
@@ -72,6 +74,7 @@ class PreparedImages:
     mean: Sequence[float]
     std: Sequence[float]
     formats: Mapping[str, int]
+    also_in_train: Mapping[Split, int]
 
 
 def prepare(sources: Sequence[Source], preparation: Preparation) -> PreparedImages:
@@ -111,7 +114,7 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
         for name in listing.empty:
             bad.add(name, "a class folder without an image")
     total = len(entries) + len(bad)
-    classes = preparation.classes or _class_names(entries)
+    classes = preparation.classes or sort_classes({str(e.label) for e in entries if e.split == "train"})
     number_of = {key: index for index, name in enumerate(classes) for key in (index, name)}
     parts: dict[Split, list[Entry]] = {"train": [], "validation": [], "test": []}
     for entry in entries:
@@ -134,10 +137,11 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
             known = "it holds no class folder with an image"
             raise DataProblem(f"no images in {place}", known, "Name the folder above.")
         parts = {name: [entry for entry in part if entry in row_of] for name, part in parts.items()}
-        if preparation.share and parts["train"]:
-            parts["train"], parts["validation"] = _draw(parts["train"], preparation.share, preparation.seed)
-        order = list(chain(*parts.values()))
         rows = np.memmap(stream, dtype=np.uint8, mode="r").reshape(-1, *decoder.shape)
+        keys = {entry: hashlib.blake2b(rows[row].data, digest_size=16).digest() for entry, row in row_of.items()}
+        if preparation.share and parts["train"]:
+            parts["train"], parts["validation"] = _draw(parts["train"], preparation.share, preparation.seed, keys)
+        order = list(chain(*parts.values()))
         _write_array(folder / PIXELS, rows, np.asarray([row_of[entry] for entry in order], dtype=np.int64))
     with replacing(folder / LABELS) as file, file.open("wb") as stream:
         np.save(stream, np.asarray([number_of[entry.label] for entry in order], dtype=np.int64))
@@ -151,21 +155,29 @@ def _build(folder: Path, sources: Sequence[Source], preparation: Preparation) ->
         "mean": mean,
         "std": std,
         "formats": decoder.formats,
+        "also_in_train": _also_in_train(parts, keys),
     }
     write_atomic(folder / FACTS, json.dumps(facts).encode())
 
 
-def _class_names(entries: Sequence[Entry]) -> tuple[str, ...]:
-    numbers = {name: number(name) for name in {str(entry.label) for entry in entries if entry.split == "train"}}
-    if None in numbers.values():
-        return tuple(sorted(numbers))
-    return tuple(sorted(numbers, key=lambda name: (numbers[name] or 0.0, name)))
+def _draw(
+    entries: Sequence[Entry], share: float, seed: int, keys: Mapping[Entry, bytes] | None = None
+) -> tuple[list[Entry], list[Entry]]:
+    """Return the others, and a share drawn of every class; both in the order of the entries.
 
-
-def _draw(entries: Sequence[Entry], share: float, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Return the others, and a share drawn of every class; both in the order of the entries."""
-    others, drawn = split([str(entry.label) for entry in entries], share, seed=seed, stratify=True)
+    Entries with equal keys stay together.
+    """
+    labels, same = [str(entry.label) for entry in entries], [keys[entry] for entry in entries] if keys else []
+    others, drawn = split(labels, share, seed=seed, stratify=True, keys=same)
     return [entries[i] for i in others], [entries[i] for i in drawn]
+
+
+def _also_in_train(parts: Mapping[Split, Sequence[Entry]], keys: Mapping[Entry, bytes]) -> dict[Split, int]:
+    train = {keys[entry] for entry in parts["train"]}
+    seen: dict[Split, int] = {
+        name: sum(keys[entry] in train for entry in part) for name, part in parts.items() if name != "train"
+    }
+    return {name: count for name, count in seen.items() if count}
 
 
 def _decode(

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bench.core.errors import DataProblem
-from bench.core.files import sha256
+from bench.core.files import regular, sha256
 from tasks.io.readers import errors_naming
 
 Split = Literal["train", "validation", "test"]
@@ -90,9 +90,10 @@ class Source(NamedTuple):
     classes: tuple[str, ...] = ()
 
 
-def hashed_file(file: Path) -> dict[str, str]:
+def hashed_file(file: Path, *, most: int | None = None) -> dict[str, str]:
+    """Return name and hash of a file of at most `most` bytes."""
     with errors_naming(file):
-        return {"name": file.name, "sha256": sha256(file)}
+        return {"name": file.name, "sha256": sha256(regular(file, most=most))}
 
 
 def sha256_of(*parts: str) -> str:

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 from transformers.utils import logging
 
 from bench.api.backbone import Backbone, load_tokenizer
-from bench.api.dropout import CONFIG_RATES
+from bench.api.dropout import set_config, set_dropout
 from bench.api.network import Network, TokenIds
 from bench.api.task import TaskSpec
 from bench.backbones.seeding import seeded
@@ -101,13 +101,21 @@ class BuiltBert(TextEncoder):
 
 
 def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
-    """Load the network of a folder that `save_pretrained` wrote."""
+    """Load the network of a folder that `save_pretrained` wrote.
+
+    Raises:
+        UsageError: it has no dropout to set.
+    """
     assert backbone.path is not None
-    config = AutoConfig.from_pretrained(backbone.path)
-    for name in CONFIG_RATES:
-        if hasattr(config, name):
-            setattr(config, name, backbone.config.dropout)
+    config, rate = AutoConfig.from_pretrained(backbone.path), backbone.config.dropout
+    set_config(config, rate)
     model = AutoModel.from_pretrained(backbone.path, config=config, use_safetensors=True).float()
+    if not set_dropout(model, rate) and rate:
+        raise UsageError(
+            f"backbone.dropout={rate:g} would have no effect",
+            f"transformers' {type(model).__name__} has no dropout",
+            "Leave it out; head.dropout acts on the pooled features.",
+        )
     return TextEncoder(model, _pooling(backbone, head), backbone.path)
 
 

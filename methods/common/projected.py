@@ -61,9 +61,10 @@ class Projected(Full):
         return {**adam, "refresh": config.refresh, "scale": config.scale}
 
     def report(self) -> dict[str, object]:
-        """Report how many matrices are projected, and which are too small."""
+        """Report how many matrices are projected, which are too small, and what `Full` reports."""
         large = len(self.param_groups()[0]["params"])
-        return {"projected_matrices": large, **({"plain_matrices": self._small} if self._small else {})}
+        small = {"plain_matrices": self._small} if self._small else {}
+        return {"projected_matrices": large, **small, **super().report()}
 
     def _matrices(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the trained weights of the backbone's layers by name, each once, without those tied to an embedding."""

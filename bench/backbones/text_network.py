@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 from transformers.utils import logging
 
 from bench.api.backbone import Backbone, load_tokenizer
-from bench.api.dropout import CONFIG_RATES
+from bench.api.dropout import set_config, set_dropout
 from bench.api.network import Network, TokenIds
 from bench.api.task import TaskSpec
 from bench.backbones.seeding import seeded
@@ -97,7 +97,12 @@ class BuiltBert(TextEncoder):
 
 
 def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int) -> TextEncoder:
-    """Raises EnvironmentProblem if transformers cannot load it, or the weights lack a tensor that the network uses."""
+    """Load the network of a folder that `save_pretrained` wrote.
+
+    Raises:
+        EnvironmentProblem: transformers cannot load it, or the weights lack a tensor that the network uses.
+        UsageError: it has no dropout to set.
+    """
     assert backbone.path is not None
     try:
         model, info = _from_folder(backbone.path, dropout=backbone.config.dropout)
@@ -106,6 +111,13 @@ def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, see
     if mismatched := sorted(info["mismatched_keys"]):
         name, stored, expected = mismatched[0]
         raise _unfit(backbone, f"{name} is {_shape(stored)} in the weights and {_shape(expected)} by config.json")
+    rate = backbone.config.dropout
+    if not set_dropout(model, rate) and rate:
+        raise UsageError(
+            f"backbone.dropout={rate:g} would have no effect",
+            f"transformers' {type(model).__name__} has no dropout",
+            "Leave it out; head.dropout acts on the pooled features.",
+        )
     tensors = model.state_dict(keep_vars=True)
     encoder = TextEncoder(model, _pooling(backbone, head), backbone.path)
     used = {id(tensor) for tensor in encoder.state_dict(keep_vars=True).values()}
@@ -124,9 +136,7 @@ def _from_folder(folder: Path, *, dropout: float) -> tuple[Any, dict[str, Any]]:
     """
     own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     config = AutoConfig.from_pretrained(folder, **own)
-    for name in CONFIG_RATES:
-        if hasattr(config, name):
-            setattr(config, name, dropout)
+    set_config(config, dropout)
     model, info = AutoModel.from_pretrained(
         folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **own
     )

@@ -24,7 +24,7 @@ def parser() -> Parser:
         description="Show the spectra of a run: singular values and ranks of every layer over training. Or those of\n"
         "any model or adapter in safetensors (a file, a folder, shards with their index, an adapter of peft or of a\n"
         "run, a hub id), without training and with one layer at a time in memory. Convolutions count as matrices\n"
-        "(out, in·k·k); vectors have no spectrum. Pictures are spectra.png and spectra.html.",
+        "(out, in·k·k), stacked experts one by one; vectors have no spectrum. Pictures: spectra.png, spectra.html.",
         parents=[common()],
         examples=EXAMPLES,
     )

@@ -34,7 +34,7 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Spect
             todo = "Leave --base out, or give the merged model."
             raise UsageError("--base does not go with an adapter", f"{what} holds ΔW itself, as factors", todo)
         rows = list(measure_deltas(deltas, every=every))
-        warning = adapters.start_warning(path) if path.is_dir() else ""
+        warning = adapters.start_warning(path)
         notes = [warning] if warning else []
         return Spectra(rows=rows, figure=_figure(what, "ΔW", rows), notes=notes, more={"kind": "adapter"})
     model = contents(weight_files(path))
@@ -42,11 +42,12 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Spect
         return _difference(model, contents(weight_files(find_model(base))), what, base, every=every)
     reasons = ", ".join(f"{count} {reason}" for reason, count in model.left_out.items())
     notes = [f"tensors without a spectrum: {reasons}"] if reasons else []
+    notes += _listed(model)
     if not model.matrices:
-        known = "".join(notes) or "it holds no tensor"
+        known = "\n".join(notes) or "it holds no tensor"
         raise EnvironmentProblem(f"{what} holds no matrix", known, "Give a model with floating-point matrices.")
     rows = list(measure_matrices(model.matrices, every=every))
-    more = {"kind": "checkpoint", "left_out": model.left_out}
+    more = {"kind": "checkpoint", "left_out": model.left_out, "listed": model.listed}
     return Spectra(rows=rows, figure=_figure(what, "W", rows), notes=notes, more=more)
 
 
@@ -81,9 +82,13 @@ def _difference(tuned: Contents, base: Contents, what: str, original: str, *, ev
         )
     changes = (replace(after[name], base=before[name]) for name in both)
     rows = list(measure_matrices(changes, every=every))
-    notes = [f"{reason}: {', '.join(names)}" for reason, names in missing.items() if names]
+    notes = [f"{reason}: {', '.join(names)}" for reason, names in missing.items() if names] + _listed(tuned)
     more: Mapping[str, object] = {"kind": "difference", "missing": missing}
     return Spectra(rows=rows, figure=_figure(f"{what} − {original}", "W − W₀", rows), notes=notes, more=more)
+
+
+def _listed(model: Contents) -> list[str]:
+    return [f"not measured, since they are no linear maps: {', '.join(model.listed)}"] if model.listed else []
 
 
 def _figure(title: str, matrix: str, rows: Sequence[LayerMetrics]) -> Figure | None:

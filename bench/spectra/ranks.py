@@ -90,12 +90,12 @@ class RankSummary(NamedTuple):
 
 
 def summary(sigma: Tensor) -> RankSummary:
-    """The numbers of one spectrum (k,)."""
+    """The numbers of one spectrum (k,); all 0 of an empty one, as of an update whose triplets were all pruned."""
     return RankSummary(
         stable=float(stable_rank(sigma, singular_values=True)),
         effective=float(effective_rank(sigma, singular_values=True)),
         energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
-        norm=float(sigma.max()),
+        norm=float(sigma.max()) if len(sigma) else 0.0,
     )
 
 

@@ -62,7 +62,8 @@ class Projected(Full):
 
     def report(self) -> dict[str, object]:
         large = len(self.param_groups()[0]["params"])
-        return {"projected_matrices": large, **({"plain_matrices": self._small} if self._small else {})}
+        small = {"plain_matrices": self._small} if self._small else {}
+        return {"projected_matrices": large, **small, **super().report()}
 
     def _matrices(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the trained weights of the backbone's layers by name, each once, without those tied to an embedding."""

@@ -65,12 +65,16 @@ def find_targets(network: nn.Module, target: str) -> Targets:
         notes.append(f"no query and value projections in this network: its {_counts(layers)} are adapted")
     if target == "qv" and (fused := [(n, m) for n, m in layers if isinstance(m, nn.Linear) and FUSED.search(n)]):
         matching = [(n, m) for n, m in layers if (n, m) in (*matching, *fused)]
-        notes.append(f"query, key and value are one layer in this network, adapted whole: {len(fused)}")
+        notes.append(note_on_fused(len(fused)))
     adaptable = [(n, m) for n, m in matching if _is_plain(m)]
     if not adaptable:
         raise _no_match(target, kind, layers)
     skipped = [m for _, m in matching if isinstance(m, nn.Conv2d) and not _is_plain(m)]
     return Targets(adaptable, notes + _notes_on_roles(target, adaptable) + _notes_on_skipped(skipped))
+
+
+def note_on_fused(layers: int) -> str:
+    return f"query, key and value are one layer in this network, adapted whole: {layers}"
 
 
 def compile_target(expression: str) -> re.Pattern[str]:

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from bench.api.dropout import set_dropout
 from bench.api.method import Batch
+from bench.core.errors import UsageError
 from methods.dropout.config import DropoutConfig
 from methods.full.method import Full
 
@@ -26,10 +27,19 @@ class Dropout(Full):
     config: DropoutConfig
 
     def adapt(self, batch: Batch) -> None:
-        """Set every dropout. Features that leave the network through dropout get none before the head."""
+        """Set every dropout. Features that leave the network through dropout get none before the head.
+
+        Raises:
+            UsageError: the network has none.
+        """
         super().adapt(batch)
         rate, (rates_before, acts_last) = self.config.rate, self._find_dropout(batch)
-        set_dropout(self.backbone, rate)
+        if not set_dropout(self.backbone, rate) and rate:
+            raise UsageError(
+                f"method.rate={rate:g} has no effect inside this backbone",
+                f"no dropout was found in {type(self.backbone).__name__}: it would act before the head alone",
+                "Use --method full with --set head.dropout=…, or another backbone.",
+            )
         given = [("backbone.dropout", rates_before), ("head.dropout", {self.head_config.dropout})]
         self._replaced = [f"{name}={p:g}" for name, rates in given for p in sorted(rates - {0.0, rate})]
         self.head_config = replace(self.head_config, dropout=0.0 if acts_last else rate)

@@ -13,7 +13,7 @@ class FullConfig(MethodConfig):
     """Trains every parameter: the reference that every other method is compared with.
 
     ΔW = W(t) − W(0) of every linear layer and convolution; a convolution counts as the matrix (out, in·k·k). The shape
-    alone limits the rank of ΔW.
+    alone limits the rank of ΔW. Embeddings train without it; `trained_without_delta` in the record names them.
     Trains: the whole backbone and the head.
     Parameters: all of backbone and head.
     """

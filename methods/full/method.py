@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.api.method import Batch, Method
-from bench.spectra import Delta, matricize
+from bench.spectra import Delta, has_matrix, layer_matrix
+from methods.common.targets import list_names
 from methods.full.config import FullConfig
 
 
@@ -33,8 +34,15 @@ class Full(Method):
             initial = self._initial[name] = self._initial[name].to(weight)
             yield name, initial, Delta(factors=(weight - initial,), nominal=min(initial.shape))
 
+    def report(self) -> dict[str, object]:
+        """Name the trained tensors of two axes or more whose ΔW is not measured, such as embeddings."""
+        measured = {id(self.backbone.get_submodule(name).get_parameter("weight")) for name, _ in self._weights()}
+        trained = [(name, p) for name, p in self.backbone.named_parameters() if p.requires_grad and p.ndim > 1]
+        unmeasured = [name for name, p in trained if id(p) not in measured]
+        return {"trained_without_delta": list_names(unmeasured)} if unmeasured else {}
+
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the trained weights as matrices, by name of their layer."""
         for name, module in self.backbone.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.requires_grad:
-                yield name, matricize(module.weight)
+            if has_matrix(module) and (weight := module.get_parameter("weight")).requires_grad:
+                yield name, layer_matrix(module, weight)

@@ -106,7 +106,8 @@ class MAE(Pretraining):
 
     def report(self) -> dict[str, object]:
         patches = {"all": self.patches, "masked": self.masked, "visible": self.patches - self.masked}
-        return {"patches": patches, "decoder_parameters": sum(p.numel() for p in self.decoder.parameters())}
+        decoder = sum(p.numel() for p in self.decoder.parameters())
+        return {"patches": patches, "decoder_parameters": decoder, **super().report()}
 
 
 def count_masked(ratio: float, patches: int) -> int:

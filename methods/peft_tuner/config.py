@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal
 
-from bench.config.options import Choice, alternatives, option
+from bench.config.options import Choice, Value, alternatives, option, show
 from bench.config.sections import MethodConfig
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 
@@ -28,12 +28,29 @@ UNSUPPORTED = {
     "xlora": "it mixes existing adapters",
 }
 """Tuners that do not adapt the layers of an encoder by themselves, and why; nor do those that learn prompts."""
+UNSUPPORTED_VALUES: dict[str, dict[tuple[str, Value], str]] = {
+    "adamss": {("use_asa", True): "its masks are chosen by calls from the training loop"},
+    "lora": {
+        ("init_lora_weights", "corda"): "it starts from covariances, which a call of peft measures on many batches",
+        ("init_lora_weights", "eva"): "it starts from activations, which a call of peft measures on many batches",
+        ("init_lora_weights", "lora_ga"): "it starts from gradients, which a call of peft measures on many batches",
+        ("use_qalora", True): "it is for quantised layers",
+    },
+}
+"""Option and value of a tuner that do nothing here, or not what they say, and why."""
 LEFT_OUT = {
     *("target_modules", "target_parameters", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("modules_to_save", "fan_in_fan_out", "megatron_core"),
 }
 """Fields that `target` and the head replace, and fields for layers that an encoder does not have."""
 NORMS = r"(?i)(layer_?norm|norm\d?)$"
+SECOND_LAYER = r"((?<!attention\.)\boutput\.dense|\bmlp\.(Wo|c_proj)|\b(fc2|lin2|linear_?2|ffn_output|down_proj|wo))$"
+"""Names in transformers and timm of a feed-forward part's second matrix, whose input IA³ scales."""
+FUSED_LAYER = r"\b(W?qkv|c_attn|in_proj)$"
+"""Their names of query, key and value in one layer."""
+KEY_VALUE = r"\b(key|value|[kv])(_proj|_lin|_head)?$"
+TARGETS = {"ia3": f"{KEY_VALUE}|{FUSED_LAYER}|{SECOND_LAYER}", "ln_tuning": NORMS}
+"""Default of `target` for tuners that have one of their own. IA³'s is the paper's (arXiv 2205.05638, section 3.3)."""
 TARGET_HELP = (
     "Layers to adapt: qv, attention, all-linear, convolutions, all, or a regular expression searched in their "
     "names; qv means all in a network without attention."
@@ -44,7 +61,8 @@ TARGET_HELP = (
 class PeftTunerConfig(MethodConfig):
     """Adapts the target layers W by a tuner of peft, such as VeRA's W + Λ_b·B·Λ_d·A, IA³'s gains or OFT's rotations.
 
-    peft itself computes, starts and merges the tuner. Where peft can merge it, ΔW = W' − W in float64.
+    peft itself computes, starts and merges the tuner. Where peft can merge it, ΔW = W' − W in float64, from
+    the pretrained W, also where peft changes W at the start (PiSSA, OLoRA).
     Trains: what peft marks as trained, and the head.
     Parameters: as counted by peft, plus head.
     """
@@ -56,6 +74,17 @@ class PeftTunerConfig(MethodConfig):
     """First paragraph of the docstring that peft gives the tuner."""
 
     target: str = option("qv", TARGET_HELP)
+
+    def __post_init__(self) -> None:
+        """Refuse values of peft's options that need more than the layers."""
+        super().__post_init__()
+        for (name, value), why in UNSUPPORTED_VALUES.get(self.tuner, {}).items():
+            if getattr(self, name, None) == value:
+                raise UsageError(
+                    f"{self.full_name(name)}={show(value)} does not work with {PREFIX}{self.tuner}",
+                    why,
+                    f"Leave it out, or choose another value: `bench show {PREFIX}{self.tuner}`.",
+                )
 
     @classmethod
     @cache
@@ -75,7 +104,7 @@ class PeftTunerConfig(MethodConfig):
                 did_you_mean(tuner, known) or "Write for example --method peft:vera.",
             )
         config, model = known[tuner]
-        target: list[Field] = [("target", str, option(NORMS, TARGET_HELP))] if tuner == "ln_tuning" else []
+        target: list[Field] = [("target", str, option(TARGETS[tuner], TARGET_HELP))] if tuner in TARGETS else []
         config_class = dataclasses.make_dataclass(
             f"{config.__name__}Options", [*target, *_fields(config)], bases=(cls,), frozen=True, kw_only=True
         )

@@ -19,14 +19,13 @@ from bench.api.peft import PeftAdapter
 from bench.config.options import Value
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
-from bench.spectra import Delta, matricize
+from bench.spectra import Delta, has_matrix, layer_matrix
 from methods.common.peft import PREFIX as WRAPPED
 from methods.common.peft import target_modules
-from methods.common.targets import PRESETS, compile_target, find_targets
-from methods.peft_tuner.config import PREFIX, PeftTunerConfig, tuners
+from methods.common.targets import PRESETS, compile_target, find_targets, note_on_fused
+from methods.peft_tuner.config import FUSED_LAYER, PREFIX, SECOND_LAYER, TARGETS, PeftTunerConfig, tuners
+from methods.peft_tuner.ranks import nominal_rank
 
-SECOND_LAYER = "mlp.fc2"
-"""timm's name of the second layer of a feed-forward block, whose input IA³ scales."""
 REFUSALS = (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError, ArithmeticError, KeyError)
 """What peft's tuners raise for bad values, shapes and layers, and for missing packages."""
 
@@ -70,7 +69,9 @@ class PeftTuner(Method):
         chosen, self._notes = find_layers(network, self.config.target)
         if self.tuner == "oft":
             refuse_convolutions(network, chosen)
-        options |= network_options(self.tuner, network, chosen, options)
+        options |= network_options(self.tuner, chosen, options)
+        matrices = [module for module in map(network.get_submodule, chosen) if has_matrix(module)]
+        pretrained = {module: _weight(module).clone() for module in matrices}
         before = {id(tensor) for tensor in self.state_dict(keep_vars=True).values()}
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -81,8 +82,15 @@ class PeftTuner(Method):
                 self.backbone.model = get_peft_model(network, config)
             except REFUSALS as error:
                 raise self._refused(" ".join(str(error).split())[:300] or type(error).__name__) from error
-        if not [*self.layers()]:
+        layers = dict(self.layers())
+        if not layers:
             raise self._refused(f"it adapts none of {len(chosen)} layers, such as {network.get_submodule(chosen[0])}")
+        self._moved = {
+            name: pretrained[layer.base]
+            for name, layer in layers.items()
+            if layer.base in pretrained and not torch.equal(pretrained[layer.base], _weight(layer.base))
+        }
+        drop_originals(layer.tuned for layer in layers.values())
         added: dict[int, str] = {}
         for name, tensor in self.state_dict(keep_vars=True).items():
             if id(tensor) not in before or tensor.requires_grad:  # the shortest name of a shared tensor is its owner's
@@ -112,15 +120,16 @@ class PeftTuner(Method):
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         """Yield ΔW of every adapted linear layer and convolution, by merging a copy; nothing if peft cannot merge."""
         for name, layer in self.layers():
-            if not isinstance(layer.base, nn.Linear | nn.Conv2d):
+            if not has_matrix(layer.base):
                 continue
-            weight = layer.base.weight.detach()
+            weight = _weight(layer.base)
             try:
-                difference = _difference(layer.tuned, weight)
+                difference = _difference(layer.tuned, self._moved.get(name, weight).to(weight.device))
             except NotImplementedError:  # peft cannot merge this tuner (lily), so there is no W'
                 return
-            difference = matricize(difference.to(weight.dtype))
-            yield name, Delta(factors=(difference,), nominal=min(difference.shape))
+            matrix = layer_matrix(layer.base, difference.to(weight.dtype))
+            nominal = nominal_rank(self.tuner, self.config, layer.tuned, min(matrix.shape), moved=name in self._moved)
+            yield name, Delta(factors=(matrix,), nominal=nominal)
 
     def export(self) -> dict[str, Tensor]:
         """Return what was trained, and what peft adds, such as frozen projections; each tensor once."""
@@ -128,7 +137,18 @@ class PeftTuner(Method):
 
     @classmethod
     def peft(cls, config: MethodConfig, tensors: dict[str, Tensor]) -> PeftAdapter:
-        """Return what peft's own save_pretrained would write."""
+        """Return what peft's own save_pretrained would write.
+
+        Raises:
+            UsageError: it would not compute the same in the network that peft loads it into.
+        """
+        start = str(getattr(config, "init_lora_weights", ""))
+        if start.startswith("pissa_niter"):
+            raise UsageError(
+                f"a run of {PREFIX}{cls.tuner} with method.init_lora_weights={start} is no adapter of peft",
+                "it took a random approximation out of the weights, and peft would draw another one",
+                "Train with method.init_lora_weights=pissa.",
+            )
         (config_class, model), place = tuners()[cls.tuner], "backbone.model."
         inside = {n.removeprefix(place).replace(".default", ""): t for n, t in tensors.items() if n.startswith(place)}
         pattern = re.compile(rf"{re.escape(WRAPPED)}(.+?)\.{re.escape(model.prefix)}")
@@ -150,9 +170,23 @@ class PeftTuner(Method):
         checkpoint["state_dict"] = self.export()
 
 
+def _weight(layer: nn.Module) -> Tensor:
+    """Return a layer's weight without its history."""
+    return layer.get_parameter("weight").detach()
+
+
+def drop_originals(layers: Iterable[object]) -> None:
+    """Take away the original beside the copy that LN tuning trains: nothing reads it, and it would count twice."""
+    from peft.tuners.ln_tuning.layer import LNTuningLayer
+
+    for layer in layers:
+        if isinstance(layer, LNTuningLayer):
+            layer.base_layer = nn.Identity()
+
+
 @torch.no_grad()
 def _difference(tuned: object, weight: Tensor) -> Tensor:
-    """Return W' − W of one layer, float64, in the shape of the weight."""
+    """Return W' − W of one layer, float64, in the shape of the weight W."""
     merged: Any = copy.deepcopy(tuned)
     merged.double().merge()
     return merged.get_base_layer().weight - weight.double()
@@ -186,10 +220,23 @@ def find_layers(network: nn.Module, target: str) -> tuple[list[str], list[str]]:
     if target not in PRESETS:
         wanted = compile_target(target)
         leaves = [(n, m) for n, m in network.named_modules() if n and "pooler" not in n and not [*m.children()]]
-        if trainable := [n for n, m in leaves if wanted.search(n) and [*m.parameters()]]:
+        trainable = [n for n, m in leaves if wanted.search(n) and [*m.parameters()]]
+        if trainable and target != TARGETS["ia3"]:
             return trainable, []
+        if any(not re.search(SECOND_LAYER, name) for name in trainable):
+            return trainable, _ia3_notes(trainable)
+        target = "qv" if target == TARGETS["ia3"] else target  # no keys and values: all layers, without attention
     targets = find_targets(network, target)
     return [name for name, _ in targets.layers], targets.notes
+
+
+def _ia3_notes(names: Sequence[str]) -> list[str]:
+    """Say where the layers that IA³ takes by default are not the paper's: keys, values and second matrices."""
+    fused = [name for name in names if re.search(FUSED_LAYER, name)]
+    notes = [note_on_fused(len(fused))] if fused else []
+    if not any(re.search(SECOND_LAYER, name) for name in names):
+        notes.append("no second feed-forward matrices were found in this network: IA³ scales keys and values alone")
+    return notes
 
 
 def refuse_convolutions(network: nn.Module, names: Iterable[str]) -> None:
@@ -202,13 +249,11 @@ def refuse_convolutions(network: nn.Module, names: Iterable[str]) -> None:
         )
 
 
-def network_options(
-    tuner: str, network: nn.Module, names: Iterable[str], options: Mapping[str, Value]
-) -> dict[str, list[str]]:
-    """Return options that peft knows for transformers' own models only: the layers whose input IA³ scales."""
-    if tuner != "ia3" or options.get("feedforward_modules") is not None or hasattr(network, "config"):
+def network_options(tuner: str, names: Iterable[str], options: Mapping[str, Value]) -> dict[str, list[str] | str]:
+    """Return options that peft knows for some of transformers' models only: the layers whose input IA³ scales."""
+    if tuner != "ia3" or options.get("feedforward_modules") is not None:
         return {}
-    return {"feedforward_modules": [name for name in names if name.endswith(SECOND_LAYER)]}
+    return {"feedforward_modules": target_modules(name for name in names if re.search(SECOND_LAYER, name))}
 
 
 def tensor_options(tuner: str, tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, list[str]]:

@@ -199,6 +199,35 @@ def test_a_model_in_the_network_s_order(capsys: pytest.CaptureFixture[str]) -> N
     pictures(Path("spectra/model.safetensors"))
 
 
+def test_stacks_are_measured_one_by_one_and_positions_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    stack = np.random.default_rng(0).normal(size=(3, 24, 20)).astype(np.float32)
+    save_file({"experts.up": stack, "pos_embed": np.ones((1, 5, 8), np.float32)}, "model.safetensors")
+    for base in ([], ["--base", "model.safetensors"]):
+        code, value, err = parsed(capsys, "model.safetensors", *base)
+        assert code == OK
+        assert [row["layer"] for row in value["layers"]] == [f"experts.up[{i}]" for i in range(3)]
+        assert all(row["shape"] == [24, 20] for row in value["layers"])
+        assert "not measured, since they are no linear maps: pos_embed (1×5×8)" in err
+
+
+def test_a_pruned_layer_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path("adapter")
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "ADALORA", "init_r": 2, "lora_alpha": 4}))
+    tensors = {
+        f"base_model.model.h.{i}.q.lora_{part}": np.ones(shape, np.float32)
+        for i, rank in enumerate((0, 2))
+        for part, shape in {"A": (rank, 5), "B": (3, rank), "E": (rank, 1)}.items()
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    for metrics in ("few", "all"):
+        code, out, _ = said(capsys, "adapter", "--metrics", metrics)
+        assert code == OK
+        first, second = (line.split() for line in out.splitlines()[1:3])
+        assert first[:4] == ["h.0.q", "3×5", "0", "0.00"]
+        assert second[:3] == ["h.1.q", "3×5", "2"]
+
+
 def test_all_metrics_are_a_flag_away(capsys: pytest.CaptureFixture[str]) -> None:
     save_file(weights(), "model.safetensors")
     _, few, _ = said(capsys, "model.safetensors")
@@ -280,8 +309,7 @@ def test_a_peft_adapter_with_a_pissa_start_says_so(capsys: pytest.CaptureFixture
         assert code == OK
         (row,) = value["layers"]
         assert (row["layer"], row["shape"], row["nominal"], row["norm"]) == ("h.0.q", [3, 5], 2, 2.0)
-    code, _, err = said(capsys, "adapter")
-    assert "pissa" in err
+        assert any("init_lora_weights=pissa_niter_4" in note for note in value["notes"])
     code, _, err = said(capsys, "adapter", "--base", "adapter")
     assert code == USAGE
     assert "--base does not go with an adapter" in err

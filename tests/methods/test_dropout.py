@@ -76,7 +76,7 @@ class Without(Inside):
         self.layers[1] = nn.Identity()
 
 
-@pytest.mark.parametrize(("network", "head"), [(Inside, 0.4), (Last, 0.0), (Pooled, 0.0), (Without, 0.4)])
+@pytest.mark.parametrize(("network", "head"), [(Inside, 0.4), (Last, 0.0), (Pooled, 0.0)])
 def test_features_are_dropped_once(small: Any, monkeypatch: Any, network: type[Inside], head: float) -> None:
     """Of features without zeros, the share that reaches the head in training is θ, whoever drops."""
     monkeypatch.setattr("bench.backbones.Backbone.load", lambda self, **given: network())
@@ -94,6 +94,16 @@ def test_features_are_dropped_once(small: Any, monkeypatch: Any, network: type[I
     assert not (plain == 0).any()
     kept = noisy[noisy != 0] / plain[noisy != 0]
     assert torch.allclose(kept, torch.tensor(1 / 0.6)) == (network is not Inside)
+
+
+def test_a_network_without_dropout_is_refused(small: Any, monkeypatch: Any) -> None:
+    from bench.core.errors import UsageError
+
+    monkeypatch.setattr("bench.backbones.Backbone.load", lambda self, **given: Without())
+    with pytest.raises(UsageError, match="no effect inside this backbone") as caught:
+        small.build(spec(small, options={"rate": 0.4}))
+    assert "Without" in caught.value.known
+    small.build(spec(small, options={"rate": 0.0}))
 
 
 def test_the_probe_changes_nothing_in_the_network(small: Any) -> None:

@@ -156,7 +156,8 @@ def test_layers_are_projected_and_tables_vectors_and_the_head_are_not() -> None:
     assert projected["rank"] == 4
     assert "rank" not in rest
     assert sorted(id(p) for g in (projected, rest) for p in g["params"]) == sorted(names)
-    assert made.report() == {"projected_matrices": 4, "plain_matrices": ["small.weight", "back.weight"]}
+    report = {"projected_matrices": 4, "plain_matrices": ["small.weight", "back.weight"]}
+    assert made.report() == report | {"trained_without_delta": "attention.in_proj_weight, position"}
 
 
 def test_the_state_is_as_large_as_the_formula_says() -> None:

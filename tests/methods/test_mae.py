@@ -220,6 +220,7 @@ def test_counts_are_the_docstrings_formula(images: Any) -> None:
     assert method.report() == {
         "patches": {"all": 24, "masked": 18, "visible": 6},
         "decoder_parameters": decoder,
+        "trained_without_delta": "model.cls_token, model.pos_embed",
     }
 
 

@@ -115,3 +115,61 @@ def test_adapters_of_runs_equal_their_method_s_delta(
 def test_weights_are_no_adapter(tmp_path: Path) -> None:
     save_file({"backbone.w": torch.ones(2, 2)}, tmp_path / "adapter.safetensors")
     assert adapters.deltas_of_run(tmp_path / "adapter.safetensors") is None
+
+
+class Experts(torch.nn.Module):
+    """Experts as transformers fuses them: one weight (experts, out, in), one (experts, in, out)."""
+
+    def __init__(self, *, transposed: bool) -> None:
+        super().__init__()
+        self.is_transposed = transposed
+        self.up, self.down = torch.nn.Parameter(torch.zeros(3, 10, 8)), torch.nn.Parameter(torch.zeros(3, 8, 5))
+
+
+class Mixture(Network):
+    def __init__(self, *, transposed: bool) -> None:
+        super().__init__()
+        self.experts = Experts(transposed=transposed)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_every_expert_has_its_own_update(transposed: bool, rslora: bool, tmp_path: Path) -> None:
+    """Against the weights that peft merges; the rank of each is r, and the scale that of r."""
+    options = {"target_parameters": ["experts.up", "experts.down"], "target_modules": ["up"], "use_rslora": rslora}
+    network = Mixture(transposed=transposed)
+    made = peft_folder(tmp_path / "a", network, r=2, lora_alpha=9, **options)
+    rows = {row.layer: row for row in layer_metrics.measure_deltas(adapters.deltas_of_folder(tmp_path / "a"))}
+    assert {*rows} == {"up"} | {f"experts{inner}[{i}]" for inner in ("", ".base_layer") for i in range(3)}
+    made.base_model.merge_adapter()
+    stacks = {frozenset(p.shape[1:]): p for p in network.parameters() if p.ndim == 3}
+    for inner in ("", ".base_layer"):
+        for i in range(3):
+            row = rows[f"experts{inner}[{i}]"]
+            weight = stacks[frozenset(row.shape)]
+            sigma = np.linalg.svd(weight[i].detach().double().numpy(), compute_uv=False)
+            assert row.nominal == 2
+            assert row.numbers["norm"] == pytest.approx(sigma[0], rel=1e-5)
+            assert row.numbers["stable"] == pytest.approx((sigma**2).sum() / sigma[0] ** 2, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The following rank_pattern")
+def test_experts_of_unknown_rank_are_refused(tmp_path: Path) -> None:
+    options = {"target_parameters": ["experts.up", "experts.down"], "target_modules": [], "r": 2}
+    peft_folder(tmp_path / "a", Mixture(transposed=False), rank_pattern={"experts.up": 4}, **options)
+    with pytest.raises(UsageError, match=r"r differs between experts\.up and experts\.down"):
+        list(adapters.deltas_of_folder(tmp_path / "a"))
+
+
+def test_an_update_without_triplets_has_rank_0(tmp_path: Path) -> None:
+    config = {"peft_type": "ADALORA", "init_r": 2, "lora_alpha": 4}
+    kept = {"lora_A": drawn(2, 8), "lora_B": drawn(6, 2), "lora_E": drawn(2, 1)}
+    pruned = {"lora_A": torch.zeros(0, 8), "lora_B": torch.zeros(6, 0), "lora_E": torch.zeros(0, 1)}
+    tensors = {f"base_model.model.{i}.q.{k}": t for i, parts in enumerate((kept, pruned)) for k, t in parts.items()}
+    deltas = [*adapters.deltas_of_peft(config, tensors, "here")]
+    for every in (False, True):
+        first, second = layer_metrics.measure_deltas(deltas, every=every)
+        assert first.numbers["norm"] > 0 and first.nominal == 2
+        assert second.nominal == 0 and second.shape == (6, 8) and not second.error
+        assert set(second.numbers.values()) == {0}
+    assert deltas[1][1].ranks("1.q").norm == 0

@@ -106,6 +106,66 @@ def test_vectors_whole_numbers_and_empty_tensors_are_counted(tmp_path: Path) -> 
     assert found.left_out == {"of one dimension": 2, "of type I64": 1, "empty": 1}
 
 
+@pytest.mark.parametrize("shape", [(5, 30, 12), (5, 12, 30), (4, 64, 32)])
+@pytest.mark.parametrize("name", ["mlp.experts.gate_up_proj", "blocks.0.weight"])
+def test_a_stack_is_one_matrix_for_each_expert(
+    name: str, shape: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "BLOCK", 70)
+    stack, before = drawn(*shape), drawn(*shape, seed=1)
+    if name == "blocks.0.weight" and shape[2] <= weights.KERNEL:
+        stack, before = stack.mT.contiguous(), before.mT.contiguous()
+    for file, tensor in (("a", stack), ("b", before)):
+        save_file({name: tensor}, tmp_path / f"{file}.safetensors")
+    found = rows(tmp_path / "a.safetensors")
+    assert list(found) == [f"{name}[{i}]" for i in range(len(stack))]
+    for i, row in enumerate(found.values()):
+        assert row.shape == tuple(stack.shape[1:])
+        for number, value in oracle(stack[i]).items():
+            if number in row.numbers:
+                assert row.numbers[number] == pytest.approx(value, rel=1e-9)
+    tuned, base = (weights.contents([tmp_path / f"{file}.safetensors"]).matrices for file in "ab")
+    changes = [replace(after, base=start) for after, start in zip(tuned, base, strict=True)]
+    for i, row in enumerate(layer_metrics.measure_matrices(changes)):
+        assert row.numbers["norm"] == pytest.approx(np.linalg.norm((stack - before)[i].numpy(), 2), rel=1e-9)
+
+
+def test_what_is_no_linear_map_is_listed(tmp_path: Path) -> None:
+    maps = {
+        "patch_embed.proj.weight": (8, 3, 4, 4),
+        "conv1d.weight": (32, 32, 32),
+        "pos_conv_embed.conv.weight": (8, 2, 128),
+        "layer.query.weight": (16, 16, 1),
+        "stem.0.weight": (1, 8, 3, 3),
+        "experts.down": (1, 6, 8),
+        "embeddings.position_embeddings.weight": (50, 8),
+        "classifier.weight": (1, 8),
+    }
+    others = {
+        "pos_embed": (1, 50, 32),
+        "cls_token": (1, 1, 32),
+        "absolute_pos_embed": (50, 1, 32),
+        "rel_pos_bias": (4, 49, 49),
+        "gamma": (32, 1, 1),
+        "norm.scale": (1, 32, 1, 1),
+    }
+    save_file({name: torch.ones(shape) for name, shape in (maps | others).items()}, tmp_path / "a.safetensors")
+    found = weights.contents([tmp_path / "a.safetensors"])
+    listed = {line.partition(" ")[0]: line for line in found.listed}
+    assert {m.name: m.shape for m in found.matrices if m.name != "stem.0.weight"} == {
+        "patch_embed.proj.weight": (8, 48),
+        "conv1d.weight": (32, 1024),
+        "pos_conv_embed.conv.weight": (8, 256),
+        "layer.query.weight": (16, 16),
+        "experts.down[0]": (6, 8),
+        "embeddings.position_embeddings.weight": (50, 8),
+        "classifier.weight": (1, 8),
+    }
+    assert {*listed} == {*others, "stem.0.weight"}, "a single output channel is a vector"
+    assert listed["pos_embed"] == "pos_embed (1×50×32)"
+    assert found.left_out == {"of positions, tokens or scales": 7}
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_bad_number_takes_one_layer(bad: float, dtype: torch.dtype, tmp_path: Path) -> None:

@@ -24,4 +24,4 @@ def merge(method: Any) -> dict[str, Tensor]:
             replace_layer(method.backbone, name, layers[name])
     else:
         method.backbone.model.base_model.merge_adapter()
-    return {name: base.weight.detach() for name, base in layers.items()}
+    return {name: base.weight.detach() for name, base in layers.items() if hasattr(base, "weight")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def deltas_of_peft(config: PeftConfig, tensors: Mapping[str, Tensor], where: str
             f"A or B is missing of {', '.join(incomplete[:3])}" if layers else "no tensor is named lora_A or lora_B",
             "Save it again with peft's save_pretrained.",
         )
-    return ((name, _delta(config, name, parts, name in transposed)) for name, parts in layers.items())
+    return (pair for name, parts in layers.items() for pair in _deltas(config, name, parts, name in transposed))
 
 
 def deltas_of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
@@ -103,15 +103,39 @@ def deltas_of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
 
 
 def start_warning(path: Path) -> str:
-    """Return a warning where the adapter belongs to other weights than the model's own, or an empty string."""
-    start = open_folder(path).config.get("init_lora_weights", True)
+    """Return a warning where an adapter, of peft or of a run, belongs to other weights than the model's own, or ''."""
+    folder = path if path.is_dir() else path.parent
+    options = open_folder(folder).config if is_folder(folder) else record.read(folder / record.FILE).spec.options.method
+    start = options.get("init_lora_weights", True)
     if not str(start).lower().startswith(("pissa", "olora", "corda", "loftq")):
         return ""
     return f"init_lora_weights={start}: ΔW is relative to the start that peft prepared, not to the model's weights"
 
 
-def _delta(config: PeftConfig, name: str, parts: Mapping[str, Tensor], transposed: bool) -> Delta:
+def _deltas(
+    config: PeftConfig, name: str, parts: Mapping[str, Tensor], transposed: bool
+) -> Iterator[tuple[str, Delta]]:
+    """Yield ΔW of a layer, or of every expert, `name[3]`, of a parameter (experts, ·, ·) of `target_parameters`."""
     a, b = parts["A"].flatten(1), parts["B"].flatten(1)
+    parameters = _parameters(config, name)
+    rank = int(_option(config, parameters, "r", "rank_pattern")) if parameters else len(a)
+    if len(a) == rank:
+        yield name, _delta(config, name, {**parts, "A": a, "B": b}, transposed)
+        return
+    experts = len(a) // rank
+    for i in range(experts):  # peft keeps A as (experts, r, in) and B as (out, r, experts)
+        yield f"{name}[{i}]", _delta(config, name, {"A": a[i * rank : (i + 1) * rank], "B": b[:, i::experts]}, False)
+
+
+def _parameters(config: PeftConfig, name: str) -> list[str]:
+    """List the parameters of `target_parameters` that the module `name` holds; peft nests it to adapt several."""
+    plain = name.replace(".base_layer", "")
+    targets = (target.rpartition(".") for target in config.get("target_parameters") or ())
+    return [f"{plain}.{parameter}" for module, _, parameter in targets if f".{plain}".endswith(f".{module}")]
+
+
+def _delta(config: PeftConfig, name: str, parts: Mapping[str, Tensor], transposed: bool) -> Delta:
+    a, b = parts["A"], parts["B"]
     wide = torch.promote_types(a.dtype, torch.float32)
     inner = [parts["E"].flatten().diag().to(wide)] if "E" in parts else []
     factors = (b.to(wide) * _scale(config, name, len(a)), *inner, a.to(wide))
@@ -124,10 +148,34 @@ def _scale(config: PeftConfig, name: str, rank: int) -> float:
     """α/r; α/√r of rsLoRA; α/(r₀ + 1e-5) of AdaLoRA, r₀ from before pruning; with the layer's own α if it has one."""
     if config["peft_type"] == "ADALORA":
         return float(config["lora_alpha"]) / (int(config["init_r"]) + 1e-5)
-    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    alphas = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{key})", name))
-    alpha = float(next(alphas, config["lora_alpha"]))
+    if not rank:
+        return 0.0
+    alpha = _option(config, _parameters(config, name) or [name], "lora_alpha", "alpha_pattern")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _option(config: PeftConfig, names: Sequence[str], key: str, pattern: str) -> float:
+    """Return an option of a layer: as the first matching expression of a pattern gives it, else as for all layers.
+
+    Raises:
+        UsageError: it differs between the parameters `names` of one module; their tensors do not say whose they are.
+    """
+    patterns: Mapping[str, float] = config.get(pattern) or {}
+    values = {
+        float(next((value for expression, value in patterns.items() if _matches(expression, name)), config[key]))
+        for name in names
+    }
+    if len(values) > 1:
+        raise UsageError(
+            f"{key} differs between {' and '.join(names)}",
+            "an adapter of peft does not say which tensors belong to which of them",
+            "Merge it into its base model, save that, and give both: bench spectra MERGED --base BASE.",
+        )
+    return values.pop()
+
+
+def _matches(expression: str, name: str) -> bool:
+    return bool(re.fullmatch(rf"(?:.*\.)?(?:{expression})", name))
 
 
 def _load(file: Path) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ def _measured(row: LayerMetrics, spectrum: Callable[[], Spectrum], eps: float | 
         tolerance = max(row.shape) * eps
         numbers["numerical"] = int(numerical_rank(sigma, singular_values=True, tolerance=tolerance))
         # a change is small as a whole, so the floor of its eigenvalues is relative to its largest
-        floor = float(CHANGE_FLOOR * sigma.max().square()) if change else EIGENVALUE_FLOOR
+        floor = CHANGE_FLOOR * numbers["norm"] ** 2 if change else EIGENVALUE_FLOOR
         if alpha := float(power_law_alpha(sigma, singular_values=True, floor=floor)):  # 0: there is no fit
             numbers["alpha"] = alpha
     return replace(row, how=how, numbers=numbers)

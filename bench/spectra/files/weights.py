@@ -6,9 +6,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +27,11 @@ WHAT_TO_GIVE = "Give a safetensors file, a folder of them, a run, or a hub id."
 BLOCK = 2**18
 """Entries of a block, in float64: 2 MiB."""
 EMBEDDING = re.compile(r"(?i)(embed|\bwte\b|\bwpe\b|\btok_|\bpos_)")
+EXPERTS = re.compile(r"(?i)expert")
+CONVOLUTION = re.compile(r"(?i)conv")
+POSITION = re.compile(r"(?i)((\b|_)pos(\b|_|ition)|_tokens?$)")
+KERNEL = 16
+"""Widest kernel of a one-dimensional convolution (out, in, k) whose name does not say what it is."""
 LAST = re.compile(r"(?i)(^|\.)(pooler|classifier|score|lm_head|head|heads|fc|qa_outputs|cls|probe)\.")
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types that have a spectrum, as safetensors writes them."""
@@ -95,6 +101,8 @@ class StoredMatrix:
     """A tensor in a safetensors file, as a matrix (m, n) by `flatten(1)`, or its change by training.
 
     Attributes:
+        name: of the tensor, or `name[3]` of one of the matrices that it holds.
+        expert: the place of this matrix in a tensor (count, m, n); None where the tensor is the matrix.
         dtype: as safetensors writes it, such as BF16.
         embedding: its name is that of an embedding, whose rows are looked up and not multiplied.
         base: the matrix (m, n) that is subtracted from it, in float64.
@@ -105,6 +113,7 @@ class StoredMatrix:
     shape: tuple[int, int]
     dtype: str
     embedding: bool
+    expert: int | None = None
     base: StoredMatrix | None = None
 
     def blocks(self, entries: int) -> Iterator[Tensor]:
@@ -116,23 +125,37 @@ class StoredMatrix:
     def _block(self, start: int, stop: int) -> Tensor:
         # the file is opened for each block: pages of a mapped file that were read count as memory until it is closed
         with safe_open(self.file, framework="pt") as opened:
-            if self.shape[0] >= self.shape[1]:
-                block: Tensor = opened.get_slice(self.name)[start:stop].flatten(1).double()
-            else:
-                block = opened.get_tensor(self.name).flatten(1)[:, start:stop].double().mT
+            block: Tensor = self._read(opened, start, stop).double()
         if self.base is not None:
             block = block - self.base._block(start, stop)
         if not bool(torch.isfinite(block).all()):
             raise ValueError("a spectrum needs finite entries; the matrix holds a NaN or an infinity")
         return block
 
+    def _read(self, opened: Any, start: int, stop: int) -> Tensor:
+        tall = self.shape[0] >= self.shape[1]
+        if self.expert is not None:
+            stack = opened.get_slice(self.name.removesuffix(f"[{self.expert}]"))
+            one = slice(self.expert, self.expert + 1)
+            return stack[one, start:stop][0] if tall else stack[one, :, start:stop][0].mT
+        if tall:
+            return opened.get_slice(self.name)[start:stop].flatten(1)
+        return opened.get_tensor(self.name).flatten(1)[:, start:stop].mT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """Floating-point tensors of two dimensions and more, in the network's order, and how many others, by reason."""
+    """What safetensors files hold.
+
+    Attributes:
+        matrices: of floating-point tensors, in the network's order.
+        left_out: how many tensors have none, by reason.
+        listed: tensors of three dimensions and more that are no linear map, such as `pos_embed (1×50×32)`.
+    """
 
     matrices: Sequence[StoredMatrix]
     left_out: Mapping[str, int]
+    listed: Sequence[str]
 
 
 def contents(files: Iterable[Path]) -> Contents:
@@ -141,12 +164,13 @@ def contents(files: Iterable[Path]) -> Contents:
     Raises:
         EnvironmentProblem: a file is not a safetensors file, or two files hold a tensor of the same name.
     """
-    matrices: dict[str, StoredMatrix] = {}
+    found: dict[str, list[StoredMatrix]] = {}
     left_out: Counter[str] = Counter()
+    listed: list[str] = []
     for file in files:
         for name, shape, dtype in _header(file):
-            if name in matrices:
-                known = f"{matrices[name].file.name} and {file.name}"
+            if name in found:
+                known = f"{found[name][0].file.name} and {file.name}"
                 raise EnvironmentProblem(f"'{name}' is in two files", known, "Give the one file that you mean.")
             if len(shape) < 2:
                 left_out["of one dimension"] += 1
@@ -154,11 +178,36 @@ def contents(files: Iterable[Path]) -> Contents:
                 left_out[f"of type {dtype}"] += 1
             elif not all(shape):
                 left_out["empty"] += 1
+            elif _is_no_map(name, shape):
+                left_out["of positions, tokens or scales"] += 1
+                listed.append(f"{name} ({'×'.join(map(str, shape))})")
             else:
-                matrix, embedding = (shape[0], math.prod(shape[1:])), bool(EMBEDDING.search(name))
-                matrices[name] = StoredMatrix(file=file, name=name, shape=matrix, dtype=dtype, embedding=embedding)
-    ordered = sorted(matrices.values(), key=lambda matrix: network_order(matrix.name))
-    return Contents(matrices=ordered, left_out=left_out)
+                found[name] = _matrices(file, name, shape, dtype)
+    ordered = sorted(chain.from_iterable(found.values()), key=lambda matrix: network_order(matrix.name))
+    return Contents(matrices=ordered, left_out=left_out, listed=listed)
+
+
+def _matrices(file: Path, name: str, shape: Sequence[int], dtype: str) -> list[StoredMatrix]:
+    """Return the matrix of a tensor, or the matrices of a tensor (count, m, n) that stacks them, as of experts."""
+    whole = StoredMatrix(
+        file=file,
+        name=name,
+        shape=(shape[0], math.prod(shape[1:])),
+        dtype=dtype,
+        embedding=bool(EMBEDDING.search(name)),
+    )
+    is_stack = len(shape) == 3 and (EXPERTS.search(name) or shape[2] > KERNEL) and not CONVOLUTION.search(name)
+    if not is_stack:
+        return [whole]
+    count, m, n = shape
+    return [replace(whole, name=f"{name}[{i}]", shape=(m, n), expert=i) for i in range(count)]
+
+
+def _is_no_map(name: str, shape: Sequence[int]) -> bool:
+    """Tell whether a tensor is added or multiplied entry by entry: embeddings of positions, class tokens, scales."""
+    if len(shape) < 3 or CONVOLUTION.search(name) or EXPERTS.search(name):
+        return False
+    return shape[0] == 1 or max(shape) == math.prod(shape) or bool(POSITION.search(name))
 
 
 def streamed_spectrum(matrix: StoredMatrix, *, exact: bool = False) -> Spectrum:

@@ -6,10 +6,13 @@ import gc
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from msgspec import structs
 
+from bench.config.sections import RuntimeConfig
+from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.harness import failures
 from bench.harness.devices import check_devices
@@ -22,11 +25,15 @@ from bench.harness.signals import Preempted, preemptible
 from bench.records import record
 from bench.records.schema import Record, Selection, TrainingResult, Trial
 from bench.training import checkpoint
+from bench.training.kept import kept
 
 FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""
 SELECTION = "selection"
 """Folder in `out` for the records of trials, which tables do not read."""
+
+BROKEN = "broken"
+"""Folder in `out` for the folders of runs whose record cannot be read."""
 
 OnStep = Callable[[int, float], None]
 
@@ -38,14 +45,15 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     not yielded.
 
     Raises:
-        EnvironmentProblem: the folder of records cannot be made, or a device is missing.
+        EnvironmentProblem: the folder of records cannot be made, a record in it is of another version, or a device is
+            missing.
         KeyboardInterrupt, Preempted: the command is to stop; finished runs stay finished.
     """
     request = plan.request
     make_folder(request.out)
     progress = make_progress(total=len(plan.runs) + len(plan.trials))
     with progress, preemptible() as check:
-        for line in notes(plan):
+        for line in (*notes(plan), *_set_aside(plan)):
             progress.say(line)
         for trial in plan.trials:
             check()
@@ -69,12 +77,34 @@ def make_folder(out: Path) -> None:
         ) from error
 
 
+def _set_aside(plan: Plan) -> list[str]:
+    """Move the folders of runs whose record is broken out of the way, and say so in a line each.
+
+    Raises:
+        EnvironmentProblem: a record is of another version of the schema, so its folder is left as it is.
+    """
+    out, lines = plan.request.out, list[str]()
+    for parent, runs in ((out / SELECTION, plan.trials), (out, plan.runs)):
+        for folder in (record.folder(parent, run.run_id) for run in runs):
+            try:
+                if (folder / record.FILE).exists():
+                    record.read(folder / record.FILE)
+            except record.BrokenRecord as problem:
+                places = (out / BROKEN / f"{folder.name}-{number}" for number in count(1))
+                aside = next(place for place in places if not place.exists())
+                aside.parent.mkdir(exist_ok=True)
+                folder.rename(aside)
+                reason = problem.known.splitlines()[0]
+                lines.append(f"{problem.what} ({reason}); its folder is now {aside}, and the run is trained again")
+    return lines
+
+
 def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
     """Return the record of a run: the finished one in its folder, or that of training it now."""
     folder = record.folder(out, run.run_id)
     earlier = _existing(folder)
     if earlier and earlier.state in FINISHED and not (request.retry and earlier.state != "done"):
-        progress.finished(run.spec, earlier, before=True)
+        progress.finished(run.spec, earlier, before=_done_before(earlier, folder))
         return _track(run, earlier, folder)
     check_devices(run.spec.accelerator, run.spec.devices)
     progress.begin(run.spec)
@@ -83,11 +113,25 @@ def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress,
     return finished
 
 
+def _done_before(earlier: Record, folder: Path) -> str:
+    """Say that a run was done before, and which of the weights that it kept is gone since."""
+    if earlier.state == "done" and not (folder / record.ADAPTER).is_file():
+        method = registry.load("methods", earlier.spec.method)  # imports torch
+        for name in kept(method, earlier.spec.options.runtime.get("save", RuntimeConfig().save)):
+            if not (folder / name).exists():
+                return f"done before, but {name} is gone: remove {folder} to train it again"
+    return "done before"
+
+
 def _existing(folder: Path) -> Record | None:
-    """Return the record in a folder; None if there is none or it is broken, since the run can be trained again."""
+    """Return the record in a folder; None if there is none, or if it broke since `_set_aside`.
+
+    Raises:
+        EnvironmentProblem: it cannot be opened, or is of another version of the schema.
+    """
     try:
-        return record.read(folder / record.FILE)
-    except (BenchError, FileNotFoundError):
+        return record.read(folder / record.FILE) if (folder / record.FILE).exists() else None
+    except record.BrokenRecord:
         return None
 
 

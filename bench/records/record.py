@@ -17,11 +17,20 @@ from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import write_atomic
 from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable_numbers
 
-__all__ = ["FILE", "DoneRecord", "Record", "State", "find", "folder", "is_done", "load_all", "locate", "read", "write"]
+__all__ = ["ADAPTER", "FILE", "BrokenRecord", "DoneRecord", "Record", "State"]
+__all__ += ["find", "folder", "is_done", "load_all", "locate", "read", "write"]
 FILE = "record.json"
+ADAPTER = "adapter.safetensors"
+"""The trained weights beside it, where the run kept them."""
+MOST_BYTES = 2**28
+"""Larger files are no records, and are not read into memory."""
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _DECODER = msgspec.json.Decoder(Record)
+
+
+class BrokenRecord(EnvironmentProblem):
+    """A file is no record of any version: not JSON, a field too many, of another folder."""
 
 
 def folder(out: Path, run_id: str) -> Path:
@@ -41,7 +50,8 @@ def validate(value: object, path: Path) -> Record:
     """The record that the JSON values of a file describe.
 
     Raises:
-        EnvironmentProblem: names `path`, the field and what is wrong with it.
+        BrokenRecord: names `path`, the field and what is wrong with it.
+        EnvironmentProblem: it is of another version of the schema.
     """
     version = _schema_version(value)
     if isinstance(version, int) and version != SCHEMA:
@@ -73,17 +83,22 @@ def read(path: Path) -> Record:
     """The record in a file, checked.
 
     Raises:
-        EnvironmentProblem: it cannot be read, is not JSON, or does not follow the schema; the error names the file.
+        BrokenRecord: it is not JSON, or does not follow the schema; the error names the file.
+        EnvironmentProblem: it cannot be opened, or is of another version of the schema.
     """
+    what = f"{path}: cannot be read as a record"
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes, more than any record")
         content = path.read_bytes()
         try:
             record = _DECODER.decode(content)
         except msgspec.MsgspecError:  # to name the field, and to read what msgspec does not: lone surrogates
             record = validate(json.loads(content.decode()), path)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        raise EnvironmentProblem(f"{path}: cannot be read as a record", reason, _todo(path)) from error
+    except OSError as error:
+        raise EnvironmentProblem(what, str(error), _todo(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenRecord(what, str(error) or type(error).__name__, _todo(path)) from error
     _check_folder(record, path)
     return record
 
@@ -170,9 +185,9 @@ def _wrong_alone(key: str, mapping: dict[str, object], reason: str, value: objec
     return False
 
 
-def _invalid(path: Path, reason: str) -> EnvironmentProblem:
+def _invalid(path: Path, reason: str) -> BrokenRecord:
     reason = reason if len(reason) <= 200 else reason[:197] + "…"
-    return EnvironmentProblem(f"{path}: not a valid record", reason, _todo(path))
+    return BrokenRecord(f"{path}: not a valid record", reason, _todo(path))
 
 
 def _todo(path: Path) -> str:

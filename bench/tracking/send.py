@@ -8,14 +8,13 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.records.record import FILE, DoneRecord, Record
+from bench.records.record import ADAPTER, FILE, DoneRecord, Record
 from bench.records.schema import LayerRank
 from bench.tracking.account import hidden, project
 
 if TYPE_CHECKING:
     import wandb
 
-ADAPTER = "adapter.safetensors"
 PLACES = ("out", "start")
 """Fields of a specification that name folders of a machine, and mean nothing to readers of a project."""
 

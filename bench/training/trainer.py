@@ -26,22 +26,23 @@ from bench.api.network import Reports
 from bench.api.running_statistics import moving_statistics
 from bench.api.task import Task
 from bench.backbones import runs
-from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.core.files import replacing
 from bench.records import schema
 from bench.records.data import Dataset
+from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, evaluation_steps
 from bench.training.environment import without_launcher
+from bench.training.kept import kept
 from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
 """Spectral norm of ΔW below which a layer counts as not having left its start."""
-FILE = "adapter.safetensors"
+FILE = ADAPTER
 DAMAGED = "the checkpoint of an interrupted attempt was damaged: this run began anew"
 
 
@@ -85,9 +86,10 @@ def fit(
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
-        _save(method, exported, directory, runtime)
-        kept_with = {"never": (), "asked": ("all",), "always": ("adapter", "all")}[method.saves_backbone]
-        if runtime.save in kept_with:
+        names = kept(type(method), runtime.save)
+        if FILE in names:
+            _save(method, exported, directory)
+        if runs.FOLDER in names:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
     network, stored_bytes = method.backbone, sum(tensor.nbytes for tensor in exported.values())
     return schema.TrainingResult(
@@ -207,10 +209,8 @@ def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
     return schema.Metrics(primary=primary, all=evaluations.scores)
 
 
-def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
-    """Write what was trained, where that is asked, with the head, a frozen one too."""
-    if runtime.save == "none" or (runtime.save == "adapter" and not method.saves_adapter):
-        return
+def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path) -> None:
+    """Write what was trained, with the head, a frozen one too."""
     tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
     with replacing(directory / FILE) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)

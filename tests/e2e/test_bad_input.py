@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from importlib import metadata
@@ -359,15 +360,75 @@ def test_a_result_that_no_record_can_hold_is_a_failed_cell(bench: Bench, monkeyp
     assert outcome.states() == {("lora", "glue/cola"): "failed", ("linear", "glue/cola"): "done"}
 
 
-def test_a_broken_record_is_made_again(bench: Bench, fitted: list[Any]) -> None:
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "half a file": lambda content: content[: len(content) // 2],
+    "one bad byte": lambda content: content.replace(b"linear", b"line\xffr", 1),
+    "an unknown field": lambda content: content.replace(b"{", b'{"mood": "good",', 1),
+    "of another run": lambda content: content.replace(b'"run_id": "', b'"run_id": "0000', 1),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE])
+def test_a_broken_record_is_set_aside_with_its_folder(bench: Bench, fitted: list[Any], files: Any, damage: str) -> None:
     words = ("--method", "linear", "--task", "glue/cola,glue/rte")
     first = bench(*words)
-    path = first.folder / first.records[0].run_id / "record.json"
-    path.write_text(path.read_text()[:100])
+    folder = first.folder / first.records[0].run_id
+    (folder / "record.json").write_bytes(DAMAGE[damage]((folder / "record.json").read_bytes()))
+    broken = files(folder)
     again = bench(*words)
     assert again.code == 0  # the table may differ: it has the training time
     assert {r.run_id: r.metrics for r in again.records} == {r.run_id: r.metrics for r in first.records}
     assert len(fitted) == 3
+    aside = first.folder / "broken" / f"{folder.name}-1"
+    assert files(aside) == broken, "nothing of it is lost"
+    [line] = [line for line in again.err.splitlines() if str(aside) in line]
+    assert str(folder / "record.json") in line and "trained again" in line
+
+    (folder / "record.json").write_text("{")
+    assert bench(*words).code == 0
+    assert (first.folder / "broken" / f"{folder.name}-2" / "record.json").read_text() == "{"
+    assert files(aside) == broken
+
+
+def test_a_huge_file_is_no_record_and_is_not_read(bench: Bench) -> None:
+    words = ("--method", "linear", "--task", "glue/cola")
+    first = bench(*words)
+    path = first.folder / first.only().run_id / "record.json"
+    with path.open("wb") as stream:
+        stream.truncate(2**40)  # sparse: it takes no room on the disk, and would fill the memory
+    again = bench(*words)
+    assert (again.code, again.only().state) == (0, "done")
+    assert "1,099,511,627,776 bytes, more than any record" in again.err
+
+
+def test_a_record_of_another_schema_is_refused_before_training(bench: Bench, fitted: list[Any], files: Any) -> None:
+    """An older version of this program trained over the folder of a newer one."""
+    words = ("--method", "linear", "--task", "glue/cola,glue/rte")
+    first = bench(*words)
+    other, path = (first.folder / made.run_id / "record.json" for made in first.records)
+    newer = {**json.loads(path.read_text()), "schema": 3, "mood": "good"}
+    path.write_text(json.dumps(newer))
+    other.unlink()  # there is a run to train
+    before = files(first.folder)
+    outcome = bench(*words)
+    assert outcome.code == 3
+    what, known, todo = three_parts(outcome)
+    assert what == f"error: {path}: schema version 3" and "reads version 2" in known and "another folder" in todo
+    assert files(first.folder) == before
+    assert len(fitted) == 2
+
+
+@pytest.mark.parametrize(("method", "gone"), [("linear", True), ("full", False)])
+def test_a_lost_adapter_is_said(bench: Bench, fitted: list[Any], method: str, gone: bool) -> None:
+    words = ("--method", method, "--task", "glue/cola")
+    first = bench(*words)
+    folder = first.folder / first.only().run_id
+    assert "gone" not in bench(*words).err
+    (folder / "adapter.safetensors").unlink(missing_ok=True)
+    again = bench(*words)
+    said = f"done before, but adapter.safetensors is gone: remove {folder} to train it again"
+    assert (said in again.err) is gone
+    assert "done before" in again.err and len(fitted) == 1
 
 
 # the machine: exit 3, and what is finished stays

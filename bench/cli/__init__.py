@@ -14,6 +14,7 @@ from bench import __version__
 from bench.cli import output
 from bench.cli.parser import Parser
 from bench.core.errors import INTERRUPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.core.text import without_secrets
 from bench.env.preflight import check_packages
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         if "-v" in argv or "--verbose" in argv:
-            traceback.print_exc()
+            sys.stderr.write(without_secrets(traceback.format_exc()))
         problem = error if isinstance(error, BenchError) else _explained(error)
         output.report(problem, as_json="--json" in argv)
         return problem.exit_code

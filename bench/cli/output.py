@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.text import without_secrets
 
 if TYPE_CHECKING:
     from bench.records.record import Record
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def emit(value: object) -> None:
     """Print one JSON value on stdout."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain))
+    print(without_secrets(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)))
 
 
 def report(error: BenchError, *, as_json: bool) -> None:

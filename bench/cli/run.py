@@ -12,6 +12,7 @@ from bench.cli.output import emit
 from bench.cli.parser import ACCELERATORS, Parser, choice, common, count, listed, positive, seed
 from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
+from bench.core.text import without_secrets
 from bench.env.preflight import check
 from bench.harness.request import Request, make_request
 from bench.records.record import is_done
@@ -139,7 +140,7 @@ def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     done = [record for record in records if is_done(record)]
     if as_json:
         runs = [record.to_json() for record in records]
-        print(json.dumps({"runs": runs, "skipped": plan.to_json()["skipped"]}))
+        print(json.dumps(without_secrets({"runs": runs, "skipped": plan.to_json()["skipped"]})))
     elif done:
         from leaderboard.render.markdown import render
 

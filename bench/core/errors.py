@@ -6,17 +6,22 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+from bench.core.text import without_secrets
+
 OK, SOME_FAILED, USAGE, ENVIRONMENT, CHECK, PREEMPTED, INTERRUPTED = 0, 1, 2, 3, 4, 75, 130
 
 
 class BenchError(Exception):
-    """Something the user can fix: what went wrong in one line, what is known about it, and what to do next."""
+    """Something the user can fix: what went wrong in one line, what is known about it, and what to do next.
+
+    All three are free of secrets, wherever they are printed or stored.
+    """
 
     exit_code: ClassVar[int] = SOME_FAILED
 
     def __init__(self, what: str, known: str = "", todo: str = "") -> None:
-        super().__init__(what)
-        self.what, self.known, self.todo = what, known, todo
+        self.what, self.known, self.todo = map(without_secrets, (what, known, todo))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.known, self.todo) if part)

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 from bench.core.errors import BenchError, Diverged
+from bench.core.text import without_secrets
 from bench.records.record import State
 from bench.records.schema import RunError
 
@@ -29,8 +30,9 @@ def explain(problem: BaseException, folder: Path) -> tuple[State, RunError]:
         return problem.state, problem.error
     if isinstance(problem, BenchError):
         return "diverged" if isinstance(problem, Diverged) else "failed", RunError.of(problem)
-    (folder / LOG).write_text("".join(traceback.format_exception(problem)), encoding="utf-8", errors="replace")
-    first = next(iter(str(problem).splitlines()), "")
+    text = without_secrets("".join(traceback.format_exception(problem)))
+    (folder / LOG).write_text(text, encoding="utf-8", errors="replace")
+    first = next(iter(without_secrets(str(problem)).splitlines()), "")
     known = f"traceback in {LOG} of the run's folder"
     what = f"{type(problem).__name__}: {first}".rstrip(": ")
     if _out_of_memory(problem):

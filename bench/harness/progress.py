@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, cast
 
 from bench.core.errors import BenchError
-from bench.core.text import format_score, format_trained
+from bench.core.text import format_score, format_trained, without_secrets
 from bench.records.record import Record, is_done
 from bench.records.schema import RunError
 from bench.records.spec import RunSpec
@@ -166,4 +166,4 @@ def summary(spec: RunSpec, record: Record, *, before: str) -> str:
         nominal = sum(r.nominal for r in record.ranks) / len(record.ranks)
         parts.append(f"rank {nominal:.3g} → {used:.1f} used")
     parts.append(before or f"{cost.train_s + cost.eval_s:.0f} s")
-    return "  ".join([*parts, *(f"! {w}" for w in record.warnings)])
+    return "  ".join([*parts, *(f"! {without_secrets(w)}" for w in record.warnings)])

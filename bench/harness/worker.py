@@ -13,13 +13,14 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import msgspec
 
 from bench.config.options import Config
 from bench.core.errors import BenchError
 from bench.core.files import write_atomic
+from bench.core.text import without_secrets
 from bench.harness import failures
 from bench.records.data import DataRequest
 from bench.records.schema import RunError, TrainingResult
@@ -27,7 +28,7 @@ from bench.records.spec import RunSpec
 from bench.training.environment import own_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from bench.harness.planner import PlannedRun
 
@@ -85,16 +86,19 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
     for name in (RESULT, ERROR):
         (folder / name).unlink(missing_ok=True)
     (folder / JOB).write_bytes(msgspec.json.encode(asked))
-    with (folder / LOG).open("w") as log:
+    with (folder / LOG).open("w", encoding="utf-8", errors="replace") as log:
         # `-m` alone would look into the current folder first, where a folder `tasks` could hide ours
         process = subprocess.Popen(
             command(folder / JOB),
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,
             env={**own_environment(), "PYTHONSAFEPATH": "1"},
         )
+        copying = threading.Thread(target=_copy, args=(cast(TextIO, process.stderr), log), daemon=True)
+        copying.start()
         try:
             # processes of other devices hold the pipe too, and may hang forever if the first one died
             threading.Thread(target=lambda: (process.wait(), end(process)), daemon=True).start()
@@ -104,8 +108,16 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
                     on_step(int(step), float(loss))
         finally:
             end(process)
-    (folder / JOB).unlink()
+            copying.join()
+            (folder / JOB).unlink(missing_ok=True)
     return take(folder, process.returncode)
+
+
+def _copy(lines: Iterable[str], log: TextIO) -> None:
+    """Copy what the process says into its log, without secrets, line by line: it may be killed at any time."""
+    for line in lines:
+        log.write(without_secrets(line))
+        log.flush()
 
 
 def command(path: Path) -> list[str]:

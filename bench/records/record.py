@@ -15,6 +15,7 @@ import msgspec
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import write_atomic
+from bench.core.text import without_secrets
 from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable_numbers
 
 __all__ = ["ADAPTER", "FILE", "BrokenRecord", "DoneRecord", "Record", "State"]
@@ -69,12 +70,13 @@ def validate(value: object, path: Path) -> Record:
 
 
 def write(record: Record, directory: Path) -> None:
-    """Write `record.json` in the run's own folder at once: a reader, or a crash, sees the old one or the new one.
+    """Write `record.json`, without secrets, in the run's own folder at once: a reader, or a crash, sees the old one or
+    the new one.
 
     Raises:
         EnvironmentProblem: a field has a wrong type or value, or the record is not of this folder; nothing is written.
     """
-    path, value = directory / FILE, record.to_json()
+    path, value = directory / FILE, without_secrets(record.to_json())
     _check_folder(validate(value, path), path)  # structures check types only where they are read
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), sync=True)
 

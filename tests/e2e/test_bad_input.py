@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+
+from bench.core.errors import BenchError
 
 Bench = Callable[..., Any]
 
@@ -327,6 +330,46 @@ def test_out_of_memory_is_a_state_of_its_own(
     assert outcome.code == 1
     assert outcome.states() == {("full", "glue/cola"): "oom", ("linear", "glue/cola"): "done"}
     assert "micro_batch" in outcome.err
+
+
+KEYS = {"HF_TOKEN": "geheim one", "OTHER_SECRET": "geheim two"}
+TOKEN = "hf_" + "geheim" * 6
+
+
+def test_secrets_leave_nowhere(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `--set`, in an error of a library, and in its traceback."""
+    import methods.full.method
+
+    def adapt(self: Any, batch: Any) -> None:
+        raise RuntimeError(f"401 for {KEYS['HF_TOKEN']} and {KEYS['OTHER_SECRET']} at https://ann:geheim3@host/x")
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(methods.full.method.Full, "adapt", adapt)
+    outcome = bench("--method", "full,lora", "--task", "glue/cola", "--set", f"method.target={TOKEN}", "--json")
+    assert (outcome.code, len(outcome.records)) == (1, 2)
+    assert {made.spec.options.method.get("target") for made in outcome.records} == {None, "hf_***"}
+    written = "".join(path.read_text(errors="replace") for path in outcome.folder.glob("*/*.*"))
+    assert "401 for *** and *** at https://ann:***@host/x" in outcome.err and "Traceback" in written
+    for text in (outcome.out, outcome.err, written):
+        assert "***" in text and "geheim" not in text
+    outcome = bench("--method", "lora", "--task", "glue/cola", "--set", f"method.token={TOKEN}", "-v")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err and "geheim" not in outcome.err + outcome.out
+
+
+def test_a_worker_s_log_has_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bench.harness import worker
+
+    program = f"import sys; print('step 1 0.5', flush=True); sys.exit('no access with {TOKEN}')"
+    monkeypatch.setattr(worker, "command", lambda path: [sys.executable, "-c", program])
+    steps: list[int] = []
+    job: Any = {"token": TOKEN}
+    with pytest.raises(BenchError) as error:
+        worker.run(job, tmp_path, lambda step, loss: steps.append(step))
+    assert "no access with hf_***" in error.value.known
+    assert (tmp_path / worker.LOG).read_text() == "no access with hf_***\n"
+    assert steps == [1] and not (tmp_path / worker.JOB).exists()
 
 
 @pytest.mark.parametrize("end", [SystemExit, lambda: SystemExit("stop")], ids=["code", "text"])

@@ -8,14 +8,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import ModuleType
 
 from bench import __version__
 from bench.cli import output
 from bench.cli.parser import Parser
-from bench.core.errors import INTERRUPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.core.errors import INTERRUPTED, PREEMPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.core.text import without_secrets
 from bench.env.preflight import check_packages
+from bench.harness.signals import Preempted, preemptible
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("bench.cli.run", "train methods on tasks, and write a record of each run"),
@@ -44,9 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters still gets its table
     try:
-        code = _dispatch(argv)
-        sys.stdout.flush()
-        return code
+        with preemptible() if argv[:1] in (["run"], ["reproduce"]) else nullcontext():
+            code = _dispatch(argv)
+            sys.stdout.flush()
+            return code
+    except Preempted:
+        print("preempted: the same command goes on", file=sys.stderr)
+        return PREEMPTED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -55,6 +55,7 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     with progress, preemptible() as check:
         for line in (*notes(plan), *_set_aside(plan)):
             progress.say(line)
+        check()
         for trial in plan.trials:
             check()
             _record_of(trial, request, request.out / SELECTION, progress, verbose)

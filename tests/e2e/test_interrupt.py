@@ -97,16 +97,59 @@ def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_
     assert len(fitted) == 5, "two of the first command, two trials and the cell of the second"
 
 
-def test_ctrl_c_while_planning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 75, "preempted: the same command goes on"),
+        (signal.SIGUSR1, 75, "preempted: the same command goes on"),
+    ],
+)
+def test_a_signal_while_planning(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, code: int, said: str
+) -> None:
     import bench.harness.planner as planning
 
     def make_plan(request: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         time.sleep(10)
 
     monkeypatch.setattr(planning, "make_plan", make_plan)
     outcome = bench(*CELLS)
-    assert (outcome.code, outcome.err) == (130, "interrupted\n")
+    assert (outcome.code, outcome.err) == (code, f"{said}\n")
+
+
+@pytest.mark.parametrize("verb", [("run", "--method", "lora", "--task", "digits"), ("reproduce", "parsimony")])
+def test_a_sigterm_at_the_start_of_the_verb(
+    command: Any, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("bench.cli.check_packages", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    outcome = command(*verb, folder=tmp_path)
+    assert (outcome.code, outcome.err) == (75, "preempted: the same command goes on\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_sigterm_that_python_drops_while_planning_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fitted: list[Any]
+) -> None:
+    import bench.harness.planner as planning
+
+    real = planning.make_plan
+
+    class Object:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def make_plan(request: Any) -> Any:
+        Object()
+        return real(request)
+
+    monkeypatch.setattr(planning, "make_plan", make_plan)
+    assert bench(*CELLS).code == 75
+    assert not fitted
 
 
 SEEDS = ",".join(map(str, range(9)))

@@ -44,6 +44,13 @@ class EnvironmentProblem(BenchError):
     exit_code = ENVIRONMENT
 
 
+class MachineProblem(EnvironmentProblem):
+    """The machine failed a run, its disk or its clock: no other run would end well, so the command stops (exit 3).
+
+    The same command goes on when that is fixed.
+    """
+
+
 class DataProblem(EnvironmentProblem):
     """A data file is missing or malformed; `known` names the file and the line (exit 3)."""
 

@@ -19,11 +19,13 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     """Write a file atomically: the body writes the temporary file that is yielded, which then replaces `path`.
 
     A reader, or a crash, sees the old file or the new one, never half of it. If the body raises, `path` keeps its
-    content. The folder is created if needed. With `sync` the new content also survives a power failure.
+    content, and nothing new is left. The folder is created if needed. With `sync` the new content also survives a
+    power failure.
 
     Raises:
         OSError: the file cannot be written.
     """
+    made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -33,6 +35,9 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
         os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
     except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if made:
+            with contextlib.suppress(OSError):  # another process may have put something into it
+                path.parent.rmdir()
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # writing, unlike opening, does not say which file
         raise

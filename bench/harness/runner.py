@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from itertools import count
@@ -45,8 +46,8 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     not yielded.
 
     Raises:
-        EnvironmentProblem: the folder of records cannot be made, a record in it is of another version, or a device is
-            missing.
+        EnvironmentProblem: the folder of records cannot be written, a record in it is of another version, a device is
+            missing, or the machine fails (`MachineProblem`).
         KeyboardInterrupt, Preempted: the command is to stop; finished runs stay finished.
     """
     request = plan.request
@@ -65,16 +66,20 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
 
 
 def make_folder(out: Path) -> None:
-    """Create the folder of the records.
+    """Create the folder of the records, and write into it once; nothing of that stays.
 
     Raises:
-        EnvironmentProblem: it cannot be created.
+        EnvironmentProblem: it cannot be created or written.
     """
+    verb = "created"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        verb = "written"
+        with tempfile.TemporaryFile(dir=out) as probe:
+            probe.write(bytes(4096))
     except OSError as error:
         raise EnvironmentProblem(
-            f"--out {out} cannot be created", f"{error.filename}: {error.strerror}", "Name another folder."
+            f"--out {out} cannot be {verb}", f"{error.filename or out}: {error.strerror}", "Name another folder."
         ) from error
 
 
@@ -137,7 +142,12 @@ def _existing(folder: Path) -> Record | None:
 
 
 def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool) -> Record:
-    """Train one run and write its record, whatever happens."""
+    """Train one run and write its record, whatever happens to it.
+
+    Raises:
+        MachineProblem: the disk or the clock failed; the record stays that of a running one, as after a kill.
+        KeyboardInterrupt, Preempted: the command is to stop.
+    """
     current, log = initial_record(run, request), folder / failures.LOG
     if (there := _write(current, folder)).state == "done":
         return there

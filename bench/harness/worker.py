@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 import msgspec
 
 from bench.config.options import Config
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, MachineProblem
 from bench.core.files import write_atomic
 from bench.core.text import without_secrets
 from bench.harness import failures
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from bench.harness.planner import PlannedRun
 
 JOB, RESULT, ERROR, LOG = "job.json", "result.json", "failure.json", "worker.log"
+MACHINE = "machine"
+"""In place of a state: the machine failed, and not the run."""
 STEP = "step "
 """Prefix of the lines on standard output that carry a step and its loss."""
 
@@ -85,7 +87,7 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
     """
     for name in (RESULT, ERROR):
         (folder / name).unlink(missing_ok=True)
-    (folder / JOB).write_bytes(msgspec.json.encode(asked))
+    write_atomic(folder / JOB, msgspec.json.encode(asked))
     with (folder / LOG).open("w", encoding="utf-8", errors="replace") as log:
         # `-m` alone would look into the current folder first, where a folder `tasks` could hide ours
         process = subprocess.Popen(
@@ -138,12 +140,16 @@ def take(folder: Path, code: int) -> TrainingResult:
     Raises:
         BenchError: it left nothing.
         Reported: it left a failure.
+        MachineProblem: the machine failed it.
     """
     result, error, log = folder / RESULT, folder / ERROR, folder / LOG
     if error.is_file() and not result.is_file():
         state, three = json.loads(error.read_text())
         error.unlink()
-        raise failures.Reported(state, msgspec.convert(three, RunError))
+        known = msgspec.convert(three, RunError)
+        if state == MACHINE:
+            raise MachineProblem(known.what, known.known, known.todo)
+        raise failures.Reported(state, known)
     if not result.is_file():
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         known = f"exit code {code}; the end of {log.name} in the run's folder: {''.join(last) or '(empty)'}"
@@ -161,7 +167,10 @@ def main(path: Path) -> int:
         result = _fit(msgspec.json.decode(path.read_bytes(), type=Job), folder)
     except Exception as problem:
         with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later failures follow from the first
-            state, error = failures.explain(problem, folder)
+            try:
+                state, error = failures.explain(problem, folder)
+            except MachineProblem as machine:
+                state, error = MACHINE, RunError.of(machine)
             json.dump([state, error.to_json()], file)
         return 1
     if _first():

@@ -27,7 +27,7 @@ from bench.api.running_statistics import moving_statistics
 from bench.api.task import Task
 from bench.backbones import runs
 from bench.core import registry
-from bench.core.errors import UsageError
+from bench.core.errors import MachineProblem, UsageError
 from bench.core.files import replacing
 from bench.records import schema
 from bench.records.data import Dataset
@@ -59,6 +59,7 @@ def fit(
     Raises:
         Diverged: a loss or an output is not finite.
         UsageError: options that do not fit this backbone or this number of devices.
+        MachineProblem: the clock went backwards.
     """
     runtime, split = spec.options.runtime, _batch_split(spec)
     file = checkpoint.path(directory, world=split.world, parts=split.parts)
@@ -82,6 +83,7 @@ def fit(
             trainer.validate(method, datamodule=data, verbose=False)
             swept = _metrics(method, evaluations)
             sweep.append(schema.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
+    _check_clock(directory, training=curve.train_s, evaluation=eval_s, tracking=tracker.tracking_s)
     method, device = method.cpu(), trainer.strategy.root_device
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
@@ -214,6 +216,18 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path) ->
     tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
     with replacing(directory / FILE) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+
+
+def _check_clock(directory: Path, **seconds: float) -> None:
+    """Refuse times that cannot be; a checkpoint would bring them back."""
+    wrong = [f"{name} took {value:.3f} s" for name, value in seconds.items() if value < 0]
+    if wrong:
+        checkpoint.drop(directory)
+        raise MachineProblem(
+            "the clock of this machine went backwards while the run was timed",
+            ", ".join(wrong),
+            "Repair the clock, then run the same command again: it trains this run anew.",
+        )
 
 
 def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, MachineProblem
 
 Bench = Callable[..., Any]
 
 
-def three_parts(outcome: Any) -> tuple[str, str, str]:
-    """What, what is known and what to do of the error that ended a command."""
-    first, *known, todo = outcome.err.strip().splitlines()
+def three_parts(outcome: Any, *, skip: int = 0) -> tuple[str, str, str]:
+    """What, what is known and what to do of the error that ended a command, after `skip` lines on runs."""
+    first, *known, todo = outcome.err.strip().splitlines()[skip:]
     assert first.startswith("error: ")
     assert known and all(line.startswith("  ") for line in known)
     return first, "\n".join(known), todo
@@ -487,6 +487,82 @@ def test_a_full_disk_names_the_file(bench: Bench, monkeypatch: pytest.MonkeyPatc
     what, known, todo = three_parts(outcome)
     assert what.endswith("record.json: No space left on device")
     assert "finished runs" in known and "same command again" in todo
+
+
+@pytest.fixture
+def files_up_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """`files_up_to(n)` lets the system refuse files of more than n bytes, as a full disk does."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [4_200, 20_000])
+def test_a_disk_that_fills_up_stops_the_command_and_it_goes_on(
+    bench: Bench, files_up_to: Callable[[int], None], fitted: list[Any], files: Any, size: int
+) -> None:
+    words = ("--task", "glue/cola", "--set", "runtime.checkpoint_s=0")
+    done = bench("--method", "linear", *words)
+    before = files(done.folder)
+    files_up_to(size)
+    outcome = bench("--method", "linear,lora,bitfit", *words)
+    files_up_to(-1)
+    assert outcome.code == 3, outcome.err
+    what, known, todo = three_parts(outcome, skip=1)
+    assert "File too large" in what and str(outcome.folder) in what
+    assert "finished runs and their records are complete" in known and "same command again" in todo
+    after = files(outcome.folder)
+    assert {name: after.pop(name) for name in before} == before
+    assert all(content for _, content in after.values()) and not [name for name in after if name.endswith(".tmp")]
+    assert not [folder for folder in outcome.folder.iterdir() if not [*folder.iterdir()]]
+    fitted.clear()
+    again = bench("--method", "linear,lora,bitfit", *words)
+    assert again.code == 0 and [method for method, _ in fitted] == ["lora", "bitfit"]
+
+
+@pytest.mark.parametrize("verb", [("run", "--method", "full", "--task", "digits"), ("reproduce", "parsimony")])
+def test_a_folder_that_cannot_be_written_is_refused_before_training(
+    command: Any, fitted: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    def deny(dir: Path) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{dir}/probe")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", deny)  # root may write everywhere
+    outcome = command(*verb, "--out", str(tmp_path / "there"), folder=tmp_path)
+    assert outcome.code == 3
+    what, known, todo = three_parts(outcome)
+    assert "cannot be written" in what and "Permission denied" in known and "another folder" in todo
+    assert not fitted and not [*tmp_path.glob("there/**/record.json")]
+
+
+def test_a_run_s_file_that_may_not_be_written_is_the_machine_s_problem(tmp_path: Path) -> None:
+    from bench.harness.failures import explain
+
+    ours, theirs = tmp_path / "run", tmp_path / "data"
+    ours.mkdir()
+    with pytest.raises(MachineProblem, match=r"spectra\.npz: Permission denied"):
+        explain(PermissionError(errno.EACCES, "", str(ours / "spectra.npz")), ours)
+    with pytest.raises(MachineProblem, match="No space left"):
+        explain(RuntimeError("I/O error: No space left on device (os error 28)"), ours)
+    assert explain(PermissionError(errno.EACCES, "", str(theirs)), ours)[0] == "failed"
+    assert explain(RuntimeError("(os error 2)"), ours)[0] == "failed"
+
+
+def test_a_clock_that_goes_back_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch, fitted: list[Any]) -> None:
+    from bench.training.callbacks import LossCurve
+
+    words = ("--method", "lora,linear", "--task", "glue/cola", "--set", "runtime.checkpoint_s=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(LossCurve, "on_train_end", lambda self, *args: setattr(self, "train_s", -3.5))
+        outcome = bench(*words)
+    assert outcome.code == 3
+    what, known, _ = three_parts(outcome)
+    assert "clock of this machine went backwards" in what and "training took -3.500 s" in known
+    assert outcome.only().state == "running" and len(fitted) == 1
+    again = bench(*words)
+    assert again.code == 0 and again.records[0].cost.resumed_at == again.records[1].cost.resumed_at == ()
 
 
 def test_a_missing_gpu_is_refused_before_training(

@@ -6,12 +6,20 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import re
+import time
 import uuid
 from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
 from bench.core.errors import EnvironmentProblem
+
+_HOST = re.sub(r"[^\w-]", "-", platform.node())
+_TEMPORARY = re.compile(r"\..*?(?:\.(?P<host>[\w-]*)\.(?P<pid>\d+))?\.[0-9a-f]{32}\.tmp")
+OLD_S = 24 * 3600.0
+"""Age at which a temporary file of another host, or without a host in its name, is nobody's."""
 
 
 @contextlib.contextmanager
@@ -27,7 +35,7 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     """
     made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         if sync:
@@ -44,6 +52,15 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     if sync:
         with contextlib.suppress(OSError):  # some systems do not let a folder be opened
             _sync(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; those of living ones stay."""
+    for file in folder.glob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(file.name)
+        with contextlib.suppress(FileNotFoundError):  # another process has removed or renamed it
+            if found and (_is_dead(found) or time.time() - file.stat().st_mtime > OLD_S):
+                file.unlink()
 
 
 def write_atomic(path: Path, content: bytes, *, sync: bool = False) -> None:
@@ -86,6 +103,19 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
         raise EnvironmentProblem(
             f"{file.name} is not a safetensors file", f"{file}: {error}", "Download or export it again."
         ) from error
+
+
+def _is_dead(name: re.Match[str]) -> bool:
+    """Whether the process of this host that a temporary file's name tells is gone."""
+    if name["host"] != _HOST or os.name != "posix":  # elsewhere `os.kill` ends the process that it asks about
+        return False
+    try:
+        os.kill(int(name["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
 
 
 def _sync(path: Path) -> None:

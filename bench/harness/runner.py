@@ -15,6 +15,7 @@ from msgspec import structs
 from bench.config.sections import RuntimeConfig
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.files import sweep
 from bench.harness import failures
 from bench.harness.devices import check_devices
 from bench.harness.initial_record import initial_record
@@ -30,6 +31,8 @@ from bench.training.kept import kept
 
 FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""
+NEED_NO_CHECKPOINT = ("done", "diverged")
+"""Any other failure may pass: --retry goes on from the checkpoint."""
 SELECTION = "selection"
 """Folder in `out` for the records of trials, which tables do not read."""
 
@@ -109,6 +112,9 @@ def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress,
     """Return the record of a run: the finished one in its folder, or that of training it now."""
     folder = record.folder(out, run.run_id)
     earlier = _existing(folder)
+    sweep(folder)
+    if earlier and earlier.state in NEED_NO_CHECKPOINT:
+        checkpoint.drop(folder)  # of a process that was killed before it could
     if earlier and earlier.state in FINISHED and not (request.retry and earlier.state != "done"):
         progress.finished(run.spec, earlier, before=_done_before(earlier, folder))
         return _track(run, earlier, folder)
@@ -171,7 +177,7 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep,
     current = _write(current, folder)
     if stop is not None:
         raise stop
-    if current.state in ("done", "diverged"):  # any other failure may pass: --retry goes on from the checkpoint
+    if current.state in NEED_NO_CHECKPOINT:
         checkpoint.drop(folder)
     return _track(run, current, folder)
 

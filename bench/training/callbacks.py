@@ -222,7 +222,7 @@ class Checkpoint(Callback):
     def _write(self, trainer: Trainer, batch_idx: int) -> None:
         self.data.batches_taken = batch_idx
         self._random = _from_all_devices(_random(), trainer)
-        with replacing(self.file) if trainer.is_global_zero else nullcontext(self.file) as file:
+        with replacing(self.file, sync=True) if trainer.is_global_zero else nullcontext(self.file) as file:
             trainer.save_checkpoint(file)  # every device must call it; only the first writes
         self._random = []
         self._written = time.monotonic()

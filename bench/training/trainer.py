@@ -214,7 +214,7 @@ def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
 def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path) -> None:
     """Write what was trained, with the head, a frozen one too."""
     tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
-    with replacing(directory / FILE) as temporary:
+    with replacing(directory / FILE, sync=True) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 

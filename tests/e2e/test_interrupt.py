@@ -207,6 +207,26 @@ def test_a_killed_run_goes_on_from_its_last_step(bench: Bench, glue: Path, tiny_
     assert not [*out.glob("*/checkpoint*")], "what has ended needs none"
 
 
+def test_what_a_killed_process_left_is_swept_at_the_next_start(bench: Bench, fitted: list[Any], files: Any) -> None:
+    made = bench(*ONE)
+    folder = made.folder / made.only().run_id
+    before = files(folder)
+    leftovers = [folder / f".adapter.safetensors.{'0' * 32}.tmp", folder / "checkpoint-1x1.ckpt"]
+    for file in leftovers:
+        file.write_bytes(b"half")
+    os.utime(leftovers[0], (0, 0))
+    assert bench(*ONE).code == 0
+    assert files(folder) == before and len(fitted) == 1
+
+
+def test_what_a_run_keeps_is_on_the_disk_before_it_has_its_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("bench.core.files._sync", lambda path: synced.append(path.name))
+    bench(*ONE)
+    for name in ("record.json", "adapter.safetensors", "checkpoint-1x1.ckpt"):
+        assert any(one.startswith(f".{name}.") for one in synced)
+
+
 @pytest.fixture
 def fails_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a run that failed in its fourth step, as when a loader's worker is killed."""

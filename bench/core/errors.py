@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -69,7 +70,13 @@ class Diverged(BenchError):
     """Training diverged: a loss or an output is NaN or infinite (run state `diverged`)."""
 
 
+def plain(name: str) -> str:
+    """Return a name without what people write in other ways: case, `-` and `_`."""
+    return re.sub("[-_]", "", name).casefold()
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Ask `Did you mean 'rank'?`, or return an empty string where nothing known is close to `word`."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"Did you mean '{close[0]}'?" if close else ""
+    names = {plain(name): name for name in reversed([*known])}
+    close = difflib.get_close_matches(plain(word), list(reversed(names)), n=1, cutoff=0.5)
+    return f"Did you mean '{names[close[0]]}'?" if close else ""

@@ -38,6 +38,7 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
+        share(temporary)
         if sync:
             _sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
@@ -52,6 +53,15 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     if sync:
         with contextlib.suppress(OSError):  # some systems do not let a folder be opened
             _sync(path.parent)
+
+
+def share(*files: Path) -> None:
+    """Give files the mode that the umask gives to new ones: those of safetensors are their owner's alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for file in files:
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            file.chmod(0o666 & ~umask)
 
 
 def sweep(folder: Path) -> None:

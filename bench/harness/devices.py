@@ -15,6 +15,8 @@ def check_devices(accelerator: str, devices: int) -> None:
     Raises:
         EnvironmentProblem: this machine has fewer.
     """
+    if accelerator == "cpu" or (accelerator == "auto" and devices == 1):
+        return
     import torch
 
     cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())

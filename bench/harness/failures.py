@@ -8,7 +8,6 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import cast
 
 from bench.core.errors import BenchError, Diverged, MachineProblem
 from bench.core.files import write_atomic
@@ -54,7 +53,7 @@ def of_machine(problem: BaseException | None, folder: Path) -> MachineProblem | 
     ours = file is not None and Path(str(file)).absolute().is_relative_to(folder.absolute())
     if number in FULL or (number in DENIED and ours):
         known = "nothing more can be written; finished runs and their records are complete"
-        return MachineProblem(f"{file or folder}: {os.strerror(cast(int, number))}", known, GO_ON)
+        return MachineProblem(f"{file or folder}: {os.strerror(number)}", known, GO_ON)
     return of_machine(problem.__cause__ or problem.__context__, folder)
 
 

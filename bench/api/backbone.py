@@ -38,6 +38,7 @@ class Backbone:
         parameters: numbers in the weight files; None for a network that is built, whose size depends on data.
         pretrained: whether its weights were trained before.
         path: the folder of weights, configuration and tokenizer; None where there is none.
+        max_length: tokens that a text may have; None where no number is known.
         pooling: default pooling of its token features into one vector.
         config: its options, `--set backbone.key=value`.
         parent: the run that trained it.
@@ -50,6 +51,7 @@ class Backbone:
     parameters: int | None = None
     pretrained: bool = True
     path: Path | None = None
+    max_length: int | None = None
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     config: BackboneConfig = field(default_factory=BackboneConfig)
     parent: ParentRun | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.core.errors import EnvironmentProblem, UsageError
-from bench.core.files import read_object, sha256, tensor_shapes
+from bench.core.files import read_object, sha256, share, tensor_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +83,7 @@ def write_folder(
                 (folder / name).write_text(text + "\n", encoding="utf-8")
             for name, group in ((TENSORS, tensors), (HEAD, head)):
                 save_file({key: t.contiguous() for key, t in group.items()}, folder / name, metadata={"format": "pt"})
+                share(folder / name)
             if path.exists():
                 path.rmdir()
             folder.rename(path)

@@ -18,7 +18,7 @@ from bench.config.options import Value, options_of
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
-from bench.core.files import tensor_shapes
+from bench.core.files import share, tensor_shapes
 from bench.records import record
 from bench.records.schema import ParentRun
 
@@ -129,11 +129,13 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
 
         assert isinstance(network, SavesPretrained)
         network.save(folder, backbone.tokenizer())
+        share(*(file for file in folder.iterdir() if file.is_file()))
         return
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)
     save_file({n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, folder / WEIGHTS)
+    share(folder / WEIGHTS)
     name = _read(backbone.path)[0].name if backbone.parent and backbone.path else backbone.name
     saved = SavedNetwork(name, backbone.modalities, task.shape, backbone.config.to_json())
     (folder / NETWORK).write_text(json.dumps(msgspec.to_builtins(saved), indent=1) + "\n")

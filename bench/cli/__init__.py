@@ -8,13 +8,16 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import ModuleType
 
 from bench import __version__
 from bench.cli import output
 from bench.cli.parser import Parser
-from bench.core.errors import INTERRUPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.core.errors import INTERRUPTED, PREEMPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.core.text import without_secrets
 from bench.env.preflight import check_packages
+from bench.harness.signals import Preempted, preemptible
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("bench.cli.run", "train methods on tasks, and write a record of each run"),
@@ -43,9 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters still gets its table
     try:
-        code = _dispatch(argv)
-        sys.stdout.flush()
-        return code
+        with preemptible() if argv[:1] in (["run"], ["reproduce"]) else nullcontext():
+            code = _dispatch(argv)
+            sys.stdout.flush()
+            return code
+    except Preempted:
+        print("preempted: the same command goes on", file=sys.stderr)
+        return PREEMPTED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -55,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         if "-v" in argv or "--verbose" in argv:
-            traceback.print_exc()
+            sys.stderr.write(without_secrets(traceback.format_exc()))
         problem = error if isinstance(error, BenchError) else _explained(error)
         output.report(problem, as_json="--json" in argv)
         return problem.exit_code

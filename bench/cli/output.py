@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bench.core.errors import BenchError, EnvironmentProblem
-from bench.core.text import dump_json, printable
+from bench.core.text import dump_json, printable, without_secrets
 
 if TYPE_CHECKING:
     from bench.records.record import Record
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def emit(value: object) -> None:
     """Print one JSON value on stdout."""
-    print(dump_json(value, default=_plain))
+    print(without_secrets(dump_json(value, default=_plain)))
 
 
 def report(error: BenchError, *, as_json: bool) -> None:

@@ -72,8 +72,10 @@ def handle(options: argparse.Namespace) -> int:
             raise
         print("interrupted; finished runs stay, the same command goes on", file=sys.stderr)
         return PREEMPTED if isinstance(stop, Preempted) else INTERRUPTED
+    if not options.json:
+        print(text(options.name, outcome), flush=True)  # it is there even where the files cannot be written
     files = write(options.name, config, outcome, lab)
-    emit(outcome.to_json(options.name)) if options.json else print(text(options.name, outcome, files))
+    emit(outcome.to_json(options.name)) if options.json else print("", *files, sep="\n")
     return OK if outcome.held else CHECK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -12,6 +13,7 @@ from bench.cli.output import emit
 from bench.cli.parser import ACCELERATORS, Parser, choice, common, count, listed, positive, seed
 from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
+from bench.core.text import without_secrets
 from bench.env.preflight import check
 from bench.harness.request import Request, make_request
 from bench.records.record import is_done
@@ -35,6 +37,9 @@ EXAMPLES = (
     "bench run --method full,galore,lowrank --task cifar10 --backbone resnet18 --data-dir cifar10=~/data/cifar10",
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
+
+MANY = 20
+"""Up to here a single seed may have been meant as a number of seeds."""
 
 
 def parser() -> Parser:
@@ -101,6 +106,10 @@ def handle(options: argparse.Namespace) -> int:
     from bench.harness.planner import make_plan  # opens data and backbones
 
     plan = make_plan(request)
+    if len(request.seeds) == 1 and 1 < (number := request.seeds[0]) <= MANY:
+        every = ",".join(map(str, range(number)))
+        note = f"--seeds {number} is one seed, the number {number}; for {number} seeds: --seeds {every}"
+        print(note, file=sys.stderr)
     if options.dry_run:
         emit(plan.to_json()) if options.json else print(describe(plan))
         return OK
@@ -138,7 +147,7 @@ def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     done = [record for record in records if is_done(record)]
     if as_json:
         runs = [record.to_json() for record in records]
-        print(json.dumps({"runs": runs, "skipped": plan.to_json()["skipped"]}))
+        print(json.dumps(without_secrets({"runs": runs, "skipped": plan.to_json()["skipped"]})))
     elif done:
         from leaderboard.render.markdown import render
 
@@ -148,5 +157,7 @@ def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     parts = [f"{len(done)} done, {failed} failed", f"records in {plan.request.out}"]
     parts += [f"{left} not run: the same command goes on"] if left else []
     parts += ["the same command with --retry runs failed ones again"] if failed else []
-    parts += [f"next: bench leaderboard --runs {plan.request.out}, bench show {done[0].run_id}"] if done else []
+    out = plan.request.out
+    where = "" if out == Path("runs") else f" --runs {shlex.quote(str(out))}"
+    parts += [f"next: bench leaderboard{where}, bench show {done[0].run_id}{where}"] if done else []
     print(" · ".join(parts), file=sys.stderr)

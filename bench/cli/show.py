@@ -16,7 +16,7 @@ from bench.config.options import Option, options_of
 from bench.config.options import show as written
 from bench.config.sections import SECTIONS, TaskConfig
 from bench.core import registry
-from bench.core.errors import OK, UsageError, did_you_mean
+from bench.core.errors import OK, UsageError, did_you_mean, plain
 from bench.core.text import table
 from bench.harness import task_names
 
@@ -35,10 +35,10 @@ Shown = tuple[dict[str, object], str]
 def parser() -> Parser:
     about = (
         "Show a method with its options, a task, a backbone, an experiment of `bench reproduce`, or a run\n"
-        "by the beginning of its id."
+        "by its folder or the beginning of its id."
     )
     parser = Parser(prog="bench show", description=about, parents=[common()], examples=EXAMPLES)
-    about = "a name from `bench list` or `bench reproduce --list`, or the beginning of a run id"
+    about = "a name from `bench list` or `bench reproduce --list`, a run's folder, or the beginning of its id"
     parser.add_argument("name", metavar="NAME|RUN", help=about)
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     return parser
@@ -131,19 +131,21 @@ def _experiment(name: str) -> Shown:
 
 
 def _run(prefix: str, out: Path) -> Shown:
-    from bench.records.record import find
+    from bench.records.record import FILE, locate
 
-    if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
+    is_folder = (Path(prefix).expanduser() / FILE).is_file()
+    if not is_folder and not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
         known = [name for kind in registry.BUILTIN for name in registry.entries(kind)]
         tasks = task_names.all_tasks()
-        meant = [task for task in tasks if task.endswith(f"/{prefix}")]  # `rte` for `glue/rte` is the likeliest slip
+        # `rte` for `glue/rte` is the likeliest slip
+        meant = [task for task in tasks if plain(task).endswith(f"/{plain(prefix)}")]
         hint = did_you_mean(prefix, meant or [*known, *tasks])
         raise UsageError(
             f"nothing is called '{prefix}', and it is not the beginning of a run id",
             f"names: {', '.join(known)}",
             f"{hint} `bench list runs --runs {out}` lists runs.".strip(),
         )
-    record = find(out, prefix)
+    record, _ = locate(out, prefix)
     return {"kind": "run", **record.to_json()}, run_text(record)
 
 

@@ -48,20 +48,22 @@ class Spectra:
 
 
 def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
-    """Write pictures into `folder`, print the table or JSON, and return 1 if a layer has no spectrum, else 0."""
+    """Print the table or JSON, write pictures into `folder`, and return 1 if a layer has no spectrum, else 0.
+
+    The table comes first: it is there even where the pictures cannot be written.
+    """
     rows = spectra.rows
-    files = _draw(spectra.figure, rows, folder) if spectra.figure else []
     errors = [f"error: {row.layer}: {row.error}" for row in rows if row.error]
     for line in (*spectra.notes, *errors):
         print(line, file=sys.stderr)
+    if rows and not as_json:
+        print(table(*_cells(rows)), flush=True)
+    files = _draw(spectra.figure, rows, folder) if spectra.figure else []
     if as_json:
         layers = [_as_json(row) for row in rows]
         emit({**spectra.more, "layers": layers, "notes": list(spectra.notes), "files": list(map(str, files))})
-    else:
-        if rows:
-            print(table(*_cells(rows)))
-        if files:
-            print(f"\npictures: {', '.join(map(str, files))}")
+    elif files:
+        print(f"\npictures: {', '.join(map(str, files))}")
     return SOME_FAILED if errors else OK
 
 

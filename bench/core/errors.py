@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import ClassVar
+
+from bench.core.text import without_secrets
 
 OK, SOME_FAILED, USAGE, ENVIRONMENT, CHECK, PREEMPTED, INTERRUPTED = 0, 1, 2, 3, 4, 75, 130
 
 
 class BenchError(Exception):
-    """Something the user can fix: what went wrong in one line, what is known about it, and what to do next."""
+    """Something the user can fix: what went wrong in one line, what is known about it, and what to do next.
+
+    All three are free of secrets, wherever they are printed or stored.
+    """
 
     exit_code: ClassVar[int] = SOME_FAILED
 
     def __init__(self, what: str, known: str = "", todo: str = "") -> None:
-        super().__init__(what)
-        self.what, self.known, self.todo = what, known, todo
+        self.what, self.known, self.todo = map(without_secrets, (what, known, todo))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.known, self.todo) if part)
@@ -39,6 +45,13 @@ class EnvironmentProblem(BenchError):
     exit_code = ENVIRONMENT
 
 
+class MachineProblem(EnvironmentProblem):
+    """The machine failed a run, its disk or its clock: no other run would end well, so the command stops (exit 3).
+
+    The same command goes on when that is fixed.
+    """
+
+
 class DataProblem(EnvironmentProblem):
     """A data file is missing or malformed; `known` names the file and the line (exit 3)."""
 
@@ -57,7 +70,13 @@ class Diverged(BenchError):
     """Training diverged: a loss or an output is NaN or infinite (run state `diverged`)."""
 
 
+def plain(name: str) -> str:
+    """Return a name without what people write in other ways: case, `-` and `_`."""
+    return re.sub("[-_]", "", name).casefold()
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Ask `Did you mean 'rank'?`, or return an empty string where nothing known is close to `word`."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"Did you mean '{close[0]}'?" if close else ""
+    names = {plain(name): name for name in reversed([*known])}
+    close = difflib.get_close_matches(plain(word), list(reversed(names)), n=1, cutoff=0.5)
+    return f"Did you mean '{names[close[0]]}'?" if close else ""

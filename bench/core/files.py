@@ -7,7 +7,10 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import stat
+import time
 import uuid
 from collections.abc import Generator
 from pathlib import Path
@@ -15,32 +18,61 @@ from typing import cast
 
 from bench.core.errors import EnvironmentProblem
 
+_HOST = re.sub(r"[^\w-]", "-", platform.node())
+_TEMPORARY = re.compile(r"\..*?(?:\.(?P<host>[\w-]*)\.(?P<pid>\d+))?\.[0-9a-f]{32}\.tmp")
+OLD_S = 24 * 3600.0
+"""Age at which a temporary file of another host, or without a host in its name, is nobody's."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     """Write a file atomically: the body writes the temporary file that is yielded, which then replaces `path`.
 
     A reader, or a crash, sees the old file or the new one, never half of it. If the body raises, `path` keeps its
-    content. The folder is created if needed. With `sync` the new content also survives a power failure.
+    content, and nothing new is left. The folder is created if needed. With `sync` the new content also survives a
+    power failure.
 
     Raises:
         OSError: the file cannot be written.
     """
+    made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
+        share(temporary)
         if sync:
             _sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic
     except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if made:
+            with contextlib.suppress(OSError):  # another process may have put something into it
+                path.parent.rmdir()
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # writing, unlike opening, does not say which file
         raise
     if sync:
         with contextlib.suppress(OSError):  # some systems do not let a folder be opened
             _sync(path.parent)
+
+
+def share(*files: Path) -> None:
+    """Give files the mode that the umask gives to new ones: those of safetensors are their owner's alone."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for file in files:
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            file.chmod(0o666 & ~umask)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; those of living ones stay."""
+    for file in folder.glob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(file.name)
+        with contextlib.suppress(FileNotFoundError):  # another process has removed or renamed it
+            if found and (_is_dead(found) or time.time() - file.stat().st_mtime > OLD_S):
+                file.unlink()
 
 
 def write_atomic(path: Path, content: bytes, *, sync: bool = False) -> None:
@@ -142,6 +174,19 @@ def shard_files(index: Path) -> list[Path]:
         known = f"{'not a plain name of one' if wrong else 'missing'}: {', '.join((wrong or missing)[:3])}"
         raise EnvironmentProblem(f"{index} names files that cannot be read", known, "Download the model again.")
     return [index.parent / name for name in names]
+
+
+def _is_dead(name: re.Match[str]) -> bool:
+    """Whether the process of this host that a temporary file's name tells is gone."""
+    if name["host"] != _HOST or os.name != "posix":  # elsewhere `os.kill` ends the process that it asks about
+        return False
+    try:
+        os.kill(int(name["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
 
 
 def _sync(path: Path) -> None:

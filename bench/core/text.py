@@ -1,17 +1,37 @@
-"""Text for people: scores, parameter counts and aligned tables."""
+"""Text for people: scores, parameter counts and aligned tables, and text for anyone: without secrets."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 DECIMALS = 3  # of a score
 SMALL = 0.01  # errors below it are shown with three significant digits instead
+
+SECRETS = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\b((?:hf|api_org)_)[a-z0-9]{16,}",  # Hugging Face
+        r"\b(wandb_v\d+_|local-)(?=\w*\d)\w{20,}",  # W&B; its older keys are 40 hex digits, as are commits
+        r"(authorization\W{1,4}(?:(?:bearer|basic|token)\s+)?)[^\s\"'\\,;]+",
+        r"\b(bearer\s+)[\w.~+/=-]{16,}",
+        r"((?:api_?key|(?:access|auth)_?token|client_?secret|passwd|password)[\"']?\s*[=:]\s*[\"']?)[^\s\"'\\,;&]{8,}",
+        r"(://[^\s/:@\"'\\]*:)[^\s/\"'\\]+(?=@)",  # user:password@host
+    )
+]
+"""What looks like a key or a password; the first group stays."""
+SECRET_VARIABLES = re.compile(r"(_TOKEN|_KEY|_SECRET|_PASSWORD)$", re.IGNORECASE)
+"""Environment variables whose values are secret, HF_TOKEN and WANDB_API_KEY among them."""
+SHORTEST_SECRET = 8  # shorter values of such variables are words that occur in any text
 
 _INVISIBLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
@@ -72,3 +92,27 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str =
 def _width(text: str) -> int:
     """Columns that a text takes on a terminal: combining marks (W̃) take none."""
     return sum(not unicodedata.combining(c) for c in text)
+
+
+def without_secrets(value: T) -> T:
+    """Return a text, or a JSON value with all of its texts, with `***` for everything that looks like a secret.
+
+    Secrets are values of `SECRET_VARIABLES` and what `SECRETS` describes. All that is printed, stored in a record or
+    sent to a mirror passes through here.
+    """
+    values = [v for k, v in os.environ.items() if SECRET_VARIABLES.search(k) and len(v) >= SHORTEST_SECRET]
+
+    def masked(part: Any) -> Any:
+        if isinstance(part, str):
+            for secret in values:
+                part = part.replace(secret, "***")
+            for pattern in SECRETS:
+                part = pattern.sub(r"\1***", part)
+            return part
+        if isinstance(part, dict):
+            return {key: masked(item) for key, item in cast(dict[object, object], part).items()}
+        if isinstance(part, list | tuple):
+            return [masked(item) for item in cast(Sequence[object], part)]
+        return part
+
+    return masked(value)

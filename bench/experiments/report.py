@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,8 @@ def write(name: str, config: Config, outcome: Outcome, lab: Lab) -> list[Path]:
     return [result, picture, html]
 
 
-def text(name: str, outcome: Outcome, files: Sequence[Path]) -> str:
+def text(name: str, outcome: Outcome) -> str:
+    """Format verdict, checks, controls and table for the terminal."""
     parts = [f"{name}: {'held' if outcome.held else 'DID NOT HOLD'}"]
     parts += [outcome.summary] if outcome.summary else []
     parts.append(table(("check", "predicted", "measured", "tolerance", ""), [*map(_check_row, outcome.checks)]))
@@ -47,7 +47,6 @@ def text(name: str, outcome: Outcome, files: Sequence[Path]) -> str:
         parts.append(table(("control", "measured", "", "expected"), [*map(_control_row, outcome.controls)]))
     if outcome.rows:
         parts.append(table(outcome.header, outcome.rows))
-    parts.append("\n".join(map(str, files)))
     return "\n\n".join(parts)
 
 

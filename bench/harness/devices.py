@@ -10,6 +10,8 @@ def check_devices(accelerator: str, devices: int) -> None:
 
     `accelerator` is Lightning's name: auto, cpu, gpu, cuda or mps.
     """
+    if accelerator == "cpu" or (accelerator == "auto" and devices == 1):
+        return
     import torch
 
     cuda, mps = torch.cuda.device_count(), int(torch.backends.mps.is_available())

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import sys
 import traceback
 from pathlib import Path
 
-from bench.core.errors import BenchError, Diverged
+from bench.core.errors import BenchError, Diverged, MachineProblem
+from bench.core.files import write_atomic
+from bench.core.text import without_secrets
 from bench.records.record import State
 from bench.records.schema import RunError
 
+
+def _numbers(*names: str) -> frozenset[int]:
+    """The numbers of errors, of those that this system knows."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
 LOG = "error.log"
 """File in the run's folder with the traceback of an unexpected error."""
+
+
+FULL = _numbers("ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE")
+"""A disk that is full or lost, whichever it is."""
+DENIED = _numbers("EROFS", "EACCES", "EPERM")
+"""A file that may not be written."""
+GO_ON = "Fix it, then run the same command again: it goes on."
 
 
 class Reported(Exception):
@@ -23,14 +41,37 @@ class Reported(Exception):
         self.error = error
 
 
+def of_machine(problem: BaseException | None, folder: Path) -> MachineProblem | None:
+    """Return what the machine did to a run whose files lie in `folder`; None where the failure is the run's own."""
+    if problem is None or isinstance(problem, MachineProblem):
+        return problem
+    if isinstance(problem, OSError):
+        number, file = problem.errno, problem.filename
+    else:  # safetensors writes in Rust, and gives the number in its text
+        found = re.search(r"\(os error (\d+)\)", str(problem))
+        number, file = int(found[1]) if found else None, None
+    ours = file is not None and Path(str(file)).absolute().is_relative_to(folder.absolute())
+    if number in FULL or (number in DENIED and ours):
+        known = "nothing more can be written; finished runs and their records are complete"
+        return MachineProblem(f"{file or folder}: {os.strerror(number)}", known, GO_ON)
+    return of_machine(problem.__cause__ or problem.__context__, folder)
+
+
 def explain(problem: BaseException, folder: Path) -> tuple[State, RunError]:
-    """Return state and error of an exception; the traceback of an unexpected one goes to the log in `folder`."""
+    """Return state and error of an exception; the traceback of an unexpected one goes to the log in `folder`.
+
+    Raises:
+        MachineProblem: the machine failed, and not the run.
+    """
+    if machine := of_machine(problem, folder):
+        raise machine from problem
     if isinstance(problem, Reported):
         return problem.state, problem.error
     if isinstance(problem, BenchError):
         return "diverged" if isinstance(problem, Diverged) else "failed", RunError.of(problem)
-    (folder / LOG).write_text("".join(traceback.format_exception(problem)), encoding="utf-8", errors="replace")
-    first = next(iter(str(problem).splitlines()), "")
+    text = without_secrets("".join(traceback.format_exception(problem)))
+    write_atomic(folder / LOG, text.encode(errors="replace"))
+    first = next(iter(without_secrets(str(problem)).splitlines()), "")
     known = f"traceback in {LOG} of the run's folder"
     what = f"{type(problem).__name__}: {first}".rstrip(": ")
     if _out_of_memory(problem):

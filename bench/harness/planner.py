@@ -17,6 +17,7 @@ from bench.config.overrides import Configs, build_configs
 from bench.config.sections import AllocationConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
+from bench.harness.devices import check_devices
 from bench.harness.inputs import LoadedTask, Skip, load_tasks, open_backbones
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Dataset
@@ -119,7 +120,7 @@ def make_plan(request: Request) -> Plan:
 
     Raises:
         UsageError: an unknown name, key or value.
-        EnvironmentProblem: nothing of it can run, or, with `strict`, some of it cannot.
+        EnvironmentProblem: nothing of it can run, a device is missing, or, with `strict`, some of it cannot.
     """
     configs = build_configs(
         request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
@@ -129,6 +130,7 @@ def make_plan(request: Request) -> Plan:
     BatchSplit(
         batch_size=request.batch_size, world=request.devices, micro=configs.sections.runtime.micro_batch
     )  # checks that the sizes fit
+    check_devices(request.accelerator, request.devices)
     skipped: list[Skip] = []
     methods = {name: _start(request, name, config) for name, config in configs.methods.items()}
     tasks = load_tasks(request, request.tasks, configs.tasks, skipped)
@@ -285,6 +287,13 @@ def _misfit(
             f"the task is {task.modality}, the backbone reads {' and '.join(backbone.modalities)}, "
             f"{method} works on {' and '.join(sorted(config.needs))}",
             f"`bench show {method}` says what it works on; `bench list backbones` what reads {task.modality}.",
+        )
+    length = getattr(loaded.request.config, "max_length", None)
+    if task.modality == "text" and length and backbone.max_length and length > backbone.max_length:
+        return UsageError(
+            f"task.max_length={length} is more than {backbone.name} reads",
+            f"it has positions for {backbone.max_length} tokens",
+            f"Use --set task.max_length={backbone.max_length}, or less.",
         )
     if config.supervised and not task.labelled:
         return BenchError(

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, cast
 
 from bench.core.errors import BenchError
-from bench.core.text import format_score, format_trained, printable
+from bench.core.text import format_score, format_trained, printable, without_secrets
 from bench.records.record import Record, is_done
 from bench.records.schema import RunError
 from bench.records.spec import RunSpec
@@ -37,8 +37,8 @@ class Progress(AbstractContextManager["Progress"]):
     def step(self, step: int, loss: float) -> None:
         pass
 
-    def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
-        """A run has ended, now or in an earlier run of the command."""
+    def finished(self, spec: RunSpec, record: Record, *, before: str = "") -> None:
+        """A run has ended: now, or in an earlier run of the command, which `before` says."""
         self.count += 1
         self.say(f"{self.count:>{len(str(self.total))}}/{self.total} {summary(spec, record, before=before)}")
 
@@ -80,7 +80,7 @@ class RichProgress(Progress):
     def step(self, step: int, loss: float) -> None:
         self.bars.update(self.run, completed=step, note=f"loss {loss:.3f}")
 
-    def finished(self, spec: RunSpec, record: Record, *, before: bool = False) -> None:
+    def finished(self, spec: RunSpec, record: Record, *, before: str = "") -> None:
         super().finished(spec, record, before=before)
         self.bars.update(self.plan, completed=self.count)
 
@@ -137,7 +137,7 @@ def make_progress(total: int) -> Progress:
     return RichProgress(total) if sys.stderr.isatty() else Progress(total)
 
 
-def summary(spec: RunSpec, record: Record, *, before: bool) -> str:
+def summary(spec: RunSpec, record: Record, *, before: str) -> str:
     """`deeplora glue/cola seed 0  matthews 0.41  0.08 M (0.3 %) trained  rank 8 → 2.3 used  38 s`."""
     trial = "trial " if spec.holdout else ""
     rate = f" lr {record.lr:g}" if record.lr is not None else ""
@@ -155,5 +155,5 @@ def summary(spec: RunSpec, record: Record, *, before: bool) -> str:
         used = sum(r.effective for r in record.ranks) / len(record.ranks)
         nominal = sum(r.nominal for r in record.ranks) / len(record.ranks)
         parts.append(f"rank {nominal:.3g} → {used:.1f} used")
-    parts.append("done before" if before else f"{cost.train_s + cost.eval_s:.0f} s")
-    return printable("  ".join([*parts, *(f"! {w}" for w in record.warnings)]))
+    parts.append(before or f"{cost.train_s + cost.eval_s:.0f} s")
+    return printable("  ".join([*parts, *(f"! {without_secrets(w)}" for w in record.warnings)]))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gc
 import sys
+import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from msgspec import structs
 
+from bench.config.sections import RuntimeConfig
+from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.files import sweep
 from bench.harness import failures
 from bench.harness.devices import check_devices
 from bench.harness.initial_record import initial_record
@@ -22,11 +27,17 @@ from bench.harness.signals import Preempted, preemptible
 from bench.records import record
 from bench.records.schema import Record, Selection, TrainingResult, Trial
 from bench.training import checkpoint
+from bench.training.kept import kept
 
 FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""
+NEED_NO_CHECKPOINT = ("done", "diverged")
+"""Any other failure may pass: --retry goes on from the checkpoint."""
 SELECTION = "selection"
 """Folder in `out` for the records of trials, which tables do not read."""
+
+BROKEN = "broken"
+"""Folder in `out` for the folders of runs whose record cannot be read."""
 
 OnStep = Callable[[int, float], None]
 
@@ -38,15 +49,17 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     not yielded.
 
     Raises:
-        EnvironmentProblem: the folder of records cannot be made, or a device is missing.
+        EnvironmentProblem: the folder of records cannot be written, a record in it is of another version, a device is
+            missing, or the machine fails (`MachineProblem`).
         KeyboardInterrupt, Preempted: the command is to stop; finished runs stay finished.
     """
     request = plan.request
     make_folder(request.out)
     progress = make_progress(total=len(plan.runs) + len(plan.trials))
     with progress, preemptible() as check:
-        for line in notes(plan):
+        for line in (*notes(plan), *_set_aside(plan)):
             progress.say(line)
+        check()
         for trial in plan.trials:
             check()
             _record_of(trial, request, request.out / SELECTION, progress, verbose)
@@ -56,21 +69,54 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
 
 
 def make_folder(out: Path) -> None:
-    """Raises EnvironmentProblem if the folder cannot be created."""
+    """Create the folder of the records, and write into it once; nothing of that stays.
+
+    Raises:
+        EnvironmentProblem: it cannot be created or written.
+    """
+    verb = "created"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        verb = "written"
+        with tempfile.TemporaryFile(dir=out) as probe:
+            probe.write(bytes(4096))
     except OSError as error:
         raise EnvironmentProblem(
-            f"--out {out} cannot be created", f"{error.filename}: {error.strerror}", "Name another folder."
+            f"--out {out} cannot be {verb}", f"{error.filename or out}: {error.strerror}", "Name another folder."
         ) from error
+
+
+def _set_aside(plan: Plan) -> list[str]:
+    """Move the folders of runs whose record is broken out of the way, and say so in a line each.
+
+    Raises:
+        EnvironmentProblem: a record is of another version of the schema, so its folder is left as it is.
+    """
+    out, lines = plan.request.out, list[str]()
+    for parent, runs in ((out / SELECTION, plan.trials), (out, plan.runs)):
+        for folder in (record.folder(parent, run.run_id) for run in runs):
+            try:
+                if (folder / record.FILE).exists():
+                    record.read(folder / record.FILE)
+            except record.BrokenRecord as problem:
+                places = (out / BROKEN / f"{folder.name}-{number}" for number in count(1))
+                aside = next(place for place in places if not place.exists())
+                aside.parent.mkdir(exist_ok=True)
+                folder.rename(aside)
+                reason = problem.known.splitlines()[0]
+                lines.append(f"{problem.what} ({reason}); its folder is now {aside}, and the run is trained again")
+    return lines
 
 
 def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
     """Return the record of a run: the finished one in its folder, or that of training it now."""
     folder = record.folder(out, run.run_id)
     earlier = _existing(folder)
+    sweep(folder)
+    if earlier and earlier.state in NEED_NO_CHECKPOINT:
+        checkpoint.drop(folder)  # of a process that was killed before it could
     if earlier and earlier.state in FINISHED and not (request.retry and earlier.state != "done"):
-        progress.finished(run.spec, earlier, before=True)
+        progress.finished(run.spec, earlier, before=_done_before(earlier, folder))
         return _track(run, earlier, folder)
     check_devices(run.spec.accelerator, run.spec.devices)
     progress.begin(run.spec)
@@ -79,16 +125,35 @@ def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress,
     return finished
 
 
+def _done_before(earlier: Record, folder: Path) -> str:
+    """Say that a run was done before, and which of the weights that it kept is gone since."""
+    if earlier.state == "done" and not (folder / record.ADAPTER).is_file():
+        method = registry.load("methods", earlier.spec.method)  # imports torch
+        for name in kept(method, earlier.spec.options.runtime.get("save", RuntimeConfig().save)):
+            if not (folder / name).exists():
+                return f"done before, but {name} is gone: remove {folder} to train it again"
+    return "done before"
+
+
 def _existing(folder: Path) -> Record | None:
-    """Return the record in a folder; None if there is none or it is broken, since the run can be trained again."""
+    """Return the record in a folder; None if there is none, or if it broke since `_set_aside`.
+
+    Raises:
+        EnvironmentProblem: it cannot be opened, or is of another version of the schema.
+    """
     try:
-        return record.read(folder / record.FILE)
-    except (BenchError, FileNotFoundError):
+        return record.read(folder / record.FILE) if (folder / record.FILE).exists() else None
+    except record.BrokenRecord:
         return None
 
 
 def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool) -> Record:
-    """Train one run and write its record, whatever happens."""
+    """Train one run and write its record, whatever happens to it.
+
+    Raises:
+        MachineProblem: the disk or the clock failed; the record stays that of a running one, as after a kill.
+        KeyboardInterrupt, Preempted: the command is to stop.
+    """
     current, log = initial_record(run, request), folder / failures.LOG
     if (there := _write(current, folder)).state == "done":
         return there
@@ -112,7 +177,7 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep,
     current = _write(current, folder)
     if stop is not None:
         raise stop
-    if current.state in ("done", "diverged"):  # any other failure may pass: --retry goes on from the checkpoint
+    if current.state in NEED_NO_CHECKPOINT:
         checkpoint.drop(folder)
     return _track(run, current, folder)
 

@@ -13,30 +13,40 @@ class Preempted(BaseException):
     """A scheduler asked this process to stop; the same command goes on later."""
 
 
+class _Handler:
+    """Raises `Preempted` where a signal arrives, and again on `check`: Python drops what a handler raises while an
+    object is being finalised.
+    """
+
+    arrived = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.arrived = True
+        raise Preempted
+
+    def check(self) -> None:
+        if self.arrived:
+            raise Preempted
+
+
 @contextmanager
 def preemptible() -> Generator[Callable[[], None]]:
     """Raise `Preempted` when a scheduler's signal arrives; in the main thread alone, since others may set no handler.
 
-    Yields a function that raises it again: Python drops what a handler raises while an object is being finalised.
+    Yields a function that raises it again. Inside another `preemptible` it is that one's, and nothing else changes.
     """
-    arrived = False
-
-    def handler(number: int, frame: object) -> None:
-        nonlocal arrived
-        arrived = True
-        raise Preempted
-
-    def check() -> None:
-        if arrived:
-            raise Preempted
-
+    current = signal.getsignal(signal.SIGTERM)
+    if isinstance(current, _Handler):
+        yield current.check
+        return
+    handler = _Handler()
     try:
         before = {number: signal.signal(number, handler) for number in SIGNALS}
     except ValueError:
-        yield check
+        yield handler.check
         return
     try:
-        yield check
+        yield handler.check
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.core import registry
-from bench.core.errors import UsageError, did_you_mean
+from bench.core.errors import UsageError, did_you_mean, plain
 
 
 def tasks_of(suite: str) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ def check_task(name: str) -> None:
     suite, slash, task = name.partition("/")
     if suite not in registry.entries("tasks"):
         # `rte` for `glue/rte` is the likeliest slip
-        meant = next((full for full in all_tasks() if full.endswith(f"/{name}")), None)
+        meant = next((full for full in all_tasks() if plain(full).endswith(f"/{plain(name)}")), None)
         if meant:
             raise UsageError(
                 f"unknown task '{name}'", f"it is a task of {meant.partition('/')[0]}", f"Did you mean '{meant}'?"

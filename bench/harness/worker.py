@@ -13,13 +13,14 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import msgspec
 
 from bench.config.options import Config
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, MachineProblem
 from bench.core.files import write_atomic
+from bench.core.text import without_secrets
 from bench.harness import failures
 from bench.records.data import DataRequest
 from bench.records.schema import RunError, TrainingResult
@@ -27,11 +28,13 @@ from bench.records.spec import RunSpec
 from bench.training.environment import own_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from bench.harness.planner import PlannedRun
 
 JOB, RESULT, ERROR, LOG = "job.json", "result.json", "failure.json", "worker.log"
+MACHINE = "machine"
+"""In place of a state: the machine failed, and not the run."""
 STEP = "step "
 """Prefix of the lines on standard output that carry a step and its loss."""
 
@@ -83,17 +86,20 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
     """
     for name in (RESULT, ERROR):
         (folder / name).unlink(missing_ok=True)
-    (folder / JOB).write_bytes(msgspec.json.encode(asked))
-    with (folder / LOG).open("w") as log:
+    write_atomic(folder / JOB, msgspec.json.encode(asked))
+    with (folder / LOG).open("w", encoding="utf-8", errors="replace") as log:
         # `-m` alone would look into the current folder first, where a folder `tasks` could hide ours
         process = subprocess.Popen(
             command(folder / JOB),
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,
             env={**own_environment(), "PYTHONSAFEPATH": "1"},
         )
+        copying = threading.Thread(target=_copy, args=(cast(TextIO, process.stderr), log), daemon=True)
+        copying.start()
         try:
             # processes of other devices hold the pipe too, and may hang forever if the first one died
             threading.Thread(target=lambda: (process.wait(), end(process)), daemon=True).start()
@@ -103,8 +109,16 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
                     on_step(int(step), float(loss))
         finally:
             end(process)
-    (folder / JOB).unlink()
+            copying.join()
+            (folder / JOB).unlink(missing_ok=True)
     return take(folder, process.returncode)
+
+
+def _copy(lines: Iterable[str], log: TextIO) -> None:
+    """Copy what the process says into its log, without secrets, line by line: it may be killed at any time."""
+    for line in lines:
+        log.write(without_secrets(line))
+        log.flush()
 
 
 def command(path: Path) -> list[str]:
@@ -125,12 +139,16 @@ def take(folder: Path, code: int) -> TrainingResult:
     Raises:
         BenchError: it left nothing.
         Reported: it left a failure.
+        MachineProblem: the machine failed it.
     """
     result, error, log = folder / RESULT, folder / ERROR, folder / LOG
     if error.is_file() and not result.is_file():
         state, three = json.loads(error.read_text())
         error.unlink()
-        raise failures.Reported(state, msgspec.convert(three, RunError))
+        known = msgspec.convert(three, RunError)
+        if state == MACHINE:
+            raise MachineProblem(known.what, known.known, known.todo)
+        raise failures.Reported(state, known)
     if not result.is_file():
         last = log.read_text(errors="replace").strip().splitlines()[-1:]
         known = f"exit code {code}; the end of {log.name} in the run's folder: {''.join(last) or '(empty)'}"
@@ -148,7 +166,10 @@ def main(path: Path) -> int:
         result = _fit(msgspec.json.decode(path.read_bytes(), type=Job), folder)
     except Exception as problem:
         with suppress(FileExistsError), (folder / ERROR).open("x") as file:  # later failures follow from the first
-            state, error = failures.explain(problem, folder)
+            try:
+                state, error = failures.explain(problem, folder)
+            except MachineProblem as machine:
+                state, error = MACHINE, RunError.of(machine)
             json.dump([state, error.to_json()], file)
         return 1
     if _first():

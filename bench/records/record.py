@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import json
@@ -17,16 +18,24 @@ from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import read_regular, write_atomic
+from bench.core.text import without_secrets
 from bench.records.consistency import contradictions
 from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable
 
-__all__ = ["FILE", "DoneRecord", "Record", "State", "find", "folder", "is_done", "load_all", "locate", "read", "write"]
+__all__ = ["ADAPTER", "FILE", "BrokenRecord", "DoneRecord", "Record", "State"]
+__all__ += ["find", "folder", "is_done", "load_all", "locate", "read", "write"]
 FILE = "record.json"
+ADAPTER = "adapter.safetensors"
+"""The trained weights beside it, where the run kept them."""
 MOST_BYTES = 16 * 2**20
 """Size of the largest file that is read as a record; real ones have some ten kilobytes."""
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _DECODER = msgspec.json.Decoder(Record)
+
+
+class BrokenRecord(EnvironmentProblem):
+    """A file is no record of any version: not JSON, a field too many, of another folder."""
 
 
 def folder(out: Path, run_id: str) -> Path:
@@ -42,7 +51,8 @@ def validate(value: object, path: Path) -> Record:
     """The record that the JSON values of a file describe.
 
     Raises:
-        EnvironmentProblem: names `path`, the field and what is wrong with it.
+        BrokenRecord: names `path`, the field and what is wrong with it.
+        EnvironmentProblem: it is of another version of the schema.
     """
     version = _schema_version(value)
     if isinstance(version, int) and version != SCHEMA:
@@ -62,12 +72,13 @@ def validate(value: object, path: Path) -> Record:
 
 
 def write(record: Record, directory: Path) -> None:
-    """Write `record.json` in the run's own folder at once: a reader, or a crash, sees the old one or the new one.
+    """Write `record.json`, without secrets, in the run's own folder at once: a reader, or a crash, sees the old one or
+    the new one.
 
     Raises:
         EnvironmentProblem: a field has a wrong type or value, or the record is not of this folder; nothing is written.
     """
-    path, value = directory / FILE, record.to_json()
+    path, value = directory / FILE, without_secrets(record.to_json())
     _check_folder(validate(value, path), path)  # structures check types only where they are read
     value["digest"] = digest(value)
     content = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
@@ -86,9 +97,11 @@ def read(path: Path) -> Record:
     """The record in a file, checked; its digest, which is the file's, is left out.
 
     Raises:
-        EnvironmentProblem: it cannot be read, is not JSON, does not follow the schema, or contradicts itself; the error
-            names the file.
+        BrokenRecord: it is not JSON, does not follow the schema, contradicts itself, or is no file of that size. The
+            error names the file.
+        EnvironmentProblem: it cannot be opened, or is of another version of the schema.
     """
+    what = f"{path}: cannot be read as a record"
     try:
         content = read_regular(path, most=MOST_BYTES)
         try:
@@ -98,9 +111,11 @@ def read(path: Path) -> Record:
             record = validate(json.loads(content.decode()), path)
         if record.digest and record.digest != digest(json.loads(content)):
             raise _invalid(path, "digest: it is not that of the content, which was changed after it had been written")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error) or type(error).__name__
-        raise EnvironmentProblem(f"{path}: cannot be read as a record", reason, _todo(path)) from error
+    except OSError as error:
+        kind = BrokenRecord if error.errno in (errno.EFBIG, errno.EINVAL) else EnvironmentProblem
+        raise kind(what, str(error), _todo(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise BrokenRecord(what, str(error) or type(error).__name__, _todo(path)) from error
     _check_folder(record, path)
     return structs.replace(record, digest="") if record.digest else record
 
@@ -193,9 +208,9 @@ def _wrong_alone(key: str, mapping: dict[str, object], reason: str, value: objec
     return False
 
 
-def _invalid(path: Path, reason: str) -> EnvironmentProblem:
+def _invalid(path: Path, reason: str) -> BrokenRecord:
     reason = reason if len(reason) <= 200 else reason[:197] + "…"
-    return EnvironmentProblem(f"{path}: not a valid record", reason, _todo(path))
+    return BrokenRecord(f"{path}: not a valid record", reason, _todo(path))
 
 
 def _todo(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The W&B account: whether there is a key and a server that answers; the key is kept out of all texts."""
+"""The W&B account: whether there is a key and a server that answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from bench.core.errors import EnvironmentProblem
 from bench.core.hub import connection_error
+from bench.core.text import without_secrets
 
 PROJECT = "lowrank-bench"
 SERVER = "https://api.wandb.ai"
@@ -56,12 +57,6 @@ def project() -> str:
     return os.environ.get("WANDB_PROJECT", PROJECT)
 
 
-def hidden(text: str) -> str:
-    """Return `text` with the key, if it occurs, replaced by ***."""
-    secret = os.environ.get("WANDB_API_KEY")
-    return text.replace(secret, "***") if secret else text
-
-
 def first_line(error: Exception) -> str:
-    """Return an error of W&B's packages in one line, without the key."""
-    return hidden(f"{type(error).__name__}: {error}").splitlines()[0]
+    """Return an error of W&B's packages in one line, without secrets."""
+    return without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]

@@ -8,14 +8,14 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.records.record import FILE, DoneRecord, Record
+from bench.core.text import without_secrets
+from bench.records.record import ADAPTER, FILE, DoneRecord, Record
 from bench.records.schema import LayerRank
-from bench.tracking.account import hidden, project
+from bench.tracking.account import project
 
 if TYPE_CHECKING:
     import wandb
 
-ADAPTER = "adapter.safetensors"
 PLACES = ("out", "start")
 """Fields of a specification that name folders of a machine, and mean nothing to readers of a project."""
 
@@ -39,7 +39,8 @@ def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -
         mode=mode,
         dir=str(folder),
         resume="allow",
-        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+        # its metadata would hold this command as it was typed; the record has what is needed of it
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
     )
     try:
         _define(run, record)
@@ -68,7 +69,7 @@ def config(record: Record) -> dict[str, object]:
     about = {"task_info": record.task.to_json(), "backbone_info": record.backbone.to_json()}
     origin = {"source": record.source.to_json(), "provenance": record.provenance.to_json()}
     names = {"lr": record.lr, "run_id": record.run_id, "group_id": record.group_id}
-    return json.loads(hidden(json.dumps({**spec, **about, **origin, **names})))
+    return without_secrets({**spec, **about, **origin, **names})
 
 
 def summary(record: DoneRecord) -> dict[str, object]:
@@ -133,7 +134,7 @@ def _table(ranks: Sequence[LayerRank]) -> wandb.Table:
 def _file(run: wandb.Run, record: Record) -> None:
     """The record itself. W&B sends a file of the run's folder only where `save` names it."""
     path = Path(run.dir) / FILE
-    path.write_text(hidden(json.dumps(record.to_json(), indent=1)) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(without_secrets(record.to_json()), indent=1) + "\n", encoding="utf-8")
     run.save(str(path), base_path=run.dir, policy="end")
 
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.text import without_secrets
 from bench.records import record
 from bench.records.record import DoneRecord, Record, is_done
 from bench.tracking import mirror
-from bench.tracking.account import first_line, hidden
+from bench.tracking.account import first_line
 
 if TYPE_CHECKING:
     from wandb.apis.public import Run
@@ -67,7 +68,7 @@ def sync(out: Path, run: DoneRecord) -> Outcome:
         wrong = _wandb_sync(folder / "wandb" / name)
         if not wrong:
             record.write(structs.replace(run, tracking=structs.replace(tracking, mode="online")), folder)
-    return Outcome(run_id=run.run_id, state="failed" if wrong else "sent", why=hidden(wrong))
+    return Outcome(run_id=run.run_id, state="failed" if wrong else "sent", why=without_secrets(wrong))
 
 
 def _wandb_sync(folder: Path) -> str:

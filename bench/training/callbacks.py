@@ -28,6 +28,8 @@ from bench.records.schema import Evaluation, Scores
 
 POINTS = 200
 """Most points of a recorded loss curve."""
+WRITE_SHARE = 0.02
+"""Share of the time that writing checkpoints may take: the longer a write takes, the rarer it is."""
 LOWER_LR = "Lower --lr, or raise precision."
 
 OnStep = Callable[[int, float], None]
@@ -193,11 +195,11 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, file: Path, data: StepDataModule[object, Split], every_s: float | None) -> None:
-        """Args: the file, the run's data, and seconds between two writes (None: never)."""
+        """Args: the file, the run's data, and least seconds between two writes (0: after every step; None: never)."""
         self.file, self.data, self.every_s = file, data, every_s
         self.resumed: list[int] = []
         self._random: list[dict[str, object]] = []
-        self._written = time.monotonic()
+        self._due = time.monotonic() + (every_s or 0)
 
     def state_dict(self) -> dict[str, object]:
         """Generators by device, and where the run was interrupted before."""
@@ -219,17 +221,19 @@ class Checkpoint(Callback):
             self._random = []
             self.resumed.append(trainer.global_step)
         elif self.every_s is not None and batch_idx and batch_idx % trainer.accumulate_grad_batches == 0:
-            due = time.monotonic() - self._written >= self.every_s
+            due = time.monotonic() >= self._due
             if trainer.strategy.broadcast(due):  # all devices write, or none
                 self._write(trainer, batch_idx)
 
     def _write(self, trainer: Trainer, batch_idx: int) -> None:
+        began = time.monotonic()
         self.data.batches_taken = batch_idx
         self._random = _from_all_devices(_random(), trainer)
-        with replacing(self.file) if trainer.is_global_zero else nullcontext(self.file) as file:
+        with replacing(self.file, sync=True) if trainer.is_global_zero else nullcontext(self.file) as file:
             trainer.save_checkpoint(file)  # every device must call it; only the first writes
         self._random = []
-        self._written = time.monotonic()
+        now = time.monotonic()
+        self._due = now + max(self.every_s, (now - began) / WRITE_SHARE) if self.every_s else now
 
 
 def _from_all_devices(value: T, trainer: Trainer) -> list[T]:

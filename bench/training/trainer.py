@@ -26,23 +26,24 @@ from bench.api.network import Reports
 from bench.api.running_statistics import moving_statistics
 from bench.api.task import Task
 from bench.backbones import runs
-from bench.config.sections import RuntimeConfig
 from bench.core import registry
-from bench.core.errors import UsageError
+from bench.core.errors import MachineProblem, UsageError
 from bench.core.files import replacing
 from bench.records import schema
 from bench.records.data import Dataset
+from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, evaluation_steps
 from bench.training.environment import without_launcher
 from bench.training.gradients import GradientCheck
+from bench.training.kept import kept
 from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
 """Spectral norm of ΔW below which a layer counts as not having left its start."""
-FILE = "adapter.safetensors"
+FILE = ADAPTER
 DAMAGED = "the checkpoint of an interrupted attempt was damaged: this run began anew"
 
 
@@ -59,6 +60,7 @@ def fit(
     Raises:
         Diverged: a loss or an output is not finite.
         UsageError: options that do not fit this backbone or this number of devices.
+        MachineProblem: the clock went backwards.
     """
     runtime, split = spec.options.runtime, _batch_split(spec)
     file = checkpoint.path(directory, world=split.world, parts=split.parts)
@@ -83,13 +85,15 @@ def fit(
             trainer.validate(method, datamodule=data, verbose=False)
             swept = _metrics(method, evaluations)
             sweep.append(schema.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
+    _check_clock(directory, training=curve.train_s, evaluation=eval_s, tracking=tracker.tracking_s)
     method, device = method.cpu(), trainer.strategy.root_device
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
     if trainer.is_global_zero:
-        _save(method, exported, directory, runtime)
-        kept_with = {"never": (), "asked": ("all",), "always": ("adapter", "all")}[method.saves_backbone]
-        if runtime.save in kept_with:
+        names = kept(type(method), runtime.save)
+        if FILE in names:
+            _save(method, exported, directory)
+        if runs.FOLDER in names:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
     network, stored_bytes = method.backbone, sum(tensor.nbytes for tensor in exported.values())
     return schema.TrainingResult(
@@ -223,12 +227,10 @@ def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
     return schema.Metrics(primary=primary, all=evaluations.scores, majority=evaluations.majority)
 
 
-def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path, runtime: RuntimeConfig) -> None:
-    """Write what was trained, where that is asked, with the head, a frozen one too."""
-    if runtime.save == "none" or (runtime.save == "adapter" and not method.saves_adapter):
-        return
+def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path) -> None:
+    """Write what was trained, with the head, a frozen one too."""
     tensors = {**{f"head.{name}": tensor for name, tensor in method.head.state_dict().items()}, **exported}
-    with replacing(directory / FILE) as temporary:
+    with replacing(directory / FILE, sync=True) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
@@ -242,6 +244,18 @@ def _random(backbone: Backbone, method: Method, parameters: int) -> list[str]:
     if backbone.pretrained or 2 * frozen <= parameters:
         return []
     return [f"{backbone.name} is random: {frozen:,} of its {parameters:,} parameters stay as they were drawn"]
+
+
+def _check_clock(directory: Path, **seconds: float) -> None:
+    """Refuse times that cannot be; a checkpoint would bring them back."""
+    wrong = [f"{name} took {value:.3f} s" for name, value in seconds.items() if value < 0]
+    if wrong:
+        checkpoint.drop(directory)
+        raise MachineProblem(
+            "the clock of this machine went backwards while the run was timed",
+            ", ".join(wrong),
+            "Repair the clock, then run the same command again: it trains this run anew.",
+        )
 
 
 def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:

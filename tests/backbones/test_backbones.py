@@ -338,3 +338,16 @@ def test_a_target_that_matches_nothing_lists_the_layers(tmp_path):
         find_targets(encoder, "Wqkv")
     with pytest.raises(UsageError, match="not a regular expression"):
         find_targets(encoder, "(")
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert", "MPNet"])
+def test_max_length_is_what_the_network_reads(kind: str, tmp_path: Path) -> None:
+    """transformers itself is the oracle: the longest text passes, and one token more does not."""
+    config = getattr(transformers, f"{kind}Config")(max_position_embeddings=18, **ARCHITECTURES[kind])
+    network = getattr(transformers, f"{kind}Model")(config)
+    network.save_pretrained(tmp_path)
+    longest = from_folder("it", tmp_path).max_length
+    assert longest == (16 if kind in ("Roberta", "MPNet") else 18)
+    network(torch.full((1, longest), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        network(torch.full((1, longest + 1), 5))

@@ -136,7 +136,10 @@ def test_show_backbone(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("deeplra", "'deeplora'"), ("glue/rt", "'glue/rte'"), ("rte", "'glue/rte'"), ("zzz", "list runs")],
+    [
+        *(("deeplra", "'deeplora'"), ("glue/rt", "'glue/rte'"), ("rte", "'glue/rte'"), ("zzz", "list runs")),
+        *(("LoRA", "'lora'"), ("SST-2", "'glue/sst2'"), ("GLUE", "'glue'"), ("Deep_LoRA", "'deeplora'")),
+    ],
 )
 def test_show_unknown_name(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", name]) == 2
@@ -272,3 +275,11 @@ def test_show_run_with_scores_on_the_way_and_a_trained_backbone(
     assert "← mae on digits from vit" in text
     assert ["mean", "0.25,", "0.5"] in lines and ["mode", "grey"] in lines
     assert "3.0 MiB of state" in text
+
+
+def test_show_a_run_s_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = next(path.parent for path in out.glob("*/record.json"))
+    assert main(["show", folder.name, "--runs", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert main(["show", str(folder) + "/"]) == 0
+    assert capsys.readouterr().out == shown

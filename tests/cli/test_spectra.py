@@ -313,3 +313,12 @@ def test_a_peft_adapter_with_a_pissa_start_says_so(capsys: pytest.CaptureFixture
     code, _, err = said(capsys, "adapter", "--base", "adapter")
     assert code == USAGE
     assert "--base does not go with an adapter" in err
+
+
+def test_the_table_is_there_where_the_pictures_cannot_be_written(
+    here: Path, tracked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "file").touch()
+    code, out, err = said(capsys, tracked.name, "--output", str(here / "file" / "folder"))
+    assert code == 2 and "cannot be written" in err
+    assert "effective" in out and "pictures" not in out

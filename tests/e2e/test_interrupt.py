@@ -97,16 +97,59 @@ def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_
     assert len(fitted) == 5, "two of the first command, two trials and the cell of the second"
 
 
-def test_ctrl_c_while_planning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 75, "preempted: the same command goes on"),
+        (signal.SIGUSR1, 75, "preempted: the same command goes on"),
+    ],
+)
+def test_a_signal_while_planning(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, code: int, said: str
+) -> None:
     import bench.harness.planner as planning
 
     def make_plan(request: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         time.sleep(10)
 
     monkeypatch.setattr(planning, "make_plan", make_plan)
     outcome = bench(*CELLS)
-    assert (outcome.code, outcome.err) == (130, "interrupted\n")
+    assert (outcome.code, outcome.err) == (code, f"{said}\n")
+
+
+@pytest.mark.parametrize("verb", [("run", "--method", "lora", "--task", "digits"), ("reproduce", "parsimony")])
+def test_a_sigterm_at_the_start_of_the_verb(
+    command: Any, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("bench.cli.check_packages", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    outcome = command(*verb, folder=tmp_path)
+    assert (outcome.code, outcome.err) == (75, "preempted: the same command goes on\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_sigterm_that_python_drops_while_planning_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fitted: list[Any]
+) -> None:
+    import bench.harness.planner as planning
+
+    real = planning.make_plan
+
+    class Object:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def make_plan(request: Any) -> Any:
+        Object()
+        return real(request)
+
+    monkeypatch.setattr(planning, "make_plan", make_plan)
+    assert bench(*CELLS).code == 75
+    assert not fitted
 
 
 SEEDS = ",".join(map(str, range(9)))
@@ -162,6 +205,26 @@ def test_a_killed_run_goes_on_from_its_last_step(bench: Bench, glue: Path, tiny_
     assert 1 <= step < 120
     assert [point.step for point in made.curve] == [*range(1, 121)], "no step is missing or twice"
     assert not [*out.glob("*/checkpoint*")], "what has ended needs none"
+
+
+def test_what_a_killed_process_left_is_swept_at_the_next_start(bench: Bench, fitted: list[Any], files: Any) -> None:
+    made = bench(*ONE)
+    folder = made.folder / made.only().run_id
+    before = files(folder)
+    leftovers = [folder / f".adapter.safetensors.{'0' * 32}.tmp", folder / "checkpoint-1x1.ckpt"]
+    for file in leftovers:
+        file.write_bytes(b"half")
+    os.utime(leftovers[0], (0, 0))
+    assert bench(*ONE).code == 0
+    assert files(folder) == before and len(fitted) == 1
+
+
+def test_what_a_run_keeps_is_on_the_disk_before_it_has_its_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("bench.core.files._sync", lambda path: synced.append(path.name))
+    bench(*ONE)
+    for name in ("record.json", "adapter.safetensors", "checkpoint-1x1.ckpt"):
+        assert any(one.startswith(f".{name}.") for one in synced)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,3 +206,39 @@ def test_without_network_the_embedded_data_is_used_and_named(bench: Bench) -> No
     assert "embedded" in outcome.out
     [line] = [line for line in outcome.err.splitlines() if "embedded" in line]
     assert "--data-dir" in line
+
+
+def test_one_seed_that_may_have_been_meant_as_many(bench: Bench) -> None:
+    words = ("--method", "linear", "--task", "glue/cola", "--dry-run")
+    said = "--seeds 3 is one seed, the number 3; for 3 seeds: --seeds 0,1,2\n"
+    assert bench(*words, "--seeds", "3").err == said
+    for seeds in ("0", "1", "2,3", "1234"):
+        assert bench(*words, "--seeds", seeds).err == ""
+
+
+def test_the_next_commands_work_as_they_are_printed(bench: Bench, command: Any, tmp_path: Path) -> None:
+    words = ("--method", "linear", "--task", "glue/cola")
+    outcome = bench(*words, out=tmp_path / "my runs")
+    printed = outcome.err.rpartition("next: ")[2].strip().split(", ")
+    assert len(printed) == 2
+    for line in printed:
+        program, *rest = shlex.split(line)
+        assert program == "bench" and command(*rest, folder=tmp_path).code == 0
+    assert "--runs" not in bench(*words, out=Path("runs")).err.rpartition("next: ")[2]
+
+
+def test_all_files_of_a_run_have_the_mode_of_the_umask(bench: Bench, command: Any, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        words = ("--task", "glue/cola", "--set", "runtime.save=all")
+        records = bench("--method", "lora,full", *words).records
+        lora = next(made for made in records if made.spec.method == "lora")
+        exported = tmp_path / "runs" / lora.run_id / "peft"
+        assert command("export", lora.run_id, "--runs", "runs", "--peft", str(exported), folder=tmp_path).code == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert {"record.json", "adapter.safetensors", "model.safetensors", "spectra.npz", "head.safetensors"} <= {
+        path.name for path in files
+    }
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files if path.stat().st_mode & 0o777 != 0o640} == {}

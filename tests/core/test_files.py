@@ -1,0 +1,56 @@
+"""Temporary files: whose they are, and which of them are swept."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.core.files import replacing, sweep
+
+HEX = "0123456789abcdef" * 2
+HOST = re.sub(r"[^\w-]", "-", platform.node())
+
+
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_killed_process_leaves_what_the_next_one_sweeps(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from bench.core.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as file: file.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.b")], check=False)
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".a.b.") and left.name.endswith(".tmp")
+    sweep(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_only_what_is_nobody_s_is_swept(tmp_path: Path, dead: int) -> None:
+    old, names = time.time() - 90_000, {}
+    for host, pid in ((HOST, dead), (HOST, os.getpid()), ("else-where", dead)):
+        names[f".x.json.{host}.{pid}.{HEX}.tmp"] = host == HOST and pid == dead
+        names[f".y.json.{host}.{pid}.{HEX}.tmp"] = True  # is old
+    names |= {f".z.json.{HEX}.tmp": False, f".w.{HEX}.tmp": True, ".mine.tmp": False, f"v.{HEX}.tmp": False}
+    for name in names:
+        (tmp_path / name).touch()
+        if name[:2] in (".y", ".w", ".m"):
+            os.utime(tmp_path / name, (old, old))
+    with replacing(tmp_path / "q") as temporary:
+        temporary.touch()
+        sweep(tmp_path)
+        assert temporary.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"q", *(name for name, goes in names.items() if not goes)}
+    sweep(tmp_path / "not there")

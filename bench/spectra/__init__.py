@@ -3,7 +3,6 @@
 from bench.spectra.angles import principal_angles
 from bench.spectra.collapse import collapse
 from bench.spectra.delta import Delta
-from bench.spectra.layers import has_matrix, layer_matrix
 from bench.spectra.powerlaw import power_law_alpha, power_law_fit
 from bench.spectra.ranks import (
     effective_rank,
@@ -23,8 +22,6 @@ __all__ = [
     "collapse",
     "effective_rank",
     "energy_rank",
-    "has_matrix",
-    "layer_matrix",
     "matricize",
     "nuclear_to_frobenius",
     "nuclear_to_spectral",

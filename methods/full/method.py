@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from bench.api.method import Batch, Method
-from bench.spectra import Delta, has_matrix, layer_matrix
+from bench.spectra import Delta
+from bench.spectra.layers import has_matrix, layer_matrix
 from methods.common.targets import list_names
 from methods.full.config import FullConfig
 

@@ -19,7 +19,8 @@ from bench.api.peft import PeftAdapter
 from bench.config.options import Value
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
-from bench.spectra import Delta, has_matrix, layer_matrix
+from bench.spectra import Delta
+from bench.spectra.layers import has_matrix, layer_matrix
 from methods.common.peft import PREFIX as WRAPPED
 from methods.common.peft import target_modules
 from methods.common.targets import PRESETS, compile_target, find_targets, note_on_fused

@@ -31,6 +31,8 @@ SECRETS = [
 """What looks like a key or a password; the first group stays."""
 SECRET_VARIABLES = re.compile(r"(_TOKEN|_KEY|_SECRET|_PASSWORD)$", re.IGNORECASE)
 """Environment variables whose values are secret, HF_TOKEN and WANDB_API_KEY among them."""
+HIDDEN = "***"
+"""What stands in the place of a secret."""
 SHORTEST_SECRET = 8  # shorter values of such variables are words that occur in any text
 
 _INVISIBLE = re.compile(
@@ -105,9 +107,9 @@ def without_secrets(value: T) -> T:
     def masked(part: Any) -> Any:
         if isinstance(part, str):
             for secret in values:
-                part = part.replace(secret, "***")
+                part = part.replace(secret, HIDDEN)
             for pattern in SECRETS:
-                part = pattern.sub(r"\1***", part)
+                part = pattern.sub(rf"\1{HIDDEN}", part)
             return part
         if isinstance(part, dict):
             return {key: masked(item) for key, item in cast(dict[object, object], part).items()}

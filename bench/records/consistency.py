@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, cast
 
+from bench.core.text import HIDDEN
 from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record
 from bench.records.spec import PROTOCOL, ids
 
@@ -85,6 +86,8 @@ def _ancestors(parent: ParentRun | None) -> int:
 
 
 def _ids(record: Record) -> Iterator[str]:
+    if any(HIDDEN in str(value) for value in record.spec.options.flat().values()):
+        return  # the record hides a secret that was hashed
     found = record.run_id, record.group_id
     data, weights = record.source.data_hash, record.backbone.weights_hash
     if all(found != ids(spec, data, weights) for spec in _spellings(record)):

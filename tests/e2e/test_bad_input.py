@@ -154,7 +154,7 @@ def test_one_bad_task_among_good_ones(bench: Bench, own_glue: Path) -> None:
     assert outcome.states() == {("linear", "glue/rte"): "done"}
     assert "cannot run glue/cola" in outcome.err
     assert f"{file}, line 34" in outcome.err
-    assert outcome.out.count("linear") == 1, "the table is printed all the same"
+    assert outcome.out.count("| linear ") == 1, "the table is printed all the same"
     assert bench(*words, "--strict", data=own_glue, out=own_glue / "strict").code == 3
 
 
@@ -445,7 +445,7 @@ def test_a_huge_file_is_no_record_and_is_not_read(bench: Bench) -> None:
         stream.truncate(2**40)  # sparse: it takes no room on the disk, and would fill the memory
     again = bench(*words)
     assert (again.code, again.only().state) == (0, "done")
-    assert "1,099,511,627,776 bytes, more than any record" in again.err
+    assert "larger than 16,777,216 bytes" in again.err
 
 
 def test_a_record_of_another_schema_is_refused_before_training(bench: Bench, fitted: list[Any], files: Any) -> None:

@@ -281,8 +281,7 @@ def test_frozen_outer_factors_are_part_of_the_export(lab: Any) -> None:
 
 def test_an_update_that_stays_at_its_start_is_said_so(lab: Any) -> None:
     still = lab.run(lab.spec("deeplora", lr=1e-6, max_steps=5))
-    (warning,) = still.result.warnings
-    assert "barely left its start in 4 of 4 layers" in warning
+    assert any("barely left its start in 4 of 4 layers" in warning for warning in still.result.warnings)
     assert all(r.norm < 1e-3 for r in still.result.ranks)
 
 

@@ -138,9 +138,9 @@ def test_where_it_is_not_right_or_pays_nothing_is_cached(
     run = deep.run(cached(deep, n, **changes))
     assert run.result.cost.cache_bytes == 0
     assert ([w for w in run.result.warnings if "not cached" in w] != []) == (said is not None)
-    assert said is None or said in run.result.warnings[0]
+    assert said is None or any(said in w for w in run.result.warnings)
     plainly = deep.run(cached(deep, n, cache=False, **changes))
-    assert not plainly.result.warnings
+    assert not [w for w in plainly.result.warnings if "cache" in w]
     assert run.losses == plainly.losses and same(run, plainly, 0.0), "no random number was used up"
 
 

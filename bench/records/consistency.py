@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, cast
 
+import msgspec
+
 from bench.core.text import HIDDEN
 from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record
 from bench.records.spec import PROTOCOL, ids
@@ -86,11 +88,10 @@ def _ancestors(parent: ParentRun | None) -> int:
 
 
 def _ids(record: Record) -> Iterator[str]:
-    if any(HIDDEN in str(value) for value in record.spec.options.flat().values()):
-        return  # the record hides a secret that was hashed
     found = record.run_id, record.group_id
     data, weights = record.source.data_hash, record.backbone.weights_hash
-    if all(found != ids(spec, data, weights) for spec in _spellings(record)):
+    hides_secret = (HIDDEN in str(value) for value in record.spec.options.flat().values())  # it was hashed
+    if all(found != ids(spec, data, weights) for spec in _spellings(record)) and not any(hides_secret):
         yield (
             "run_id: it does not follow from specification, data and weights: a field was changed, or a version with "
             f"another protocol than {PROTOCOL} wrote it"
@@ -102,12 +103,12 @@ def _spellings(record: Record) -> Iterator[dict[str, Any]]:
 
     The structure has it as a float, so what a caller in Python gave is not known.
     """
-    spec, names = record.spec.to_json(), ("lr", "epochs", "select")
+    spec, names = cast("dict[str, Any]", msgspec.to_builtins(record.spec)), ("lr", "epochs", "select")
     for values in product(*((spec[name], _whole(spec[name])) for name in names)):
         yield {**spec, **dict(zip(names, values, strict=True))}
 
 
 def _whole(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_whole(item) for item in cast(list[object], value)]
+    if isinstance(value, tuple):
+        return [_whole(item) for item in cast("tuple[object, ...]", value)]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -191,6 +191,16 @@ def _write(current: Record, folder: Path) -> Record:
     return current
 
 
+def _at_edge(selection: Selection | None) -> list[str]:
+    """Warn if the best learning rate is the smallest or the largest of the candidates."""
+    rates = sorted(trial.lr for trial in selection.trials) if selection else []
+    if selection is None or selection.chosen not in (rates[0], rates[-1]):
+        return []
+    end = "smallest" if selection.chosen == rates[0] else "largest"
+    tried = f"the {end} of the {len(rates)} learning rates that were tried"
+    return [f"{selection.chosen:g} is {tried}: a better one may lie beyond"]
+
+
 def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Record:
     size = initial.backbone.parameters
     return structs.replace(
@@ -203,7 +213,7 @@ def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Reco
         ranks=result.ranks,
         cost=result.cost,
         curve=result.curve,
-        warnings=result.warnings,
+        warnings=(*_at_edge(initial.selection), *result.warnings),
         report=result.report,
         spectra=result.spectra,
         evaluations=result.evaluations,

@@ -126,6 +126,17 @@ def test_select_chooses_on_a_split_of_train_and_never_on_dev(
     assert {made.lr for made in outcome.records} == {selection.chosen}
     assert {made.spec.lr for made in outcome.records} == {None}
     assert all([*made.metrics.all] == ["dev"] for made in outcome.records)
+    ends = {3e-3: "smallest", 3e-2: "largest"}
+    for made in outcome.records:
+        edge = [warning for warning in made.warnings if "learning rates that were tried" in warning]
+        assert edge == (
+            [
+                f"{selection.chosen:g} is the {ends[selection.chosen]} of the 3 learning rates that were tried: "
+                "a better one may lie beyond"
+            ]
+            if selection.chosen in ends
+            else []
+        )
 
     trials = command("leaderboard", "--runs", str(tmp_path / "runs" / "selection"), folder=tmp_path / "runs/selection")
     assert {made.run_id for made in trials.records} == {trial.run_id for trial in selection.trials}

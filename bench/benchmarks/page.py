@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 from msgspec import structs
@@ -24,6 +23,7 @@ from bench.benchmarks import print_or_fail
 from bench.core.errors import EnvironmentProblem
 from bench.core.text import table
 from bench.records.record import FILE, DoneRecord, Record, is_done, load_all
+from bench.records.spec import ids
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TABLES = 4
@@ -44,16 +44,19 @@ def copies(real: Sequence[DoneRecord], count: int) -> Iterator[Record]:
     generator = random.Random(0)
     for number in range(count):
         record, block = real[number % len(real)], number // len(real)
-        spec, metrics = record.spec, record.metrics
+        spec, metrics, backbone = record.spec, record.metrics, record.backbone
         optim = {**spec.options.optim, "weight_decay": block // TABLES / 1000}
         options = structs.replace(spec.options, optim=optim)
-        primary = structs.replace(metrics.primary, value=metrics.primary.value + generator.gauss(0, 0.01))
+        spec = structs.replace(spec, max_steps=300 + block % TABLES, options=options)
+        primary, share = metrics.primary, 1 - abs(generator.gauss(0, 0.01))
+        scores = {split: {name: share * value for name, value in all.items()} for split, all in metrics.all.items()}
+        run_id, group_id = ids(spec.to_json(), record.source.data_hash, backbone.weights_hash)
         yield structs.replace(
             record,
-            run_id=sha256(f"{record.run_id} {block}".encode()).hexdigest()[:16],
-            group_id=sha256(f"{record.group_id} {block}".encode()).hexdigest()[:16],
-            spec=structs.replace(spec, max_steps=300 + block % TABLES, options=options),
-            metrics=structs.replace(metrics, primary=primary),
+            run_id=run_id,
+            group_id=group_id,
+            spec=spec,
+            metrics=structs.replace(metrics, primary=structs.replace(primary, value=share * primary.value), all=scores),
         )
 
 

@@ -8,6 +8,9 @@ import pytest
 
 from bench.benchmarks import adapterdrop, tracker
 from bench.benchmarks.adapterdrop import Seconds
+from bench.benchmarks.page import copies
+from bench.records.consistency import contradictions
+from bench.records.record import is_done, load_all
 
 
 def test_adapterdrop_times_every_n_with_and_without_cache(
@@ -70,3 +73,12 @@ def test_a_share_is_of_the_run_with_spectra() -> None:
     row = tracker.report({"it": {"off": off, "on": on}}).splitlines()[-1]
     cells = [cell.strip() for cell in row.split("  ") if cell.strip()]
     assert cells == ["it", "20.00", "20.00", "1.050 (1.000 … 1.100)", "0.42", "1.0 % (most 5.0 %)"]
+
+
+def test_copies_of_records_are_valid_records() -> None:
+    """A record that contradicts itself is left out of the table, and there would be nothing to time."""
+    runs = Path(__file__).resolve().parents[2] / "leaderboard" / "results" / "runs"
+    real = [record for record in load_all(runs)[0] if is_done(record)]
+    made = [*copies(real, 3 * len(real))]
+    assert len({record.run_id for record in made}) == len(made)
+    assert not [reason for record in made for reason in contradictions(record)]

@@ -47,12 +47,8 @@ class TimmNet(Network):
         try:
             with torch.no_grad():
                 self.width = self.eval()(torch.zeros(1, *shape)).shape[1]
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(
-                f"timm's {type(model).__name__} does not accept images of {shape[1]}×{shape[2]}",
-                str(error).splitlines()[0],
-                "Give the images another size, or choose another backbone.",
-            ) from error
+        except (RuntimeError, AssertionError, ArithmeticError) as error:
+            raise _wrong_size(type(model).__name__, shape, error) from error
         self.train()
         if not set_dropout(model, dropout) and dropout:
             raise UsageError(
@@ -185,8 +181,11 @@ def load_timm(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, seed: int
     published = timm.get_pretrained_cfg(architecture)
     sized = {"img_size": shape[1:]} if published is not None and published.fixed_input_size else {}
     build = partial(timm.create_model, num_classes=0, in_chans=shape[0], **sized)
-    with seeded(seed, "timm"):
-        model = build(architecture)
+    try:
+        with seeded(seed, "timm"):
+            model = build(architecture)
+    except (AssertionError, ArithmeticError) as error:  # of XCiT and EfficientViT, for images that are too small
+        raise _wrong_size(architecture, shape, error) from error
     _check_patches(model, shape)
     if weights is not None:
         name = f"local-dir:{weights}" if weights.is_dir() else architecture
@@ -208,10 +207,24 @@ def _flat(blocks: Iterable[nn.Module]) -> list[nn.Module]:
     return [block for part in parts for block in part]
 
 
+def _wrong_size(network: str, shape: Shape, error: Exception) -> UsageError:
+    return UsageError(
+        f"timm's {network} does not accept images of {shape[1]}×{shape[2]}",
+        str(error).splitlines()[0],
+        "Give the images another size, or choose another backbone.",
+    )
+
+
 def _check_patches(model: nn.Module, shape: Shape) -> None:
-    """Refuse patches that do not divide the image: timm itself would ignore the border that no whole patch covers."""
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if patch is not None and (shape[1] % patch[0] or shape[2] % patch[1]):
+    """Refuse patches that do not divide the image: timm itself would ignore the border that no whole patch covers.
+
+    Patches that overlap, as PVTv2's do, cover it.
+    """
+    conv = getattr(getattr(model, "patch_embed", None), "proj", None)
+    if not isinstance(conv, nn.Conv2d) or conv.stride != conv.kernel_size:
+        return
+    patch = conv.kernel_size
+    if shape[1] % patch[0] or shape[2] % patch[1]:
         raise UsageError(
             f"patches of {patch[0]}×{patch[1]} do not tile images of {shape[1]}×{shape[2]}",
             f"timm's {type(model).__name__} would ignore the rest",

@@ -197,3 +197,18 @@ def test_what_is_built_has_no_revision():
 def test_no_width_is_no_width_of_zero():
     with pytest.raises(UsageError, match=r"backbone\.width=0"):
         found("dln", width=0)
+
+
+@pytest.mark.parametrize("name", ["efficientvit_m0", "pvt_v2_b0"])
+def test_networks_without_patches_side_by_side(name: str) -> None:
+    """EfficientViT has one number as its patch size; PVTv2's patches of 7×7 overlap, and cover images of any size."""
+    network = build(f"timm:{name}", (3, 64, 64))
+    assert network(images((3, 64, 64))).shape == (4, network.width)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("xcit_nano_12_p16_224", 24), ("vit_tiny_patch16_224", 24), ("efficientvit_m0", 8)]
+)
+def test_patches_that_do_not_fit_are_refused(name: str, size: int) -> None:
+    with pytest.raises(UsageError, match=f"images of {size}×{size}"):
+        build(f"timm:{name}", (3, size, size))

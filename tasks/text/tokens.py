@@ -115,14 +115,21 @@ def _encode(rows: Iterable[Example], tokenizer: Tokenizer, max_length: int) -> I
         second = [row.text_pair or "" for row in batch] if is_pair else None
         out = tokenizer([row.text for row in batch], second, truncation=True, max_length=max_length) if batch else None
         tokens, kinds = (out["input_ids"], out.get("token_type_ids")) if out else ([], None)
-        cut = [len(one.ids) == max_length and bool(one.overflowing) for one in out.encodings] if out else []
+        full = [number for number, row in enumerate(tokens) if len(row) == max_length]
+        cut = np.zeros(len(tokens), dtype=np.int8)
+        if out and out.encodings:
+            cut[full] = [bool(out.encodings[number].overflowing) for number in full]
+        elif full:  # tokenizers in Python do not say what they cut off
+            pairs = [second[number] for number in full] if second else None
+            whole = tokenizer([batch[number].text for number in full], pairs, truncation=False)
+            cut[full] = [len(row) > max_length for row in whole["input_ids"]]
         ids = np.fromiter(chain.from_iterable(tokens), dtype=np.int32)
         yield {
             "ids": ids,
             "types": np.fromiter(chain.from_iterable(kinds), dtype=np.int8) if kinds else np.zeros_like(ids, np.int8),
             "lengths": np.fromiter(map(len, tokens), dtype=np.int64),
             "labels": np.asarray([row.label for row in batch], dtype=np.float64),
-            "cut": np.asarray(cut, dtype=np.int8),
+            "cut": cut,
             "unknown": np.asarray([row.count(tokenizer.unk_token_id) for row in tokens], dtype=np.int32),
         }
 

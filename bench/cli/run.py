@@ -15,7 +15,7 @@ from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
 from bench.core.text import without_secrets
 from bench.env.preflight import check
-from bench.harness.request import Request, make_request
+from bench.harness.request import WIDEN, Request, make_request
 from bench.records.record import is_done
 from bench.records.spec import Precision, Track
 from bench.tracking import check as check_mirror
@@ -81,6 +81,8 @@ def parser() -> Parser:
     about = "choose the learning rate on a split cut from train, never dev"
     add("--select", metavar="lr", type=choice("lr"), help=about)
     add("--select-on", metavar="TASK", help="task whose train decides for all (default: each its own)")
+    about = f"most rates tried beyond the candidates, while the best one is at their end (default: {WIDEN})"
+    add("--widen", metavar="N", type=int, help=about)
 
     add = parser.add_argument_group("how and where").add_argument
     add("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")

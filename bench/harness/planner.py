@@ -197,11 +197,12 @@ def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list
         task=name,
         seed=SELECT_SEED,
         track="off",
+        evaluate=None,
         holdout=_holdout(base.train_samples, len(selector.dataset.train)),
         data_options=selector.data_options,
     ).with_options(task=selector.request.config_as(Config))
     trials = tuple(replace(run, spec=trial.with_(lr=rate), loaded=selector) for rate in rates)
-    return [replace(run, spec=base.with_(select=rates, select_on=name), trials=trials)]
+    return [replace(run, spec=base.with_(select=rates, select_on=name, widen=request.widen), trials=trials)]
 
 
 def _spec(
@@ -223,6 +224,7 @@ def _spec(
         epochs=request.epochs,
         batch_size=request.batch_size,
         train_samples=request.train_samples,
+        evaluate=request.evaluate,
         precision=request.precision,
         accelerator=request.accelerator,
         devices=request.devices,

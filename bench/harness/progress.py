@@ -31,6 +31,10 @@ class Progress(AbstractContextManager["Progress"]):
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
+    def extend(self) -> None:
+        """One more run than planned is to come: a trial beyond the candidates of a selection."""
+        self.total += 1
+
     def begin(self, spec: RunSpec) -> None:
         pass
 
@@ -76,6 +80,10 @@ class RichProgress(Progress):
     def begin(self, spec: RunSpec) -> None:
         label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
         self.bars.reset(self.run, description=label, total=spec.max_steps, visible=True, note="loading")
+
+    def extend(self) -> None:
+        super().extend()
+        self.bars.update(self.plan, total=self.total)
 
     def step(self, step: int, loss: float) -> None:
         self.bars.update(self.run, completed=step, note=f"loss {loss:.3f}")

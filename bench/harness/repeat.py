@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from bench.config.options import options_of, show
 from bench.harness.planner import PlannedRun
-from bench.harness.request import Request
+from bench.harness.request import WIDEN, Request
 
 
 def repeat_command(run: PlannedRun, request: Request) -> list[str]:
@@ -25,6 +25,7 @@ def repeat_command(run: PlannedRun, request: Request) -> list[str]:
     if spec.select:
         argv += ["--select", "lr", "--lr", ",".join(map(repr, spec.select))]
         argv += ["--select-on", request.select_on] if request.select_on else []
+        argv += ["--widen", str(spec.widen)] if spec.widen != WIDEN else []
     else:
         argv += ["--lr", repr(spec.lr)]
     argv += _data(run, request)

@@ -14,11 +14,13 @@ from bench.core import registry
 from bench.core.errors import UsageError
 from bench.harness.task_names import check_task
 from bench.records.data import DataRequest
-from bench.records.spec import Precision, Track
+from bench.records.spec import Course, Precision, Track
 
 T = TypeVar("T", bound=str | float)
 Source = Literal["auto", "dir", "hub", "embedded"]
 
+WIDEN = 3
+"""Default of `--widen`."""
 DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
 """Modality → the backbone for it that needs no network."""
 
@@ -32,6 +34,8 @@ class Request:
         lrs: several make a run each, or are the candidates with `select`.
         select: choose the learning rate on a split held out from train.
         select_on: task whose train split decides; None: each run's own.
+        widen: most rates tried beyond the candidates, while the best one is at their end.
+        evaluate: when dev is evaluated during training; None: at the end alone.
         strict: something that cannot run is an error, instead of being left out.
         retry: run again what failed before.
     """
@@ -48,6 +52,8 @@ class Request:
     lrs: tuple[float, ...] = ()
     select: bool = False
     select_on: str | None = None
+    widen: int = WIDEN
+    evaluate: Course = None
     overrides: Overrides = field(default_factory=Overrides)
     precision: Precision = "32-true"
     accelerator: str = "auto"
@@ -81,6 +87,7 @@ class Budget(TypedDict, total=False):
     max_steps: int | None
     epochs: float | None
     train_samples: int | None
+    evaluate: Course
     batch_size: int
     precision: Precision
     accelerator: str
@@ -99,6 +106,7 @@ def make_request(
     lr: float | Iterable[float] = (),
     select: bool = False,
     select_on: str | None = None,
+    widen: int | None = None,
     data: Source = "auto",
     data_dir: str | Path | Iterable[str | Path] | Mapping[str, str | Path] = (),
     set: Mapping[str, Value] | Iterable[str] = (),
@@ -110,6 +118,7 @@ def make_request(
     Args:
         methods, tasks, backbones: one name or several.
         seeds, lr: one value or several; each is a run of its own.
+        select, select_on, widen: see `Request`.
         data: which source the data come from.
         data_dir: a folder, `NAME=DIR`, several of these, or name → folder.
         set: option → value, `{"method.rank": 4}`, or `namespace.key=value` texts.
@@ -125,7 +134,7 @@ def make_request(
     for task in (*task_names, *([select_on] if select_on else [])):
         check_task(task)
     rates = _distinct("--lr", lr)
-    _check_select(select, select_on, rates)
+    _check_select(select, select_on, widen, rates)
     overrides = Overrides.of(cast(Mapping[str, Value], set)) if isinstance(set, Mapping) else Overrides.parse([*set])
     return Request(
         methods=method_names,
@@ -135,6 +144,7 @@ def make_request(
         lrs=rates,
         select=select,
         select_on=select_on,
+        widen=WIDEN if widen is None else widen,
         data=_data_request(data, data_dir),
         overrides=overrides,
         out=Path(out).expanduser(),
@@ -159,12 +169,18 @@ def _distinct(flag: str, given: T | Iterable[T]) -> tuple[T, ...]:
     return values
 
 
-def _check_select(select: bool, select_on: str | None, rates: tuple[float, ...]) -> None:
+def _check_select(select: bool, select_on: str | None, widen: int | None, rates: tuple[float, ...]) -> None:
     if select_on and not select:
         raise UsageError(
             "--select-on without --select",
             "it says on which task a choice is made",
             "Add --select lr, or leave it out.",
+        )
+    if widen is not None and (not select or widen < 0):
+        raise UsageError(
+            f"--widen {widen}" + ("" if select else " without --select"),
+            "it is how many learning rates a selection may try beyond its candidates",
+            "Give 0 or more." if select else "Add --select lr, or leave it out.",
         )
     if select and len(rates) == 1:
         raise UsageError(

@@ -6,7 +6,6 @@ import gc
 import sys
 import tempfile
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from msgspec import structs
 
 from bench.config.sections import RuntimeConfig
 from bench.core import registry
-from bench.core.errors import BenchError, EnvironmentProblem
+from bench.core.errors import EnvironmentProblem
 from bench.core.files import sweep
-from bench.harness import failures
+from bench.harness import failures, selection
 from bench.harness.devices import check_devices
 from bench.harness.initial_record import initial_record
 from bench.harness.plan_text import notes
@@ -25,7 +24,7 @@ from bench.harness.progress import Progress, make_progress
 from bench.harness.request import Request
 from bench.harness.signals import Preempted, preemptible
 from bench.records import record
-from bench.records.schema import Record, Selection, TrainingResult, Trial
+from bench.records.schema import Record, TrainingResult
 from bench.training import checkpoint
 from bench.training.kept import kept
 
@@ -33,9 +32,6 @@ FINISHED = ("done", "failed", "oom", "diverged")
 """States that a rerun leaves alone (`--retry` takes the last three again)."""
 NEED_NO_CHECKPOINT = ("done", "diverged")
 """Any other failure may pass: --retry goes on from the checkpoint."""
-SELECTION = "selection"
-"""Folder in `out` for the records of trials, which tables do not read."""
-
 BROKEN = "broken"
 """Folder in `out` for the folders of runs whose record cannot be read."""
 
@@ -60,12 +56,21 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
         for line in (*notes(plan), *_set_aside(plan)):
             progress.say(line)
         check()
-        for trial in plan.trials:
+        tried: dict[str, Record] = {}
+
+        def attempt(trial: PlannedRun) -> None:
             check()
-            _record_of(trial, request, request.out / SELECTION, progress, verbose)
+            tried[trial.run_id] = _record_of(trial, request, request.out / selection.FOLDER, progress, verbose, {})
+
+        for trial in plan.trials:
+            attempt(trial)
+        for run in plan.runs:
+            while trial := selection.next_trial(run, tried):
+                progress.extend()
+                attempt(trial)
         for run in plan.runs:
             check()
-            yield _record_of(run, request, request.out, progress, verbose)
+            yield _record_of(run, request, request.out, progress, verbose, tried)
 
 
 def make_folder(out: Path) -> None:
@@ -93,7 +98,7 @@ def _set_aside(plan: Plan) -> list[str]:
         EnvironmentProblem: a record is of another version of the schema, so its folder is left as it is.
     """
     out, lines = plan.request.out, list[str]()
-    for parent, runs in ((out / SELECTION, plan.trials), (out, plan.runs)):
+    for parent, runs in ((out / selection.FOLDER, plan.trials), (out, plan.runs)):
         for folder in (record.folder(parent, run.run_id) for run in runs):
             try:
                 if (folder / record.FILE).exists():
@@ -108,7 +113,9 @@ def _set_aside(plan: Plan) -> list[str]:
     return lines
 
 
-def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool) -> Record:
+def _record_of(
+    run: PlannedRun, request: Request, out: Path, progress: Progress, verbose: bool, tried: selection.Tried
+) -> Record:
     """Return the record of a run: the finished one in its folder, or that of training it now."""
     folder = record.folder(out, run.run_id)
     earlier = _existing(folder)
@@ -120,7 +127,7 @@ def _record_of(run: PlannedRun, request: Request, out: Path, progress: Progress,
         return _track(run, earlier, folder)
     check_devices(run.spec.accelerator, run.spec.devices)
     progress.begin(run.spec)
-    finished = _train_run(run, request, folder, progress.step, verbose)
+    finished = _train_run(run, request, folder, progress.step, verbose, tried)
     progress.finished(run.spec, finished)
     return finished
 
@@ -147,7 +154,9 @@ def _existing(folder: Path) -> Record | None:
         return None
 
 
-def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool) -> Record:
+def _train_run(
+    run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool, tried: selection.Tried
+) -> Record:
     """Train one run and write its record, whatever happens to it.
 
     Raises:
@@ -160,8 +169,8 @@ def _train_run(run: PlannedRun, request: Request, folder: Path, on_step: OnStep,
     log.unlink(missing_ok=True)  # of an earlier attempt
     stop: BaseException | None = None
     try:
-        run, selection = _chosen(run, request.out / SELECTION)
-        current = structs.replace(current, selection=selection)
+        run, chosen = selection.choose(run, tried, request.out)
+        current = structs.replace(current, selection=chosen)
         whole = _completed(current, run, _train(run, folder, on_step))
         record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
         current = whole
@@ -191,16 +200,6 @@ def _write(current: Record, folder: Path) -> Record:
     return current
 
 
-def _at_edge(selection: Selection | None) -> list[str]:
-    """Warn if the best learning rate is the smallest or the largest of the candidates."""
-    rates = sorted(trial.lr for trial in selection.trials) if selection else []
-    if selection is None or selection.chosen not in (rates[0], rates[-1]):
-        return []
-    end = "smallest" if selection.chosen == rates[0] else "largest"
-    tried = f"the {end} of the {len(rates)} learning rates that were tried"
-    return [f"{selection.chosen:g} is {tried}: a better one may lie beyond"]
-
-
 def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Record:
     size = initial.backbone.parameters
     return structs.replace(
@@ -213,7 +212,7 @@ def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Reco
         ranks=result.ranks,
         cost=result.cost,
         curve=result.curve,
-        warnings=(*_at_edge(initial.selection), *result.warnings),
+        warnings=(*(initial.selection.warnings if initial.selection else ()), *result.warnings),
         report=result.report,
         spectra=result.spectra,
         evaluations=result.evaluations,
@@ -254,40 +253,6 @@ def _train(run: PlannedRun, folder: Path, on_step: OnStep) -> TrainingResult:
 
     gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
     return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, on_step=on_step)
-
-
-def _chosen(run: PlannedRun, trials: Path) -> tuple[PlannedRun, Selection | None]:
-    """Return the run with the learning rate of its best trial, and how it was chosen.
-
-    Raises:
-        BenchError: no trial has a score.
-    """
-    if not run.trials:
-        return run, None
-    tried: list[Trial] = []
-    best: tuple[float, float] | None = None
-    metric = ""
-    for trial in run.trials:
-        rate = trial.spec.lr
-        assert rate is not None  # a trial is of one candidate
-        there = _existing(record.folder(trials, trial.run_id))
-        # the method's own metric, where it has one
-        primary = there.metrics.primary if there and there.metrics else None
-        value, state = primary.value if primary else None, there.state if there else "failed"
-        tried.append(Trial(lr=rate, value=value, run_id=trial.run_id, state=state))
-        if primary:
-            metric, merit = primary.name, primary.value if primary.higher_is_better else -primary.value
-            best = max(best, (merit, rate), key=lambda b: b[0]) if best else (merit, rate)
-    if best is None:
-        raise BenchError(
-            "no trial of the learning rate has a score",
-            f"states of the trials: {', '.join(one.state for one in tried)}",
-            f"Read their records in {trials}, then rerun with --retry.",
-        )
-    selection = Selection(
-        trials=tuple(tried), metric=metric, split="holdout", task=run.trials[0].spec.task, chosen=best[1]
-    )
-    return replace(run, spec=run.spec.with_(lr=best[1])), selection
 
 
 __all__ = ["Preempted", "make_folder", "run_plan", "stopped"]

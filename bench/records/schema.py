@@ -95,11 +95,16 @@ class StoredSpec(Part, frozen=True, kw_only=True):
     lr: Annotated[Real | None, about("learning rate asked for; null where it was selected")]
     select: Annotated[tuple[Real, ...], about("candidate learning rates; empty where nothing was selected")]
     select_on: Annotated[str | None, about("task whose held-out train split decided; null: this run's own")]
+    widen: Annotated[Count, about("most rates tried beyond those of select, while the best one is at their end")]
     holdout: Annotated[Count, about("training examples cut off, by seed, and evaluated on instead of dev; 0: none")]
     max_steps: Annotated[Count | None, about("budget in optimiser steps; null where epochs say it")]
     epochs: Annotated[Real | None, about("budget in passes over train; null where max_steps says it")]
     batch_size: Annotated[Count, about("examples per optimiser step over all devices")]
     train_samples: Annotated[Count | None, about("examples drawn from train; null: all")]
+    evaluate: Annotated[
+        Annotated[int, Meta(ge=1, le=LARGEST)] | Literal["epoch"] | None,
+        about("dev is evaluated after every so many steps, or after each pass over train; null: at the end alone"),
+    ]
     precision: Annotated[str, about("Lightning's precision, such as 32-true")]
     accelerator: Annotated[str, about("Lightning's accelerator; not part of the identity")]
     devices: Annotated[Count, about("number of devices; not part of the identity")]
@@ -214,6 +219,23 @@ class Selection(Part, frozen=True, kw_only=True):
     split: Annotated[str, about("split it was measured on")]
     task: Annotated[str, about("task whose train was split")]
     chosen: Annotated[Real, about("learning rate taken")]
+
+    @property
+    def edge(self) -> Literal["", "smallest", "largest"]:
+        """Which end of the learning rates with a result was taken; empty for one between others.
+
+        A rate at which training diverged has a result; one that failed for another reason has none.
+        """
+        rates = [trial.lr for trial in self.trials if trial.value is not None or trial.state == "diverged"]
+        return "smallest" if self.chosen == min(rates) else "largest" if self.chosen == max(rates) else ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader of a score must know of the choice."""
+        if not self.edge:
+            return ()
+        tried = f"the {self.edge} of the {len(self.trials)} learning rates that were tried"
+        return (f"{self.chosen:g} is {tried}: a better one may lie beyond",)
 
 
 class LayerRank(Part, frozen=True, kw_only=True):

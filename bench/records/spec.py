@@ -25,11 +25,13 @@ from bench.core import registry
 
 C = TypeVar("C", bound=Config)
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever the same specification would give other results."""
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 Track = Literal["off", "wandb", "tensorboard", "csv", "mlflow"]
+Course = int | Literal["epoch"] | None
+"""When dev is evaluated during training: after every so many steps, after each pass over train, or never."""
 
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`; nor does
@@ -78,11 +80,13 @@ class RunSpec:
     lr: float | None = None
     select: tuple[float, ...] = ()
     select_on: str | None = None
+    widen: int = 0
     holdout: int = 0
     max_steps: int | None = None
     epochs: float | None = None
     batch_size: int = 16
     train_samples: int | None = None
+    evaluate: Course = None
     precision: Precision = "32-true"
     accelerator: str = "auto"
     devices: int = 1

@@ -30,7 +30,7 @@ function normaliseRow(row, columns) {
     average: stat(row.average), difference: diff(row.difference), cells: columns.map((_, i) => cells[i] ?? null),
     complete: [num(done[0]) ?? cells.filter(Boolean).length, num(done[1]) ?? columns.length],
     layers: list(row.layers).filter(Array.isArray).map(([layer, ...values]) => [plain(layer, 200), ...values.map(num)]),
-    lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, states: object(row.states),
+    lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, at_edge: row.at_edge === true, states: object(row.states),
     devices: list(row.devices), cautions: list(row.cautions).map(object), notes: list(row.notes).map(note => plain(note, 1000))};
 }
 

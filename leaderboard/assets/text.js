@@ -123,7 +123,7 @@ function rate(value) {
 function rates(row) {
   if (!row.lrs.length) return NOTHING;
   const span = [...new Set([row.lrs[0], row.lrs.at(-1)])].map(rate).join("…");
-  return row.selected ? `${span} (selected)` : span;
+  return row.selected ? `${span} (selected${row.at_edge ? ", at the edge" : ""})` : span;
 }
 
 /** Text of a command or an error with invisible characters made visible, so that users copy what they see. */

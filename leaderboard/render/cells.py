@@ -82,7 +82,7 @@ def lr(row: Row) -> str:
     if not row.lrs:
         return NOTHING
     rates = "…".join(map(format_number, dict.fromkeys([row.lrs[0], row.lrs[-1]])))
-    return f"{rates} (selected)" if row.selected else rates
+    return f"{rates} (selected{', at the edge' if row.at_edge else ''})" if row.selected else rates
 
 
 def size(count: float | None) -> str:

@@ -183,6 +183,7 @@ def _row(
         layers=mean_layers(done),
         lrs=tuple(sorted({run.lr for run in done})),
         selected=group[0].spec.lr is None,
+        at_edge=any(run.selection and run.selection.edge for run in done),
         trials=_trials(runs),
         train_s=mean_over_runs(done, lambda r: r.cost.train_s),
         devices=tuple(sorted({run.cost.device for run in done})),

@@ -119,7 +119,8 @@ class Row:
         share: trained share of all parameters, 0 to 1.
         peak_memory_bytes: None if no run measured it.
         nominal, effective, stable, norm: ranks of ΔW and its spectral norm, over layers and runs; None without a ΔW.
-        lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made.
+        lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made; `at_edge`:
+            one of them is the smallest or the largest that was tried.
         states: number of runs by state.
         failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
         warnings: number of runs with a warning, by its text.
@@ -149,6 +150,7 @@ class Row:
     layers: tuple[Layer, ...] = ()
     lrs: tuple[float, ...] = ()
     selected: bool = False
+    at_edge: bool = False
     trials: int = 0
     train_s: float | None = None
     devices: tuple[str, ...] = ()

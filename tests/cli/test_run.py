@@ -71,6 +71,7 @@ FLAGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "lrs": (["--lr", "3e-4,1e-3"], {"lrs": (3e-4, 1e-3)}),
     "select": (["--select", "lr"], {"select": True}),
     "select_on": (["--select", "lr", "--select-on", "glue/sst2"], {"select": True, "select_on": "glue/sst2"}),
+    "widen": (["--select", "lr", "--widen", "1"], {"select": True, "widen": 1}),
     "overrides": (
         ["--set", "method.rank=4", "--set", "method.target=a,b=c"],
         {"overrides": Overrides({("method", "rank"): "4", ("method", "target"): "a,b=c"})},

@@ -159,7 +159,7 @@ def test_select_chooses_on_a_split_of_train_and_never_on_dev(
 
 
 def test_select_of_a_list_on_each_cells_own_train(bench: Bench, fitted: list[Any]) -> None:
-    words = ("--method", "lora", "--task", "glue/stsb,glue/rte", "--select", "lr", "--lr", "1e-4,3e-2")
+    words = ("--method", "lora", "--task", "glue/stsb,glue/rte", "--select", "lr", "--lr", "1e-4,3e-2", "--widen", "0")
     outcome = bench(*words)
     assert {made.selection.task for made in outcome.records} == {"glue/stsb", "glue/rte"}
     assert [[t.lr for t in made.selection.trials] for made in outcome.records] == [[1e-4, 3e-2]] * 2

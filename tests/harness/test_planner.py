@@ -11,9 +11,7 @@ from bench.config.overrides import Overrides
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.planner import make_plan
 from bench.harness.request import Request
-from bench.harness.runner import _at_edge
 from bench.records.data import DataRequest
-from bench.records.schema import Selection, Trial
 
 
 def planned(tmp_path: Path, *tasks: str, method: str = "full", **more: Any) -> list[Any]:
@@ -85,11 +83,3 @@ def test_a_device_that_is_missing_is_said_at_plan_time(tmp_path: Path, monkeypat
     with pytest.raises(EnvironmentProblem, match="--accelerator gpu --devices 1"):
         planned(tmp_path, "digits", accelerator="gpu")
     assert planned(tmp_path, "digits", accelerator="cpu", devices=2)
-
-
-@pytest.mark.parametrize(("chosen", "end"), [(1e-3, "smallest"), (3e-3, None), (1e-2, "largest")])
-def test_a_chosen_rate_at_the_edge_of_the_candidates_is_a_warning(chosen: float, end: str | None) -> None:
-    trials = tuple(Trial(lr=rate, value=0.5, run_id=None, state="done") for rate in (3e-3, 1e-3, 1e-2))
-    selection = Selection(trials=trials, metric="accuracy", split="holdout", task="digits", chosen=chosen)
-    text = f"{chosen:g} is the {end} of the 3 learning rates that were tried: a better one may lie beyond"
-    assert _at_edge(selection) == ([text] if end else [])

@@ -14,7 +14,8 @@ def describe(plan: Plan) -> str:
         lr = f"lr {spec.lr:g}" if spec.lr is not None else f"lr chosen from {', '.join(f'{t:g}' for t in spec.select)}"
         lines.append(f"  {run.run_id}  {spec.method:<10} {spec.task:<12} {spec.backbone:<8} seed {spec.seed}  {lr}")
     if plan.trials:
-        lines.append(f"  first {len(plan.trials)} trials on a split held out from train")
+        more = ", and more while the best learning rate is at the end of those tried" * bool(plan.request.widen)
+        lines.append(f"  first {len(plan.trials)} trials on a split held out from train{more}")
     return "\n".join([*lines, *notes(plan)])
 
 

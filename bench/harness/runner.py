@@ -41,8 +41,8 @@ OnStep = Callable[[int, float], None]
 def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     """Run a plan, and yield each run's record as soon as it has ended.
 
-    What is done is skipped, and a run that fails never stops the others. Trials of learning rates come first and are
-    not yielded.
+    What is done is skipped, and a run that fails never stops the others. Trials of learning rates, those beyond the
+    candidates too, come first and are not yielded.
 
     Raises:
         EnvironmentProblem: the folder of records cannot be written, a record in it is of another version, a device is

@@ -205,7 +205,7 @@ class Parameters(Part, frozen=True, kw_only=True):
 class Trial(Part, frozen=True, kw_only=True):
     """One candidate of a selection."""
 
-    lr: Annotated[Real, about("candidate")]
+    lr: Annotated[Real, about("learning rate tried")]
     value: Annotated[float | None, about("score on the held-out split; null where the trial failed")]
     run_id: Annotated[RunId | None, about("run of the trial")]
     state: Annotated[str, about("state of the trial")]
@@ -214,7 +214,7 @@ class Trial(Part, frozen=True, kw_only=True):
 class Selection(Part, frozen=True, kw_only=True):
     """How the learning rate was chosen."""
 
-    trials: Annotated[tuple[Trial, ...], about("one per candidate")]
+    trials: Annotated[tuple[Trial, ...], about("one per learning rate tried, ascending")]
     metric: Annotated[str, about("metric compared")]
     split: Annotated[str, about("split it was measured on")]
     task: Annotated[str, about("task whose train was split")]

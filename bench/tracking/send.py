@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.core.text import without_secrets
+from bench.records.files import checked
 from bench.records.record import ADAPTER, FILE, DoneRecord, Record
 from bench.records.schema import LayerRank
 from bench.tracking.account import project
@@ -44,7 +45,7 @@ def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -
     )
     try:
         _define(run, record)
-        for values in (*series(record), *by_layer(folder)):
+        for values in (*series(record), *by_layer(record, folder)):
             run.log(values)
         run.log({"primary": record.metrics.primary.value})
         run.summary.update(summary(record))
@@ -98,17 +99,15 @@ def series(record: Record) -> Iterator[dict[str, float]]:
                 yield {"step": step, f"effective_rank/{course.of}": rank}
 
 
-def by_layer(folder: Path) -> Iterator[dict[str, float]]:
+def by_layer(record: Record, folder: Path) -> Iterator[dict[str, float]]:
     """Yield each layer's effective rank of ΔW over steps, where the run's folder holds its singular values."""
-    path = folder / "spectra.npz"
-    if not path.is_file():
-        return
     import torch
 
     from bench.spectra import effective_rank
-    from bench.spectra.files.history import read
+    from bench.spectra.files.history import read_run
 
-    for layer, history in read(path).layers("updates").items():
+    stored = read_run(record, folder)
+    for layer, history in stored.layers("updates").items() if stored else ():
         for step, values in zip(history.steps.tolist(), history.values, strict=True):
             rank = float(effective_rank(torch.from_numpy(values), singular_values=True))
             if isfinite(rank):
@@ -142,7 +141,7 @@ def _artifact(run: wandb.Run, record: Record, folder: Path) -> None:
     """The adapter, where the run kept one."""
     import wandb
 
-    path = folder / ADAPTER
+    path = checked(record, folder, ADAPTER)
     if not path.is_file():
         return
     about = {"method": record.spec.method, "task": record.spec.task, "run_id": record.run_id}

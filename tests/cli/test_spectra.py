@@ -177,7 +177,11 @@ def test_broken_spectra_are_named(tracked: Path, capsys: pytest.CaptureFixture[s
     (tracked / "spectra.npz").write_bytes(b"PK\x03\x04 torn")
     code, _, err = said(capsys, "1f3a")
     assert code == ENVIRONMENT
-    assert "spectra.npz" in err
+    assert "spectra.npz was changed after the run had written it" in err
+    list_files(tracked)
+    code, _, err = said(capsys, "1f3a")
+    assert code == ENVIRONMENT
+    assert "spectra.npz: cannot be read as spectra of a run" in err
 
 
 def weights(**more: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.core.errors import EnvironmentProblem
+from bench.core.errors import BenchError, EnvironmentProblem
 from bench.core.files import sha256
 from bench.records.record import FILE, Record, is_run_id, read
 
@@ -28,6 +28,14 @@ def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
             if file.exists() and not file.is_dir() and not any(part.startswith(".") for part in place.parts):
                 found[place.as_posix()] = sha256(file)
     return found
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the record in a run's folder is that of a done run, whose files must stay as they are."""
+    try:
+        return read(folder / FILE).state == "done"
+    except BenchError:  # there is none, or it is broken
+        return False
 
 
 def checked(run: Record, folder: Path, name: str) -> Path:

@@ -31,7 +31,7 @@ from bench.core.errors import MachineProblem, UsageError
 from bench.core.files import replacing
 from bench.records import schema
 from bench.records.data import Dataset
-from bench.records.files import hashes
+from bench.records.files import hashes, is_finished
 from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
@@ -91,7 +91,7 @@ def fit(
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
     files: dict[str, str] = {}
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and not is_finished(directory):  # by another command meanwhile
         names = kept(type(method), runtime.save)
         if FILE in names:
             _save(method, exported, directory)

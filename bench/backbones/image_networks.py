@@ -14,6 +14,7 @@ from bench.config.sections import BackboneConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
 from bench.core.files import read_object, sha256, tensor_shapes
+from bench.records.files import check_named
 
 WEIGHTS = "model.safetensors"
 TIMM_LOADER = "bench.backbones.timm_network:load_timm"
@@ -158,6 +159,7 @@ def _published_weights(architecture: str) -> tuple[str, str]:
 
 
 def _local_weights(architecture: str, path: Path) -> Path:
+    check_named(path)
     if path.is_file() and path.suffix == ".safetensors":
         return path.resolve()
     missing = [name for name in ("config.json", WEIGHTS) if not (path / name).is_file()]

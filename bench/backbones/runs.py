@@ -20,6 +20,7 @@ from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.core.files import share, tensor_shapes
 from bench.records import record
+from bench.records.files import checked
 from bench.records.schema import ParentRun
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ class Run:
 
         Raises:
             UsageError: no run, or several runs, match the name.
-            EnvironmentProblem: the run is not finished, or kept no network, or a broken one.
+            EnvironmentProblem: the run is not finished, or kept no network, or it is not as the run wrote it.
         """
         run = record.find(self.runs, name.partition(":")[2])
-        folder = record.folder(self.runs, run.run_id) / FOLDER
+        folder = checked(run, record.folder(self.runs, run.run_id), FOLDER)
         if run.state != "done" or not folder.is_dir():
             raise EnvironmentProblem(
                 f"run {run.run_id} has no trained backbone",

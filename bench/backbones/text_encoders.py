@@ -19,6 +19,7 @@ from bench.config.sections import BackboneConfig
 from bench.core import hub
 from bench.core.errors import EnvironmentProblem
 from bench.core.files import read_object, sha256, shard_files, tensor_shapes
+from bench.records.files import check_named
 from bench.records.schema import ParentRun
 
 WEIGHT_FILES = "*.safetensors"
@@ -79,6 +80,7 @@ class HuggingFace:
         """Find it on disk, in the hub's cache, or on the hub."""
         folder = Path(name).expanduser()
         if folder.is_dir():
+            check_named(folder)
             return from_folder(folder.resolve().name, folder, config)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise EnvironmentProblem(
@@ -126,6 +128,7 @@ class BERT:
         """Hash the tokenizer: its content decides the identity, and its place does not."""
         folder = Path(config.tokenizer).expanduser() if config.tokenizer else minilm_folder(name)
         if folder.is_dir():
+            check_named(folder)
             _refuse_foreign(name, folder)
         if not _has_tokenizer(folder):
             raise _no_tokenizer(name, folder)

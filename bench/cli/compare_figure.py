@@ -74,19 +74,20 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
     """The stored spectra of ΔW by layer, of runs whose last singular values are finite."""
     import numpy as np
 
-    from bench.spectra.files.history import FILE, read
+    from bench.spectra.files.history import FILE, read_run
 
     spectra: list[SpectrumHistory] = []
     missing = 0
     for run in done:
-        path = folder(runs, run.run_id) / FILE
-        if not path.is_file():
-            missing += bool(run.ranks)
-            continue
         try:
-            spectra += read(path).layers("updates").values()
+            stored = read_run(run, folder(runs, run.run_id))
         except BenchError as problem:
             notes.append(" ".join(str(problem).split()))
+            continue
+        if stored is None:
+            missing += bool(run.ranks)
+        else:
+            spectra += stored.layers("updates").values()
     if missing:
         notes.append(f"{missing} of {len(done)} runs of {name} have no {FILE} beside their record")
     finite = (spectrum for spectrum in spectra if spectrum.values.size and np.isfinite(spectrum.values[-1]).all())

@@ -60,9 +60,10 @@ def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
-    from bench.training.trainer import FILE
+    from bench.records.files import checked
+    from bench.records.record import ADAPTER
 
-    file = folder / FILE
+    file = checked(record, folder, ADAPTER)
     if not file.is_file():
         known = f"there is no {file}; runtime.save was {record.spec.options.runtime.get('save')}"
         todo = "Run its command with another --out and --set runtime.save=all."

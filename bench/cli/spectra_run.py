@@ -28,12 +28,12 @@ def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) 
         of: the quantity; None: updates, or else the first that was stored.
         layer: name, or part of it, of the layer whose singular values are drawn; None: the one of the largest norm.
     """
-    from bench.spectra.files.history import FILE, read
+    from bench.spectra.files.history import read_run
     from bench.spectra.files.panels import over_training
 
     title = f"run {record.run_id}: {record.spec.method} on {record.spec.task}, seed {record.spec.seed}"
     more = {"kind": "run", "run_id": record.run_id}
-    stored = read(folder / FILE) if (folder / FILE).is_file() else None
+    stored = read_run(record, folder)
     if not stored or not stored.spectra:
         rows = _from_record(record)
         ranks = "the ranks of ΔW after the last step" if rows else "no ranks of a ΔW either"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from bench.config.options import Config, Value, option
 from bench.experiments import Check, Control, Experiment, Outcome
 from bench.figures import Figure, Panel, Series
+from bench.records.files import checked
+from bench.records.record import ADAPTER
 
 SPECTRUM = (4.0, 3.0, 2.0, 1.0)
 """Singular values of X = diag(4, 3, 2, 1)."""
@@ -91,7 +93,7 @@ class DropoutNuclear(Experiment[DropoutNuclearConfig]):
             max_steps=c.steps,
             seeds=c.seed,
         )
-        weights = load_file(self.lab.folder_of(record) / "adapter.safetensors")
+        weights = load_file(checked(record, self.lab.folder_of(record), ADAPTER))
         return singular_values(weights["head.weight"] @ weights["backbone.layers.0.weight"]).tolist()
 
 

@@ -15,6 +15,7 @@ from bench.core.errors import UsageError
 from bench.experiments import Check, Control, Experiment, Outcome, parse_integers, parse_list, parse_numbers
 from bench.experiments.statistics import format_mean, mean, mean_series, score
 from bench.figures import Figure, Panel, Series
+from bench.records.files import checked
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Lab
@@ -250,7 +251,8 @@ def train(
     )
     trained: list[Trained] = []
     for record in records:
-        [update] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
+        stored = history.read(checked(record, lab.folder_of(record), history.FILE))
+        [update] = stored.layers("updates").values()
         trained.append(Trained(network=network, optimizer=optimizer, lr=lr, score=score(record), update=update))
     return trained
 

@@ -217,6 +217,7 @@ def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Reco
         spectra=result.spectra,
         evaluations=result.evaluations,
         sweep=result.sweep,
+        files=result.files,
     )
 
 

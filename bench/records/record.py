@@ -23,7 +23,7 @@ from bench.records.consistency import contradictions
 from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable
 
 __all__ = ["ADAPTER", "FILE", "BrokenRecord", "DoneRecord", "Record", "State"]
-__all__ += ["find", "folder", "is_done", "load_all", "locate", "read", "write"]
+__all__ += ["find", "folder", "is_done", "is_run_id", "load_all", "locate", "read", "write"]
 FILE = "record.json"
 ADAPTER = "adapter.safetensors"
 """The trained weights beside it, where the run kept them."""
@@ -38,9 +38,13 @@ class BrokenRecord(EnvironmentProblem):
     """A file is no record of any version: not JSON, a field too many, of another folder."""
 
 
+def is_run_id(name: str) -> bool:
+    return _ID.fullmatch(name) is not None
+
+
 def folder(out: Path, run_id: str) -> Path:
     """Raises UsageError if `run_id` is not 16 hex digits; nothing else may become part of a path."""
-    if not _ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         raise UsageError(
             f"{run_id!r} is not a run id", "a run id is 16 digits of 0-9a-f", "`bench list runs` shows them."
         )
@@ -148,7 +152,7 @@ def find(out: Path, prefix: str) -> Record:
     todo = f"`bench list runs --runs {out}` shows the runs that are there."
     if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
         raise UsageError(f"{prefix!r} is not the beginning of a run id", "a run id is 16 digits of 0-9a-f", todo)
-    ids = sorted(p.parent.name for p in out.glob(f"{prefix}*/{FILE}") if _ID.fullmatch(p.parent.name))
+    ids = sorted(p.parent.name for p in out.glob(f"{prefix}*/{FILE}") if is_run_id(p.parent.name))
     if len(ids) != 1:
         known = f"it could be {', '.join(ids[:5])}" + (" …" if len(ids) > 5 else "") if ids else f"looked in {out}"
         many = f"{len(ids)} runs in {out} begin" if ids else f"no run in {out} begins"

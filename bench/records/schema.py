@@ -27,6 +27,7 @@ Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Real = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 RunId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", max_length=16)]
 Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Option = str | Whole | float | bool | None
@@ -360,6 +361,7 @@ class TrainingResult(Part, frozen=True, kw_only=True):
     spectra: Spectra | None = None
     evaluations: tuple[Evaluation, ...] = ()
     sweep: tuple[SweepPoint, ...] = ()
+    files: dict[str, Sha256] = {}
 
 
 class Record(Part, frozen=True, kw_only=True):
@@ -404,6 +406,13 @@ class Record(Part, frozen=True, kw_only=True):
     sweep: Annotated[
         tuple[SweepPoint, ...], about("the trained network without its first n adapters, where that is possible")
     ] = ()
+    files: Annotated[
+        dict[str, Sha256],
+        about(
+            "sha256 of every file that a done run keeps beside the record, by its path in the folder; "
+            "absent where it keeps none"
+        ),
+    ] = {}
     digest: Annotated[
         str,
         about(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.core.text import without_secrets
+from bench.records.files import checked
 from bench.records.record import ADAPTER, FILE, DoneRecord, Record
 from bench.records.schema import LayerRank
 from bench.tracking.account import project
@@ -24,10 +25,16 @@ def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -
     """Write the run, or send it, and return the local folder's name of an offline run.
 
     The same record again continues the same W&B run.
+
+    Raises:
+        EnvironmentProblem: a file that the run kept was changed.
     """
     import wandb
 
     spec = record.spec
+    # what the run kept is read first: where a file was changed, nothing is sent
+    courses = [*series(record), *by_layer(record, folder)]
+    adapter = checked(record, folder, ADAPTER) if spec.options.runtime.get("track_artifact") else None
     run = wandb.init(
         project=project(),
         id=record.run_id,
@@ -44,14 +51,14 @@ def send(record: DoneRecord, folder: Path, mode: Literal["online", "offline"]) -
     )
     try:
         _define(run, record)
-        for values in (*series(record), *by_layer(folder)):
+        for values in courses:
             run.log(values)
         run.log({"primary": record.metrics.primary.value})
         run.summary.update(summary(record))
         if record.ranks:
             run.log({"ranks": _table(record.ranks)})
-        if spec.options.runtime.get("track_artifact"):
-            _artifact(run, record, folder)
+        if adapter and adapter.is_file():
+            _artifact(run, record, adapter)
         _file(run, record)
         return Path(run.dir).parent.name if mode == "offline" else None
     finally:
@@ -98,17 +105,15 @@ def series(record: Record) -> Iterator[dict[str, float]]:
                 yield {"step": step, f"effective_rank/{course.of}": rank}
 
 
-def by_layer(folder: Path) -> Iterator[dict[str, float]]:
+def by_layer(record: Record, folder: Path) -> Iterator[dict[str, float]]:
     """Yield each layer's effective rank of ΔW over steps, where the run's folder holds its singular values."""
-    path = folder / "spectra.npz"
-    if not path.is_file():
-        return
     import torch
 
     from bench.spectra import effective_rank
-    from bench.spectra.files.history import read
+    from bench.spectra.files.history import read_run
 
-    for layer, history in read(path).layers("updates").items():
+    stored = read_run(record, folder)
+    for layer, history in stored.layers("updates").items() if stored else ():
         for step, values in zip(history.steps.tolist(), history.values, strict=True):
             rank = float(effective_rank(torch.from_numpy(values), singular_values=True))
             if isfinite(rank):
@@ -138,14 +143,10 @@ def _file(run: wandb.Run, record: Record) -> None:
     run.save(str(path), base_path=run.dir, policy="end")
 
 
-def _artifact(run: wandb.Run, record: Record, folder: Path) -> None:
-    """The adapter, where the run kept one."""
+def _artifact(run: wandb.Run, record: Record, adapter: Path) -> None:
     import wandb
 
-    path = folder / ADAPTER
-    if not path.is_file():
-        return
     about = {"method": record.spec.method, "task": record.spec.task, "run_id": record.run_id}
     artifact = wandb.Artifact(f"adapter-{record.run_id}", type="model", metadata=about)
-    artifact.add_file(str(path), name=ADAPTER)
+    artifact.add_file(str(adapter), name=ADAPTER)
     run.log_artifact(artifact)

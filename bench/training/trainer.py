@@ -31,6 +31,7 @@ from bench.core.errors import MachineProblem, UsageError
 from bench.core.files import replacing
 from bench.records import schema
 from bench.records.data import Dataset
+from bench.records.files import hashes, is_finished
 from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
@@ -89,12 +90,14 @@ def fit(
     method, device = method.cpu(), trainer.strategy.root_device
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
-    if trainer.is_global_zero:
+    files: dict[str, str] = {}
+    if trainer.is_global_zero and not is_finished(directory):  # by another command meanwhile
         names = kept(type(method), runtime.save)
         if FILE in names:
             _save(method, exported, directory)
         if runs.FOLDER in names:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
+        files = hashes(directory, (*names, tracker.file.name))
     network, stored_bytes = method.backbone, sum(tensor.nbytes for tensor in exported.values())
     return schema.TrainingResult(
         metrics=scores,
@@ -135,6 +138,7 @@ def fit(
         spectra=tracker.result(),
         evaluations=tuple(evaluations.rows),
         sweep=tuple(sweep),
+        files=files,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec import structs
+from records import list_files
 
 from bench.cli import main
 from bench.records import record
@@ -37,6 +38,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: Callable[
                 record.write(made, place)
                 for one in made.ranks[:1]:
                     history.write(place / history.FILE, [spectrum(one.layer, 4 if method == "lora" else 32, seed)])
+                list_files(place)
     broken = folder / ("0" * 16)
     broken.mkdir()
     (broken / record.FILE).write_text("{")
@@ -143,7 +145,7 @@ def test_spectra_that_cannot_be_read_are_told_and_passed_over(runs: Path, capsys
     first = min(runs.glob(f"*/{history.FILE}"))
     first.write_bytes(b"no archive")
     assert compare("full", "lora", "--runs", runs, "--figure", tmp_path / "x.png") == 0
-    assert f"note: {first}: cannot be read as spectra of a run" in capsys.readouterr().err
+    assert f"note: {first} was changed after the run had written it" in capsys.readouterr().err
 
 
 def test_hostile_names_cannot_leave_the_page(

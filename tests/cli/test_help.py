@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from records import list_files
 from safetensors.numpy import save_file
 
 from bench import __version__
@@ -86,6 +87,7 @@ def folders(
         factors = {f"backbone.model.query.factors.{i}": np.ones((8, 8), dtype=np.float32) for i in range(2)}
         head = {"head.weight": np.ones((2, 8), dtype=np.float32), "head.bias": np.ones(2, dtype=np.float32)}
         save_file(factors | head, folder / "adapter.safetensors")
+        list_files(folder)
     assert main(["leaderboard", "--update", "leaderboard/results"]) == OK
     for name in ("original", "tuned"):
         (tmp_path / name).mkdir()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from records import list_files
 from safetensors.numpy import save_file
 
 from bench.cli import main
@@ -54,6 +55,7 @@ def tracked(run: Path) -> Path:
     values = np.array([[1.0, 0.5], [1.0, 0.5], [np.nan, np.nan]])
     gradient = SpectrumHistory(of="gradients", layer="g", shape=(4, 2), how="gram", steps=steps, values=values)
     write(run / FILE, [*updates, gradient])
+    list_files(run)
     return run
 
 
@@ -110,6 +112,7 @@ def test_layers_not_followed_come_from_the_record(run: Path, capsys: pytest.Capt
         of="updates", layer=LAYERS[1], shape=(384, 384), how="gram", steps=np.array([0]), values=np.array([[1.0, 1.0]])
     )
     write(run / FILE, [one])
+    list_files(run)
     _, value, _ = parsed(capsys, "1f3a")
     assert [(row["layer"], row["how"], row["effective"]) for row in value["layers"]] == [
         (LAYERS[0], "in the record", 2.0),
@@ -174,7 +177,11 @@ def test_broken_spectra_are_named(tracked: Path, capsys: pytest.CaptureFixture[s
     (tracked / "spectra.npz").write_bytes(b"PK\x03\x04 torn")
     code, _, err = said(capsys, "1f3a")
     assert code == ENVIRONMENT
-    assert "spectra.npz" in err
+    assert "spectra.npz was changed after the run had written it" in err
+    list_files(tracked)
+    code, _, err = said(capsys, "1f3a")
+    assert code == ENVIRONMENT
+    assert "spectra.npz: cannot be read as spectra of a run" in err
 
 
 def weights(**more: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -53,6 +54,8 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
     assert left == {"record.json", "worker.log", "spectra.npz"} | (
         {"adapter.safetensors"} if method != "full" else set()
     )
+    kept = {name: (outcome.folder / two.run_id / name).read_bytes() for name in left - {"record.json", "worker.log"}}
+    assert two.files == {name: hashlib.sha256(content).hexdigest() for name, content in kept.items()}
     if method == "adapterdrop":  # the robust form leaves parameters out of some steps
         curves = [[point.metrics["dev"]["pearson"] for point in made.sweep] for made in (one, two)]
         assert len(curves[0]) == 2 and curves[1] == pytest.approx(curves[0], abs=1e-6)

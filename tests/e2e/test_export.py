@@ -11,6 +11,7 @@ import pytest
 import torch
 from msgspec import structs
 from peft import PeftModel
+from records import list_files
 from safetensors.torch import load_file
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
@@ -149,6 +150,8 @@ def test_what_cannot_be_exported(bench: Bench, command: Any, tmp_path: Path) -> 
     assert "--peft" in refused(kept.run_id, *runs)
     tensors = tmp_path / "runs" / kept.run_id / "adapter.safetensors"
     tensors.write_bytes(b"broken")
+    assert "is not a file that the run wrote" in refused(kept.run_id, *target, *runs, code=3)
+    list_files(tensors.parent)
     assert "cannot be read" in refused(kept.run_id, *target, *runs, code=3)
     tensors.unlink()
     error = RunError(what="w", known="k", todo="t")

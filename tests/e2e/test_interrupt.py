@@ -261,8 +261,13 @@ def test_a_damaged_checkpoint_is_a_warning_and_a_fresh_start(bench: Bench, fails
     assert "checkpoint of an interrupted attempt was damaged" in made.warnings[0]
 
 
-def test_what_another_command_has_done_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch, files: Any) -> None:
-    """Ctrl-C on the first of two equal commands turned the record that the second had finished into `cancelled`."""
+@pytest.mark.parametrize(("interrupted", "code"), [(True, 130), (False, 0)])
+def test_what_another_command_has_done_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, files: Any, interrupted: bool, code: int
+) -> None:
+    """Ctrl-C on the first of two equal commands turned the record that the second had finished into `cancelled`, and
+    spectra of two steps took the place of the whole ones.
+    """
     stored: dict[str, bytes] = {}
 
     def step(self: Progress, step: int, loss: float) -> None:
@@ -272,12 +277,15 @@ def test_what_another_command_has_done_is_kept(bench: Bench, monkeypatch: pytest
                 patch.setattr(Progress, "step", lambda self, step, loss: None)
                 assert bench(*ONE).code == 0  # the other command, from start to end
             stored.update(files(Path("runs")))
-            os.kill(os.getpid(), signal.SIGINT)
+            if interrupted:
+                os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Progress, "step", step)
     outcome = bench(*ONE)
-    assert outcome.code == 130
+    assert outcome.code == code
     assert outcome.only().state == "done" and outcome.only().metrics
+    kept = {name: stored[f"{outcome.only().run_id}/{name}"] for name in ("adapter.safetensors", "spectra.npz")}
+    assert {name: files(outcome.folder)[f"{outcome.only().run_id}/{name}"] for name in kept} == kept
 
 
 def test_a_worker_ends_with_the_command_that_started_it() -> None:

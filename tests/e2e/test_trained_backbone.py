@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from records import list_files
 from safetensors.torch import load_file
 
 from bench.cli import main
@@ -142,7 +143,7 @@ BROKEN = {
     "network.json: shape": ({"shape": ["a"]}, "Expected `int`"),
     "network.json: network": ({"options": {"width": 3}}, "size mismatch"),
     "model.safetensors: gone": (None, "not there, or not a regular file"),
-    "model.safetensors: a pipe": ("pipe", "not there, or not a regular file"),
+    "model.safetensors: a pipe": ("pipe", "is no regular file"),
     "model.safetensors: cut": (b"\x10", "is not a safetensors file"),
 }
 
@@ -160,6 +161,8 @@ def test_a_broken_network_of_a_run_is_an_error_in_three_parts(
             os.mkfifo(file)
     else:
         file.write_bytes(content if isinstance(content, bytes) else json.dumps({**GOOD, **content}).encode())
+    if content != "pipe":
+        list_files(tmp_path / parent.run_id)  # as of a stranger's run; else it is refused since it was changed
     with pytest.raises(EnvironmentProblem) as caught:
         [run] = make_plan(replace(_request(command, f"runs:{parent.run_id}"), out=tmp_path)).runs
         run.backbone.load(task=run.task.spec, head=HeadConfig(), seed=0)

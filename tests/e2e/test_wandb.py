@@ -343,6 +343,19 @@ def test_the_adapter_is_an_artifact_where_that_is_asked(bench: Bench) -> None:
             assert (f"adapter-{made.run_id}".encode() in raw) == sent
 
 
+@pytest.mark.parametrize("name", ["adapter.safetensors", "spectra.npz"])
+def test_a_changed_file_of_a_run_is_not_sent(bench: Bench, name: str) -> None:
+    words = ("--method", "lora", "--task", "glue/cola", "--set", "runtime.track_artifact=true")
+    made = bench(*words)
+    file = made.folder / made.only().run_id / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    mirrored = bench(*words, "--track", "wandb").only().tracking
+    assert mirrored.error.endswith(f"{name} was changed after the run had written it")
+    assert not (file.parent / "wandb").exists()
+
+
 def test_two_processes_are_one_wandb_run(bench: Bench) -> None:
     made = bench("--method", "lora", "--task", "glue/cola", "--track", "wandb", "--devices", "2")
     assert made.code == 0, made.err

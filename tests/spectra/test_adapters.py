@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from records import list_files
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -98,6 +99,7 @@ def test_adapters_of_runs_equal_their_method_s_delta(
         for i, shape in enumerate(factors)
     }
     save_file({**tensors, "head.weight": torch.ones(2, 8)}, folder / "adapter.safetensors")
+    list_files(folder)
     found = dict(adapters.deltas_of_run(folder / "adapter.safetensors") or ())
     assert list(found) == layers
     scale = {"lora": 6 / 2, "deeplora": 1.0, "adalora": 3 / (3 + 1e-5)}[method]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
+from bench.records import record as records
+from bench.records.files import hashes
 from bench.records.record import Record
 from leaderboard.tables.build import build_tables
 from leaderboard.tables.table import Row
@@ -44,6 +48,13 @@ def altered(record: Record, change: Callable[[Any], object]) -> Record:
     changed = draft(record)
     change(changed)
     return finished(changed)
+
+
+def list_files(folder: Path) -> None:
+    """Write the record of a run's folder anew, with the hashes of the files that are there now."""
+    names = [path.name for path in folder.iterdir() if path.name != records.FILE]
+    made = records.read(folder / records.FILE)
+    records.write(structs.replace(made, files=hashes(folder, names)), folder)
 
 
 def build_rows(records: Iterable[Record], *, baseline: str | None = None) -> list[Row]:

@@ -17,6 +17,7 @@ from bench.api.peft import CONFIG, TENSORS, open_folder
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.records import record
+from bench.records.files import checked
 from bench.spectra.delta import Delta
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def deltas_of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
     The record beside it names the method, whose own translation to peft gives the scale.
 
     Raises:
-        EnvironmentProblem: a file cannot be read.
+        EnvironmentProblem: a file cannot be read, or the adapter is not as its run wrote it.
         UsageError: there are factors, but no record, which is needed for their scale.
     """
     tensors = _load(file)
@@ -91,7 +92,9 @@ def deltas_of_run(file: Path) -> Iterator[tuple[str, Delta]] | None:
             f"there is no {record.FILE} beside it, which names the method",
             "Give the file in its run's folder, or what `bench export --peft` wrote.",
         )
-    spec = record.read(beside.resolve()).spec
+    run = record.read(beside.resolve())
+    checked(run, file.parent, file.name)
+    spec = run.spec
     method: type[Method] = registry.load("methods", spec.method)
     # under neutral names, since the translation would join parts of a fused projection
     neutral = {layer: f"layer{i}" for i, layer in enumerate(layers)}

@@ -28,7 +28,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bench.core.errors import EnvironmentProblem
 from bench.core.files import write_atomic
-from bench.records.schema import LayerSpectrum, Quantity, RankSeries, Spectra
+from bench.records.files import checked
+from bench.records.schema import LayerSpectrum, Quantity, RankSeries, Record, Spectra
 from bench.spectra.ranks import effective_rank, summary
 
 FILE = "spectra.npz"
@@ -122,6 +123,16 @@ def read(path: Path) -> StoredSpectra:
         known = f"{type(error).__name__}: {error}"[:200]
         todo = "Train the run again, or put the file back from a copy."
         raise EnvironmentProblem(f"{path}: cannot be read as spectra of a run", known, todo) from error
+
+
+def read_run(run: Record, folder: Path) -> StoredSpectra | None:
+    """Read what a run stored in its folder, after it was held against the record; None if there is nothing.
+
+    Raises:
+        EnvironmentProblem: the file is not as the run wrote it, or cannot be read.
+    """
+    path = checked(run, folder, FILE)
+    return read(path) if path.is_file() else None
 
 
 _BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -19,6 +19,7 @@ from bench.api.peft import CONFIG
 from bench.core import hub
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import shard_files
+from bench.records.files import check_named
 from bench.spectra.singular import GRAM_FLOOR, Spectrum
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -162,7 +163,8 @@ def contents(files: Iterable[Path]) -> Contents:
     """List the matrices of safetensors files from their headers alone.
 
     Raises:
-        EnvironmentProblem: a file is not a safetensors file, or two files hold a tensor of the same name.
+        EnvironmentProblem: a file is not a safetensors file, or is not as its run wrote it, or two files hold a tensor
+            of the same name.
     """
     found: dict[str, list[StoredMatrix]] = {}
     left_out: Counter[str] = Counter()
@@ -255,6 +257,7 @@ def network_order(name: str) -> tuple[int, list[tuple[int, int, str]]]:
 
 def _header(file: Path) -> Iterator[tuple[str, list[int], str]]:
     """Read (name, shape, dtype) of every tensor."""
+    check_named(file)
     try:
         with safe_open(file, framework="np") as opened:
             for name in opened.keys():  # noqa: SIM118 - not a mapping

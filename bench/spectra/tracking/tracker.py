@@ -18,6 +18,7 @@ from torch import Tensor
 from bench.api.batching import Batch
 from bench.api.method import Method
 from bench.config.sections import SpectraConfig
+from bench.records.files import is_finished
 from bench.records.schema import Quantity, Spectra
 from bench.spectra.delta import Delta
 from bench.spectra.files import history
@@ -242,6 +243,8 @@ class SpectrumTracker(Callback):
         if not self._writes or not self._logs:  # a resumed run restores the logs on every device
             return
         if not now and not (self._unwritten and time.monotonic() >= self._next_write):
+            return
+        if is_finished(self.file.parent):  # by another command meanwhile
             return
         with self._timed():
             began = time.monotonic()

@@ -171,6 +171,8 @@ def build(
     bias = cast("torch.nn.Parameter | None", method.head.bias)  # a deep linear network has none
     if bias is not None and not task.spec.num_classes and task.spec.targets == 1 and task.spec.labelled:
         bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
+    if data.class_weights is not None:  # before `adapt`, which may take a gradient
+        method.class_weights = torch.tensor(data.class_weights, dtype=torch.float32)
     method.adapt(data.first_batch())
     if options.penalty.nuclear:
         method.penalties.append(nuclear_penalty(method, options.penalty))

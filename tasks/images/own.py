@@ -17,7 +17,7 @@ from bench.core.errors import DataProblem, UsageError
 from bench.records.data import Arrays, DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 from tasks.io.cautions import doubtful_classes, never_scored, seen_in_training
-from tasks.io.class_weights import METRICS, WEIGHTS_HELP
+from tasks.io.classes import METRICS, WEIGHTS_HELP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,7 @@ class Images(ImageTask):
             raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
         hashes = [source.sha256 for source in sources]
         version = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
-        metrics = METRICS[config.class_weights]
-        spec = image_task_spec(self.name, version=version, metrics=metrics)
+        spec = image_task_spec(self.name, version=version, metrics=METRICS)
         self.spec = replace(spec, balanced=config.class_weights == "balanced")
         self.complete_spec(dataset)
         where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place

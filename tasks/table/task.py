@@ -1,9 +1,10 @@
 """Your own data: texts or pairs of texts, each with classes or a number, in a CSV, TSV, JSON lines or Parquet file.
 
 Columns are guessed by their names unless they are given. Labels that are names, or whole numbers of few values, are
-classes, scored by macro-F1 and accuracy; other numbers are a scale, scored by Pearson's and Spearman's correlation.
-What may be either is asked. With `task.kind=multilabel` a row has any number of classes, scored by micro-F1, macro-F1
-and mean average precision. What makes a score doubtful is a warning of every run (`Dataset.warnings`).
+classes, scored by macro-F1, balanced accuracy and accuracy; other numbers are a scale, scored by Pearson's and
+Spearman's correlation. What may be either is asked. With `task.kind=multilabel` a row has any number of classes, scored
+by micro-F1, macro-F1 and mean average precision. What makes a score doubtful is a warning of every run
+(`Dataset.warnings`).
 Macro-F1 and Pearson are primary: own data are seldom balanced, and accuracy rewards predicting the most frequent class.
 With several classes micro-F1 is primary: below the fixed threshold of ½ the F1 of a rare class is 0 for long.
 A note says how the file was read, and the record keeps it (`source.reading`).
@@ -24,7 +25,7 @@ from bench.config.sections import TaskConfig
 from bench.core.errors import UsageError
 from bench.records.data import DataRequest, Dataset, Example
 from tasks.io.cautions import doubtful_classes, never_scored, never_trained, seen_in_training, text_key
-from tasks.io.class_weights import METRICS, WEIGHTS_HELP
+from tasks.io.classes import METRICS, WEIGHTS_HELP
 from tasks.io.readers import malformed
 from tasks.table.labels import (
     LabelEncoder,
@@ -41,7 +42,8 @@ from tasks.text.task import TextTask
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SHOWN = 8  # most classes that the note names
-OTHER_METRICS: dict[LabelKind, tuple[str, ...]] = {
+METRICS_OF: dict[LabelKind, tuple[str, ...]] = {
+    "classification": METRICS,
     "regression": ("pearson", "spearman"),
     "multilabel": ("micro_f1", "macro_f1", "map"),
 }
@@ -166,7 +168,6 @@ class Table(TextTask):
             *never_trained(self.name, encoder.names, trained),
             *never_scored(self.name, encoder.names, scored, "validation"),
         ]
-        metrics = METRICS[config.class_weights] if kind == "classification" else OTHER_METRICS[kind]
         self.spec = TaskSpec(
             name=self.name,
             version=version,
@@ -174,8 +175,8 @@ class Table(TextTask):
             num_classes=len(encoder.names),
             multilabel=encoder.several,
             balanced=config.class_weights == "balanced",
-            metrics=metrics,
-            primary=metrics[:1],
+            metrics=METRICS_OF[kind],
+            primary=METRICS_OF[kind][:1],
         )
         encoded = {labels: encoder.encode(labels) for labels in {row.labels for row in (*train, *validation)}}
         examples = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +161,12 @@ def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, Any], said: 
     assert said in caught.value.what and caught.value.known and caught.value.todo
 
 
-def test_weighted_classes_are_scored_by_balanced_accuracy(tmp_path: Path) -> None:
+def test_class_weights_change_the_run_and_neither_data_nor_metrics(tmp_path: Path) -> None:
     file = write(tmp_path / "mine.csv", [(f"t{i}", "xy"[i % 5 == 0]) for i in range(40)])
     (plain, one), (weighted, two) = opened(file), opened(file, class_weights="balanced")
-    assert (plain.spec.balanced, plain.spec.primary) == (False, ("macro_f1",))
-    assert (weighted.spec.balanced, weighted.spec.primary) == (True, ("balanced_accuracy",))
-    assert weighted.spec.metrics == ("balanced_accuracy", *plain.spec.metrics)
+    assert plain.spec.metrics == ("macro_f1", "balanced_accuracy", "accuracy")
+    assert plain.spec.primary == ("macro_f1",)
+    assert not plain.spec.balanced and weighted.spec == replace(plain.spec, balanced=True)
     assert one.hash == two.hash and "class_weights" not in two.reading, "the option is part of a run's identity"
 
 

@@ -78,7 +78,7 @@ def fit(
         trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
-        scores, constant = _metrics(method, evaluations), _constant(evaluations)
+        scores, constant = _metrics(method, evaluations), _constant(method, evaluations)
         eval_s = time.perf_counter() - began
         sweep: list[schema.SweepPoint] = []
         for setting in method.sweep():
@@ -237,8 +237,9 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path) ->
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
-def _constant(evaluations: Evaluations) -> list[str]:
-    return [f"the outputs name one class only on {split}: no class was learned" for split in evaluations.constant]
+def _constant(method: Method, evaluations: Evaluations) -> list[str]:
+    what = "the same classes, or none, for every example of" if method.task.multilabel else "one class only on"
+    return [f"the outputs name {what} {split}: no class was learned" for split in evaluations.constant]
 
 
 def _random(backbone: Backbone, method: Method, parameters: int) -> list[str]:

@@ -16,6 +16,7 @@ from tasks.io.readers import NOT_UTF8, is_unicode
 LabelKind = Literal["classification", "regression", "multilabel"]
 MOST_CLASSES = 20  # whole numbers of at most so many values are classes; of more, a scale
 MOST_UNCLEAR = 300  # whole numbers of at most so many values, which repeat, may be classes or a scale
+MOST_CELLS = 10**8  # rows times classes, where a row has any number of classes: each has a number for each class
 MOST_STRAY = 0.1  # share of the labels that may be no numbers where the others are a scale
 MISSING = frozenset(
     {
@@ -148,7 +149,7 @@ def fit_encoder(rows: Sequence[tuple[str, ...]], kind: LabelKind) -> LabelEncode
     """Fit an encoder to the labels of rows: one each, or any number of classes for `multilabel`.
 
     Raises:
-        ValueError: all labels are equal, or there are more classes than half the rows.
+        ValueError: all labels are equal, there are more classes than half the rows, or too many for several per row.
     """
     different = {label for labels in rows for label in labels}
     if len(different) < 2:
@@ -157,6 +158,8 @@ def fit_encoder(rows: Sequence[tuple[str, ...]], kind: LabelKind) -> LabelEncode
         return _scale([float(label) for (label,) in rows])
     if 2 * len(different) > len(rows):
         raise ValueError(f"{len(different)} different labels in {len(rows)} rows are too many classes")
+    if kind == "multilabel" and len(different) * len(rows) > MOST_CELLS:
+        raise ValueError(f"{len(different):,} classes times {len(rows):,} rows are more than {MOST_CELLS:,}")
     return LabelEncoder(names=sort_classes(different), several=kind == "multilabel")
 
 

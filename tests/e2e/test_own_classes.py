@@ -106,6 +106,9 @@ def test_several_classes(bench: Bench, command: Any, tmp_path: Path, name: str, 
     assert made.metrics.primary.name == "micro_f1"
     assert set(made.metrics.all["validation"]) == {"micro_f1", "macro_f1", "map"}
     assert made.metrics.majority == {}
+    assert "the outputs name the same classes, or none, for every example of validation: no class was learned" in (
+        made.warnings
+    ), "two steps are too few"
     assert 0.5 < made.curve[0].loss < 0.9, "mean binary cross-entropy of outputs near 0: log 2"
     assert load_file(outcome.folder / made.run_id / "adapter.safetensors")["head.weight"].shape[0] == 3
     assert "mine micro_f1 ↑" in outcome.out
@@ -123,6 +126,7 @@ def test_several_classes_are_learned(bench: Bench, lively_bert: Path, tmp_path: 
     dev = ("--set", f"task.validation={tmp_path / 'mine.jsonl'}")
     made = bench(*words, *dev, data=None, backbone=str(lively_bert), budget=("--max-steps", "100")).only()
     assert min(made.metrics.all["validation"].values()) > 0.9
+    assert not [line for line in made.warnings if "no class was learned" in line]
 
 
 def test_micro_batches_of_several_classes_change_nothing(bench: Bench, tmp_path: Path) -> None:

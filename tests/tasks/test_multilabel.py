@@ -135,6 +135,12 @@ def test_labels_that_say_nothing(tmp_path: Path, labels: list[str], said: str) -
     assert said in problem.what and "task.separator" in problem.todo
 
 
+def test_too_many_classes_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.table.labels.MOST_CELLS", 299)
+    problem = refused(write(tmp_path / "mine.csv", rows()), kind="multilabel")
+    assert "5 classes times 60 rows are more than 299" in problem.what
+
+
 def test_a_list_is_read_with_the_option_alone(tmp_path: Path) -> None:
     problem = refused(write(tmp_path / "mine.jsonl", lists()))
     assert "the label is a list, which only task.kind=multilabel reads" in problem.what

@@ -104,10 +104,9 @@ class CollapseRank(Experiment[CollapseRankConfig]):
     def _measure(self, method: Method, data: Data) -> Moment:
         from bench.experiments.measurement import features
 
-        if method.task.num_classes < 2 or method.task.multilabel:
+        if method.task.num_classes < 2:
             what = f"task={self.config.task} has no classes to collapse"
-            known = "its examples have several" if method.task.multilabel else "it is a regression"
-            raise UsageError(what, known, "Choose one with a class for each example.")
+            raise UsageError(what, "it is a regression", "Choose one with classes.")
         return measure(method, *features(method, data, self.config.examples))
 
 

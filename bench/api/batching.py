@@ -23,7 +23,7 @@ class Batch(TypedDict):
 
     Attributes:
         inputs: what the network's forward takes, by name: `input_ids` and `attention_mask` (B, T), or `x` (B, …).
-        labels: (B,) or (B, k); NaN where a number was not observed.
+        labels: (B,) classes or numbers; (B, k) numbers, NaN where one was not observed; or (B, classes) zeros and ones.
         index: (B,) numbers of the examples in their split.
         weight: factor on the mean loss, so that micro batches and devices add up to the mean over the global batch.
         step: of the optimiser; −1 in evaluation.
@@ -108,14 +108,21 @@ class BatchSplit:
         """Micro batches per step and device: gradients accumulate over them."""
         return self.batch_size // self.world // self.micro if self.micro else 1
 
-    def part(self, batch: np.ndarray, index: int) -> tuple[np.ndarray, float]:
+    def part(
+        self, batch: np.ndarray, index: int, example_weights: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float]:
         """Return micro batch `index` of this device and the weight of its mean loss.
 
         Weights are such that the mean over parts and devices, which Lightning and DDP take, is the mean over the global
-        batch. Where a small last batch leaves nothing for a device, it gets one example with weight 0, so that all
-        devices take the same number of steps.
+        batch; with `example_weights` (N,), all positive, it is their weighted mean, if the part's loss is one too.
+        Where a small last batch leaves nothing for a device, it gets one example with weight 0, so that all devices
+        take the same number of steps.
         """
         part = batch[self.rank :: self.world][index :: self.parts]
         if not len(part):
             return batch[:1], 0.0
-        return part, len(part) / len(batch) * self.world * self.parts
+        if example_weights is None:
+            share = len(part) / len(batch)
+        else:
+            share = float(example_weights[part].sum() / example_weights[batch].sum())
+        return part, share * self.world * self.parts

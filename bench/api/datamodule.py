@@ -60,6 +60,9 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         train: the examples trained on.
         evaluation: evaluation splits by name, in the order of `val_dataloader`; the first is primary.
         splits: their names.
+        class_weights: (classes,) of the loss where the task is `balanced`: n / (k·n_c) for n training examples, n_c of
+            them of class c and k classes with any, as scikit-learn's `compute_class_weight("balanced")`; 0 of the
+            classes with none. Else None.
         steps: optimiser steps of the whole run.
         batches_taken: micro batches that training has taken; set before a checkpoint is written.
     """
@@ -81,6 +84,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
             else {name: self.load(cast("RowsT", rows), name) for name, rows in dataset.evaluation.items()}
         )
         self.splits = tuple(self.evaluation)
+        self.class_weights = balanced_weights(self.train.labels, task.num_classes) if task.balanced else None
         self.batches = StepBatches(lengths=self.train.lengths, batch_size=spec.batch_size, seed=spec.seed)
         self.steps = spec.max_steps or math.ceil((spec.epochs or 1) * self.batches.per_epoch)
 
@@ -97,11 +101,12 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
 
     def warnings(self) -> list[str]:
         """Return lines that the reader of a score must see."""
-        return []
+        missing = 0 if self.class_weights is None else int(np.count_nonzero(self.class_weights == 0))
+        return [f"{missing} of {self.task.num_classes} classes have no example to train on"] if missing else []
 
     def report(self) -> dict[str, object]:
         """Return JSON values by name for the record."""
-        return {}
+        return {} if self.class_weights is None else {"class_weights": self.class_weights.tolist()}
 
     @property
     def label_mean(self) -> float:
@@ -149,6 +154,12 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         return BatchSplit(batch_size=self.spec.batch_size, rank=rank, world=world, micro=self.runtime.micro_batch)
 
 
+def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return (classes,) n / (k·n_c) of labels (n,), k being the classes that they have; 0 of the others."""
+    counts = np.bincount(labels.astype(np.int64), minlength=classes)
+    return np.divide(len(labels), np.count_nonzero(counts) * counts, where=counts > 0, out=np.zeros(classes))
+
+
 class _Examples(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
     """Batches of a split by what the samplers yield."""
 
@@ -162,8 +173,10 @@ class _Examples(torch_data.Dataset[Batch], Generic[RowsT, SplitT]):
 class _MicroBatches(torch_data.Sampler[Item]):
     """This device's micro batches from number `start` on; the length is the whole run's, by which Lightning counts."""
 
-    def __init__(self, batches: StepBatches, steps: int, devices: BatchSplit) -> None:
-        self.batches, self.steps, self.devices = batches, steps, devices
+    def __init__(
+        self, batches: StepBatches, steps: int, devices: BatchSplit, example_weights: np.ndarray | None
+    ) -> None:
+        self.batches, self.steps, self.devices, self.example_weights = batches, steps, devices, example_weights
         self.start = 0
 
     def __len__(self) -> int:
@@ -172,7 +185,7 @@ class _MicroBatches(torch_data.Sampler[Item]):
     def __iter__(self) -> Iterator[Item]:
         for number in range(self.start, len(self)):
             step, part = divmod(number, self.devices.parts)
-            index, weight = self.devices.part(self.batches[step], part)
+            index, weight = self.devices.part(self.batches[step], part, self.example_weights)
             yield index, weight, step
 
 
@@ -180,7 +193,8 @@ class _TrainLoader(DataLoader[Batch], Generic[RowsT, SplitT]):
     """The training loader; Lightning keeps its state in a checkpoint."""
 
     def __init__(self, data: StepDataModule[RowsT, SplitT], devices: BatchSplit) -> None:
-        self.data, self.position = data, _MicroBatches(data.batches, data.steps, devices)
+        weights = None if data.class_weights is None else data.class_weights[data.train.labels.astype(np.int64)]
+        self.data, self.position = data, _MicroBatches(data.batches, data.steps, devices, weights)
         examples = _Examples(data, data.train)
         super().__init__(examples, batch_size=None, sampler=self.position, num_workers=data.runtime.workers)
 

@@ -41,6 +41,7 @@ class Method(LightningModule):
         evaluations: evaluations on dev during training, evenly spaced. The score is always that of the last step.
         penalties: what the run adds to the loss of every method, once per global batch.
         cache_bytes: memory per device of what was computed only once.
+        class_weights: (classes,) of the cross-entropy; None: all 1.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still set it.
     """
 
@@ -53,6 +54,7 @@ class Method(LightningModule):
     skips_parameters: bool = False
     cache_bytes: int = 0
     evaluations: int = 0
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class Method(LightningModule):
                 self.head.bias.zero_()
         self.head.requires_grad_(head.trainable and task.labelled)
         self.penalties: list[Callable[[], Tensor]] = []
+        self.register_buffer("class_weights", None, persistent=False)
         self.strict_loading = False  # a checkpoint holds what trains; the rest is built again
 
     # what a method implements
@@ -180,17 +183,22 @@ class Method(LightningModule):
         return outputs if self.task.num_classes or self.task.targets > 1 else outputs.squeeze(-1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the mean over the batch of `criterion`."""
+        """Return the mean over the batch of `criterion`, with which a loss of a method's own compares labels too."""
         return self.criterion(self(batch["inputs"]), batch["labels"])
 
     def criterion(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy, or the squared error for regression and with head.loss=squared.
 
+        With several classes per example it is the binary cross-entropy of each class's sigmoid, with `class_weights`
+        the mean that they weight, Σ w·loss / Σ w; `Batch.weight` then is the batch's share of the weights.
+
         With several numbers per example the squared error is summed over the observed ones, so an example's weight
         grows with them, and the mean over examples is the same however the batch is split.
         """
+        if self.task.multilabel:
+            return F.binary_cross_entropy_with_logits(outputs, labels.to(outputs.dtype))
         if self.task.num_classes and self.head_config.loss == "auto":
-            return F.cross_entropy(outputs, labels)
+            return F.cross_entropy(outputs, labels, weight=self.class_weights)
         if self.task.num_classes:
             return (outputs - F.one_hot(labels, self.task.num_classes)).square().sum(-1).mean()
         labels = labels.to(outputs.dtype)

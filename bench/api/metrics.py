@@ -8,6 +8,8 @@ import torch
 import torchmetrics
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
 
 from bench.api.task import TaskSpec
 
@@ -20,6 +22,7 @@ def collection(task: TaskSpec) -> MetricCollection:
     kind = "binary" if classes == 2 else "multiclass"
     builders: dict[str, Callable[[], Metric]] = {
         "accuracy": lambda: torchmetrics.Accuracy(kind, num_classes=classes, average="micro"),
+        "balanced_accuracy": lambda: BalancedAccuracy(num_classes=classes),
         "f1": lambda: torchmetrics.F1Score(kind, num_classes=classes, average="macro"),
         "macro_f1": lambda: torchmetrics.F1Score("multiclass", num_classes=classes, average="macro"),
         "matthews": lambda: torchmetrics.MatthewsCorrCoef(kind, num_classes=classes),
@@ -36,11 +39,14 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
 
     Args:
         outputs: logits (N, classes), or scores (N,) or (N, k) for regression.
-        labels: (N,), or (N, k) where NaN marks what was not observed and is left out.
+        labels: (N,), or (N, k) where NaN marks what was not observed and is left out; zeros and ones (N, classes) where
+            the task is `multilabel`.
 
     A correlation with predictions or labels that are all equal is undefined and counts as 0, as in scikit-learn's
     `matthews_corrcoef`; torchmetrics gives NaN or, for Matthews, a small number that depends on the label balance.
     """
+    if task.multilabel:
+        return _evaluate_multilabel(task, outputs, labels)
     regression = task.num_classes == 0
     predictions = outputs.double() if regression else outputs.argmax(-1)
     targets = labels.double() if regression else labels
@@ -52,6 +58,34 @@ def evaluate(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float
     if any(bool((given == given[0]).all()) for given in (predictions, targets)):
         values |= {name: 0.0 for name in CORRELATIONS if name in values}
     return values
+
+
+def _evaluate_multilabel(task: TaskSpec, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return F1 over all decisions (`micro_f1`), its mean over classes (`macro_f1`) and mean average precision (`map`).
+
+    A class is predicted where its sigmoid is above ½, that is its logit above 0. Means over classes leave out those
+    that no label has, whose average precision is undefined; without any class they are 0.
+    """
+    predicted, truth, classes = (outputs > 0).int(), labels.int(), task.num_classes
+    # numbers in [0, 1) in the order of the logits: sigmoids of large ones would be equal
+    order = outputs.unique(return_inverse=True)[1].double() / outputs.numel()
+    scored = truth.any(0)
+    values = {
+        "micro_f1": multilabel_f1_score(predicted, truth, num_labels=classes, average="micro"),
+        "macro_f1": multilabel_f1_score(predicted, truth, num_labels=classes, average="none")[scored].mean(),
+        "map": multilabel_average_precision(order, truth, num_labels=classes, average="none")[scored].mean(),
+    }
+    return {name: float(values[name].nan_to_num()) for name in task.metrics}
+
+
+class BalancedAccuracy(MulticlassConfusionMatrix):
+    """Mean recall of the classes that labels have; torchmetrics' own counts classes too that were only predicted."""
+
+    def compute(self) -> Tensor:
+        """Return the mean over everything added."""
+        matrix = super().compute().double()
+        count = matrix.sum(1)
+        return (matrix.diagonal() / count)[count > 0].mean()
 
 
 class RelativeError(Metric):

@@ -26,6 +26,8 @@ class TaskSpec:
         version: raised whenever the same data would give another score; of a user's own data, the hash of the files.
         modality: what the backbone must be able to read.
         num_classes: 0 is regression.
+        multilabel: whether an example has any number of the classes, none included; labels are then (N, num_classes).
+        balanced: whether the loss weights classes inversely to their frequency in training (`StepDataModule`).
         shape: of one input, channels first: (C, H, W) of an image, (n,) of a vector; empty for text.
         targets: numbers that a regression predicts for each example.
         labelled: False where there is nothing to predict, only texts or images to learn from.
@@ -45,6 +47,8 @@ class TaskSpec:
     note: str = ""
     shape: tuple[int, ...] = ()
     targets: int = 1
+    multilabel: bool = False
+    balanced: bool = False
     labelled: bool = True
 
     @property

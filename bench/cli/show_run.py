@@ -81,7 +81,7 @@ def _results(record: Record) -> str:
 
 def _largest_class(metrics: Metrics, split: str, name: str) -> str:
     """What an accuracy is to be held against, where it is known."""
-    share = metrics.majority.get(split) if "accuracy" in name else None
+    share = metrics.majority.get(split) if "accuracy" in name.split("+") else None
     return "" if share is None else f" (largest class {share:.4f})"
 
 

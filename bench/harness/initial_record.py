@@ -43,6 +43,7 @@ def initial_record(run: PlannedRun, request: Request) -> Record:
             modality=task.modality,
             num_classes=task.num_classes,
             note=task.note,
+            multilabel=task.multilabel,
         ),
         backbone=BackboneInfo(
             name=run.backbone.name,

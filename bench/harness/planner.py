@@ -14,7 +14,7 @@ from bench.api.peft import open_folder
 from bench.api.task import Task
 from bench.config.options import Config, Value
 from bench.config.overrides import Configs, build_configs
-from bench.config.sections import AllocationConfig, MethodConfig, Sections
+from bench.config.sections import AllocationConfig, HeadConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.devices import check_devices
@@ -143,7 +143,7 @@ def make_plan(request: Request) -> Plan:
         if not request.backbones and DEFAULT_BACKBONES[loaded.task.spec.modality] != backbone.name:
             continue
         config, start = methods[method]
-        if misfit := _misfit(request, method, config, backbone, loaded):
+        if misfit := _misfit(request, method, config, configs.sections.head, backbone, loaded):
             skipped.append(Skip(name=f"{method} × {loaded.task.spec.name}", error=misfit))
             continue
         for seed in request.seeds:
@@ -279,9 +279,9 @@ def _holdout(train_samples: int | None, train: int) -> int:
 
 
 def _misfit(
-    request: Request, method: str, config: MethodConfig, backbone: Backbone, loaded: LoadedTask
+    request: Request, method: str, config: MethodConfig, head: HeadConfig, backbone: Backbone, loaded: LoadedTask
 ) -> BenchError | None:
-    """Why a method, a backbone and a task do not go together; None if they do."""
+    """Why a method, a head, a backbone and a task do not go together; None if they do."""
     task, examples = loaded.task.spec, len(loaded.dataset.train)
     if task.modality not in backbone.modalities or task.modality not in config.needs:
         return BenchError(
@@ -302,6 +302,19 @@ def _misfit(
             f"{method} on {task.name} does not fit",
             "the task has no labels, and the method learns from labels",
             "Choose a method such as mlm.",
+        )
+    if task.balanced and not config.supervised:
+        return UsageError(
+            f"{method} on {task.name} cannot use task.class_weights=balanced",
+            f"class weights belong to the loss of the labels, and {method} has a loss without them",
+            "Leave the option out, or choose a method that learns from labels.",
+        )
+    if head.loss == "squared" and (task.balanced or task.multilabel):
+        option = "task.class_weights=balanced" if task.balanced else "task.kind=multilabel"
+        return UsageError(
+            f"head.loss=squared does not go with {option}",
+            f"on {task.name} it needs the cross-entropy",
+            "Leave one of the two out.",
         )
     if request.train_samples is not None and request.train_samples > examples:
         return UsageError(

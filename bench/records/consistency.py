@@ -15,8 +15,11 @@ from bench.records.spec import PROTOCOL, ids
 
 _BOUNDS = {
     "accuracy": (0, 1),
+    "balanced_accuracy": (0, 1),
     "f1": (0, 1),
     "macro_f1": (0, 1),
+    "micro_f1": (0, 1),
+    "map": (0, 1),
     "matthews": (-1, 1),
     "pearson": (-1, 1),
     "spearman": (-1, 1),

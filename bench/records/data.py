@@ -20,11 +20,11 @@ SourceKind = Literal["directory", "hub", "embedded", "file"]
 
 
 class Example(NamedTuple):
-    """A labelled text or pair of texts. `label` is a class index (int) or a number (float)."""
+    """A labelled text or pair of texts. `label` is a class index, a number, or 0 or 1 for each of several classes."""
 
     text: str
     text_pair: str | None
-    label: int | float
+    label: int | float | tuple[int, ...]
 
 
 @runtime_checkable

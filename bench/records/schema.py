@@ -126,6 +126,9 @@ class TaskInfo(Part, frozen=True, kw_only=True):
     modality: Annotated[str, about("text, image or vector")]
     num_classes: Annotated[Count, about("number of classes; 0 is regression")]
     note: Annotated[str, about("caveat shown beside scores; may be empty")]
+    multilabel: Annotated[bool, about("whether an example has any number of the classes; absent where it has one")] = (
+        False
+    )
 
 
 class ParentRun(Part, frozen=True, kw_only=True):
@@ -189,7 +192,7 @@ class Metrics(Part, frozen=True, kw_only=True):
         dict[str, Share],
         about(
             "share of the largest class in each evaluation split, the accuracy of naming it always; "
-            "absent for numbers and in older records"
+            "absent for numbers and where an example has several classes"
         ),
     ] = {}
 

@@ -116,8 +116,8 @@ class Evaluations(Callback):
     Attributes:
         scores: every metric of every split at the last evaluation.
         sizes: examples of every split.
-        majority: share of the most frequent label of every split with classes.
-        constant: splits with classes of which the outputs name one alone.
+        majority: share of the most frequent label of every split with one class per example.
+        constant: splits with classes for all examples of which the outputs name the same.
         rows: the evaluations on the way, in the order of their steps.
     """
 
@@ -170,9 +170,11 @@ class Evaluations(Callback):
                 raise Diverged("the trained network's outputs are not finite", "", LOWER_LR)
             order = index.argsort()
             self.scores[split], self.sizes[split] = method.evaluate(outputs[order], labels[order]), len(labels)
-            if labels.ndim == 1 and outputs.shape[1:] == (method.task.num_classes,):
-                self.majority[split] = int(labels.unique(return_counts=True)[1].max()) / len(labels)
-                self.constant += [split] * (len(outputs.argmax(-1).unique()) == 1)
+            if outputs.shape[1:] == (method.task.num_classes,):
+                named = outputs > 0 if method.task.multilabel else outputs.argmax(-1)
+                self.constant += [split] * (len(named.unique(dim=0)) == 1)
+                if not method.task.multilabel:
+                    self.majority[split] = int(labels.unique(return_counts=True)[1].max()) / len(labels)
         if trainer.state.fn == TrainerFn.FITTING:
             self.rows.append(Evaluation(step=trainer.global_step, metrics=self.scores))
 

@@ -79,7 +79,7 @@ def fit(
         trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
-        scores, constant = _metrics(method, evaluations), _constant(evaluations)
+        scores, constant = _metrics(method, evaluations), _constant(method, evaluations)
         eval_s = time.perf_counter() - began
         sweep: list[schema.SweepPoint] = []
         for setting in method.sweep():
@@ -175,6 +175,8 @@ def build(
     bias = cast("torch.nn.Parameter | None", method.head.bias)  # a deep linear network has none
     if bias is not None and not task.spec.num_classes and task.spec.targets == 1 and task.spec.labelled:
         bias.data.fill_(data.label_mean)  # squared error would spend its first steps on the mean alone
+    if data.class_weights is not None:  # before `adapt`, which may take a gradient
+        method.class_weights = torch.tensor(data.class_weights, dtype=torch.float32)
     method.adapt(data.first_batch())
     if options.penalty.nuclear:
         method.penalties.append(nuclear_penalty(method, options.penalty))
@@ -239,8 +241,9 @@ def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path) ->
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
-def _constant(evaluations: Evaluations) -> list[str]:
-    return [f"the outputs name one class only on {split}: no class was learned" for split in evaluations.constant]
+def _constant(method: Method, evaluations: Evaluations) -> list[str]:
+    what = "the same classes, or none, for every example of" if method.task.multilabel else "one class only on"
+    return [f"the outputs name {what} {split}: no class was learned" for split in evaluations.constant]
 
 
 def _random(backbone: Backbone, method: Method, parameters: int) -> list[str]:

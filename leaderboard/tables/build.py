@@ -118,9 +118,8 @@ def _column(key: ColumnKey, keys: list[ColumnKey], runs: list[Record]) -> Column
     done = [run.metrics for run in runs if is_done(run)]
     primary = done[0].primary if done else None
     shares = [metrics.majority[key.split] for metrics in done if key.split in metrics.majority]
-    largest = (
-        f"the largest class has {100 * shares[0]:.1f} % of {key.split}" if shares and "accuracy" in key.metric else ""
-    )
+    is_accuracy = "accuracy" in key.metric.split("+")
+    largest = f"the largest class has {100 * shares[0]:.1f} % of {key.split}" if shares and is_accuracy else ""
     task = key.data.task
     others = [other for other in keys if other.data.task == task]
     marks = {

@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from bench.config.options import option
 from bench.core.errors import DataProblem, UsageError
 from bench.records.data import Arrays, DataRequest, Dataset
 from tasks.images.base import ImageConfig, ImageTask, image_task_spec
 from tasks.io.cautions import doubtful_classes, never_scored, seen_in_training
+from tasks.io.classes import METRICS, WEIGHTS_HELP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class ImagesConfig(ImageConfig):
         "Seed of that draw, whatever the run's seed: all runs and seeds are evaluated on the same images.",
         at_least=0,
     )
+
+    class_weights: Literal["none", "balanced"] = option("none", WEIGHTS_HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +90,8 @@ class Images(ImageTask):
             raise DataProblem(f"{self.name}: no image to evaluate on", known, "Add some to every class.")
         hashes = [source.sha256 for source in sources]
         version = hashes[0] if len(hashes) == 1 else sha256_of(*hashes)
-        self.spec = image_task_spec(self.name, version=version, metrics=("macro_f1", "accuracy"))
+        spec = image_task_spec(self.name, version=version, metrics=METRICS)
+        self.spec = replace(spec, balanced=config.class_weights == "balanced")
         self.complete_spec(dataset)
         where = f"share {share:g}, split seed {config.split_seed}" if share else sources[-1].place
         summary = _summary(self.spec.shape, dataset.reading["classes"], dataset.reading["sizes"])

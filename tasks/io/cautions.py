@@ -35,8 +35,19 @@ def never_scored(name: str, classes: Collection[str], scored: Collection[str], s
     return [f"{name}: {len(missing)} of {len(classes)} classes are never scored, {split} has none: {_listed(missing)}"]
 
 
-def doubtful_classes(name: str, classes: Collection[str]) -> list[str]:
-    """Warn of classes that `fold` makes equal, and of those that look like several labels of one example."""
+def never_trained(name: str, classes: Collection[str], trained: Collection[str]) -> list[str]:
+    """Warn of the classes that no example to train on has."""
+    missing = [label for label in classes if label not in trained]
+    if not missing:
+        return []
+    return [f"{name}: {len(missing)} of {len(classes)} classes are never trained, train has none: {_listed(missing)}"]
+
+
+def doubtful_classes(name: str, classes: Collection[str], todo: str = "") -> list[str]:
+    """Warn of classes that `fold` makes equal, and of those that look like several labels of one example.
+
+    `todo` says how several would be read.
+    """
     groups: dict[str, list[str]] = {}
     for label in classes:
         groups.setdefault(fold(label), []).append(label)
@@ -45,9 +56,8 @@ def doubtful_classes(name: str, classes: Collection[str]) -> list[str]:
         [f"{name}: classes that differ in case or space alone are different ones: {_listed(alike)}"] if alike else []
     )
     if several := [label for sign in "|;," for label in _combined(classes, sign)]:
-        lines.append(
-            f"{name}: these look like several labels of one example, but each is one class: {_listed(several)}"
-        )
+        one = f"each is one class{f' ({todo})' if todo else ''}"
+        lines.append(f"{name}: these look like several labels of one example, but {one}: {_listed(several)}")
     return lines
 
 

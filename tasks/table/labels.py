@@ -9,13 +9,14 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast
 
 from tasks.io.readers import NOT_UTF8, is_unicode
 
-LabelKind = Literal["classification", "regression"]
+LabelKind = Literal["classification", "regression", "multilabel"]
 MOST_CLASSES = 20  # whole numbers of at most so many values are classes; of more, a scale
 MOST_UNCLEAR = 300  # whole numbers of at most so many values, which repeat, may be classes or a scale
+MOST_CELLS = 10**8  # rows times classes, where a row has any number of classes: each has a number for each class
 MOST_STRAY = 0.1  # share of the labels that may be no numbers where the others are a scale
 MISSING = frozenset(
     {
@@ -50,6 +51,8 @@ def canonical(label: object) -> str:
         ValueError: it is missing, or neither text nor number; the arguments are the reason, and what was found.
     """
     text = as_text(label)
+    if isinstance(label, list):
+        raise ValueError("the label is a list, which only task.kind=multilabel reads")
     if text is None:
         raise ValueError("the label is neither text nor number")
     text = text.strip()
@@ -60,6 +63,20 @@ def canonical(label: object) -> str:
     if text in MISSING or text.casefold() == "nan":
         raise ValueError("the label is missing", repr(text))
     return re.sub(r"\.0+$", "", text) if number(text) is not None else text
+
+
+def canonical_classes(label: object, separator: str) -> tuple[str, ...]:
+    """Return the distinct classes that a label names, sorted: of a list its items, of a text its parts; perhaps none.
+
+    Raises:
+        ValueError: as for `canonical`, of an item or part.
+    """
+    if isinstance(label, list):
+        parts = cast("list[object]", label)
+    else:
+        text = as_text(label)
+        parts = [label] if text is None else [part for part in text.split(separator) if part.strip()]
+    return tuple(sorted({canonical(part) for part in parts}))
 
 
 def number(text: str) -> float | None:
@@ -97,18 +114,26 @@ def has_decimal_commas(labels: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEncoder:
-    """Turns labels into indices of the classes `names`, or, if there are none, into numbers of mean 0 and deviation 1.
+    """Turns labels into classes, or into numbers of mean 0 and deviation 1.
 
     The mean and deviation are those of the training labels. Both correlations stay the same, and the squared error of
     large numbers, such as prices, would make training diverge.
+
+    Attributes:
+        names: the classes in the order of their indices; empty for numbers.
+        several: whether a row has any number of classes.
     """
 
     names: tuple[str, ...] = ()
     mean: float = 0.0
     deviation: float = 1.0
+    several: bool = False
 
-    def encode(self, label: str) -> int | float:
-        """Return the class index, or the number in deviations from the mean."""
+    def encode(self, labels: tuple[str, ...]) -> int | float | tuple[int, ...]:
+        """Return a row's class index, its number in deviations from the mean, or 0 or 1 for each of several classes."""
+        if self.several:
+            return tuple(int(name in labels) for name in self.names)
+        [label] = labels
         return self._index[label] if self.names else (float(label) - self.mean) / self.deviation
 
     def can_encode(self, label: str) -> bool:
@@ -120,16 +145,22 @@ class LabelEncoder:
         return {name: index for index, name in enumerate(self.names)}
 
 
-def fit_encoder(labels: Sequence[str], kind: LabelKind) -> LabelEncoder:
-    """Raises ValueError if all labels are equal, or nearly every row has a class of its own."""
-    different = set(labels)
+def fit_encoder(rows: Sequence[tuple[str, ...]], kind: LabelKind) -> LabelEncoder:
+    """Fit an encoder to the labels of rows: one each, or any number of classes for `multilabel`.
+
+    Raises:
+        ValueError: all labels are equal, there are more classes than half the rows, or too many for several per row.
+    """
+    different = {label for labels in rows for label in labels}
     if len(different) < 2:
-        raise ValueError(f"all labels are equal: {labels[0]!r}")
+        raise ValueError(f"all labels are equal: {min(different)!r}" if different else "no row has a label")
     if kind == "regression":
-        return _scale([float(label) for label in labels])
-    if 2 * len(different) > len(labels):
-        raise ValueError(f"{len(different)} different labels in {len(labels)} rows are too many classes")
-    return LabelEncoder(names=sort_classes(different))
+        return _scale([float(label) for (label,) in rows])
+    if 2 * len(different) > len(rows):
+        raise ValueError(f"{len(different)} different labels in {len(rows)} rows are too many classes")
+    if kind == "multilabel" and len(different) * len(rows) > MOST_CELLS:
+        raise ValueError(f"{len(different):,} classes times {len(rows):,} rows are more than {MOST_CELLS:,}")
+    return LabelEncoder(names=sort_classes(different), several=kind == "multilabel")
 
 
 def sort_classes(names: Iterable[str]) -> tuple[str, ...]:
@@ -154,6 +185,16 @@ def _scale(numbers: Sequence[float]) -> LabelEncoder:
     if not deviation:
         raise ValueError("all labels are equal, or too near each other")
     return LabelEncoder(mean=mean, deviation=deviation)
+
+
+def rarest(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return each row's label, of several the one that the fewest rows have; "" where there is none.
+
+    As strata of `split` they keep rare classes on both sides, as the order of iterative stratification does
+    (Sechidis et al. 2011, doi 10.1007/978-3-642-23808-6_10).
+    """
+    counts = Counter(label for labels in rows for label in labels)
+    return [min(labels, key=lambda label: (counts[label], label), default="") for labels in rows]
 
 
 def split(

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from bench.core.errors import DataProblem, UsageError, did_you_mean
 from bench.core.files import regular, sha256
 from tasks.io.readers import LARGEST, BadRow, Row, list_columns, malformed, open_table
-from tasks.table.labels import as_text, canonical
+from tasks.table.labels import as_text, canonical, canonical_classes
 
 PAIRS = (
     ("sentence1", "sentence2"),
@@ -77,24 +77,29 @@ def choose_columns(
 
 
 class LabelledRow(NamedTuple):
-    """A usable row: its number in the file, text, second text, label as text."""
+    """A usable row: its number in the file, text, second text, and its labels as text, one unless several are read."""
 
     number: int
     text: str
     text_pair: str | None
-    label: str
+    labels: tuple[str, ...]
 
 
 class LabelledFile:
     """One file of a table, and the number of its rows that cannot be used, by reason.
+
+    Args:
+        separator: what stands between the classes of a row that may have any number of them; None: it has one label.
 
     Raises:
         DataProblem: the file cannot be read.
         EnvironmentProblem: it is no regular file, or too large.
     """
 
-    def __init__(self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"]) -> None:
-        self.file, self.on_bad = file, on_bad
+    def __init__(
+        self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"], separator: str | None = None
+    ) -> None:
+        self.file, self.on_bad, self.separator = file, on_bad, separator
         try:
             self.sha256 = sha256(regular(file, most=LARGEST))
         except OSError as error:
@@ -108,23 +113,27 @@ class LabelledFile:
     def read(self, columns: Columns) -> list[LabelledRow]:
         """Raises DataProblem if a row is bad and is not to be left out, or none can be used."""
         rows: list[LabelledRow] = []
-        labels: dict[str, str] = {}  # equal labels share one object
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # equal labels share one object
         for row in self.table.rows(columns.names):
             self.total += 1
-            labelled = row if isinstance(row, BadRow) else _labelled(row, pair=columns.text_pair is not None)
+            pair = columns.text_pair is not None
+            labelled = row if isinstance(row, BadRow) else _labelled(row, pair=pair, separator=self.separator)
             if isinstance(labelled, BadRow):
                 self._reject(labelled)
             else:
-                rows.append(labelled._replace(label=labels.setdefault(labelled.label, labelled.label)))
+                rows.append(labelled._replace(labels=shared.setdefault(labelled.labels, labelled.labels)))
         return self._checked(rows)
 
     def keep(self, rows: Sequence[LabelledRow], is_good: Callable[[str], bool], reason: str) -> list[LabelledRow]:
-        """Return the rows whose label is good, and reject the others for that reason, with the errors of `read`."""
-        good = {label for label in {row.label for row in rows} if is_good(label)}
+        """Return the rows whose labels are all good, and reject the others for that reason, as `read` does."""
+        bad = {label for label in {label for row in rows for label in row.labels} if not is_good(label)}
+        kept: list[LabelledRow] = []
         for row in rows:
-            if row.label not in good:
-                self._reject(BadRow(row.number, reason, repr(row.label)))
-        return self._checked([row for row in rows if row.label in good])
+            if wrong := [label for label in row.labels if label in bad]:
+                self._reject(BadRow(row.number, reason, repr(wrong[0])))
+            else:
+                kept.append(row)
+        return self._checked(kept)
 
     def notes(self) -> list[str]:
         """Return one line if rows were left out, else none."""
@@ -150,7 +159,7 @@ class LabelledFile:
         return rows
 
 
-def _labelled(row: Row, *, pair: bool) -> LabelledRow | BadRow:
+def _labelled(row: Row, *, pair: bool, separator: str | None) -> LabelledRow | BadRow:
     *values, label = row.values
     texts: list[str] = []
     for value in values:
@@ -161,6 +170,7 @@ def _labelled(row: Row, *, pair: bool) -> LabelledRow | BadRow:
             return BadRow(row.number, "the text is empty")
         texts.append(text)
     try:
-        return LabelledRow(row.number, texts[0], texts[1] if pair else None, canonical(label))
+        labels = (canonical(label),) if separator is None else canonical_classes(label, separator)
     except ValueError as error:
         return BadRow(row.number, *error.args)
+    return LabelledRow(row.number, texts[0], texts[1] if pair else None, labels)

@@ -1,9 +1,12 @@
-"""Your own data: texts or pairs of texts, each with a class or a number, in a CSV, TSV, JSON lines or Parquet file.
+"""Your own data: texts or pairs of texts, each with classes or a number, in a CSV, TSV, JSON lines or Parquet file.
 
 Columns are guessed by their names unless they are given. Labels that are names, or whole numbers of few values, are
-classes, scored by macro-F1 and accuracy; other numbers are a scale, scored by Pearson's and Spearman's correlation.
-What may be either is asked. What makes a score doubtful is a warning of every run (`Dataset.warnings`).
+classes, scored by macro-F1, balanced accuracy and accuracy; other numbers are a scale, scored by Pearson's and
+Spearman's correlation. What may be either is asked. With `task.kind=multilabel` a row has any number of classes, scored
+by micro-F1, macro-F1 and mean average precision. What makes a score doubtful is a warning of every run
+(`Dataset.warnings`).
 Macro-F1 and Pearson are primary: own data are seldom balanced, and accuracy rewards predicting the most frequent class.
+With several classes micro-F1 is primary: below the fixed threshold of ½ the F1 of a rare class is 0 for long.
 A note says how the file was read, and the record keeps it (`source.reading`).
 """
 
@@ -21,7 +24,8 @@ from bench.config.options import option
 from bench.config.sections import TaskConfig
 from bench.core.errors import UsageError
 from bench.records.data import DataRequest, Dataset, Example
-from tasks.io.cautions import doubtful_classes, never_scored, seen_in_training, text_key
+from tasks.io.cautions import doubtful_classes, never_scored, never_trained, seen_in_training, text_key
+from tasks.io.classes import METRICS, WEIGHTS_HELP
 from tasks.io.readers import malformed
 from tasks.table.labels import (
     LabelEncoder,
@@ -30,6 +34,7 @@ from tasks.table.labels import (
     guess_kind,
     has_decimal_commas,
     number,
+    rarest,
     split,
 )
 from tasks.table.rows import Columns, LabelledFile, LabelledRow, choose_columns
@@ -37,6 +42,12 @@ from tasks.text.task import TextTask
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SHOWN = 8  # most classes that the note names
+METRICS_OF: dict[LabelKind, tuple[str, ...]] = {
+    "classification": METRICS,
+    "regression": ("pearson", "spearman"),
+    "multilabel": ("micro_f1", "macro_f1", "map"),
+}
+"""The first is primary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +55,23 @@ class TableConfig(TaskConfig):
     text: str | None = option(None, "Column of the text; none guesses by name.")
     text_pair: str | None = option(None, "Column of a second text; guessed only where the first is guessed too.")
     label: str | None = option(None, "Column of the label; none guesses by name.")
-    kind: Literal["auto", "classification", "regression"] = option(
+    kind: Literal["auto", "classification", "regression", "multilabel"] = option(
         "auto",
         "auto: names, and whole numbers of at most 20 values, are classes; other numbers are a scale, but of 21 to 300 "
-        "whole ones that repeat you must say it.",
+        "whole ones that repeat you must say it. multilabel: a row has any number of classes, none where the cell is "
+        "empty; each is predicted where its sigmoid is above 0.5.",
     )
-    validation: str = option("0.1", "A file to score on, or the share of rows drawn for it, of every class alike.")
+    separator: str = option(
+        "|",
+        "Stands between the classes of a cell; lists in JSON lines and Parquet need none.",
+        used_with={"kind": ("multilabel",)},
+    )
+    class_weights: Literal["none", "balanced"] = option("none", WEIGHTS_HELP)
+    validation: str = option(
+        "0.1",
+        "A file to score on, or the share of rows drawn for it, of every class alike; of several classes of a row the "
+        "rarest counts.",
+    )
     split_seed: int = option(
         0, "Draws that share, whatever the run's seed: all runs and seeds are scored on the same rows.", at_least=0
     )
@@ -59,6 +81,9 @@ class TableConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.separator.strip():
+            what, known = "task.separator is empty", "spaces around the value of an option are no part of it"
+            raise UsageError(what, known, "Write another sign between the classes, such as '|', or use lists.")
         if (share := self.share) is not None and not 0 < share < 1:
             raise UsageError(f"task.validation={self.validation}", "a share between 0 and 1, or a file", "Change it.")
 
@@ -87,17 +112,22 @@ class Table(TextTask):
         """Read and check every row, decide what the labels are, and split.
 
         Raises:
-            UsageError: an option names a column that does not exist, or `kind` must be given.
+            UsageError: an option does not fit the columns or the labels, or `kind` must be given.
             DataProblem: no such file, or it is malformed; the error names file and line (of Parquet: row).
         """
         config = request.config_as(TableConfig)
         paths = [self.file]
         if config.share is None:
             paths.append(_table_path(config.validation, "--set task.validation=FILE, or =0.1"))
-        files = [LabelledFile(path, quotes=config.quotes, on_bad=request.on_bad) for path in paths]
+        separator = config.separator if config.kind == "multilabel" else None
+        files = [LabelledFile(path, quotes=config.quotes, on_bad=request.on_bad, separator=separator) for path in paths]
         columns = choose_columns(self.file, files[0].table.columns(), config.text, config.text_pair, config.label)
         train = files[0].read(columns)
         kind = self._guess_kind(train, columns) if config.kind == "auto" else config.kind
+        if config.class_weights != "none" and kind != "classification":
+            what = f"task.class_weights={config.class_weights} needs one class in each row"
+            known = f"{self.file.name}, column {columns.label!r}, is read as {kind}"
+            raise UsageError(what, known, "Leave it out, or say task.kind=classification.")
         if kind == "regression":
             train = files[0].keep(train, lambda label: number(label) is not None, "the label is no number")
         encoder = self._fit(train, kind, columns)
@@ -106,8 +136,8 @@ class Table(TextTask):
             validation = files[1].keep(files[1].read(columns), encoder.can_encode, reason)
             where = files[1].file.name
         else:
-            labels, keys = [row.label for row in train], [_key(row) for row in train]
-            parts = split(labels, config.share, seed=config.split_seed, stratify=kind == "classification", keys=keys)
+            strata, keys = rarest([row.labels for row in train]), [_key(row) for row in train]
+            parts = split(strata, config.share, seed=config.split_seed, stratify=kind != "regression", keys=keys)
             train, validation = ([train[i] for i in part] for part in parts)
             if not validation:
                 what = "no row can be drawn to validate on: equal texts stay together, and each text is there often"
@@ -121,28 +151,36 @@ class Table(TextTask):
         hashes = [file.sha256 for file in files]
         version = hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         counts = f"{len(train)} rows to train, {len(validation)} to validate ({where})"
+        if encoder.several:  # 1.00 shows a wrong separator
+            numbers = [len(row.labels) for row in (*train, *validation)]
+            counts += f", {sum(numbers) / len(numbers):.2f} classes per row, {numbers.count(0)} rows have none"
         notes = [f"{self.name}: {_describe(config, columns, encoder, kind)} · {counts}"]
         notes += [note for file in files for note in file.notes()]
         if len(hashes) == 2 and hashes[0] == hashes[1]:
             notes.append(f"{self.name}: the validation file is the training file; its scores do not count")
         known = {_key(row) for row in train}
         seen = sum(_key(row) in known for row in validation)
+        trained, scored = ({label for row in rows for label in row.labels} for rows in (train, validation))
+        read_several = "--set task.separator=SIGN" if encoder.several else "--set task.kind=multilabel"
         warnings = [
             *seen_in_training(self.name, seen, len(validation), "rows to validate"),
-            *doubtful_classes(self.name, encoder.names),
-            *never_scored(self.name, encoder.names, {row.label for row in validation}, "validation"),
+            *doubtful_classes(self.name, encoder.names, f"{read_several} reads several"),
+            *never_trained(self.name, encoder.names, trained),
+            *never_scored(self.name, encoder.names, scored, "validation"),
         ]
         self.spec = TaskSpec(
             name=self.name,
             version=version,
             modality="text",
             num_classes=len(encoder.names),
-            metrics=("macro_f1", "accuracy") if encoder.names else ("pearson", "spearman"),
-            primary=("macro_f1",) if encoder.names else ("pearson",),
+            multilabel=encoder.several,
+            balanced=config.class_weights == "balanced",
+            metrics=METRICS_OF[kind],
+            primary=METRICS_OF[kind][:1],
         )
+        encoded = {labels: encoder.encode(labels) for labels in {row.labels for row in (*train, *validation)}}
         examples = [
-            [Example(row.text, row.text_pair, encoder.encode(row.label)) for row in rows]
-            for rows in (train, validation)
+            [Example(row.text, row.text_pair, encoded[row.labels]) for row in rows] for rows in (train, validation)
         ]
         return Dataset(
             train=examples[0],
@@ -155,6 +193,7 @@ class Table(TextTask):
                 **columns._asdict(),
                 "guessed": list(columns.guessed),
                 "kind": kind,
+                "separator": separator,
                 "labels": list(encoder.names),
                 "scale": None if encoder.names else {"mean": encoder.mean, "deviation": encoder.deviation},
                 "validation": where if config.share is None else f"{config.share:g}",
@@ -168,7 +207,7 @@ class Table(TextTask):
         )
 
     def _guess_kind(self, train: list[LabelledRow], columns: Columns) -> LabelKind:
-        counts = Counter(row.label for row in train)
+        counts = Counter(label for row in train for label in row.labels)
         if has_decimal_commas(counts):
             known = f"column {columns.label!r}, such as {next(label for label in counts if ',' in label)!r}"
             todo = "Write them with points, or say that they are names: --set task.kind=classification."
@@ -184,10 +223,13 @@ class Table(TextTask):
 
     def _fit(self, train: list[LabelledRow], kind: LabelKind, columns: Columns) -> LabelEncoder:
         try:
-            return fit_encoder([row.label for row in train], kind)
+            return fit_encoder([row.labels for row in train], kind)
         except ValueError as error:
             known = f"column {columns.label!r}, read as {kind}"
-            todo = "Name the column with --set task.label=COLUMN, the kind with --set task.kind=regression."
+            other = (
+                "the sign between classes with task.separator" if kind == "multilabel" else "the kind with task.kind"
+            )
+            todo = f"Name the column with --set task.label=COLUMN, or {other}."
             raise malformed(self.file, known, str(error), todo) from error
 
 

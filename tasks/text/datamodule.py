@@ -47,8 +47,8 @@ class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
             raise DataProblem("the tokenizer does not know these texts", known, todo)
 
     def warnings(self) -> list[str]:
-        """Say how many examples of each split were cut, where it is a hundredth or more."""
-        lines: list[str] = []
+        """Add how many examples of each split were cut, where it is a hundredth or more."""
+        lines = super().warnings()
         for name, split in (("train", self.train), *self.evaluation.items()):
             cut, of = int(np.count_nonzero(split.cut)), len(split.cut)
             if cut and cut >= MOST_CUT * of:
@@ -59,8 +59,8 @@ class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
         return lines
 
     def report(self) -> dict[str, object]:
-        """Return the share of unknown tokens, if there are any."""
-        return {"unknown_tokens": self.unknown} if self.unknown else {}
+        """Add the share of unknown tokens, if there are any."""
+        return {**super().report(), **({"unknown_tokens": self.unknown} if self.unknown else {})}
 
     def load(self, rows: Iterable[Example], name: str) -> Tokens:
         return tokenise(rows, self.tokenizer, key=self._key + name, max_length=self.options.max_length)

@@ -46,9 +46,9 @@ Columns = dict[str, np.ndarray]
 class Tokens:
     """Token and segment ids of N examples; in memory, or mapped from a file that may be larger than it.
 
-    Example i is [starts[i], starts[i] + lengths[i]) of both. Labels are float64, in which class indices are exact.
-    `cut` is 1 where an example was longer than `max_length`, else 0; `unknown` is the number of its tokens that
-    stand for what the tokenizer does not know.
+    Example i is [starts[i], starts[i] + lengths[i]) of both. Labels are float64, in which class indices are exact,
+    (N,) or (N, k). `cut` is 1 where an example was longer than `max_length`, else 0; `unknown` is the number of its
+    tokens that stand for what the tokenizer does not know.
     """
 
     ids: np.ndarray
@@ -99,6 +99,8 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
         parts = list(_encode(rows, tokenizer, max_length))
         columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
     lengths = columns["lengths"]
+    if len(columns["labels"]) > len(lengths):  # a file holds them end to end
+        columns["labels"] = columns["labels"].reshape(len(lengths), -1)
     return Tokens(starts=np.cumsum(lengths, dtype=np.int64) - lengths, **columns)
 
 

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    matthews_corrcoef,
+)
 
 from bench.api import metrics
 from bench.api.task import TaskSpec
@@ -137,6 +143,66 @@ def test_constant_scores_count_as_no_correlation(value: float) -> None:
 def test_constant_labels_give_a_number(n: int) -> None:
     found = metrics.evaluate(GLUE("stsb").spec, torch.arange(n) / n, torch.full((n,), 2.5))
     assert found == {"pearson": 0.0, "spearman": 0.0}
+
+
+@pytest.mark.parametrize("missing", [None, 0, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_balanced_accuracy(seed: int, missing: int | None) -> None:
+    """A class that only predictions have does not count."""
+    spec = TaskSpec(
+        name="t", version=1, modality="text", num_classes=4, metrics=("balanced_accuracy", "accuracy"), primary=()
+    )
+    draw = np.random.default_rng(seed)
+    truth, guess = draw.choice(4, (2, 90), p=[0.6, 0.2, 0.15, 0.05])
+    truth[truth == missing] = 1
+    found = metrics.evaluate(spec, logits(guess, 4, seed), torch.tensor(truth))
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, guess), abs=1e-9)
+    assert found["accuracy"] != pytest.approx(found["balanced_accuracy"], abs=1e-3)
+
+
+SEVERAL = TaskSpec(
+    name="t",
+    version=1,
+    modality="text",
+    num_classes=5,
+    multilabel=True,
+    metrics=("micro_f1", "macro_f1", "map"),
+    primary=("micro_f1",),
+)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 100])
+@pytest.mark.parametrize("seed", range(3))
+def test_several_classes(seed: int, scale: float) -> None:
+    """Logits with ties, from small ones to those whose sigmoids are 0 or 1; the threshold of ½ is 0 on them."""
+    draw = np.random.default_rng(seed)
+    truth = (draw.random((80, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]).astype(np.int64)
+    truth[0] = 1  # each class is there
+    scores = scale * (truth + draw.normal(size=(80, 5)) - 0.5).round(1)
+    found = metrics.evaluate(SEVERAL, torch.tensor(scores), torch.tensor(truth))
+    assert found == pytest.approx(
+        {
+            "micro_f1": f1_score(truth, scores > 0, average="micro"),
+            "macro_f1": f1_score(truth, scores > 0, average="macro"),
+            "map": average_precision_score(truth, scores, average="macro"),
+        },
+        abs=1e-6,
+    )
+
+
+def test_means_over_several_classes_leave_out_those_that_no_label_has() -> None:
+    draw = np.random.default_rng(0)
+    truth, scores = draw.integers(0, 2, (40, 5)), draw.normal(size=(40, 5))
+    truth[:, 3] = 0
+    found = metrics.evaluate(SEVERAL, torch.tensor(scores), torch.tensor(truth))
+    others = [0, 1, 2, 4]
+    assert found["micro_f1"] == pytest.approx(f1_score(truth, scores > 0, average="micro"), abs=1e-6)
+    assert found["macro_f1"] == pytest.approx(
+        f1_score(truth[:, others], scores[:, others] > 0, average="macro"), abs=1e-6
+    )
+    assert found["map"] == pytest.approx(average_precision_score(truth[:, others], scores[:, others]), abs=1e-6)
+    none = metrics.evaluate(SEVERAL, torch.tensor(scores), torch.zeros(40, 5))
+    assert none == {"micro_f1": 0, "macro_f1": 0, "map": 0}
 
 
 @pytest.mark.parametrize("member", GLUE.members)

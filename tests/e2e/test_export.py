@@ -14,7 +14,7 @@ from peft import PeftModel
 from records import list_files
 from safetensors.torch import load_file
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef
 from transformers import AutoModel, AutoTokenizer
 
 from bench.records import record
@@ -75,6 +75,33 @@ def test_an_exported_run_scores_the_same_in_peft(
     assert (note["task"]["name"], note["metrics"]) == (f"glue/{task}", made.metrics.all)
     if task != "stsb":
         assert len(set(guess)) == 2, "all alike would be the same under any adapter"
+
+
+def test_an_exported_run_on_several_classes_scores_the_same_in_peft(
+    bench: Bench, command: Any, lively_bert: Path, tmp_path: Path
+) -> None:
+    texts = [" ".join("abc"[(i * k) % 3] for k in range(1, 6)) for i in range(40)]
+    sets = [[name for name in "abc" if text.count(name) >= 2] for text in texts]
+    lines = [json.dumps({"text": text, "label": labels}) for text, labels in zip(texts, sets, strict=True)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    (tmp_path / "dev.jsonl").write_text("\n".join(lines[:21]))
+    words = ("--method", "lora", "--task", f"table:{tmp_path / 'mine.jsonl'}", "--lr", "0.01", "--max-steps", "10")
+    words += ("--set", "task.kind=multilabel", "--set", f"task.validation={tmp_path / 'dev.jsonl'}")
+    done = bench(*words, data=None, backbone=str(lively_bert), budget=())
+    made = done.only()
+    adapter = tmp_path / "adapter"
+    assert command("export", made.run_id, "--peft", str(adapter), "--runs", str(done.folder), folder=tmp_path).code == 0
+    scores = bare_scores(lively_bert, adapter, [(text,) for text in texts[:21]]).numpy()
+    truth = [[int(name in labels) for name in "abc"] for labels in sets[:21]]
+    assert made.metrics.all["validation"] == pytest.approx(
+        {
+            "micro_f1": f1_score(truth, scores > 0, average="micro"),
+            "macro_f1": f1_score(truth, scores > 0, average="macro"),
+            "map": average_precision_score(truth, scores, average="macro"),
+        },
+        abs=1e-6,
+    )
+    assert json.loads((adapter / "bench.json").read_text())["task"]["multilabel"] is True
 
 
 LORA = ("--method", "lora", "--task", "glue/cola", "--set", "method.rank=4")

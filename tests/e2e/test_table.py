@@ -54,9 +54,9 @@ def test_a_run_of_every_format(bench: Bench, command: Any, tmp_path: Path, suffi
     assert made.source.train_examples == 37
     assert made.source.evaluation_examples == {"validation": 4} == {"validation": made.metrics.primary.n}
     assert made.metrics.primary.name == "macro_f1"
-    assert set(made.metrics.all["validation"]) == {"macro_f1", "accuracy"}
+    assert set(made.metrics.all["validation"]) == {"macro_f1", "balanced_accuracy", "accuracy"}
     assert made.source.reading["labels"] == ["x", "y"]
-    assert made.spec.options.task == {"max_length": 24}
+    assert made.spec.options.task == {"max_length": 24, "class_weights": "none"}
     head = load_file(outcome.folder / made.run_id / "adapter.safetensors")["head.weight"]
     assert head.shape[0] == 2
     shown = command("show", made.run_id, "--runs", str(outcome.folder), folder=outcome.folder).out
@@ -173,7 +173,10 @@ def test_a_table_beside_glue_and_choosing_for_it(bench: Bench, tmp_path: Path) -
     assert outcome.code == 0, outcome.err
     assert {made.selection.task for made in outcome.records} == {"table/mine"}
     assert {made.spec.task for made in outcome.records} == {"glue/cola", "table/mine"}
-    assert {json.dumps(made.spec.options.task) for made in outcome.records} == {'{"max_length": 24}'}
+    assert {json.dumps(made.spec.options.task) for made in outcome.records} == {
+        '{"max_length": 24}',
+        '{"max_length": 24, "class_weights": "none"}',
+    }
 
 
 def test_a_process_of_its_own_opens_the_same_files(

@@ -386,6 +386,16 @@ def test_the_largest_class_is_beside_an_accuracy(run):
     assert "the largest class has 68.3 % of dev" in shown and "6 runs: the outputs name one class only on dev" in shown
 
 
+def test_the_largest_class_is_not_beside_a_balanced_accuracy(run):
+    def change(record):
+        record.metrics.majority = {"dev": 0.683}
+        record.metrics.all = {"dev": {"balanced_accuracy": 0.5}}
+        record.metrics.primary.update(name="balanced_accuracy")
+
+    [table] = build_tables([altered(run("lora", "rte", seed, 0.5), change) for seed in range(3)])
+    assert [column.note for column in table.columns] == [""]
+
+
 def test_nothing_to_show(tmp_path, run):
     assert render([]) == "No scores yet.\n"
     assert record.load_all(tmp_path / "none") == ([], [])

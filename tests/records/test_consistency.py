@@ -33,6 +33,9 @@ def reasons(out):
     [
         ("metrics.all.dev", {"accuracy": 7.5}, "metrics.all.dev.accuracy: 7.5, outside of 0 to 1"),
         ("metrics.all.dev", {"f1": -0.1}, "metrics.all.dev.f1"),
+        ("metrics.all.dev", {"balanced_accuracy": -0.1}, "metrics.all.dev.balanced_accuracy"),
+        ("metrics.all.dev", {"micro_f1": 1.1}, "metrics.all.dev.micro_f1"),
+        ("metrics.all.dev", {"map": 1.1}, "metrics.all.dev.map"),
         ("metrics.all.dev", {"spearman": -1.1}, "metrics.all.dev.spearman"),
         ("metrics.all.dev", {"mse": -1.0}, "metrics.all.dev.mse"),
         ("metrics.primary", {"value": 0.42}, "metrics.primary.value: 0.42, but metrics.all.dev has 0.41"),

@@ -128,7 +128,9 @@ def test_classes_that_look_alike_or_like_several_are_a_warning(tmp_path: Path) -
         "table/mine: classes that differ in case or space alone are different ones: "
         "'Very good', 'very  good', 'Yes', 'yes'"
     )
-    assert several.endswith("look like several labels of one example, but each is one class: 'a|b'")
+    assert several.endswith(
+        "several labels of one example, but each is one class (--set task.kind=multilabel reads several): 'a|b'"
+    )
 
 
 @pytest.mark.parametrize(

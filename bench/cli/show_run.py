@@ -62,7 +62,7 @@ def _results(record: Record) -> str:
         value = f"{primary.name} {primary.value:.4f}{share}"
         rows.append(("score", f"{value} on {primary.split} (n = {primary.n}{better})"))
         if found := best(record):
-            about = f"at step {found.step}, chosen on {primary.split}: too good to report as a score"
+            about = f"at step {found.step}, chosen on {primary.split}, so it is optimistic; the score is the last one"
             rows.append(("  best", f"{primary.name} {found.value:.4f} {about}"))
         for split, values in metrics.all.items():
             parts = (f"{name} {value:.4f}{_largest_class(metrics, split, name)}" for name, value in values.items())

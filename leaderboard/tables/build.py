@@ -30,8 +30,9 @@ from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table, av
 RankField = Literal["nominal", "effective", "stable", "norm"]
 RANK_FIELDS: tuple[RankField, ...] = ("nominal", "effective", "stable", "norm")
 BEST = (
-    "best: the best of the evaluations during training, chosen on the very examples that it is scored on; so it is "
-    "optimistic, and the more so the more evaluations a run had (–: none). Ranks and differences are of the last scores"
+    "best: the best evaluation during training, – if there was none. It is chosen on the very examples that it is "
+    "scored on, so it is optimistic, and the more so the more evaluations there were. Ranks and differences are of the "
+    "last scores"
 )
 """Note on the best evaluations."""
 Quantity = Callable[[DoneRecord], float | None]

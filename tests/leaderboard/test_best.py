@@ -112,17 +112,26 @@ def test_markdown_has_the_best_beside_the_last_and_says_how_it_was_chosen(course
     assert "best" not in markdown.render_tables(build_tables(records))
 
 
-def test_latex_has_them_without_emphasis(courses):
+def test_latex_has_them_beside_the_last(courses):
     records, values = courses
     text = latex.render(build_tables(records, baseline="full", best=True))
     lora = next(line for line in text.splitlines() if line.startswith("lora &")).split(" & ")
-    assert lora[2].startswith(f"{values[1, 0].max(-1).mean():.3f} ") and "textbf" not in lora[2] + lora[4]
+    assert lora[2].startswith(f"{values[1, 0].max(-1).mean():.3f} ")
     linear = next(line for line in text.splitlines() if line.startswith("linear &")).split(" & ")
     assert linear[2] == linear[4] == linear[6] == "--"
     assert "chosen on the very examples" in text
     heads = next(line for line in text.splitlines() if line.startswith("method &")).removesuffix(r" \\")
     columns = text.split(r"\begin{tabular}{")[1].split("}")[0]
     assert len(columns) == len(lora) == len(linear) == heads.count(" & ") + 1
+
+
+def test_latex_emphasises_no_best_on_dev(courses):
+    """Even where it is the last score, which is bold or underlined."""
+    records = [altered(r, lambda r: r.update(evaluations=r.evaluations[-1:])) for r in courses[0]]
+    lines = latex.render(build_tables(records, best=True)).splitlines()
+    for line in (line.split(" & ") for line in lines if line.startswith(("full &", "lora &"))):
+        assert all(cell.startswith(("\\textbf", "\\underline")) for cell in line[1:7:2])
+        assert all(cell[0] == "0" for cell in line[2:7:2])
 
 
 def test_csv_has_every_best_with_its_step(courses):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -28,6 +29,8 @@ HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 """`--select` decides on a tenth of the examples that a run may see, on 1000 at most."""
 HOLDOUT_FEW = 100
 """Of the few examples of `--train-samples` a quarter decides, if that is no more than this."""
+MOST_EVALUATIONS = 10_000
+"""A record with more of them would be too large to write (`bench.records.record.MOST_BYTES`)."""
 SELECT_SEED = 0
 """Trials have one seed, whatever `--seeds` says, so that adding seeds changes no choice."""
 
@@ -318,12 +321,26 @@ def _misfit(spec: RunSpec, backbone: Backbone, loaded: LoadedTask) -> BenchError
             "samples are drawn without replacement",
             "Ask for fewer, or leave the option out to train on all.",
         )
-    steps = spec.steps(spec.train_samples or examples)
-    if isinstance(spec.evaluate, int) and spec.evaluate > steps:
+    return _course_misfit(spec, spec.train_samples or examples)
+
+
+def _course_misfit(spec: RunSpec, examples: int) -> UsageError | None:
+    """Why a run on so many training examples cannot be evaluated as `--evaluate` says; None if it can."""
+    if spec.evaluate is None:
+        return None
+    steps = spec.steps(examples)
+    every = math.ceil(examples / spec.batch_size) if spec.evaluate == "epoch" else spec.evaluate
+    if every > steps and spec.evaluate != "epoch":
         return UsageError(
-            f"--evaluate {spec.evaluate} is more than the run has steps",
-            f"{steps} steps on {task.name}",
+            f"--evaluate {every} is more than the run has steps",
+            f"{steps} steps on {spec.task}",
             f"Give {steps} or less, or leave it out: dev is scored after the last step anyway.",
+        )
+    if (count := math.ceil(steps / every)) > MOST_EVALUATIONS:
+        return UsageError(
+            f"--evaluate {spec.evaluate} scores dev {count:,} times on {spec.task}",
+            f"the record of a run holds {MOST_EVALUATIONS:,} evaluations",
+            f"Give {math.ceil(steps / MOST_EVALUATIONS)} steps or more.",
         )
     return None
 

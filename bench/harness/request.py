@@ -195,8 +195,8 @@ def _check_course(evaluate: object) -> None:
     if evaluate in (None, "epoch") or (type(evaluate) is int and evaluate >= 1):
         return
     raise UsageError(
-        f"--evaluate {evaluate} says no time",
-        "N evaluates dev after every N optimiser steps, epoch after every pass over train",
+        f"--evaluate {evaluate!r} is neither a number of steps nor epoch",
+        "N scores dev after every N optimiser steps, epoch after every pass over train",
         "Give a whole number of at least 1, or epoch.",
     )
 

@@ -197,10 +197,26 @@ WRONG: list[tuple[str, str, str]] = [
     ("run --method lora --task glue --select-on glue/sst2", "--select-on without --select", "--select lr"),
     ("run --method lora --task glue --select lr --select-on sst2", "unknown task 'sst2'", "glue/sst2"),
     ("run --method lora --task glue --select lr --lr 1e-3", "nothing to choose from", "several"),
-    ("run --method lora --task glue --evaluate 0", "--evaluate 0 says no time", "at least 1, or epoch"),
-    ("run --method lora --task glue --evaluate=-5", "--evaluate -5 says no time", "at least 1, or epoch"),
-    ("run --method lora --task glue --evaluate epochs", "--evaluate epochs says no time", "at least 1, or epoch"),
-    ("run --method lora --task glue --evaluate 1.5", "--evaluate 1.5 says no time", "at least 1, or epoch"),
+    (
+        "run --method lora --task glue --evaluate 0",
+        "--evaluate 0 is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
+    (
+        "run --method lora --task glue --evaluate=-5",
+        "--evaluate -5 is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
+    (
+        "run --method lora --task glue --evaluate epochs",
+        "--evaluate 'epochs' is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
+    (
+        "run --method lora --task glue --evaluate 1.5",
+        "--evaluate '1.5' is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
     ("run --method lora --task glue --out", "--out: expected one argument", "bench run --help"),
     ("run --method lora --task glue more", "'more' belongs to no flag", "commas"),
 ]

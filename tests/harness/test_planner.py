@@ -10,7 +10,7 @@ import pytest
 from bench.config.overrides import Overrides
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.planner import make_plan
-from bench.harness.request import Request
+from bench.harness.request import Request, make_request
 from bench.records.data import DataRequest
 
 
@@ -86,6 +86,22 @@ def test_a_course_that_is_longer_than_the_run_is_refused(
     with pytest.raises(UsageError, match=f"--evaluate {evaluate} is more than the run has steps") as error:
         planned(tmp_path, "digits", evaluate=evaluate, **budget)
     assert error.value.known == f"{steps} steps on digits" and f"Give {steps} or less" in error.value.todo
+
+
+def test_a_course_with_more_evaluations_than_a_record_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="scores dev 10,001 times") as error:
+        planned(tmp_path, "digits", evaluate=3, max_steps=30_001)
+    assert error.value.todo == "Give 4 steps or more."
+    assert planned(tmp_path, "digits", evaluate=4, max_steps=30_001)
+    assert planned(tmp_path, "digits", evaluate=3, max_steps=30_000)
+    with pytest.raises(UsageError, match="scores dev 20,000 times"):
+        planned(tmp_path, "digits", evaluate="epoch", max_steps=20_000, train_samples=16)
+
+
+@pytest.mark.parametrize("evaluate", [0, -1, True, 2.5, "25", "epochs"])
+def test_a_course_is_a_number_of_steps_or_epoch(evaluate: Any) -> None:
+    with pytest.raises(UsageError, match=f"--evaluate {evaluate!r} is neither a number of steps nor epoch"):
+        make_request(methods="full", tasks="digits", evaluate=evaluate)
 
 
 def test_a_course_and_the_methods_own_evaluations_are_two_answers(tmp_path: Path) -> None:

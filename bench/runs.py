@@ -110,7 +110,7 @@ def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any
         methods, tasks: one name or several, as in `bench list methods` and `bench list tasks`.
         options: keyword arguments of `bench.harness.request.make_request` (`backbones`, `seeds`, `lr`, `data_dir`,
             `set={"method.rank": 4}`, `out`) and fields of `Request` (`max_steps`, `epochs`, `train_samples`,
-            `batch_size`, `precision`, `accelerator`, `devices`, `track`, `strict`, `retry`).
+            `evaluate`, `batch_size`, `precision`, `accelerator`, `devices`, `track`, `strict`, `retry`).
 
     Raises:
         UsageError: an unknown name, key or value.

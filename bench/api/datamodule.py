@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Generic, Protocol, Self, TypeVar, cast
@@ -86,7 +85,7 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         self.splits = tuple(self.evaluation)
         self.class_weights = balanced_weights(self.train.labels, task.num_classes) if task.balanced else None
         self.batches = StepBatches(lengths=self.train.lengths, batch_size=spec.batch_size, seed=spec.seed)
-        self.steps = spec.max_steps or math.ceil((spec.epochs or 1) * self.batches.per_epoch)
+        self.steps = spec.steps(len(self.train.lengths))
 
     @abstractmethod
     def load(self, rows: RowsT, name: str) -> SplitT:

@@ -38,7 +38,8 @@ class Method(LightningModule):
         higher_is_better: direction of `primary`, where the method names its own.
         saves_backbone: whether a run keeps its trained network as a backbone; "asked": only with runtime.save=all.
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
-        evaluations: evaluations on dev during training, evenly spaced. The score is always that of the last step.
+        evaluations: evaluations on dev during training, evenly spaced; those of `--evaluate` take their place. The
+            score is always that of the last step.
         penalties: what the run adds to the loss of every method, once per global batch.
         cache_bytes: memory per device of what was computed only once.
         class_weights: (classes,) of the cross-entropy; None: all 1.

@@ -55,6 +55,8 @@ def parser() -> Parser:
     where = "only runs of which this holds: 'seed<3', method.rank=8, cost.device=cpu (= != < <= > >=); repeatable"
     add("--where", metavar="NAME=VALUE", action="append", default=[], help=where)
     add("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
+    about = "beside every score the best one of those during training (bench run --evaluate), chosen on dev itself"
+    add("--best", action="store_true", help=about)
     add("--with-published", action="store_true", help="with scores from papers for the same backbone and task")
     for flag, what in (
         ("--check", "exit 4 if the tables in DIR do not match the records in DIR/runs"),
@@ -113,11 +115,11 @@ def _build(options: argparse.Namespace, records: list[Record], problems: list[Be
         where=options.where,
     )
     baseline = options.baseline or BASELINE
-    return build_leaderboard(kept, problems, baseline=baseline, published=options.with_published)
+    return build_leaderboard(kept, problems, baseline=baseline, best=options.best, published=options.with_published)
 
 
 def _check_choices(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
-    """Check that some table has the baseline, and note it if none has the published scores that were asked for."""
+    """Check that some table has the baseline, and note it if none has the best or published scores asked for."""
     tables, name = leaderboard.tables, options.baseline
     if name and not any(table.baseline for table in tables):
         unclear = [note for table in tables for note in table.notes if note.startswith("no baseline")]
@@ -126,6 +128,10 @@ def _check_choices(options: argparse.Namespace, leaderboard: Leaderboard) -> Non
             f"--baseline: no row is clearly '{name}'",
             unclear[0] if unclear else f"rows: {', '.join(known[:20])}",
             did_you_mean(name, known) or "Give the label of a row as the table shows it.",
+        )
+    if options.best and not any(best for table in tables for row in table.rows for best in row.best):
+        print(
+            "note: no run was evaluated during training, so none has a best; see bench run --evaluate", file=sys.stderr
         )
     if options.with_published and not any(table.published for table in tables):
         from leaderboard.tables.published import models

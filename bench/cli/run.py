@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ EXAMPLES = (
     "bench run --method lora --task glue --select lr --select-on glue/sst2",
     "bench run --method deeplora --task glue/stsb --train-samples 16 --max-steps 300 --set head.trainable=false",
     "bench run --method full --task glue/mrpc --backbone google-bert/bert-base-cased --epochs 3 --precision bf16-mixed",
+    "bench run --method lora,full --task glue/rte --epochs 3 --evaluate epoch",
     "bench run --method lora --task glue --dry-run",
     "bench run --method lora --task table:train.csv --set task.text=review --set task.label=stars",
     "bench run --method mae --task digits --max-steps 1000 --batch-size 64",
@@ -77,6 +79,8 @@ def parser() -> Parser:
     add = budget.add_argument
     add("--train-samples", metavar="N", type=count, help="train on N examples, drawn by seed")
     add("--batch-size", metavar="N", type=count, default=16, help="examples per step over all devices (default: 16)")
+    about = "score dev after every N steps, or every pass over train, too; the score stays that of the last step"
+    add("--evaluate", metavar="N|epoch", type=_course, help=about)
     add("--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)")
     about = "choose the learning rate on a split cut from train, never dev"
     add("--select", metavar="lr", type=choice("lr"), help=about)
@@ -96,6 +100,11 @@ def parser() -> Parser:
     add("--retry", action="store_true", help="run again what failed before")
     add("--dry-run", action="store_true", help="show the plan and train nothing")
     return parser
+
+
+def _course(text: str) -> int | str:
+    """A number of steps, or the text as it is, which `make_request` checks."""
+    return int(text) if re.fullmatch(r"[+-]?\d{1,19}", text) else text
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
 from bench.core.text import printable, table
+from bench.records.course import best
 from bench.records.record import Record
 from bench.records.schema import BackboneInfo, FreeForm, Metrics
+from leaderboard.render.json_export import subsample
+
+EVALUATIONS = 12
+"""About so many of a run's evaluations are shown."""
 
 
 class _TableFile(msgspec.Struct):
@@ -56,6 +61,9 @@ def _results(record: Record) -> str:
         share = _largest_class(metrics, primary.split, primary.name)
         value = f"{primary.name} {primary.value:.4f}{share}"
         rows.append(("score", f"{value} on {primary.split} (n = {primary.n}{better})"))
+        if found := best(record):
+            about = f"at step {found.step}, chosen on {primary.split}, so it is optimistic; the score is the last one"
+            rows.append(("  best", f"{primary.name} {found.value:.4f} {about}"))
         for split, values in metrics.all.items():
             parts = (f"{name} {value:.4f}{_largest_class(metrics, split, name)}" for name, value in values.items())
             rows.append((f"  {split}", ", ".join(parts)))
@@ -86,17 +94,24 @@ def _largest_class(metrics: Metrics, split: str, name: str) -> str:
 
 
 def _evaluations(record: Record) -> str:
-    """Scores during training, a row for each evaluation of the first split."""
-    first = next((split for row in record.evaluations for split in row.metrics), None)
+    """Scores of the first split during training, a row for each of some evaluations, the best and the last included."""
+    every, found = record.evaluations, best(record)
+    first = next((split for row in every for split in row.metrics), None)
     if first is None:
         return ""
-    scores = [(row.step, row.metrics.get(first, {})) for row in record.evaluations]
-    names = tuple(dict.fromkeys(name for _, found in scores for name in found))
+    steps = {row.step for row in subsample([*every], EVALUATIONS)} | ({found.step} if found else set[int]())
+    scores = [(row.step, row.metrics.get(first, {})) for row in every if row.step in steps]
+    names = tuple(dict.fromkeys(name for _, values in scores for name in values))
     rows = [
-        (str(step), *("–" if (value := found.get(name)) is None else f"{value:.4f}" for name in names))
-        for step, found in scores
+        (
+            str(step),
+            *("–" if (value := values.get(name)) is None else f"{value:.4f}" for name in names),
+            "best" if found and step == found.step else "",
+        )
+        for step, values in scores
     ]
-    return f"{printable(first)} during training\n" + table(("step", *names), rows)
+    part = f", {len(rows)} of {len(every)} evaluations" if len(rows) < len(every) else ""
+    return f"{printable(first)} during training{part}\n" + table(("step", *names, ""), rows)
 
 
 def _ranks(record: Record) -> str:
@@ -146,12 +161,17 @@ def _specification(record: Record) -> str:
         ("data", f"{source.kind} {source.revision}, {source.train_examples:,} training examples"),
         *_reading(source.reading),
         ("budget", f"{length}, global batch {spec.batch_size}, {spec.precision}"),
+        *([] if spec.evaluate is None else [("evaluation", _course(spec.evaluate))]),
         ("learning rate", "–" if record.lr is None else f"{record.lr:g}{_chosen(record)}"),
     ]
     for space, options in spec.options.namespaces().items():
         if options:
             rows.append((space, ", ".join(f"{key}={value}" for key, value in options.items())))
     return table(("specification", ""), rows)
+
+
+def _course(evaluate: int | Literal["epoch"]) -> str:
+    return "after every epoch" if evaluate == "epoch" else f"after every {evaluate} steps"
 
 
 def _backbone(backbone: BackboneInfo) -> str:

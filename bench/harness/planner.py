@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -14,7 +15,7 @@ from bench.api.peft import open_folder
 from bench.api.task import Task
 from bench.config.options import Config, Value
 from bench.config.overrides import Configs, build_configs
-from bench.config.sections import AllocationConfig, HeadConfig, MethodConfig, Sections
+from bench.config.sections import AllocationConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.devices import check_devices
@@ -28,6 +29,8 @@ HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 """`--select` decides on a tenth of the examples that a run may see, on 1000 at most."""
 HOLDOUT_FEW = 100
 """Of the few examples of `--train-samples` a quarter decides, if that is no more than this."""
+MOST_EVALUATIONS = 10_000
+"""A record with more of them would be too large to write (`bench.records.record.MOST_BYTES`)."""
 SELECT_SEED = 0
 """Trials have one seed, whatever `--seeds` says, so that adding seeds changes no choice."""
 
@@ -126,6 +129,7 @@ def make_plan(request: Request) -> Plan:
         request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
     )
     _check_allocation(configs)
+    _check_evaluations(request)
     request = replace(request, data=replace(request.data, on_bad=configs.sections.data.on_bad))
     BatchSplit(
         batch_size=request.batch_size, world=request.devices, micro=configs.sections.runtime.micro_batch
@@ -143,12 +147,13 @@ def make_plan(request: Request) -> Plan:
         if not request.backbones and DEFAULT_BACKBONES[loaded.task.spec.modality] != backbone.name:
             continue
         config, start = methods[method]
-        if misfit := _misfit(request, method, config, configs.sections.head, backbone, loaded):
+        base = _spec(request, method, config, configs.sections, backbone, loaded).with_(start=start)
+        if misfit := _misfit(base, backbone, loaded):
             skipped.append(Skip(name=f"{method} × {loaded.task.spec.name}", error=misfit))
             continue
         for seed in request.seeds:
-            base = _spec(request, method, config, configs.sections, backbone, loaded, seed).with_(start=start)
-            run = PlannedRun(spec=base, loaded=loaded, backbone=backbone, backbone_name=backbone_name)
+            spec = base.with_(seed=seed)
+            run = PlannedRun(spec=spec, loaded=loaded, backbone=backbone, backbone_name=backbone_name)
             runs += _with_rates(request, run, selectors[0] if selectors else loaded)
     if not runs:
         raise _nothing(skipped)
@@ -183,6 +188,16 @@ def _check_allocation(configs: Configs) -> None:
             )
 
 
+def _check_evaluations(request: Request) -> None:
+    """Refuse two answers to when dev is evaluated: `--evaluate` takes the place of a method's own evaluations."""
+    if request.evaluate is not None and request.overrides.has("method", "evaluations"):
+        raise UsageError(
+            f"--evaluate {request.evaluate} with --set method.evaluations",
+            "both say when dev is evaluated during training",
+            "Leave one of the two out.",
+        )
+
+
 def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list[PlannedRun]:
     """One run per learning rate, or one whose learning rate its trials on `selector` choose."""
     base, config = run.spec, run.spec.options.method
@@ -212,14 +227,12 @@ def _spec(
     sections: Sections,
     backbone: Backbone,
     loaded: LoadedTask,
-    seed: int,
 ) -> RunSpec:
-    """The specification of a run, but for its learning rate."""
+    """The specification of a run, but for its seed and its learning rate."""
     return RunSpec(
         method=method,
         task=loaded.task.spec.name,
         backbone=backbone.name,
-        seed=seed,
         max_steps=request.max_steps or (None if request.epochs else DEFAULT_STEPS),
         epochs=request.epochs,
         batch_size=request.batch_size,
@@ -278,11 +291,10 @@ def _holdout(train_samples: int | None, train: int) -> int:
     return min(HOLDOUT_MOST, max(1, few, round(HOLDOUT_SHARE * min(train_samples or train, train))))
 
 
-def _misfit(
-    request: Request, method: str, config: MethodConfig, head: HeadConfig, backbone: Backbone, loaded: LoadedTask
-) -> BenchError | None:
-    """Why a method, a head, a backbone and a task do not go together; None if they do."""
+def _misfit(spec: RunSpec, backbone: Backbone, loaded: LoadedTask) -> BenchError | None:
+    """Why a method, a head, a backbone, a task and a budget do not go together; None if they do."""
     task, examples = loaded.task.spec, len(loaded.dataset.train)
+    method, config = spec.method, spec.options.method
     if task.modality not in backbone.modalities or task.modality not in config.needs:
         return BenchError(
             f"{method} on {task.name} with {backbone.name} does not fit",
@@ -309,18 +321,39 @@ def _misfit(
             f"class weights belong to the loss of the labels, and {method} has a loss without them",
             "Leave the option out, or choose a method that learns from labels.",
         )
-    if head.loss == "squared" and (task.balanced or task.multilabel):
+    if spec.options.head.loss == "squared" and (task.balanced or task.multilabel):
         option = "task.class_weights=balanced" if task.balanced else "task.kind=multilabel"
         return UsageError(
             f"head.loss=squared does not go with {option}",
             f"on {task.name} it needs the cross-entropy",
             "Leave one of the two out.",
         )
-    if request.train_samples is not None and request.train_samples > examples:
+    if spec.train_samples is not None and spec.train_samples > examples:
         return UsageError(
-            f"--train-samples {request.train_samples}: {task.name} has {examples} training examples",
+            f"--train-samples {spec.train_samples}: {task.name} has {examples} training examples",
             "samples are drawn without replacement",
             "Ask for fewer, or leave the option out to train on all.",
+        )
+    return _course_misfit(spec, spec.train_samples or examples)
+
+
+def _course_misfit(spec: RunSpec, examples: int) -> UsageError | None:
+    """Why a run on so many training examples cannot be evaluated as `--evaluate` says; None if it can."""
+    if spec.evaluate is None:
+        return None
+    steps = spec.steps(examples)
+    every = math.ceil(examples / spec.batch_size) if spec.evaluate == "epoch" else spec.evaluate
+    if every > steps and spec.evaluate != "epoch":
+        return UsageError(
+            f"--evaluate {every} is more than the run has steps",
+            f"{steps} steps on {spec.task}",
+            f"Give {steps} or less, or leave it out: dev is scored after the last step anyway.",
+        )
+    if (count := math.ceil(steps / every)) > MOST_EVALUATIONS:
+        return UsageError(
+            f"--evaluate {spec.evaluate} scores dev {count:,} times on {spec.task}",
+            f"the record of a run holds {MOST_EVALUATIONS:,} evaluations",
+            f"Give {math.ceil(steps / MOST_EVALUATIONS)} steps or more.",
         )
     return None
 

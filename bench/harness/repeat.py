@@ -22,6 +22,7 @@ def repeat_command(run: PlannedRun, request: Request) -> list[str]:
     argv += ["--epochs", f"{spec.epochs!r}"] if spec.epochs else ["--max-steps", str(spec.max_steps)]
     argv += ["--batch-size", str(spec.batch_size)]
     argv += ["--train-samples", str(spec.train_samples)] if spec.train_samples else []
+    argv += ["--evaluate", str(spec.evaluate)] if spec.evaluate else []
     if spec.select:
         argv += ["--select", "lr", "--lr", ",".join(map(repr, spec.select))]
         argv += ["--select-on", request.select_on] if request.select_on else []

@@ -135,6 +135,7 @@ def make_request(
         check_task(task)
     rates = _distinct("--lr", lr)
     _check_select(select, select_on, widen, rates)
+    _check_course(fields.get("evaluate"))
     overrides = Overrides.of(cast(Mapping[str, Value], set)) if isinstance(set, Mapping) else Overrides.parse([*set])
     return Request(
         methods=method_names,
@@ -188,6 +189,16 @@ def _check_select(select: bool, select_on: str | None, widen: int | None, rates:
             f"--lr {rates[0]}",
             "Give several (--lr 3e-4,1e-3,3e-3), or none for the method's own three.",
         )
+
+
+def _check_course(evaluate: object) -> None:
+    if evaluate in (None, "epoch") or (type(evaluate) is int and evaluate >= 1):
+        return
+    raise UsageError(
+        f"--evaluate {evaluate!r} is neither a number of steps nor epoch",
+        "N scores dev after every N optimiser steps, epoch after every pass over train",
+        "Give a whole number of at least 1, or epoch.",
+    )
 
 
 def _data_request(source: Source, folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path]) -> DataRequest:

@@ -10,7 +10,8 @@ from typing import Any, cast
 import msgspec
 
 from bench.core.text import HIDDEN
-from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record
+from bench.records.course import primary_names
+from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record, Scores
 from bench.records.spec import PROTOCOL, ids
 
 _BOUNDS = {
@@ -35,6 +36,7 @@ def contradictions(record: Record) -> Iterator[str]:
     """What is wrong with a record whose fields have the right types, each beginning with the field's name."""
     if record.metrics:
         yield from _metrics(record, record.metrics)
+    yield from _evaluations(record)
     if params := record.params:
         if params.trainable > params.total:
             yield f"params.trainable: {params.trainable}, more than the {params.total} of params.total"
@@ -58,13 +60,9 @@ def contradictions(record: Record) -> Iterator[str]:
 
 def _metrics(record: Record, metrics: Metrics) -> Iterator[str]:
     primary = metrics.primary
-    for split, scores in metrics.all.items():
-        for name, value in scores.items():
-            low, high = _BOUNDS.get(name, (-math.inf, math.inf))
-            if not low - _ROUNDING <= value <= high + _ROUNDING:
-                yield f"metrics.all.{split}.{name}: {value}, outside of {low} to {high}"
+    yield from _bounds("metrics.all", metrics.all)
     scores = metrics.all.get(primary.split, {})
-    names = [primary.name] if primary.name in scores else primary.name.split("+")
+    names = primary_names(primary.name, scores)
     if absent := [name for name in names if name not in scores]:
         yield f"metrics.primary.name: metrics.all.{primary.split} has no {absent[0]}"
     elif not math.isclose(primary.value, mean := sum(scores[name] for name in names) / len(names), rel_tol=1e-9):
@@ -72,6 +70,26 @@ def _metrics(record: Record, metrics: Metrics) -> Iterator[str]:
     counts = record.source.evaluation_examples
     if primary.n != counts.get(primary.split):
         yield f"metrics.primary.n: {primary.n}, but source.evaluation_examples has {counts.get(primary.split, 'none')}"
+
+
+def _bounds(field: str, scores: Scores) -> Iterator[str]:
+    for split, values in scores.items():
+        for name, value in values.items():
+            low, high = _BOUNDS.get(name, (-math.inf, math.inf))
+            if not low - _ROUNDING <= value <= high + _ROUNDING:
+                yield f"{field}.{split}.{name}: {value}, outside of {low} to {high}"
+
+
+def _evaluations(record: Record) -> Iterator[str]:
+    """The steps of the evaluations must rise; their scores are bounded as the last ones are."""
+    before = 0
+    for index, row in enumerate(record.evaluations):
+        if row.step <= before:
+            yield f"evaluations[{index}].step: {row.step}, after step {before}"
+        before = row.step
+        yield from _bounds(f"evaluations[{index}].metrics", row.metrics)
+    if record.cost and before > record.cost.steps:
+        yield f"evaluations[{len(record.evaluations) - 1}].step: {before}, but cost.steps is {record.cost.steps}"
 
 
 def _rank(rank: LayerRank) -> Iterator[str]:

@@ -404,7 +404,7 @@ class Record(Part, frozen=True, kw_only=True):
         FreeForm, about("what else the method tells of the run, such as the course of AdaLoRA's budget")
     ] = {}
     evaluations: Annotated[
-        tuple[Evaluation, ...], about("scores during training, where the method evaluates on the way")
+        tuple[Evaluation, ...], about("scores during training, where --evaluate or the method asks for them")
     ] = ()
     sweep: Annotated[
         tuple[SweepPoint, ...], about("the trained network without its first n adapters, where that is possible")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
@@ -95,6 +96,10 @@ class RunSpec:
     start: str | None = None
     options: RunOptions = RunOptions()
     data_options: frozenset[str] = frozenset()
+
+    def steps(self, examples: int) -> int:
+        """Return the optimiser steps of a run that trains on so many examples."""
+        return self.max_steps or math.ceil((self.epochs or 1) * math.ceil(examples / self.batch_size))
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """Return the 16 hex digits that name this run: specification, protocol, bytes of data and weights."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -107,8 +107,17 @@ def evaluation_steps(steps: int, count: int) -> frozenset[int]:
     return frozenset(-(-number * steps // count) for number in range(1, count + 1))
 
 
+def course_steps(course: int | Literal["epoch"], steps: int, *, per_epoch: int) -> frozenset[int]:
+    """Return the steps after which dev is evaluated: every `course`-th one, or the last of every epoch, and the last.
+
+    `per_epoch` is the number of steps of a pass over train; `steps` that of the run, which may end within a pass.
+    """
+    every = per_epoch if course == "epoch" else course
+    return frozenset({*range(every, steps, every), steps})
+
+
 class Evaluations(Callback):
-    """Scores of the evaluation after training, and of those on the way for which a method asks (`Method.evaluations`).
+    """Scores of the evaluation after training, and of those on the way that the run or its method asks for.
 
     For those the trainer must be told to evaluate after every batch (`val_check_interval=1`); this callback switches
     that off for all but the wanted steps.

@@ -36,7 +36,7 @@ from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint, memory
-from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, evaluation_steps
+from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, course_steps, evaluation_steps
 from bench.training.environment import without_launcher
 from bench.training.gradients import GradientCheck
 from bench.training.kept import kept
@@ -70,10 +70,11 @@ def fit(
         memory.reset()
         data, method, backbone_parameters = build(spec, task, dataset, backbone)
         curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
-        evaluations = Evaluations(data.splits, evaluation_steps(data.steps, method.evaluations))
+        evaluations = Evaluations(data.splits, _evaluated_steps(spec, data, method))
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)
         gradients = GradientCheck()
-        trainer = _trainer(spec, data.steps, method, [curve, evaluations, tracker, gradients, keeper], directory)
+        callbacks = [evaluations, curve, tracker, gradients, keeper]  # the curve's clock goes on after all is scored
+        trainer = _trainer(spec, data.steps, method, callbacks, directory, evaluates=bool(evaluations.at))
         whole = file.is_file() and checkpoint.is_whole(file)
         damaged = [DAMAGED] if file.is_file() and not whole else []
         trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
@@ -192,8 +193,21 @@ def _batch_split(spec: RunSpec) -> BatchSplit:
     return BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=spec.options.runtime.micro_batch)
 
 
+def _evaluated_steps(spec: RunSpec, data: StepDataModule[object, Split], method: Method) -> frozenset[int]:
+    """Return the steps after which dev is evaluated: those of `--evaluate`, or else those that the method asks for."""
+    if spec.evaluate is None:
+        return evaluation_steps(data.steps, method.evaluations)
+    return course_steps(spec.evaluate, data.steps, per_epoch=data.batches.per_epoch)
+
+
 def _trainer(
-    spec: RunSpec, steps: int, method: Method, callbacks: Sequence[Callback], directory: Path | None = None
+    spec: RunSpec,
+    steps: int,
+    method: Method,
+    callbacks: Sequence[Callback],
+    directory: Path | None = None,
+    *,
+    evaluates: bool = False,
 ) -> Trainer:
     return Trainer(
         accelerator=spec.accelerator,
@@ -208,8 +222,8 @@ def _trainer(
         accumulate_grad_batches=_batch_split(spec).parts,
         gradient_clip_val=method.optim.clip or None,
         # `Evaluations` chooses among the batches; without evaluations dev is scored only after the end
-        val_check_interval=1 if method.evaluations else None,
-        check_val_every_n_epoch=None if method.evaluations else 10**9,
+        val_check_interval=1 if evaluates else None,
+        check_val_every_n_epoch=None if evaluates else 10**9,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=[*callbacks],

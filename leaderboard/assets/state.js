@@ -2,7 +2,7 @@
 
 const given = JSON.parse($("data").textContent);
 const GROUPS = {scores: "Scores", statistics: "Statistics", cost: "Cost", rank: "Rank", training: "Training"};
-const NONE = {suite: "", heading: "", backbone: "", source: "", budget: "", split: "", baseline: null, columns: [], rows: [], notes: [], id: ""};
+const NONE = {suite: "", heading: "", backbone: "", source: "", budget: "", split: "", baseline: null, best: false, columns: [], rows: [], notes: [], id: ""};
 
 function stat(value) {
   return value && num(value.mean) !== null ? {mean: value.mean, sd: num(value.sd), n: num(value.n)} : null;
@@ -15,7 +15,7 @@ function diff(value) {
 
 function normaliseCell(cell) {
   const made = stat(cell);
-  return made && {...made, metric: cell.metric ?? "", runs: list(cell.runs).filter(Array.isArray), difference: diff(cell.difference)};
+  return made && {...made, metric: cell.metric ?? "", runs: list(cell.runs).filter(Array.isArray), difference: diff(cell.difference), best: stat(cell.best)};
 }
 
 const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_bytes", "train_s", "peak_memory_bytes", "nominal",
@@ -27,7 +27,7 @@ function normaliseRow(row, columns) {
   for (const name of NUMBERS) made[name] = num(row[name]);
   return {...made,
     published: row.published ? Object.fromEntries(["source", "arxiv", "note"].map(name => [name, plain(object(row.published)[name], 1000)])) : null,
-    average: stat(row.average), difference: diff(row.difference), cells: columns.map((_, i) => cells[i] ?? null),
+    average: stat(row.average), best_average: stat(row.best_average), difference: diff(row.difference), cells: columns.map((_, i) => cells[i] ?? null),
     complete: [num(done[0]) ?? cells.filter(Boolean).length, num(done[1]) ?? columns.length],
     layers: list(row.layers).filter(Array.isArray).map(([layer, ...values]) => [plain(layer, 200), ...values.map(num)]),
     lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, at_edge: row.at_edge === true, states: object(row.states),
@@ -36,7 +36,7 @@ function normaliseRow(row, columns) {
 
 function normaliseTable(table, at) {
   const columns = list(table.columns).map(object).map(column => ({task: plain(column.task, 60), cell: column.task_id ?? column.task,
-    metric: plain(column.metric, 60), data: plain(column.data, 60), note: plain(column.note, 1000),
+    metric: plain(column.metric, 60), split: plain(column.split, 60), data: plain(column.data, 60), note: plain(column.note, 1000),
     up: typeof column.higher_is_better === "boolean" ? column.higher_is_better : null}));
   const seen = new Map();
   const rows = list(table.rows).map(object).map((row, index) => {
@@ -47,7 +47,7 @@ function normaliseTable(table, at) {
   const words = {};
   for (const name of ["suite", "heading", "backbone", "source", "budget", "split"]) words[name] = plain(table[name], 400);
   const ups = new Set(columns.map(column => column.up));
-  return {...words, at, id: key(words.heading), columns, rows, notes: list(table.notes).map(note => plain(note, 1000)), up: ups.size === 1 ? [...ups][0] : null, baseline: table.baseline ? plain(table.baseline) : null};
+  return {...words, at, id: key(words.heading), columns, rows, notes: list(table.notes).map(note => plain(note, 1000)), up: ups.size === 1 ? [...ups][0] : null, baseline: table.baseline ? plain(table.baseline) : null, best: table.best === true};
 }
 
 function normalise(leaderboard) {

@@ -1,6 +1,7 @@
 // The chosen table: its columns, how they sort, and the links from cells to runs.
 
 const FIRST = 200;
+const CHOSEN = "Chosen on the examples that it is scored on, so it is optimistic";
 let allRows = false;
 
 /** Columns in order; `order` gives the sort key, `up` whether higher is better (null: neither). */
@@ -12,13 +13,21 @@ function columnsOf(table) {
   const made = [
     {key: "rank", name: "rank", up: false, order: row => row.rank, show: row => row.rank ?? NOTHING},
     {key: "label", name: "method", order: row => row.label, words: true, show: row => nameCell(table, row)},
-    ...shownColumns(table).map(column => ({key: `task ${column.i}`, name: column.task, sub: [column.metric, column.data].filter(Boolean).join(" "),
-      note: column.note, group: "scores", up: column.up, best: true, order: row => row.cells[column.i]?.mean ?? null,
-      show: row => scoreCell(row, column)})),
+    ...shownColumns(table).flatMap(column => [
+      {key: `task ${column.i}`, name: column.task, sub: [column.metric, column.data].filter(Boolean).join(" "),
+        note: column.note, group: "scores", up: column.up, best: true, order: row => row.cells[column.i]?.mean ?? null,
+        show: row => scoreCell(row, column)},
+      ...(table.best ? [{key: `best ${column.i}`, name: `best on ${column.split || "dev"}`, sub: column.task, note: CHOSEN, group: "scores", up: column.up,
+        order: row => row.cells[column.i]?.best?.mean ?? null, show: row => score(row.cells[column.i]?.best ?? null, column.up)}] : []),
+    ]),
   ];
   if (table.columns.length > 1) {
     made.push({key: "average", name: "average", sub: `${table.columns.length} tasks`, group: "scores", up: table.up, best: true,
       order: row => row.average?.mean ?? null, show: row => averageCell(row, table)});
+    if (table.best) {
+      made.push({key: "best_average", name: "average of the best", note: CHOSEN, group: "scores", up: table.up,
+        order: row => row.best_average?.mean ?? null, show: row => score(row.best_average, table.up)});
+    }
   }
   made.push(
     {key: "difference", name: against, sub: "95 % interval", group: "statistics", up: table.up, order: row => row.difference?.mean ?? null,

@@ -120,6 +120,11 @@ def header(column: Column) -> str:
     return " ".join(filter(None, (column.task, column.metric, column.data, ARROWS[column.higher_is_better])))
 
 
+def best_header(column: Column) -> str:
+    """`best on dev`: over the best evaluations beside a column of scores."""
+    return f"best on {column.split}" if column.split else "best"
+
+
 def time_note(table: Table) -> str:
     """A note on train times if the runs of a table used several devices."""
     devices = sorted({device for row in table.rows for device in row.devices})

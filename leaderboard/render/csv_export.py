@@ -16,6 +16,9 @@ FIELDS = (
 )  # fmt: skip
 """`task` and `metric` are empty for a value over all tasks, `seed` and `run_id` for a value over all seeds."""
 
+BEST = "best_chosen_on_dev"
+"""Quantity of the best evaluation: its name says what a note below a table says."""
+
 Value = str | float | None
 Line = tuple[str, str, str, str, str, Value]
 """Task, metric, seed, run id, quantity, value."""
@@ -33,7 +36,7 @@ def render(tables: Sequence[Table]) -> str:
         of_table = (table.suite, table.backbone, table.source, table.budget, table.split)
         for row in (*table.rows, *table.published):
             of_row = (row.label, row.method, row.published.source if row.published else "")
-            for *names, value in (*_scores(row, table), *_known("", "", _statistics(row))):
+            for *names, value in (*_scores(row, table), *_known("", "", _statistics(row, table))):
                 text = repr(value) if isinstance(value, float) else _safe(value)
                 writer.writerow([*map(_safe, (*of_table, *of_row, *names)), text])
     return out.getvalue()
@@ -41,22 +44,30 @@ def render(tables: Sequence[Table]) -> str:
 
 def _scores(row: Row, table: Table) -> Iterator[Line]:
     metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
-    columns = zip(table.columns, metrics, row.cells, row.runs, row.differences, strict=True)
-    for column, metric, cell, runs, paired in columns:
+    columns = zip(table.columns, metrics, row.cells, row.best, row.runs, row.differences, strict=True)
+    for column, metric, cell, best, runs, paired in columns:
         task = f"{column.task_id} {column.data}".rstrip()
         for run in runs:
-            yield task, metric or "", str(run.seed[0]), run.run_id, "score", run.value
+            of_run = task, metric or "", str(run.seed[0]), run.run_id
+            yield *of_run, "score", run.value
+            if table.best and run.best:
+                yield *of_run, BEST, run.best.value
+                yield *of_run, f"{BEST}_step", run.best.step
         if cell:
             values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
             yield from _known(task, metric or "", values)
+        if table.best and best:
+            yield from _known(task, metric or "", {f"{BEST}_mean": best.mean, f"{BEST}_sd": best.sd})
 
 
-def _statistics(row: Row) -> dict[str, Value]:
-    average = row.average
+def _statistics(row: Row, table: Table) -> dict[str, Value]:
+    average, best = row.average, row.best_average if table.best else None
     return {
         "average": average and average.mean,
         "average_sd": average and average.sd,
         "average_seeds": average and average.n,
+        f"{BEST}_average": best and best.mean,
+        f"{BEST}_average_sd": best and best.sd,
         "iqm": row.iqm,
         "rank": row.rank,
         "average_rank": row.average_rank,

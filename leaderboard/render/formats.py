@@ -31,10 +31,18 @@ class Leaderboard:
 
 
 def build_leaderboard(
-    records: Sequence[Record], problems: Sequence[BenchError] = (), *, baseline: str = BASELINE, published: bool = False
+    records: Sequence[Record],
+    problems: Sequence[BenchError] = (),
+    *,
+    baseline: str = BASELINE,
+    best: bool = False,
+    published: bool = False,
 ) -> Leaderboard:
-    """Build the tables of `records`, compared with `baseline` and, if `published`, with scores from papers."""
-    tables = build_tables(records, baseline=baseline)
+    """Build the tables of `records`, compared with `baseline` and, if `published`, with scores from papers.
+
+    With `best` the best evaluation during training stands beside every score.
+    """
+    tables = build_tables(records, baseline=baseline, best=best)
     if published:
         tables = with_published(tables, records)
     return Leaderboard(tables=tables, records=records, problems=problems)

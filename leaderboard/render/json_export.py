@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from bench.core.errors import BenchError
 from bench.core.text import dump_json
+from bench.records.course import course
 from bench.records.record import Record, is_done
-from bench.records.schema import LossPoint, PrimaryMetric
+from bench.records.schema import LossPoint
 from leaderboard.tables.intervals import Difference
-from leaderboard.tables.table import Column, Row, Scored, Stat, Table
+from leaderboard.tables.table import Row, Scored, Stat, Table
 
 JsonObject = Mapping[str, object]
 Point = TypeVar("Point")
@@ -47,32 +48,34 @@ def dump(data: JsonObject) -> str:
 
 
 def _table(table: Table) -> JsonObject:
-    names = ("suite", "heading", "backbone", "source", "budget", "split", "baseline", "notes")
+    names = ("suite", "heading", "backbone", "source", "budget", "split", "baseline", "best", "notes")
     return {name: getattr(table, name) for name in names} | {
         "columns": [asdict(column) for column in table.columns],
-        "rows": [_row(row, table.columns) for row in (*table.rows, *table.published)],
+        "rows": [_row(row, table) for row in (*table.rows, *table.published)],
     }
 
 
-def _row(row: Row, columns: Sequence[Column]) -> JsonObject:
+def _row(row: Row, table: Table) -> JsonObject:
     notes = [f"{count} × {warning}" for warning, count in row.warnings.items()]
     if row.superseded:
         notes.append(f"{row.superseded} older runs of the same task and seed left out")
-    metrics = row.published.metrics if row.published else [column.metric for column in columns]
+    metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
+    best, best_average = (row.best, row.best_average) if table.best else ((None,) * len(row.cells), None)
     left_out = {"runs", "differences", "nominal", "effective", "failures", "failed_ids", "warnings", "superseded"}
     values = asdict(replace(row, runs=(), differences=(), layers=()))
     return {name: value for name, value in values.items() if name not in left_out} | {
         "complete": [sum(cell is not None for cell in row.cells), len(row.cells)],
-        "cells": [*map(_cell, row.cells, metrics, row.runs, row.differences)],
+        "cells": [*map(_cell, row.cells, best, metrics, row.runs, row.differences)],
         "nominal": row.nominal,
         "effective": row.effective,
         "layers": [astuple(layer) for layer in row.layers],
         "notes": notes,
+        **({"best_average": asdict(best_average)} if best_average else {}),
     }
 
 
 def _cell(
-    stat: Stat | None, metric: str | None, runs: Sequence[Scored], paired: Difference | None
+    stat: Stat | None, best: Stat | None, metric: str | None, runs: Sequence[Scored], paired: Difference | None
 ) -> JsonObject | None:
     if stat is None:
         return None
@@ -80,6 +83,7 @@ def _cell(
         "metric": metric,
         "runs": [[run.seed[0], run.value, run.run_id] for run in runs],
         "difference": asdict(paired) if paired else None,
+        **({"best": asdict(best)} if best else {}),
     }
 
 
@@ -103,7 +107,7 @@ def _run(run: Record, table: int, row: int) -> JsonObject:
         "train_s": cost.train_s if cost else None,
         "curve": _losses(run.curve),
         "rank_curve": _rank_curve(run),
-        "evaluations": _evaluations(run, primary) if primary else [],
+        "evaluations": subsample([[step, _short(value)] for step, value in course(run)], POINTS),
     }
 
 
@@ -129,12 +133,6 @@ def _rank_curve(run: Record) -> list[list[float]]:
             pairs = zip(series.steps, series.effective, strict=False)
             return subsample([[step, _short(value)] for step, value in pairs if value is not None], POINTS)
     return []
-
-
-def _evaluations(run: Record, primary: PrimaryMetric) -> list[list[float]]:
-    """The primary metric over training."""
-    values = [(row.step, row.metrics.get(primary.split, {}).get(primary.name)) for row in run.evaluations]
-    return subsample([[step, _short(value)] for step, value in values if value is not None], POINTS)
 
 
 def _short(value: float) -> float:

@@ -45,16 +45,17 @@ def _character(c: str) -> str:
 
 
 def _table(table: Table, number: int) -> str:
-    tasks = len(table.columns)
-    size = "small" if tasks < 4 else "footnotesize" if tasks < 6 else "scriptsize"  # so that it fits a page
-    header = [_heading(cells.header(column)) for column in table.columns] + ["average"] * (tasks > 1)
+    several = len(table.columns) > 1
+    header = [_heading(text) for column in table.columns for text in _headers(column, table)]
+    size = "small" if len(header) < 4 else "footnotesize" if len(header) < 6 else "scriptsize"  # so that it fits a page
+    header += ["average"] * several + [_heading("average of the best")] * (several and table.best)
     header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained", "rank used"]
-    best = [_best([row.cells[i] for row in table.rows], column) for i, column in enumerate(table.columns)]
-    best.append(_best([row.average for row in table.rows], table.columns[0]))
-    lines = [_line(row, table, best) for row in table.rows]
+    strong = [_best([row.cells[i] for row in table.rows], column) for i, column in enumerate(table.columns)]
+    strong.append(_best([row.average for row in table.rows], table.columns[0]))
+    lines = [_line(row, table, strong) for row in table.rows]
     if table.published:
         lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
-        lines += [_line(row, table, best) for row in table.published]
+        lines += [_line(row, table, strong) for row in table.published]
     of_rows = (cells.row_note(row, table) for row in (*table.rows, *table.published))
     notes = chain(of_rows, (column.note for column in table.columns), table.notes)
     below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes) if note)
@@ -79,17 +80,25 @@ def _table(table: Table, number: int) -> str:
     )
 
 
+def _headers(column: Column, table: Table) -> list[str]:
+    return [cells.header(column), *[cells.best_header(column)] * table.best]
+
+
 def _heading(text: str) -> str:
     lines = r" \\ ".join(map(escape, text.replace("+", "+ ").split(" ")))
     return rf"\shortstack[r]{{{lines}}}"
 
 
-def _line(row: Row, table: Table, best: Sequence[Sequence[float]]) -> str:
+def _line(row: Row, table: Table, strong: Sequence[Sequence[float]]) -> str:
+    """A row; `strong` are the printed scores to emphasise in each column of scores, and in that of averages."""
     line: list[str] = [escape(row.label)]
-    for cell, column, best_of_task in zip(row.cells, table.columns, best[:-1], strict=True):
-        line.append(_score(cells.score(cell, column.higher_is_better), cell, best_of_task))
+    for cell, best, column, emphasised in zip(row.cells, row.best, table.columns, strong[:-1], strict=True):
+        line.append(_score(cells.score(cell, column.higher_is_better), cell, emphasised))
+        line += [_score(cells.score(best, column.higher_is_better), best, ())] * table.best
     if len(table.columns) > 1:
-        line.append(_score(cells.average(row, table.columns[0].higher_is_better), row.average, best[-1]))
+        direction = table.columns[0].higher_is_better
+        line.append(_score(cells.average(row, direction), row.average, strong[-1]))
+        line += [_score(cells.score(row.best_average, direction), row.best_average, ())] * table.best
     if table.baseline:
         mean, _, interval = cells.difference(row.difference).partition(" ")
         line.append(_number(mean) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))

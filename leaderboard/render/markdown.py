@@ -86,17 +86,23 @@ def _render_table(table: Table) -> str:
     ranked = any(row.rank for row in table.rows)
     several = len(table.columns) > 1
     direction = table.columns[0].higher_is_better
-    tasks = [noted(escape(cells.header(column)), column.note) for column in table.columns]
-    header = ["rank"] * ranked + ["method", *tasks] + [f"average ({len(tasks)} tasks)"] * several
+    header = ["rank"] * ranked + ["method"]
+    for column in table.columns:
+        header += [noted(escape(cells.header(column)), column.note)]
+        header += [escape(cells.best_header(column))] * table.best
+    header += [f"average ({len(table.columns)} tasks)"] * several + ["average of the best"] * (several and table.best)
     header += [f"vs {escape(table.baseline)}"] if table.baseline else []
     *names, train_time = _COLUMNS
     header += [*names, noted(train_time, cells.time_note(table))]
     body: list[list[str]] = []
     for row in (*table.rows, *table.published):
-        scores = [cells.score(cell, c.higher_is_better) for cell, c in zip(row.cells, table.columns, strict=True)]
         name = escape(row.label) + (" *(published)*" if row.published else "")
-        line = [str(row.rank or cells.NOTHING)] * ranked + [noted(name, cells.row_note(row, table)), *scores]
+        line = [str(row.rank or cells.NOTHING)] * ranked + [noted(name, cells.row_note(row, table))]
+        for column, cell, best in zip(table.columns, row.cells, row.best, strict=True):
+            line += [cells.score(cell, column.higher_is_better)]
+            line += [cells.score(best, column.higher_is_better)] * table.best
         line += [cells.average(row, direction)] * several
+        line += [cells.score(row.best_average, direction)] * (several and table.best)
         line += [cells.difference(row.difference)] if table.baseline else []
         body.append(line + [cell(row) for cell in _COLUMNS.values()])
     below = [f"- {number} {escape(note)}" for note, number in notes.items()]

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from bench.core.text import DECIMALS, SMALL
+from bench.records import course
 from bench.records.record import DoneRecord, Record, is_done
 from leaderboard.tables.cautions import SEEDS, row_cautions
 from leaderboard.tables.grouping import (
@@ -28,24 +29,32 @@ from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table, av
 
 RankField = Literal["nominal", "effective", "stable", "norm"]
 RANK_FIELDS: tuple[RankField, ...] = ("nominal", "effective", "stable", "norm")
+BEST = (
+    "best: the best evaluation during training, – if there was none. It is chosen on the very examples that it is "
+    "scored on, so it is optimistic, and the more so the more evaluations there were. Ranks and differences are of the "
+    "last scores"
+)
+"""Note on the best evaluations."""
 Quantity = Callable[[DoneRecord], float | None]
 """A number of a run; None if it is unknown."""
 
 
-def build_tables(records: Iterable[Record], *, baseline: str | None = None) -> list[Table]:
+def build_tables(records: Iterable[Record], *, baseline: str | None = None, best: bool = False) -> list[Table]:
     """Build the tables of comparable rows.
 
     Args:
         records: of any runs, in any order. Trials of a learning-rate selection (`holdout` > 0) are left out.
         baseline: method, or label of a row, that the other rows of its table are compared with.
+        best: show the best evaluation during training beside every score.
     """
     runs = sorted((r for r in records if not r.spec.holdout), key=lambda r: r.run_id)
     groups = by_table(runs)
     headings = Counter(key[:-1] for key in groups)
-    return [
+    tables = [
         _table(key, groups[key], weights=headings[key[:-1]] > 1, notes=_budget_note(key, groups), baseline=baseline)
         for key in sorted(groups)
     ]
+    return [replace(table, best=True, notes=(*table.notes, BEST)) for table in tables] if best else tables
 
 
 def latest_runs(runs: Iterable[Record], key: Callable[[Record], Hashable]) -> tuple[list[Record], int]:
@@ -156,7 +165,7 @@ def _row(
     cells: dict[ColumnKey, list[Scored]] = {column: [] for column in columns}
     for run in done:
         batch = round(run.cost.samples / max(1, run.cost.steps), 1)
-        scored = Scored(seed_key(run), run.metrics.primary.value, run.run_id, run.cost.steps, batch)
+        scored = Scored(seed_key(run), run.metrics.primary.value, run.run_id, run.cost.steps, batch, course.best(run))
         cells[key_of(run)].append(scored)
     by_column = tuple(tuple(sorted(cell)) for cell in cells.values())
     scores = by_seed(by_column)

@@ -8,8 +8,9 @@ from itertools import chain
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
+from bench.records.course import Point
 from leaderboard.tables.grouping import Seed
-from leaderboard.tables.intervals import Difference, interquartile_mean
+from leaderboard.tables.intervals import Difference, common_keys, interquartile_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,24 @@ def average_of(scores: Sequence[Mapping[Seed, float]], seeds: Iterable[Seed]) ->
     return Stat.of([fmean(values) for values in complete]), interquartile_mean([*chain(*complete)])
 
 
+def _bests(cell: Sequence[Scored]) -> dict[Seed, float]:
+    """The best evaluation by seed; empty if one of the runs has none."""
+    values = {run.seed: run.best.value for run in cell if run.best}
+    return values if len(values) == len(cell) else {}
+
+
 class Scored(NamedTuple):
-    """The score of a finished run: `seed` distinguishes repetitions, `value` is the primary metric."""
+    """The score of a finished run: `seed` distinguishes repetitions, `value` is the primary metric.
+
+    `best` is the best evaluation during training; None if there was none.
+    """
 
     seed: Seed
     value: float
     run_id: str
     steps: int
     batch: float
+    best: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,20 @@ class Row:
     published: Published | None = None
 
     @property
+    def best(self) -> tuple[Stat | None, ...]:
+        """Best evaluation during training per column, over the seeds of `cells`; None if one of them has none."""
+        bests = (_bests(cell) for cell in self.runs)
+        return tuple(Stat.of([*values.values()]) if values else None for values in bests)
+
+    @property
+    def best_average(self) -> Stat | None:
+        """The average of these over tasks, over the seeds of `average`; None where that or one of them is None."""
+        bests = [_bests(cell) for cell in self.runs]
+        if self.average is None or not all(bests):
+            return None
+        return average_of(bests, common_keys(bests))[0]
+
+    @property
     def run_ids(self) -> list[str]:
         """Ids of the runs: those with a score, then those that are not done."""
         return [*(run.run_id for cell in self.runs for run in cell), *self.failed_ids]
@@ -174,6 +199,7 @@ class Table:
 
     Attributes:
         baseline: label of the row that the others are compared with, if any.
+        best: whether the best evaluation during training is shown beside every score.
         published: scores from papers for this backbone and these tasks; they have no rank.
         notes: sentences for the reader of the table.
     """
@@ -187,5 +213,6 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     baseline: str | None = None
+    best: bool = False
     published: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()

@@ -104,6 +104,40 @@ def test_best_of_a_column_is_bold(small: Opened) -> None:
     assert small.page.locator("#table tbody.published strong").count() == 0
 
 
+def test_the_best_on_dev_stands_beside_the_last(small: Opened) -> None:
+    """In the second table, whose last row has no course; it is not bold, says what it is, and sorts."""
+    page = small.page
+    assert "best" not in page.locator("#table thead").inner_text()
+    page.locator("#table-of").select_option(index=1)
+    small.settle()
+    heads = [text.split("\n")[0] for text in page.locator("#table thead th").all_inner_texts()]
+    assert heads[2:8] == ["cola ↑", "best on dev", "mrpc ↑", "best on dev", "average ↑", "average of the best"]
+    shown = [row.locator("td").all_text_contents() for row in page.locator("#table tbody tr").all()]
+    for row, cells in zip(SECOND["rows"][:-1], shown, strict=False):
+        bests = [*(cell["best"]["mean"] for cell in row["cells"]), row["best_average"]["mean"]]
+        assert [text[:5] for text in cells[2:7:2]] == [f"{value:.3f}" for value in bests]
+    assert shown[len(SECOND["rows"]) - 1][2:7:2] == ["–", "–", "–"]
+    assert page.locator("#table tbody td:nth-child(4) strong").count() == 0
+    head = page.locator("#table thead th", has_text="best on dev").first
+    assert "optimistic" in (head.get_by_role("button").get_attribute("title") or "")
+    head.get_by_role("button").click()
+    ordered = sorted(SECOND["rows"][:-1], key=lambda row: -row["cells"][0]["mean"])
+    assert small.rows() == [row["label"] for row in (*ordered, SECOND["rows"][-1])]
+
+
+def test_the_course_is_drawn(small: Opened) -> None:
+    page = small.page
+    page.locator("#table-of").select_option(index=1)
+    page.locator("#curve-what").select_option("score")
+    small.settle()
+    courses = page.evaluate("document.getElementById('curve').data.map(line => [line.x, line.y])")
+    assert len(courses) == len(SECOND["rows"]) - 1
+    row = SECOND["rows"][0]
+    runs = [BOARD["runs"][run_id]["evaluations"] for _, _, run_id in row["cells"][0]["runs"]]
+    assert courses[0][0] == [50, 100, 150]
+    assert courses[0][1] == pytest.approx([sum(run[i][1] for run in runs) / len(runs) for i in range(3)])
+
+
 def place(opened: Opened, label: str) -> dict[str, float]:
     """Where a row's point is on the screen."""
     found = opened.page.evaluate(

@@ -277,6 +277,33 @@ def test_show_run_with_scores_on_the_way_and_a_trained_backbone(
     assert "3.0 MiB of state" in text
 
 
+@pytest.mark.parametrize(("higher", "value", "step"), [(True, "0.9900", 430), (False, "0.0100", 70)])
+def test_show_run_prints_a_long_course_briefly_with_its_best(
+    tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str], higher: bool, value: str, step: int
+) -> None:
+    """A hundred evaluations; the best of them is named as what it is, and the score stays the last one."""
+    extremes = {70: 0.01, 430: 0.99}
+    rows = [
+        {"step": at, "metrics": {"dev": {"matthews": extremes.get(at, 0.5), "accuracy": 0.75}}}
+        for at in range(10, 1001, 10)
+    ]
+    primary = {"value": 0.5, "higher_is_better": higher}
+    made = make_record(
+        evaluations=rows, metrics={"primary": primary}, cost={"steps": 1000}, spec={"evaluate": 10, "max_steps": 1000}
+    )
+    record.write(made, record.folder(tmp_path, made.run_id))
+    assert main(["show", made.run_id, "--runs", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    score, best, *_ = [line.split() for line in text.splitlines() if line.startswith(("score", "  best"))]
+    assert score[:3] == ["score", "matthews", "0.5000"]
+    assert best[:6] == ["best", "matthews", value, "at", "step", f"{step},"] and "chosen on dev" in text
+    course = text.split("dev during training, 13 of 100 evaluations\n")[1].split("\n\n")[0].splitlines()
+    assert course[0].split() == ["step", "matthews", "accuracy"] and len(course) == 14
+    assert [line.split() for line in course if "best" in line] == [[str(step), value, "0.7500", "best"]]
+    assert course[1].split()[0] == "10" and course[-1].split()[0] == "1000"
+    assert "after every 10 steps" in text
+
+
 def test_show_a_run_s_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = next(path.parent for path in out.glob("*/record.json"))
     assert main(["show", folder.name, "--runs", str(out)]) == 0

@@ -72,6 +72,7 @@ FLAGS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "select": (["--select", "lr"], {"select": True}),
     "select_on": (["--select", "lr", "--select-on", "glue/sst2"], {"select": True, "select_on": "glue/sst2"}),
     "widen": (["--select", "lr", "--widen", "1"], {"select": True, "widen": 1}),
+    "evaluate": (["--evaluate", "epoch"], {"evaluate": "epoch"}),
     "overrides": (
         ["--set", "method.rank=4", "--set", "method.target=a,b=c"],
         {"overrides": Overrides({("method", "rank"): "4", ("method", "target"): "a,b=c"})},
@@ -95,6 +96,11 @@ def test_flag_sets_its_field_and_no_other(name: str, stub: SimpleNamespace) -> N
     words, changes = FLAGS[name]
     assert main([*BASE, *words]) == 0
     assert stub.request == replace(DEFAULT, **changes)
+
+
+def test_evaluate_takes_a_number_of_steps_too(stub: SimpleNamespace) -> None:
+    assert main([*BASE, "--evaluate", "25"]) == 0
+    assert stub.request == replace(DEFAULT, evaluate=25)
 
 
 def test_without_flags_the_request_is_the_default(stub: SimpleNamespace) -> None:
@@ -191,6 +197,26 @@ WRONG: list[tuple[str, str, str]] = [
     ("run --method lora --task glue --select-on glue/sst2", "--select-on without --select", "--select lr"),
     ("run --method lora --task glue --select lr --select-on sst2", "unknown task 'sst2'", "glue/sst2"),
     ("run --method lora --task glue --select lr --lr 1e-3", "nothing to choose from", "several"),
+    (
+        "run --method lora --task glue --evaluate 0",
+        "--evaluate 0 is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
+    (
+        "run --method lora --task glue --evaluate=-5",
+        "--evaluate -5 is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
+    (
+        "run --method lora --task glue --evaluate epochs",
+        "--evaluate 'epochs' is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
+    (
+        "run --method lora --task glue --evaluate 1.5",
+        "--evaluate '1.5' is neither a number of steps nor epoch",
+        "at least 1, or epoch",
+    ),
     ("run --method lora --task glue --out", "--out: expected one argument", "bench run --help"),
     ("run --method lora --task glue more", "'more' belongs to no flag", "commas"),
 ]

@@ -10,7 +10,7 @@ import pytest
 from bench.config.overrides import Overrides
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.planner import make_plan
-from bench.harness.request import Request
+from bench.harness.request import Request, make_request
 from bench.records.data import DataRequest
 
 
@@ -65,6 +65,60 @@ def test_a_trial_sees_no_more_examples_than_its_run(tmp_path: Path, samples: int
     held_out = data.evaluation["holdout"].chosen
     assert trial.spec.holdout == len(held_out) == holdout
     assert sorted([*data.train.chosen, *held_out]) == sorted(few.train.chosen)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "budget", "steps"),
+    [
+        (151, {}, 150),
+        (7, {"max_steps": 6}, 6),
+        (5, {"epochs": 0.5, "train_samples": 100}, 4),
+        (91, {"epochs": 1.0}, 90),
+    ],
+)
+def test_a_course_that_is_longer_than_the_run_is_refused(
+    tmp_path: Path, evaluate: int, budget: dict[str, Any], steps: int
+) -> None:
+    """Digits has 1437 training examples, in batches of 16."""
+    [run] = planned(tmp_path, "digits", evaluate=steps, **budget)
+    assert (run.spec.evaluate, run.task.datamodule(run.dataset, run.backbone, run.spec).steps) == (steps, steps)
+    assert planned(tmp_path, "digits", evaluate="epoch", **budget)
+    with pytest.raises(UsageError, match=f"--evaluate {evaluate} is more than the run has steps") as error:
+        planned(tmp_path, "digits", evaluate=evaluate, **budget)
+    assert error.value.known == f"{steps} steps on digits" and f"Give {steps} or less" in error.value.todo
+
+
+def test_a_course_with_more_evaluations_than_a_record_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="scores dev 10,001 times") as error:
+        planned(tmp_path, "digits", evaluate=3, max_steps=30_001)
+    assert error.value.todo == "Give 4 steps or more."
+    assert planned(tmp_path, "digits", evaluate=4, max_steps=30_001)
+    assert planned(tmp_path, "digits", evaluate=3, max_steps=30_000)
+    with pytest.raises(UsageError, match="scores dev 20,000 times"):
+        planned(tmp_path, "digits", evaluate="epoch", max_steps=20_000, train_samples=16)
+
+
+@pytest.mark.parametrize("evaluate", [0, -1, True, 2.5, "25", "epochs"])
+def test_a_course_is_a_number_of_steps_or_epoch(evaluate: Any) -> None:
+    with pytest.raises(UsageError, match=f"--evaluate {evaluate!r} is neither a number of steps nor epoch"):
+        make_request(methods="full", tasks="digits", evaluate=evaluate)
+
+
+def test_a_course_and_the_methods_own_evaluations_are_two_answers(tmp_path: Path) -> None:
+    own = Overrides.parse(["method.evaluations=2"])
+    with pytest.raises(UsageError, match=r"--evaluate 5 with --set method\.evaluations"):
+        planned(tmp_path, "digits", method="mae", evaluate=5, overrides=own)
+    assert planned(tmp_path, "digits", method="mae", evaluate=5)
+    assert planned(tmp_path, "digits", method="mae", overrides=own)
+
+
+def test_a_trial_has_no_course(tmp_path: Path) -> None:
+    [run] = planned(tmp_path, "digits", select=True, evaluate=10)
+    assert run.spec.evaluate == 10
+    assert {trial.spec.evaluate for trial in run.trials} == {None}
+    [plain] = planned(tmp_path, "digits", select=True)
+    assert [trial.run_id for trial in run.trials] == [trial.run_id for trial in plain.trials]
+    assert run.run_id != plain.run_id
 
 
 def test_longer_texts_than_the_backbone_reads_are_refused(tmp_path: Path) -> None:

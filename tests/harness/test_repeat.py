@@ -45,6 +45,8 @@ CASES = {
     "texts": "--method mlm --task 'corpus:my data/texts' --set task.unit=paragraph --set task.max_length=32",
     "spaces in a value": "--method lora --task glue/rte --data embedded --set 'method.target=query|no such layer'",
     "budget": "--method full --task digits --epochs 0.5 --batch-size 8 --train-samples 100 --lr 3e-4",
+    "a course": "--method lora,mlm --task glue/rte --data embedded --evaluate 25",
+    "a course by epochs": "--method full --task digits --epochs 1.5 --evaluate epoch --select lr",
     "how": "--method full --task digits --precision 64-true --accelerator cpu --track csv --out 'other runs'",
     "selected": "--method lora,full --task glue/rte --data embedded --select lr",
     "selected elsewhere": "--method lora --task glue/rte --data embedded --select lr --select-on glue/sst2 "

@@ -183,6 +183,18 @@ def test_an_interrupted_run_goes_on_bit_for_bit(spec_on: Make, name: str, tmp_pa
         assert getattr(rest.result, part) == getattr(whole.result, part), part
 
 
+@pytest.mark.parametrize("name", [method for method, network in CASES if network == "timm:test_resnet"])
+def test_evaluating_on_the_way_changes_nothing(spec_on: Make, name: str) -> None:
+    """Bit for bit, running statistics of BatchNorm among it, with dropout before the head."""
+    lab, spec = spec_on(name, "timm:test_resnet", max_steps=6, head={"dropout": 0.1})
+    plain, course = lab.run(spec), lab.run(spec.with_(evaluate=2))
+    assert [row.step for row in course.result.evaluations] == [2, 4, 6]
+    assert course.losses == plain.losses
+    ours, theirs = tensors(course.method), tensors(plain.method)
+    assert all(torch.equal(ours[n], theirs[n]) for n in theirs)
+    assert (course.result.metrics, course.result.ranks) == (plain.result.metrics, plain.result.ranks)
+
+
 @pytest.mark.parametrize(("name", "backbone"), sorted(MISFITS))
 def test_a_network_that_does_not_fit_is_refused_with_the_reason(spec_on: Make, name: str, backbone: str) -> None:
     from bench.core.errors import UsageError

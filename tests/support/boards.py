@@ -176,9 +176,21 @@ def small() -> dict[str, Any]:
         None,
         None,
     ]
+    with_courses(maker.board["tables"][1], maker.board["runs"])
     quoted = {"source": "Hu et al. 2021, table 2", "arxiv": "2106.09685", "note": "head left out"}
     rows.append({"label": "LoRA", "method": "lora", "published": quoted, "cells": cells, "trainable": 300_000})
     return maker.board
+
+
+def with_courses(table: dict[str, Any], runs: dict[str, Any]) -> None:
+    """Give every row but the last the course of each run, and the best of it beside the scores."""
+    table["best"] = True
+    for row in table["rows"][:-1]:
+        for cell in row["cells"]:
+            for _, value, run_id in cell["runs"]:
+                runs[run_id]["evaluations"] = [[50, value - 0.1], [100, value + 0.02], [150, value]]
+            cell["best"] = cell | {"mean": cell["mean"] + 0.02}
+        row["best_average"] = row["average"] | {"mean": row["average"]["mean"] + 0.02}
 
 
 def large(runs: int = 10_000) -> dict[str, Any]:

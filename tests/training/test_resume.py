@@ -1,4 +1,7 @@
-"""An interrupted run goes on in another process as if nothing had happened, bit for bit: every method, with dropout."""
+"""An interrupted run goes on in another process as if nothing had happened, bit for bit: every method, with dropout.
+
+The interrupted run scores dev after every epoch, the other one never: evaluation leaves no trace in training either.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def resumed(lab: Any, lively_bert: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     jobs: dict[str, Any] = {}
     for method in METHODS:
-        folder, spec = lab.folder(), spec_of(lab, method, checkpoint_s=0)
+        folder, spec = lab.folder(), spec_of(lab, method, checkpoint_s=0).with_(evaluate="epoch")
         with pytest.raises(Stop):
             lab.run(spec, folder, stop)
         folders[method], jobs[str(folder)] = folder, spec.to_json()
@@ -89,6 +92,8 @@ def test_resumed_equals_uninterrupted(lab: Any, resumed: dict[str, Path], method
     assert there["cost"].pop("resumed_at") == [BEFORE]
     assert want["cost"].pop("resumed_at") == []
     assert there["cost"]["steps"] == want["cost"]["steps"] == STEPS
+    assert [row["step"] for row in there.pop("evaluations")] == [3, 6, STEPS]
+    want.pop("evaluations", None)
     del there["cost"], want["cost"]
     assert there == want
     found, expected = (load_file(folder / FILE) for folder in (resumed[method], whole.directory))

@@ -101,6 +101,18 @@ def test_presets_that_match_partly_count_what_they_find() -> None:
     }
 
 
+def test_the_attention_preset_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALBERT calls its output projection `dense`, DeBERTa has one layer `in_proj`."""
+    monkeypatch.setitem(METHODS, "attention", ("lora", {"target": "attention"}))
+    notes = {name: adapted(ARCHITECTURES[name], "attention").warnings() for name in ("ALBERT", "DeBERTa", "BERT")}
+    text = "method.target=attention does not find all it names in this network: {} projections"
+    assert notes == {
+        "ALBERT": [text.format("1 query, 1 key, 1 value, 0 output")],
+        "DeBERTa": [text.format("0 query, 0 key, 0 value, 2 output")],
+        "BERT": [],
+    }
+
+
 @pytest.mark.parametrize("column", ["bitfit", "peft:vera"])
 def test_trained_tensors_without_a_gradient(column: str) -> None:
     """ESM's contact head is never called; BEiT reads the weights that peft's tuners wrap."""

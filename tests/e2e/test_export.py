@@ -135,7 +135,8 @@ def test_a_run_on_images_exports_its_update(bench: Bench, command: Any, tmp_path
     """Images have no max_length. peft adds the same ΔW to the layers that the record names."""
     small = ("--set", "backbone.width=16", "--set", "backbone.depth=1", "--set", "backbone.heads=2")
     words = ("run", "--method", "lora", "--task", "digits", "--backbone", "vit", "--max-steps", "3", *small)
-    done = command(*words, "--set", "method.target=all-linear", "--out", str(tmp_path / "runs"), folder=tmp_path / "runs")
+    words += ("--set", "method.target=all-linear", "--out", str(tmp_path / "runs"))
+    done = command(*words, folder=tmp_path / "runs")
     made = done.only()
     where = ("--peft", str(tmp_path / "adapter"), "--runs", str(tmp_path / "runs"))
     assert command("export", made.run_id, *where, folder=tmp_path).code == 0

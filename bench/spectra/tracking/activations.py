@@ -27,7 +27,7 @@ class ActivationMoments:
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], *, channels_last: bool, timed: Timed) -> None:
-        """Args: modules by name, the usual layout of images, and a context manager that measures the time of all work."""
+        """Args: modules by name, the usual layout of images, and a context manager that times all work."""
         self.modules, self.channels_last, self.timed = modules, channels_last, timed
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self._mask: Tensor | None = None

@@ -96,3 +96,12 @@ class SavesPretrained(Protocol):
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, /) -> None:
         """Write network and tokenizer in the layout of `save_pretrained`."""
         ...
+
+
+def channel_axes(module: nn.Module, shape: Sequence[int]) -> list[int]:
+    """Return those of the axes 1 and −1 of a module's output (B, ·, ·, ·) that are as long as one of its vectors.
+
+    A norm or a bias has as many numbers as there are channels. One axis: these are the channels; else nothing is known.
+    """
+    sizes = {parameter.numel() for parameter in module.parameters() if parameter.ndim == 1}
+    return [axis for axis in (1, -1) if shape[axis] in sizes]

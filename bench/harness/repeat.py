@@ -38,17 +38,14 @@ def repeat_command(run: PlannedRun, request: Request) -> list[str]:
 
 
 def _data(run: PlannedRun, request: Request) -> list[str]:
-    """Flags that lead to the same source."""
-    match run.dataset.source:
-        case "embedded" | "hub":
-            return ["--data", run.dataset.source]
-        case "directory":
-            dirs = [f"{name}={folder}" if name else str(folder) for name, folder in request.data.dirs]
-            if request.data.parent and not any(name is None for name, _ in request.data.dirs):
-                dirs.append(str(request.data.parent))
-            return [word for folder in dirs for word in ("--data-dir", folder)]
-        case "file":
-            return []
+    """Flags that lead to the same sources, for the task and for the one whose train chooses the learning rate."""
+    sources = {one.dataset.source for one in (run, *run.trials)} - {"file"}
+    if "directory" in sources:
+        dirs = [f"{name}={folder}" if name else str(folder) for name, folder in request.data.dirs]
+        if request.data.parent and not any(name is None for name, _ in request.data.dirs):
+            dirs.append(str(request.data.parent))
+        return [word for folder in dirs for word in ("--data-dir", folder)]
+    return ["--data", *sources] if len(sources) == 1 else []
 
 
 def _changed(request: Request) -> list[str]:
@@ -66,7 +63,11 @@ def _changed(request: Request) -> list[str]:
 def _applies(run: PlannedRun, space: str, key: str) -> bool:
     """Whether an override reached this run: other methods of the grid may have options that this one lacks."""
     options = run.spec.options
-    own = {"method": options.method, "task": options.task, "backbone": options.backbone}
+    own = {
+        "method": [options.method],
+        "task": [one.spec.options.task for one in (run, *run.trials)],
+        "backbone": [options.backbone],
+    }
     if space in own:
-        return key in options_of(type(own[space]))
+        return any(key in options_of(type(config)) for config in own[space])
     return space != "allocation" or options.method.allocates

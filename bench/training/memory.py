@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-
-def reset() -> None:
-    """Start a new peak, of this process and of every GPU that it already uses."""
-    if torch.cuda.is_initialized():  # otherwise nothing was allocated, and a call would take memory on the GPU
-        for index in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(index)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: sets VmHWM to the memory that is resident now
+RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
-def peak(device: torch.device) -> int | None:
-    """Return the most bytes in use since `reset` by a run that trains on `device`; None where nothing reports it.
+class PeakMemory:
+    """The most bytes in use since it was made, by a run in this process."""
 
-    On a GPU these are the bytes allocated there, elsewhere the resident memory of this process.
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+    def __init__(self) -> None:
+        """Start a new peak, of this process and of every GPU that it already uses."""
+        if torch.cuda.is_initialized():  # otherwise nothing was allocated, and a call would take memory on the GPU
+            for index in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(index)
+        try:
+            RESET.write_text("5")  # Linux: sets VmHWM to the memory that is resident now
+            self._is_new = True
+        except OSError:
+            self._is_new = False
+
+    def on(self, device: torch.device) -> int | None:
+        """Return the peak of a run that trains on `device`; None where nothing reports it.
+
+        On a GPU these are the bytes allocated there, elsewhere the resident memory of this process. Where no new peak
+        can be started there is none, since it may be that of an earlier run.
+        """
+        if device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(device))
+        try:
+            lines = STATUS.read_text().splitlines() if self._is_new else []
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)

@@ -35,11 +35,12 @@ from bench.records.files import hashes, is_finished
 from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
-from bench.training import checkpoint, memory
+from bench.training import checkpoint
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, course_steps, evaluation_steps
 from bench.training.environment import without_launcher
 from bench.training.gradients import GradientCheck
 from bench.training.kept import kept
+from bench.training.memory import PeakMemory
 from bench.training.regularizers import nuclear_penalty
 
 BARELY = 1e-3
@@ -67,7 +68,7 @@ def fit(
     file = checkpoint.path(directory, world=split.world, parts=split.parts)
     # processes of several devices find each other by the variables that their worker has set
     with _conditions(), without_launcher() if spec.devices == 1 else nullcontext():
-        memory.reset()
+        peak = PeakMemory()
         data, method, backbone_parameters = build(spec, task, dataset, backbone)
         curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
         evaluations = Evaluations(data.splits, _evaluated_steps(spec, data, method))
@@ -110,7 +111,7 @@ def fit(
             train_s=round(curve.train_s, 3),
             eval_s=round(eval_s, 3),
             tracking_s=round(tracker.tracking_s, 3),
-            peak_memory_bytes=memory.peak(device),
+            peak_memory_bytes=peak.on(device),
             cache_bytes=method.cache_bytes,
             optimizer_bytes=sum(optimizers.state_bytes(optimizer) for optimizer in trainer.optimizers),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

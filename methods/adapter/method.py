@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
-from bench.api.network import HasBlocks, Network
+from bench.api.network import HasBlocks, Network, channel_axes
 from bench.api.running_statistics import freeze_statistics
 from bench.core.errors import UsageError
 from methods.adapter.config import AdapterConfig
@@ -173,8 +173,7 @@ def _channel_axis(block: nn.Module, shape: torch.Size, larger: torch.Size, *, la
         return -1
     fixed = [axis for axis in (1, -1) if larger[axis] == shape[axis]]
     if len(fixed) != 1:
-        sizes = {parameter.numel() for parameter in block.parameters() if parameter.ndim == 1}
-        fixed = [axis for axis in (1, -1) if shape[axis] in sizes]
+        fixed = channel_axes(block, shape)
     if len(fixed) != 1 and last:
         return -1
     if len(fixed) != 1:

@@ -20,7 +20,10 @@ class FactoredLinear(nn.Module):
     Attributes:
         factors: F_1 (·, n), …, F_L (m, ·), in the order in which they are applied; F_1 of a convolution is
             (·, in, k, k).
+        called: whether the network ever called the layer; where it reads `weight` instead, no dropout acts.
     """
+
+    called = False
 
     def __init__(self, base: Base, factors: Sequence[Tensor], *, scale: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
@@ -42,7 +45,12 @@ class FactoredLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, n) → (…, m), or (B, in, H, W) → (B, m, H', W')."""
-        return self.base(x) + self.apply_factors(F.dropout(x, self.dropout, self.training), self.matrices())
+        return self.base(x) + self.apply_factors(self.drop(x), self.matrices())
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Return the input of the update: x, under dropout in training."""
+        self.called = True
+        return F.dropout(x, self.dropout, self.training)
 
     def apply_factors(self, x: Tensor, factors: Sequence[Tensor]) -> Tensor:
         """Return ΔW·x, with the scale, for factors in the order in which they are applied."""

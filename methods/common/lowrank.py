@@ -66,10 +66,18 @@ class LowRank(Method):
         return rank * (m + n)
 
     def warnings(self) -> list[str]:
-        """Say how layers were chosen that the target does not name, and how much the allocation could not spend."""
+        """Say how layers were chosen that the target does not name, how much the allocation could not spend, and where
+        dropout did not act.
+        """
         policy, unspent = self.allocation.policy, self._unspent
-        note = f"allocation.policy={policy} trains {unspent:,} parameters fewer than method.rank everywhere"
-        return [*self._notes, note] if unspent else [*self._notes]
+        layers = [layer for _, layer in self.layers()]
+        called = sum(layer.called for layer in layers)
+        notes = {
+            f"allocation.policy={policy} trains {unspent:,} parameters fewer than method.rank everywhere": unspent > 0,
+            f"method.dropout acted in {called} of {len(layers)} adapted layers: the network reads the weights of the "
+            "others instead of calling them": called < len(layers) and any(layer.dropout for layer in layers),
+        }
+        return [*self._notes, *(note for note, applies in notes.items() if applies)]
 
     def prepare(self, layers: Layers, batch: Batch, generator: torch.Generator) -> None:
         """Compute what a method needs of all layers before it builds the first."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch
@@ -120,7 +119,7 @@ class LoRALinear(FactoredLinear):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the adapted layer; dropout acts on the input of everything that differs from the frozen network."""
         dropping = self.training and self.dropout > 0
-        dropped = F.dropout(x, self.dropout, dropping)
+        dropped = self.drop(x)
         update = self.apply_factors(dropped, self.matrices())
         out = self._residual(x)
         if self.magnitude is not None:

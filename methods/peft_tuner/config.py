@@ -44,11 +44,14 @@ LEFT_OUT = {
 }
 """Fields that `target` and the head replace, and fields for layers that an encoder does not have."""
 NORMS = r"(?i)(layer_?norm|norm\d?)$"
-SECOND_LAYER = r"((?<!attention\.)\boutput\.dense|\bmlp\.(Wo|c_proj)|\b(fc2|lin2|linear_?2|ffn_output|down_proj|wo))$"
-"""Names in transformers and timm of a feed-forward part's second matrix, whose input IA³ scales."""
+SECOND_LAYER = (
+    r"((?<!attention\.)\boutput\.dense|\bmlp\.(Wo|c_proj)|(?<!\bse\.)\b(fc2|lin2|linear_?2|ffn_output|down_proj|wo))$"
+)
+"""Names in transformers and timm of a feed-forward part's second matrix, whose input IA³ scales; `se.fc2` weighs
+channels (squeeze and excitation)."""
 FUSED_LAYER = r"\b(W?qkv|c_attn|in_proj)$"
 """Their names of query, key and value in one layer."""
-KEY_VALUE = r"\b(key|value|[kv])(_proj|_lin|_head)?$"
+KEY_VALUE = r"\b(key|value|[kv]|kv)(_proj|_lin|_head)?$"
 TARGETS = {"ia3": f"{KEY_VALUE}|{FUSED_LAYER}|{SECOND_LAYER}", "ln_tuning": NORMS}
 """Default of `target` for tuners that have one of their own. IA³'s is the paper's (arXiv 2205.05638, section 3.3)."""
 TARGET_HELP = (

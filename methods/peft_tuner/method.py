@@ -23,7 +23,7 @@ from bench.spectra import Delta
 from bench.spectra.layers import has_matrix, layer_matrix
 from methods.common.peft import PREFIX as WRAPPED
 from methods.common.peft import target_modules
-from methods.common.targets import PRESETS, compile_target, find_targets, note_on_fused
+from methods.common.targets import PRESETS, ROLES, compile_target, find_targets, note_on_fused
 from methods.peft_tuner.config import FUSED_LAYER, PREFIX, SECOND_LAYER, TARGETS, PeftTunerConfig, tuners
 from methods.peft_tuner.ranks import nominal_rank
 
@@ -235,6 +235,10 @@ def _ia3_notes(names: Sequence[str]) -> list[str]:
     """Say where the layers that IA³ takes by default are not the paper's: keys, values and second matrices."""
     fused = [name for name in names if re.search(FUSED_LAYER, name)]
     notes = [note_on_fused(len(fused))] if fused else []
+    found = {role: sum(bool(ROLES[role].search(name)) for name in names) for role in ("key", "value")}
+    if found["key"] != found["value"]:
+        counts = ", ".join(f"{count} {role}" for role, count in found.items())
+        notes.append(f"IA³ does not find all that it scales in this network: {counts} projections")
     if not any(re.search(SECOND_LAYER, name) for name in names):
         notes.append("no second feed-forward matrices were found in this network: IA³ scales keys and values alone")
     return notes

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, METHODS, adapted, outcome
+from architectures import ARCHITECTURES, METHODS, adapted, examine, outcome
 from torch import nn
 
 from bench.core.errors import UsageError
@@ -100,6 +101,18 @@ def test_presets_that_match_partly_count_what_they_find() -> None:
     }
 
 
+def test_the_attention_preset_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALBERT calls its output projection `dense`, DeBERTa has one layer `in_proj`."""
+    monkeypatch.setitem(METHODS, "attention", ("lora", {"target": "attention"}))
+    notes = {name: adapted(ARCHITECTURES[name], "attention").warnings() for name in ("ALBERT", "DeBERTa", "BERT")}
+    text = "method.target=attention does not find all it names in this network: {} projections"
+    assert notes == {
+        "ALBERT": [text.format("1 query, 1 key, 1 value, 0 output")],
+        "DeBERTa": [text.format("0 query, 0 key, 0 value, 2 output")],
+        "BERT": [],
+    }
+
+
 @pytest.mark.parametrize("column", ["bitfit", "peft:vera"])
 def test_trained_tensors_without_a_gradient(column: str) -> None:
     """ESM's contact head is never called; BEiT reads the weights that peft's tuners wrap."""
@@ -112,3 +125,39 @@ def test_trained_tensors_without_a_gradient(column: str) -> None:
         return
     [warning] = missing_gradients(method)
     assert "trained tensors have no gradient and keep their start: backbone.model.contact_head" in warning
+
+
+@pytest.mark.parametrize("name", ["BEiT", "ViT"])
+def test_dropout_that_cannot_act_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BEiT reads the weight of its fused projection, so nothing drops the input of the update."""
+    monkeypatch.setitem(METHODS, "dropout", ("lora", {"dropout": 0.1}))
+    notes = examine(ARCHITECTURES[name], "dropout")
+    expected = "method.dropout acted in 0 of 4 adapted layers: the network reads the weights of the others instead of "
+    assert [note.startswith(expected) for note in notes] == [True] * (name == "BEiT")
+
+
+class OfTorch(nn.Module):
+    """Self-attention of torch, which reads `out_proj.weight` and never calls `out_proj`."""
+
+    width = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, x, x)[0].mean(1)
+
+
+@pytest.mark.parametrize(
+    ("column", "options"),
+    [("lora", {}), ("lora", {"dora": True}), ("lora", {"init": "pissa"}), ("deeplora", {}), ("adalora", {})],
+)
+def test_the_output_projection_of_torchs_attention(
+    column: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "column", (column, {**options, "rank": 2, "target": "out_proj"}))
+    x = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    architecture: Any = SimpleNamespace(size=1, network=lambda: OfTorch().double().eval(), inputs={"x": x})
+    assert examine(architecture, "column") == []

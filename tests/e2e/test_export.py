@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,12 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef
 from transformers import AutoModel, AutoTokenizer
 
+from bench.backbones import open_backbone
+from bench.backbones.image_networks import ViT
+from bench.config.sections import HeadConfig
 from bench.records import record
 from bench.records.schema import RunError
+from tasks.images.digits import Digits
 
 Bench = Callable[..., Any]
 METRICS: dict[str, Callable[[list[Any], list[Any]], float]] = {
@@ -151,6 +156,31 @@ def test_a_tuner_of_peft_runs_and_exports(
     typo = bench(*words, "--set", "method.rr=4", budget=())
     assert typo.code == 2
     assert "Did you mean 'method.r'?" in typo.err
+
+
+@torch.no_grad()
+def test_a_run_on_images_exports_its_update(bench: Bench, command: Any, tmp_path: Path) -> None:
+    """Images have no max_length. peft adds the same ΔW to the layers that the record names."""
+    small = ("--set", "backbone.width=16", "--set", "backbone.depth=1", "--set", "backbone.heads=2")
+    words = ("run", "--method", "lora", "--task", "digits", "--backbone", "vit", "--max-steps", "3", *small)
+    words += ("--set", "method.target=all-linear", "--out", str(tmp_path / "runs"))
+    done = command(*words, folder=tmp_path / "runs")
+    made = done.only()
+    where = ("--peft", str(tmp_path / "adapter"), "--runs", str(tmp_path / "runs"))
+    assert command("export", made.run_id, *where, folder=tmp_path).code == 0
+    note = json.loads((tmp_path / "adapter" / "bench.json").read_text())
+    assert (note["max_length"], note["task"]["name"]) == (None, "digits")
+    config = ViT.Config(width=16, depth=1, heads=2)
+    task = replace(Digits().spec, shape=(1, 8, 8))
+    network: Any = open_backbone("vit", config).load(task=task, head=HeadConfig(), seed=0)
+    adapted = PeftModel.from_pretrained(network.model, str(tmp_path / "adapter"))
+    factors = load_file(tmp_path / "runs" / made.run_id / "adapter.safetensors")
+    assert len(made.ranks) == 4
+    for rank in made.ranks:
+        layer: Any = adapted.base_model.model.get_submodule(rank.layer.removeprefix("model."))
+        a, b = (factors[f"backbone.{rank.layer}.factors.{i}"] for i in (0, 1))
+        assert torch.allclose(layer.get_delta_weight("default"), 2 * b @ a, rtol=0, atol=1e-7)
+        assert float(torch.linalg.matrix_norm(b @ a, 2)) * 2 == pytest.approx(rank.norm, rel=1e-4)
 
 
 def test_a_start_that_is_not_there_is_exit_3(bench: Bench, tmp_path: Path) -> None:

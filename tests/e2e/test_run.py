@@ -253,3 +253,23 @@ def test_all_files_of_a_run_have_the_mode_of_the_umask(bench: Bench, command: An
         path.name for path in files
     }
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in files if path.stat().st_mode & 0o777 != 0o640} == {}
+
+
+def test_the_command_of_a_record_trains_the_same_run(
+    bench: Bench, command: Any, glue: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Data that BENCH_DATA named were missing in it, so it trained on embedded ones, with exit 0."""
+    rows = [f"{'good' if i % 2 else 'bad'} text {i},{i % 2}" for i in range(40)]
+    (tmp_path / "my table.csv").write_text("text,label\n" + "\n".join(rows))
+    monkeypatch.setenv("BENCH_DATA", str(glue.parent))
+    first = bench("--method", "linear", "--task", "glue/cola,table:my table.csv", "--seeds", "0,1", data=None)
+    monkeypatch.delenv("BENCH_DATA")
+    (tmp_path / "runs").rename(tmp_path / "before")
+    assert first.code == 0
+    for path in (tmp_path / "before").glob("*/record.json"):
+        made = json.loads(path.read_text())
+        _, *words = made["provenance"]["command"]
+        assert command(*words, folder=tmp_path / "runs").code == 0
+        again = json.loads((tmp_path / "runs" / made["run_id"] / "record.json").read_text())
+        assert again["metrics"] == made["metrics"] and again["curve"] == made["curve"]
+    assert len([*(tmp_path / "runs").iterdir()]) == 4

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.records import record
 from bench.training.environment import own_environment, without_launcher
+from bench.training.trainer import trained
 
 LAUNCHERS = {
     "slurm": {
@@ -87,6 +89,19 @@ def test_a_checkpoint_of_slurm_is_not_loaded(plain: record.Record, tmp_path: Pat
     done = subprocess.run(command, cwd=runs, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert record.read(runs / plain.run_id / "record.json").metrics == plain.metrics
+
+
+@pytest.mark.usefixtures("slurm")
+def test_an_experiment_that_trains_without_a_record_does_not_load_it_either(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"not a checkpoint")
+    spec = lab.spec("linear", max_steps=1, accelerator="cpu")
+    task = lab.tasks[spec.task]
+    method, _ = trained(spec, task, task.dataset, lab.backbone, callbacks=[])
+    assert method.trainer.global_step == 1
 
 
 @pytest.fixture

@@ -51,6 +51,8 @@ CASES = {
     "selected": "--method lora,full --task glue/rte --data embedded --select lr",
     "selected elsewhere": "--method lora --task glue/rte --data embedded --select lr --select-on glue/sst2 "
     "--lr 1e-3,3e-3",
+    "selected on a table": "--method linear --task glue/rte --data embedded --select lr "
+    "--select-on 'table:my data/train.csv' --set task.validation=0.3",
     "a grid": "--method lora,full --task digits,synthetic/completion --seeds 0,3 --lr 1e-3,1e-2 --set method.rank=4 "
     "--set task.rank=2",
     "allocation": "--method lora,full --task glue/rte --data embedded --set allocation.policy=depth "
@@ -80,12 +82,16 @@ def test_a_local_backbone_is_named_by_its_folder(folder: Path, tiny_bert: Path) 
     assert plan(command[2:]).runs[0].run_id == first.runs[0].run_id
 
 
-def test_data_of_a_folder_do_not_become_embedded_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "data" / "glue" / "RTE").mkdir(parents=True)
+def write_rte(data: Path) -> None:
+    (data / "glue" / "RTE").mkdir(parents=True)
     for split in ("train", "dev"):
         rows = [f"{i}\tone {i}\ttwo {i}\t{'entailment' if i % 2 else 'not_entailment'}" for i in range(20)]
         text = "index\tsentence1\tsentence2\tlabel\n" + "\n".join(rows) + "\n"
-        (folder / "data" / "glue" / "RTE" / f"{split}.tsv").write_text(text)
+        (data / "glue" / "RTE" / f"{split}.tsv").write_text(text)
+
+
+def test_data_of_a_folder_do_not_become_embedded_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rte(folder / "data")
     monkeypatch.setenv("BENCH_DATA", "data")
     first = plan(["--method", "lora", "--task", "glue/rte"])
     monkeypatch.delenv("BENCH_DATA")
@@ -93,6 +99,18 @@ def test_data_of_a_folder_do_not_become_embedded_ones(folder: Path, monkeypatch:
         grid = first if not words else plan(["--method", "lora", "--task", "glue/rte", *words])
         [again] = plan(repeat_command(grid.runs[0], grid.request)[2:]).runs
         assert (again.dataset.source, again.run_id) == ("directory", first.runs[0].run_id)
+
+
+def test_the_task_that_chooses_reads_the_same_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table needs no folder; the command named none, and the rate was chosen on embedded data."""
+    write_rte(folder / "data")
+    monkeypatch.setenv("BENCH_DATA", "data")
+    words = "--method linear --task 'table:my data/train.csv' --select lr --select-on glue/rte"
+    first = plan(shlex.split(words))
+    monkeypatch.delenv("BENCH_DATA")
+    [again] = plan(repeat_command(first.runs[0], first.request)[2:]).runs
+    assert {trial.dataset.source for trial in again.trials} == {"directory"}
+    assert [trial.run_id for trial in again.trials] == [trial.run_id for trial in first.runs[0].trials]
 
 
 @pytest.mark.usefixtures("folder")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from architectures import ARCHITECTURES
 from encoders import encoder
 from image_reference import adapted, resnet
 from peft import get_peft_model
@@ -157,6 +158,22 @@ def test_ia3_scales_keys_values_and_the_second_feed_forward_input(kind: str) -> 
     assert len(inputs) == blocks
     assert {*layers} - inputs == {*PAPER[kind]}
     assert bool(notes) == (kind in ("gpt2", "modernbert"))
+
+
+FOUND: dict[str, tuple[set[str], str]] = {
+    "PVTv2": ({"attn.kv", "mlp.fc2"}, ""),  # its keys and values are one layer
+    "GCViT": ({"attn.qkv", "mlp.fc2"}, "one layer in this network, adapted whole: 5"),  # and not `se.fc2`
+    "ConViT": ({"attn.v", "mlp.fc2"}, "does not find all that it scales in this network: 0 key, 2 value projections"),
+}
+"""Architecture → the ends of the names of IA³'s layers by default, and what the record says of them."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_ia3_in_networks_of_images(name: str) -> None:
+    names, notes = find_layers(ARCHITECTURES[name].network(), TARGETS["ia3"])
+    ends, note = FOUND[name]
+    assert {".".join(one.split(".")[-2:]) for one in names} == ends
+    assert len(notes) == bool(note) and all(note in text for text in notes)
 
 
 def test_layer_norms_count_once(lab: Any) -> None:

@@ -80,6 +80,18 @@ def test_every_position_of_an_image_is_a_row(last: bool) -> None:
     assert rows == 24 and np.allclose(found, want(x.reshape(-1, 5)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_the_channels_are_as_many_as_a_norm_in_the_module_has(last: bool) -> None:
+    """GCViT and TinyViT have channels last in their blocks and say so nowhere: moments ran along the image's height."""
+    module, x = Gives(), draw(2, 3, 4, 5)
+    module.norm = nn.LayerNorm(5)
+    moments = listening(module, channels_last=not last)  # what the network says otherwise counts less
+    moments.begin(attention_mask=None, weighted=True)
+    module(x if last else x.movedim(-1, 1))
+    found, rows = values(moments)
+    assert rows == 24 and np.allclose(found, want(x.reshape(-1, 5)), rtol=1e-9)
+
+
 def test_what_does_not_count() -> None:
     """An example that only stands in, evaluation mode, an output that is replayed, a number, no tensor."""
     module, x = Gives(), draw(8, 5)

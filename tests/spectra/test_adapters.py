@@ -163,10 +163,13 @@ def test_experts_of_unknown_rank_are_refused(tmp_path: Path) -> None:
         list(adapters.deltas_of_folder(tmp_path / "a"))
 
 
-def test_an_update_without_triplets_has_rank_0(tmp_path: Path) -> None:
-    config = {"peft_type": "ADALORA", "init_r": 2, "lora_alpha": 4}
+@pytest.mark.parametrize("kind", ["ADALORA", "LORA"])
+def test_an_update_without_triplets_has_rank_0(kind: str) -> None:
+    config = {"peft_type": kind, "init_r": 2, "r": 2, "lora_alpha": 4}
     kept = {"lora_A": drawn(2, 8), "lora_B": drawn(6, 2), "lora_E": drawn(2, 1)}
     pruned = {"lora_A": torch.zeros(0, 8), "lora_B": torch.zeros(6, 0), "lora_E": torch.zeros(0, 1)}
+    if kind == "LORA":
+        del kept["lora_E"], pruned["lora_E"]
     tensors = {f"base_model.model.{i}.q.{k}": t for i, parts in enumerate((kept, pruned)) for k, t in parts.items()}
     deltas = [*adapters.deltas_of_peft(config, tensors, "here")]
     for every in (False, True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -80,15 +81,47 @@ class Trained(nn.Module):
 
 def test_trained_matrices_have_their_layers_names_and_the_usual_ones_are_known() -> None:
     method: Any = Trained()
-    found, secondary = sources.parameters(method)
-    assert secondary == {"words", "token", "head"}
-    assert set(found) - secondary == {"conv", *(f"layers.{i}.{j}" for i in range(3) for j in (0, 1)), *_few()}
-    assert found["layers.1.0"] is method.backbone.layers[1][0].weight
+    found = sources.find_trained(method)
+    assert found.secondary == {"words", "head"}
+    layers = {f"layers.{i}.{j}" for i in range(3) for j in (0, 1)}
+    assert {*found.matrices} - found.secondary == {"conv", *layers, *_few()}
+    assert found.matrices["layers.1.0"].parameter is method.backbone.layers[1][0].weight
     method.backbone.layers.requires_grad_(False)
-    assert set(sources.parameters(method)[0]) - secondary == {"conv", *_few()}
-    assert sources.parameters(Trained(["conv", "gone"]))[1] == set(found) - {"conv"}  # type: ignore[arg-type]
-    read = dict(sources.trained_matrices(method, lambda name, p: p).read(["conv"]))
+    assert {*sources.find_trained(method).matrices} - found.secondary == {"conv", *_few()}
+    moved: Any = Trained(["conv", "gone"])
+    assert sources.find_trained(moved).secondary == {*found.matrices} - {"conv"}
+    read = dict(sources.trained_matrices(found, lambda name, matrix: matrix.value).read(["conv"]))
     assert read["conv"].shape == (5, 12)
+
+
+class Mixture(nn.Module):
+    """Experts in one tensor, and tensors of three axes that are no linear map, beside a narrow convolution."""
+
+    width = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.randn(1, 50, 4))
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.experts = nn.Parameter(torch.randn(3, 4, 6))
+        self.last = nn.Conv1d(4, 1, 3)  # one row of one filter, and a matrix all the same
+
+
+def test_a_stack_is_one_matrix_for_each_expert_and_what_is_no_map_is_listed() -> None:
+    """As in the file that the run leaves: `bench spectra` of it has the same names and values."""
+    method: Any = Trained()
+    method.backbone = Mixture()
+    found = sources.find_trained(method)
+    assert {*found.matrices} == {"experts[0]", "experts[1]", "experts[2]", "last", "head"}
+    assert found.no_maps == ["pos_embed (1×50×4)", "token (1×1×4)"]
+    method.backbone.experts.square().sum().backward()
+    source = sources.trained_matrices(found, lambda name, matrix: matrix.gradient)
+    assert [source.widths[name] for name in ("experts[0]", "last", "head")] == [4, 1, 2]
+    deltas = dict(source.read(["experts[0]", "experts[2]", "last"]))
+    assert "last" not in deltas, "it has no gradient"
+    for place in (0, 2):
+        sigma = np.linalg.svd(2 * method.backbone.experts[place].detach().double().numpy(), compute_uv=False)
+        assert np.allclose(deltas[f"experts[{place}]"].singular_values().numpy(), sigma, rtol=1e-6)
 
 
 def _few() -> set[str]:
@@ -98,8 +131,8 @@ def _few() -> set[str]:
 def test_names_that_would_be_the_same_stay_whole() -> None:
     method: Any = Trained()
     method.backbone.head = nn.Linear(4, 2)
-    found, _ = sources.parameters(method)
-    assert {"backbone.head.weight", "head.weight", "backbone.conv.weight"} <= set(found)
+    found = sources.find_trained(method).matrices
+    assert {"backbone.head.weight", "head.weight", "backbone.conv.weight"} <= {*found}
 
 
 def test_modules_are_blocks_named_or_found_or_layers() -> None:

@@ -20,6 +20,7 @@ from bench.core.errors import EnvironmentProblem, UsageError
 from bench.spectra import power_law_alpha
 from bench.spectra.files import layer_metrics, weights
 from bench.spectra.files.panels import block, over_depth
+from bench.spectra.layers import KERNEL
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -113,7 +114,7 @@ def test_a_stack_is_one_matrix_for_each_expert(
 ) -> None:
     monkeypatch.setattr(weights, "BLOCK", 70)
     stack, before = drawn(*shape), drawn(*shape, seed=1)
-    if name == "blocks.0.weight" and shape[2] <= weights.KERNEL:
+    if name == "blocks.0.weight" and shape[2] <= KERNEL:
         stack, before = stack.mT.contiguous(), before.mT.contiguous()
     for file, tensor in (("a", stack), ("b", before)):
         save_file({name: tensor}, tmp_path / f"{file}.safetensors")

@@ -20,6 +20,7 @@ from bench.core import hub
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import shard_files
 from bench.records.files import check_named
+from bench.spectra.layers import is_no_map, is_stack
 from bench.spectra.singular import GRAM_FLOOR, Spectrum
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -28,11 +29,6 @@ WHAT_TO_GIVE = "Give a safetensors file, a folder of them, a run, or a hub id."
 BLOCK = 2**18
 """Entries of a block, in float64: 2 MiB."""
 EMBEDDING = re.compile(r"(?i)(embed|\bwte\b|\bwpe\b|\btok_|\bpos_)")
-EXPERTS = re.compile(r"(?i)expert")
-CONVOLUTION = re.compile(r"(?i)conv")
-POSITION = re.compile(r"(?i)((\b|_)pos(\b|_|ition)|_tokens?$)")
-KERNEL = 16
-"""Widest kernel of a one-dimensional convolution (out, in, k) whose name does not say what it is."""
 LAST = re.compile(r"(?i)(^|\.)(pooler|classifier|score|lm_head|head|heads|fc|qa_outputs|cls|probe)\.")
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types that have a spectrum, as safetensors writes them."""
@@ -180,7 +176,7 @@ def contents(files: Iterable[Path]) -> Contents:
                 left_out[f"of type {dtype}"] += 1
             elif not all(shape):
                 left_out["empty"] += 1
-            elif _is_no_map(name, shape):
+            elif is_no_map(name, shape):
                 left_out["of positions, tokens or scales"] += 1
                 listed.append(f"{name} ({'×'.join(map(str, shape))})")
             else:
@@ -198,18 +194,10 @@ def _matrices(file: Path, name: str, shape: Sequence[int], dtype: str) -> list[S
         dtype=dtype,
         embedding=bool(EMBEDDING.search(name)),
     )
-    is_stack = len(shape) == 3 and (EXPERTS.search(name) or shape[2] > KERNEL) and not CONVOLUTION.search(name)
-    if not is_stack:
+    if not is_stack(name, shape):
         return [whole]
     count, m, n = shape
     return [replace(whole, name=f"{name}[{i}]", shape=(m, n), expert=i) for i in range(count)]
-
-
-def _is_no_map(name: str, shape: Sequence[int]) -> bool:
-    """Tell whether a tensor is added or multiplied entry by entry: embeddings of positions, class tokens, scales."""
-    if len(shape) < 3 or CONVOLUTION.search(name) or EXPERTS.search(name):
-        return False
-    return shape[0] == 1 or max(shape) == math.prod(shape) or bool(POSITION.search(name))
 
 
 def streamed_spectrum(matrix: StoredMatrix, *, exact: bool = False) -> Spectrum:

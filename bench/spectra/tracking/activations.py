@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from bench.api.network import channel_axes
 from bench.spectra.singular import finite, gram_spectrum
 
 Timed = Callable[[], AbstractContextManager[None]]
@@ -20,12 +21,13 @@ class ActivationMoments:
     """Σ x·xᵀ (D, D), float64, over the feature vectors x that modules output while `counting`, and their number.
 
     In an output (B, D) every row is a vector, in (B, T, D) every token that the batch's attention mask keeps, and in an
-    image (B, D, H, W), or (B, H, W, D) with `channels_last`, every position. Of a tuple the first tensor counts. A
-    module whose output is replayed computes nothing and adds nothing.
+    image (B, D, H, W) or (B, H, W, D) every position. Which of the two an image is, `channel_axes` shows, and where it
+    does not, `channels_last`. Of a tuple the first tensor counts. A module whose output is replayed computes nothing
+    and adds nothing.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], *, channels_last: bool, timed: Timed) -> None:
-        """Args: modules by name, the layout of images, and a context manager that measures the time of all work."""
+        """Args: modules by name, the usual layout of images, and a context manager that times all work."""
         self.modules, self.channels_last, self.timed = modules, channels_last, timed
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self._mask: Tensor | None = None
@@ -76,18 +78,19 @@ class ActivationMoments:
         def hook(module: nn.Module, args: object, output: object) -> None:
             if self.counting and module.training and "forward" not in vars(module):
                 with self.timed():
-                    self._add(name, output)
+                    self._add(name, module, output)
 
         return hook
 
-    def _add(self, name: str, output: object) -> None:
+    def _add(self, name: str, module: nn.Module, output: object) -> None:
         if isinstance(output, tuple | list):
             output = next(iter(cast("Sequence[object]", output)), None)
         if not isinstance(output, Tensor) or output.ndim < 2:
             return
         features = output.detach()
-        if features.ndim == 4 and not self.channels_last:
-            features = features.movedim(1, -1)
+        if features.ndim == 4:
+            axes = channel_axes(module, features.shape)
+            features = features.movedim(axes[0] if len(axes) == 1 else -1 if self.channels_last else 1, -1)
         if self._mask is not None and self._mask.shape == features.shape[:-1]:
             features = features[self._mask.bool()]
         x = features.reshape(-1, features.shape[-1]).double()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from bench.spectra.delta import Delta
+from bench.spectra.layers import has_matrix, is_no_map, is_stack, layer_matrix
 
 if TYPE_CHECKING:
     from bench.api.method import Method
@@ -26,6 +27,52 @@ _LAYER = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainedMatrix:
+    """A matrix (m, n) in a trained parameter of a layer: the whole of it, or one of a stack, as of experts.
+
+    Attributes:
+        place: of the matrix in a parameter (count, m, n); None where the parameter is one matrix.
+    """
+
+    parameter: nn.Parameter
+    layer: nn.Module
+    place: int | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """The matrix (m, n)."""
+        return self.of(self.parameter)
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """Its gradient (m, n), or None."""
+        return None if self.parameter.grad is None else self.of(self.parameter.grad)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return the matrix (m, n) at this place of a tensor in the shape of the parameter."""
+        if self.place is not None:
+            return tensor.detach()[self.place]
+        return layer_matrix(self.layer, tensor.detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What trains, by name, in the network's order.
+
+    A weight has the name of its layer in the backbone, as in `Method.deltas`, any other its own: `….factors.0`; a
+    matrix of a stack has its place behind: `….experts[3]`.
+
+    Attributes:
+        secondary: embeddings, the head, and single rows; where a method has ΔW of some layers, all others.
+        no_maps: parameters of three dimensions and more that are no linear map: `pos_embed (1×50×32)`.
+    """
+
+    matrices: dict[str, TrainedMatrix]
+    secondary: frozenset[str]
+    no_maps: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Matrices of one quantity, by layer.
 
@@ -33,11 +80,13 @@ class Source:
         widths: the layers in the network's order, each with the smallest dimension of the matrix, or of its factors.
         read: yields the current matrices of the named layers.
         secondary: layers that `auto` leaves out as long as there are others.
+        trained: what trains, where the matrices are read from it.
     """
 
     widths: dict[str, int]
     read: Callable[[Sequence[str]], Iterator[tuple[str, Delta]]]
     secondary: frozenset[str] = frozenset()
+    trained: Trained | None = None
 
 
 def snapshots(steps: int, every: int) -> list[int]:
@@ -73,48 +122,56 @@ def updates(method: Method) -> Source:
     widths = {name: min(min(f.shape) for f in delta.factors) for name, delta in method.deltas()}
     if widths:
         return Source(widths=widths, read=lambda names: (pair for pair in method.deltas() if pair[0] in names))
-    start = {name: p.detach().cpu().clone() for name, p in parameters(method)[0].items()}
-    return trained_matrices(method, lambda name, parameter: parameter.detach().cpu() - start[name])
+    trained = find_trained(method)
+    start = {name: matrix.value.cpu().clone() for name, matrix in trained.matrices.items()}
+    return trained_matrices(trained, lambda name, matrix: matrix.value.cpu() - start[name])
 
 
 def weights(method: Method) -> Source:
     """W(0) + ΔW of every layer; for a method that does not give W(0) the trained matrices."""
     widths = {name: min(delta.shape) for name, _, delta in method.updates()}
     if not widths:
-        return trained_matrices(method, lambda name, parameter: parameter)
+        return trained_matrices(find_trained(method), lambda name, matrix: matrix.value)
     return Source(
         widths=widths,
         read=lambda names: ((n, dense(start + delta.dense())) for n, start, delta in method.updates() if n in names),
     )
 
 
-def trained_matrices(method: Method, value: Callable[[str, nn.Parameter], Tensor | None]) -> Source:
+def trained_matrices(trained: Trained, value: Callable[[str, TrainedMatrix], Tensor | None]) -> Source:
     """The value of a function of trained matrices, such as the gradient; None where it has no value."""
-    trained, secondary = parameters(method)
 
     def read(names: Sequence[str]) -> Iterator[tuple[str, Delta]]:
-        tensors = ((name, value(name, trained[name])) for name in names)
-        return ((name, dense(tensor)) for name, tensor in tensors if tensor is not None)
+        matrices = ((name, value(name, trained.matrices[name])) for name in names)
+        return ((name, dense(matrix)) for name, matrix in matrices if matrix is not None)
 
-    return Source(widths={name: dense(p).nominal for name, p in trained.items()}, read=read, secondary=secondary)
+    widths = {name: min(matrix.value.shape) for name, matrix in trained.matrices.items()}
+    return Source(widths=widths, read=read, secondary=trained.secondary, trained=trained)
 
 
-def parameters(method: Method) -> tuple[dict[str, nn.Parameter], frozenset[str]]:
-    """Return the trained parameters of two or more dimensions, and the names of the secondary ones.
-
-    A weight has the name of its layer in the backbone, as in `Method.deltas`, any other its own: `….factors.0`.
-    Secondary are embeddings, the head, and single rows such as a class token; where a method has ΔW of some layers,
-    all others.
-    """
+def find_trained(method: Method) -> Trained:
+    """Find the matrices that train."""
     every = {name: p for name, p in method.named_parameters() if p.requires_grad and p.ndim > 1}
     short = {name.removeprefix("backbone.").removesuffix(".weight"): p for name, p in every.items()}
-    trained = short if len(short) == len(every) else every
-    usual = trained.keys() & {name for name, _ in method.deltas()}
+    names = dict(zip(every, short if len(short) == len(every) else every, strict=True))
+    matrices: dict[str, TrainedMatrix] = {}
+    no_maps: list[str] = []
+    for path, parameter in every.items():
+        name, shape, layer = names[path], parameter.shape, method.get_submodule(path.rpartition(".")[0])
+        if not has_matrix(layer) and is_no_map(path, shape):
+            no_maps.append(f"{name} ({'×'.join(map(str, shape))})")
+        elif not has_matrix(layer) and is_stack(path, shape):
+            matrices |= {
+                f"{name}[{i}]": TrainedMatrix(parameter=parameter, layer=layer, place=i) for i in range(shape[0])
+            }
+        else:
+            matrices[name] = TrainedMatrix(parameter=parameter, layer=layer)
+    usual = matrices.keys() & {name for name, _ in method.deltas()}
     if not usual:
         embeddings = {id(m.weight) for m in method.modules() if isinstance(m, nn.Embedding)}
         apart = embeddings | {id(p) for p in method.head.parameters()}
-        usual = {name for name, p in trained.items() if id(p) not in apart and dense(p).nominal > 1}
-    return trained, frozenset(trained) - usual
+        usual = {n for n, m in matrices.items() if id(m.parameter) not in apart and min(m.value.shape) > 1}
+    return Trained(matrices=matrices, secondary=frozenset(matrices) - usual, no_maps=no_maps)
 
 
 def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
@@ -131,9 +188,8 @@ def modules(method: Method) -> tuple[dict[str, nn.Module], list[str]]:
 
 
 def dense(matrix: Tensor) -> Delta:
-    """Wrap a matrix, or the matricisation (m, n·…) of a tensor, as a single factor."""
-    matrix = matrix.detach().flatten(1)
-    return Delta(factors=(matrix,), nominal=min(matrix.shape))
+    """Wrap a matrix as a single factor."""
+    return Delta(factors=(matrix.detach(),), nominal=min(matrix.shape))
 
 
 def _longest_stack(backbone: nn.Module) -> list[nn.Module]:

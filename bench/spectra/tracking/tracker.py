@@ -53,7 +53,7 @@ class SpectrumTracker(Callback):
         self._logs: dict[tuple[str, str], LayerLog] = {}  # by quantity and layer
         self._notes: list[str] = []
         self._readers: dict[str, Callable[[], Iterator[tuple[str, Delta]]]] = {}
-        self._parameters: dict[str, Tensor] = {}  # whose steps are tracked
+        self._matrices: dict[str, sources.TrainedMatrix] = {}  # whose steps are tracked
         self._before: dict[str, Tensor] = {}
         self._moments: ActivationMoments | None = None
         self._device, self._in_timer, self._done = torch.device("cpu"), False, 0
@@ -109,7 +109,7 @@ class SpectrumTracker(Callback):
         if step in self.snapshots or step == self.steps - 1:
             self._take(("gradients",), step)
             with self._timed():
-                self._before = {name: p.detach().clone() for name, p in self._parameters.items()}
+                self._before = {name: matrix.value.clone() for name, matrix in self._matrices.items()}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -159,16 +159,20 @@ class SpectrumTracker(Callback):
 
     def _reader(self, of: str, method: Method) -> Callable[[], Iterator[tuple[str, Delta]]]:
         """Choose the layers of a quantity, and return what reads their current matrices."""
-        source = {
-            "updates": sources.updates,
-            "weights": sources.weights,
-            "gradients": partial(sources.trained_matrices, value=lambda name, parameter: parameter.grad),
-            "steps": partial(sources.trained_matrices, value=lambda name, parameter: parameter - self._before[name]),
-        }[of](method)
+        values: dict[str, Callable[[str, sources.TrainedMatrix], Tensor | None]] = {
+            "gradients": lambda name, matrix: matrix.gradient,
+            "steps": lambda name, matrix: matrix.value - self._before[name],
+        }
+        if of in values:
+            source = sources.trained_matrices(sources.find_trained(method), values[of])
+        else:
+            source = sources.updates(method) if of == "updates" else sources.weights(method)
         chosen = self._chosen(of, source.widths, source.secondary)
-        if of == "steps":
-            trained, _ = sources.parameters(method)
-            self._parameters = {name: trained[name] for name in chosen}
+        if source.trained:
+            if of == "steps":
+                self._matrices = {name: source.trained.matrices[name] for name in chosen}
+            if left_out := source.trained.no_maps:
+                self._note_once(f"trained tensors that are no matrix have no spectrum: {', '.join(left_out)}")
         return partial(source.read, chosen)
 
     def _chosen(self, of: str, widths: dict[str, int], secondary: frozenset[str] = frozenset()) -> list[str]:

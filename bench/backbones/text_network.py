@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, BertConfig, BertModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from bench.api.backbone import Backbone, load_tokenizer
@@ -40,8 +42,11 @@ class TextEncoder(Network):
 
     def __init__(self, model: Any, pooling: Pooling, tokenizer: Path) -> None:
         super().__init__()
+        self._transposed = _linear_layers(model)
+        self._saved = (model,)  # in a tuple, since a decoder is no part of this module
         if model.config.is_encoder_decoder:
             model = model.get_encoder()  # a decoder would have nothing to decode
+        model.config.use_cache = False  # nothing is generated token by token
         self.tokenizer = tokenizer
         self.model, self.pooling, self.width = model, pooling, int(model.config.hidden_size)
         if pooling != "pooler" and getattr(model, "pooler", None) is not None:
@@ -82,12 +87,30 @@ class TextEncoder(Network):
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write model, tokenizer and pooling as transformers and sentence-transformers do."""
-        self.model.save_pretrained(folder)
+        [model] = self._saved
+        state: dict[str, Tensor] = model.state_dict()
+        state |= {name: state[name].mT.contiguous() for name in self._transposed}
+        model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
         if self.pooling != "pooler":
             (folder / "1_Pooling").mkdir(exist_ok=True)
             modes = {f"pooling_mode_{mode}": mode.startswith(self.pooling) for mode in ("cls_token", "mean_tokens")}
             (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
+def _linear_layers(model: nn.Module) -> list[str]:
+    """Put `nn.Linear` in the place of transformers' Conv1D (GPT-2), a linear layer with its weight as (in, out).
+
+    Methods then adapt it as any other. The parameters stay the same objects; returns the names of the weights that are
+    transposed now.
+    """
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Conv1D)]
+    for name, layer in layers:
+        linear = nn.Linear(layer.nx, layer.nf, device="meta")
+        layer.weight.data = layer.weight.data.mT.contiguous()
+        linear.weight, linear.bias = layer.weight, layer.bias
+        model.set_submodule(name, linear)
+    return [f"{name}.weight" for name, _ in layers]
 
 
 class BuiltBert(TextEncoder):
@@ -120,6 +143,8 @@ def load_pretrained(backbone: Backbone, *, task: TaskSpec, head: HeadConfig, see
         )
     tensors = model.state_dict(keep_vars=True)
     encoder = TextEncoder(model, _pooling(backbone, head), backbone.path)
+    if (reads := encoder.model.main_input_name) != "input_ids":
+        raise _unfit(backbone, f"transformers' {type(encoder.model).__name__} reads {reads} and no tokens")
     used = {id(tensor) for tensor in encoder.state_dict(keep_vars=True).values()}
     # what the encoder drops, a pooler that nothing reads, may be missing
     if missing := sorted(name for name in info["missing_keys"] if id(tensors.get(name)) in used):
@@ -136,8 +161,11 @@ def _from_folder(folder: Path, *, dropout: float) -> tuple[Any, dict[str, Any]]:
     """
     own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     config = AutoConfig.from_pretrained(folder, **own)
+    config = getattr(config, "text_config", config)  # of CLIP and others that read texts and images
     set_config(config, dropout)
-    model, info = AutoModel.from_pretrained(
+    # of T5, whose folders may have no decoder, it takes the encoder alone
+    auto = AutoModelForTextEncoding if config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES else AutoModel
+    model, info = auto.from_pretrained(
         folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **own
     )
     return model.float(), info

@@ -15,7 +15,7 @@ from bench import __version__
 from bench.cli import output
 from bench.cli.parser import Parser
 from bench.core.errors import INTERRUPTED, PREEMPTED, USAGE, BenchError, EnvironmentProblem, UsageError, did_you_mean
-from bench.core.text import without_secrets
+from bench.core.text import printable_lines, without_secrets
 from bench.env.preflight import check_packages
 from bench.harness.signals import Preempted, preemptible
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         if "-v" in argv or "--verbose" in argv:
-            sys.stderr.write(without_secrets(traceback.format_exc()))
+            sys.stderr.write(printable_lines(without_secrets(traceback.format_exc())))
         problem = error if isinstance(error, BenchError) else _explained(error)
         output.report(problem, as_json="--json" in argv)
         return problem.exit_code

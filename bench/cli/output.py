@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bench.core.errors import BenchError, EnvironmentProblem
-from bench.core.text import dump_json, printable, without_secrets
+from bench.core.text import dump_json, printable, printable_lines, without_secrets
 
 if TYPE_CHECKING:
     from bench.records.record import Record
@@ -24,8 +24,8 @@ def emit(value: object) -> None:
 def report(error: BenchError, *, as_json: bool) -> None:
     """Print an error's three parts on stderr, and as an object on stdout where JSON was asked for."""
     known = textwrap.indent(error.known, "  ")
-    lines = "\n".join(part for part in (f"error: {error.what}", known, error.todo) if part).split("\n")
-    print("\n".join(map(printable, lines)), file=sys.stderr)
+    lines = "\n".join(part for part in (f"error: {error.what}", known, error.todo) if part)
+    print(printable_lines(lines), file=sys.stderr)
     if as_json:
         emit({"error": {"what": error.what, "known": error.known, "todo": error.todo}})
 

@@ -14,7 +14,7 @@ from bench.cli.output import emit
 from bench.cli.parser import ACCELERATORS, Parser, choice, common, count, listed, positive, seed
 from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
-from bench.core.text import without_secrets
+from bench.core.text import printable_lines, without_secrets
 from bench.env.preflight import check
 from bench.harness.request import WIDEN, Request, make_request
 from bench.records.record import is_done
@@ -122,7 +122,7 @@ def handle(options: argparse.Namespace) -> int:
         note = f"--seeds {number} is one seed, the number {number}; for {number} seeds: --seeds {every}"
         print(note, file=sys.stderr)
     if options.dry_run:
-        emit(plan.to_json()) if options.json else print(describe(plan))
+        emit(plan.to_json()) if options.json else print(printable_lines(describe(plan)))
         return OK
     return _run(plan, as_json=options.json, verbose=options.verbose)
 

@@ -17,7 +17,7 @@ from bench.config.options import show as written
 from bench.config.sections import SECTIONS, TaskConfig
 from bench.core import registry
 from bench.core.errors import OK, UsageError, did_you_mean, plain
-from bench.core.text import table
+from bench.core.text import printable_lines, table
 from bench.harness import task_names
 
 EXAMPLES = (
@@ -57,7 +57,7 @@ def handle(options: argparse.Namespace) -> int:
     if options.json:
         emit(shown[0][0] if len(shown) == 1 else [value for value, _ in shown])
     else:
-        print("\n\n".join(text for _, text in shown))
+        print(printable_lines("\n\n".join(text for _, text in shown)))
     return OK
 
 

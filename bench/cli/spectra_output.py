@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli.output import emit
 from bench.core.errors import OK, SOME_FAILED, UsageError
-from bench.core.text import table
+from bench.core.text import printable, table
 
 if TYPE_CHECKING:
     from bench.figures import Figure
@@ -55,7 +55,7 @@ def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
     rows = spectra.rows
     errors = [f"error: {row.layer}: {row.error}" for row in rows if row.error]
     for line in (*spectra.notes, *errors):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     if rows and not as_json:
         print(table(*_cells(rows)), flush=True)
     files = _draw(spectra.figure, rows, folder) if spectra.figure else []
@@ -63,7 +63,7 @@ def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
         layers = [_as_json(row) for row in rows]
         emit({**spectra.more, "layers": layers, "notes": list(spectra.notes), "files": list(map(str, files))})
     elif files:
-        print(f"\npictures: {', '.join(map(str, files))}")
+        print("\npictures:", printable(", ".join(map(str, files))))
     return SOME_FAILED if errors else OK
 
 

@@ -48,6 +48,11 @@ def printable(text: str) -> str:
     return _INVISIBLE.sub(" ", text)
 
 
+def printable_lines(text: str) -> str:
+    """Apply `printable` to every line of a text, and keep its lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def dump_json(value: object, default: Callable[[object], object] | None = None) -> str:
     """Write JSON for people, with control and direction characters as escapes."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=default)

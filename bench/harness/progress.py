@@ -28,7 +28,7 @@ class Progress(AbstractContextManager["Progress"]):
         """Remove what does not stay on the screen."""
 
     def say(self, line: str) -> None:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
 
     def extend(self) -> None:
@@ -75,10 +75,10 @@ class RichProgress(Progress):
         self.bars.stop()
 
     def say(self, line: str) -> None:
-        self.bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.bars.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, spec: RunSpec) -> None:
-        label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
+        label = printable(f"{self.count + 1}/{self.total} {spec.method} {spec.task}")
         self.bars.reset(self.run, description=label, total=spec.max_steps, visible=True, note="loading")
 
     def extend(self) -> None:
@@ -153,7 +153,7 @@ def summary(spec: RunSpec, record: Record, *, before: str) -> str:
     if not is_done(record):
         error = record.error or RunError(what="see its record", known="", todo="")
         problem = BenchError(error.what, error.known, error.todo)
-        return printable(f"{head:<40} {record.state.upper()}: {problem.line()}")
+        return f"{head:<40} {record.state.upper()}: {problem.line()}"
     primary, params, cost = record.metrics.primary, record.params, record.cost
     parts = [
         f"{head:<40} {primary.name} {format_score(primary.value, primary.higher_is_better)}",
@@ -164,4 +164,4 @@ def summary(spec: RunSpec, record: Record, *, before: str) -> str:
         nominal = sum(r.nominal for r in record.ranks) / len(record.ranks)
         parts.append(f"rank {nominal:.3g} → {used:.1f} used")
     parts.append(before or f"{cost.train_s + cost.eval_s:.0f} s")
-    return printable("  ".join([*parts, *(f"! {without_secrets(w)}" for w in record.warnings)]))
+    return "  ".join([*parts, *(f"! {without_secrets(w)}" for w in record.warnings)])

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.core.errors import EnvironmentProblem
 from bench.core.hub import connection_error
-from bench.core.text import without_secrets
+from bench.core.text import printable, without_secrets
 
 PROJECT = "lowrank-bench"
 SERVER = "https://api.wandb.ai"
@@ -58,5 +58,5 @@ def project() -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error of W&B's packages in one line, without secrets."""
-    return without_secrets(f"{type(error).__name__}: {error}").splitlines()[0]
+    """Return an error of W&B's packages in one line, without secrets and control characters."""
+    return printable(without_secrets(f"{type(error).__name__}: {error}").splitlines()[0])

@@ -16,7 +16,7 @@ from bench.core.errors import UsageError
 T = TypeVar("T")
 TENSOR = re.compile(r"backbone\.(.+)\.(factors\.\d+|start_a|start_b|magnitude)")
 PARTS = ("query", "key", "value")
-FUSED = re.compile(rf"(.+qkv)\.({'|'.join(PARTS)})")
+FUSED = re.compile(rf"(.+(?:qkv|c_attn))\.({'|'.join(PARTS)})")
 COMMON = {
     "task_type": None,
     "base_model_name_or_path": None,
@@ -147,7 +147,7 @@ def _layer(parts: Mapping[str, Tensor], alpha: Callable[[int], float], growth: f
 
 
 def _fuse(layers: Mapping[str, Layer], growth: float) -> dict[str, Layer]:
-    """Join the parts of a fused layer `qkv` into one LoRA of the sum of their ranks, zero on rows without a part.
+    """Join the parts of a fused layer (`qkv`) into one LoRA of the sum of their ranks, zero on rows without a part.
 
     With A = [A_q; A_v] (2r, n) and B = [[B_q, 0], [0, 0], [0, B_v]] (3d, 2r) the rank doubles, and α with it.
     """

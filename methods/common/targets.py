@@ -13,10 +13,12 @@ from bench.core.errors import UsageError
 from methods.common.factored import Base
 
 T = TypeVar("T")
-FUSED = re.compile(r"\bW?qkv$")
-"""Names in timm and transformers of layers that compute queries, keys and values at once."""
+FUSED = re.compile(r"\b(W?qkv|c_attn)$")
+"""Names in timm and transformers (`c_attn` in GPT-2) of layers that compute queries, keys and values at once."""
 QUERY_VALUE = r"\b(query|value|q|v)(_proj|_lin)?$"
-ATTENTION = r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|proj))$"
+ATTENTION = (
+    r"(\b(query|key|value|[qkvo])(_proj|_lin)?|\bout_(proj|lin)|attention\.output\.dense|attn\.(qkv|c_attn|(c_)?proj))$"
+)
 """Names of self-attention's projections in transformers and timm."""
 PRESETS: dict[str, tuple[str, type[nn.Module] | UnionType]] = {
     "qv": (QUERY_VALUE, nn.Linear),
@@ -27,10 +29,10 @@ PRESETS: dict[str, tuple[str, type[nn.Module] | UnionType]] = {
 }
 """Preset → expression and kind of layer."""
 ROLES = {
-    "query": re.compile(r"\b(query|q)(_proj|_lin)?$|\bW?qkv$"),
-    "value": re.compile(r"\b(value|v)(_proj|_lin)?$|\bW?qkv$"),
-    "key": re.compile(r"\b(key|k)(_proj|_lin)?$|\bW?qkv$"),
-    "output": re.compile(r"(\bout_(proj|lin)|\bo(_proj)?|attention\.output\.dense|attn\.proj)$"),
+    "query": re.compile(rf"\b(query|q)(_proj|_lin)?$|{FUSED.pattern}"),
+    "value": re.compile(rf"\b(value|v)(_proj|_lin)?$|{FUSED.pattern}"),
+    "key": re.compile(rf"\b(key|k)(_proj|_lin)?$|{FUSED.pattern}"),
+    "output": re.compile(r"(\bout_(proj|lin)|\bo(_proj)?|attention\.output\.dense|attn\.(c_)?proj)$"),
 }
 """What a projection of attention computes → its names; a fused one computes three."""
 PRESET_ROLES = {"qv": ("query", "value"), "attention": ("query", "key", "value", "output")}

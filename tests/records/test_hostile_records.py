@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import unicodedata
+from types import ModuleType
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from bench.cli import main
+from bench.config.options import option
+from bench.config.sections import MethodConfig
+from bench.core import registry
 from bench.core.files import read_regular
 from bench.core.text import dump_json, printable
 from bench.records import record
@@ -76,6 +83,42 @@ def test_no_control_character_reaches_the_terminal(tmp_path, record_json, capsys
 
 def nested(depth):
     return {"a": nested(depth - 1)} if depth else 1
+
+
+def invisible(capsys):
+    shown = capsys.readouterr()
+    return {c for c in shown.out + shown.err if unicodedata.category(c) in INVISIBLE}
+
+
+class TheirConfig(MethodConfig):
+    __doc__ = f"Their method {STEERING}.\n\nMore {STEERING}."
+    option: int = option(1, STEERING)
+
+
+@pytest.mark.parametrize("words", [["show", "theirs"], ["list", "methods"]])
+def test_texts_of_third_parties_steer_no_terminal(words, monkeypatch, capsys):
+    module = ModuleType("their_methods")
+    module.Theirs = type("Theirs", (), {"Config": TheirConfig, "__doc__": STEERING})
+    monkeypatch.setitem(sys.modules, "their_methods", module)
+    monkeypatch.setitem(registry.BUILTIN["methods"], "theirs", registry.Entry("their_methods:Theirs"))
+    registry.entries.cache_clear()
+    assert main(words) == 0
+    monkeypatch.undo()
+    registry.entries.cache_clear()
+    assert invisible(capsys) == {"\n"}
+
+
+def test_names_in_a_file_of_weights_steer_no_terminal(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    nothing = np.full((2, 2), np.nan)
+    tensors = {STEERING: np.eye(3), f"pos_embed{STEERING}": np.ones((1, 2, 3)), f"other{STEERING}": nothing}
+    save_file(tensors, f"{STEERING}.safetensors")
+    assert main(["spectra", f"{STEERING}.safetensors"]) == 1
+    shown = capsys.readouterr()
+    assert "error: other" in shown.err and "pos_embed" in shown.err and "pictures:" in shown.out
+    assert main(["spectra", f"{STEERING}.safetensors", "-v", "--layer", "nothing", "--of", "weights"]) == 2
+    shown = shown.out + shown.err + capsys.readouterr().err
+    assert {c for c in shown if unicodedata.category(c) in INVISIBLE} == {"\n"}
 
 
 @pytest.mark.parametrize(

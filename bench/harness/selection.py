@@ -66,9 +66,9 @@ def _trials(run: PlannedRun, tried: Tried) -> list[PlannedRun]:
     while 1 < len(trials) < len(run.trials) + run.spec.widen and all(trial.run_id in tried for trial in trials):
         best = _best(trials, tried)
         if best is trials[-1]:
-            trials.append(_at(best, _beyond([_rate(trial) for trial in trials])))
+            trials.append(_at(trials[-1], _beyond([_rate(trial) for trial in trials])))
         elif best is trials[0]:
-            trials.insert(0, _at(best, _beyond([_rate(trial) for trial in reversed(trials)])))
+            trials.insert(0, _at(trials[0], _beyond([_rate(trial) for trial in reversed(trials)])))
         else:
             break
     return trials

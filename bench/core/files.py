@@ -20,6 +20,8 @@ from bench.core.errors import EnvironmentProblem
 
 _HOST = re.sub(r"[^\w-]", "-", platform.node())
 _TEMPORARY = re.compile(r"\..*?(?:\.(?P<host>[\w-]*)\.(?P<pid>\d+))?\.[0-9a-f]{32}\.tmp")
+MOST_JSON = 64 * 2**20
+"""Size of the largest configuration or index that is read; the index of a model of many shards has some megabytes."""
 OLD_S = 24 * 3600.0
 """Age at which a temporary file of another host, or without a host in its name, is nobody's."""
 
@@ -129,11 +131,11 @@ def read_object(file: Path, todo: str) -> dict[str, object]:
     """Read the JSON object in a file; an empty one where the file holds another value.
 
     Raises:
-        EnvironmentProblem: it is not JSON; `todo` says what to do next.
+        EnvironmentProblem: it is not JSON, no regular file, or too large; `todo` says what to do next.
     """
     try:
-        value: object = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value: object = json.loads(read_regular(file, most=MOST_JSON))
+    except (OSError, ValueError, RecursionError) as error:
         raise EnvironmentProblem(f"{file} is not JSON", str(error), todo) from error
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
@@ -147,7 +149,7 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="numpy") as weights:
+        with safe_open(regular(file), framework="numpy") as weights:
             return {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise EnvironmentProblem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,15 @@ def test_hostile_layer_names_reach_no_page_and_no_path(capsys: pytest.CaptureFix
     assert value["layers"][0]["layer"] == name
     assert all(Path(file).resolve().is_relative_to(Path.cwd() / "spectra") for file in value["files"])
     assert "<script>alert" not in Path(value["files"][1]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "m/model.safetensors", "m/model.safetensors.index.json"])
+def test_a_pipe_holds_nobody_up(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(here / name)
+    code, out, err = said(capsys, name.partition("/")[0])
+    assert code == ENVIRONMENT and not out
+    assert f"{name} is n" in err and ("pipe" in err or "not a regular file" in err)
 
 
 def test_a_peft_adapter_with_a_pissa_start_says_so(capsys: pytest.CaptureFixture[str]) -> None:

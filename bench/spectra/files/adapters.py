@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.api.peft import CONFIG, TENSORS, open_folder
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
+from bench.core.files import regular
 from bench.records import record
 from bench.records.files import checked
 from bench.spectra.delta import Delta
@@ -183,6 +184,6 @@ def _matches(expression: str, name: str) -> bool:
 
 def _load(file: Path) -> dict[str, Tensor]:
     try:
-        return load_file(file)
+        return load_file(regular(file))
     except (SafetensorError, OSError) as error:
         raise EnvironmentProblem(f"{file} is not a safetensors file", str(error), "Download it again.") from error

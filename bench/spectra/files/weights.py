@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.api.peft import CONFIG
 from bench.core import hub
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
-from bench.core.files import shard_files
+from bench.core.files import regular, shard_files
 from bench.records.files import check_named
 from bench.spectra.layers import is_no_map, is_stack
 from bench.spectra.singular import GRAM_FLOOR, Spectrum
@@ -247,7 +247,7 @@ def _header(file: Path) -> Iterator[tuple[str, list[int], str]]:
     """Read (name, shape, dtype) of every tensor."""
     check_named(file)
     try:
-        with safe_open(file, framework="np") as opened:
+        with safe_open(regular(file), framework="np") as opened:
             for name in opened.keys():  # noqa: SIM118 - not a mapping
                 tensor = opened.get_slice(name)
                 yield name, tensor.get_shape(), str(tensor.get_dtype())

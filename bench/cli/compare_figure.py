@@ -84,7 +84,7 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
             missing += bool(run.ranks)
             continue
         try:
-            spectra += read(path).layers("updates").values()
+            spectra += (spectrum for spectrum in read(path) if spectrum.of == "updates")
         except BenchError as problem:
             notes.append(" ".join(str(problem).split()))
     if missing:
@@ -95,13 +95,9 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
 
 def _stored_ranks(spectra: Iterable[SpectrumHistory]) -> Iterator[tuple[int, float]]:
     """Step and effective rank of each spectrum; where ΔW is 0, as at the start of most, it has none."""
-    import numpy as np
-
     for spectrum in spectra:
-        for step, values in zip(spectrum.steps.tolist(), spectrum.values, strict=True):
-            if np.isfinite(values).all() and values.max(initial=0.0) > 0:
-                share = values[values > 0] / values[values > 0].sum()
-                yield step, float(np.exp(-np.sum(share * np.log(share))))
+        pairs = zip(spectrum.steps.tolist(), spectrum.effective_ranks(), strict=True)
+        yield from ((step, rank) for step, rank in pairs if rank > 0)
 
 
 def _recorded_ranks(done: Sequence[Record]) -> Iterator[tuple[int, float]]:

@@ -61,16 +61,11 @@ class SpectrumHistory:
     values: NDArray[np.float64]
     rows: NDArray[np.int64] | None = None
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSpectra:
-    """All histories of a run, in the order in which they were first recorded."""
-
-    spectra: tuple[SpectrumHistory, ...]
-
-    def layers(self, of: str) -> dict[str, SpectrumHistory]:
-        """Return the histories of one quantity by layer."""
-        return {history.layer: history for history in self.spectra if history.of == of}
+    def effective_ranks(self) -> list[float]:
+        """Return the effective rank at every step; NaN where the matrix was not finite."""
+        finite = np.isfinite(self.values).all(-1)
+        ranks = effective_rank(np.nan_to_num(self.values), singular_values=True).numpy()
+        return np.where(finite, ranks, np.nan).tolist()
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -106,8 +101,8 @@ def write(path: Path, spectra: Iterable[SpectrumHistory]) -> None:
     write_atomic(path, buffer.getvalue(), sync=True)
 
 
-def read(path: Path) -> StoredSpectra:
-    """Read a file that `write` wrote.
+def read(path: Path) -> list[SpectrumHistory]:
+    """Read the histories of a file that `write` wrote, in the order in which they were first recorded.
 
     Raises:
         EnvironmentProblem: the file cannot be read, or does not have this format; the error names it.
@@ -117,7 +112,7 @@ def read(path: Path) -> StoredSpectra:
             index = msgspec.json.decode(bytes(arrays["index"]), type=_Index)
             if index.version != VERSION:
                 raise ValueError(f"version {index.version}; this version of lowrank-bench reads {VERSION}")
-            return StoredSpectra(spectra=tuple(_history(arrays, i, entry) for i, entry in enumerate(index.spectra)))
+            return [_history(arrays, i, entry) for i, entry in enumerate(index.spectra)]
     except _BROKEN as error:
         known = f"{type(error).__name__}: {error}"[:200]
         todo = "Train the run again, or put the file back from a copy."

@@ -76,11 +76,7 @@ def _own_packages() -> Iterator[Finding]:
             "own packages", "broken", text, f"Use separate environments, or: pip uninstall {' '.join(sorted(others))}"
         )
     else:
-        yield Finding(
-            "own packages",
-            "ok",
-            f"{', '.join(preflight.PACKAGES)} in {preflight.HOME}",
-        )
+        yield Finding("own packages", "ok", f"{', '.join(preflight.PACKAGES)} in {preflight.HOME}")
 
 
 def _torch_builds() -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from math import nan
 from pathlib import Path
 from statistics import fmean
@@ -16,9 +17,6 @@ from leaderboard.render.json_export import subsample
 from leaderboard.tables.grouping import group_by
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from bench.spectra.files.history import SpectrumHistory
     from leaderboard.compare.comparison import Comparison
     from leaderboard.compare.ratios import LayerPair
@@ -138,8 +136,10 @@ def _over_depth(layers: Sequence[LayerPair], names: Sequence[str]) -> list[Panel
 def _at_end(layer: str, spectra: Sequence[Sequence[SpectrumHistory]], names: Sequence[str]) -> Panel:
     content: list[Series] = []
     for name, of_side in zip(names, spectra, strict=True):
-        mean = _mean([spectrum.values[-1] for spectrum in of_side])
-        kept = mean[mean > FLOOR * mean.max(initial=0.0)].tolist()
+        # what a shorter spectrum has no more of is 0
+        columns = zip_longest(*(spectrum.values[-1].tolist() for spectrum in of_side), fillvalue=0.0)
+        mean = [fmean(column) for column in columns]
+        kept = [value for value in mean if value > FLOOR * max(mean)]
         content.append(Series(name=name, x=[*range(1, len(kept) + 1)], y=kept))
     lengths = [len(series.y) for series in content]
     return Panel(
@@ -150,13 +150,3 @@ def _at_end(layer: str, spectra: Sequence[Sequence[SpectrumHistory]], names: Seq
         x_axis="log" if max(lengths) > 4 * max(1, min(lengths)) else "linear",
         y_axis="log",
     )
-
-
-def _mean(spectra: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean of spectra of different lengths, descending; what a run has no more of is 0."""
-    import numpy as np
-
-    padded = np.zeros((len(spectra), max(map(len, spectra))))
-    for row, values in zip(padded, spectra, strict=True):
-        row[: len(values)] = np.sort(values)[::-1]
-    return padded.mean(axis=0)

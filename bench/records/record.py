@@ -53,7 +53,7 @@ def validate(value: object, path: Path) -> Record:
         BrokenRecord: names `path`, the field and what is wrong with it.
         EnvironmentProblem: it is of another version of the schema.
     """
-    version = cast(dict[str, object], value).get("schema") if isinstance(value, dict) else None
+    version = _schema_version(value)
     if isinstance(version, int) and version != SCHEMA:
         raise EnvironmentProblem(
             f"{path}: schema version {version}",
@@ -177,6 +177,10 @@ def _check_folder(record: Record, path: Path) -> None:
     """A copied or renamed folder would otherwise count one run twice."""
     if path.parent.name != record.run_id:
         raise _invalid(path, f"run_id: {record.run_id}, but the folder is named {path.parent.name!r}")
+
+
+def _schema_version(value: object) -> object:
+    return cast(dict[str, object], value).get("schema") if isinstance(value, dict) else None
 
 
 def _with_keys(reason: str, value: object) -> str:

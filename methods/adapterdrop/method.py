@@ -44,7 +44,7 @@ class AdapterDrop(Adapter):
             self.cache_bytes = self.prefix.bytes
 
     def on_train_end(self) -> None:
-        self.prefix.rows = {}
+        self.prefix.clear()
 
     def warnings(self) -> list[str]:
         """Say why the frozen blocks were computed again in every epoch instead of cached."""

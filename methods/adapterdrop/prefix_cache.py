@@ -117,6 +117,9 @@ class PrefixCache:
                 stack.callback(delattr, block, "forward")
             yield
 
+    def clear(self) -> None:
+        self.rows = {}
+
 
 class _PrefixDone(Exception):
     """Stops the forward pass after block n."""

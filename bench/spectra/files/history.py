@@ -191,7 +191,7 @@ def summarise(logs: Iterable[LayerLog]) -> Spectra:
     layers: list[LayerSpectrum] = []
     for log in (log for group in by_quantity.values() for log in group):
         for step, sigma in log.finite()[-1:]:
-            layers.append(LayerSpectrum(of=log.of, layer=log.layer, step=step, **summary(sigma)._asdict()))
+            layers.append(LayerSpectrum(of=log.of, layer=log.layer, step=step, **summary(sigma)))
     series = tuple(_mean_ranks(of, group) for of, group in by_quantity.items())
     return Spectra(layers=tuple(layers), series=series)
 

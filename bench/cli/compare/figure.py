@@ -7,20 +7,19 @@ from itertools import zip_longest
 from math import nan
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bench.core.errors import BenchError, UsageError
 from bench.figures import Figure, Panel, Series
 from bench.figures.style import plain
 from bench.records.record import Record, folder
+from bench.spectra.files.history import FILE, SpectrumHistory, read
+from leaderboard.compare.comparison import Comparison
+from leaderboard.compare.ratios import LayerPair
+from leaderboard.compare.selection import Side
 from leaderboard.render.json_export import subsample
 from leaderboard.tables.grouping import group_by
-
-if TYPE_CHECKING:
-    from bench.spectra.files.history import SpectrumHistory
-    from leaderboard.compare.comparison import Comparison
-    from leaderboard.compare.ratios import LayerPair
-    from leaderboard.compare.selection import Side
 
 LAYERS = 12
 """Maximum number of layers with a panel for their singular values, evenly spread over depth."""
@@ -70,10 +69,6 @@ def figure(comparison: Comparison, sides: tuple[Side, Side], runs: Path) -> tupl
 
 def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> dict[str, list[SpectrumHistory]]:
     """The stored spectra of ΔW by layer, of runs whose last singular values are finite."""
-    import numpy as np
-
-    from bench.spectra.files.history import FILE, read
-
     spectra: list[SpectrumHistory] = []
     missing = 0
     for run in done:

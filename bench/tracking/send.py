@@ -105,9 +105,9 @@ def by_layer(folder: Path) -> Iterator[dict[str, float]]:
         return
     from bench.spectra.files.history import read
 
-    for history in read(path):
+    for history in (history for history in read(path) if history.of == "updates"):
         for step, rank in zip(history.steps.tolist(), history.effective_ranks(), strict=True):
-            if history.of == "updates" and isfinite(rank):
+            if isfinite(rank):
                 yield {"step": step, f"effective_rank_by_layer/{history.layer}": rank}
 
 

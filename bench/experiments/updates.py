@@ -251,7 +251,7 @@ def train(
     )
     trained: list[Trained] = []
     for record in records:
-        [update] = history.read(lab.folder_of(record) / history.FILE)
+        [update] = history.read(lab.folder_of(record) / history.FILE).layers("updates").values()
         trained.append(Trained(network=network, optimizer=optimizer, lr=lr, score=score(record), update=update))
     return trained
 

@@ -103,12 +103,16 @@ def by_layer(folder: Path) -> Iterator[dict[str, float]]:
     path = folder / "spectra.npz"
     if not path.is_file():
         return
+    import torch
+
+    from bench.spectra import effective_rank
     from bench.spectra.files.history import read
 
-    for history in (history for history in read(path) if history.of == "updates"):
-        for step, rank in zip(history.steps.tolist(), history.effective_ranks(), strict=True):
+    for layer, history in read(path).layers("updates").items():
+        for step, values in zip(history.steps.tolist(), history.values, strict=True):
+            rank = float(effective_rank(torch.from_numpy(values), singular_values=True))
             if isfinite(rank):
-                yield {"step": step, f"effective_rank_by_layer/{history.layer}": rank}
+                yield {"step": step, f"effective_rank_by_layer/{layer}": rank}
 
 
 def _define(run: wandb.Run, record: DoneRecord) -> None:

@@ -27,7 +27,7 @@ def test_a_run_leaves_spectra_beside_its_record(bench: Bench, command: Callable[
     made = outcome.only()
     assert made.spec.options.spectra == SpectraConfig().to_json()
     assert 0 < made.cost.tracking_s < made.cost.train_s
-    found = {one.layer: one for one in history.read(outcome.folder / made.run_id / history.FILE)}
+    found = history.read(outcome.folder / made.run_id / history.FILE).layers("updates")
     assert list(found) == [rank.layer for rank in made.ranks]
     [series] = made.spectra.series
     assert series.steps == (0, 2, 4, 6, 8, 10) and series.effective[0] == 0 < series.effective[1]
@@ -67,15 +67,15 @@ def test_kill_9_leaves_readable_spectra_and_the_same_command_ends_them(
         while max(seen, default=0) < 3:  # a second file in the place of a first one
             assert process.poll() is None, "it ended before it could be killed"
             for path in out.glob(f"*/{history.FILE}"):
-                seen += [len(one.steps) - 1 for one in history.read(path)]  # readable at every moment
+                seen += [len(one.steps) - 1 for one in history.read(path).spectra]  # readable at every moment
             time.sleep(0.02)
     finally:
         process.kill()
         process.wait()
     [path] = out.glob(f"*/{history.FILE}")
     found = history.read(path)
-    assert {one.of for one in found} == {*QUANTITIES}
-    for one in found:
+    assert {one.of for one in found.spectra} == {*QUANTITIES}
+    for one in found.spectra:
         assert one.steps.tolist() == [*range(len(one.steps))] and 3 < len(one.steps) < steps
         assert np.isfinite(one.values).all()
     [made], problems = record.load_all(out)
@@ -86,7 +86,7 @@ def test_kill_9_leaves_readable_spectra_and_the_same_command_ends_them(
         budget=("--max-steps", str(steps)),
     )
     assert outcome.code == 0
-    for one in history.read(path):
+    for one in history.read(path).spectra:
         ends = steps + (one.of not in ("gradients", "steps"))
         assert one.steps.tolist() == [*range(ends)], f"no step of {one.of} is missing or twice"
     assert not [*path.parent.glob(".spectra*")]
@@ -103,7 +103,7 @@ def test_two_devices_see_what_one_sees(bench: Bench, tmp_path: Path) -> None:
         assert made.cost.devices == int(devices) and made.cost.tracking_s > 0
         assert not [line for line in made.warnings if "activations" in line or "spectr" in line]
         folders.append(outcome.folder / made.run_id)
-    one, two = (history.read(folder / history.FILE) for folder in folders)
+    one, two = (history.read(folder / history.FILE).spectra for folder in folders)
     assert [(s.of, s.layer, s.how) for s in one] == [(s.of, s.layer, s.how) for s in two]
     assert {s.of for s in one} == set(QUANTITIES)
     for mine, other in zip(one, two, strict=True):
@@ -132,7 +132,7 @@ def test_two_devices_go_on_with_their_activations(bench: Bench, monkeypatch: pyt
         assert bench(*words, budget=("--max-steps", "5"), out=Path("parts")).code == 130
     parts = bench(*words, budget=("--max-steps", "5"), out=Path("parts"))
     assert parts.only().cost.resumed_at[0] in (2, 3, 4)
-    one, two = (history.read(o.folder / o.only().run_id / history.FILE) for o in (whole, parts))
+    one, two = (history.read(o.folder / o.only().run_id / history.FILE).spectra for o in (whole, parts))
     for mine, other in zip(one, two, strict=True):
         assert (mine.of, mine.layer, mine.steps.tolist()) == (other.of, other.layer, other.steps.tolist())
         assert np.allclose(mine.values, other.values, rtol=1e-9, atol=1e-12)

@@ -36,20 +36,19 @@ def test_names_that_are_no_names_of_files_come_back(tmp_path: Path) -> None:
     write(tmp_path / FILE, given)
     found = read(tmp_path / FILE)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    assert {one.of for one in found} == {"updates", "activations"}
-    assert [one.layer for one in found if one.of == "updates"] == ODD
-    for one, want in zip(found, given, strict=True):
+    assert {one.of for one in found.spectra} == {"updates", "activations"} and list(found.layers("updates")) == ODD
+    for one, want in zip(found.spectra, given, strict=True):
         assert (one.of, one.layer, one.shape, one.how) == (want.of, want.layer, want.shape, want.how)
         assert np.array_equal(one.steps, want.steps) and np.array_equal(one.values, want.values)
-    assert found[0].rows is None and found[-1].rows is not None
-    assert found[-1].rows.tolist() == [7, 9]
+    assert found.spectra[0].rows is None and found.spectra[-1].rows is not None
+    assert found.spectra[-1].rows.tolist() == [7, 9]
 
 
 def test_a_row_of_nan_and_nothing_at_all_come_back(tmp_path: Path) -> None:
     write(tmp_path / FILE, [spectrum(values=np.array([[np.nan, np.nan], [2.0, 1.0]]))])
-    assert np.isnan(read(tmp_path / FILE)[0].values).tolist() == [[True, True], [False, False]]
+    assert np.isnan(read(tmp_path / FILE).spectra[0].values).tolist() == [[True, True], [False, False]]
     write(tmp_path / FILE, [])
-    assert read(tmp_path / FILE) == []
+    assert read(tmp_path / FILE).spectra == ()
 
 
 @pytest.mark.parametrize("crash", ["replace", "fsync"])
@@ -63,7 +62,7 @@ def test_a_crash_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         patch.setattr(os, crash, fail)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / FILE, [spectrum("new")])
-    assert [one.layer for one in read(tmp_path / FILE)] == ["old"]
+    assert list(read(tmp_path / FILE).layers("updates")) == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
@@ -109,7 +108,7 @@ BROKEN: dict[str, tuple[Any, dict[str, Any]]] = {
 
 def test_the_forged_form_is_good_where_nothing_is_broken(tmp_path: Path) -> None:
     forged(tmp_path / FILE, {"version": 1, "spectra": [entry()]}, **GOOD)
-    assert read(tmp_path / FILE)[0].values.tolist() == [[1.0] * 3] * 2
+    assert read(tmp_path / FILE).spectra[0].values.tolist() == [[1.0] * 3] * 2
 
 
 @pytest.mark.parametrize("case", BROKEN)

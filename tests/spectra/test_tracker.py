@@ -49,7 +49,7 @@ def spec_of(lab: Any, name: str, **changes: Any) -> Any:
 
 
 def of(folder: Path, quantity: str) -> dict[str, history.SpectrumHistory]:
-    return {one.layer: one for one in history.read(folder / history.FILE) if one.of == quantity}
+    return history.read(folder / history.FILE).layers(quantity)
 
 
 def sigma(matrix: Tensor) -> np.ndarray[Any, Any]:
@@ -76,14 +76,14 @@ def test_it_changes_nothing_and_sees_everything(lab: Any, name: str) -> None:
     assert plain.result.spectra is None and plain.result.cost.tracking_s == 0 < run.result.cost.tracking_s
 
     found = history.read(run.directory / history.FILE)
-    assert {one.of for one in found} == {*QUANTITIES}
-    for one in found:
+    assert {one.of for one in found.spectra} == {*QUANTITIES}
+    for one in found.spectra:
         ends = {"gradients": [0, 2, 4, 5], "steps": [0, 2, 4, 5]}.get(one.of, [0, 2, 4, 6])
         # a step may leave some parameters out: they have no gradient then
         assert one.steps.tolist() == ends or (one.of == "gradients" and {*one.steps.tolist()} < {*ends})
         assert np.isfinite(one.values).all() and (np.diff(one.values) <= 1e-12).all() and (one.values >= 0).all()
     deltas = dict(run.method.deltas())
-    updates = of(run.directory, "updates")
+    updates = found.layers("updates")
     if name in WITHOUT_DELTA or not deltas:
         assert not deltas
         trained = {n for n, p in after.items() if p.requires_grad and p.ndim > 1}
@@ -98,13 +98,13 @@ def test_it_changes_nothing_and_sees_everything(lab: Any, name: str) -> None:
             assert near(updates[layer].values[-1], sigma(delta.dense()))
     rows = run.result.spectra
     last = {(row.of, row.layer): row for row in rows.layers}
-    assert set(last) == {(one.of, one.layer) for one in found}
+    assert set(last) == {(one.of, one.layer) for one in found.spectra}
     for measured in run.result.ranks:
         row = last["updates", measured.layer]
         assert row.step == STEPS
         assert row.effective == pytest.approx(measured.effective, rel=1e-6)
         assert (row.stable, row.norm) == pytest.approx((measured.stable, measured.norm), rel=1e-9)
-    assert [row.of for row in rows.series] == list(dict.fromkeys(one.of for one in found))
+    assert [row.of for row in rows.series] == list(dict.fromkeys(one.of for one in found.spectra))
 
 
 # against the same matrices by other ways
@@ -199,7 +199,7 @@ def test_a_run_that_goes_on_leaves_the_file_of_a_whole_one(lab: Any, name: str) 
     assert {step for rows in saved["log"] if rows["of"] == "gradients" for step in rows["steps"]} == {0}
     again, whole = lab.run(spec, folder), lab.run(spec)
     assert again.result.cost.resumed_at == (4,)
-    one, other = (history.read(run.directory / history.FILE) for run in (again, whole))
+    one, other = (history.read(run.directory / history.FILE).spectra for run in (again, whole))
     assert [(s.of, s.layer, s.shape, s.how) for s in one] == [(s.of, s.layer, s.shape, s.how) for s in other]
     for mine, theirs in zip(one, other, strict=True):
         assert mine.steps.tolist() == theirs.steps.tolist()
@@ -279,7 +279,7 @@ def test_by_default_thin_updates_of_all_layers_or_four_wide_ones(lab: Any) -> No
     assert list(of(thin.directory, "updates")) == [name for name, _ in thin.method.deltas()]
     assert set(of(wide.directory, "updates")) == {name for name, _ in wide.method.deltas()}, "width 32 is thin"
     assert all(one.steps.tolist() == [0, 2, 4, 6, 8, 10] for one in of(wide.directory, "updates").values())
-    assert {one.of for one in history.read(thin.directory / history.FILE)} == {"updates"}
+    assert {one.of for one in history.read(thin.directory / history.FILE).spectra} == {"updates"}
 
 
 def test_a_pattern_that_names_nothing_is_a_warning(lab: Any) -> None:

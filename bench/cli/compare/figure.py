@@ -77,7 +77,7 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
             missing += bool(run.ranks)
             continue
         try:
-            spectra += (spectrum for spectrum in read(path) if spectrum.of == "updates")
+            spectra += read(path).layers("updates").values()
         except BenchError as problem:
             notes.append(" ".join(str(problem).split()))
     if missing:

@@ -31,8 +31,8 @@ def measure_run(record: Record, folder: Path, *, of: str | None, layer: str | No
     """
     title = f"run {record.run_id}: {record.spec.method} on {record.spec.task}, seed {record.spec.seed}"
     more = {"kind": "run", "run_id": record.run_id}
-    stored = read(folder / FILE) if (folder / FILE).is_file() else []
-    if not stored:
+    stored = read(folder / FILE) if (folder / FILE).is_file() else None
+    if not stored or not stored.spectra:
         rows = _from_record(record)
         ranks = "the ranks of ΔW after the last step" if rows else "no ranks of a ΔW either"
         print(f"run {record.run_id} stored no spectra over training\n  its record holds {ranks}", file=sys.stderr)
@@ -40,9 +40,9 @@ def measure_run(record: Record, folder: Path, *, of: str | None, layer: str | No
         print(todo, file=sys.stderr)
         figure = _profile(title, rows, "ΔW", [], "") if rows else None
         return Spectra(rows=rows, figure=figure, notes=[], more={**more, "trajectories": []})
-    quantities = [*dict.fromkeys(history.of for history in stored)]
+    quantities = [*dict.fromkeys(history.of for history in stored.spectra)]
     of = _quantity(of, quantities)
-    histories = [history for history in stored if history.of == of]
+    histories = [history for history in stored.spectra if history.of == of]
     layer = _layer(layer, histories)
     rows = [_row(history, record) for history in histories]
     if of == "updates":  # of wide layers the tracker follows some, the record tells of all after the last step

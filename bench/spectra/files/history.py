@@ -68,6 +68,17 @@ class SpectrumHistory:
         return np.where(finite, ranks, np.nan).tolist()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSpectra:
+    """All histories of a run, in the order in which they were first recorded."""
+
+    spectra: tuple[SpectrumHistory, ...]
+
+    def layers(self, of: str) -> dict[str, SpectrumHistory]:
+        """Return the histories of one quantity by layer."""
+        return {history.layer: history for history in self.spectra if history.of == of}
+
+
 class _Entry(msgspec.Struct, frozen=True):
     of: str
     layer: str
@@ -101,8 +112,8 @@ def write(path: Path, spectra: Iterable[SpectrumHistory]) -> None:
     write_atomic(path, buffer.getvalue(), sync=True)
 
 
-def read(path: Path) -> list[SpectrumHistory]:
-    """Read the histories of a file that `write` wrote, in the order in which they were first recorded.
+def read(path: Path) -> StoredSpectra:
+    """Read a file that `write` wrote.
 
     Raises:
         EnvironmentProblem: the file cannot be read, or does not have this format; the error names it.
@@ -112,7 +123,7 @@ def read(path: Path) -> list[SpectrumHistory]:
             index = msgspec.json.decode(bytes(arrays["index"]), type=_Index)
             if index.version != VERSION:
                 raise ValueError(f"version {index.version}; this version of lowrank-bench reads {VERSION}")
-            return [_history(arrays, i, entry) for i, entry in enumerate(index.spectra)]
+            return StoredSpectra(spectra=tuple(_history(arrays, i, entry) for i, entry in enumerate(index.spectra)))
     except _BROKEN as error:
         known = f"{type(error).__name__}: {error}"[:200]
         todo = "Train the run again, or put the file back from a copy."

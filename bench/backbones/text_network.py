@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 from transformers.utils import logging
 
 from bench.api.backbone import Backbone, load_tokenizer
@@ -21,6 +21,9 @@ from bench.backbones.seeding import seeded
 from bench.backbones.text_encoders import POSITIONS, BERTConfig
 from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bench.core.errors import BenchError, CheckFailed, EnvironmentProblem
 from bench.core.files import write_atomic
-from bench.core.text import dump_json
 from bench.records.record import Record, load_all
 from leaderboard.render import csv_export, json_export, latex, markdown, page
 from leaderboard.tables.build import build_tables
@@ -45,7 +44,7 @@ FORMATS: dict[str, Callable[[Leaderboard], str]] = {
     "md": lambda board: markdown.render_tables(board.tables, trials=markdown.trials(board.records), costs=True),
     "csv": lambda board: csv_export.render(board.tables),
     "tex": lambda board: latex.render(board.tables),
-    "json": lambda board: dump_json(board.to_json()) + "\n",
+    "json": lambda board: json_export.dump(board.to_json()),
     "html": lambda board: page.render(board.to_json()),
 }
 """Name of a format, which is also its file extension, and the function that renders it."""

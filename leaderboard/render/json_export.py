@@ -8,6 +8,7 @@ from dataclasses import asdict, astuple, replace
 from typing import TypeVar
 
 from bench.core.errors import BenchError
+from bench.core.text import dump_json
 from bench.records.record import Record, is_done
 from bench.records.schema import LossPoint, PrimaryMetric
 from leaderboard.tables.intervals import Difference
@@ -39,6 +40,10 @@ def leaderboard_json(
         "tables": [_table(table) for table in tables],
         "runs": dict(sorted(runs.items())),
     }
+
+
+def dump(data: JsonObject) -> str:
+    return dump_json(data) + "\n"
 
 
 def _table(table: Table) -> JsonObject:

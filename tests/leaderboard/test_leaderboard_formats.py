@@ -14,7 +14,6 @@ import pytest
 from markdown_it import MarkdownIt
 from records import altered
 
-from bench.core.text import dump_json
 from leaderboard.render import csv_export, json_export, latex, markdown
 from leaderboard.tables.build import build_tables
 from leaderboard.tables.published import model_of, published_scores, with_published
@@ -138,7 +137,7 @@ def test_csv_has_one_value_a_line(grid, text):
 @pytest.mark.parametrize("text", [None, *HOSTILE])
 def test_json_links_every_cell_to_its_runs(grid, text):
     records = grid(text)
-    made = json.loads(dump_json(json_export.leaderboard_json(build_tables(records, baseline="full"), records)))
+    made = json.loads(json_export.dump(json_export.leaderboard_json(build_tables(records, baseline="full"), records)))
     cells = [cell for table in made["tables"] for row in table["rows"] for cell in row["cells"]]
     ids = [run_id for cell in cells for _, _, run_id in cell["runs"]]
     assert sorted(ids) == sorted(made["runs"]) == sorted(r.run_id for r in records)

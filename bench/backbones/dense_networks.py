@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bench.api.backbone import Backbone
 from bench.api.network import Network
+from bench.api.task import TaskSpec
 from bench.backbones.dln import DLNConfig
 from bench.backbones.mlp import MLPConfig
 from bench.backbones.seeding import generator
-from bench.spectra import effective_rank, energy_rank, singular_values, stable_rank
-
-if TYPE_CHECKING:
-    from bench.api.backbone import Backbone
-    from bench.api.task import TaskSpec
-    from bench.config.sections import HeadConfig
+from bench.config.sections import HeadConfig
+from bench.spectra import singular_values
+from bench.spectra.ranks import summary
 
 Init = Literal["orthogonal", "gaussian"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
@@ -103,15 +102,8 @@ class DeepLinearNet(Network):
         product = self.product(head)
         sigma = singular_values(product)
         floor = float(sigma.max()) * max(product.shape) * torch.finfo(next(head.parameters()).dtype).eps
-        ranks = {
-            "shape": list(product.shape),
-            "stable": float(stable_rank(sigma, singular_values=True)),
-            "effective": float(effective_rank(sigma, singular_values=True)),
-            "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
-            "numerical": int((sigma > floor).sum()),
-            "norm": float(sigma.max()),
-        }
-        return {"end_to_end": ranks}
+        numerical = int((sigma > floor).sum())
+        return {"end_to_end": {"shape": list(product.shape), "numerical": numerical, **summary(sigma)}}
 
     def product(self, head: nn.Module) -> Tensor:
         """Compute W_L·…·W_1 (K, n) in float64, without dropout and bias: the Jacobian of the outputs by the input."""

@@ -141,8 +141,7 @@ class BERT:
         if folder.is_dir():
             check_named(folder)
             _refuse_foreign(name, folder)
-        if not _has_tokenizer(folder):
-            raise _no_tokenizer(name, folder)
+        _require_tokenizer(name, folder)
         backbone = built(name, replace(config, tokenizer=""), "bench.backbones.text_network:load_bert", "text")
         weights_hash = _hash(folder, TOKENIZER_FILES, start=backbone.weights_hash)
         return replace(backbone, path=folder.resolve(), weights_hash=weights_hash, max_length=POSITIONS)
@@ -185,8 +184,7 @@ def from_folder(
     _refuse_images(name, folder)
     files = _weights(name, folder)
     shapes = {key: shape for file in files for key, shape in tensor_shapes(file).items()}
-    if not _has_tokenizer(folder):
-        raise _no_tokenizer(name, folder)
+    _require_tokenizer(name, folder)
     return Backbone(
         name=name,
         modalities=("text",),
@@ -287,20 +285,17 @@ def _has_tokenizer(folder: Path) -> bool:
     """
     if any(all(_files(folder, [pattern]) for pattern in patterns) for patterns in VOCABULARIES):
         return True
-    stated = [
-        read_object(file, "Export it again.") for file in _files(folder, ["config.json", "tokenizer_config.json"])
-    ]
+    stated = [read_object(file, "Export it again.") for file in _files(folder, CONFIGS)]
     names = [str(config.get(key)).lower() for config in stated for key in ("tokenizer_class", "model_type")]
     return any(name.startswith(BYTE_TOKENIZERS) for name in names)
 
 
-def _no_tokenizer(name: str, folder: Path) -> EnvironmentProblem:
-    enough = ", ".join(" with ".join(patterns) for patterns in VOCABULARIES)
-    return EnvironmentProblem(
-        f"backbone '{name}' has no tokenizer",
-        f"{folder.resolve()} holds no vocabulary: one of {enough}",
-        "Write it there: tokenizer.save_pretrained(DIR).",
-    )
+def _require_tokenizer(name: str, folder: Path) -> None:
+    if not _has_tokenizer(folder):
+        enough = ", ".join(" with ".join(patterns) for patterns in VOCABULARIES)
+        known = f"{folder.resolve()} holds no vocabulary: one of {enough}"
+        what, todo = f"backbone '{name}' has no tokenizer", "Write it there: tokenizer.save_pretrained(DIR)."
+        raise EnvironmentProblem(what, known, todo)
 
 
 def _max_length(folder: Path, shapes: Mapping[str, list[int]]) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from math import gcd
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -14,17 +14,15 @@ from timm.models.vgg import VGG
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from bench.api.backbone import Backbone
 from bench.api.dropout import set_dropout
 from bench.api.network import Network
+from bench.api.task import TaskSpec
 from bench.backbones.image_networks import WEIGHTS, ResNet18Config, VGG11Config, ViTConfig
 from bench.backbones.seeding import seeded
+from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.core.files import tensor_shapes
-
-if TYPE_CHECKING:
-    from bench.api.backbone import Backbone
-    from bench.api.task import TaskSpec
-    from bench.config.sections import HeadConfig
 
 Shape = tuple[int, int, int]
 """(C, H, W) of an image."""

@@ -24,6 +24,7 @@ from bench.core.errors import EnvironmentProblem
 from bench.core.text import table
 from bench.records.record import FILE, DoneRecord, Record, is_done, load_all
 from bench.records.spec import ids
+from leaderboard.render import formats
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TABLES = 4
@@ -69,8 +70,6 @@ def timed(rows: list[tuple[str, str]], what: str) -> Generator[None]:
 
 
 def time_writing(folder: Path, page: Path) -> list[tuple[str, str]]:
-    from leaderboard.render import formats
-
     rows: list[tuple[str, str]] = []
     with timed(rows, "read and check the records"):
         records, problems = load_all(folder)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.cli.leaderboard import writing
 from bench.cli.output import emit, read_records
 from bench.cli.parser import Parser, choice, common
 from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
@@ -101,10 +102,8 @@ def _report(options: argparse.Namespace) -> int:
             return OK
         from bench.core.files import write_atomic
 
-        try:
+        with writing(options.output):
             write_atomic(options.output.expanduser(), text.encode())
-        except OSError as error:
-            raise EnvironmentProblem(f"cannot write {options.output}", str(error), "Name another file.") from error
         print(f"wrote {options.output}", file=sys.stderr)
         return OK
     account.require()

@@ -48,8 +48,7 @@ def describe(kind: Kind, name: str) -> Description:
     """
     entry = registry.find(kind, name)
     if name not in registry.entries(kind) and kind == "methods":
-        config = registry.load_config(kind, name)
-        return _description(name, config, config, subject=config, summary=config.summary)
+        return _description(kind, name, registry.load_config(kind, name))
     return _describe(kind, name, entry)
 
 
@@ -61,22 +60,20 @@ def describe_prefixes(kind: Kind) -> list[Description]:
 
 def _describe(kind: Kind, name: str, entry: registry.Entry) -> Description:
     try:
-        owner = registry.import_target(entry.config or entry.target)
-        config = owner if entry.config else owner.Config
-        summary = owner.summary if kind == "experiments" else ""
-        return _description(name, owner, config, subject=config if kind == "methods" else owner, summary=summary)
+        return _description(kind, name, registry.import_target(entry.config or entry.target))
     except Exception as error:  # the code of a third party may be wrong in any way, and the list must go on
         return Description(name=name, error=f"{entry.target}: {type(error).__name__}: {error}")
 
 
-def _description(name: str, owner: type, config: type[Config], *, subject: type, summary: str) -> Description:
+def _description(kind: Kind, name: str, owner: Any) -> Description:
+    config: type[Config] = owner if issubclass(owner, Config) else owner.Config
     first, _, rest = inspect.cleandoc(sys.modules[owner.__module__].__doc__ or "").partition("\n")
     return Description(
         name=name,
-        summary=summary or first,
+        summary=getattr(owner, "summary", "") or first,
         doc="\n\n".join(filter(None, (rest.strip(), inspect.cleandoc(owner.__doc__ or "")))),
         options=tuple(options_of(config).values()),
-        subject=subject,
+        subject=config if kind == "methods" else owner,
     )
 
 

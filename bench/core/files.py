@@ -82,26 +82,6 @@ def write_atomic(path: Path, content: bytes, *, sync: bool = False) -> None:
         temporary.write_bytes(content)
 
 
-def read_regular(path: Path, *, most: int) -> bytes:
-    """Read a regular file of at most `most` bytes; a pipe, a device or a folder in its place holds nobody up.
-
-    Raises:
-        OSError: it cannot be read, is not a regular file, or is larger.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = b"" if status.st_size > most else file.read(most + 1)
-    finally:
-        os.close(descriptor)
-    if status.st_size > most or len(content) > most:
-        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
-    return content
-
-
 def regular(path: Path, *, most: int | None = None) -> Path:
     """Return the path of a file that can be read to its end: no pipe, no device, no more than `most` bytes.
 
@@ -134,7 +114,7 @@ def read_object(file: Path, todo: str) -> dict[str, object]:
         EnvironmentProblem: it is not JSON, no regular file, or too large; `todo` says what to do next.
     """
     try:
-        value: object = json.loads(read_regular(file, most=MOST_JSON))
+        value: object = json.loads(regular(file, most=MOST_JSON).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise EnvironmentProblem(f"{file} is not JSON", str(error), todo) from error
     return cast("dict[str, object]", value) if isinstance(value, dict) else {}

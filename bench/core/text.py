@@ -85,20 +85,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str =
     Control characters become spaces.
     """
     lines = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
-    widths = [max(_width(row[i]) for row in lines) for i in range(len(header) - 1)]
+    widths = [max(width(row[i]) for row in lines) for i in range(len(header) - 1)]
     left = len(indent) + sum(widths) + 2 * len(widths)
     room = max(30, shutil.get_terminal_size().columns - left) if sys.stdout.isatty() else sys.maxsize
     out: list[str] = []
     for *cells, last in lines:
-        start = "".join(cell + " " * (width - _width(cell) + 2) for cell, width in zip(cells, widths, strict=True))
+        start = "".join(cell + " " * (most - width(cell) + 2) for cell, most in zip(cells, widths, strict=True))
         first, *rest = textwrap.wrap(last, room) or [""]
         out += [f"{indent}{start}{first}".rstrip(), *(" " * left + more for more in rest)]
     return "\n".join(out)
 
 
-def _width(text: str) -> int:
-    """Columns that a text takes on a terminal: combining marks (W̃) take none."""
-    return sum(not unicodedata.combining(c) for c in text)
+def width(text: str) -> int:
+    """Columns that a text takes on a terminal: combining marks (W̃) take none, and wide characters (漢) two."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in {"W", "F"}) for c in text)
 
 
 def without_secrets(value: T) -> T:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.core.errors import BenchError
+from bench.core.hub import unreachable
 from bench.env import preflight
 
 DISTRIBUTION = "lowrank-bench"
@@ -76,11 +77,7 @@ def _own_packages() -> Iterator[Finding]:
             "own packages", "broken", text, f"Use separate environments, or: pip uninstall {' '.join(sorted(others))}"
         )
     else:
-        yield Finding(
-            "own packages",
-            "ok",
-            f"{', '.join(preflight.PACKAGES)} in {preflight.HOME}",
-        )
+        yield Finding("own packages", "ok", f"{', '.join(preflight.PACKAGES)} in {preflight.HOME}")
 
 
 def _torch_builds() -> Iterator[Finding]:
@@ -126,8 +123,6 @@ def _data() -> Iterator[Finding]:
 
 
 def _hub() -> Iterator[Finding]:
-    from bench.core.hub import unreachable
-
     if reason := unreachable():
         yield Finding(
             "hub", "note", f"{reason}; local folders, the hub's cache, and the embedded data and model still work"

@@ -89,7 +89,8 @@ def _means(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _figure(kept: Mapping[str, float], predictors: Mapping[str, Mapping[str, float]], seeds: int) -> Figure:
     kinds: dict[str, list[str]] = {}
     for layer in kept:
-        kinds.setdefault(_kind(layer), []).append(layer)
+        # `attention.self.query` of `encoder.layer.3.attention.self.query`
+        kinds.setdefault(re.sub(r"^(.*\.)?\d+(\.|$)", "", layer), []).append(layer)
     panels: list[Panel] = []
     for name, values in predictors.items():
         content = [
@@ -100,8 +101,3 @@ def _figure(kept: Mapping[str, float], predictors: Mapping[str, Mapping[str, flo
         panels.append(Panel(title=name, x=x, y="rank that AdaLoRA keeps", x_axis="log", content=content))
     caption = f"One point per layer, means over {seeds} seeds; layers of one kind share a colour."
     return Figure(title="Ranks that AdaLoRA gives to layers", panels=panels, caption=caption)
-
-
-def _kind(layer: str) -> str:
-    """Return the name of a layer within its block: `attention.self.query` of `encoder.layer.3.attention.self.query`."""
-    return re.sub(r"^(.*\.)?\d+(\.|$)", "", layer)

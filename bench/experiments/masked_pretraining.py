@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from bench.config.options import Config, Value, option
@@ -13,16 +12,10 @@ from bench.experiments.statistics import format_mean, mean, mean_series
 from bench.figures import Figure, Panel
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from bench.api.batching import Batch
-    from bench.api.method import Method
     from bench.experiments.lab import Grid
 
 LOW = 0.5
 """Low-rank features have an effective rank of at most this share of their width."""
-ROWS_PER_DIMENSION = 8
-"""Rows of Gaussian features, relative to their width: enough to estimate their covariance."""
 Ranks = Sequence[float]
 
 
@@ -57,6 +50,8 @@ class MaskedPretraining(Experiment[ConfigT]):
 
     def compare(self, task: str, rates: Sequence[float], shape: Mapping[str, Value]) -> Outcome:
         """Pretrain a network of that shape at ascending rates; measure these networks and the untrained one."""
+        from bench.experiments.measurement import gaussian_rank
+
         width, seeds = self.config.width, parse_integers(self.config.seeds)
         pretrained: dict[float, list[Ranks]] = {}
         for rate in rates:
@@ -97,6 +92,8 @@ class MaskedPretraining(Experiment[ConfigT]):
 
     def _measure(self, task: str, backbone: str, seed: int, shape: Mapping[str, Value]) -> Ranks:
         """Measure a backbone; a linear probe builds it together with the data."""
+        from bench.experiments.measurement import ranks_by_block
+
         options = {**shape, **self.task_options}
         [(method, data)] = self.lab.build(
             methods="linear", tasks=task, backbones=backbone, set=options, max_steps=1, seeds=seed
@@ -168,55 +165,6 @@ class MLMRank(MaskedPretraining[MLMRankConfig]):
         c = self.config
         shape = {"backbone.hidden": c.width, "backbone.layers": c.depth, "backbone.heads": 2}
         return self.compare("corpus", parse_numbers(c.rates), shape)
-
-
-def ranks_by_block(method: Method, batches: Iterable[Batch]) -> Ranks:
-    """Return the effective rank of centred token features behind every block, in evaluation mode."""
-    import torch
-
-    from bench.spectra.tracking.sources import modules
-
-    moments: dict[str, tuple[int, Tensor, Tensor]] = {}
-    """By block: number of rows, their sum (D,), and Σ x·xᵀ (D, D)."""
-    mask: Tensor | None = None
-
-    def accumulate(block: str, module: nn.Module, inputs: object, output: Tensor | Sequence[Tensor]) -> None:
-        x = (output if isinstance(output, torch.Tensor) else output[0]).detach()
-        x = x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.reshape(-1, x.shape[-1])
-        x = x.double()
-        count, total, square = moments.get(block, (0, 0.0, 0.0))
-        moments[block] = (count + len(x), total + x.sum(0), square + x.mT @ x)
-
-    every, blocks = modules(method)
-    handles = [every[block].register_forward_hook(partial(accumulate, block)) for block in blocks]
-    network = method.backbone.eval()
-    with torch.no_grad():
-        for batch in batches:
-            mask = batch["inputs"].get("attention_mask")
-            network(**batch["inputs"])
-    for handle in handles:
-        handle.remove()
-    return [centred_rank(*moments[block]) for block in blocks]
-
-
-def centred_rank(count: int, total: Tensor, square: Tensor) -> float:
-    """Return the effective rank of centred rows, from their number, sum (D,) and Σ x·xᵀ (D, D)."""
-    import torch
-
-    from bench.spectra import effective_rank
-
-    mean_row = total / count
-    values = torch.linalg.eigvalsh(square / count - torch.outer(mean_row, mean_row)).clamp_min(0).sqrt()
-    return float(effective_rank(values, singular_values=True))
-
-
-def gaussian_rank(width: int) -> float:
-    """Return the effective rank of features without structure."""
-    import torch
-
-    source = torch.Generator().manual_seed(0)
-    rows = torch.randn(ROWS_PER_DIMENSION * width, width, dtype=torch.float64, generator=source)
-    return centred_rank(len(rows), rows.sum(0), rows.mT @ rows)
 
 
 def _figure(by_block: Mapping[str, Mapping[int, Ranks]], last: Mapping[float, Sequence[float]], width: int) -> Figure:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import __version__
 from bench.config.options import Config
 from bench.core.files import write_atomic
 from bench.core.text import table
-
-if TYPE_CHECKING:
-    from bench.experiments import Check, Control, Outcome
-    from bench.experiments.lab import Lab
+from bench.experiments import Check, Control, Outcome
+from bench.experiments.lab import Lab
 
 
 def write(name: str, config: Config, outcome: Outcome, lab: Lab) -> list[Path]:

@@ -113,7 +113,7 @@ class Figure1(Experiment[Figure1Config]):
 
 def _row(t: Trained, directions: Sequence[int]) -> Sequence[str]:
     shares = (f"{t.energy(k):.3f}" for k in directions)
-    rank = f"{t.effective_rank():.1f} / {min(t.update.shape)}"
+    rank = f"{t.rank:.1f} / {min(t.update.shape)}"
     return (t.network, t.optimizer, f"{t.lr:g}", f"{t.score:.3f}", *shares, rank)
 
 
@@ -162,7 +162,7 @@ class Optimizers(Experiment[OptimizersConfig]):
         for network, name in product(networks, (*DESCENT, *ADAPTIVE, "muon")):
             if name != "muon" or network in MATRICES:
                 trained[network, name] = train(self.lab, c, network, c.task, name)
-        ranks = {key: [t.effective_rank() for t in group] for key, group in trained.items()}
+        ranks = {key: [t.rank for t in group] for key, group in trained.items()}
         checks: list[Check] = []
         controls: list[Control] = []
         summaries: list[str] = []
@@ -212,9 +212,10 @@ class Trained:
     score: float
     update: SpectrumHistory
 
-    def effective_rank(self) -> float:
-        p = self.update.values[-1] / self.update.values[-1].sum()
-        return float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum()))
+    @property
+    def rank(self) -> float:
+        """Effective rank at the end."""
+        return self.update.effective_ranks()[-1]
 
     def energy(self, directions: int) -> float:
         return energy(self.update.values[-1], directions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from itertools import zip_longest
@@ -32,6 +32,7 @@ def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
 
     looks = style.looks(figure)
     keys = {name: key for key, name in enumerate(style.names(figure.panels))}
+    panels = [_panel(panel, looks, keys) for panel in figure.panels]
     parts = {
         "policy": POLICY,
         "title": escape(style.plain(figure.title)),
@@ -40,13 +41,21 @@ def write(figure: Figure, path: Path, *, table: Table | None = None) -> None:
         "legend": _legend(figure, looks),
         "plots": "\n".join(_plot(panel) for panel in figure.panels),
         "tables": "\n".join(map(_table, [*([table] if table else []), *map(_numbers, figure.panels)])),
-        "data": _json([_panel(panel, looks, keys) for panel in figure.panels]),
+        "data": escape_json(json.dumps(panels, allow_nan=False, separators=(",", ":"))),
         "plotly": get_plotlyjs(),
     }
     template = resources.files("bench.figures").joinpath("page.html").read_text(encoding="utf-8")
-    pieces = template.split("@@")  # text, name, text, name, …: values are never searched for names
-    page = "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
-    write_atomic(path, page.encode("utf-8"))
+    write_atomic(path, fill(template, parts).encode("utf-8"))
+
+
+def fill(template: str, parts: Mapping[str, str]) -> str:
+    """Put a part in the place of every `@@NAME@@` of a template; the parts are not searched for names."""
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(template.split("@@")))
+
+
+def escape_json(text: str) -> str:
+    """Escape JSON so that it cannot end the HTML element that contains it."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _panel(panel: Panel, looks: dict[str, style.Look], keys: dict[str, int]) -> dict[str, object]:
@@ -172,9 +181,3 @@ def _text(text: str) -> str:
 def _values(values: Sequence[float] | Sequence[str]) -> list[float | str | None]:
     """Escape names; numbers become Python's, or None where they are not finite."""
     return [_text(v) if isinstance(v, str) else float(v) if math.isfinite(v) else None for v in values]
-
-
-def _json(value: Sequence[object]) -> str:
-    """Write JSON that cannot end the HTML element that contains it."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

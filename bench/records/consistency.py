@@ -43,7 +43,8 @@ def contradictions(record: Record) -> Iterator[str]:
         if params.head > params.trainable:
             yield f"params.head: {params.head}, more than the {params.trainable} of params.trainable"
     for index, rank in enumerate(record.ranks):
-        yield from (f"ranks[{index}].{reason}" for reason in _rank(rank))
+        for reason in _rank(rank):
+            yield f"ranks[{index}].{reason}"
     for index, series in enumerate(record.spectra.series if record.spectra else ()):
         if len(series.steps) != len(series.effective):
             yield f"spectra.series[{index}].effective: {len(series.effective)} values for {len(series.steps)} steps"
@@ -111,8 +112,9 @@ def _ancestors(parent: ParentRun | None) -> int:
 def _ids(record: Record) -> Iterator[str]:
     found = record.run_id, record.group_id
     data, weights = record.source.data_hash, record.backbone.weights_hash
-    hides_secret = (HIDDEN in str(value) for value in record.spec.options.flat().values())  # it was hashed
-    if all(found != ids(spec, data, weights) for spec in _spellings(record)) and not any(hides_secret):
+    if any(found == ids(spec, data, weights) for spec in _spellings(record)):
+        return
+    if not any(HIDDEN in str(value) for value in record.spec.options.flat().values()):  # the secret itself was hashed
         yield (
             "run_id: it does not follow from specification, data and weights: a field was changed, or a version with "
             f"another protocol than {PROTOCOL} wrote it"
@@ -125,6 +127,7 @@ def _spellings(record: Record) -> Iterator[dict[str, Any]]:
     The structure has it as a float, so what a caller in Python gave is not known.
     """
     spec, names = cast("dict[str, Any]", msgspec.to_builtins(record.spec)), ("lr", "epochs", "select")
+    yield spec
     for values in product(*((spec[name], _whole(spec[name])) for name in names)):
         yield {**spec, **dict(zip(names, values, strict=True))}
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import hashlib
 import json
@@ -17,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
-from bench.core.files import read_regular, write_atomic
+from bench.core.files import regular, write_atomic
 from bench.core.text import without_secrets
 from bench.records.consistency import contradictions
 from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable
@@ -107,7 +106,13 @@ def read(path: Path) -> Record:
     """
     what = f"{path}: cannot be read as a record"
     try:
-        content = read_regular(path, most=MOST_BYTES)
+        content = regular(path, most=MOST_BYTES).read_bytes()
+    except EnvironmentProblem as problem:
+        raise BrokenRecord(problem.what, problem.known, _todo(path)) from None
+    except OSError as error:
+        kind = BrokenRecord if isinstance(error, IsADirectoryError) else EnvironmentProblem
+        raise kind(what, str(error), _todo(path)) from error
+    try:
         try:
             record = _DECODER.decode(content)
             _check_content(record, path)
@@ -115,9 +120,6 @@ def read(path: Path) -> Record:
             record = validate(json.loads(content.decode()), path)
         if record.digest and record.digest != digest(json.loads(content)):
             raise _invalid(path, "digest: it is not that of the content, which was changed after it had been written")
-    except OSError as error:
-        kind = BrokenRecord if error.errno in (errno.EFBIG, errno.EINVAL) else EnvironmentProblem
-        raise kind(what, str(error), _todo(path)) from error
     except (ValueError, RecursionError) as error:
         raise BrokenRecord(what, str(error) or type(error).__name__, _todo(path)) from error
     _check_folder(record, path)

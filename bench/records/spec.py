@@ -37,6 +37,8 @@ Course = int | Literal["epoch"] | None
 NOT_IDENTITY = frozenset({"accelerator", "devices", "track", "out", "start"})
 """Fields of a RunSpec that say where and how it runs, not what: they do not enter `run_id`; nor does
 `options.runtime`."""
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+"""Writes the JSON that is hashed: the same value always gives the same text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +153,12 @@ def deciding(spec: Mapping[str, Any]) -> dict[str, Any]:
 def ids(spec: Mapping[str, Any], data_hash: str, weights_hash: str) -> tuple[str, str]:
     """Return `run_id` and `group_id` of a specification, as JSON values, on these bytes of data and weights."""
     whole = {**deciding(spec), "protocol": PROTOCOL, "data": data_hash, "weights": weights_hash}
-    return _digest(whole), _digest({name: value for name, value in whole.items() if name != "seed"})
+    members = {name: f'"{name}":{_CANONICAL.encode(value)}' for name, value in sorted(whole.items())}
+    run_id = _digest(members)
+    del members["seed"]
+    return run_id, _digest(members)
 
 
-def _digest(value: Mapping[str, object]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _digest(members: Mapping[str, str]) -> str:
+    """Return the first 16 hex digits of the sha256 of an object of these members, each of them JSON."""
+    return hashlib.sha256(f"{{{','.join(members.values())}}}".encode()).hexdigest()[:16]

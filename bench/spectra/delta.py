@@ -64,4 +64,4 @@ class Delta:
         """The record's entry of the layer `name`; raises as `spectrum`."""
         sigma, how = self.spectrum(name=name)
         assert how != "given"  # factors are matrices
-        return LayerRank(layer=name, shape=self.shape, nominal=self.nominal, how=how, **summary(sigma)._asdict())
+        return LayerRank(layer=name, shape=self.shape, nominal=self.nominal, how=how, **summary(sigma))

@@ -7,7 +7,7 @@ to name the layer in an error, call `spectrum` once and give its values to the m
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,23 +80,17 @@ def energy_rank(matrix: Matrix, energy: float = 0.9, *, singular_values: bool = 
     return (below + 1) * squares.any(-1)
 
 
-class RankSummary(NamedTuple):
-    """What records and tables say of every spectrum; `norm` is σ₁."""
+def summary(sigma: Tensor) -> dict[str, Any]:
+    """The numbers that records and tables give of one spectrum (k,), by name; `norm` is σ₁.
 
-    stable: float
-    effective: float
-    energy90: int
-    norm: float
-
-
-def summary(sigma: Tensor) -> RankSummary:
-    """The numbers of one spectrum (k,); all 0 of an empty one, as of an update whose triplets were all pruned."""
-    return RankSummary(
-        stable=float(stable_rank(sigma, singular_values=True)),
-        effective=float(effective_rank(sigma, singular_values=True)),
-        energy90=int(energy_rank(sigma, 0.9, singular_values=True)),
-        norm=float(sigma.max()) if len(sigma) else 0.0,
-    )
+    All are 0 of an empty one, as of an update whose triplets were all pruned.
+    """
+    return {
+        "stable": float(stable_rank(sigma, singular_values=True)),
+        "effective": float(effective_rank(sigma, singular_values=True)),
+        "energy90": int(energy_rank(sigma, 0.9, singular_values=True)),
+        "norm": float(sigma.max()) if len(sigma) else 0.0,
+    }
 
 
 def _relative(matrix: Matrix, is_spectrum: bool) -> Tensor:

@@ -67,8 +67,5 @@ def report(entity: str, project: str, *, offline: bool = False) -> Any:
 def to_json(built: Any) -> object:
     """Return the content of a report as JSON values, without its random ids."""
     text = built._to_model().model_dump_json(by_alias=True, exclude_none=True)
-    return json.loads(text, object_hook=_without_ids)
-
-
-def _without_ids(value: dict[str, object]) -> dict[str, object]:
-    return {name: item for name, item in value.items() if name not in ("id", "__id__", "ref")}
+    ids = ("id", "__id__", "ref")
+    return json.loads(text, object_hook=lambda value: {n: item for n, item in value.items() if n not in ids})

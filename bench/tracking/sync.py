@@ -26,8 +26,6 @@ from bench.tracking.account import first_line
 if TYPE_CHECKING:
     from wandb.apis.public import Run
 
-MAX_BYTES = 64 * 2**20
-"""Largest `record.json` that is fetched."""
 _OFFLINE = re.compile(r"offline-run-[0-9]{8}_[0-9]{6}-[0-9a-f]{16}")
 
 
@@ -117,12 +115,10 @@ def _fetch(run: Run) -> Record | None:
     if not size:  # the API may also list a missing file as an empty one
         return None
     _check(run_id, file.name == record.FILE, f"it is the file {file.name!r:.80}, not {record.FILE}")
-    _check(run_id, size <= MAX_BYTES, f"it has {size} bytes, more than any record")
+    _check(run_id, size <= record.MOST_BYTES, f"it has {size} bytes, more than any record")
     with tempfile.TemporaryDirectory() as name:
         folder = record.folder(Path(name), run_id)  # refuses a name that is not a run id
         file.download(root=str(folder), replace=True)
-        size = (folder / record.FILE).stat().st_size
-        _check(run_id, size <= MAX_BYTES, f"it has {size} bytes, more than any record")
         return record.read(folder / record.FILE)
 
 

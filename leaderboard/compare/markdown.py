@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.core.text import format_score
+from bench.figures.style import plain
 from leaderboard.compare.comparison import Comparison, Score, Summary
 from leaderboard.compare.ratios import Ratio
 from leaderboard.compare.selection import some
@@ -150,5 +151,4 @@ def _number(layer: Layer | None, field: RankField) -> str:
 
 def _cut(raw: str, longest: int = _CELL_LENGTH) -> str:
     """Escaped text of a record; a long text is shortened in its middle."""
-    half = longest // 2
-    return escape(raw if len(raw) <= longest else f"{raw[:half]}…{raw[1 - half :]}")
+    return escape(plain(raw, longest))

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from bench.config.options import show
 from bench.core.errors import UsageError, did_you_mean
 from bench.records.record import Record
 from bench.records.spec import deciding
 from leaderboard.tables.build import latest_runs
-from leaderboard.tables.filters import Condition, as_text, lookup, parse
+from leaderboard.tables.filters import Condition, lookup, parse
 from leaderboard.tables.grouping import DataKey, Seed, data_key, group_by, seed_key
 
 _SHOWN = 8
@@ -114,7 +115,7 @@ def _filtered(records: Sequence[Record], name: str, text: str) -> Side:
 
 
 def _no_match(runs: Sequence[Record], name: str, condition: Condition) -> UsageError:
-    present = {as_text(value) for run in runs if (value := lookup(run, condition.name)) is not None}
+    present = {show(value) for run in runs if (value := lookup(run, condition.name)) is not None}
     values = sorted(present, key=lambda value: (len(value), value))
     if not values:
         names = {"method", "task", "backbone", "seed", "lr", "state"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from bench.core.text import width
 from bench.records.record import Record
 from leaderboard.render import cells
 from leaderboard.tables.build import build_tables
@@ -117,11 +117,11 @@ def _render_costs(table: Table) -> str:
 
 def grid(header: list[str], body: list[list[str]], *, left: Collection[int]) -> list[str]:
     """Lines of a table of escaped cells. Columns with an index in `left` are left-aligned, others right-aligned."""
-    widths = [max(3, *(_width(line[i]) for line in (header, *body))) for i in range(len(header))]
+    widths = [max(3, *(width(line[i]) for line in (header, *body))) for i in range(len(header))]
     rule = ["-" * (width - (i not in left)) + ":" * (i not in left) for i, width in enumerate(widths)]
 
     def padded(i: int, cell: str) -> str:
-        gap = " " * (widths[i] - _width(cell))
+        gap = " " * (widths[i] - width(cell))
         return cell + gap if i in left else gap + cell
 
     return [f"| {' | '.join(map(padded, range(len(line)), line))} |" for line in (header, rule, *body)]
@@ -130,8 +130,3 @@ def grid(header: list[str], body: list[list[str]], *, left: Collection[int]) -> 
 def section(title: str, *blocks: list[str]) -> str:
     """A title and blocks of lines, with an empty line between them."""
     return "\n\n".join([title, *("\n".join(lines) for lines in blocks if lines)])
-
-
-def _width(text: str) -> int:
-    """Number of terminal columns of a text."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in {"W", "F"}) for c in text)

@@ -13,6 +13,7 @@ from html import escape
 from importlib import resources
 
 from bench.figures import style
+from bench.figures.page import escape_json, fill
 
 SCRIPTS = ("text.js", "state.js", "table.js", "runs.js", "plots.js", "page.js", "library.js")
 """Each may use those before it."""
@@ -35,12 +36,11 @@ def render(data: Mapping[str, object], *, live: float | None = None, tag: str = 
         "policy": _policy([plotly, script], live=live is not None),
         "title": escape(style.plain(data.get("title") or "Leaderboard")),
         "style": _asset("page.css"),
-        "data": _json({"leaderboard": data, "palette": palette, "live": live, "tag": tag}),
+        "data": escape_json(dumps({"leaderboard": data, "palette": palette, "live": live, "tag": tag})),
         "plotly": _packed(plotly),
         "script": script,
     }
-    pieces = _asset("page.html").split("@@")  # text, name, text, name, …: inserted text is not searched for names
-    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+    return fill(_asset("page.html"), parts)
 
 
 @lru_cache(maxsize=1)
@@ -74,8 +74,3 @@ def _policy(scripts: list[str], *, live: bool) -> str:
 
 def _asset(name: str) -> str:
     return resources.files("leaderboard").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _json(value: object) -> str:
-    """JSON that cannot end the element that holds it."""
-    return dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import cast
 
+from bench.config.options import show
 from bench.core.errors import UsageError, did_you_mean
 from bench.records.record import Record
 from bench.records.schema import Part
@@ -75,9 +76,9 @@ class Condition:
         if not isinstance(value, str | int | float):
             return self.sign == "!="
         try:
-            return _SIGNS[self.sign](float(as_text(value)), float(self.value))
+            return _SIGNS[self.sign](float(show(value)), float(self.value))
         except ValueError:
-            return _SIGNS[self.sign](as_text(value), self.value)
+            return _SIGNS[self.sign](show(value), self.value)
 
 
 def parse(text: str) -> Condition:
@@ -90,11 +91,6 @@ def parse(text: str) -> Condition:
             "Such as --where 'seed<3', --where method.rank=8, --where state=done.",
         )
     return Condition(*match.groups())
-
-
-def as_text(value: object) -> str:
-    """A value as a condition has it: `true`, `8`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def lookup(record: Record, name: str) -> object:

@@ -12,15 +12,8 @@ from bench.records.schema import BackboneInfo, Option, ParentRun, StoredSpec
 from bench.records.spec import NOT_IDENTITY
 
 _NOT_SETTINGS = {
-    "task",
-    "seed",
-    "holdout",
-    "backbone",
-    "max_steps",
-    "epochs",
-    "batch_size",
-    "train_samples",
-    "precision",
+    *("task", "seed", "holdout", "backbone"),
+    *("max_steps", "epochs", "batch_size", "train_samples", "precision"),
 }
 """Fields of a specification that the table, the column or the seed of a run has, so they are no settings of a row."""
 _SWITCHES: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}

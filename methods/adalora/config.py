@@ -45,7 +45,6 @@ class AdaLoRAConfig(UpdateConfig):
     gamma: float = option(0.1, "γ, weight of the orthogonality penalty.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check init_rank against rank, and that the schedule leaves steps for pruning."""
         super().__post_init__()
         if self.init_rank is not None and self.init_rank < self.rank:
             raise UsageError(

@@ -128,7 +128,6 @@ class Importance(nn.Module):
         self.spread.copy_(torch.where(finite, spread, self.spread))
 
     def score(self) -> Tensor:
-        """Return s = Ī·U."""
         return self.mean * self.spread
 
 
@@ -160,7 +159,6 @@ class SVDLinear(FactoredLinear):
         self.register_buffer("kept", torch.ones(len(factors[0]), dtype=torch.bool, device=base.weight.device))
 
     def matrices(self) -> list[Tensor]:
-        """Return E ⊙ A and B."""
         a, e, b = super().matrices()
         return [a * e, b]
 

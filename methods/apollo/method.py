@@ -24,7 +24,6 @@ class APOLLO(Projected):
     Config = APOLLOConfig
 
     def make_optimizer(self, groups: list[ParamGroup]) -> ProjectedAdamW:
-        """Build the optimiser of scaled gradients, AdamW where nothing is projected."""
         return APOLLOAdamW(groups, seed=self.seed, scale_type=self.config.scale_type, **self.adam_options())
 
 

@@ -27,9 +27,6 @@ class UpdateConfig(MethodConfig):
 class BottleneckConfig(MethodConfig):
     """Options of every adapter method; the defaults are AdapterHub's for this placement."""
 
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
-
     reduction: float = option(
         16.0,
         "Width of the block's output (an image's channels) over that of the bottleneck, which is rounded, at least 1.",
@@ -52,6 +49,3 @@ class ProjectedConfig(MethodConfig):
         16, "r, dimensions of the subspace; matrices whose shorter side is at most r get plain AdamW.", at_least=1
     )
     refresh: int = option(200, "Steps between two subspaces; the moments are kept.", at_least=1)
-    scale: float = option(
-        1.0, "α, scale of the projected update; biases, norms, embeddings and the head are not scaled.", at_least=0
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ IN_THIRDS = {
 keys, or read the weight of the projection instead of calling it."""
 EXAMPLES = 2
 """Examples of the batch that a probe takes."""
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""The arguments with which a network calls one of its modules."""
 ROUNDING = 1e-3
 """A change of the keys must have less than this share of the effect of one of the values."""
 
@@ -50,13 +52,6 @@ class SplitLinear(nn.Module):
         """W + ΔW (3d, n), for networks that read the weight instead of calling the layer."""
         parts: list[Any] = [*self.children()]
         return torch.cat([part.weight for part in parts])
-
-
-class Call(NamedTuple):
-    """The arguments with which a network calls one of its modules."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
 
 def split_fused(network: nn.Module, inputs: Mapping[str, Tensor]) -> None:
@@ -90,7 +85,7 @@ def _is_in_thirds(attention: nn.Module, layer: nn.Linear, call: Call | None) -> 
     """
     if call is None:  # the network never calls it
         return False
-    width = layer.out_features // 3
+    (args, kwargs), width = call, layer.out_features // 3
     constant = torch.cos(torch.arange(width, dtype=layer.weight.dtype, device=layer.weight.device))
 
     def output(third: int = 0, *, add: float = 0.0, factor: float = 1.0) -> Tensor:
@@ -103,7 +98,7 @@ def _is_in_thirds(attention: nn.Module, layer: nn.Linear, call: Call | None) -> 
             return changed
 
         with layer.register_forward_hook(change):
-            found = attention(*call.args, **call.kwargs)
+            found = attention(*args, **kwargs)
         return found if isinstance(found, Tensor) else found[0]
 
     start = output()
@@ -117,7 +112,7 @@ def _record_calls(network: nn.Module, modules: list[nn.Module], inputs: Mapping[
     calls: dict[nn.Module, Call] = {}
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls[module] = Call(args, kwargs)
+        calls[module] = args, kwargs
 
     with ExitStack() as hooks:
         for module in modules:

@@ -43,7 +43,6 @@ class DeepLoRAConfig(UpdateConfig):
     )
 
     def __post_init__(self) -> None:
-        """Check that the compressed form has an even rank."""
         super().__post_init__()
         if self.form == "compressed" and (self.rank is None or self.rank % 2):
             raise UsageError(

@@ -120,7 +120,6 @@ class _DropoutRecorder(TorchFunctionMode):
         args: Sequence[object] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        """Call the function, and record it if it is dropout."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is F.dropout:

@@ -18,7 +18,6 @@ class GaLore(Projected):
     Config = GaLoreConfig
 
     def make_optimizer(self, groups: list[ParamGroup]) -> ProjectedAdamW:
-        """Build AdamW in the subspaces of the gradients."""
         return GaLoreAdamW(groups, **self.adam_options())
 
 

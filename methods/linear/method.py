@@ -50,6 +50,5 @@ class Linear(Method):
         return (pooled - self.mean) / self.deviation if self.config.standardise else pooled
 
     def export(self) -> dict[str, Tensor]:
-        """Return the head, and mean and deviation of its features."""
         measured = {"mean": self.mean, "deviation": self.deviation} if self.config.standardise else {}
         return {**super().export(), **measured}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from bench.config.options import option
 from methods.common.config import UpdateConfig
@@ -27,9 +27,6 @@ class LoRAConfig(UpdateConfig):
     Parameters: Σ over target layers r·(m + n), with DoRA + m, plus head.
     Source: Hu et al. 2021, arXiv 2106.09685. Defaults: the paper's setting for RoBERTa.
     """
-
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 3e-3)
 
     rank: int = option(8, "r, the inner width of B·A.", at_least=1)
     alpha: float = option(16.0, "Numerator of the scale α/r.", above=0)

@@ -39,7 +39,6 @@ class LoRA(LowRank):
         self._start = peft_start.read_start(Path(start), layers, self.config.scale) if start else {}
 
     def layer(self, name: str, base: Base, rank: int, generator: torch.Generator) -> FactoredLinear:
-        """Build the layer with B·A beside it."""
         factors, magnitude = self._start.get(name, (None, None))
         pissa, dora, dropout = self.config.init == "pissa" and not factors, self.config.dora, self.config.dropout
         factors = factors or self._first_factors(name, base, rank, generator)

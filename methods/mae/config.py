@@ -50,7 +50,6 @@ class MAEConfig(FullConfig):
     evaluations: int = option(4, "How many times dev is evaluated during training.", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check the width of the decoder."""
         super().__post_init__()
         if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
             raise UsageError(

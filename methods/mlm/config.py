@@ -38,7 +38,6 @@ class MLMConfig(FullConfig):
     evaluations: int = option(4, "Evaluations on held-out text during training, evenly spaced.", at_least=1)
 
     def __post_init__(self) -> None:
-        """Check that the shares are at most 1 together."""
         super().__post_init__()
         if self.random_share + self.keep_share > 1:
             raise UsageError(

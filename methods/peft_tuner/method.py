@@ -205,7 +205,6 @@ class ModelHolder(Network):
         return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """Call the network."""
         return self.model(**inputs)
 
 

@@ -10,30 +10,22 @@ ADAPTER = "default"
 """peft's name of the adapter that it trains."""
 
 
-def _lora(options: Any, layer: Any) -> int | None:
-    return None if options.use_dora else options.r
-
-
 def _lokr(options: Any, layer: Any) -> int | None:
     """The rank of a Kronecker product is the product of its factors' ranks; a factor is whole, or of rank r."""
     factors = (layer.lokr_w1.get(ADAPTER), layer.lokr_w2.get(ADAPTER))
     return prod(options.r if w is None else min(len(w), w[0].numel()) for w in factors)
 
 
-def _rank(options: Any, layer: Any) -> int | None:
-    return options.r
-
-
 OF_RANK_R = ("deft", "delora", "hra", "peanut", "psoft", "pvera", "tinylora", "unilora", "vblora", "vera")
 BOUNDS: Mapping[str, Callable[[Any, Any], int | None]] = {
-    **dict.fromkeys(OF_RANK_R, _rank),
+    **dict.fromkeys(OF_RANK_R, lambda options, layer: options.r),
     "adamss": lambda options, layer: options.num_subspaces * options.subspace_rank,
     "beft": lambda options, layer: 0,  # it trains a bias
     "fourierft": lambda options, layer: 2 * options.n_frequency,  # the real part of a complex sum of outer products
     "gralora": lambda options, layer: options.gralora_k * options.r + options.hybrid_r,
     "loha": lambda options, layer: options.r**2,
     "lokr": _lokr,
-    "lora": _lora,
+    "lora": lambda options, layer: None if options.use_dora else options.r,
     "miss": lambda options, layer: None if options.init_weights == "bat" else options.r,
     "osf": lambda options, layer: 2 * len(layer.osf_svd_params[ADAPTER]["S_low"]),
     "supertuning": lambda options, layer: len(layer.supertuning_values[ADAPTER]) + (options.r or 0),

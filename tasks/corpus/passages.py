@@ -22,7 +22,7 @@ import numpy as np
 from bench.core.errors import DataProblem
 from bench.core.files import regular
 from bench.records.data import Example
-from tasks.io.readers import BOM, NOT_UTF8
+from tasks.io.readers import BOM, NOT_UTF8, unreadable
 
 Unit = Literal["paragraph", "line"]
 SUFFIXES = (".txt", ".md")
@@ -136,18 +136,13 @@ def find_files(path: Path) -> tuple[Path, ...]:
         kind = "is neither a file nor a folder" if path.exists() else "does not exist"
         raise DataProblem(f"{path} {kind}", f"looked from {Path.cwd()}", HOW)
     files: list[Path] = []
-    for folder, folders, names in os.walk(path, onerror=_unreadable):
+    for folder, folders, names in os.walk(path, onerror=unreadable):
         folders.sort()
         texts = [Path(folder, name) for name in names if Path(name).suffix.lower() in SUFFIXES]
         files += [file for file in texts if file.is_file() or file.is_symlink()]  # no pipe; a broken link is an error
     if not files:
         raise DataProblem(f"there is no text in {path}", f"no file below it ends in {' or '.join(SUFFIXES)}", HOW)
     return tuple(sorted(files, key=lambda file: file.relative_to(path).as_posix()))
-
-
-def _unreadable(error: OSError) -> None:
-    what, known = f"{error.filename} cannot be read", str(error.strerror or error)
-    raise DataProblem(what, known, "Change its permissions.") from error
 
 
 def index_files(files: Sequence[Path], *, unit: Unit, on_bad: Literal["error", "skip"]) -> TextIndex:

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.core.errors import DataProblem
+from bench.core.errors import DataProblem, plain
 from bench.core.hub import HubDataset, cached_snapshot, load_tables
 from bench.records.data import Example
 from tasks.glue.schema import SCHEMAS, Schema
-from tasks.io.directories import files_below, listing, normal
+from tasks.io.directories import files_below, listing
 from tasks.io.readers import ArrowReader, BadRow, Reader, is_complete_set, malformed, open_table
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def read_folder(folder: Path, member: str) -> Splits:
 def _find(folder: Path, member: str) -> dict[str, list[Path]]:
     """Return the files of each split in the first format that has any; empty if none has."""
     here = listing(folder)
-    below = [path for path in here if path.is_dir() and normal(path.name) in ("data", member)]
+    below = [path for path in here if path.is_dir() and plain(path.name) in ("data", member)]
     for endings in FORMATS:
         for paths in (here, *map(listing, below)):
             files = {split: _matching(paths, split, endings) for split in SCHEMAS[member].splits}

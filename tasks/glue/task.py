@@ -14,6 +14,7 @@ from bench.core.errors import DataProblem, UsageError, did_you_mean
 from bench.core.hub import HubUnavailable
 from bench.records.data import DataRequest, Dataset, SourceKind
 from tasks.glue.files import REVISION, Examples, Splits, holds_splits, read_folder, read_hub
+from tasks.glue.generated import VERSION, generate
 from tasks.glue.schema import SCHEMAS
 from tasks.io.directories import Wanted, find_folder, name_of
 from tasks.text.task import TextTask
@@ -68,8 +69,6 @@ class GLUE(TextTask):
                 if request.data == "hub":
                     raise DataProblem(f"{self.spec.name} cannot be loaded from the hub", error.what, HOW) from error
                 notes.append(f"{error.what}; using the embedded GLUE; --data-dir DIR for the real corpora")
-        from tasks.glue.generated import VERSION, generate
-
         splits = {split: Examples(rows) for split, rows in generate(self.member).items()}
         return self._dataset(splits, source="embedded", revision=VERSION, notes=notes)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-from bench.core.errors import UsageError, did_you_mean
+from bench.core.errors import UsageError, did_you_mean, plain
 from bench.core.hub import HubDataset
 from tasks.images.base import image_task_spec
 from tasks.images.vision import PublishedImageTask
-from tasks.io.directories import Wanted, normal
+from tasks.io.directories import Wanted
 
 TRAIN = 1000
 
@@ -69,9 +69,9 @@ class VTAB(PublishedImageTask):
         self.hub = HubDataset(name=f"clip-benchmark/{repository}", config="default", revision=commit)
         self.location = Wanted(
             task=self.spec.name,
-            folders=tuple(filter(None, (normal(member), folder))),
+            folders=tuple(filter(None, (plain(member), folder))),
             suites=("vtab", "vtab1k"),
-            others=frozenset(map(normal, LOCATIONS)),
+            others=frozenset(map(plain, LOCATIONS)),
             beside=False,
             expected=f"a folder {member}",
             how=f"Name its folder with --data-dir vtab/{member}=DIR, or a folder that holds one for each task with "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.core.errors import AbsentTask, DataProblem
+from bench.core.errors import AbsentTask, DataProblem, plain
 from bench.core.files import regular
 from bench.records.data import DataRequest
 
@@ -18,7 +18,7 @@ Trust = Literal["task", "directory", "parent"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What to search for. Names of folders are in the form that `normal` returns.
+    """What to search for. Names of folders are in the form that `plain` returns.
 
     Attributes:
         task: its name, `glue/rte`.
@@ -43,11 +43,6 @@ class Wanted:
     how: str
 
 
-def normal(name: str) -> str:
-    """Return the form in which names are compared: `SST-2`, `sst_2` and `SST2` are the same."""
-    return name.casefold().replace("-", "").replace("_", "")
-
-
 def name_of(directory: Path) -> str:
     """Return the name of a folder: of `.` that of the current one, of a link its own."""
     return Path(os.path.abspath(directory)).name  # noqa: PTH100
@@ -67,8 +62,8 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def _child(directory: Path, name: str) -> Path | None:
-    """Return the folder in `directory` whose `normal` name is `name`; None if there is none."""
-    folders = [path for path in listing(directory) if normal(path.name) == name and path.is_dir()]
+    """Return the folder in `directory` whose `plain` name is `name`; None if there is none."""
+    folders = [path for path in listing(directory) if plain(path.name) == name and path.is_dir()]
     if len(folders) > 1:
         names = ", ".join(path.name for path in folders)
         raise DataProblem(f"several folders in {directory} could be '{name}'", names, "Name one of them.")
@@ -103,9 +98,9 @@ def find_folder(wanted: Wanted, request: DataRequest) -> Path | None:
 
 def _named(wanted: Wanted, request: DataRequest) -> list[tuple[Path, Trust]]:
     """List the directories named for this task, then for its suite, then for all tasks."""
-    order: list[tuple[str, Trust]] = [(normal(entry), "task") for entry in wanted.entries or (wanted.task,)]
+    order: list[tuple[str, Trust]] = [(plain(entry), "task") for entry in wanted.entries or (wanted.task,)]
     order.extend((suite, "directory") for suite in (*wanted.suites, ""))
-    dirs = [(normal(name or ""), directory) for name, directory in request.dirs]
+    dirs = [(plain(name or ""), directory) for name, directory in request.dirs]
     return [(directory, trust) for entry, trust in order for name, directory in dirs if name == entry]
 
 
@@ -118,7 +113,7 @@ def _task_folder(directory: Path, wanted: Wanted, trust: Trust) -> Path | None:
         for name in wanted.folders:
             if folder := _child(parent, name):
                 return folder
-    name = normal(name_of(directory))
+    name = plain(name_of(directory))
     if name in wanted.folders or trust == "task":
         return directory
     # a folder with any other name may hold the task, unless the name is that of another task
@@ -127,4 +122,4 @@ def _task_folder(directory: Path, wanted: Wanted, trust: Trust) -> Path | None:
 
 def _is_suite(directory: Path, wanted: Wanted) -> bool:
     names = {*wanted.suites, *(wanted.others if wanted.beside else ())}
-    return normal(name_of(directory)) in names or any(_child(directory, name) for name in names)
+    return plain(name_of(directory)) in names or any(_child(directory, name) for name in names)

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, NoReturn, cast
 
 from bench.core.errors import DataProblem
 from bench.core.files import regular
@@ -82,6 +82,11 @@ def errors_naming(file: str | Path, todo: str = FIX_DATASET) -> Generator[None]:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise malformed(file, "", f"cannot be read ({reason})", todo) from error
+
+
+def unreadable(error: OSError) -> NoReturn:
+    """Raise a `DataProblem` that names the file or folder of an error, as `os.walk` takes it."""
+    raise DataProblem(f"{error.filename} cannot be read", str(error), "Fix its permissions.") from error
 
 
 class Reader(ABC):

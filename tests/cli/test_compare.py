@@ -108,7 +108,7 @@ def test_a_figure(runs: Path, tmp_path: Path, name: str, capsys: Captured) -> No
 
 
 def drawn(runs: Path, a: str, b: str) -> tuple[Any, list[str]]:
-    from bench.cli.compare_figure import figure
+    from bench.cli.compare.figure import figure
     from leaderboard.compare.comparison import compare as held
     from leaderboard.compare.selection import select_sides
 

@@ -1,11 +1,11 @@
-"""What is hidden before text is printed, stored or sent, and what is not."""
+"""Text for people: aligned columns, and what is hidden before text is printed, stored or sent."""
 
 from __future__ import annotations
 
 import pytest
 
 from bench.core.errors import BenchError
-from bench.core.text import without_secrets
+from bench.core.text import table, without_secrets
 
 HF = "hf_" + "AbCdEfGh12" * 3
 HEX = "0123456789abcdef0123456789abcdef01234567"
@@ -54,3 +54,8 @@ def test_secrets_are_hidden(text: str, shown: str) -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert without_secrets(text) == text
+
+
+def test_columns_are_aligned_where_characters_are_wide_or_take_no_room() -> None:
+    text = table(("name", "n"), [("漢字", "1"), ("W\u0303", "2"), ("plain", "3")])
+    assert text.splitlines() == ["name   n", "漢字   1", "W\u0303      2", "plain  3"]

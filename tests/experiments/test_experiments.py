@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from bench.experiments import Check, Control, Outcome
 from bench.experiments.dropout_nuclear import closed_form
-from bench.experiments.masked_pretraining import centred_rank
+from bench.experiments.measurement import centred_rank
 from bench.experiments.updates import energy, gaussian
 from bench.spectra import effective_rank
 

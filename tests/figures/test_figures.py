@@ -177,7 +177,7 @@ def test_no_name_becomes_markup(tmp_path: Path) -> None:
 
 def test_data_cannot_end_their_element() -> None:
     value = [{"name": "</script><!-- & \u2028"}]
-    text = page._json(value)
+    text = page.escape_json(json.dumps(value))
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text) == value
 

@@ -24,6 +24,7 @@ HEAVY |= {"captum", "datasets", "pandas", "sklearn", "scipy", "matplotlib", "plo
 LIGHT = [
     *("bench/__init__.py", "bench/__main__.py", "bench/runs.py"),
     *("bench/core/*.py", "bench/config/*.py", "bench/records/*.py", "bench/cli/*.py", "bench/env/*.py"),
+    "bench/cli/*/__init__.py",
     *("bench/api/backbone.py", "bench/api/task.py", "bench/api/batching.py", "bench/api/peft.py"),
     *(f"bench/harness/{name}.py" for name in ("request", "task_names", "inputs", "planner", "plan_text")),
     *("bench/tracking/__init__.py", "methods/*/config.py", "methods/common/config.py"),

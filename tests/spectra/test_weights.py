@@ -209,13 +209,13 @@ def test_order_is_the_network_s() -> None:
 
 MEASURE = """
 import json, pathlib, sys
-from bench.cli.spectra_weights import measure
+from bench.cli.spectra.weights import measure_weights
 def status(field):
     return int(next(l for l in open('/proc/self/status') if l.startswith(field)).split()[1]) * 1024
-measure(sys.argv[1], None, 'main', every=False)  # what is imported on the way is no layer's
+measure_weights(sys.argv[1], None, 'main', every=False)  # what is imported on the way is no layer's
 pathlib.Path('/proc/self/clear_refs').write_text('5')
 before = status('VmRSS')
-found = measure(sys.argv[2], None, 'main', every=False)
+found = measure_weights(sys.argv[2], None, 'main', every=False)
 print(json.dumps([status('VmHWM') - before, len(found.rows)]))
 """
 

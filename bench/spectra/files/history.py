@@ -62,6 +62,12 @@ class SpectrumHistory:
     values: NDArray[np.float64]
     rows: NDArray[np.int64] | None = None
 
+    def effective_ranks(self) -> list[float]:
+        """Return the effective rank at every step; NaN where the matrix was not finite."""
+        finite = np.isfinite(self.values).all(-1)
+        ranks = effective_rank(np.nan_to_num(self.values), singular_values=True).numpy()
+        return np.where(finite, ranks, np.nan).tolist()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSpectra:
@@ -207,7 +213,7 @@ def summarise(logs: Iterable[LayerLog]) -> Spectra:
     layers: list[LayerSpectrum] = []
     for log in (log for group in by_quantity.values() for log in group):
         for step, sigma in log.finite()[-1:]:
-            layers.append(LayerSpectrum(of=log.of, layer=log.layer, step=step, **summary(sigma)._asdict()))
+            layers.append(LayerSpectrum(of=log.of, layer=log.layer, step=step, **summary(sigma)))
     series = tuple(_mean_ranks(of, group) for of, group in by_quantity.items())
     return Spectra(layers=tuple(layers), series=series)
 

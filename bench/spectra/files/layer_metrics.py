@@ -62,7 +62,7 @@ def measure_deltas(deltas: Iterable[tuple[str, Delta]], *, every: bool = False) 
 
 def metrics(sigma: Tensor) -> dict[str, float | int]:
     """Compute the metrics of a spectrum (k,) that need nothing else."""
-    return {**summary(sigma)._asdict(), "participation": float(participation_ratio(sigma, singular_values=True))}
+    return {**summary(sigma), "participation": float(participation_ratio(sigma, singular_values=True))}
 
 
 def _measured(row: LayerMetrics, spectrum: Callable[[], Spectrum], eps: float | None, *, change: bool) -> LayerMetrics:

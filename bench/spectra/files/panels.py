@@ -11,7 +11,6 @@ import numpy as np
 from bench.figures import Map, Panel, Series
 from bench.spectra.files.history import SpectrumHistory
 from bench.spectra.files.layer_metrics import LayerMetrics
-from bench.spectra.ranks import effective_rank
 
 MAX_KINDS = 7
 """Most kinds of layers that are drawn as lines over the blocks; more are drawn layer by layer."""
@@ -30,7 +29,7 @@ def over_training(histories: Sequence[SpectrumHistory], layer: str, what: str) -
     lines = [Series(name=f"σ{i + 1}", x=steps, y=shown[:, i].tolist()) for i in drawn]
     title = f"Singular values of {what}, {layer}"
     first = Panel(title=title, x="optimiser step", y=f"singular value of {what}", y_axis="log", content=lines)
-    ranks = {h.layer: dict(zip(h.steps.tolist(), _effective_ranks(h), strict=True)) for h in histories}
+    ranks = {h.layer: dict(zip(h.steps.tolist(), h.effective_ranks(), strict=True)) for h in histories}
     return [first, _rank_over_steps(ranks, what)]
 
 
@@ -86,13 +85,6 @@ def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Pan
         return Panel(title="Effective rank by layer", x="optimiser step", y="layer", content=content)
     lines = [Series(name=layer, x=[*row], y=[*row.values()]) for layer, row in ranks.items()]
     return Panel(title="Effective rank by layer", x="optimiser step", y=label, content=lines)
-
-
-def _effective_ranks(history: SpectrumHistory) -> list[float]:
-    """Return the effective rank at every step; NaN where the matrix was not finite."""
-    finite = np.isfinite(history.values).all(-1)
-    ranks = effective_rank(np.nan_to_num(history.values), singular_values=True).numpy()
-    return np.where(finite, ranks, np.nan).tolist()
 
 
 def _drawn_indices(count: int) -> list[int]:

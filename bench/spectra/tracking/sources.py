@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from bench.api.method import Method
 from bench.spectra.delta import Delta
 from bench.spectra.layers import has_matrix, is_no_map, is_stack, layer_matrix
-
-if TYPE_CHECKING:
-    from bench.api.method import Method
 
 THIN_WIDTH = 64
 """Largest width of a matrix, or of its factors, that costs next to nothing: all such layers are tracked."""

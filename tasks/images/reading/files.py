@@ -15,13 +15,13 @@ from collections.abc import Collection, Container, Iterator, Sequence
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import NoReturn, Self
+from typing import Self
 
 from bench.core.errors import DataProblem, EnvironmentProblem
 from bench.core.files import regular
 from tasks.images.reading.decode import SUFFIXES
 from tasks.images.reading.source import BadImages, Entry, Listing, Source, Split, hashed_file, sha256_of
-from tasks.io.readers import errors_naming, malformed
+from tasks.io.readers import errors_naming, malformed, unreadable
 
 SPLITS: dict[str, Split] = {
     "train": "train",
@@ -82,7 +82,7 @@ def _walk(root: Path, bad: BadImages) -> tuple[list[str], list[str]]:
     file that is too large are bad.
     """
     names, folders = list[str](), list[str]()
-    for place, below, files in os.walk(root, onerror=_unreadable, followlinks=True):
+    for place, below, files in os.walk(root, onerror=unreadable, followlinks=True):
         inner = Path(place).relative_to(root)
         for name in files:
             if not _is_hidden(name) and not _add_misfit(Path(place) / name, str(inner / name), bad):
@@ -108,10 +108,6 @@ def _add_misfit(path: Path, name: str, bad: BadImages) -> bool:
         )
         return True
     return False
-
-
-def _unreadable(error: OSError) -> NoReturn:
-    raise DataProblem(f"{error.filename} cannot be read", str(error), "Fix its permissions.") from error
 
 
 def _find_in_tar(file: Path, split: Split | None) -> Listing:

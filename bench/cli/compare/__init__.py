@@ -80,7 +80,7 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def _draw(comparison: Comparison, sides: tuple[Side, Side], path: Path, runs: Path) -> None:
-    from bench.cli.compare_figure import figure
+    from bench.cli.compare.figure import figure
     from bench.figures import page, png
 
     drawn, notes = figure(comparison, sides, runs)

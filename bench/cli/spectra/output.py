@@ -6,15 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.cli.output import emit
 from bench.core.errors import OK, SOME_FAILED, UsageError
 from bench.core.text import printable, table
-
-if TYPE_CHECKING:
-    from bench.figures import Figure
-    from bench.spectra.files.layer_metrics import LayerMetrics
+from bench.figures import Figure, Table, page
+from bench.spectra.files.layer_metrics import LayerMetrics
 
 COLUMNS = {
     "stable": "stable",
@@ -95,7 +92,7 @@ def _number(value: float | None, name: str) -> str:
 
 
 def _draw(figure: Figure, rows: Sequence[LayerMetrics], folder: Path) -> list[Path]:
-    from bench.figures import Table, page, png
+    from bench.figures import png  # after the table has been printed, since matplotlib takes a second
 
     header, body = _cells(rows)
     files = [folder / "spectra.png", folder / "spectra.html"]

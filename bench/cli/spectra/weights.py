@@ -5,29 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.cli.spectra_output import SHOWN, Spectra
+from bench.cli.spectra.output import SHOWN, Spectra
 from bench.core.errors import EnvironmentProblem, UsageError
+from bench.figures import Figure
+from bench.spectra.delta import Delta
+from bench.spectra.files import adapters
+from bench.spectra.files.layer_metrics import LayerMetrics, measure_deltas, measure_matrices
+from bench.spectra.files.panels import over_depth
+from bench.spectra.files.weights import Contents, contents, find_model, weight_files
 
-if TYPE_CHECKING:
-    from bench.figures import Figure
-    from bench.spectra.delta import Delta
-    from bench.spectra.files.layer_metrics import LayerMetrics
-    from bench.spectra.files.weights import Contents
 
-
-def measure(what: str, base: str | None, revision: str, *, every: bool) -> Spectra:
+def measure_weights(what: str, base: str | None, revision: str, *, every: bool) -> Spectra:
     """Spectra of a file, folder or hub id, minus those of `base` if there is one; `every`: with all metrics.
 
     Raises:
         EnvironmentProblem: it is not there, cannot be read, or holds no matrix.
         UsageError: it is pickled, or is an adapter whose ΔW cannot be told.
     """
-    from bench.spectra.files import adapters
-    from bench.spectra.files.layer_metrics import measure_deltas, measure_matrices
-    from bench.spectra.files.weights import contents, find_model, weight_files
-
     path = find_model(what, revision)
     if (deltas := _adapter(path)) is not None:
         if base is not None:
@@ -53,8 +48,6 @@ def measure(what: str, base: str | None, revision: str, *, every: bool) -> Spect
 
 def _adapter(path: Path) -> Iterator[tuple[str, Delta]] | None:
     """ΔW by layer, or None where there is no adapter."""
-    from bench.spectra.files import adapters
-
     if path.is_dir():
         return adapters.deltas_of_folder(path) if adapters.is_folder(path) else None
     if path.name == "adapter_model.safetensors" and adapters.is_folder(path.parent):
@@ -64,8 +57,6 @@ def _adapter(path: Path) -> Iterator[tuple[str, Delta]] | None:
 
 def _difference(tuned: Contents, base: Contents, what: str, original: str, *, every: bool) -> Spectra:
     """Spectra of tuned minus base, of the layers that both have in one shape."""
-    from bench.spectra.files.layer_metrics import measure_matrices
-
     before = {matrix.name: matrix for matrix in base.matrices}
     after = {matrix.name: matrix for matrix in tuned.matrices}
     both = [name for name in after if name in before and after[name].shape == before[name].shape]
@@ -93,9 +84,6 @@ def _listed(model: Contents) -> list[str]:
 
 def _figure(title: str, matrix: str, rows: Sequence[LayerMetrics]) -> Figure | None:
     """The profile over depth, or None where no layer has a spectrum; `matrix` as figures write it."""
-    from bench.figures import Figure
-    from bench.spectra.files.panels import over_depth
-
     if all(row.error for row in rows):
         return None
     layers = [row for row in rows if not row.embedding] or rows

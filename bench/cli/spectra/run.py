@@ -6,31 +6,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.cli.spectra_output import SHOWN, Spectra
+import numpy as np
+import torch
+
+from bench.cli.spectra.output import SHOWN, Spectra
 from bench.core.errors import UsageError, did_you_mean
-
-if TYPE_CHECKING:
-    from bench.figures import Figure, Panel
-    from bench.records.record import Record
-    from bench.spectra.files.history import SpectrumHistory
-    from bench.spectra.files.layer_metrics import LayerMetrics
+from bench.figures import Figure, Panel
+from bench.records.record import Record
+from bench.spectra.files.history import SpectrumHistory, read_run
+from bench.spectra.files.layer_metrics import LayerMetrics, metrics
+from bench.spectra.files.panels import over_depth, over_training
 
 MATRIX = {"updates": "ΔW", "weights": "W", "gradients": "∂loss/∂W", "steps": "W(t) − W(t−1)", "activations": "features"}
 """What the quantities of a tracker are, as figures write it."""
 
 
-def measure(record: Record, folder: Path, *, of: str | None, layer: str | None) -> Spectra:
+def measure_run(record: Record, folder: Path, *, of: str | None, layer: str | None) -> Spectra:
     """Spectra of the run in a folder.
 
     Args:
         of: the quantity; None: updates, or else the first that was stored.
         layer: name, or part of it, of the layer whose singular values are drawn; None: the one of the largest norm.
     """
-    from bench.spectra.files.history import read_run
-    from bench.spectra.files.panels import over_training
-
     title = f"run {record.run_id}: {record.spec.method} on {record.spec.task}, seed {record.spec.seed}"
     more = {"kind": "run", "run_id": record.run_id}
     stored = read_run(record, folder)
@@ -88,18 +86,12 @@ def _layer(wanted: str | None, histories: Sequence[SpectrumHistory]) -> str:
 
 def _last_norm(history: SpectrumHistory) -> float:
     """σ₁ at the end, or −1 where there is none: NaN would compare with nothing."""
-    import numpy as np
-
     last = history.values[-1:].max(initial=-1.0)
     return float(last) if np.isfinite(last) else -1.0
 
 
 def _row(history: SpectrumHistory, record: Record) -> LayerMetrics:
     """A layer after the last step that was looked at."""
-    import torch
-
-    from bench.spectra.files.layer_metrics import LayerMetrics, metrics
-
     allowed = {rank.layer: rank.nominal for rank in record.ranks} if history.of == "updates" else {}
     nominal = allowed.get(history.layer, min(history.shape))
     row = LayerMetrics(layer=history.layer, shape=history.shape, nominal=nominal, how=history.how)
@@ -111,8 +103,6 @@ def _row(history: SpectrumHistory, record: Record) -> LayerMetrics:
 
 def _from_record(record: Record) -> list[LayerMetrics]:
     """The spectra of ΔW at the end, as every record has them."""
-    from bench.spectra.files.layer_metrics import LayerMetrics
-
     return [
         LayerMetrics(
             layer=rank.layer,
@@ -127,9 +117,6 @@ def _from_record(record: Record) -> list[LayerMetrics]:
 
 def _profile(title: str, rows: Sequence[LayerMetrics], what: str, before: Sequence[Panel], caption: str) -> Figure:
     """The panels `before`, and the profile over depth after the last step."""
-    from bench.figures import Figure
-    from bench.spectra.files.panels import over_depth
-
     shown = {name: SHOWN[name] for name in ("effective", "norm")}
     after = over_depth(rows, what, shown) if any(not row.error for row in rows) else []
     return Figure(title=f"Spectra of {title}", panels=[*before, *after], caption=caption)
@@ -137,8 +124,6 @@ def _profile(title: str, rows: Sequence[LayerMetrics], what: str, before: Sequen
 
 def _as_json(history: SpectrumHistory) -> dict[str, object]:
     """All that was stored; what is not finite is null."""
-    import numpy as np
-
     values = [[value if np.isfinite(value) else None for value in row] for row in history.values.tolist()]
     rows = None if history.rows is None else history.rows.tolist()
     layer = {"of": history.of, "layer": history.layer, "shape": history.shape, "how": history.how}

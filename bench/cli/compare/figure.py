@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from math import nan
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bench.core.errors import BenchError, UsageError
 from bench.figures import Figure, Panel, Series
 from bench.figures.style import plain
 from bench.records.record import Record, folder
+from bench.spectra.files.history import FILE, SpectrumHistory, read_run
+from leaderboard.compare.comparison import Comparison
+from leaderboard.compare.ratios import LayerPair
+from leaderboard.compare.selection import Side
 from leaderboard.render.json_export import subsample
 from leaderboard.tables.grouping import group_by
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from bench.spectra.files.history import SpectrumHistory
-    from leaderboard.compare.comparison import Comparison
-    from leaderboard.compare.ratios import LayerPair
-    from leaderboard.compare.selection import Side
 
 LAYERS = 12
 """Maximum number of layers with a panel for their singular values, evenly spread over depth."""
@@ -72,10 +69,6 @@ def figure(comparison: Comparison, sides: tuple[Side, Side], runs: Path) -> tupl
 
 def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> dict[str, list[SpectrumHistory]]:
     """The stored spectra of ΔW by layer, of runs whose last singular values are finite."""
-    import numpy as np
-
-    from bench.spectra.files.history import FILE, read_run
-
     spectra: list[SpectrumHistory] = []
     missing = 0
     for run in done:
@@ -96,13 +89,9 @@ def _stored(done: Sequence[Record], runs: Path, name: str, notes: list[str]) -> 
 
 def _stored_ranks(spectra: Iterable[SpectrumHistory]) -> Iterator[tuple[int, float]]:
     """Step and effective rank of each spectrum; where ΔW is 0, as at the start of most, it has none."""
-    import numpy as np
-
     for spectrum in spectra:
-        for step, values in zip(spectrum.steps.tolist(), spectrum.values, strict=True):
-            if np.isfinite(values).all() and values.max(initial=0.0) > 0:
-                share = values[values > 0] / values[values > 0].sum()
-                yield step, float(np.exp(-np.sum(share * np.log(share))))
+        pairs = zip(spectrum.steps.tolist(), spectrum.effective_ranks(), strict=True)
+        yield from ((step, rank) for step, rank in pairs if rank > 0)
 
 
 def _recorded_ranks(done: Sequence[Record]) -> Iterator[tuple[int, float]]:
@@ -143,8 +132,10 @@ def _over_depth(layers: Sequence[LayerPair], names: Sequence[str]) -> list[Panel
 def _at_end(layer: str, spectra: Sequence[Sequence[SpectrumHistory]], names: Sequence[str]) -> Panel:
     content: list[Series] = []
     for name, of_side in zip(names, spectra, strict=True):
-        mean = _mean([spectrum.values[-1] for spectrum in of_side])
-        kept = mean[mean > FLOOR * mean.max(initial=0.0)].tolist()
+        # what a shorter spectrum has no more of is 0
+        columns = zip_longest(*(spectrum.values[-1].tolist() for spectrum in of_side), fillvalue=0.0)
+        mean = [fmean(column) for column in columns]
+        kept = [value for value in mean if value > FLOOR * max(mean)]
         content.append(Series(name=name, x=[*range(1, len(kept) + 1)], y=kept))
     lengths = [len(series.y) for series in content]
     return Panel(
@@ -155,13 +146,3 @@ def _at_end(layer: str, spectra: Sequence[Sequence[SpectrumHistory]], names: Seq
         x_axis="log" if max(lengths) > 4 * max(1, min(lengths)) else "linear",
         y_axis="log",
     )
-
-
-def _mean(spectra: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Mean of spectra of different lengths, descending; what a run has no more of is 0."""
-    import numpy as np
-
-    padded = np.zeros((len(spectra), max(map(len, spectra))))
-    for row, values in zip(padded, spectra, strict=True):
-        row[: len(values)] = np.sort(values)[::-1]
-    return padded.mean(axis=0)

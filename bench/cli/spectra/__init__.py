@@ -43,8 +43,6 @@ def parser() -> Parser:
 
 
 def handle(options: argparse.Namespace) -> int:
-    from bench.cli import spectra_run, spectra_weights
-    from bench.cli.spectra_output import report
     from bench.records import record
 
     what: str = options.what
@@ -53,11 +51,17 @@ def handle(options: argparse.Namespace) -> int:
     if (given / record.FILE).is_file() or named:
         _refuse(options, "--base", "--metrics", of="a run")
         run, folder = record.locate(options.runs.expanduser(), what)
-        spectra = spectra_run.measure(run, folder, of=options.of, layer=options.layer)
+        from bench.cli.spectra.run import measure_run
+
+        spectra = measure_run(run, folder, of=options.of, layer=options.layer)
     else:
         _refuse(options, "--of", "--layer", of="a checkpoint")
-        spectra = spectra_weights.measure(what, options.base, options.revision, every=options.metrics == "all")
+        from bench.cli.spectra.weights import measure_weights
+
+        spectra = measure_weights(what, options.base, options.revision, every=options.metrics == "all")
         folder = Path("spectra") / (re.sub(r"[^\w.-]+", "-", what).strip("-.") or "model")
+    from bench.cli.spectra.output import report
+
     return report(spectra, (options.output or folder).expanduser(), as_json=options.json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -54,3 +55,17 @@ def test_only_what_is_nobody_s_is_swept(tmp_path: Path, dead: int) -> None:
         assert temporary.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"q", *(name for name, goes in names.items() if not goes)}
     sweep(tmp_path / "not there")
+
+
+def test_a_write_that_fails_leaves_nothing_new(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "old").write_bytes(b"whole")
+    for name in ("old", "new/file"):
+        with pytest.raises(OSError, match="No space left"):
+            fail(tmp_path / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+    assert (tmp_path / "old").read_bytes() == b"whole"

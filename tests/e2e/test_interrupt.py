@@ -310,6 +310,16 @@ def test_a_worker_ends_with_the_command_that_started_it() -> None:
         time.sleep(0.1)
 
 
+def test_a_worker_whose_launcher_is_gone_at_its_start_ends(tmp_path: Path) -> None:
+    """A launcher that dies before its worker looks for it is known by the id that it passed on."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    os.mkfifo(tmp_path / "job.json")  # the worker would wait for its job for ever
+    words = [sys.executable, "-m", "bench.harness.worker", str(tmp_path / "job.json"), str(gone.pid)]
+    assert subprocess.run(words, timeout=60, check=False).returncode == 1
+    assert not [*tmp_path.glob("error*")], "it ended, and its job did not fail"
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

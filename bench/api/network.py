@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 
 class Network(nn.Module):
@@ -93,7 +93,7 @@ class TokenNetwork(Protocol):
 class SavesPretrained(Protocol):
     """A network that transformers can load again."""
 
-    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase, /) -> None:
+    def save(self, folder: Path, /) -> None:
         """Write network and tokenizer in the layout of `save_pretrained`."""
         ...
 

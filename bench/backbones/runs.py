@@ -129,7 +129,7 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
         from bench.api.network import SavesPretrained
 
         assert isinstance(network, SavesPretrained)
-        network.save(folder, backbone.tokenizer())
+        network.save(folder)
         share(*(file for file in folder.iterdir() if file.is_file()))
         return
     from safetensors.torch import save_file

@@ -25,7 +25,7 @@ from bench.config.sections import HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -85,13 +85,14 @@ class TextEncoder(Network):
             vocabulary=min(len(tokenizer), self.get_input_embeddings().num_embeddings),
         )
 
-    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    def save(self, folder: Path) -> None:
         """Write model, tokenizer and pooling as transformers and sentence-transformers do."""
         [model] = self._saved
         state: dict[str, Tensor] = model.state_dict()
         state |= {name: state[name].mT.contiguous() for name in self._transposed}
         model.save_pretrained(folder, state_dict=state)
-        tokenizer.save_pretrained(folder)
+        # anew, since the one that reads texts would save its last truncation too
+        load_tokenizer.__wrapped__(str(self.tokenizer)).save_pretrained(folder)
         if self.pooling != "pooler":
             (folder / "1_Pooling").mkdir(exist_ok=True)
             modes = {f"pooling_mode_{mode}": mode.startswith(self.pooling) for mode in ("cls_token", "mean_tokens")}

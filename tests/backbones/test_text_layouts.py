@@ -82,7 +82,10 @@ def test_the_part_that_reads_texts_is_the_backbone_and_is_kept(name: str, tmp_pa
     assert torch.allclose(network(**tokens()), want, rtol=0, atol=1e-6)
     for parameter in network.parameters():
         parameter.mul_(1.5)
-    network.save(tmp_path / "kept", load_tokenizer(str(tmp_path / "given")))
+    load_tokenizer(str(tmp_path / "given"))(["a b c"], truncation=True, max_length=4)
+    network.save(tmp_path / "kept")
+    tokenizer = json.loads((tmp_path / "kept" / "tokenizer.json").read_text())
+    assert tokenizer["truncation"] is None, "that of the texts read last is not kept"
     again = loaded(tmp_path / "kept")
     assert torch.equal(again(**tokens()), network(**tokens()))
     assert not torch.allclose(again(**tokens()), want, rtol=0, atol=1e-3)

@@ -190,10 +190,10 @@ def test_a_loss_that_is_no_number(bench: Bench, fitted: list[Any]) -> None:
 
 def test_a_diverged_trial_is_not_chosen(bench: Bench) -> None:
     words = ("--method", "full", "--task", "glue/stsb", "--select", "lr")
-    made = bench(*words, "--lr", "1e30,1e-4")
+    made = bench(*words, "--lr", "1e30,1e-4,1e-6")
     assert made.code == 0
     selection = made.only().selection
-    assert [(t.state, t.value is None) for t in selection.trials] == [("diverged", True), ("done", False)]
+    assert [(t.state, t.value is None) for t in selection.trials] == [("done", False)] * 2 + [("diverged", True)]
     assert selection.chosen == 1e-4
 
 

@@ -157,7 +157,7 @@ def test_files_share_a_table_and_two_of_one_name_are_two_columns(bench: Bench, t
 
 
 def test_select_holds_out_of_train_and_few_shot_draws_from_it(bench: Bench, tmp_path: Path) -> None:
-    words = ("--select", "lr", "--lr", "1e-3,1e-1", "--train-samples", "16")
+    words = ("--select", "lr", "--lr", "1e-3,1e-1", "--widen", "0", "--train-samples", "16")
     outcome = bench(*LINEAR, *task(write(tmp_path / "mine.csv")), *words, data=None)
     made = outcome.only()
     assert [trial.state for trial in made.selection.trials] == ["done", "done"]

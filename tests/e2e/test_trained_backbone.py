@@ -178,7 +178,7 @@ def test_a_rate_is_selected_by_the_metric_of_the_method(command: Command, tmp_pa
     (tmp_path / "texts.txt").write_text("\n\n".join(f"the cat number {i} sat on the mat" for i in range(60)))
     size = [f"backbone.{key}={n}" for key, n in {"layers": 1, "hidden": 16, "heads": 1}.items()]
     settings = [word for given in (*size, "method.evaluations=1") for word in ("--set", given)]
-    words = ["--method", "mlm", "--backbone", "bert", *settings, "--select", "lr", "--lr", "1e-6,3e-2"]
+    words = ["--method", "mlm", "--backbone", "bert", *settings, "--select", "lr", "--lr", "1e-6,3e-2", "--widen", "0"]
     [made] = command(*words, task=f"corpus:{tmp_path / 'texts.txt'}")
     selection = made.selection
     idle, learned = (trial.value for trial in selection.trials)

@@ -77,7 +77,7 @@ def test_bad_rows_of_several_kinds_are_counted_apart(tmp_path: Path) -> None:
         (b'{"text": "a", "label": null}', "the label is missing"),
         (b'{"text": "a", "label": NaN}', "the label is missing"),
         (b'{"text": "a", "label": "null"}', "the label is missing ('null')"),
-        (b'{"text": "a", "label": ["x"]}', "neither text nor number"),
+        (b'{"text": "a", "label": ["x"]}', "the label is a list, which only task.kind=multilabel reads"),
         (b'{"text": null, "label": "x"}', "the text is empty"),
         (b'{"text": [7], "label": "x"}', "the text is no text (list)"),
         (b'{"text": NaN, "label": "x"}', "the text is empty"),

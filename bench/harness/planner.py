@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -14,12 +13,13 @@ from bench.api.batching import BatchSplit
 from bench.api.peft import open_folder
 from bench.api.task import Task
 from bench.config.options import Config, Value
-from bench.config.overrides import Configs, build_configs
+from bench.config.overrides import build_configs
 from bench.config.sections import AllocationConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.devices import check_devices
 from bench.harness.inputs import LoadedTask, Skip, load_tasks, open_backbones
+from bench.harness.misfits import check_allocation, check_evaluations, why_not
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Dataset
 from bench.records.spec import RunOptions, RunSpec
@@ -29,8 +29,6 @@ HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
 """`--select` decides on a tenth of the examples that a run may see, on 1000 at most."""
 HOLDOUT_FEW = 100
 """Of the few examples of `--train-samples` a quarter decides, if that is no more than this."""
-MOST_EVALUATIONS = 10_000
-"""A record with more of them would be too large to write (`bench.records.record.MOST_BYTES`)."""
 SELECT_SEED = 0
 """Trials have one seed, whatever `--seeds` says, so that adding seeds changes no choice."""
 
@@ -128,8 +126,8 @@ def make_plan(request: Request) -> Plan:
     configs = build_configs(
         request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
     )
-    _check_allocation(configs)
-    _check_evaluations(request)
+    check_allocation(configs)
+    check_evaluations(request)
     request = replace(request, data=replace(request.data, on_bad=configs.sections.data.on_bad))
     BatchSplit(
         batch_size=request.batch_size, world=request.devices, micro=configs.sections.runtime.micro_batch
@@ -148,7 +146,7 @@ def make_plan(request: Request) -> Plan:
             continue
         config, start = methods[method]
         base = _spec(request, method, config, configs.sections, backbone, loaded).with_(start=start)
-        if misfit := _misfit(base, backbone, loaded):
+        if misfit := why_not(base, backbone, loaded):
             skipped.append(Skip(name=f"{method} × {loaded.task.spec.name}", error=misfit))
             continue
         for seed in request.seeds:
@@ -161,41 +159,6 @@ def make_plan(request: Request) -> Plan:
         raise _nothing(skipped, "--strict: not all of what was asked can run")
     distinct = {run.run_id: run for run in runs}
     return Plan(request=request, runs=tuple(distinct.values()), skipped=tuple(skipped))
-
-
-def _check_allocation(configs: Configs) -> None:
-    """Refuse an allocation that no method uses, or that an adapter to start from decides.
-
-    A method without a rank per layer runs as it always does, beside others that have one.
-    """
-    policy = configs.sections.allocation.policy
-    if policy == AllocationConfig().policy:
-        return
-    able = [name for name, config in configs.methods.items() if config.allocates]
-    if not able:
-        every = [n for n in registry.entries("methods") if registry.load_config("methods", n).allocates]
-        raise UsageError(
-            f"allocation.policy={policy}: {', '.join(configs.methods)} has no rank to share out between layers",
-            f"methods that have: {', '.join(sorted(every))}",
-            "Leave it out, or choose one of these.",
-        )
-    for name in able:
-        if getattr(configs.methods[name], "start", None):
-            raise UsageError(
-                f"allocation.policy={policy} with method.start",
-                f"every layer of {name} has the rank that the adapter gives it",
-                "Leave one of the two out.",
-            )
-
-
-def _check_evaluations(request: Request) -> None:
-    """Refuse two answers to when dev is evaluated: `--evaluate` takes the place of a method's own evaluations."""
-    if request.evaluate is not None and request.overrides.has("method", "evaluations"):
-        raise UsageError(
-            f"--evaluate {request.evaluate} with --set method.evaluations",
-            "both say when dev is evaluated during training",
-            "Leave one of the two out.",
-        )
 
 
 def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list[PlannedRun]:
@@ -289,73 +252,6 @@ def _holdout(train_samples: int | None, train: int) -> int:
     """Return how many of the examples that a run may see decide on its learning rate."""
     few = min(HOLDOUT_FEW, train_samples // 4) if train_samples else 0
     return min(HOLDOUT_MOST, max(1, few, round(HOLDOUT_SHARE * min(train_samples or train, train))))
-
-
-def _misfit(spec: RunSpec, backbone: Backbone, loaded: LoadedTask) -> BenchError | None:
-    """Why a method, a head, a backbone, a task and a budget do not go together; None if they do."""
-    task, examples = loaded.task.spec, len(loaded.dataset.train)
-    method, config = spec.method, spec.options.method
-    if task.modality not in backbone.modalities or task.modality not in config.needs:
-        return BenchError(
-            f"{method} on {task.name} with {backbone.name} does not fit",
-            f"the task is {task.modality}, the backbone reads {' and '.join(backbone.modalities)}, "
-            f"{method} works on {' and '.join(sorted(config.needs))}",
-            f"`bench show {method}` says what it works on; `bench list backbones` what reads {task.modality}.",
-        )
-    length = getattr(loaded.request.config, "max_length", None)
-    if task.modality == "text" and length and backbone.max_length and length > backbone.max_length:
-        return UsageError(
-            f"task.max_length={length} is more than {backbone.name} reads",
-            f"it has positions for {backbone.max_length} tokens",
-            f"Use --set task.max_length={backbone.max_length}, or less.",
-        )
-    if config.supervised and not task.labelled:
-        return BenchError(
-            f"{method} on {task.name} does not fit",
-            "the task has no labels, and the method learns from labels",
-            "Choose a method such as mlm.",
-        )
-    if task.balanced and not config.supervised:
-        return UsageError(
-            f"{method} on {task.name} cannot use task.class_weights=balanced",
-            f"class weights belong to the loss of the labels, and {method} has a loss without them",
-            "Leave the option out, or choose a method that learns from labels.",
-        )
-    if spec.options.head.loss == "squared" and (task.balanced or task.multilabel):
-        option = "task.class_weights=balanced" if task.balanced else "task.kind=multilabel"
-        return UsageError(
-            f"head.loss=squared does not go with {option}",
-            f"on {task.name} it needs the cross-entropy",
-            "Leave one of the two out.",
-        )
-    if spec.train_samples is not None and spec.train_samples > examples:
-        return UsageError(
-            f"--train-samples {spec.train_samples}: {task.name} has {examples} training examples",
-            "samples are drawn without replacement",
-            "Ask for fewer, or leave the option out to train on all.",
-        )
-    return _course_misfit(spec, spec.train_samples or examples)
-
-
-def _course_misfit(spec: RunSpec, examples: int) -> UsageError | None:
-    """Why a run on so many training examples cannot be evaluated as `--evaluate` says; None if it can."""
-    if spec.evaluate is None:
-        return None
-    steps = spec.steps(examples)
-    every = math.ceil(examples / spec.batch_size) if spec.evaluate == "epoch" else spec.evaluate
-    if every > steps and spec.evaluate != "epoch":
-        return UsageError(
-            f"--evaluate {every} is more than the run has steps",
-            f"{steps} steps on {spec.task}",
-            f"Give {steps} or less, or leave it out: dev is scored after the last step anyway.",
-        )
-    if (count := math.ceil(steps / every)) > MOST_EVALUATIONS:
-        return UsageError(
-            f"--evaluate {spec.evaluate} scores dev {count:,} times on {spec.task}",
-            f"the record of a run holds {MOST_EVALUATIONS:,} evaluations",
-            f"Give {math.ceil(steps / MOST_EVALUATIONS)} steps or more.",
-        )
-    return None
 
 
 def _nothing(skipped: Sequence[Skip], what: str = "nothing of this can run") -> BenchError:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from statistics import mode
 from typing import Literal
 
-from leaderboard.tables.table import Column, Row, RowCaution
+from leaderboard.tables.table import Column, Row, RowCaution, Scored
 
 SEEDS = 3
 """Rows with fewer seeds have no rank."""
@@ -35,19 +34,26 @@ def _few_seeds(row: Row) -> RowCaution | None:
 def _unusual(
     rows: Sequence[Row], tasks: Sequence[str], code: Literal["steps", "batch"], unit: str
 ) -> list[RowCaution | None]:
-    """A caution for each row with runs whose number of steps, or batch size, differs from most runs on that task."""
-    values: list[list[list[float]]] = [[[getattr(run, code) for run in cell] for cell in row.runs] for row in rows]
-    columns = [sorted(chain.from_iterable(cells[i] for cells in values)) for i in range(len(tasks))]
-    usual = [mode(column) if column else 0 for column in columns]
+    """A caution for each row with runs whose number of steps, or batch size, differs from most runs on that task.
 
-    def caution(cells: list[list[float]]) -> RowCaution | None:
+    The mean batch of two runs is alike if they differ by no more than one batch over all steps: which batches are the
+    short ones at the end of an epoch depends on the seed.
+    """
+    columns = [sorted(getattr(run, code) for row in rows for run in row.runs[i]) for i in range(len(tasks))]
+    usual = [mode(column) if column else 0.0 for column in columns]
+
+    def differs(run: Scored, most: float) -> bool:
+        slack = most / max(1, run.steps) if code == "batch" else 0
+        return abs(getattr(run, code) - most) > slack
+
+    def caution(row: Row) -> RowCaution | None:
         parts: list[str] = []
-        for task, cell, most in zip(tasks, cells, usual, strict=True):
-            if other := sorted(set(cell) - {most}):
+        for task, cell, most in zip(tasks, row.runs, usual, strict=True):
+            if other := sorted({getattr(run, code) for run in cell if differs(run, most)}):
                 parts.append(f"{task} {', '.join(f'{value:g}' for value in other)} (most: {most:g})")
         return RowCaution(code, f"other {unit}: {'; '.join(parts)}") if parts else None
 
-    return [*map(caution, values)]
+    return [*map(caution, rows)]
 
 
 def _selection(rows: Sequence[Row]) -> list[RowCaution | None]:

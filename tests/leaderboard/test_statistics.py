@@ -232,10 +232,12 @@ def test_suspicious_rows_are_marked(make_record):
     some = [run("lora", seed) for seed in range(3)] + [run("full", seed) for seed in range(2)]
     some += [run("early", seed, cost={"steps": 90, "samples": 2880}) for seed in range(3)]
     some += [run("wide", seed, cost={"steps": 150, "samples": 9600}) for seed in range(3)]
+    some += [run("short last batch", seed, cost={"steps": 150, "samples": 4800 - 30 * seed}) for seed in range(2)]
     found = {label: {caution.code: caution.text for caution in row.cautions} for label, row in by_label(some).items()}
     assert found["lora"] == {}
     assert list(found["full"]) == ["seeds"] and "2 seeds" in found["full"]["seeds"]
     assert found["early"] == {"steps": "other optimiser steps: cola 90 (most: 150)"}
+    assert "batch" not in found["short last batch"]
     assert found["wide"] == {"batch": "other examples a step: cola 64 (most: 32)"}
     chosen = {"spec": {"lr": None, "select": [1e-4, 1e-3, 1e-2]}}
     some += [run("chosen", seed, **chosen) for seed in range(3)]

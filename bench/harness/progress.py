@@ -23,6 +23,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __init__(self, total: int) -> None:
         self.total, self.count = total, 0
+        self._warned: set[str] = set()
 
     def __exit__(self, *error: object) -> None:
         """Remove what does not stay on the screen."""
@@ -40,6 +41,13 @@ class Progress(AbstractContextManager["Progress"]):
 
     def step(self, step: int, loss: float) -> None:
         pass
+
+    def warn(self, task: str, text: str) -> None:
+        """Say what is known of a task's data before training, once for all its runs."""
+        line = f"{task}: {text}"
+        if line not in self._warned:
+            self._warned.add(line)
+            self.say(printable(without_secrets(line)))
 
     def finished(self, spec: RunSpec, record: Record, *, before: str = "") -> None:
         """A run has ended: now, or in an earlier run of the command, which `before` says."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -34,8 +35,6 @@ NEED_NO_CHECKPOINT = ("done", "diverged")
 """Any other failure may pass: --retry goes on from the checkpoint."""
 BROKEN = "broken"
 """Folder in `out` for the folders of runs whose record cannot be read."""
-
-OnStep = Callable[[int, float], None]
 
 
 def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
@@ -127,7 +126,7 @@ def _record_of(
         return _track(run, earlier, folder)
     check_devices(run.spec.accelerator, run.spec.devices)
     progress.begin(run.spec)
-    finished = _train_run(run, request, folder, progress.step, verbose, tried)
+    finished = _train_run(run, request, folder, progress, verbose, tried)
     progress.finished(run.spec, finished)
     return finished
 
@@ -155,7 +154,7 @@ def _existing(folder: Path) -> Record | None:
 
 
 def _train_run(
-    run: PlannedRun, request: Request, folder: Path, on_step: OnStep, verbose: bool, tried: selection.Tried
+    run: PlannedRun, request: Request, folder: Path, progress: Progress, verbose: bool, tried: selection.Tried
 ) -> Record:
     """Train one run and write its record, whatever happens to it.
 
@@ -171,7 +170,7 @@ def _train_run(
     try:
         run, chosen = selection.choose(run, tried, request.out)
         current = structs.replace(current, selection=chosen)
-        whole = _completed(current, run, _train(run, folder, on_step))
+        whole = _completed(current, run, _train(run, folder, progress))
         record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
         current = whole
     except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
@@ -244,16 +243,18 @@ def stopped(end: BaseException) -> BaseException | None:
     return end if isinstance(end, KeyboardInterrupt | Preempted) else None
 
 
-def _train(run: PlannedRun, folder: Path, on_step: OnStep) -> TrainingResult:
+def _train(run: PlannedRun, folder: Path, progress: Progress) -> TrainingResult:
     """Train in this process on one device; on several in a process of its own, since Lightning repeats the command."""
+    warn = partial(progress.warn, run.spec.task)
     if run.spec.devices > 1:
         from bench.harness import worker
 
-        return worker.run(worker.job(run), folder, on_step)
+        return worker.run(worker.job(run), folder, progress.step, warn)
     from bench.training.trainer import fit
 
     gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
-    return fit(run.spec, run.task, run.dataset, run.backbone, directory=folder, on_step=on_step)
+    spec, task, dataset, backbone = run.spec, run.task, run.dataset, run.backbone
+    return fit(spec, task, dataset, backbone, directory=folder, on_step=progress.step, on_warning=warn)
 
 
 __all__ = ["Preempted", "make_folder", "run_plan", "stopped"]

@@ -37,6 +37,8 @@ MACHINE = "machine"
 """In place of a state: the machine failed, and not the run."""
 STEP = "step "
 """Prefix of the lines on standard output that carry a step and its loss."""
+WARNING = "warning "
+"""Prefix of those that carry, as JSON, what is known of the data before training."""
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -77,7 +79,9 @@ def job(run: PlannedRun) -> Job:
     )
 
 
-def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> TrainingResult:
+def run(
+    asked: Job, folder: Path, on_step: Callable[[int, float], None], on_warning: Callable[[str], None]
+) -> TrainingResult:
     """Train a job in a process of its own and return its result; no process is left, however this ends.
 
     Raises:
@@ -107,6 +111,8 @@ def run(asked: Job, folder: Path, on_step: Callable[[int, float], None]) -> Trai
                 if line.startswith(STEP):
                     step, loss = line.removeprefix(STEP).split()
                     on_step(int(step), float(loss))
+                elif line.startswith(WARNING):
+                    on_warning(json.loads(line.removeprefix(WARNING)))
         finally:
             end(process)
             copying.join()
@@ -198,7 +204,7 @@ def _fit(asked: Job, folder: Path) -> TrainingResult:
     )
     if dataset.hash != asked.data_hash:
         raise BenchError("the data changed while the plan ran", spec.task, "Run the command again.")
-    return fit(spec, task, dataset, backbone, directory=folder, on_step=_print_step)
+    return fit(spec, task, dataset, backbone, directory=folder, on_step=_print_step, on_warning=_print_warning)
 
 
 def end_with_parent(parent: int, every_s: float = 1.0) -> None:
@@ -217,11 +223,18 @@ def _first() -> bool:
 
 
 def _print_step(step: int, loss: float) -> None:
-    """Print the step, on the first device alone."""
-    if not _first():
-        return
-    sys.stdout.write(f"{STEP}{step} {loss!r}\n")
-    sys.stdout.flush()
+    _print(f"{STEP}{step} {loss!r}")
+
+
+def _print_warning(text: str) -> None:
+    _print(f"{WARNING}{json.dumps(text)}")
+
+
+def _print(line: str) -> None:
+    """Print a line, on the first device alone."""
+    if _first():
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
@@ -50,7 +50,14 @@ DAMAGED = "the checkpoint of an interrupted attempt was damaged: this run began 
 
 
 def fit(
-    spec: RunSpec, task: Task, dataset: Dataset, backbone: Backbone, *, directory: Path, on_step: OnStep
+    spec: RunSpec,
+    task: Task,
+    dataset: Dataset,
+    backbone: Backbone,
+    *,
+    directory: Path,
+    on_step: OnStep,
+    on_warning: Callable[[str], object] = lambda _: None,
 ) -> schema.TrainingResult:
     """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
@@ -58,6 +65,7 @@ def fit(
         spec: what to run on the opened task, data and backbone; its `lr` is set.
         directory: the run's folder, for checkpoint, spectra and adapter.
         on_step: called with step and loss after every optimiser step.
+        on_warning: called before training with what is known of the data by then, such as how many texts are cut.
 
     Raises:
         Diverged: a loss or an output is not finite.
@@ -70,6 +78,8 @@ def fit(
     with _conditions(), without_launcher() if spec.devices == 1 else nullcontext():
         peak = PeakMemory()
         data, method, backbone_parameters = build(spec, task, dataset, backbone)
+        for line in data.warnings():
+            on_warning(line)
         curve, keeper = LossCurve(on_step), Checkpoint(file, data, runtime.checkpoint_s)
         evaluations = Evaluations(data.splits, _evaluated_steps(spec, data, method))
         tracker = SpectrumTracker(spec.options.spectra, steps=data.steps, directory=directory)

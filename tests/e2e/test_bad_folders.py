@@ -47,15 +47,16 @@ def test_secrets_leave_nowhere(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_worker_s_log_has_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from bench.harness import worker
 
-    program = f"import sys; print('step 1 0.5', flush=True); sys.exit('no access with {TOKEN}')"
+    program = f"import sys; print('step 1 0.5\\nwarning \"cut\"', flush=True); sys.exit('no access with {TOKEN}')"
     monkeypatch.setattr(worker, "command", lambda path: [sys.executable, "-c", program])
     steps: list[int] = []
+    warnings: list[str] = []
     job: Any = {"token": TOKEN}
     with pytest.raises(BenchError) as error:
-        worker.run(job, tmp_path, lambda step, loss: steps.append(step))
+        worker.run(job, tmp_path, lambda step, loss: steps.append(step), warnings.append)
     assert "no access with hf_***" in error.value.known
     assert (tmp_path / worker.LOG).read_text() == "no access with hf_***\n"
-    assert steps == [1] and not (tmp_path / worker.JOB).exists()
+    assert (steps, warnings) == ([1], ["cut"]) and not (tmp_path / worker.JOB).exists()
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

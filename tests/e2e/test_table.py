@@ -103,12 +103,17 @@ def test_texts_that_are_cut_are_counted_in_a_warning(bench: Bench, tmp_path: Pat
         rows = "".join(f"{text},{i % 2}\n" for i, text in enumerate(texts))
         (tmp_path / name).write_text(f"text,label\n{rows}")
     more = ("--set", f"task.validation={tmp_path / 'dev.csv'}", "--train-samples", "199")
-    made = bench(*LINEAR, *task(tmp_path / "mine.csv"), *more, data=None).only()
+    outcome = bench(*LINEAR, *task(tmp_path / "mine.csv"), *more, "--seeds", "0,1", data=None)
+    made = outcome.records[0]
     cut = [text for text in made.warnings if "cut" in text]
     assert cut == [
         "20 of 199 texts of train are longer than task.max_length=24 and are cut",
         "2 of 199 texts of validation are longer than task.max_length=24 and are cut",
     ]
+    lines = outcome.err.splitlines()
+    said = [lines.index(f"table/mine: {text}") for text in cut]  # before training, once for both seeds
+    assert max(said) < next(number for number, line in enumerate(lines) if line.startswith("1/2 "))
+    assert not [line for line in lines[max(said) + 1 :] if line.startswith("table/mine: ")]
     (tmp_path / "dev.csv").write_text(f"text,label\n{'a ' * 30},1\n" + "b,0\nc,1\n" * 60)
     made = bench(*LINEAR, *task(tmp_path / "mine.csv"), *more, data=None, out=tmp_path / "out").only()
     assert [text for text in made.warnings if "cut" in text] == cut[:1], "one of 121 is less than a hundredth"

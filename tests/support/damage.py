@@ -80,14 +80,14 @@ def cases(folder: Path) -> Iterator[Case]:
     yield Case(run=adapted, name="spectra.npz", reader="bench spectra RUN", read=_spectra)
     (folder / "texts.txt").write_text("\n\n".join(f"the cat number {i} sat on the mat" for i in range(60)))
     corpus = f"corpus:{folder / 'texts.txt'}"
-    for words, task in ((DENSE, "digits"), (TEXT, corpus)):
+    for words, task, kind in ((DENSE, "digits", "dense"), (TEXT, corpus, "text")):
         trained, read = _train(folder, *words, "--task", task), _continued(*words[:2], "--task", task)
         for name in record.read(trained / record.FILE).files:
             if name.startswith("backbone/"):
-                yield Case(run=trained, name=name, reader="--backbone runs:", read=read)
+                yield Case(run=trained, name=name, reader=f"--backbone runs: ({kind})", read=read)
     with patch.object(Progress, "step", _fail_at_step_3):
         failed = _train(folder, *INTERRUPTED, code=1)
-    yield Case(run=failed, name="spectra.npz", reader="bench spectra RUN", read=_spectra)
+    yield Case(run=failed, name="spectra.npz", reader="bench spectra RUN (failed)", read=_spectra)
     [file] = failed.glob("checkpoint-*")
     yield Case(run=failed, name=file.name, reader="bench run --retry", read=_retry)
 

@@ -16,13 +16,23 @@ def test_rendered_tables_are_those_of_the_records(capsys: pytest.CaptureFixture[
     assert main(["leaderboard", "--check", str(RESULTS)]) == 0, capsys.readouterr().err
 
 
-def test_it_is_a_grid_of_four_tasks_six_methods_and_three_seeds_on_real_data() -> None:
-    records = [json.loads(path.read_text()) for path in RESULTS.glob("runs/*/record.json")]
+@pytest.mark.parametrize(("steps", "methods", "tasks"), [(300, 7, 4), (1000, 5, 1)])
+def test_each_is_a_whole_grid_of_three_seeds_on_real_data(steps: int, methods: int, tasks: int) -> None:
+    every = [json.loads(path.read_text()) for path in RESULTS.glob("runs/*/record.json")]
+    records = [r for r in every if r["spec"]["max_steps"] == steps]
     cells = {(r["spec"]["method"], r["spec"]["task"], r["spec"]["seed"]) for r in records}
-    methods, tasks, seeds = ({cell[i] for cell in cells} for i in range(3))
-    assert len(methods) >= 6 and len(tasks) == 4 and len(seeds) == 3
-    assert len(cells) == len(records) == len(methods) * len(tasks) * len(seeds)
+    assert [len({cell[i] for cell in cells}) for i in range(3)] == [methods, tasks, 3]
+    assert len(cells) == len(records) == methods * tasks * 3
     assert {r["source"]["kind"] for r in records} == {"directory"} and {r["state"] for r in records} == {"done"}
+
+
+def test_on_cola_full_and_lora_learned_at_rates_between_others() -> None:
+    every = [json.loads(path.read_text()) for path in RESULTS.glob("runs/*/record.json")]
+    for record in (r for r in every if r["spec"]["max_steps"] == 1000):
+        selection = record["selection"]
+        rates = [trial["lr"] for trial in selection["trials"]]
+        assert min(rates) < selection["chosen"] < max(rates), record["run_id"]
+        assert record["metrics"]["primary"]["value"] > 0.15 or record["spec"]["method"] not in ("full", "lora")
 
 
 def test_records_name_no_folder_of_whoever_ran_them() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -52,20 +52,24 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
     make_folder(request.out)
     progress = make_progress(total=len(plan.runs) + len(plan.trials))
     with progress, preemptible() as check:
-        for line in (*notes(plan), *_set_aside(plan)):
+        trials = request.out / selection.FOLDER
+        aside = (*_set_aside(request.out, trials, plan.trials), *_set_aside(request.out, request.out, plan.runs))
+        for line in (*notes(plan), *aside):
             progress.say(line)
         check()
         tried: dict[str, Record] = {}
 
         def attempt(trial: PlannedRun) -> None:
             check()
-            tried[trial.run_id] = _record_of(trial, request, request.out / selection.FOLDER, progress, verbose, {})
+            tried[trial.run_id] = _record_of(trial, request, trials, progress, verbose, {})
 
         for trial in plan.trials:
             attempt(trial)
         for run in plan.runs:
             while trial := selection.next_trial(run, tried):
                 progress.extend()
+                for line in _set_aside(request.out, trials, [trial]):
+                    progress.say(line)
                 attempt(trial)
         for run in plan.runs:
             check()
@@ -90,25 +94,24 @@ def make_folder(out: Path) -> None:
         ) from error
 
 
-def _set_aside(plan: Plan) -> list[str]:
-    """Move the folders of runs whose record is broken out of the way, and say so in a line each.
+def _set_aside(out: Path, parent: Path, runs: Iterable[PlannedRun]) -> list[str]:
+    """Move the folders in `parent` of runs whose record is broken to `out`/broken, and say so in a line each.
 
     Raises:
         EnvironmentProblem: a record is of another version of the schema, so its folder is left as it is.
     """
-    out, lines = plan.request.out, list[str]()
-    for parent, runs in ((out / selection.FOLDER, plan.trials), (out, plan.runs)):
-        for folder in (record.folder(parent, run.run_id) for run in runs):
-            try:
-                if (folder / record.FILE).exists():
-                    record.read(folder / record.FILE)
-            except record.BrokenRecord as problem:
-                places = (out / BROKEN / f"{folder.name}-{number}" for number in count(1))
-                aside = next(place for place in places if not place.exists())
-                aside.parent.mkdir(exist_ok=True)
-                folder.rename(aside)
-                reason = problem.known.splitlines()[0]
-                lines.append(f"{problem.what} ({reason}); its folder is now {aside}, and the run is trained again")
+    lines: list[str] = []
+    for folder in (record.folder(parent, run.run_id) for run in runs):
+        try:
+            if (folder / record.FILE).exists():
+                record.read(folder / record.FILE)
+        except record.BrokenRecord as problem:
+            places = (out / BROKEN / f"{folder.name}-{number}" for number in count(1))
+            aside = next(place for place in places if not place.exists())
+            aside.parent.mkdir(exist_ok=True)
+            folder.rename(aside)
+            reason = problem.known.splitlines()[0]
+            lines.append(f"{problem.what} ({reason}); its folder is now {aside}, and the run is trained again")
     return lines
 
 

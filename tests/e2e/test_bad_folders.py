@@ -89,6 +89,20 @@ def test_a_broken_record_is_set_aside_with_its_folder(bench: Bench, fitted: list
     assert files(aside) == broken
 
 
+def test_a_broken_record_of_a_trial_beyond_the_candidates_is_set_aside_too(bench: Bench) -> None:
+    words = ("--method", "linear", "--task", "glue/cola", "--select", "lr", "--lr", "1e-30,1e-29", "--widen", "1")
+    first = bench(*words)
+    trial = first.only().selection.trials[0]
+    assert trial.lr < 1e-30
+    folder = first.folder / "selection" / trial.run_id
+    (folder / "record.json").write_text("{")
+    again = bench(*words)
+    assert (again.code, again.only().state) == (0, "done")
+    aside = first.folder / "broken" / f"{trial.run_id}-1"
+    assert (aside / "record.json").read_text() == "{"
+    assert [line for line in again.err.splitlines() if str(aside) in line and "trained again" in line]
+
+
 def test_a_huge_file_is_no_record_and_is_not_read(bench: Bench) -> None:
     words = ("--method", "linear", "--task", "glue/cola")
     first = bench(*words)

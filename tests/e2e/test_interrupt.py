@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed import kill_at_step
 
 from bench.harness.progress import Progress
 from bench.records import record
@@ -162,18 +163,11 @@ def test_kill_9_breaks_no_record_and_the_same_command_goes_on(
     out = tmp_path / "runs"
     small = ["--max-steps", "40", "--batch-size", "8", "--set", "task.max_length=24", "--accelerator", "cpu"]
     words = ["run", "--backbone", str(tiny_bert), *small, "--data-dir", str(glue), "--out", str(out), *NINE]
-    process = subprocess.Popen([sys.executable, "-P", "-m", "bench", *words], stderr=subprocess.DEVNULL)
-    try:
-        while _count(out, "done") < 2:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.1)
-    finally:
-        process.kill()
-        process.wait()
+    kill_at_step(words, 100)
     records, problems = record.load_all(out)
     assert not problems, "every record is whole"
     done = [made.run_id for made in records if made.state == "done"]
-    assert 2 <= len(done) < 9
+    assert len(done) == 2
     assert {made.state for made in records} <= {"done", "running"}
 
     before = {run_id: files(out / run_id) for run_id in done}
@@ -191,14 +185,7 @@ def test_a_killed_run_goes_on_from_its_last_step(bench: Bench, glue: Path, tiny_
     out = tmp_path / "runs"
     small = ["--max-steps", "120", "--batch-size", "8", "--set", "task.max_length=24", "--accelerator", "cpu"]
     words = ["run", "--backbone", str(tiny_bert), *small, "--data-dir", str(glue), "--out", str(out), *ONE]
-    process = subprocess.Popen([sys.executable, "-P", "-m", "bench", *words], stderr=subprocess.DEVNULL)
-    try:
-        while not [*out.glob("*/checkpoint-1x1.ckpt")]:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.wait()
+    kill_at_step(words, 60)
     made = bench(*ONE, budget=("--max-steps", "120")).only()
     assert made.state == "done"
     [step] = made.cost.resumed_at
@@ -327,9 +314,3 @@ def _alive(pid: int) -> bool:
         return False
     status = Path(f"/proc/{pid}/stat")  # an orphan that nobody waits for stays as a zombie
     return not status.is_file() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def _count(out: Path, state: str) -> int:
-    records, problems = record.load_all(out)
-    assert not problems, "no reader ever sees half a record"
-    return sum(made.state == state for made in records)

@@ -12,14 +12,17 @@ from bench.core.errors import BenchError
 from bench.core.text import format_score, format_trained, printable, without_secrets
 from bench.records.record import Record, is_done
 from bench.records.schema import RunError
-from bench.records.spec import RunSpec
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Plain lines: one when a run ends."""
+    """Plain lines: one when a run ends.
+
+    Several processes may train at a time; each has a lane, a whole number.
+    """
 
     def __init__(self, total: int) -> None:
         self.total, self.count = total, 0
@@ -36,11 +39,14 @@ class Progress(AbstractContextManager["Progress"]):
         """One more run than planned is to come: a trial beyond the candidates of a selection."""
         self.total += 1
 
-    def begin(self, spec: RunSpec) -> None:
+    def begin(self, label: str, steps: int, run_id: str, lane: int = 0) -> None:
         pass
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float, lane: int = 0) -> None:
         pass
+
+    def end(self, lane: int) -> None:
+        """The process of a lane has ended."""
 
     def warn(self, task: str, text: str) -> None:
         """Say what is known of a task's data before training, once for all its runs."""
@@ -49,14 +55,14 @@ class Progress(AbstractContextManager["Progress"]):
             self._warned.add(line)
             self.say(printable(without_secrets(line)))
 
-    def finished(self, spec: RunSpec, record: Record, *, before: str = "") -> None:
+    def finished(self, record: Record, *, before: str = "") -> None:
         """A run has ended: now, or in an earlier run of the command, which `before` says."""
         self.count += 1
-        self.say(f"{self.count:>{len(str(self.total))}}/{self.total} {summary(spec, record, before=before)}")
+        self.say(f"{self.count:>{len(str(self.total))}}/{self.total} {summary(record, before=before)}")
 
 
 class RichProgress(Progress):
-    """Two bars: the steps of the run, and the runs of the plan."""
+    """A bar for the steps of each lane's run, and one for the runs of the plan."""
 
     def __init__(self, total: int) -> None:
         super().__init__(total)
@@ -73,7 +79,7 @@ class RichProgress(Progress):
             transient=True,
         )
         self.plan = self.bars.add_task("all runs", total=total, note="")
-        self.run = self.bars.add_task("", total=None, visible=False, note="")
+        self.lanes: dict[int, TaskID] = {}
 
     def __enter__(self) -> RichProgress:
         self.bars.start()
@@ -85,19 +91,24 @@ class RichProgress(Progress):
     def say(self, line: str) -> None:
         self.bars.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, spec: RunSpec) -> None:
-        label = printable(f"{self.count + 1}/{self.total} {spec.method} {spec.task}")
-        self.bars.reset(self.run, description=label, total=spec.max_steps, visible=True, note="loading")
+    def begin(self, label: str, steps: int, run_id: str, lane: int = 0) -> None:
+        if lane not in self.lanes:
+            self.lanes[lane] = self.bars.add_task("", total=None, note="")
+        self.bars.reset(self.lanes[lane], description=printable(label), total=steps, visible=True, note="loading")
 
     def extend(self) -> None:
         super().extend()
         self.bars.update(self.plan, total=self.total)
 
-    def step(self, step: int, loss: float) -> None:
-        self.bars.update(self.run, completed=step, note=f"loss {loss:.3f}")
+    def step(self, step: int, loss: float, lane: int = 0) -> None:
+        self.bars.update(self.lanes[lane], completed=step, note=f"loss {loss:.3f}")
 
-    def finished(self, spec: RunSpec, record: Record, *, before: str = "") -> None:
-        super().finished(spec, record, before=before)
+    def end(self, lane: int) -> None:
+        if lane in self.lanes:
+            self.bars.remove_task(self.lanes.pop(lane))
+
+    def finished(self, record: Record, *, before: str = "") -> None:
+        super().finished(record, before=before)
         self.bars.update(self.plan, completed=self.count)
 
 
@@ -108,40 +119,46 @@ class _Display(Protocol):
 
 
 class NotebookProgress(Progress):
-    """One bar in a notebook's output, for the steps of the run, and a line above it for every finished run."""
+    """In a notebook's output a bar for the steps of each lane's run, and a line above them for every finished run."""
 
     def __init__(self, total: int) -> None:
         super().__init__(total)
         from IPython.display import display  # pyright: ignore[reportUnknownVariableType]
 
         self.lines: list[str] = []
-        self.label, self.steps, self.done = "", 0, 0
+        self.lanes: dict[int, tuple[str, int, int]] = {}
         self.shown = cast(_Display, display(self, display_id=True))
         self._updated = 0.0
 
     def _repr_html_(self) -> str:
         lines = "\n".join(map(html.escape, self.lines))
-        bar = f'<progress value="{self.done}" max="{max(self.steps, 1)}"></progress> {html.escape(self.label)}'
-        return f"<pre>{lines}</pre>{bar if self.label else ''}"
+        bars = [
+            f'<div><progress value="{done}" max="{max(steps, 1)}"></progress> {html.escape(label)}</div>'
+            for label, steps, done in self.lanes.values()
+        ]
+        return f"<pre>{lines}</pre>{''.join(bars)}"
 
     def say(self, line: str) -> None:
         self.lines.append(line)
         self.shown.update(self)
 
-    def begin(self, spec: RunSpec) -> None:
-        self.label = f"{self.count + 1}/{self.total} {spec.method} {spec.task}"
-        self.steps, self.done = spec.max_steps or 0, 0
+    def begin(self, label: str, steps: int, run_id: str, lane: int = 0) -> None:
+        self.lanes[lane] = (f"{self.count + 1}/{self.total} {label}", steps, 0)
         self.shown.update(self)
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float, lane: int = 0) -> None:
         """Move the bar, at most five times a second."""
-        self.done = step
+        label, steps, _ = self.lanes[lane]
+        self.lanes[lane] = (label, steps, step)
         if time.monotonic() - self._updated > 0.2:
             self._updated = time.monotonic()
             self.shown.update(self)
 
+    def end(self, lane: int) -> None:
+        self.lanes.pop(lane, None)
+
     def __exit__(self, *error: object) -> None:
-        self.label = ""
+        self.lanes.clear()
         self.shown.update(self)
 
 
@@ -153,8 +170,9 @@ def make_progress(total: int) -> Progress:
     return RichProgress(total) if sys.stderr.isatty() else Progress(total)
 
 
-def summary(spec: RunSpec, record: Record, *, before: str) -> str:
+def summary(record: Record, *, before: str) -> str:
     """`deeplora glue/cola seed 0  matthews 0.41  0.08 M (0.3 %) trained  rank 8 → 2.3 used  38 s`."""
+    spec = record.spec
     trial = "trial " if spec.holdout else ""
     rate = f" lr {record.lr:g}" if record.lr is not None else ""
     head = f"{trial}{spec.method} {spec.task} seed {spec.seed}{rate}"

@@ -17,13 +17,12 @@ Tried = Mapping[str, Record]
 """Run id of a trial → its record."""
 
 
-def next_trial(run: PlannedRun, tried: Tried) -> PlannedRun | None:
-    """The trial to make next, so that the best learning rate lies between others; None where there is no more to do.
+def open_trials(run: PlannedRun, tried: Tried) -> list[PlannedRun]:
+    """The trials that are to be made before this run, so that the best learning rate lies between others.
 
-    While the best of those tried is the smallest or the largest, the next one lies beyond it, `spec.widen` times at
-    most.
+    While the best of those tried is the smallest or the largest, one more lies beyond it, `spec.widen` times at most.
     """
-    return next((trial for trial in _trials(run, tried) if trial.run_id not in tried), None)
+    return [trial for trial in _trials(run, tried) if trial.run_id not in tried]
 
 
 def choose(run: PlannedRun, tried: Tried, out: Path) -> tuple[PlannedRun, Selection | None]:

@@ -11,6 +11,7 @@ they have it. Then the one that has lost it notices at its next touch and stops,
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import threading
@@ -19,12 +20,18 @@ import uuid
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from bench.core.files import share
+from bench.core.files import share, write_atomic
 
+T = TypeVar("T")
 FILE = "claim.json"
+PROGRESS = "progress.json"
+"""Beside it: how far its owner has come."""
+REPORT_S = 2.0
+"""Least time between two reports of progress."""
 STALE_S = 60.0
 """Default of `runtime.claim_s`."""
 BEATS = 6
@@ -55,12 +62,35 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.machine) and self.machine == _machine() and _born(self.pid) != self.born
 
 
-_DECODER = msgspec.json.Decoder(Claim)
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the owner of a claim has come.
+
+    Attributes:
+        owner: of the claim.
+        step, steps: made so far, and of all.
+        loss: of this step.
+        train_s: seconds that this many steps take, including those of earlier attempts.
+    """
+
+    owner: str
+    step: int
+    steps: int
+    loss: float | None
+    train_s: float
+
+
+_DECODER, _STEP_DECODER = msgspec.json.Decoder(Claim), msgspec.json.Decoder(Step)
 
 
 def read(folder: Path) -> Claim | None:
     """The claim on the run of this folder; None if there is none, or if it is still being written."""
-    return _decode(folder / FILE)
+    return _decode(folder / FILE, _DECODER)
+
+
+def read_step(folder: Path, claim: Claim) -> Step | None:
+    """How far the owner of a claim has come; None if it has not said so yet."""
+    step = _decode(folder / PROGRESS, _STEP_DECODER)
+    return step if step and step.owner == claim.owner else None
 
 
 class Claims:
@@ -132,9 +162,12 @@ class Held:
         lost: another process has taken it over, so this one must stop its run and write nothing more.
     """
 
+    FILES = (FILE, PROGRESS)
+
     def __init__(self, folder: Path, claim: Claim, beat_s: float) -> None:
         self.folder, self.claim, self.beat_s = folder, claim, beat_s
         self.lost = False
+        self._reported = -math.inf
         self._end = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="claim", daemon=True)
 
@@ -147,8 +180,9 @@ class Held:
         self._beats.join()
         if not self.check():
             return
-        with contextlib.suppress(OSError):  # a claim that cannot be removed is taken over: its process is gone
-            (self.folder / FILE).unlink()
+        for name in reversed(self.FILES):
+            with contextlib.suppress(OSError):  # a claim that cannot be removed is taken over when its process is gone
+                (self.folder / name).unlink()
         with contextlib.suppress(OSError):  # of a run that has left nothing
             self.folder.rmdir()
 
@@ -166,15 +200,25 @@ class Held:
             pass  # a file server that does not answer: others see it as untouched
         return not self.lost
 
+    def report(self, *, step: int, steps: int, loss: float, train_s: float) -> None:
+        """Write how far the run has come, at most once in `REPORT_S`; where it cannot be written, nothing happens."""
+        if time.monotonic() - self._reported < REPORT_S:
+            return
+        self._reported = time.monotonic()
+        finite = loss if math.isfinite(loss) else None
+        now = Step(owner=self.claim.owner, step=step, steps=steps, loss=finite, train_s=round(train_s, 3))
+        with contextlib.suppress(OSError):
+            write_atomic(self.folder / PROGRESS, msgspec.json.encode(now))
+
     def _beat(self) -> None:
         while not self._end.wait(self.beat_s) and self.check():
             pass
 
 
-def _decode(path: Path) -> Claim | None:
+def _decode(path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
     try:
         with path.open("rb") as stream:
-            return _DECODER.decode(stream.read(4096))
+            return decoder.decode(stream.read(4096))
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -198,7 +242,7 @@ def remove(path: Path, owner: str) -> bool:
         path.rename(aside)  # of several processes that do so at once one succeeds
     except OSError:
         return False
-    claim = _decode(aside)
+    claim = _decode(aside, _DECODER)
     stale = (claim.owner if claim else "") == owner
     if not stale:
         with contextlib.suppress(OSError):

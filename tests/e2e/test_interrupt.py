@@ -15,7 +15,7 @@ import pytest
 from killed import kill_at_step
 
 from bench.harness.progress import Progress
-from bench.records import record
+from bench.records import claims, record
 
 Bench = Callable[..., Any]
 CELLS = ("--method", "linear,lora,full", "--task", "glue/cola")
@@ -260,6 +260,8 @@ def test_what_another_command_has_done_is_kept(
     def step(self: Progress, step: int, loss: float) -> None:
         if step == 2 and not stored:
             stored["running"] = b""
+            [claim] = Path("runs").glob(f"*/{claims.FILE}")
+            claim.unlink()  # the other command believes that this one is gone
             with monkeypatch.context() as patch:
                 patch.setattr(Progress, "step", lambda self, step, loss: None)
                 assert bench(*ONE).code == 0  # the other command, from start to end

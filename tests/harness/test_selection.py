@@ -46,7 +46,8 @@ def choice(make_record: Callable[..., Record], tmp_path: Path) -> Callable[..., 
         tried: dict[str, Record] = {}
         for trial in run.trials:
             tried[trial.run_id] = record(trial, score(trial.spec.lr or 0), higher)
-        while trial := selection.next_trial(run, tried):
+        while open_trials := selection.open_trials(run, tried):
+            [trial] = open_trials
             assert trial.run_id not in tried
             tried[trial.run_id] = record(trial, score(trial.spec.lr or 0), higher)
         chosen, made = selection.choose(run, tried, tmp_path)

@@ -109,7 +109,7 @@ def make_request(
     widen: int | None = None,
     data: Source = "auto",
     data_dir: str | Path | Iterable[str | Path] | Mapping[str, str | Path] = (),
-    set: Mapping[str, Value] | Iterable[str] = (),
+    set: Mapping[str, Value | Iterable[Value]] | Iterable[str] = (),
     out: str | Path = "runs",
     **fields: Unpack[Budget],
 ) -> Request:
@@ -121,7 +121,7 @@ def make_request(
         select, select_on, widen: see `Request`.
         data: which source the data come from.
         data_dir: a folder, `NAME=DIR`, several of these, or name → folder.
-        set: option → value, `{"method.rank": 4}`, or `namespace.key=value` texts.
+        set: option → value or several, `{"method.rank": [4, 8]}`, or `namespace.key=value` texts.
 
     Raises:
         UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
@@ -136,7 +136,8 @@ def make_request(
     rates = _distinct("--lr", lr)
     _check_select(select, select_on, widen, rates)
     _check_course(fields.get("evaluate"))
-    overrides = Overrides.of(cast(Mapping[str, Value], set)) if isinstance(set, Mapping) else Overrides.parse([*set])
+    settings = cast("Mapping[str, Value | Iterable[Value]]", set)
+    overrides = Overrides.of(settings) if isinstance(set, Mapping) else Overrides.parse([*set])
     return Request(
         methods=method_names,
         tasks=task_names,

@@ -73,6 +73,10 @@ class Overrides:
         given = self.given[namespace, key]
         return given if isinstance(given, str) else given[0]
 
+    def by_name(self) -> dict[str, Given]:
+        """Return the options by their names: `method.rank`."""
+        return {f"{space}.{key}": value for (space, key), value in self.given.items()}
+
     def reaching(self, configs: Iterable[tuple[str, Config]]) -> dict[Name, str]:
         """Return the options of a variant that these Configs, with their namespaces, know."""
         known = {(space, key) for space, config in configs for key in options_of(type(config))}

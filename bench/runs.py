@@ -91,25 +91,34 @@ def _row(record: Record) -> dict[str, object]:
     }
 
 
-def plan(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Plan:
+Names = str | Sequence[str]
+
+
+def plan(methods: Names = (), tasks: Names = (), *, plan: str | Path | None = None, **options: Any) -> Plan:
     """Plan a grid without training it; the arguments are those of `run`.
 
     Raises:
         UsageError: an unknown name, key or value.
         EnvironmentProblem: nothing of it can run.
     """
-    return make_plan(make_request(methods=methods, tasks=tasks, **options))
+    if plan is None:
+        return make_plan(make_request(methods=methods, tasks=tasks, **options))
+    from bench.harness.plan_file import read  # imports yaml
+
+    names = {name: given for name, given in (("methods", methods), ("tasks", tasks)) if given}
+    return make_plan(read(Path(plan).expanduser(), **names, **options))
 
 
-def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any) -> Runs[Record]:
-    """Train every combination of methods, tasks, backbones, learning rates and seeds, and return their records.
+def run(methods: Names = (), tasks: Names = (), *, plan: str | Path | None = None, **options: Any) -> Runs[Record]:
+    """Train every combination of methods, tasks, backbones, learning rates, options and seeds; return their records.
 
     What is done already is not trained again; an interrupted run goes on.
 
     Args:
         methods, tasks: one name or several, as in `bench list methods` and `bench list tasks`.
+        plan: a file of `bench plan`, which gives what is not given here.
         options: keyword arguments of `bench.harness.request.make_request` (`backbones`, `seeds`, `lr`, `data_dir`,
-            `set={"method.rank": 4}`, `out`) and fields of `Request` (`max_steps`, `epochs`, `train_samples`,
+            `set={"method.rank": [4, 8]}`, `out`) and fields of `Request` (`max_steps`, `epochs`, `train_samples`,
             `evaluate`, `batch_size`, `precision`, `accelerator`, `devices`, `track`, `strict`, `retry`).
 
     Raises:
@@ -117,10 +126,13 @@ def run(methods: str | Sequence[str], tasks: str | Sequence[str], **options: Any
         EnvironmentProblem: nothing of it can run.
     """
     preflight.check()
-    grid = plan(methods, tasks, **options)
+    grid = _plan(methods, tasks, plan=plan, **options)
     from bench.harness.runner import run_plan  # imports torch
 
     return Runs([*run_plan(grid)], grid.request.out)
+
+
+_plan = plan
 
 
 def load(folder: str | Path = "runs") -> Runs[Record]:

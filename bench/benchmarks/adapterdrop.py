@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import bench
 from bench.benchmarks import format_ratios, grid_parser, print_or_fail, time_rounds, timed_run, train
@@ -67,7 +67,8 @@ def main(argv: Sequence[str]) -> int:
     rounds = flags.pop("rounds")
 
     def run() -> str:
-        plan = bench.plan("adapterdrop", "glue/rte", **{"train_samples": 64, "epochs": EPOCHS, **flags})
+        budget: dict[str, Any] = {"train_samples": 64, "epochs": EPOCHS, **flags}
+        plan = bench.plan("adapterdrop", "glue/rte", **budget)
         return report(measure(timed_run(plan), rounds))
 
     return print_or_fail(run)

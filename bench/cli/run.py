@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from bench.cli.output import emit
-from bench.cli.parser import ACCELERATORS, Parser, choice, common, count, listed, positive, seed
+from bench.cli.parser import ACCELERATORS, SOURCES, Parser, choice, common, count, course, listed, positive, seed
 from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
 from bench.core.text import printable_lines, without_secrets
@@ -34,28 +33,39 @@ EXAMPLES = (
     "bench run --method full --task glue/mrpc --backbone google-bert/bert-base-cased --epochs 3 --precision bf16-mixed",
     "bench run --method lora,full --task glue/rte --epochs 3 --evaluate epoch",
     "bench run --method lora --task glue --dry-run",
+    "bench run --method lora,deeplora --task glue --set method.rank=4,8,16 --dry-run",
+    "bench run --plan grid.yaml",
     "bench run --method lora --task table:train.csv --set task.text=review --set task.label=stars",
     "bench run --method mae --task digits --max-steps 1000 --batch-size 64",
     "bench run --method full,galore,lowrank --task cifar10 --backbone resnet18 --data-dir cifar10=~/data/cifar10",
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
+NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run")
 MANY = 20
 """Up to here a single seed may have been meant as a number of seeds."""
 
 
 def parser() -> Parser:
-    """The values have the names of the arguments of `make_request`."""
     parser = Parser(
         prog="bench run",
         description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
         "record of each. The same command again goes on where it stopped: what is done is skipped.",
         parents=[common()],
         examples=EXAMPLES,
-        usage="bench run --method M[,M…] --task T[,T…] [flags]",
+        usage="bench run --method M[,M…] --task T[,T…] [flags]\n       bench run --plan FILE [flags]",
     )
+    add_flags(parser)
+    add = parser.add_argument_group("before anything is trained").add_argument
+    add("--dry-run", action="store_true", help="show the plan and train nothing")
+    return parser
 
+
+def add_flags(parser: Parser) -> None:
+    """Add the flags that make a request; the values have the names of the arguments of `make_request`."""
     add = parser.add_argument_group("what is run").add_argument
+    about = "read it all from a file of `bench plan`; a flag beside it takes the place of the file's, --set one by one"
+    add("--plan", metavar="FILE", type=Path, help=about)
     add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
     about = "task, suite (glue), task of it (glue/rte) or your own table:FILE"
     add("--task", dest="tasks", metavar="T[,T…]", action="extend", type=listed(), help=about)
@@ -66,11 +76,11 @@ def parser() -> Parser:
     add("--backbone", dest="backbones", metavar="B[,B…]", action="extend", type=listed(), help=about)
     add("--seeds", metavar="N[,N…]", action="extend", type=listed(seed), help="a run each (default: 0)")
     about = "auto (the first that answers), dir, hub or embedded"
-    add("--data", metavar="SOURCE", default="auto", type=choice("auto", "dir", "hub", "embedded"), help=about)
+    add("--data", metavar="SOURCE", type=choice(*SOURCES), help=about)
     about = "folder of a task or suite, or a parent of such folders; may be repeated (default: $BENCH_DATA)"
-    add("--data-dir", metavar="[NAME=]DIR", action="append", default=[], help=about)
-    about = "an option, such as method.rank=8; may be repeated; `bench show METHOD` lists them all"
-    add("--set", metavar="KEY=VALUE", action="append", default=[], help=about)
+    add("--data-dir", metavar="[NAME=]DIR", action="append", help=about)
+    about = "an option, such as method.rank=8, or method.rank=4,8 for a run each; `bench show METHOD` lists them all"
+    add("--set", metavar="KEY=VALUE[,VALUE…]", action="append", help=about)
 
     budget = parser.add_argument_group("budget and learning rate")
     length = budget.add_mutually_exclusive_group()
@@ -78,9 +88,9 @@ def parser() -> Parser:
     length.add_argument("--epochs", metavar="X", type=positive, help="passes over train, instead of --max-steps")
     add = budget.add_argument
     add("--train-samples", metavar="N", type=count, help="train on N examples, drawn by seed")
-    add("--batch-size", metavar="N", type=count, default=16, help="examples per step over all devices (default: 16)")
+    add("--batch-size", metavar="N", type=count, help="examples per step over all devices (default: 16)")
     about = "score dev after every N steps, or every pass over train, too; the score stays that of the last step"
-    add("--evaluate", metavar="N|epoch", type=_course, help=about)
+    add("--evaluate", metavar="N|epoch", type=course, help=about)
     add("--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)")
     about = "choose the learning rate on a split cut from train, never dev"
     add("--select", metavar="lr", type=choice("lr"), help=about)
@@ -89,29 +99,22 @@ def parser() -> Parser:
     add("--widen", metavar="N", type=int, help=about)
 
     add = parser.add_argument_group("how and where").add_argument
-    add("--out", metavar="DIR", type=Path, default=Path("runs"), help="folder of records (default: runs)")
+    add("--out", metavar="DIR", type=Path, help="folder of records (default: runs)")
     about = "mirror of the records: wandb, tensorboard, csv, mlflow (default: off)"
-    add("--track", metavar="WHERE", type=choice(*get_args(Track)), default="off", help=about)
-    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto", help="auto, cpu, gpu, cuda or mps")
-    add("--devices", metavar="N", type=count, default=1, help="devices per run (default: 1)")
+    add("--track", metavar="WHERE", type=choice(*get_args(Track)), help=about)
+    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), help="auto, cpu, gpu, cuda or mps (default: auto)")
+    add("--devices", metavar="N", type=count, help="devices per run (default: 1)")
     about = f"{', '.join(get_args(Precision))} (default: 32-true)"
-    add("--precision", metavar="P", type=choice(*get_args(Precision)), default="32-true", help=about)
+    add("--precision", metavar="P", type=choice(*get_args(Precision)), help=about)
     add("--strict", action="store_true", help="a task that cannot run, or is absent, stops everything")
     add("--retry", action="store_true", help="run again what failed before")
-    add("--dry-run", action="store_true", help="show the plan and train nothing")
-    return parser
-
-
-def _course(text: str) -> int | str:
-    """A number of steps, or the text as it is, which `make_request` checks."""
-    return int(text) if re.fullmatch(r"[+-]?\d{1,19}", text) else text
 
 
 def handle(options: argparse.Namespace) -> int:
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
-    check_mirror(options.track)
+    check_mirror(request.track)
 
     from bench.harness.plan_text import describe
     from bench.harness.planner import make_plan  # opens data and backbones
@@ -128,10 +131,16 @@ def handle(options: argparse.Namespace) -> int:
 
 
 def request_of(options: argparse.Namespace) -> Request:
-    """Make the request that the flags stand for; nothing is opened."""
-    given = {name: value for name, value in vars(options).items() if name not in ("json", "verbose", "dry_run")}
-    given["select"] = options.select is not None
-    return make_request(**given)
+    """Make the request that the flags, and the plan file that they name, stand for; no data are opened."""
+    given = {name: value for name, value in vars(options).items() if name not in NOT_OF_A_REQUEST}
+    given = {name: value for name, value in given.items() if value is not None and value is not False}
+    if "select" in given:
+        given["select"] = True
+    if not options.plan:
+        return make_request(**given)
+    from bench.harness.plan_file import read  # imports yaml
+
+    return read(options.plan.expanduser(), **given)
 
 
 def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:

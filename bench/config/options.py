@@ -45,6 +45,7 @@ def option(
     at_most: float | None = None,
     above: float | None = None,
     used_with: Mapping[str, Sequence[str]] | None = None,
+    commas: bool = False,
 ) -> Any:
     """Declare a field of a Config.
 
@@ -56,9 +57,10 @@ def option(
         above: the value must be larger than this.
         used_with: another option of the Config, and its values with which this one has an effect. With any other value
             only the default is accepted, since two specifications would otherwise stand for one experiment.
+        commas: of a text: commas belong to the value. Those of any other option separate values of several runs.
     """
     limits = {"at_least": at_least, "at_most": at_most, "above": above, "used_with": used_with or {}}
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
+    return dataclasses.field(default=default, metadata={"help": help, "commas": commas, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,7 @@ class Option:
     Attributes:
         type: its type as `--set` reads it: `int`, `float or none`, `mean|cls`.
         default: None also where `required`.
+        commas: whether commas belong to a value, instead of separating several.
     """
 
     name: str
@@ -116,6 +119,7 @@ class Option:
     default: Value
     help: str
     required: bool = False
+    commas: bool = False
 
 
 @cache
@@ -129,6 +133,7 @@ def options_of(config: type[DataclassInstance]) -> dict[str, Option]:
             default=None if field.default is dataclasses.MISSING else field.default,
             help=" ".join(str(field.metadata.get("help", "")).split()),
             required=field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+            commas=bool(field.metadata.get("commas")),
         )
         for field in dataclasses.fields(config)
     }

@@ -1,12 +1,18 @@
-"""Overrides: `--set namespace.key=value`, read once and given to every Config that knows the key."""
+"""Overrides: `--set namespace.key=value`, read once and given to every Config that knows the key.
+
+Several values of an option, `method.rank=4,8`, are a variant each, and several such lists make their product.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from bench.config.options import Config, DataclassT, Value, build, options_of, show
+from bench.config.lists import split
+from bench.config.options import Config, DataclassT, Value, build, options_of, read_value, show
 from bench.config.sections import SECTIONS, BackboneConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError, did_you_mean
@@ -17,21 +23,26 @@ NAMESPACES = ("method", "task", "backbone", *SECTIONS)
 _FORM, _SPACES = "namespace.key=value", f"namespaces: {', '.join(NAMESPACES)}"
 _EXAMPLE = "Write for example --set method.rank=8."
 _KINDS: dict[str, Kind] = {"method": "methods", "task": "tasks", "backbone": "backbones"}
+ONE_VALUE = ("data", "runtime")
+"""Namespaces whose options decide nothing that tells two runs apart, so that they have one value in a grid."""
+
+Name = tuple[str, str]
+"""Namespace and key of an option."""
+Given = str | tuple[str, ...]
+"""A text as typed, whose commas may separate several values; or several values, each as it is."""
+Classes = Mapping[str, Mapping[str, type[Config]]]
+"""Namespace → name → class of its options."""
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """Options that the user changed.
+    """Options that the user changed, as texts."""
 
-    Attributes:
-        given: `(namespace, key)` → the value: a text, or in Python any value that an option can hold.
-    """
-
-    given: Mapping[tuple[str, str], Value] = field(default_factory=dict[tuple[str, str], Value])
+    given: Mapping[Name, Given] = field(default_factory=dict[Name, Given])
 
     @classmethod
     def parse(cls, settings: Sequence[str]) -> Overrides:
-        """Read `namespace.key=value` as typed; everything after the first `=` belongs to the value.
+        """Read `namespace.key=value` as typed; everything after the first `=` belongs to the value or its list.
 
         Raises:
             UsageError: not of that form, an unknown namespace, or a key given twice.
@@ -39,27 +50,56 @@ class Overrides:
         return cls.of(_pairs(settings, _FORM, _SPACES, _EXAMPLE))
 
     @classmethod
-    def of(cls, values: Mapping[str, Value]) -> Overrides:
-        """Take `{"method.rank": 4}`; raises UsageError for a key that is not `namespace.key`."""
-        return cls({_split(name, show(value)): value for name, value in values.items()})
+    def of(cls, values: Mapping[str, Value | Iterable[Value]]) -> Overrides:
+        """Take `{"method.rank": 4, "optim.clip": [0, 1]}`; a text means what it means behind `--set`.
+
+        Raises:
+            UsageError: a key that is not `namespace.key`, or a list without values.
+        """
+        texts = {name: _texts(name, value) for name, value in values.items()}
+        return cls({_name(name, value): value for name, value in texts.items()})
 
     def build(self, namespace: str, config: type[DataclassT]) -> DataclassT:
         """Build one Config from the keys that it knows; errors are those of `options.build`."""
         known = options_of(config)
-        given = {key: value for (space, key), value in self.given.items() if space == namespace and key in known}
+        given = {key: self.value(space, key) for space, key in self.given if space == namespace and key in known}
         return build(config, given, namespace=namespace)
 
     def has(self, namespace: str, key: str) -> bool:
         return (namespace, key) in self.given
 
+    def value(self, namespace: str, key: str) -> str:
+        """Return the one value of an option of a variant."""
+        given = self.given[namespace, key]
+        return given if isinstance(given, str) else given[0]
+
+    def by_name(self) -> dict[str, Given]:
+        """Return the options by their names: `method.rank`."""
+        return {f"{space}.{key}": value for (space, key), value in self.given.items()}
+
+    def reaching(self, configs: Iterable[tuple[str, Config]]) -> dict[Name, str]:
+        """Return the options of a variant that these Configs, with their namespaces, know."""
+        known = {(space, key) for space, config in configs for key in options_of(type(config))}
+        return {name: self.value(*name) for name in self.given if name in known}
+
+    def variants(self, classes: Classes) -> list[Overrides]:
+        """Return one for each combination of the values, in which every option has one value.
+
+        Raises:
+            UsageError: a list has an empty or a repeated value, or stands where an option can have one value alone.
+        """
+        values = [_values(name, given, _owners(name, classes)) for name, given in self.given.items()]
+        return [Overrides(dict(zip(self.given, chosen, strict=True))) for chosen in product(*values)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Configs:
-    """Every Config of a command, each built once.
+    """Every Config of a variant, each built once; `overrides` has what it was built from.
 
     Those of methods are by name as given (`peft:vera`), those of tasks and backbones by registered name (`glue`, `hf`).
     """
 
+    overrides: Overrides
     methods: Mapping[str, MethodConfig]
     tasks: Mapping[str, Config]
     backbones: Mapping[str, BackboneConfig]
@@ -68,8 +108,8 @@ class Configs:
 
 def build_configs(
     overrides: Overrides, *, methods: Sequence[str], tasks: Sequence[str] = (), backbones: Sequence[str] = ()
-) -> Configs:
-    """Build the Configs of these methods, tasks and backbones; a key goes to each of them that knows it.
+) -> list[Configs]:
+    """Build the Configs of these methods, tasks and backbones for every variant; a key goes to each that knows it.
 
     Raises:
         UsageError: a name or a key is unknown, or a value has the wrong type or is out of range.
@@ -85,8 +125,13 @@ def build_configs(
             known = f"its Config is {kind.__module__}:{kind.__qualname__}"
             raise EnvironmentProblem(what, known, "Derive it from bench.config.sections.MethodConfig.")
     _check_keys(overrides, classes)
+    return [_build(variant, classes) for variant in overrides.variants(classes)]
+
+
+def _build(overrides: Overrides, classes: Mapping[str, Mapping[str, type[Any]]]) -> Configs:
     shared: dict[str, Any] = {space: overrides.build(space, config) for space, config in SECTIONS.items()}
     return Configs(
+        overrides=overrides,
         methods={name: overrides.build("method", config) for name, config in classes["method"].items()},
         tasks={name: overrides.build("task", config) for name, config in classes["task"].items()},
         backbones={name: overrides.build("backbone", config) for name, config in classes["backbone"].items()},
@@ -121,8 +166,54 @@ def _pairs(settings: Sequence[str], form: str, known: str, todo: str) -> dict[st
     return pairs
 
 
-def _split(name: str, value: str) -> tuple[str, str]:
+def _texts(name: str, value: Value | Iterable[Value]) -> Given:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return show(value)
+    texts = tuple(map(show, value))
+    if not texts:
+        raise UsageError(f"--set {name} has no value", "the list is empty", "Give a value, or leave the option out.")
+    return texts
+
+
+def _values(name: Name, given: Given, owners: Sequence[type[Config]]) -> list[tuple[str]]:
+    """List the values of an option, each as the only one of a variant; `owners` are the Configs that know it."""
+    full = ".".join(name)
+    commas = any(options_of(owner)[name[1]].commas for owner in owners)
+    texts = given if isinstance(given, tuple) else (given,) if commas else split(given)
+    listed = ", ".join(texts)
+    if len(texts) > 1 and name[0] in ONE_VALUE:
+        known = f"given: {listed}; it says how runs are executed or read, so a list would make the same runs again"
+        raise UsageError(f"--set {full} takes one value", known, "Give one of them.")
+    if isinstance(given, str) and len(texts) > 1 and "" in texts:
+        known = "a list is written a,b,c; \\, is a comma that belongs to a value"
+        raise UsageError(f"--set {full}={given}: an empty element", known, "Take the extra comma out.")
+    for owner in owners:
+        read = [_read(text, typing.get_type_hints(owner)[name[1]]) for text in texts]
+        for number, text in enumerate(texts):
+            if read[number] in read[:number]:
+                raise UsageError(f"--set {full}: {text} is given twice", f"given: {listed}", "Keep one of them.")
+    return [(text,) for text in texts]
+
+
+def _read(text: str, hint: object) -> tuple[type, Value]:
+    """Return the value that a text stands for, with its type; a wrong one, which `options.build` refuses, as it is."""
+    try:
+        value = read_value(text, hint)
+    except ValueError:
+        value = text
+    return type(value), value
+
+
+def _owners(name: Name, classes: Classes) -> list[type[Config]]:
+    """List the Configs that know an option."""
+    space, key = name
+    chosen = [*classes.get(space, {}).values(), *filter(None, [SECTIONS.get(space)])]
+    return [config for config in chosen if key in options_of(config)]
+
+
+def _name(name: str, value: Given) -> Name:
     space, dot, key = name.partition(".")
+    value = value if isinstance(value, str) else ",".join(value)
     if not dot or not key:
         what = f"--set {name}={value}: not of the form {_FORM}"
         raise UsageError(what, _SPACES, _EXAMPLE)

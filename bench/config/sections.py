@@ -191,6 +191,7 @@ class SpectraConfig(Config):
         "What is looked at, several by commas: updates (ΔW), weights (W(0) + ΔW), gradients (of the global batch, "
         "before clipping), steps (what the optimiser changed), activations (of the blocks); none looks at "
         "nothing.",
+        commas=True,
     )
     every: int = option(
         0,
@@ -202,6 +203,7 @@ class SpectraConfig(Config):
         "auto",
         "Which layers: all, patterns such as *.0.*,*query, several by commas, or auto: all where they are thin, "
         "as factors are, else four spread over the depth.",
+        commas=True,
     )
     window: int = option(
         8,

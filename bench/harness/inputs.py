@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from bench.api.backbone import Backbone
 from bench.api.task import Task
 from bench.backbones import open_backbone
 from bench.config.options import Config, options_of
+from bench.config.overrides import Configs, Name
 from bench.config.sections import BackboneConfig
 from bench.core import registry
 from bench.core.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
@@ -64,36 +66,68 @@ def expand(names: Iterable[str]) -> list[tuple[str, Task]]:
     return list(found.items())
 
 
-def load_tasks(
-    request: Request, names: Sequence[str], configs: Mapping[str, Config], skipped: list[Skip]
-) -> list[LoadedTask]:
-    """Load tasks and suites; those that cannot be loaded are added to `skipped`. `configs` are by registered name.
+class Inputs:
+    """The tasks and backbones of a request, each opened once with each of its Configs.
 
-    Raises:
-        UsageError: an unknown task, or an option that does not fit the data.
+    Attributes:
+        request: its `data` has `on_bad` filled in.
+        skipped: what cannot be opened.
     """
-    loaded: list[LoadedTask] = []
-    for name, task in expand(names):
-        wanted = replace(request.data, config=configs[family(name)])
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.skipped: list[Skip] = []
+        self._tasks: dict[tuple[str, Config], LoadedTask | None] = {}
+        self._backbones: dict[tuple[str, BackboneConfig], Backbone | None] = {}
+
+    def tasks(self, names: Sequence[str], configs: Configs, lists: Lists) -> list[LoadedTask]:
+        """Load tasks and suites with the options of a variant; `lists` are the options that have several values.
+
+        Raises:
+            UsageError: an unknown task, or an option that does not fit the data.
+        """
+        loaded: list[LoadedTask | None] = []
+        for name, task in expand(names):
+            config = configs.tasks[family(name)]
+            if (name, config) not in self._tasks:
+                wanted = replace(self.request.data, config=config)
+                label = variant_name(name, configs.overrides.reaching([("task", config)]), lists)
+                with self._skipping(label):
+                    self._tasks[name, config] = None
+                    self._tasks[name, config] = LoadedTask(name, wanted, task, task.open(wanted))
+            loaded.append(self._tasks[name, config])
+        return [one for one in loaded if one]
+
+    def backbones(self, configs: Configs, lists: Lists) -> list[tuple[str, Backbone]]:
+        """Open each with its name as given and the options of a variant.
+
+        Raises:
+            UsageError: a name that is nearly a registered one, or a network that does not exist.
+        """
+        opened: list[tuple[str, Backbone | None]] = []
+        for name in self.request.all_backbones:
+            config = configs.backbones[opener(name)]
+            if (name, config) not in self._backbones:
+                label = variant_name(name, configs.overrides.reaching([("backbone", config)]), lists)
+                with self._skipping(label):
+                    self._backbones[name, config] = None
+                    self._backbones[name, config] = open_backbone(name, config, runs=self.request.out)
+            opened.append((name, self._backbones[name, config]))
+        return [(name, one) for name, one in opened if one]
+
+    @contextmanager
+    def _skipping(self, name: str) -> Generator[None]:
         try:
-            loaded.append(LoadedTask(name, wanted, task, task.open(wanted)))
+            yield
         except EnvironmentProblem as error:
-            skipped.append(Skip(name=name, error=error, absent=isinstance(error, AbsentTask)))
-    return loaded
+            self.skipped.append(Skip(name=name, error=error, absent=isinstance(error, AbsentTask)))
 
 
-def open_backbones(
-    request: Request, configs: Mapping[str, BackboneConfig], skipped: list[Skip]
-) -> list[tuple[str, Backbone]]:
-    """Open each with its name as given; those not found are added to `skipped`. `configs` are by registered name.
+Lists = frozenset[Name]
+"""Options that have several values in a grid."""
 
-    Raises:
-        UsageError: a name that is nearly a registered one, or a network that does not exist.
-    """
-    opened: list[tuple[str, Backbone]] = []
-    for name in request.all_backbones:
-        try:
-            opened.append((name, open_backbone(name, configs[opener(name)], runs=request.out)))
-        except EnvironmentProblem as error:
-            skipped.append(Skip(name=name, error=error))
-    return opened
+
+def variant_name(name: str, given: Mapping[Name, str], lists: Lists) -> str:
+    """Write which variant of something it is, `lora × digits with method.rank=4`, by its options among `lists`."""
+    varied = [f"{space}.{key}={value}" for (space, key), value in given.items() if (space, key) in lists]
+    return f"{name} with {', '.join(varied)}" if varied else name

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import TypedDict
@@ -13,12 +13,12 @@ from bench.api.batching import BatchSplit
 from bench.api.peft import open_folder
 from bench.api.task import Task
 from bench.config.options import Config, Value
-from bench.config.overrides import build_configs
-from bench.config.sections import AllocationConfig, MethodConfig, Sections
+from bench.config.overrides import Configs, Name, Overrides, build_configs
+from bench.config.sections import AllocationConfig, DataConfig, MethodConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.devices import check_devices
-from bench.harness.inputs import LoadedTask, Skip, load_tasks, open_backbones
+from bench.harness.inputs import Inputs, Lists, LoadedTask, Skip, variant_name
 from bench.harness.misfits import check_allocation, check_evaluations, why_not
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Dataset
@@ -39,6 +39,7 @@ class PlannedRun:
 
     Attributes:
         backbone_name: name of the backbone as given: of a folder, its path.
+        overrides: those of its variant of the grid.
         trials: runs that choose this one's learning rate; empty if it is given.
     """
 
@@ -46,6 +47,7 @@ class PlannedRun:
     loaded: LoadedTask
     backbone: Backbone
     backbone_name: str
+    overrides: Overrides = field(default_factory=Overrides)
     trials: tuple[PlannedRun, ...] = ()
 
     @property
@@ -55,6 +57,19 @@ class PlannedRun:
     @property
     def dataset(self) -> Dataset:
         return self.loaded.dataset
+
+    @property
+    def configs(self) -> list[tuple[str, Config]]:
+        """The options that decide about it and its trials, with their namespaces."""
+        trials = [("task", trial.spec.options.task) for trial in self.trials]
+        return [*vars(self.spec.options).items(), *trials, ("data", DataConfig())]
+
+    @property
+    def given(self) -> dict[Name, str]:
+        """The overrides that reached it: other methods of the grid may have options that this one lacks."""
+        found = self.overrides.reaching(self.configs)
+        allocates = self.spec.options.method.allocates
+        return {name: value for name, value in found.items() if allocates or name[0] != AllocationConfig.namespace}
 
     @property
     def run_id(self) -> str:
@@ -123,42 +138,56 @@ def make_plan(request: Request) -> Plan:
         UsageError: an unknown name, key or value.
         EnvironmentProblem: nothing of it can run, a device is missing, or, with `strict`, some of it cannot.
     """
-    configs = build_configs(
+    variants = build_configs(
         request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
     )
-    check_allocation(configs)
+    for configs in variants:
+        check_allocation(configs)
     check_evaluations(request)
-    request = replace(request, data=replace(request.data, on_bad=configs.sections.data.on_bad))
+    shared = variants[0].sections  # what it is read for here has one value in a grid
+    request = replace(request, data=replace(request.data, on_bad=shared.data.on_bad))
     BatchSplit(
-        batch_size=request.batch_size, world=request.devices, micro=configs.sections.runtime.micro_batch
+        batch_size=request.batch_size, world=request.devices, micro=shared.runtime.micro_batch
     )  # checks that the sizes fit
     check_devices(request.accelerator, request.devices)
-    skipped: list[Skip] = []
-    methods = {name: _start(request, name, config) for name, config in configs.methods.items()}
-    tasks = load_tasks(request, request.tasks, configs.tasks, skipped)
-    backbones = open_backbones(request, configs.backbones, skipped)
-    selectors = load_tasks(request, (request.select_on,) if request.select_on else (), configs.tasks, skipped)
-    if request.select_on and not selectors:
+    inputs = Inputs(request)
+    lists = frozenset(
+        name for name in request.overrides.given if len({one.overrides.value(*name) for one in variants}) > 1
+    )
+    distinct: dict[str, PlannedRun] = {}
+    for configs in variants:
+        for run in _runs(configs, inputs, lists):
+            distinct.setdefault(run.run_id, run)  # an option that a method lacks makes no second run of it
+    skipped = tuple({(skip.name, skip.error.what): skip for skip in inputs.skipped}.values())
+    if not distinct:
         raise _nothing(skipped)
-    runs: list[PlannedRun] = []
+    if request.strict and skipped:
+        raise _nothing(skipped, "--strict: not all of what was asked can run")
+    return Plan(request=request, runs=tuple(distinct.values()), skipped=skipped)
+
+
+def _runs(configs: Configs, inputs: Inputs, lists: Lists) -> Generator[PlannedRun]:
+    """Plan the runs of one variant; what does not go together is added to `inputs.skipped`."""
+    request, overrides = inputs.request, configs.overrides
+    methods = {name: _start(overrides, name, config) for name, config in configs.methods.items()}
+    tasks = inputs.tasks(request.tasks, configs, lists)
+    backbones = inputs.backbones(configs, lists)
+    selectors = inputs.tasks((request.select_on,) if request.select_on else (), configs, lists)
+    if request.select_on and not selectors:
+        raise _nothing(inputs.skipped)
     for method, (backbone_name, backbone), loaded in product(request.methods, backbones, tasks):
         if not request.backbones and DEFAULT_BACKBONES[loaded.task.spec.modality] != backbone.name:
             continue
         config, start = methods[method]
         base = _spec(request, method, config, configs.sections, backbone, loaded).with_(start=start)
+        run = PlannedRun(spec=base, loaded=loaded, backbone=backbone, backbone_name=backbone_name, overrides=overrides)
         if misfit := why_not(base, backbone, loaded):
-            skipped.append(Skip(name=f"{method} × {loaded.task.spec.name}", error=misfit))
+            name = variant_name(f"{method} × {loaded.task.spec.name}", run.given, lists)
+            inputs.skipped.append(Skip(name=name, error=misfit))
             continue
         for seed in request.seeds:
-            spec = base.with_(seed=seed)
-            run = PlannedRun(spec=spec, loaded=loaded, backbone=backbone, backbone_name=backbone_name)
-            runs += _with_rates(request, run, selectors[0] if selectors else loaded)
-    if not runs:
-        raise _nothing(skipped)
-    if request.strict and skipped:
-        raise _nothing(skipped, "--strict: not all of what was asked can run")
-    distinct = {run.run_id: run for run in runs}
-    return Plan(request=request, runs=tuple(distinct.values()), skipped=tuple(skipped))
+            seeded = replace(run, spec=base.with_(seed=seed))
+            yield from _with_rates(request, seeded, selectors[0] if selectors else loaded)
 
 
 def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list[PlannedRun]:
@@ -221,7 +250,7 @@ def _spec(
     )
 
 
-def _start(request: Request, method: str, config: MethodConfig) -> tuple[MethodConfig, str | None]:
+def _start(overrides: Overrides, method: str, config: MethodConfig) -> tuple[MethodConfig, str | None]:
     """The options of a method, and the folder of the adapter that its option `start` names.
 
     In the folder's place comes the hash of its content, with the options that the adapter decides.
@@ -236,9 +265,9 @@ def _start(request: Request, method: str, config: MethodConfig) -> tuple[MethodC
     folder = open_folder(Path(str(start)).expanduser())
     decided: dict[str, Value] = registry.load("methods", method).from_peft(folder)
     for key, value in decided.items():
-        if key == "target" and request.overrides.has("method", key):
+        if key == "target" and overrides.has("method", key):
             continue  # which layers an expression names, only the network can tell
-        if request.overrides.has("method", key) and getattr(config, key) != value:
+        if overrides.has("method", key) and getattr(config, key) != value:
             raise UsageError(
                 f"--set method.{key}={getattr(config, key)} contradicts the adapter to start from",
                 f"{folder.path} has {key} {value}",

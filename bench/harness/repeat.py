@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from bench.config.options import options_of, show
+from bench.config.lists import single
+from bench.config.options import options_of
 from bench.harness.planner import PlannedRun
 from bench.harness.request import WIDEN, Request
 
@@ -31,9 +32,10 @@ def repeat_command(run: PlannedRun, request: Request) -> list[str]:
         argv += ["--lr", repr(spec.lr)]
     argv += _data(run, request)
     argv += _changed(request)
-    for (space, key), value in request.overrides.given.items():
-        if _applies(run, space, key):
-            argv += ["--set", f"{space}.{key}={show(value)}"]
+    for (space, key), value in run.given.items():
+        known = [options_of(type(config)) for name, config in run.configs if name == space]
+        commas = any(options[key].commas for options in known if key in options)
+        argv += ["--set", f"{space}.{key}={value if commas else single(value)}"]
     return argv
 
 
@@ -58,16 +60,3 @@ def _changed(request: Request) -> list[str]:
         if getattr(request, name) != defaults[name]
         for word in (f"--{name}", str(getattr(request, name)))
     ]
-
-
-def _applies(run: PlannedRun, space: str, key: str) -> bool:
-    """Whether an override reached this run: other methods of the grid may have options that this one lacks."""
-    options = run.spec.options
-    own = {
-        "method": [options.method],
-        "task": [one.spec.options.task for one in (run, *run.trials)],
-        "backbone": [options.backbone],
-    }
-    if space in own:
-        return any(key in options_of(type(config)) for config in own[space])
-    return space != "allocation" or options.method.allocates

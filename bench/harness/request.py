@@ -99,8 +99,8 @@ class Budget(TypedDict, total=False):
 
 def make_request(
     *,
-    methods: str | Iterable[str],
-    tasks: str | Iterable[str],
+    methods: str | Iterable[str] = (),
+    tasks: str | Iterable[str] = (),
     backbones: str | Iterable[str] = (),
     seeds: int | Iterable[int] = 0,
     lr: float | Iterable[float] = (),
@@ -109,7 +109,8 @@ def make_request(
     widen: int | None = None,
     data: Source = "auto",
     data_dir: str | Path | Iterable[str | Path] | Mapping[str, str | Path] = (),
-    set: Mapping[str, Value] | Iterable[str] = (),
+    bench_data: str | Path | None = None,
+    set: Mapping[str, Value | Iterable[Value]] | Iterable[str] = (),
     out: str | Path = "runs",
     **fields: Unpack[Budget],
 ) -> Request:
@@ -121,7 +122,8 @@ def make_request(
         select, select_on, widen: see `Request`.
         data: which source the data come from.
         data_dir: a folder, `NAME=DIR`, several of these, or name → folder.
-        set: option → value, `{"method.rank": 4}`, or `namespace.key=value` texts.
+        bench_data: takes the place of the environment variable `BENCH_DATA`; `none`: no folder.
+        set: option → value or several, `{"method.rank": [4, 8]}`, or `namespace.key=value` texts.
 
     Raises:
         UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
@@ -136,7 +138,11 @@ def make_request(
     rates = _distinct("--lr", lr)
     _check_select(select, select_on, widen, rates)
     _check_course(fields.get("evaluate"))
-    overrides = Overrides.of(cast(Mapping[str, Value], set)) if isinstance(set, Mapping) else Overrides.parse([*set])
+    if fields.get("max_steps") is not None and fields.get("epochs") is not None:
+        given = f"--max-steps {fields.get('max_steps')}, --epochs {fields.get('epochs')}"
+        raise UsageError("--max-steps is not allowed with --epochs", given, "Leave one of the two out.")
+    settings = cast("Mapping[str, Value | Iterable[Value]]", set)
+    overrides = Overrides.of(settings) if isinstance(set, Mapping) else Overrides.parse([*set])
     return Request(
         methods=method_names,
         tasks=task_names,
@@ -146,7 +152,7 @@ def make_request(
         select=select,
         select_on=select_on,
         widen=WIDEN if widen is None else widen,
-        data=_data_request(data, data_dir),
+        data=_data_request(data, data_dir, os.environ.get("BENCH_DATA", "") if bench_data is None else str(bench_data)),
         overrides=overrides,
         out=Path(out).expanduser(),
         **fields,
@@ -201,7 +207,9 @@ def _check_course(evaluate: object) -> None:
     )
 
 
-def _data_request(source: Source, folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path]) -> DataRequest:
+def _data_request(
+    source: Source, folders: str | Path | Iterable[str | Path] | Mapping[str, str | Path], bench_data: str
+) -> DataRequest:
     if isinstance(folders, Mapping):
         texts = [f"{name}={folder}" for name, folder in cast(Mapping[str, str | Path], folders).items()]
     else:
@@ -214,7 +222,7 @@ def _data_request(source: Source, folders: str | Path | Iterable[str | Path] | M
                 f"the second is {folder}",
                 "Write --data-dir NAME=DIR, each name once.",
             )
-    parent = os.environ.get("BENCH_DATA", "").strip()
+    parent = "" if bench_data == "none" else bench_data.strip()
     if dirs and source in ("hub", "embedded"):
         raise UsageError(f"--data {source} reads no directory", f"--data-dir {texts[0]}", "Leave one of the two out.")
     if source == "dir" and not dirs and not parent:

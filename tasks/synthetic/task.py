@@ -38,7 +38,9 @@ class SyntheticConfig(Config):
     )
     rank: int | None = option(None, "r; none: the length of task.spectrum, or 3.", at_least=1)
     spectrum: str | None = option(
-        None, "Singular values in decreasing order, such as 4,3,2,1; none: r values, evenly spaced from 1 down to 1/r."
+        None,
+        "Singular values in decreasing order, such as 4,3,2,1; none: r values, evenly spaced from 1 down to 1/r.",
+        commas=True,
     )
     basis: Literal["random", "diagonal"] = option(
         "random", "Singular vectors: in random directions, or unit vectors, so that the matrix is diagonal."

@@ -65,6 +65,7 @@ class TableConfig(TaskConfig):
         "|",
         "Stands between the classes of a cell; lists in JSON lines and Parquet need none.",
         used_with={"kind": ("multilabel",)},
+        commas=True,
     )
     class_weights: Literal["none", "balanced"] = option("none", WEIGHTS_HELP)
     validation: str = option(

@@ -14,7 +14,8 @@ from methods.deeplora.config import DeepLoRAConfig
 
 
 def configs(settings: list[str], *methods: str, **more: Any) -> Configs:
-    return build_configs(Overrides.parse(settings), methods=methods, **more)
+    [one] = build_configs(Overrides.parse(settings), methods=methods, **more)
+    return one
 
 
 def test_without_settings_every_option_has_its_default() -> None:
@@ -31,13 +32,19 @@ def test_every_section_is_a_field_of_sections() -> None:
 
 
 def test_values_are_typed_and_reach_their_place() -> None:
-    settings = ["method.rank=none", "head.trainable=no", "optim.eps=1", "method.target=a,b=c", "optim.schedule=cosine"]
+    settings = [
+        "method.rank=none",
+        "head.trainable=no",
+        "optim.eps=1",
+        "method.target=(a,b=c)",
+        "optim.schedule=cosine",
+    ]
     found = configs(settings, "deeplora")
     method: Any = found.methods["deeplora"]
     assert method.rank is None
     assert found.sections.head.trainable is False
     assert (found.sections.optim.eps, type(found.sections.optim.eps)) == (1.0, float)
-    assert method.target == "a,b=c", "commas and = belong to the value"
+    assert method.target == "(a,b=c)", "commas in brackets and = belong to the value"
     assert found.sections.optim.schedule == "cosine"
 
 
@@ -120,3 +127,63 @@ def test_bare_keys_are_those_of_an_experiment() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             build_bare(settings, config, "parsimony")
+
+
+def variants(settings: list[str] | dict[str, Any], *methods: str, **more: Any) -> list[Configs]:
+    overrides = Overrides.parse(settings) if isinstance(settings, list) else Overrides.of(settings)
+    return build_configs(overrides, methods=methods, **more)
+
+
+def test_lists_make_their_product() -> None:
+    found = variants(["method.rank=4,8", "optim.clip=0, 1", "head.trainable=no"], "lora")
+    assert [(one.methods["lora"].to_json()["rank"], one.sections.optim.clip) for one in found] == [
+        (rank, clip) for rank in (4, 8) for clip in (0.0, 1.0)
+    ]
+    assert {one.sections.head.trainable for one in found} == {False}
+    listed = variants({"method.rank": [4, 8], "optim.clip": (0, 1.0), "head.trainable": False}, "lora")
+    assert [(one.methods, one.sections) for one in listed] == [(one.methods, one.sections) for one in found]
+
+
+def test_a_variant_has_the_values_it_was_built_from() -> None:
+    [first, second] = variants({"method.target": ["a,b", "qv"], "method.rank": range(2, 3)}, "lora")
+    assert first.overrides.reaching([("method", first.methods["lora"])]) == {
+        ("method", "target"): "a,b",
+        ("method", "rank"): "2",
+    }
+    assert second.methods["lora"].to_json()["target"] == "qv"
+    again = build_configs(second.overrides, methods=["lora"])
+    assert again == [second]
+
+
+def test_commas_belong_to_the_value_of_an_option_that_says_so() -> None:
+    [one] = variants(["spectra.of=updates,weights", "spectra.layers=*a,*b"], "lora")
+    assert (one.sections.spectra.of, one.sections.spectra.layers) == ("updates,weights", "*a,*b")
+    [one] = variants(["task.separator=,", "task.kind=multilabel"], "lora", tasks=["table"])
+    assert one.tasks["table"].to_json()["separator"] == ","
+    [one] = variants(["task.spectrum=4,3,2"], "full", tasks=["synthetic"])
+    assert one.tasks["synthetic"].to_json()["spectrum"] == "4,3,2"
+    two = variants({"spectra.layers": ["*a,*b", "*c"]}, "lora")
+    assert [one.sections.spectra.layers for one in two] == ["*a,*b", "*c"], "in Python a list is one everywhere"
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "known"),
+    [
+        (["method.rank=4,x"], "--set method.rank=x: expected a whole number", "method.rank: int, default 8."),
+        (["method.rank=4,0"], "method.rank=0", "at least 1"),
+        (["method.rank=4,8,4"], "--set method.rank: 4 is given twice", "given: 4, 8, 4"),
+        (["method.alpha=8,8.0"], "--set method.alpha: 8.0 is given twice", "8, 8.0"),
+        (["method.dora=yes,true"], "--set method.dora: true is given twice", "yes, true"),
+        (["method.rank=4,"], "--set method.rank=4,: an empty element", "a,b,c"),
+        (["runtime.workers=0,2"], "--set runtime.workers takes one value", "0, 2"),
+        (["data.on_bad=skip,error"], "--set data.on_bad takes one value", "skip, error"),
+        ({"method.rank": []}, "--set method.rank has no value", "empty"),
+        ({"method.rank": [1, "x"]}, "--set method.rank=x: expected a whole number", "method.rank"),
+    ],
+)
+def test_a_wrong_list_names_value_and_option(settings: Any, what: str, known: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        variants(settings, "lora")
+    assert caught.value.what.startswith(what)
+    assert known in caught.value.known
+    assert caught.value.todo

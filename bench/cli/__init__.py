@@ -21,6 +21,7 @@ from bench.harness.signals import Preempted, preemptible
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("bench.cli.run", "train methods on tasks, and write a record of each run"),
+    "status": ("bench.cli.status", "show what is done, running and failed in a folder of runs, live if wanted"),
     "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
     "show": ("bench.cli.show", "show a method with its options, a task, a backbone, an experiment or a run"),
     "reproduce": ("bench.cli.reproduce", "compare a claim of the survey with what is measured"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -10,9 +11,12 @@ from bench.records.status import ERROR_LOG, TRIALS, ClaimedRun, Failure, Status
 from leaderboard.render.cells import NOTHING, duration
 
 MOST_FAILURES = 10
+MOST_HOSTS = 3
 MOST_SPEEDS = 5
 ID = 8
 """Digits of a run id that `bench show` takes for the whole."""
+HEAD = len("unreadable  ")
+UNBROKEN = "\N{NO-BREAK SPACE}"
 SMALLEST = 6
 """Columns that a cell keeps where a table is cut to a width."""
 
@@ -21,10 +25,10 @@ def text(status: Status, *, columns: int = 100, most: int | None = None) -> str:
     """Write a status in lines of at most so many columns.
 
     Args:
-        most: running runs that are shown, on a terminal that also has no room for all mean times; None: all.
+        most: running runs that are shown, and then only some mean times too; None: all.
     """
     parts = (
-        _head(status),
+        _head(status, columns),
         _claimed(status, columns, most),
         _failures(status, columns),
         _speed(status, columns, None if most is None else MOST_SPEEDS),
@@ -44,17 +48,22 @@ def failure(failed: Failure) -> str:
     return printable(without_secrets(f"{run}: {failed.error}"))
 
 
-def _head(status: Status) -> str:
-    moment = datetime.fromtimestamp(status.time).strftime("%H:%M:%S")
+def _head(status: Status, columns: int) -> str:
+    unreadable = status.runs["unreadable"] + status.trials["unreadable"]
     rows = [
         ("runs", _counted(status.runs) or "none"),
         ("trials", _counted(status.trials)),
         ("left", "" if status.left is None else str(status.left)),
         ("last hour", f"{status.last_hour:,} done" if status.last_hour else ""),
-        ("hosts", ", ".join(f"{_host(name)} {number}" for name, number in status.hosts.items())),
+        ("hosts", _hosts(status)),
+        ("unreadable", "`bench list runs` says why" if unreadable else ""),
     ]
-    lines = [(name, value) for name, value in rows if value]
-    return table((moment, printable(status.folder)), lines)
+    lines = [(datetime.fromtimestamp(status.time).strftime("%H:%M:%S"), status.folder)]
+    for name, value in rows:
+        whole = value.replace(" ", UNBROKEN).replace(f",{UNBROKEN}", ", ")
+        parts = textwrap.wrap(whole, max(columns - HEAD, 20), break_long_words=False)
+        lines += [("" if i else name, part.replace(UNBROKEN, " ")) for i, part in enumerate(parts)]
+    return table(lines[0], lines[1:])
 
 
 def _counted(states: Mapping[str, int]) -> str:
@@ -90,13 +99,15 @@ def _failures(status: Status, columns: int) -> str:
     shown = status.failures[:MOST_FAILURES]
     if not shown:
         return ""
-    rows = [(f.run_id, f.state, f.method or NOTHING, _task(f), str(f.seed), without_secrets(f.error)) for f in shown]
+    rows = [
+        (f.run_id[:ID], f.state, f.method or NOTHING, _task(f), str(f.seed), without_secrets(f.error)) for f in shown
+    ]
     lines = _fitted(("failures", "state", "method", "task", "seed", "error"), rows, columns, shrink=(2, 3, 5))
     lines = _with_rest(lines, len(status.failures) - len(shown))
     logs = [failed for failed in shown if failed.log]
     if not logs:
         return lines
-    places = sorted({f"{TRIALS}/RUN/{ERROR_LOG}" if failed.trial else f"RUN/{ERROR_LOG}" for failed in logs})
+    places = sorted({f"{TRIALS}/RUN*/{ERROR_LOG}" if failed.trial else f"RUN*/{ERROR_LOG}" for failed in logs})
     return f"{lines}\ntracebacks: " + ", ".join(f"{printable(status.folder)}/{place}" for place in places)
 
 
@@ -111,8 +122,16 @@ def _task(run: ClaimedRun | Failure) -> str:
     return (run.task or NOTHING) + (" (trial)" if run.trial else "")
 
 
+def _hosts(status: Status) -> str:
+    busiest = sorted(status.hosts.items(), key=lambda item: -item[1])
+    shown = [f"{_cut(_host(name), 24)} {number}" for name, number in busiest[:MOST_HOSTS]]
+    more = len(busiest) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown)
+
+
 def _host(name: str) -> str:
-    return name or "unknown"
+    """A host without its domain."""
+    return (name if name[:1].isdigit() else name.partition(".")[0]) or "unknown"
 
 
 def _with_rest(lines: str, more: int) -> str:
@@ -121,7 +140,7 @@ def _with_rest(lines: str, more: int) -> str:
 
 def _fitted(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int, *, shrink: Sequence[int]) -> str:
     """A table whose cells in the columns `shrink`, always the widest, are cut until a line has at most `columns`."""
-    cells = [[printable(cell) for cell in row] for row in (header, *rows)]
+    cells = [[printable(without_secrets(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     while sum(widths) + 2 * (len(widths) - 1) > columns:
         widest = max(shrink, key=lambda i: widths[i])

@@ -169,8 +169,8 @@ class _Run:
     @cached_property
     def state(self) -> str:
         there = self.brief.state if self.brief else "unreadable" if self.seen else "running"
-        if there == "done" or (self.beat and not self.heartbeat):  # its process may still mirror a done run
-            return "done" if there == "done" else "running"
+        if self.beat and not self.heartbeat and there != "done":  # a done run may still be mirrored
+            return "running"
         return "interrupted" if there == "running" else there
 
     @property

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from bench.records.brief import LONGEST_S
-from bench.records.schema import LARGEST, Count
+from bench.records.schema import Count
 
 FILE = "progress.json"
 MOST_BYTES = 4096
@@ -30,7 +30,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     step: Count
     steps: Count | None
-    loss: Annotated[float, Meta(ge=-LARGEST, le=LARGEST)] | None
+    loss: float | None
     train_s: Annotated[float, Meta(ge=0, le=LONGEST_S)]
 
     @property

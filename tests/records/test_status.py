@@ -43,9 +43,7 @@ def add(tmp_path: Path, make_record: Callable[..., Record]) -> Callable[..., Pat
 
 def claim(folder: Path, *, age_s: float = 0, **changes: Any) -> Claim:
     """Claim a run for another machine, which touched the claim so long ago."""
-    made = Claim(
-        owner="me", host="node", pid=7, machine="another", born="1", since=datetime.now(UTC).isoformat()
-    )
+    made = Claim(owner="me", host="node", pid=7, machine="another", born="1", since=datetime.now(UTC).isoformat())
     made = msgspec.structs.replace(made, **changes)
     folder.mkdir(exist_ok=True)
     (folder / claims.FILE).write_bytes(msgspec.json.encode(made))
@@ -104,9 +102,11 @@ def test_a_done_run_that_is_still_mirrored_is_done(tmp_path: Path, add: Callable
 def test_without_a_heartbeat_it_was_interrupted(tmp_path: Path, add: Callable[..., Path], state: str | None) -> None:
     folder = add(state) if state else tmp_path / ("a" * 16)
     claim(folder, age_s=claims.STALE_S + 1)
+    step(folder)
     seen = Watcher(tmp_path).look()
     assert counted(seen.runs) == {"interrupted": 1} and seen.hosts == {}
     [run] = seen.claimed
+    assert (run.step, run.left_s) == (30, None), "nothing is left of what has stopped"
     assert run.heartbeat == "stale" and claims.STALE_S < run.heartbeat_s < claims.STALE_S + 60
     claim(folder, age_s=claims.STALE_S - 30)
     assert counted(Watcher(tmp_path).look().runs) == {"running": 1}
@@ -285,6 +285,7 @@ def test_only_changed_records_are_read_again(
     for file in folders[0].iterdir():
         file.unlink()
     assert counted(watcher.look().runs) == {"cancelled": 1, "preempted": 1}
+    assert folders[0] not in watcher._seen, "what is gone is forgotten"
 
 
 def test_a_run_that_ends_during_a_look_was_not_interrupted(
@@ -329,11 +330,12 @@ def test_records_of_another_folder_or_version_pipes_and_large_files_are_unreadab
         (tmp_path / (name * 16)).mkdir()
     os.mkfifo(tmp_path / ("b" * 16) / record.FILE)
     os.mkfifo(tmp_path / ("b" * 16) / claims.FILE)
-    with (tmp_path / ("c" * 16) / record.FILE).open("wb") as stream:
-        stream.truncate(record.MOST_BYTES + 1)
+    large = add("done", seed=2) / record.FILE
+    large.write_bytes(large.read_bytes().ljust(record.MOST_BYTES + 1))
+    (tmp_path / ("c" * 16) / record.FILE).symlink_to(record.FILE)
     (tmp_path / ("d" * 16) / record.FILE).mkdir()
     seen = Watcher(tmp_path).look()
-    assert counted(seen.runs) == {"unreadable": 4, "running": 1}, "who has the pipe's claim is not known"
+    assert counted(seen.runs) == {"unreadable": 5, "running": 1}, "who has the pipe's claim is not known"
 
 
 def test_a_brief_record_agrees_with_the_whole_one(tmp_path: Path, add: Callable[..., Path]) -> None:

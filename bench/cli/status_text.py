@@ -99,9 +99,7 @@ def _failures(status: Status, columns: int) -> str:
     shown = status.failures[:MOST_FAILURES]
     if not shown:
         return ""
-    rows = [
-        (f.run_id[:ID], f.state, f.method or NOTHING, _task(f), str(f.seed), without_secrets(f.error)) for f in shown
-    ]
+    rows = [(f.run_id[:ID], f.state, f.method or NOTHING, _task(f), str(f.seed), f.error) for f in shown]
     lines = _fitted(("failures", "state", "method", "task", "seed", "error"), rows, columns, shrink=(2, 3, 5))
     lines = _with_rest(lines, len(status.failures) - len(shown))
     logs = [failed for failed in shown if failed.log]
@@ -140,7 +138,7 @@ def _with_rest(lines: str, more: int) -> str:
 
 def _fitted(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int, *, shrink: Sequence[int]) -> str:
     """A table whose cells in the columns `shrink`, always the widest, are cut until a line has at most `columns`."""
-    cells = [[printable(without_secrets(cell)) for cell in row] for row in (header, *rows)]
+    cells = [[without_secrets(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     while sum(widths) + 2 * (len(widths) - 1) > columns:
         widest = max(shrink, key=lambda i: widths[i])

@@ -167,6 +167,9 @@ def test_control_characters_and_secrets_are_not_printed(capsys: pytest.CaptureFi
         out = capsys.readouterr().out
         assert not {"\x1b", "\r", "\u202e"} & {*out}
         assert "abcdefghijklmnop" not in out and HIDDEN in out
+    assert watching([hostile], monkeypatch, "--json") == INTERRUPTED
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\r", "\u202e"} & {*out} and "abcdefghijklmnop" not in out and HIDDEN in out
     line = status_text.failure(hostile.failures[0])
     assert "\x1b" not in line and HIDDEN in line
 

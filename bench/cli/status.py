@@ -78,11 +78,15 @@ def _lines(found: Iterable[Status | BenchError]) -> None:
     for seen in found:
         failures = [] if isinstance(seen, BenchError) else [one for one in seen.failures if one.run_id not in known]
         known.update(one.run_id for one in failures)
-        line = printable(seen.line()) if isinstance(seen, BenchError) else status_text.counts(seen)
+        line = _waiting(seen) if isinstance(seen, BenchError) else status_text.counts(seen)
         changed = [f"{time.strftime('%H:%M:%S')}  {line}"] if line != before else []
         for new in (*map(status_text.failure, reversed(failures)), *changed):
             print(new, flush=True)
         before = line
+
+
+def _waiting(problem: BenchError) -> str:
+    return printable(f"{problem.what} ({problem.known}); waiting for it")
 
 
 def _redrawn(found: Iterable[Status | BenchError]) -> None:
@@ -99,7 +103,7 @@ def _redrawn(found: Iterable[Status | BenchError]) -> None:
                 rest = status_text.text(seen, columns=columns, most=0).count("\n") + 4
                 shown = status_text.text(seen, columns=columns, most=max(lines - rest, FEWEST))
             else:
-                shown = printable(seen.line())
+                shown = _waiting(seen)
             drawn = Text(shown, no_wrap=True, overflow="ellipsis")
             drawn.highlight_regex(HEADINGS, "bold")
             drawn.highlight_regex(ALARMS, "red")

@@ -1,6 +1,6 @@
 // What `bench leaderboard serve` shows of runs that are not done: counts, progress of those that train, failures.
 
-const CARDS = 24, FAILURES = 10;
+const CARDS = 24;
 const BAD = ["failed", "oom", "diverged"], UNDONE = ["interrupted", "cancelled", "preempted", "unreadable"];
 
 /** Draw what status.json says; null hides the section. */
@@ -22,9 +22,9 @@ function drawStatus(status) {
   $("now-rest").textContent = claimed.length > CARDS ? `and ${plural(claimed.length - CARDS, "more run")}: bench status lists them` : "";
   $("now-failed").hidden = !failures.length;
   const failed = [status.runs, status.trials].flatMap(states => BAD.map(state => num(object(states)[state]) ?? 0)).reduce((sum, number) => sum + number, 0);
-  const more = Math.max(failed, failures.length) - Math.min(failures.length, FAILURES);
+  const more = Math.max(failed - failures.length, 0); // the server sends the latest
   $("now-failed").firstElementChild.textContent = plural(Math.max(failed, failures.length), "failure");
-  $("now-failures").replaceChildren(...failures.slice(0, FAILURES).map(failure));
+  $("now-failures").replaceChildren(...failures.map(failure));
   $("now-more").textContent = more > 0 ? `and ${more.toLocaleString("en")} more: bench status lists them` : "";
 }
 

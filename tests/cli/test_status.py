@@ -200,11 +200,11 @@ def test_watching_in_a_pipe_prints_what_has_changed(monkeypatch: Any, capsys: py
     assert watching([ABSENT, ABSENT, FIRST, FIRST, SECOND, SECOND, ABSENT], monkeypatch) == INTERRUPTED
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[2] or line for line in lines] == [
-        "no folder runs (No such file or directory). Name it.",
+        "no folder runs (No such file or directory); waiting for it",
         "1 running",
         "0000000000000001 failed: full glue/rte seed 1: error 1",
         "1 failed",
-        "no folder runs (No such file or directory). Name it.",
+        "no folder runs (No such file or directory); waiting for it",
     ]
 
 

@@ -73,15 +73,21 @@ def _json_lines(found: Iterable[Status | BenchError]) -> None:
 
 
 def _lines(found: Iterable[Status | BenchError]) -> None:
-    """Print the counts when they have changed, and each new failure."""
-    before, known = "", set[str]()
+    """Print the counts when they have changed, and each failure that is new since the look before."""
+    before: str | None = None
+    known: set[str] | None = None
     for seen in found:
-        failures = [] if isinstance(seen, BenchError) else [one for one in seen.failures if one.run_id not in known]
-        known.update(one.run_id for one in failures)
-        line = _waiting(seen) if isinstance(seen, BenchError) else status_text.counts(seen)
-        changed = [f"{time.strftime('%H:%M:%S')}  {line}"] if line != before else []
-        for new in (*map(status_text.failure, reversed(failures)), *changed):
-            print(new, flush=True)
+        if isinstance(seen, Status):
+            line = status_text.counts(seen)
+            failed = {one.run_id for one in seen.failures}
+            new = [one for one in seen.failures if known is not None and one.run_id not in known]
+            known = failed
+        else:
+            line, new = _waiting(seen), []
+        for failure in reversed(new):
+            print(status_text.failure(failure), flush=True)
+        if line != before:
+            print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
         before = line
 
 

@@ -192,8 +192,8 @@ def watching(found: list[Any], monkeypatch: pytest.MonkeyPatch, *more: str) -> i
 
 
 ABSENT = EnvironmentProblem("no folder runs", "No such file or directory", "Name it.")
-FIRST = seen(runs=NONE | {"running": 1}, claimed=[claimed(1)])
-SECOND = seen(runs=NONE | {"failed": 1}, failures=[failed(1)])
+FIRST = seen(runs=NONE | {"running": 1, "failed": 1}, claimed=[claimed(1)], failures=[failed(9)])
+SECOND = seen(runs=NONE | {"failed": 2}, failures=[failed(1), failed(9)])
 
 
 def test_watching_in_a_pipe_prints_what_has_changed(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,9 +201,9 @@ def test_watching_in_a_pipe_prints_what_has_changed(monkeypatch: Any, capsys: py
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("  ")[2] or line for line in lines] == [
         "no folder runs (No such file or directory); waiting for it",
-        "1 running",
+        "1 running, 1 failed",
         "0000000000000001 failed: full glue/rte seed 1: error 1",
-        "1 failed",
+        "2 failed",
         "no folder runs (No such file or directory); waiting for it",
     ]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from bench.cli.output import emit
 from bench.cli.parser import ACCELERATORS, SOURCES, Parser, choice, common, count, course, listed, positive, seed
 from bench.config.overrides import build_configs
-from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
+from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED, UsageError
 from bench.core.text import printable_lines, without_secrets
 from bench.env.preflight import check
 from bench.harness.request import WIDEN, Request, make_request
@@ -41,7 +41,7 @@ EXAMPLES = (
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
-NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run")
+NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure")
 MANY = 20
 """Up to here a single seed may have been meant as a number of seeds."""
 
@@ -57,7 +57,8 @@ def parser() -> Parser:
     )
     add_flags(parser)
     add = parser.add_argument_group("before anything is trained").add_argument
-    add("--dry-run", action="store_true", help="show the plan and train nothing")
+    add("--dry-run", action="store_true", help="show every run, its state and its estimated time, and train nothing")
+    add("--measure", action="store_true", help="with --dry-run: train a few steps where no finished run says the time")
     return parser
 
 
@@ -111,12 +112,14 @@ def add_flags(parser: Parser) -> None:
 
 
 def handle(options: argparse.Namespace) -> int:
+    if options.measure and not options.dry_run:
+        known = "it trains a few steps to say how long runs take"
+        raise UsageError("--measure without --dry-run", known, "Add --dry-run, or leave it out.")
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
     check_mirror(request.track)
 
-    from bench.harness.plan_text import describe
     from bench.harness.planner import make_plan  # opens data and backbones
 
     plan = make_plan(request)
@@ -125,9 +128,27 @@ def handle(options: argparse.Namespace) -> int:
         note = f"--seeds {number} is one seed, the number {number}; for {number} seeds: --seeds {every}"
         print(note, file=sys.stderr)
     if options.dry_run:
-        emit(plan.to_json()) if options.json else print(printable_lines(describe(plan)))
-        return OK
+        return _show(plan, measured=options.measure, as_json=options.json)
     return _run(plan, as_json=options.json, verbose=options.verbose)
+
+
+def _show(plan: Plan, *, measured: bool, as_json: bool) -> int:
+    """Print the plan, with the state of every run and the time it takes."""
+    from bench.harness.outlook import forecast
+    from bench.harness.plan_text import describe
+
+    found = forecast(plan)
+    if measured:
+        from bench.harness.measure import measure  # imports torch
+
+        found = forecast(plan, measure(found, lambda line: print(line, file=sys.stderr)))
+    if as_json:
+        shown = plan.to_json()
+        runs = [run | one.to_json() for run, one in zip(shown["runs"], found.runs, strict=True)]
+        emit({**shown, "runs": runs, "total": found.to_json()})
+    else:
+        print(printable_lines(describe(plan, found)))
+    return OK
 
 
 def request_of(options: argparse.Namespace) -> Request:

@@ -33,7 +33,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
 
     def make_plan(request: Request) -> Any:
         seen.request = request
-        json = {"runs": ["a"], "skipped": []}
+        json = {"runs": [{"run_id": "a"}], "skipped": []}
         return SimpleNamespace(request=request, runs=("a",), broken=seen.broken, to_json=lambda: json)
 
     def run_plan(plan: Any, *, verbose: bool) -> Iterator[Any]:
@@ -48,7 +48,9 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
     seen.Preempted = Preempted
     runner = SimpleNamespace(run_plan=run_plan, Preempted=Preempted)
     monkeypatch.setitem(sys.modules, "bench.harness.planner", SimpleNamespace(make_plan=make_plan))
-    monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan: "1 run"))
+    looked = SimpleNamespace(runs=(SimpleNamespace(to_json=lambda: {"state": "new"}),), to_json=lambda: {"runs": 1})
+    monkeypatch.setitem(sys.modules, "bench.harness.outlook", SimpleNamespace(forecast=lambda plan: looked))
+    monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan, found: "1 run"))
     monkeypatch.setitem(sys.modules, "bench.harness.runner", runner)
     monkeypatch.setattr(run_verb, "check", lambda: None)
     monkeypatch.delenv("BENCH_DATA", raising=False)
@@ -150,7 +152,8 @@ def test_dry_run_prints_the_plan_and_stops(stub: SimpleNamespace, capsys: pytest
     assert main([*BASE, "--dry-run"]) == 0
     assert capsys.readouterr().out == "1 run\n"
     assert main([*BASE, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"runs": ["a"], "skipped": []}
+    shown = {"runs": [{"run_id": "a", "state": "new"}], "skipped": [], "total": {"runs": 1}}
+    assert json.loads(capsys.readouterr().out) == shown
     assert stub.verbose is None
 
 

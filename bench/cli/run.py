@@ -49,8 +49,8 @@ MANY = 20
 def parser() -> Parser:
     parser = Parser(
         prog="bench run",
-        description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
-        "record of each. The same command again goes on where it stopped: what is done is skipped.",
+        description="Train every combination of methods, tasks, backbones, options, learning rates and seeds, and\n"
+        "write a record of each. The same command again goes on where it stopped: what is done is skipped.",
         parents=[common()],
         examples=EXAMPLES,
         usage="bench run --method M[,M…] --task T[,T…] [flags]\n       bench run --plan FILE [flags]",
@@ -65,7 +65,9 @@ def parser() -> Parser:
 def add_flags(parser: Parser) -> None:
     """Add the flags that make a request; the values have the names of the arguments of `make_request`."""
     add = parser.add_argument_group("what is run").add_argument
-    about = "read it all from a file of `bench plan`; a flag beside it takes the place of the file's, --set one by one"
+    about = (
+        "read the flags from a file of `bench plan`; one that is given too replaces the file's, --set option by option"
+    )
     add("--plan", metavar="FILE", type=Path, help=about)
     add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
     about = "task, suite (glue), task of it (glue/rte) or your own table:FILE"
@@ -80,7 +82,7 @@ def add_flags(parser: Parser) -> None:
     add("--data", metavar="SOURCE", type=choice(*SOURCES), help=about)
     about = "folder of a task or suite, or a parent of such folders; may be repeated (default: $BENCH_DATA)"
     add("--data-dir", metavar="[NAME=]DIR", action="append", help=about)
-    about = "an option, such as method.rank=8, or method.rank=4,8 for a run each; `bench show METHOD` lists them all"
+    about = "an option: method.rank=8, or method.rank=4,8 for a run each; may be repeated; see `bench show METHOD`"
     add("--set", metavar="KEY=VALUE[,VALUE…]", action="append", help=about)
 
     budget = parser.add_argument_group("budget and learning rate")

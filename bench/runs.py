@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from bench.core.errors import BenchError
 from bench.env import preflight
@@ -109,7 +109,14 @@ def plan(methods: Names = (), tasks: Names = (), *, plan: str | Path | None = No
     return make_plan(read(Path(plan).expanduser(), **names, **options))
 
 
-def run(methods: Names = (), tasks: Names = (), *, plan: str | Path | None = None, **options: Any) -> Runs[Record]:
+def run(
+    methods: Names = (),
+    tasks: Names = (),
+    *,
+    plan: str | Path | None = None,
+    jobs: int | Literal["auto"] = 1,
+    **options: Any,
+) -> Runs[Record]:
     """Train every combination of methods, tasks, backbones, learning rates, options and seeds; return their records.
 
     What is done already is not trained again; an interrupted run goes on.
@@ -117,6 +124,7 @@ def run(methods: Names = (), tasks: Names = (), *, plan: str | Path | None = Non
     Args:
         methods, tasks: one name or several, as in `bench list methods` and `bench list tasks`.
         plan: a file of `bench plan`, which gives what is not given here.
+        jobs: runs that are trained at a time, each in a process of its own; auto: one for each GPU, or each core.
         options: keyword arguments of `bench.harness.request.make_request` (`backbones`, `seeds`, `lr`, `data_dir`,
             `set={"method.rank": [4, 8]}`, `out`) and fields of `Request` (`max_steps`, `epochs`, `train_samples`,
             `evaluate`, `batch_size`, `precision`, `accelerator`, `devices`, `track`, `strict`, `retry`).
@@ -129,7 +137,7 @@ def run(methods: Names = (), tasks: Names = (), *, plan: str | Path | None = Non
     grid = _plan(methods, tasks, plan=plan, **options)
     from bench.harness.runner import run_plan  # imports torch
 
-    return Runs([*run_plan(grid)], grid.request.out)
+    return Runs(grid.in_order(run_plan(grid, jobs=jobs)), grid.request.out)
 
 
 _plan = plan

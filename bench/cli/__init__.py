@@ -22,6 +22,7 @@ from bench.harness.signals import Preempted, preemptible
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("bench.cli.run", "train methods on tasks, and write a record of each run"),
     "plan": ("bench.cli.plan", "write the flags of a run as a file, for run --plan"),
+    "work": ("bench.cli.work", "make the runs of a plan that no other process has"),
     "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
     "show": ("bench.cli.show", "show a method with its options, a task, a backbone, an experiment or a run"),
     "reproduce": ("bench.cli.reproduce", "compare a claim of the survey with what is measured"),
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters still gets its table
     try:
-        with preemptible() if argv[:1] in (["run"], ["reproduce"]) else nullcontext():
+        with preemptible() if argv[:1] in (["run"], ["work"], ["reproduce"]) else nullcontext():
             code = _dispatch(argv)
             sys.stdout.flush()
             return code

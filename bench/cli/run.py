@@ -22,6 +22,7 @@ from bench.tracking import check as check_mirror
 
 if TYPE_CHECKING:
     from bench.harness.planner import Plan
+    from bench.harness.pool import Jobs
     from bench.records.record import Record
 
 EXAMPLES = (
@@ -41,7 +42,7 @@ EXAMPLES = (
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
-NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure")
+NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure", "jobs", "on_oom")
 MANY = 20
 """Up to here a single seed may have been meant as a number of seeds."""
 
@@ -56,7 +57,9 @@ def parser() -> Parser:
         usage="bench run --method M[,M…] --task T[,T…] [flags]\n       bench run --plan FILE [flags]",
     )
     add_flags(parser)
-    add = parser.add_argument_group("before anything is trained").add_argument
+    add = parser.add_argument_group("this command alone").add_argument
+    about = "train N runs at a time, each in a process of its own; auto: one for each GPU, or each core (default: 1)"
+    add("--jobs", metavar="N|auto", type=_jobs, default=1, help=about)
     add("--dry-run", action="store_true", help="show every run, its state and its estimated time, and train nothing")
     add("--measure", action="store_true", help="with --dry-run: train a few steps where no finished run says the time")
     return parser
@@ -109,6 +112,8 @@ def add_flags(parser: Parser) -> None:
     add("--devices", metavar="N", type=count, help="devices per run (default: 1)")
     about = f"{', '.join(get_args(Precision))} (default: 32-true)"
     add("--precision", metavar="P", type=choice(*get_args(Precision)), help=about)
+    about = "a run that needs too much memory fails, or (halve) is made again with smaller parts of a batch"
+    add("--on-oom", metavar="fail|halve", type=choice("fail", "halve"), help=about)
     add("--strict", action="store_true", help="a task that cannot run, or is absent, stops everything")
     add("--retry", action="store_true", help="run again what failed before")
 
@@ -131,7 +136,11 @@ def handle(options: argparse.Namespace) -> int:
         print(note, file=sys.stderr)
     if options.dry_run:
         return _show(plan, measured=options.measure, as_json=options.json)
-    return _run(plan, as_json=options.json, verbose=options.verbose)
+    return _run(plan, jobs=options.jobs, as_json=options.json, verbose=options.verbose)
+
+
+def _jobs(text: str) -> int | str:
+    return text if text == "auto" else count(text)
 
 
 def _show(plan: Plan, *, measured: bool, as_json: bool) -> int:
@@ -157,6 +166,8 @@ def request_of(options: argparse.Namespace) -> Request:
     """Make the request that the flags, and the plan file that they name, stand for; no data are opened."""
     given = {name: value for name, value in vars(options).items() if name not in NOT_OF_A_REQUEST}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
+    if options.on_oom:
+        given["set"] = [*given.get("set", ()), f"runtime.on_oom={options.on_oom}"]
     if "select" in given:
         given["select"] = True
     if not options.plan:
@@ -166,19 +177,20 @@ def request_of(options: argparse.Namespace) -> Request:
     return read(options.plan.expanduser(), **given)
 
 
-def _run(plan: Plan, *, as_json: bool, verbose: bool) -> int:
+def _run(plan: Plan, *, jobs: Jobs, as_json: bool, verbose: bool) -> int:
     """Train, print the table, and return the exit code: whatever ends this, finished runs stay finished."""
     from bench.harness.runner import Preempted, run_plan  # imports torch
 
     records: list[Record] = []
     stopped = 0
     try:
-        for record in run_plan(plan, verbose=verbose):
+        for record in run_plan(plan, jobs=jobs, verbose=verbose):
             records.append(record)
     except KeyboardInterrupt:
         stopped = INTERRUPTED
     except Preempted:
         stopped = PREEMPTED
+    records = plan.in_order(records)
     _report(plan, records, as_json=as_json)
     if stopped:
         return stopped

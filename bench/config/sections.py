@@ -262,6 +262,17 @@ class RuntimeConfig(Config):
         "writing would take over 2 % of the time. 0 writes after every step, none never.",
         at_least=0,
     )
+    on_oom: Literal["fail", "halve"] = option(
+        "fail",
+        "A run that needs too much memory is recorded as oom, or made again with half the micro batch, down to one "
+        "example: the same global batches, and the same result but for rounding.",
+    )
+    claim_s: float = option(
+        60.0,
+        "Seconds without a sign of life after which another process takes over the run of one that cannot be seen from "
+        "here. A process that is known to be gone is not waited for.",
+        at_least=1,
+    )
     track_artifact: bool = option(False, "With `--track wandb`: send the adapter too, as an artifact.")
 
 

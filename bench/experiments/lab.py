@@ -63,7 +63,7 @@ class Lab:
         from bench.harness.runner import run_plan
 
         plan = self._plan(grid)
-        records = [*run_plan(plan)]
+        records = plan.in_order(run_plan(plan))
         unfinished = [record for record in records if record.state != "done"]
         if unfinished:
             error = unfinished[0].error

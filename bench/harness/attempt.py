@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -85,7 +85,7 @@ class Attempts:
             if earlier and earlier.state in FINISHED:  # meanwhile, by another process
                 return _mirror(run, self._finished_before(earlier, folder), folder)
             sweep(folder)
-            self.progress.begin(f"{run.spec.method} {run.spec.task}", _steps(run), run.run_id)
+            self.progress.begin(f"{run.spec.method} {run.spec.task}", _steps(run), folder)
             try:
                 finished = self._train(run, held, tried)
             except Lost:
@@ -133,7 +133,7 @@ class Attempts:
         try:
             run, chosen = selection.choose(run, tried, request.out)
             current = structs.replace(current, selection=chosen)
-            whole = _completed(current, run, self._fit(run, held))
+            whole = _completed(current, run, self._fit_in_memory(run, held))
             record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
             current = whole
         except (Exception, KeyboardInterrupt, SystemExit, Preempted) as end:
@@ -153,6 +153,23 @@ class Attempts:
         if current.state in NEED_NO_CHECKPOINT:
             checkpoint.drop(folder)
         return _mirror(run, current, folder)
+
+    def _fit_in_memory(self, run: PlannedRun, held: Held) -> TrainingResult:
+        """Train; with `runtime.on_oom=halve` again with ever smaller parts of a batch, until the memory suffices."""
+        tried: list[str] = []
+        while True:
+            try:
+                result = self._fit(run, held)
+                return structs.replace(result, warnings=(*tried, *result.warnings)) if tried else result
+            except Exception as problem:
+                half = _half(run) if run.spec.options.runtime.on_oom == "halve" else None
+                if half is None or not failures.out_of_memory(problem):
+                    raise
+                run, micro = half
+            tried[:] = [f"the memory was too small: each step is made of parts of {micro} examples"]
+            gc.collect()
+            if torch := sys.modules.get("torch"):
+                torch.cuda.empty_cache()
 
     def _fit(self, run: PlannedRun, held: Held) -> TrainingResult:
         """Train in this process on one device; on several in one of its own, since Lightning repeats the command."""
@@ -176,6 +193,17 @@ class Attempts:
         gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
         spec, task, dataset, backbone = run.spec, run.task, run.dataset, run.backbone
         return fit(spec, task, dataset, backbone, directory=held.folder, on_step=on_step, on_warning=warn)
+
+
+def _half(run: PlannedRun) -> tuple[PlannedRun, int] | None:
+    """The same run with parts of a batch half as large, and their size; None where they are single examples."""
+    runtime, share = run.spec.options.runtime, run.spec.batch_size // run.spec.devices
+    micro = runtime.micro_batch or share
+    if micro == 1 and runtime.eval_batch == 1:
+        return None
+    smaller = next(size for size in range(max(1, micro // 2), 0, -1) if share % size == 0)
+    less = runtime.changed(micro_batch=smaller, eval_batch=max(1, runtime.eval_batch // 2))
+    return replace(run, spec=run.spec.with_options(runtime=less)), smaller
 
 
 def existing(folder: Path) -> Record | None:

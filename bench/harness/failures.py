@@ -29,6 +29,9 @@ FULL = _numbers("ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE")
 """A disk that is full or lost, whichever it is."""
 DENIED = _numbers("EROFS", "EACCES", "EPERM")
 """A file that may not be written."""
+LESS_MEMORY = (
+    "Use smaller parts of a batch, with the same result: --on-oom halve, or --set runtime.micro_batch=N, with --retry."
+)
 GO_ON = "Fix it, then run the same command again: it goes on."
 
 
@@ -74,15 +77,15 @@ def explain(problem: BaseException, folder: Path) -> tuple[State, RunError]:
     first = next(iter(without_secrets(str(problem)).splitlines()), "")
     known = f"traceback in {LOG} of the run's folder"
     what = f"{type(problem).__name__}: {first}".rstrip(": ")
-    if _out_of_memory(problem):
-        less = (
-            "Use smaller parts of a batch, with the same result: --set runtime.micro_batch=N (or eval_batch) --retry."
-        )
-        return "oom", RunError(what=what, known=known, todo=less)
+    if out_of_memory(problem):
+        return "oom", RunError(what=what, known=known, todo=LESS_MEMORY)
     return "failed", RunError(what=what, known=known, todo="Fix it, then rerun with --retry.")
 
 
-def _out_of_memory(problem: BaseException) -> bool:
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether memory was what a run lacked, in this process or in its own."""
+    if isinstance(problem, Reported):
+        return problem.state == "oom"
     torch = sys.modules.get("torch")
     if isinstance(problem, MemoryError) or (torch and isinstance(problem, torch.OutOfMemoryError)):
         return True

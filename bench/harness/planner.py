@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -22,6 +22,7 @@ from bench.harness.inputs import Inputs, Lists, LoadedTask, Skip, variant_name
 from bench.harness.misfits import check_allocation, check_evaluations, why_not
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Dataset
+from bench.records.schema import Record
 from bench.records.spec import RunOptions, RunSpec
 
 DEFAULT_STEPS = 150
@@ -120,6 +121,11 @@ class Plan:
     def broken(self) -> tuple[Skip, ...]:
         """What cannot run though it should."""
         return tuple(s for s in self.skipped if not s.absent)
+
+    def in_order(self, records: Iterable[Record]) -> list[Record]:
+        """Return the records of its runs in its own order; several processes end runs in any."""
+        place = {run.run_id: number for number, run in enumerate(self.runs)}
+        return sorted(records, key=lambda record: place[record.run_id])
 
     def to_json(self) -> PlanJSON:
         return {

@@ -122,8 +122,7 @@ class _Pool:
                 worker, message = self.said.get(timeout=0.2)
             except queue.Empty:
                 continue
-            for made in self._after(worker) if message is None else self._take(worker, *message):
-                yield made
+            yield from self._after(worker) if message is None else self._take(worker, *message)
 
     def stop(self, number: int | None = None) -> None:
         """End all workers: with a signal, which they have some time to follow, and else at once."""
@@ -190,7 +189,8 @@ class _Pool:
             self.begun.add(worker.folder.name)
             self.progress.begin(label, steps, worker.folder, worker.lane)
         elif kind == "step":
-            self.progress.step(*values, worker.lane)
+            step, loss = values
+            self.progress.step(step, loss, worker.lane)
         elif kind == "finished":
             self.deaths, worker.folder = 0, None
             yield from self._finished(*values)
@@ -228,8 +228,12 @@ class _Pool:
         if not worker.begun:
             self.deaths += 1
             if self.deaths >= MOST_DEATHS:
-                known = f"exit code {code}; the last that it said: {''.join([*worker.tail][-1:]).strip() or '(nothing)'}"
-                raise BenchError("worker processes end before they begin a run", known, "Run it with --jobs 1 to see why.")
+                known = (
+                    f"exit code {code}; the last that it said: {''.join([*worker.tail][-1:]).strip() or '(nothing)'}"
+                )
+                raise BenchError(
+                    "worker processes end before they begin a run", known, "Run it with --jobs 1 to see why."
+                )
         if worker.folder:
             yield from self._record_death(worker.folder, code, worker)
         self._start(worker.lane)

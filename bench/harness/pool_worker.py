@@ -12,12 +12,10 @@ import time
 from pathlib import Path
 from typing import IO
 
-from bench.core.errors import INTERRUPTED, OK, PREEMPTED, BenchError, MachineProblem
-from bench.harness import failures, plan_file
+from bench.core.errors import INTERRUPTED, OK, PREEMPTED, BenchError
 from bench.harness.progress import Progress
 from bench.harness.signals import Preempted, preemptible
 from bench.harness.worker import end_with_parent
-from bench.records.claims import Claims
 from bench.records.schema import Record
 
 STEP_S = 0.2
@@ -57,16 +55,15 @@ class Reports(Progress):
 
 
 def main(file: Path, pool: str) -> int:
+    from bench.harness import failures, plan_file  # these import torch, and take seconds
+    from bench.harness.planner import make_plan
+    from bench.harness.runner import make_attempts, work
+
     reports = Reports(_own_output())
     try:
         with preemptible() as check:
-            from bench.harness.attempt import Attempts
-            from bench.harness.planner import make_plan
-            from bench.harness.runner import work
-
             plan = make_plan(plan_file.read(file))
-            claims = Claims(plan.request.claim_s, pool=pool)
-            for _ in work(plan, Attempts(request=plan.request, progress=reports, check=check, claims=claims)):
+            for _ in work(plan, make_attempts(plan, reports, check, pool=pool)):
                 pass
     except KeyboardInterrupt:
         return INTERRUPTED

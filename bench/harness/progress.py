@@ -6,6 +6,7 @@ import html
 import sys
 import time
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from bench.core.errors import BenchError
@@ -35,12 +36,12 @@ class Progress(AbstractContextManager["Progress"]):
         sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
 
-    def extend(self) -> None:
+    def extend(self, run_id: str) -> None:
         """One more run than planned is to come: a trial beyond the candidates of a selection."""
         self.total += 1
 
-    def begin(self, label: str, steps: int, run_id: str, lane: int = 0) -> None:
-        pass
+    def begin(self, label: str, steps: int, folder: Path, lane: int = 0) -> None:
+        """A run begins; `folder` is its own."""
 
     def step(self, step: int, loss: float, lane: int = 0) -> None:
         pass
@@ -91,13 +92,13 @@ class RichProgress(Progress):
     def say(self, line: str) -> None:
         self.bars.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, label: str, steps: int, run_id: str, lane: int = 0) -> None:
+    def begin(self, label: str, steps: int, folder: Path, lane: int = 0) -> None:
         if lane not in self.lanes:
             self.lanes[lane] = self.bars.add_task("", total=None, note="")
         self.bars.reset(self.lanes[lane], description=printable(label), total=steps, visible=True, note="loading")
 
-    def extend(self) -> None:
-        super().extend()
+    def extend(self, run_id: str) -> None:
+        super().extend(run_id)
         self.bars.update(self.plan, total=self.total)
 
     def step(self, step: int, loss: float, lane: int = 0) -> None:
@@ -142,7 +143,7 @@ class NotebookProgress(Progress):
         self.lines.append(line)
         self.shown.update(self)
 
-    def begin(self, label: str, steps: int, run_id: str, lane: int = 0) -> None:
+    def begin(self, label: str, steps: int, folder: Path, lane: int = 0) -> None:
         self.lanes[lane] = (f"{self.count + 1}/{self.total} {label}", steps, 0)
         self.shown.update(self)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from msgspec import structs
@@ -14,20 +14,26 @@ from bench.harness import selection
 from bench.harness.attempt import FINISHED, Attempts, existing, stopped
 from bench.harness.plan_text import notes
 from bench.harness.planner import Plan, PlannedRun
-from bench.harness.progress import make_progress
+from bench.harness.pool import Jobs, count_workers, run_pool
+from bench.harness.progress import Progress, make_progress
 from bench.harness.signals import Preempted, preemptible
 from bench.records import record
+from bench.records.claims import Claims
 from bench.records.schema import Record
 
 POLL_S = 0.5
 """How often a command looks whether other processes have finished the runs that it still waits for."""
 
 
-def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
+def run_plan(plan: Plan, *, jobs: Jobs = 1, wait: bool = True, verbose: bool = False) -> Generator[Record]:
     """Run a plan, and yield each run's record as soon as it has ended.
 
     What is done is skipped, what another process trains now is waited for, and a run that fails never stops the others.
     Trials of learning rates, those beyond the candidates too, come first and are not yielded.
+
+    Args:
+        jobs: how many runs are trained at a time, each in a process that makes many of them; 1: in this process.
+        wait: see `work`.
 
     Raises:
         EnvironmentProblem: the folder of records cannot be written, a record in it is of another version, a device is
@@ -41,9 +47,19 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Generator[Record]:
         for line in notes(plan):
             progress.say(line)
         check()
-        attempts = Attempts(request=request, progress=progress, check=check, verbose=verbose)
+        attempts = make_attempts(plan, progress, check, verbose=verbose)
         prepare(plan, attempts)
-        yield from work(plan, attempts)
+        total = len(plan.runs) + len(plan.trials)
+        count = count_workers(jobs, accelerator=request.accelerator, devices=request.devices, runs=total)
+        yield from run_pool(plan, count, attempts) if count > 1 else work(plan, attempts, wait=wait)
+
+
+def make_attempts(
+    plan: Plan, progress: Progress, check: Callable[[], None], *, verbose: bool = False, pool: str = ""
+) -> Attempts:
+    """Prepare this process for the runs of a plan; `pool` names the pool of which it is a worker."""
+    claims = Claims(plan.runs[0].spec.options.runtime.claim_s, pool=pool)
+    return Attempts(request=plan.request, progress=progress, check=check, verbose=verbose, claims=claims)
 
 
 def prepare(plan: Plan, attempts: Attempts) -> None:
@@ -72,10 +88,11 @@ def prepare(plan: Plan, attempts: Attempts) -> None:
                 look(trial)
 
 
-def work(plan: Plan, attempts: Attempts) -> Generator[Record]:
-    """Make every run of a plan that no other process has, wait for the others, and yield the records of all.
+def work(plan: Plan, attempts: Attempts, *, wait: bool = True) -> Generator[Record]:
+    """Make every run of a plan that no other process has, and yield the records of all.
 
-    Any number of processes may do this in one folder at the same time.
+    Any number of processes may do this in one folder at the same time. At the end each waits for the others, and makes
+    the runs of those that die; without `wait` it returns instead, unless runs are to follow from what others do now.
     """
     ended: dict[str, Record] = {}
     planned = {run.run_id for run in (*plan.trials, *plan.runs)}
@@ -85,12 +102,14 @@ def work(plan: Plan, attempts: Attempts) -> Generator[Record]:
             attempts.check()
             if run.run_id not in planned:  # a trial beyond the candidates
                 planned.add(run.run_id)
-                attempts.progress.extend()
+                attempts.progress.extend(run.run_id)
             if made := attempts.attempt(run, ended):
                 ended[run.run_id] = made
                 if not run.spec.holdout:
                     yield made
         if len(ended) == before:
+            if not wait and not any(run.spec.holdout for run in ready):
+                return
             time.sleep(POLL_S)
 
 

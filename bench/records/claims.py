@@ -47,6 +47,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         machine: boot and process namespace, in which `pid` and `born` name one process.
         born: start of the process, in the kernel's ticks; empty where the system does not say.
         since: time of the claim, ISO 8601 in UTC.
+        pool: the pool of which the process is a worker; other workers of it leave the claim alone, even if the process
+            is gone, since the pool records that.
     """
 
     owner: str
@@ -55,6 +57,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     born: str
     since: str
+    pool: str = ""
 
     @property
     def gone(self) -> bool:
@@ -100,10 +103,11 @@ class Claims:
 
     Args:
         stale_s: seconds after which a claim that nobody has touched is taken over.
+        pool: see `Claim`.
     """
 
-    def __init__(self, stale_s: float = STALE_S) -> None:
-        self.stale_s = stale_s
+    def __init__(self, stale_s: float = STALE_S, pool: str = "") -> None:
+        self.stale_s, self.pool = stale_s, pool
         self._seen: dict[Path, tuple[tuple[str, int], float]] = {}
 
     def take(self, folder: Path) -> Held | None:
@@ -125,6 +129,7 @@ class Claims:
             machine=_machine(),
             born=_born(os.getpid()) or "",
             since=datetime.now(UTC).isoformat(timespec="seconds"),
+            pool=self.pool,
         )
         try:
             _create(path, mine)
@@ -145,6 +150,8 @@ class Claims:
         except OSError:
             return True
         claim = read(folder)
+        if claim and self.pool and claim.pool == self.pool:
+            return False
         state = (claim.owner if claim else "", touched)
         seen, since = self._seen.get(folder, (None, 0.0))
         if seen != state:

@@ -34,10 +34,11 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
     def make_plan(request: Request) -> Any:
         seen.request = request
         json = {"runs": [{"run_id": "a"}], "skipped": []}
-        return SimpleNamespace(request=request, runs=("a",), broken=seen.broken, to_json=lambda: json)
+        runs: Any = {"runs": ("a",), "broken": seen.broken, "in_order": list}
+        return SimpleNamespace(request=request, to_json=lambda: json, **runs)
 
-    def run_plan(plan: Any, *, verbose: bool) -> Iterator[Any]:
-        seen.verbose = verbose
+    def run_plan(plan: Any, *, jobs: Any, verbose: bool) -> Iterator[Any]:
+        seen.jobs, seen.verbose = jobs, verbose
         error = {"what": "went wrong", "known": "", "todo": ""}
         for state in seen.states:
             failed = {} if state == "done" else {"metrics": None, "error": error}
@@ -108,7 +109,15 @@ def test_evaluate_takes_a_number_of_steps_too(stub: SimpleNamespace) -> None:
 def test_without_flags_the_request_is_the_default(stub: SimpleNamespace) -> None:
     assert main(BASE) == 0
     assert stub.request == DEFAULT
-    assert stub.verbose is False
+    assert (stub.verbose, stub.jobs) == (False, 1)
+
+
+def test_flags_of_this_command_alone_are_no_part_of_the_request(stub: SimpleNamespace) -> None:
+    for text, jobs in (("3", 3), ("auto", "auto")):
+        assert main([*BASE, "--jobs", text]) == 0
+        assert (stub.request, stub.jobs) == (DEFAULT, jobs)
+    assert main([*BASE, "--on-oom", "halve"]) == 0
+    assert stub.request == replace(DEFAULT, overrides=Overrides({("runtime", "on_oom"): "halve"}))
 
 
 def test_the_exit_code_says_how_the_runs_ended(stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from bench.cli.output import emit
 from bench.cli.parser import ACCELERATORS, SOURCES, Parser, choice, common, count, course, listed, positive, seed
 from bench.config.overrides import build_configs
-from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
+from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED, UsageError
 from bench.core.text import printable_lines, without_secrets
 from bench.env.preflight import check
 from bench.harness.request import WIDEN, Request, make_request
@@ -42,7 +42,7 @@ EXAMPLES = (
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
-NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "jobs", "on_oom")
+NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure", "jobs", "on_oom")
 MANY = 20
 """Up to here a single seed may have been meant as a number of seeds."""
 
@@ -50,8 +50,8 @@ MANY = 20
 def parser() -> Parser:
     parser = Parser(
         prog="bench run",
-        description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
-        "record of each. The same command again goes on where it stopped: what is done is skipped.",
+        description="Train every combination of methods, tasks, backbones, options, learning rates and seeds, and\n"
+        "write a record of each. The same command again goes on where it stopped: what is done is skipped.",
         parents=[common()],
         examples=EXAMPLES,
         usage="bench run --method M[,M…] --task T[,T…] [flags]\n       bench run --plan FILE [flags]",
@@ -60,14 +60,17 @@ def parser() -> Parser:
     add = parser.add_argument_group("this command alone").add_argument
     about = "train N runs at a time, each in a process of its own; auto: one for each GPU, or each core (default: 1)"
     add("--jobs", metavar="N|auto", type=_jobs, default=1, help=about)
-    add("--dry-run", action="store_true", help="show the plan and train nothing")
+    add("--dry-run", action="store_true", help="show every run, its state and its estimated time, and train nothing")
+    add("--measure", action="store_true", help="with --dry-run: train a few steps where no finished run says the time")
     return parser
 
 
 def add_flags(parser: Parser) -> None:
     """Add the flags that make a request; the values have the names of the arguments of `make_request`."""
     add = parser.add_argument_group("what is run").add_argument
-    about = "read it all from a file of `bench plan`; a flag beside it takes the place of the file's, --set one by one"
+    about = (
+        "read the flags from a file of `bench plan`; one that is given too replaces the file's, --set option by option"
+    )
     add("--plan", metavar="FILE", type=Path, help=about)
     add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
     about = "task, suite (glue), task of it (glue/rte) or your own table:FILE"
@@ -82,7 +85,7 @@ def add_flags(parser: Parser) -> None:
     add("--data", metavar="SOURCE", type=choice(*SOURCES), help=about)
     about = "folder of a task or suite, or a parent of such folders; may be repeated (default: $BENCH_DATA)"
     add("--data-dir", metavar="[NAME=]DIR", action="append", help=about)
-    about = "an option, such as method.rank=8, or method.rank=4,8 for a run each; `bench show METHOD` lists them all"
+    about = "an option: method.rank=8, or method.rank=4,8 for a run each; may be repeated; see `bench show METHOD`"
     add("--set", metavar="KEY=VALUE[,VALUE…]", action="append", help=about)
 
     budget = parser.add_argument_group("budget and learning rate")
@@ -116,12 +119,14 @@ def add_flags(parser: Parser) -> None:
 
 
 def handle(options: argparse.Namespace) -> int:
+    if options.measure and not options.dry_run:
+        known = "it trains a few steps to say how long runs take"
+        raise UsageError("--measure without --dry-run", known, "Add --dry-run, or leave it out.")
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
     check_mirror(request.track)
 
-    from bench.harness.plan_text import describe
     from bench.harness.planner import make_plan  # opens data and backbones
 
     plan = make_plan(request)
@@ -130,13 +135,31 @@ def handle(options: argparse.Namespace) -> int:
         note = f"--seeds {number} is one seed, the number {number}; for {number} seeds: --seeds {every}"
         print(note, file=sys.stderr)
     if options.dry_run:
-        emit(plan.to_json()) if options.json else print(printable_lines(describe(plan)))
-        return OK
+        return _show(plan, measured=options.measure, as_json=options.json)
     return _run(plan, jobs=options.jobs, as_json=options.json, verbose=options.verbose)
 
 
 def _jobs(text: str) -> int | str:
     return text if text == "auto" else count(text)
+
+
+def _show(plan: Plan, *, measured: bool, as_json: bool) -> int:
+    """Print the plan, with the state of every run and the time it takes."""
+    from bench.harness.outlook import forecast
+    from bench.harness.plan_text import describe
+
+    found = forecast(plan)
+    if measured:
+        from bench.harness.measure import measure  # imports torch
+
+        found = forecast(plan, measure(found, lambda line: print(line, file=sys.stderr)))
+    if as_json:
+        shown = plan.to_json()
+        runs = [run | one.to_json() for run, one in zip(shown["runs"], found.runs, strict=True)]
+        emit({**shown, "runs": runs, "total": found.to_json()})
+    else:
+        print(printable_lines(describe(plan, found)))
+    return OK
 
 
 def request_of(options: argparse.Namespace) -> Request:

@@ -23,6 +23,7 @@ from bench.config.overrides import build_configs
 from bench.core.errors import OK, USAGE
 from bench.env import doctor
 from bench.records import record
+from bench.records.transfer import Outcome
 from bench.tracking import account, report, sync
 from leaderboard import serve
 
@@ -100,7 +101,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server of W&B's is asked, and ours ends at once."""
     monkeypatch.setattr(account, "require", lambda: None)
     monkeypatch.setattr(sync, "runs", lambda path: [])
-    monkeypatch.setattr(sync, "sync", lambda out, run: sync.Outcome(run_id=run.run_id, state="sent"))
+    monkeypatch.setattr(sync, "sync", lambda out, run: Outcome(run_id=run.run_id, state="sent"))
     saved = SimpleNamespace(save=lambda: None, url="https://wandb.example/report")
     monkeypatch.setattr(report, "report", lambda *path, **options: SimpleNamespace(**vars(saved), _to_model=_Model))
     monkeypatch.setattr(serve, "serve", lambda make, *where: print(len(make()["tables"]), *where) or OK)

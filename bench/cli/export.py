@@ -81,7 +81,7 @@ def _records(options: argparse.Namespace) -> int:
             raise no_records(folder)
     if options.json:
         emit({"file": options.output, "records": written, "left_out": left_out})
-    print(f"{written:,} records, {left_out:,} left out", file=sys.stderr)
+    print(f"wrote {written:,} records" + (f", {left_out:,} left out" if left_out else ""), file=sys.stderr)
     return SOME_FAILED if left_out else OK
 
 

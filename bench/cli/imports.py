@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "bench import wandb my-team/lowrank-bench --out imported",
     "bench import records records.jsonl --out imported",
-    "ssh HOST bench export --records --runs results | bench import records - --out results",
     "bench leaderboard --runs imported",
 )
 

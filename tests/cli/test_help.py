@@ -90,6 +90,7 @@ def folders(
         save_file(factors | head, folder / "adapter.safetensors")
         list_files(folder)
     assert main(["leaderboard", "--update", "leaderboard/results"]) == OK
+    assert main(["export", "--records", "--runs", "results", "--output", "records.jsonl"]) == OK
     for name in ("original", "tuned"):
         (tmp_path / name).mkdir()
         save_file({"query.weight": np.eye(8, dtype=np.float32)}, tmp_path / name / "model.safetensors")

@@ -51,8 +51,7 @@ def note_reading(folder: Path) -> Callable[[], None]:
 
     @cache
     def note() -> None:
-        about = "the index has only some of the records, the others are read; the next time it has them"
-        print(f"note: {folder}: {about}", file=sys.stderr)
+        print(f"note: reading the records of {folder} that the index does not have", file=sys.stderr)
 
     return note
 

@@ -39,8 +39,8 @@ SETTLED_NS = 2 * 10**9
 """Age at which a file is indexed. A younger one could change again within a tick of its clock, and keep its stamp."""
 SHARE = 100
 """A file of the index is rewritten when more than one in so many of its records had to be read."""
-MANY = 1000
-"""Records to be read that are worth a word to the user."""
+MANY = 100
+"""Records of one file of the index whose reading takes so long that the user should know why."""
 
 DIGITS = "0123456789abcdef"
 """First digits of a run id; the records of each have their own files in the index."""
@@ -115,10 +115,11 @@ def _view(out: Path, view: View[V], on_many: OnMany) -> Iterator[V | BenchError]
             except BenchError as problem:
                 yield problem
                 continue
-            yield view.of(record)
-            if folder and max(found[name][:2]) < settled:
-                for one in views:
-                    fresh[one.name].append(Row(name, found[name], one.of(record)))
+            values: dict[str, Any] = {one.name: one.of(record) for one in views}
+            yield values[view.name]
+            if max(found[name][:2]) < settled:
+                for one, value in values.items():
+                    fresh[one].append(Row(name, found[name], value))
         if folder and len(fresh[view.name]) * SHARE > len(names):
             for one in views:
                 _write(folder, digit, one, [*kept.values(), *fresh[one.name]])

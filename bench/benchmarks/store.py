@@ -44,7 +44,8 @@ def write_copies(runs: Path, count: int, folder: Path) -> None:
     if not real:
         raise EnvironmentProblem(f"no finished records in {runs}", "", "Name a folder with some: --runs DIR.")
     folder.mkdir(exist_ok=True)
-    for record in islice(copies(real, count), len(stamps(folder)), None):
+    there = len(stamps(folder))
+    for record in islice(copies(real, count), there, None) if there < count else ():
         (folder / record.run_id).mkdir(exist_ok=True)
         (folder / record.run_id / FILE).write_text(json.dumps(to_json(record), indent=1) + "\n", encoding="utf-8")
 

@@ -96,7 +96,7 @@ def _all_json(out: Path) -> Iterator[dict[str, Any]]:
 
 
 def _row(run: Line) -> tuple[str, ...]:
-    score = f"{run.metric} {format_score(run.value, run.higher_is_better)}" if run.metric else "–"
+    score = f"{run.metric} {format_score(run.value, run.higher_is_better)}" if run.metric is not None else "–"
     lr = "–" if run.lr is None else f"{run.lr:g}"
     task = run.task + (" (trial)" if run.trial else "")  # of --select, scored on held-out train examples
     return (run.run_id, run.state, run.method, task, run.backbone, str(run.seed), lr, score)

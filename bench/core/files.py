@@ -28,10 +28,9 @@ OLD_S = 24 * 3600.0
 
 def cache_folder() -> Path:
     """Return `LOWRANK_BENCH_CACHE`, or `lowrank-bench` in the user's cache folder."""
-    chosen = os.environ.get("LOWRANK_BENCH_CACHE")
-    return (
-        Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowrank-bench"
-    )
+    if chosen := os.environ.get("LOWRANK_BENCH_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowrank-bench"
 
 
 @contextlib.contextmanager

@@ -82,18 +82,20 @@ def load_lines(out: Path, on_many: OnMany = lambda: None) -> tuple[list[Line], l
         on_many: called before many records are read, which takes a while.
     """
     with collecting_paused():
-        return separate(_view(out, LINES, on_many))
+        found = _view(out, LINES, on_many)
+        return separate(line(one) if isinstance(one, Record) else one for one in found)
 
 
 def load_slim(out: Path, on_many: OnMany = lambda: None) -> tuple[list[Record], list[BenchError]]:
-    """The records of a folder as `load_all`, but without what `bench.records.views.NOT_IN_TABLES` names."""
+    """The records of a folder as `load_all`; what `bench.records.views.NOT_IN_TABLES` names may be missing."""
     restore = Restorer().restore
     with collecting_paused():
         found = _view(out, TABLES, on_many)
-        return separate(one if isinstance(one, BenchError) else restore(one) for one in found)
+        return separate(restore(one) if isinstance(one, Slim) else one for one in found)
 
 
-def _view(out: Path, view: View[V], on_many: OnMany) -> Iterator[V | BenchError]:
+def _view(out: Path, view: View[V], on_many: OnMany) -> Iterator[V | Record | BenchError]:
+    """Yield what the view has of each record; the record itself where it cannot be packed; or what is wrong with it."""
     found = stamps(out)
     settled = time.time_ns() - SETTLED_NS
     index = _index_of(out) if len(found) >= LEAST else None
@@ -115,11 +117,15 @@ def _view(out: Path, view: View[V], on_many: OnMany) -> Iterator[V | BenchError]
             except BenchError as problem:
                 yield problem
                 continue
-            values: dict[str, Any] = {one.name: one.of(record) for one in views}
-            yield values[view.name]
+            try:
+                packed = {one.name: msgspec.Raw(msgspec.msgpack.encode(one.of(record))) for one in views}
+            except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold
+                yield record
+                continue
+            yield view.of(record)
             if max(found[name][:2]) < settled:
-                for one, value in values.items():
-                    fresh[one].append(Row(name, found[name], value))
+                for one in views:
+                    fresh[one.name].append(Row(name, found[name], packed[one.name]))
         if folder and len(fresh[view.name]) * SHARE > len(names):
             for one in views:
                 _write(folder, digit, one, [*kept.values(), *fresh[one.name]])

@@ -27,19 +27,8 @@ from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unu
 T = TypeVar("T")
 
 __all__ = ["ADAPTER", "FILE", "BrokenRecord", "DoneRecord", "Record", "State"]
-__all__ += [
-    "find",
-    "folder",
-    "is_done",
-    "is_run_id",
-    "iterate",
-    "load_all",
-    "locate",
-    "parse",
-    "read",
-    "stamps",
-    "write",
-]
+__all__ += ["find", "folder", "is_done", "is_run_id", "iterate", "load_all", "locate", "parse", "read"]
+__all__ += ["separate", "stamps", "to_json", "validate", "write"]
 FILE = "record.json"
 ADAPTER = "adapter.safetensors"
 """The trained weights beside it, where the run kept them."""

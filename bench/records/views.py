@@ -30,12 +30,13 @@ NOT_IN_TABLES = frozenset({"curve", "spectra", "report", "sweep", "tracking", "p
 """Fields of a record that are empty in one that comes from its slim form; of `provenance` the time is kept."""
 
 _ENCODER = msgspec.msgpack.Encoder()
+_PARAMETERS, _SELECTION, _ERROR, _WARNINGS = Parameters | None, Selection | None, RunError | None, tuple[str, ...]
 _NO_PACKAGES: dict[str, str] = {}
 _NO_OPTIONS = msgspec.convert({name: {} for name in Options.__struct_fields__}, Options)
 
 
 class Line(Struct, frozen=True, array_like=True, gc=False):
-    """What `bench list runs` shows of a run; `metric` is empty where it has no score."""
+    """What `bench list runs` shows of a run; `metric` is None where it has no score."""
 
     run_id: str
     state: State
@@ -45,7 +46,7 @@ class Line(Struct, frozen=True, array_like=True, gc=False):
     seed: int
     trial: bool
     lr: float | None
-    metric: str
+    metric: str | None
     value: float
     higher_is_better: bool
 
@@ -61,7 +62,7 @@ def line(record: Record) -> Line:
         seed=spec.seed,
         trial=bool(spec.holdout),
         lr=record.lr,
-        metric=primary.name if primary else "",
+        metric=primary.name if primary else None,
         value=primary.value if primary else 0.0,
         higher_is_better=bool(primary and primary.higher_is_better),
     )
@@ -149,16 +150,16 @@ class Restorer:
             run_id=slim.run_id,
             group_id=slim.group_id,
             state=slim.state,
-            error=common(RunError | None, slim.error),
-            warnings=common(tuple[str, ...], slim.warnings),
+            error=common(_ERROR, slim.error),
+            warnings=common(_WARNINGS, slim.warnings),
             spec=spec,
             lr=slim.lr,
             task=common(TaskInfo, slim.task),
             backbone=common(BackboneInfo, slim.backbone),
             source=common(SourceInfo, slim.source),
             metrics=slim.metrics,
-            params=common(Parameters | None, slim.params),
-            selection=common(Selection | None, slim.selection),
+            params=common(_PARAMETERS, slim.params),
+            selection=common(_SELECTION, slim.selection),
             ranks=tuple(
                 LayerRank(
                     layer=name,

@@ -165,6 +165,14 @@ def test_what_is_no_record_is_a_problem_every_time(runs: Folder) -> None:
     assert len(index.load_lines(runs.path)[1]) == 5
 
 
+def test_a_record_that_only_json_can_hold(runs: Folder) -> None:
+    old = record.read(runs.run(2) / FILE)
+    record.write(altered(old, lambda draft: setattr(draft, "warnings", ["half a pair: \ud800"])), runs.run(2))
+    runs.check()
+    assert runs.check() == [runs.run(2).name]
+    assert index.load_slim(runs.path)[0][2].warnings == ("half a pair: \ud800",)
+
+
 def test_a_file_that_changed_just_now_is_not_trusted(
     runs: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

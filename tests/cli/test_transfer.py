@@ -73,7 +73,7 @@ def test_what_could_not_come_in_is_said(
 ) -> None:
     lines = exported(runs, capsysbinary).splitlines(keepends=True)
     cut = tmp_path / "cut.jsonl"
-    cut.write_bytes(lines[0] + b"\x1b[31m\n" + lines[1][:-100])
+    cut.write_bytes(lines[0] + b'{"\\u001b[31m": 1}\n' + lines[1][:-100])
     assert main(["import", "records", str(cut), "--out", str(tmp_path / "back"), "--json"]) == SOME_FAILED
     shown = capsysbinary.readouterr()
     assert json.loads(shown.out) == {"imported": 1, "bad": 2}

@@ -30,9 +30,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "spectra": ("bench.cli.spectra", "show the singular values and ranks of a run, a model or an adapter"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
     "compare": ("bench.cli.compare", "compare two runs, groups of runs or methods"),
-    "export": ("bench.cli.export", "write a run's adapter for other programs"),
+    "export": ("bench.cli.export", "write a run's adapter for other programs, or the records of a folder"),
     "wandb": ("bench.cli.mirrors", "send finished runs to Weights & Biases, or build a report there"),
-    "import": ("bench.cli.imports", "write records from the runs of a W&B project"),
+    "import": ("bench.cli.imports", "write records from a W&B project, or from a file"),
     "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),
 }
 """Verb → its module, imported when the verb is called, and its line in `bench --help`. A module has `EXAMPLES`,

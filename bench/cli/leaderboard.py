@@ -87,10 +87,27 @@ def handle(options: argparse.Namespace) -> int:
 
         return serve(lambda: _build(options, *load_all(folder)).to_json(), folder, options.host, options.port)
     else:
-        leaderboard = _build(options, *read_records(folder))
+        leaderboard = _build(options, *read_records(folder, slim=_is_of_tables(options)))
         _check_choices(options, leaderboard)
         _show(options, leaderboard)
     return OK
+
+
+def _format(options: argparse.Namespace) -> str:
+    """The format that was asked for, which is `json` with --json."""
+    if options.json:
+        return "json"
+    ending = options.output.suffix.removeprefix(".") if options.output else ""
+    return options.format or (ending if ending in FORMATS else "md")
+
+
+def _is_of_tables(options: argparse.Namespace) -> bool:
+    """Whether the tables are enough, so that nothing is shown, or asked for, of single runs."""
+    from bench.records.views import NOT_IN_TABLES
+    from leaderboard.tables.filters import parse
+
+    asked = {parse(text).name.partition(".")[0] for text in options.where}
+    return _format(options) not in ("json", "html") and not asked & NOT_IN_TABLES
 
 
 @contextmanager
@@ -154,14 +171,12 @@ def _show(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
             png.write(drawn, picture)
         print(f"wrote {picture}", file=sys.stderr)
     path: Path | None = options.output.expanduser() if options.output else None
-    ending = path.suffix.removeprefix(".") if path else ""
-    render = formats.FORMATS[options.format or (ending if ending in FORMATS else "md")]
     if options.json:
         emit(leaderboard.to_json())
     elif path:
-        content = render(leaderboard).encode()
+        content = formats.FORMATS[_format(options)](leaderboard).encode()
         with writing(path):
             write_atomic(path, content)
         print(f"wrote {path} ({len(content) / 1e6:.2f} MB)", file=sys.stderr)
     elif not options.picture:
-        sys.stdout.write(render(leaderboard))
+        sys.stdout.write(formats.FORMATS[_format(options)](leaderboard))

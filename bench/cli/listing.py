@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bench.cli.output import emit, warn
+from bench.cli.output import emit, emit_each, note_reading, warn
 from bench.cli.parser import Parser, choice, common
 from bench.config.help import Description, describe, describe_prefixes, facts
 from bench.core import registry
-from bench.core.errors import OK
+from bench.core.errors import OK, BenchError
 from bench.core.text import format_score, table
 from bench.harness import task_names
 
 if TYPE_CHECKING:
-    from bench.records.record import Record
+    from bench.records.views import Line
 
 KINDS = ("methods", "tasks", "backbones", "runs")
+SUMMED = 100
+"""More runs than these are counted by state below the list."""
 EXAMPLES = ("bench list methods", "bench list tasks", "bench list backbones --json", "bench list runs --runs results")
 
 
@@ -63,24 +68,35 @@ def _as_json(kind: registry.Kind, found: Description) -> dict[str, object]:
 
 
 def _runs(out: Path, *, as_json: bool) -> int:
-    from bench.records.record import load_all
+    if as_json:
+        emit_each(_all_json(out))
+        return OK
+    from bench.records.index import load_lines
 
-    records, problems = load_all(out)
+    runs, problems = load_lines(out, note_reading(out))
     for problem in problems:
         warn(problem)
-    if as_json:
-        emit([record.to_json() for record in records])
-        return OK
     header = ("run", "state", "method", "task", "backbone", "seed", "lr", "score")
-    print(table(header, [_run_row(record) for record in records]) if records else f"no runs in {out}")
+    print(table(header, [_row(run) for run in runs]) if runs else f"no runs in {out}")
+    if len(runs) > SUMMED:
+        states = ", ".join(f"{count:,} {state}" for state, count in Counter(run.state for run in runs).most_common())
+        print(f"{len(runs):,} runs: {states}", file=sys.stderr)
     return OK
 
 
-def _run_row(record: Record) -> tuple[str, ...]:
-    spec, score = record.spec, "–"
-    if record.metrics:
-        primary = record.metrics.primary
-        score = f"{primary.name} {format_score(primary.value, primary.higher_is_better)}"
-    lr = "–" if record.lr is None else f"{record.lr:g}"
-    task = spec.task + (" (trial)" if spec.holdout else "")  # of --select, scored on held-out train examples
-    return (record.run_id, record.state, spec.method, task, record.backbone.name, str(spec.seed), lr, score)
+def _all_json(out: Path) -> Iterator[dict[str, Any]]:
+    """The whole records, one at a time; warns of those that cannot be read."""
+    from bench.records.record import iterate
+
+    for one in iterate(out):
+        if isinstance(one, BenchError):
+            warn(one)
+        else:
+            yield one.to_json()
+
+
+def _row(run: Line) -> tuple[str, ...]:
+    score = f"{run.metric} {format_score(run.value, run.higher_is_better)}" if run.metric is not None else "–"
+    lr = "–" if run.lr is None else f"{run.lr:g}"
+    task = run.task + (" (trial)" if run.trial else "")  # of --select, scored on held-out train examples
+    return (run.run_id, run.state, run.method, task, run.backbone, str(run.seed), lr, score)

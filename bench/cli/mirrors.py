@@ -17,7 +17,7 @@ from bench.core.errors import OK, SOME_FAILED, EnvironmentProblem, UsageError
 from bench.core.text import table
 
 if TYPE_CHECKING:
-    from bench.tracking.sync import Outcome
+    from bench.records.transfer import Outcome
 
 EXAMPLES = (
     "bench wandb sync --runs results --dry-run",
@@ -69,8 +69,9 @@ def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
 
 
 def _sync(options: argparse.Namespace) -> int:
+    from bench.records.transfer import Outcome
     from bench.tracking import account
-    from bench.tracking.sync import Outcome, sync, waiting
+    from bench.tracking.sync import sync, waiting
 
     out: Path = options.runs.expanduser()
     records, _ = read_records(out)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 def emit(value: object) -> None:
     """Print one JSON value on stdout."""
     print(without_secrets(dump_json(value, default=_plain)))
+
+
+def emit_each(values: Iterable[object]) -> None:
+    """Print a JSON list on stdout, as `emit`, of values that are made one at a time."""
+    between = "["
+    for value in values:
+        item = textwrap.indent(without_secrets(dump_json(value, default=_plain)), " ")
+        sys.stdout.write(f"{between}\n{item}")
+        between = ","
+    print("[]" if between == "[" else "\n]")
 
 
 def report(error: BenchError, *, as_json: bool) -> None:
@@ -39,20 +50,38 @@ def warn(problem: BenchError) -> None:
     print(f"warning: {printable(problem.line())}", file=sys.stderr)
 
 
-def read_records(folder: Path) -> tuple[list[Record], list[BenchError]]:
-    """Read the records of a folder, which must hold some, and warn of those that cannot be read."""
+def note_reading(folder: Path) -> Callable[[], None]:
+    """Return a function that tells, when it is called first, why a command takes long."""
+
+    @cache
+    def note() -> None:
+        print(f"note: reading the records of {folder} that the index does not have", file=sys.stderr)
+
+    return note
+
+
+def read_records(folder: Path, *, slim: bool = False) -> tuple[list[Record], list[BenchError]]:
+    """Read the records of a folder, which must hold some, and warn of those that cannot be read.
+
+    With `slim` they are without what `bench.records.views.NOT_IN_TABLES` names.
+    """
+    from bench.records.index import load_slim
     from bench.records.record import load_all
 
-    records, problems = load_all(folder)
+    records, problems = load_slim(folder, note_reading(folder)) if slim else load_all(folder)
     if not records and not problems:
-        raise EnvironmentProblem(
-            f"no records in {folder}",
-            "the folder is empty" if folder.is_dir() else "there is no such folder",
-            "Run something first (bench run --method deeplora --task glue), or name the folder: --runs DIR.",
-        )
+        raise no_records(folder)
     for problem in problems:
         warn(problem)
     return records, problems
+
+
+def no_records(folder: Path) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"no records in {folder}",
+        "the folder is empty" if folder.is_dir() else "there is no such folder",
+        "Run something first (bench run --method deeplora --task glue), or name the folder: --runs DIR.",
+    )
 
 
 def _plain(value: object) -> object:

@@ -26,13 +26,20 @@ OLD_S = 24 * 3600.0
 """Age at which a temporary file of another host, or without a host in its name, is nobody's."""
 
 
+def cache_folder() -> Path:
+    """Return `LOWRANK_BENCH_CACHE`, or `lowrank-bench` in the user's cache folder."""
+    if chosen := os.environ.get("LOWRANK_BENCH_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lowrank-bench"
+
+
 @contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
+def replacing(path: Path, *, sync: bool = False, private: bool = False) -> Generator[Path]:
     """Write a file atomically: the body writes the temporary file that is yielded, which then replaces `path`.
 
     A reader, or a crash, sees the old file or the new one, never half of it. If the body raises, `path` keeps its
     content, and nothing new is left. The folder is created if needed. With `sync` the new content also survives a
-    power failure.
+    power failure; with `private` only its owner can read it.
 
     Raises:
         OSError: the file cannot be written.
@@ -41,8 +48,11 @@ def replacing(path: Path, *, sync: bool = False) -> Generator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
+        if private:
+            temporary.touch(0o600)
         yield temporary
-        share(temporary)
+        if not private:
+            share(temporary)
         if sync:
             _sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105 - the name that says it is atomic

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ _INVISIBLE = re.compile(
 
 def printable(text: str) -> str:
     """Put a space in place of every control or direction character, so that text of others cannot steer a terminal."""
-    return _INVISIBLE.sub(" ", text)
+    return text if text.isascii() and text.isprintable() else _INVISIBLE.sub(" ", text)
 
 
 def printable_lines(text: str) -> str:
@@ -84,20 +85,26 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str =
 
     Control characters become spaces.
     """
-    lines = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
-    widths = [max(width(row[i]) for row in lines) for i in range(len(header) - 1)]
+    *columns, last = ([printable(str(cell)) for cell in column] for column in zip(header, *rows, strict=True))
+    widths = [max(map(width, column)) for column in columns]
     left = len(indent) + sum(widths) + 2 * len(widths)
     room = max(30, shutil.get_terminal_size().columns - left) if sys.stdout.isatty() else sys.maxsize
+    padded = [_padded(column, most + 2) for column, most in zip(columns, widths, strict=True)]
     out: list[str] = []
-    for *cells, last in lines:
-        start = "".join(cell + " " * (most - width(cell) + 2) for cell, most in zip(cells, widths, strict=True))
-        first, *rest = textwrap.wrap(last, room) or [""]
+    for start, text in zip(map("".join, zip(*padded, strict=True)) if padded else repeat(""), last, strict=False):
+        first, *rest = [text] if len(text) <= room else textwrap.wrap(text, room) or [""]
         out += [f"{indent}{start}{first}".rstrip(), *(" " * left + more for more in rest)]
     return "\n".join(out)
 
 
+def _padded(column: Sequence[str], most: int) -> list[str]:
+    return [cell.ljust(most) if cell.isascii() else cell + " " * (most - width(cell)) for cell in column]
+
+
 def width(text: str) -> int:
     """Columns that a text takes on a terminal: combining marks (W̃) take none, and wide characters (漢) two."""
+    if text.isascii():  # as nearly all is; the rest takes a hundred times as long
+        return len(text)
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in {"W", "F"}) for c in text)
 
 

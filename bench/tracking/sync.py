@@ -10,9 +10,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -20,6 +19,7 @@ from bench.core.errors import BenchError, EnvironmentProblem
 from bench.core.text import without_secrets
 from bench.records import record
 from bench.records.record import DoneRecord, Record, is_done
+from bench.records.transfer import Outcome, store
 from bench.tracking import mirror
 from bench.tracking.account import first_line
 
@@ -27,17 +27,6 @@ if TYPE_CHECKING:
     from wandb.apis.public import Run
 
 _OFFLINE = re.compile(r"offline-run-[0-9]{8}_[0-9]{6}-[0-9a-f]{16}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one run that was to be sent to, or fetched from, W&B; `why` where it was not."""
-
-    run_id: str
-    state: Literal[
-        "sent", "failed", "would send", "imported", "there already", "kept ours", "no record", "bad", "not fetched"
-    ]
-    why: str = ""
 
 
 def waiting(records: list[Record], *, every: bool = False) -> list[DoneRecord]:
@@ -95,7 +84,7 @@ def restore(runs: Iterable[Run], out: Path, *, replace: bool = False) -> Iterato
         run_id = str(run.id)
         try:
             fetched = _fetch(run)
-            yield _store(fetched, out, replace=replace) if fetched else Outcome(run_id=run_id, state="no record")
+            yield store(fetched, out, replace=replace) if fetched else Outcome(run_id=run_id, state="no record")
         except BenchError as problem:
             yield Outcome(run_id=run_id, state="bad", why=" ".join(str(problem).split()))
         except Exception as error:  # W&B's packages raise many kinds; the other runs go on
@@ -126,18 +115,3 @@ def _check(run_id: str, holds: bool, known: str) -> None:
     if not holds:
         what = f"W&B's file for {run_id!r:.80} is not a record"
         raise EnvironmentProblem(what, known, "It was left out; look at this run on W&B.")
-
-
-def _store(imported: Record, out: Path, *, replace: bool) -> Outcome:
-    run_id = imported.run_id
-    file = record.folder(out, run_id) / record.FILE
-    try:
-        stored = record.read(file)
-    except BenchError:  # there is none, or it is broken
-        stored = None
-    if stored and structs.replace(stored, tracking=None) == structs.replace(imported, tracking=None):
-        return Outcome(run_id=run_id, state="there already")
-    if file.exists() and not replace:
-        return Outcome(run_id=run_id, state="kept ours", why=f"{file} has other content")
-    record.write(imported, file.parent)
-    return Outcome(run_id=run_id, state="imported")

@@ -84,7 +84,7 @@ def mean_layers(runs: Iterable[Record]) -> tuple[Layer, ...]:
     """Mean over runs of the ranks of each layer."""
     by_name = group_by((rank for run in runs for rank in run.ranks), lambda rank: rank.layer)
     return tuple(
-        Layer(name, *(fmean(getattr(rank, field) for rank in ranks) for field in RANK_FIELDS))
+        Layer(name, *(fmean([getattr(rank, field) for rank in ranks]) for field in RANK_FIELDS))
         for name, ranks in by_name.items()
     )
 

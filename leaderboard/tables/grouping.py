@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 from bench.records.record import DoneRecord, Record, is_done
-from bench.records.schema import BackboneInfo, Option, ParentRun, StoredSpec
+from bench.records.schema import BackboneInfo, Option, Options, ParentRun, StoredSpec
 from bench.records.spec import NOT_IDENTITY
 
 _NOT_SETTINGS = {
@@ -16,6 +16,7 @@ _NOT_SETTINGS = {
     *("max_steps", "epochs", "batch_size", "train_samples", "precision"),
 }
 """Fields of a specification that the table, the column or the seed of a run has, so they are no settings of a row."""
+_SETTINGS = {*StoredSpec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
 _SWITCHES: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
 """Namespace → the option and value that switch it off; its other options have no effect then."""
 
@@ -136,21 +137,33 @@ def _scored_key(run: DoneRecord) -> ColumnKey:
 
 
 def by_row(runs: Iterable[Record]) -> list[tuple[str, RowKey, list[Record]]]:
-    groups = group_by(runs, _row_key)
+    known: dict[int, dict[str, str]] = {}
+
+    def options(run: Record) -> dict[str, str]:
+        """Of each object once: records that come from an index share their options."""
+        key = id(run.spec.options)
+        if key not in known:
+            known[key] = _option_settings(run.spec.options)
+        return known[key]
+
+    groups = group_by(runs, lambda run: _row_key(run.spec, options(run)))
     return [(label, key, groups[key]) for key, label in _row_labels(sorted(groups)).items()]
 
 
-def _row_key(run: Record) -> RowKey:
+def _row_key(spec: StoredSpec, options: dict[str, str]) -> RowKey:
     """The settings of a run; all selected learning rates count as the same setting."""
-    spec = run.spec
-    names = {*spec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
-    settings = {name: format_value(getattr(spec, name)) for name in names}
-    for space, options in spec.options.namespaces().items():
-        switch, off = _SWITCHES.get(space, ("", None))
-        shown = {switch: off} if switch and options.get(switch) == off else options
-        settings |= {f"{space}.{key}": format_value(value) for key, value in shown.items() if space != "runtime"}
+    settings = {name: format_value(getattr(spec, name)) for name in _SETTINGS} | options
     settings |= {"lr": "selected"} if spec.lr is None else {}
     return RowKey(spec.method, tuple(sorted(settings.items())))
+
+
+def _option_settings(options: Options) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for space, values in options.namespaces().items():
+        switch, off = _SWITCHES.get(space, ("", None))
+        shown = {switch: off} if switch and values.get(switch) == off else values
+        settings |= {f"{space}.{key}": format_value(value) for key, value in shown.items() if space != "runtime"}
+    return settings
 
 
 def _row_labels(keys: Sequence[RowKey]) -> dict[RowKey, str]:

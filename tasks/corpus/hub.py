@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from bench.core.errors import DataProblem
-from bench.core.files import replacing, write_atomic
+from bench.core.files import cache_folder, replacing, write_atomic
 from bench.core.hub import HubDataset, HubUnavailable, commit_of, hub_access
 from tasks.corpus.passages import TextIndex, Unit, index_files
 from tasks.io.directories import files_below
-from tasks.text.tokens import cache_folder
 
 HOW = "Name a folder of texts instead, --task corpus:PATH; or leave --data hub out for the embedded docstrings."
 

@@ -193,8 +193,8 @@ def _docstrings(config: CorpusConfig) -> Dataset:
     """Read the docstrings, and hold out the same share of every kind."""
     import numpy as np
 
+    from bench.core.files import cache_folder
     from tasks.corpus.passages import held_out, key_of
-    from tasks.text.tokens import cache_folder
 
     if config.share is None:
         known = f"task.validation={config.validation}: of the docstrings a share is held out"

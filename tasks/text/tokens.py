@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bench.core.errors import EnvironmentProblem
-from bench.core.files import replacing
+from bench.core.files import cache_folder, replacing
 from bench.records.data import Example
 
 CHUNK = 4096  # most texts per call of the tokenizer
@@ -102,12 +101,6 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
     if len(columns["labels"]) > len(lengths):  # a file holds them end to end
         columns["labels"] = columns["labels"].reshape(len(lengths), -1)
     return Tokens(starts=np.cumsum(lengths, dtype=np.int64) - lengths, **columns)
-
-
-def cache_folder() -> Path:
-    """Return `LOWRANK_BENCH_CACHE`, or `lowrank-bench` in the user's cache folder."""
-    chosen = os.environ.get("LOWRANK_BENCH_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lowrank-bench"
 
 
 def _encode(rows: Iterable[Example], tokenizer: Tokenizer, max_length: int) -> Iterator[Columns]:

@@ -23,6 +23,7 @@ from bench.config.overrides import build_configs
 from bench.core.errors import OK, USAGE
 from bench.env import doctor
 from bench.records import record
+from bench.records.transfer import Outcome
 from bench.tracking import account, report, sync
 from leaderboard import serve
 
@@ -91,6 +92,7 @@ def folders(
         list_files(folder)
     assert main(["leaderboard", "--update", "leaderboard/results"]) == OK
     assert main(["plan", "--method", "lora", "--task", "glue/rte", "--output", "grid.yaml"]) == OK
+    assert main(["export", "--records", "--runs", "results", "--output", "records.jsonl"]) == OK
     for name in ("original", "tuned"):
         (tmp_path / name).mkdir()
         save_file({"query.weight": np.eye(8, dtype=np.float32)}, tmp_path / name / "model.safetensors")
@@ -102,7 +104,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """No server of W&B's is asked, and ours ends at once."""
     monkeypatch.setattr(account, "require", lambda: None)
     monkeypatch.setattr(sync, "runs", lambda path: [])
-    monkeypatch.setattr(sync, "sync", lambda out, run: sync.Outcome(run_id=run.run_id, state="sent"))
+    monkeypatch.setattr(sync, "sync", lambda out, run: Outcome(run_id=run.run_id, state="sent"))
     monkeypatch.setattr(status, "looks", lambda watcher: [watcher.look()])  # `--watch` would not end
     saved = SimpleNamespace(save=lambda: None, url="https://wandb.example/report")
     monkeypatch.setattr(report, "report", lambda *path, **options: SimpleNamespace(**vars(saved), _to_model=_Model))

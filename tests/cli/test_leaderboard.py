@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from bench.cli import main
-from bench.records import record
+from bench.records import index, record
 
 Captured = pytest.CaptureFixture[str]
 FORMATS = ("md", "csv", "tex", "json", "html")
@@ -50,6 +50,39 @@ def test_the_table_and_what_could_not_be_read(runs: Path, capsys: Captured) -> N
     [warning] = shown.err.splitlines()
     assert warning.startswith("warning: ") and "0000000000000000/record.json: cannot be read as a record (" in warning
     assert "). Remove " in warning
+
+
+FIELDS = {
+    "curve": [{"step": 7, "loss": 0.5}],
+    "report": {"chosen": "yes"},
+    "provenance": {"git": "abc", "python": "3.99"},
+    "tracking": {"kind": "csv", "mode": "offline", "id": "x", "error": None, "directory": None},
+}
+
+
+@pytest.mark.parametrize("name", ["report.chosen=yes", "provenance.python=3.99", "provenance.git=abc", "tracking.id=x"])
+def test_a_condition_on_what_tables_do_not_need(
+    name: str, runs: Path, make_record: Callable[..., Any], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_record(spec={"method": "bitfit", "seed": 9}, **FIELDS)
+    record.write(made, record.folder(runs, made.run_id))
+    for attribute, value in (("LEAST", 1), ("SETTLED_NS", -(10**9))):
+        monkeypatch.setattr(index, attribute, value)
+    assert leaderboard("--runs", runs) == leaderboard("--runs", runs) == 0
+    capsys.readouterr()
+    assert leaderboard("--runs", runs, "--where", name, "--format", "csv") == 0
+    assert {line["run_id"] for line in csv.DictReader(io.StringIO(capsys.readouterr().out))} - {""} == {made.run_id}
+
+
+@pytest.mark.parametrize("argv", [["--json"], ["--format", "json"], ["--format", "html"], ["--output", "page.html"]])
+def test_the_runs_themselves_are_shown_from_their_files(
+    argv: list[str], runs: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(index, "load_slim", None)
+    assert leaderboard("--runs", runs, *argv) == 0
+    page = tmp_path / "page.html"
+    assert '"bench run"' in capsys.readouterr().out + (page.read_text() if page.exists() else "")
 
 
 @pytest.mark.parametrize("name", FORMATS)

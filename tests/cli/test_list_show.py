@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from bench.cli import BROKEN_PIPE, main
+from bench.cli import BROKEN_PIPE, listing, main
 from bench.core import registry
-from bench.core.text import table
-from bench.records import record
+from bench.core.text import dump_json, table
+from bench.records import index, record
 
 MakeRecord = Callable[..., dict[str, Any]]
 
@@ -85,6 +85,33 @@ def test_list_runs(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "0000000000000000" in shown.err, "a broken record is named, on stderr"
     assert main(["list", "runs", "--runs", str(out), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_list_runs_as_json_is_one_list_of_whole_records(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "runs", "--runs", str(out), "--json"]) == 0
+    shown = capsys.readouterr()
+    records, [problem] = record.load_all(out)
+    assert shown.out == dump_json([run.to_json() for run in records]) + "\n"
+    assert problem.what in shown.err
+    assert main(["list", "runs", "--runs", str(out / "none"), "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_list_runs_of_a_large_folder(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("LEAST", 1), ("SETTLED_NS", -(10**9)), ("MANY", 0)):
+        monkeypatch.setattr(index, name, value)
+    monkeypatch.setattr(listing, "SUMMED", 1)
+    assert main(["list", "runs", "--runs", str(out)]) == 0
+    first = capsys.readouterr()
+    (out / ("0" * 16) / "record.json").unlink()
+    monkeypatch.setattr(index, "read", None)
+    assert main(["list", "runs", "--runs", str(out)]) == 0
+    second = capsys.readouterr()
+    assert first.out == second.out
+    assert "note: " in first.err and first.err.count("note: ") == 1
+    assert second.err == "2 runs: 1 done, 1 failed\n"
 
 
 def test_list_runs_marks_trials(tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]) -> None:

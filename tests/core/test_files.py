@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.files import replacing, sweep
+from bench.core.files import cache_folder, replacing, sweep
 
 HEX = "0123456789abcdef" * 2
 HOST = re.sub(r"[^\w-]", "-", platform.node())
@@ -69,3 +69,27 @@ def test_a_write_that_fails_leaves_nothing_new(tmp_path: Path) -> None:
             fail(tmp_path / name)
     assert [path.name for path in tmp_path.rglob("*")] == ["old"]
     assert (tmp_path / "old").read_bytes() == b"whole"
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("LOWRANK_BENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "lowrank-bench"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for unset in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: monkeypatch.delenv("XDG_CACHE_HOME")):
+        unset()
+        assert cache_folder() == tmp_path / "home" / ".cache" / "lowrank-bench"
+
+
+@pytest.mark.parametrize(("private", "mode"), [(True, 0o600), (False, 0o640)])
+def test_a_private_file_is_its_owners_alone(private: bool, mode: int, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "file", private=private) as temporary:
+            temporary.write_bytes(b"1")
+            assert temporary.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode

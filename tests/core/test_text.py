@@ -59,3 +59,5 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_columns_are_aligned_where_characters_are_wide_or_take_no_room() -> None:
     text = table(("name", "n"), [("漢字", "1"), ("W\u0303", "2"), ("plain", "3")])
     assert text.splitlines() == ["name   n", "漢字   1", "W\u0303      2", "plain  3"]
+    assert table(("only",), [("one",), ("column",)]) == "only\none\ncolumn"
+    assert table(("no", "rows"), [], indent=" ") == " no  rows"

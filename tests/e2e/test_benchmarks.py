@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.benchmarks import adapterdrop, tracker
+from bench.benchmarks import adapterdrop, store, tracker
 from bench.benchmarks.adapterdrop import Seconds
 from bench.benchmarks.page import copies
 from bench.records.consistency import contradictions
@@ -73,6 +73,19 @@ def test_a_share_is_of_the_run_with_spectra() -> None:
     row = tracker.report({"it": {"off": off, "on": on}}).splitlines()[-1]
     cells = [cell.strip() for cell in row.split("  ") if cell.strip()]
     assert cells == ["it", "20.00", "20.00", "1.050 (1.000 … 1.100)", "0.42", "1.0 % (most 5.0 %)"]
+
+
+def test_the_store_times_both_commands_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    folder = tmp_path / "copies"
+    assert store.main(["--count", "500", "--folder", str(folder)]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[0] == "command" and len(rows) == 4
+    assert all("  500  " in row and float(row.split()[-2]) > 0 for row in rows), "records, and the size of their index"
+    assert load_all(folder)[1] == []
+    assert store.main(["--runs", str(tmp_path / "none")]) == 3
 
 
 def test_copies_of_records_are_valid_records() -> None:

@@ -153,16 +153,6 @@ def test_no_examples_are_no_tokens(tokenizer: Any) -> None:
         assert len(tokens.labels) == len(tokens.lengths) == len(tokens.ids) == 0
 
 
-def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert tokens_module.cache_folder() == tmp_path / "cache"
-    monkeypatch.delenv("LOWRANK_BENCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert tokens_module.cache_folder() == tmp_path / "xdg" / "lowrank-bench"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert tokens_module.cache_folder() == tmp_path / "home" / ".cache" / "lowrank-bench"
-
-
 @pytest.mark.parametrize("index", [[0], [2, 0], [1, 1], [0, 2], []])
 def test_taking_some_keeps_each_whole(tokenizer: Any, index: list[int]) -> None:
     tokens = tokenise(PAIRS, tokenizer, key="k", max_length=16)

@@ -20,11 +20,10 @@ import numpy as np
 import PIL
 
 from bench.core.errors import DataProblem
-from bench.core.files import replacing, write_atomic
+from bench.core.files import cache_folder, replacing, write_atomic
 from tasks.images.reading.decode import BadImageError, Decoder, Mode
 from tasks.images.reading.source import BadGroup, BadImages, Entry, Source, Split, sha256_of
 from tasks.table.labels import sort_classes, split
-from tasks.text.tokens import cache_folder
 
 FORMAT = 4
 """Raised whenever the same sources would be cached otherwise."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.benchmarks import print_or_fail
-from bench.cli.parser import count, listed
+from bench.config.flags import count, listed
 from bench.core.errors import BenchError
 from bench.core.text import table
 from bench.harness.planner import make_plan

@@ -15,10 +15,9 @@ from bench.env.preflight import check
 from bench.tracking import check as check_mirror
 
 EXAMPLES = (
-    "bench plan --method lora,full --task glue --seeds 0,1,2 --output grid.yaml",
-    "bench work --plan grid.yaml --out /shared/runs",
-    "srun --ntasks 8 --gpus-per-task 1 bench work --plan grid.yaml --out /shared/runs",
-    "bench work --plan grid.yaml --out /shared/runs --shard $JOB_COMPLETION_INDEX/8",
+    "bench work --plan grid.yaml",
+    "bench work --plan grid.yaml --out /shared/runs --wait",
+    "bench work --plan grid.yaml --shard 0/8",
 )
 
 

@@ -18,10 +18,11 @@ from records import list_files
 from safetensors.numpy import save_file
 
 from bench import __version__
-from bench.cli import VERBS, main, run, status, verb_module
+from bench.cli import VERBS, main, run, status, verb_module, work
 from bench.config.overrides import build_configs
 from bench.core.errors import OK, USAGE
 from bench.env import doctor
+from bench.harness import plan_file
 from bench.records import record
 from bench.records.transfer import Outcome
 from bench.tracking import account, report, sync
@@ -121,7 +122,10 @@ class _Model:
 def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(example.partition(" > ")[0])
     assert words.pop(0) == "bench"
-    if words[0] != "run":
+    if words[0] == "work":  # it trains
+        options, rest = work.parser().parse_known_args(words[1:])
+        assert rest == [] and plan_file.read(options.plan).methods == ("lora",)
+    elif words[0] != "run":
         monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[:1])  # the others are tested by themselves
         assert main(words) == OK
         shown = capsys.readouterr()

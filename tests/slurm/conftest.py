@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from bench.records import record
-from bench.records.record import Record
+from false_slurm import FalseSlurm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +22,6 @@ class Outcome:
 
 
 Bench = Callable[..., Outcome]
-SMALL = ("--method", "full", "--task", "digits", "--backbone", "mlp", "--max-steps", "6", "--accelerator", "cpu")
-"""A run of six steps; with `--seeds` a grid."""
 
 
 @pytest.fixture
@@ -47,8 +43,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return call
 
 
-def records(folder: Path = Path("runs")) -> list[Record]:
-    """The records of a folder, every one read and validated."""
-    found, problems = record.load_all(folder)
-    assert not problems
-    return found
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FalseSlurm:
+    """A false Slurm, whose programs are the only ones on the path."""
+    made = FalseSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", str(tmp_path / "slurm" / "bin"))
+    return made

@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, BenchError
-from bench.harness import failures, plan_file
-from bench.harness.planner import make_plan
 from bench.harness.progress import Progress
-from bench.harness.runner import make_attempts, work
 from bench.harness.signals import Preempted, preemptible
 from bench.harness.worker import end_with_parent
 from bench.records.schema import Record
@@ -58,6 +55,10 @@ class Reports(Progress):
 
 
 def main(file: Path, pool: str) -> int:
+    from bench.harness import failures, plan_file  # these import torch, and take seconds
+    from bench.harness.planner import make_plan
+    from bench.harness.runner import make_attempts, work
+
     reports = Reports(_own_output())
     try:
         with preemptible() as check:

@@ -7,23 +7,30 @@ import ipaddress
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.core.errors import OK, BenchError, EnvironmentProblem
+from bench.core.text import without_secrets
 from bench.records.record import FILE
+from bench.records.status import Watcher
 from leaderboard.render import page
 from leaderboard.render.json_export import JsonObject
 
 POLL_S = 3.0
 """Interval in seconds at which a page asks for new data."""
+LOOK_S = 1.0
+"""Seconds for which a status is kept."""
+MOST_FAILURES = 10
 
 
 def serve(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -> int:
-    """Serve the page at `/` and its data at `/leaderboard.json` until Ctrl-C; the exit code is then 0.
+    """Serve the page at `/`, its data at `/leaderboard.json` and `/status.json`, until Ctrl-C; the exit code is then 0.
 
     Args:
         build: returns the data of `folder`; called when records there have changed.
@@ -51,7 +58,7 @@ def serve(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -
 def listen(build: Callable[[], JsonObject], folder: Path, host: str, port: int) -> LeaderboardServer:
     """Open the socket of `serve`; `serve_forever` of the returned server then answers requests."""
     try:
-        return LeaderboardServer(LeaderboardCache(build, folder), host, port)
+        return LeaderboardServer(LeaderboardCache(build, folder), StatusCache(folder), host, port)
     except (OSError, OverflowError) as error:
         raise EnvironmentProblem(
             f"cannot listen on {host}:{port}", str(error), "Use another port: --port 8001."
@@ -87,12 +94,30 @@ class LeaderboardCache:
             return self._latest
 
 
+class StatusCache:
+    """Where the runs of a folder stand, looked at once a second at most, however many pages ask."""
+
+    def __init__(self, folder: Path) -> None:
+        self._watcher, self._lock = Watcher(folder), threading.Lock()
+        self._text, self._until = b"", 0.0
+
+    def latest(self) -> bytes:
+        """The status as JSON, with the latest failures alone."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                status = self._watcher.look()
+                shown = replace(status, failures=status.failures[:MOST_FAILURES])
+                self._text = page.dumps(without_secrets(asdict(shown))).encode()
+                self._until = time.monotonic() + LOOK_S
+            return self._text
+
+
 class LeaderboardServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024  # connections that wait to be accepted; the default of 5 turns a crowd away
 
-    def __init__(self, cache: LeaderboardCache, host: str, port: int) -> None:
-        self.cache, self.host, self.address_family = cache, host, address_family(host)
+    def __init__(self, cache: LeaderboardCache, status: StatusCache, host: str, port: int) -> None:
+        self.cache, self.status, self.host, self.address_family = cache, status, host, address_family(host)
         super().__init__((host, port), _Handler)
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
@@ -102,7 +127,7 @@ class LeaderboardServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET of two paths and refuses everything else."""
+    """Answers GET of three paths and refuses everything else."""
 
     server_version = "lowrank-bench"
     sys_version = ""
@@ -114,9 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not _is_allowed(self.headers.get("Host", ""), self.server.host):
             # otherwise a foreign site whose name resolves to this machine (DNS rebinding) could read the data
             return self._send(403, "text/plain", b"this host name is not served\n")
-        if path not in ("/", "/leaderboard.json"):
-            return self._send(404, "text/plain", b"only / and /leaderboard.json are served\n")
+        if path not in ("/", "/leaderboard.json", "/status.json"):
+            return self._send(404, "text/plain", b"only /, /leaderboard.json and /status.json are served\n")
         try:
+            if path == "/status.json":
+                return self._send(200, "application/json", self.server.status.latest())
             html, text, tag = self.server.cache.latest()
         except (BenchError, OSError) as error:
             return self._send(503, "text/plain", f"{error}\n".encode())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.core.errors import BenchError
+from bench.harness.outlook import forecast
 from bench.harness.plan_text import describe
 from bench.harness.planner import Plan, PlannedRun
 from bench.records.data import Rows
@@ -39,7 +40,7 @@ def grid_parser(name: str, description: str | None, rounds: int) -> argparse.Arg
 
 def timed_run(plan: Plan) -> PlannedRun:
     """Describe the plan of one run on stderr; return it with one text per evaluation split, which is not timed."""
-    sys.stderr.write(describe(plan) + "\n")
+    sys.stderr.write(describe(plan, forecast(plan)) + "\n")
     run = plan.runs[0]
     splits = run.dataset.evaluation.items()
     few: dict[str, Rows] = {name: rows[:1] if isinstance(rows, list) else rows for name, rows in splits}

@@ -27,7 +27,11 @@ def report(error: BenchError, *, as_json: bool) -> None:
     lines = "\n".join(part for part in (f"error: {error.what}", known, error.todo) if part)
     print(printable_lines(lines), file=sys.stderr)
     if as_json:
-        emit({"error": {"what": error.what, "known": error.known, "todo": error.todo}})
+        emit(error_json(error))
+
+
+def error_json(error: BenchError) -> dict[str, dict[str, str]]:
+    return {"error": {"what": error.what, "known": error.known, "todo": error.todo}}
 
 
 def warn(problem: BenchError) -> None:

@@ -46,7 +46,7 @@ EXAMPLES = (
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
-NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "jobs", "on_oom", "launcher", "wait")
+NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure", "jobs", "on_oom", "launcher", "wait")
 MANY = 20
 """Up to here a single seed may have been meant as a number of seeds."""
 
@@ -54,8 +54,8 @@ MANY = 20
 def parser() -> Parser:
     parser = Parser(
         prog="bench run",
-        description="Train every combination of methods, tasks, backbones, learning rates and seeds, and write a\n"
-        "record of each. The same command again goes on where it stopped: what is done is skipped.",
+        description="Train every combination of methods, tasks, backbones, options, learning rates and seeds, and\n"
+        "write a record of each. The same command again goes on where it stopped: what is done is skipped.",
         parents=[common()],
         examples=EXAMPLES,
         usage="bench run --method M[,M…] --task T[,T…] [flags]\n       bench run --plan FILE [flags]",
@@ -67,14 +67,17 @@ def parser() -> Parser:
     about = "slurm: submit an array of workers, see `bench show slurm` (default: local, train here)"
     add("--launcher", metavar="local|slurm", type=choice("local", SLURM), default="local", help=about)
     add("--wait", action="store_true", help="with --launcher slurm: wait for the array, and print the table")
-    add("--dry-run", action="store_true", help="show the plan and train nothing")
+    add("--dry-run", action="store_true", help="show every run, its state and its estimated time, and train nothing")
+    add("--measure", action="store_true", help="with --dry-run: train a few steps where no finished run says the time")
     return parser
 
 
 def add_flags(parser: Parser) -> None:
     """Add the flags that make a request; the values have the names of the arguments of `make_request`."""
     add = parser.add_argument_group("what is run").add_argument
-    about = "read it all from a file of `bench plan`; a flag beside it takes the place of the file's, --set one by one"
+    about = (
+        "read the flags from a file of `bench plan`; one that is given too replaces the file's, --set option by option"
+    )
     add("--plan", metavar="FILE", type=Path, help=about)
     add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
     about = "task, suite (glue), task of it (glue/rte) or your own table:FILE"
@@ -89,7 +92,7 @@ def add_flags(parser: Parser) -> None:
     add("--data", metavar="SOURCE", type=choice(*SOURCES), help=about)
     about = "folder of a task or suite, or a parent of such folders; may be repeated (default: $BENCH_DATA)"
     add("--data-dir", metavar="[NAME=]DIR", action="append", help=about)
-    about = "an option, such as method.rank=8, or method.rank=4,8 for a run each; `bench show METHOD` lists them all"
+    about = "an option: method.rank=8, or method.rank=4,8 for a run each; may be repeated; see `bench show METHOD`"
     add("--set", metavar="KEY=VALUE[,VALUE…]", action="append", help=about)
 
     budget = parser.add_argument_group("budget and learning rate")
@@ -123,7 +126,10 @@ def add_flags(parser: Parser) -> None:
 
 
 def handle(options: argparse.Namespace) -> int:
-    slurm = _launcher(options)
+    if options.measure and not options.dry_run:
+        known = "it trains a few steps to say how long runs take"
+        raise UsageError("--measure without --dry-run", known, "Add --dry-run, or leave it out.")
+    slurm = launcher_of(options)
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
@@ -133,7 +139,6 @@ def handle(options: argparse.Namespace) -> int:
         check_launcher()
     check_mirror(request.track)
 
-    from bench.harness.plan_text import describe
     from bench.harness.planner import make_plan  # opens data and backbones
 
     plan = make_plan(request)
@@ -142,19 +147,18 @@ def handle(options: argparse.Namespace) -> int:
         note = f"--seeds {number} is one seed, the number {number}; for {number} seeds: --seeds {every}"
         print(note, file=sys.stderr)
     if options.dry_run:
-        emit(plan.to_json()) if options.json else print(printable_lines(describe(plan)))
-        return OK
+        return _show(plan, measured=options.measure, as_json=options.json)
     if slurm:
         from bench.launchers.launch import launch  # imports torch
 
-        records = launch(plan, slurm, wait=options.wait, show=partial(_show, plan, options))
+        records = launch(plan, slurm, wait=options.wait, show=partial(_show_array, plan, options))
         if records is None:
             return OK
         return _report(plan, records, stopped=PREEMPTED if len(records) < len(plan.runs) else 0, as_json=options.json)
     return _run(plan, jobs=options.jobs, as_json=options.json, verbose=options.verbose)
 
 
-def _launcher(options: argparse.Namespace) -> SlurmConfig | None:
+def launcher_of(options: argparse.Namespace) -> SlurmConfig | None:
     """Take the options of Slurm out of `--set`, if it is the launcher."""
     if options.launcher != SLURM:
         if options.wait:
@@ -169,6 +173,25 @@ def _launcher(options: argparse.Namespace) -> SlurmConfig | None:
 
 def _jobs(text: str) -> int | str:
     return text if text == "auto" else count(text)
+
+
+def _show(plan: Plan, *, measured: bool, as_json: bool) -> int:
+    """Print the plan, with the state of every run and the time it takes."""
+    from bench.harness.outlook import forecast
+    from bench.harness.plan_text import describe
+
+    found = forecast(plan)
+    if measured:
+        from bench.harness.measure import measure  # imports torch
+
+        found = forecast(plan, measure(found, lambda line: print(line, file=sys.stderr)))
+    if as_json:
+        shown = plan.to_json()
+        runs = [run | one.to_json() for run, one in zip(shown["runs"], found.runs, strict=True)]
+        emit({**shown, "runs": runs, "total": found.to_json()})
+    else:
+        print(printable_lines(describe(plan, found)))
+    return OK
 
 
 def request_of(options: argparse.Namespace) -> Request:
@@ -202,7 +225,7 @@ def _run(plan: Plan, *, jobs: Jobs, as_json: bool, verbose: bool) -> int:
     return _report(plan, records, stopped=stopped, as_json=as_json)
 
 
-def _show(plan: Plan, options: argparse.Namespace, array: Array) -> None:
+def _show_array(plan: Plan, options: argparse.Namespace, array: Array) -> None:
     """Print the array that makes the runs, and how to look after it; with --wait the table is the result."""
     if options.json and not options.wait:
         emit({"job": array.job, "workers": array.workers, "logs": array.logs})

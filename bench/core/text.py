@@ -53,9 +53,9 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def dump_json(value: object, default: Callable[[object], object] | None = None) -> str:
-    """Write JSON for people, with control and direction characters as escapes."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=default)
+def dump_json(value: object, default: Callable[[object], object] | None = None, *, indent: int | None = 1) -> str:
+    """Write JSON for people, with control and direction characters as escapes; without indent on one line."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=default)
     return _INVISIBLE.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
 
 

@@ -239,16 +239,12 @@ class _Loader(yaml.BaseLoader):
             made[key] = self.construct_object(value_node)
         return made
 
-    # PyYAML's types say nothing of these two
+    # the types of PyYAML leave it open
     construct_object: Callable[..., object]
 
 
 class _Dumper(yaml.BaseDumper):
     """Writes every value as the text that `_Loader` reads, without quotes wherever that gives the same text."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        """Write a value that stands twice two times."""
-        return True
 
     def represent_text(self, value: object) -> yaml.ScalarNode:
         text = show(value)

@@ -2,21 +2,122 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
 from bench.api.backbone import Backbone
+from bench.config.overrides import Name
+from bench.core.text import format_count, table
 from bench.harness.planner import Plan
 
+if TYPE_CHECKING:
+    from bench.harness.outlook import Forecast, Outlook
 
-def describe(plan: Plan) -> str:
-    """Write a plan as `--dry-run` prints it."""
-    lines: list[str] = [headline(plan)]
-    for run in plan.runs:
-        spec = run.spec
-        lr = f"lr {spec.lr:g}" if spec.lr is not None else f"lr chosen from {', '.join(f'{t:g}' for t in spec.select)}"
-        lines.append(f"  {run.run_id}  {spec.method:<10} {spec.task:<12} {spec.backbone:<8} seed {spec.seed}  {lr}")
-    if plan.trials:
+
+WIDTH = 120
+"""Columns of a terminal that the table of runs takes at most."""
+MOST_REASONS = 10
+FAILED = ("failed", "oom", "diverged")
+HEADER = ("run", "method", "task", "backbone", "seed", "lr", "trains", "steps", "state", "time", "options")
+IN_HEADLINE = ("backbone", "method", "steps")
+"""Columns that are left out where all runs have the same and there is no room: the headline says it."""
+SHRINK = ("method", "task", "backbone", "options")
+"""Columns whose texts may be cut."""
+
+
+def describe(plan: Plan, found: Forecast) -> str:
+    """Write a plan as `--dry-run` prints it: a row per run, what stands out, and the totals."""
+    lines = [headline(plan), _table(found)]
+    reasons = [f"{one.run.run_id} {one.state}: {one.why}" for one in found.runs if one.why]
+    lines += reasons[:MOST_REASONS]
+    lines += [f"… and {len(reasons) - MOST_REASONS} more like these"] if len(reasons) > MOST_REASONS else []
+    return "\n".join([*lines, *notes(plan), *_totals(plan, found)])
+
+
+def _table(found: Forecast) -> str:
+    differing = _differing(found)
+    rows = [_row(one, differing) for one in found.runs]
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(HEADER) if name != "options" or differing}
+    widths = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
+
+    def spare() -> int:
+        return WIDTH - sum(widths.values()) - 2 * len(widths)
+
+    for name in IN_HEADLINE:
+        if spare() < 0 and len({*columns[name]}) == 1:
+            del columns[name], widths[name]
+    while spare() < 0:
+        widest = max((name for name in widths if name in SHRINK), key=lambda name: widths[name])
+        if widths[widest] <= len(widest):
+            break
+        widths[widest] -= 1
+    cut = [[_cut(cell, widths[name]) for cell in cells] for name, cells in columns.items()]
+    return table([*columns], [*zip(*cut, strict=True)], indent="  ")
+
+
+def _row(one: Outlook, differing: Collection[Name]) -> tuple[str, ...]:
+    spec = one.run.spec
+    keys = Counter(key for _, key in differing)
+    given = [
+        f"{key if keys[key] == 1 else f'{space}.{key}'}={value}"
+        for (space, key), value in one.run.given.items()
+        if (space, key) in differing
+    ]
+    return (
+        one.run.run_id,
+        spec.method,
+        spec.task,
+        spec.backbone,
+        str(spec.seed),
+        f"{spec.lr:g}" if spec.lr is not None else f"of {len(spec.select)}",
+        "?" if one.trainable is None else format_count(one.trainable),
+        str(one.steps),
+        one.state,
+        "" if one.left_alone else _time(one.seconds),
+        " ".join(given),
+    )
+
+
+def _differing(found: Forecast) -> set[Name]:
+    """Options of which the runs have several values."""
+    values: dict[Name, set[str]] = {}
+    for one in found.runs:
+        for name, value in one.run.given.items():
+            values.setdefault(name, set()).add(value)
+    return {name for name, several in values.items() if len(several) > 1}
+
+
+def _totals(plan: Plan, found: Forecast) -> list[str]:
+    """What is done, what is left, and how long that takes."""
+    states = Counter(one.state for one in found.runs if one.left_alone)
+    trials = sum(not one.left_alone for one in found.trials)
+    counts = [f"{number} {state}" for state, number in states.items()]
+    counts += [f"{sum(not one.left_alone for one in found.runs)} to train"]
+    lines: list[str] = []
+    if found.trials:
         more = ", and more while the best learning rate is at the end of those tried" * bool(plan.request.widen)
-        lines.append(f"  first {len(plan.trials)} trials on a split held out from train{more}")
-    return "\n".join([*lines, *notes(plan)])
+        lines.append(f"first {len(found.trials)} trials on a split held out from train, {trials} to train{more}")
+    left = sum(not one.left_alone for one in (*found.runs, *found.trials))
+    known = f"about {_time(found.seconds)} one after the other" if found.unknown < left else ""
+    unknown = f"{found.unknown} of unknown time (--measure trains a few steps of each kind)" if found.unknown else ""
+    lines.append(" · ".join(filter(None, (", ".join(counts), known, unknown))))
+    if any(one.left_alone and one.state in FAILED for one in found.runs):
+        lines.append("--retry trains again what failed")
+    return lines
+
+
+def _time(seconds: float | None) -> str:
+    """`38 s`, `12 min`, `3.4 h`; `?` where it is unknown."""
+    if seconds is None:
+        return "?"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def headline(plan: Plan) -> str:

@@ -96,8 +96,8 @@ class PlannedRun:
 
 
 class PlanJSON(TypedDict):
-    """What `--dry-run --json` prints: the runs (`PlannedRun.to_json`), and name, absent, what, known and todo of all
-    that was left out.
+    """A plan as `--json` prints it: the runs (`PlannedRun.to_json`), and name, absent, what, known and todo of all that
+    was left out. `--dry-run` adds what `Outlook.to_json` says.
     """
 
     runs: list[dict[str, object]]

@@ -27,7 +27,7 @@ DEFAULT_BACKBONES = {"text": "minilm", "image": "vit", "vector": "dln"}
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A grid: every combination of methods, tasks, backbones, learning rates and seeds.
+    """A grid: every combination of methods, tasks, backbones, variants of options, learning rates and seeds.
 
     Attributes:
         backbones: names as given; none: each task takes the one of `DEFAULT_BACKBONES` that reads it.

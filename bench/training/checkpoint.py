@@ -29,3 +29,16 @@ def drop(directory: Path) -> None:
     """Remove every checkpoint: nothing will go on from them."""
     for file in directory.glob("checkpoint-*.ckpt*"):
         file.unlink(missing_ok=True)
+
+
+def step(directory: Path) -> int | None:
+    """Return after how many optimiser steps the latest checkpoint was written; None where none can be read."""
+    files = sorted(directory.glob("checkpoint-*.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        return None
+    import torch
+
+    try:
+        return int(torch.load(files[-1], map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception:  # a damaged file may raise anything
+        return None

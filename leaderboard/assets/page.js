@@ -106,10 +106,11 @@ async function poll(seconds) {
   $("live").hidden = false;
   const announce = text => { if ($("live").textContent !== text) $("live").textContent = text; };
   announce("Live: the page shows new runs automatically.");
-  for (;;) {
-    await new Promise(resolve => setTimeout(resolve, 1000 * seconds));
-    if (document.hidden) continue;
+  for (let first = true; ; first = false) {
+    if (!first) await new Promise(resolve => setTimeout(resolve, 1000 * seconds));
+    if (document.hidden && !first) continue;
     try {
+      await renewStatus();
       const answer = await fetch("leaderboard.json", {cache: "no-store", headers: tag ? {"If-None-Match": tag} : {}});
       if (answer.status === 304) continue;
       if (!answer.ok) throw new Error(answer.statusText);
@@ -126,7 +127,7 @@ async function poll(seconds) {
 }
 
 readAddress();
-if (narrow.matches) $("filters").open = false;
+if (narrow.matches) $("filters").open = $("now-failed").open = false;
 drawHeader();
 refresh();
 if (given.live) poll(given.live);

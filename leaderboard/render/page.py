@@ -15,7 +15,7 @@ from importlib import resources
 from bench.figures import style
 from bench.figures.page import escape_json, fill
 
-SCRIPTS = ("text.js", "state.js", "table.js", "runs.js", "plots.js", "page.js", "library.js")
+SCRIPTS = ("text.js", "state.js", "table.js", "runs.js", "plots.js", "status.js", "page.js", "library.js")
 """Each may use those before it."""
 
 

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import boards
 import pytest
-from looking import Opened, Show
+from looking import Opened, Show, serious
 
 from bench.figures import style
-
-
-def serious(opened: Opened) -> list[str]:
-    """What axe-core calls serious or critical."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    found: list[dict[str, Any]] = axe.Axe().run(opened.page).response["violations"]
-    return [
-        f"{one['id']}: {node['html'][:200]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,4 +1,4 @@
-"""The live server: two paths, GET only, known host names; data are built again only when records change."""
+"""The live server: three paths, GET only, known host names; data are built again only when records change."""
 
 from __future__ import annotations
 
@@ -72,6 +72,25 @@ def test_page_and_data(served: Served) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
+def test_the_status_is_looked_at_once_however_many_ask(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    original = serve.Watcher.look
+    monkeypatch.setattr(serve.Watcher, "look", lambda watcher: looks.append("look") or original(watcher))
+    monkeypatch.setattr(serve, "LOOK_S", 1e9)
+    with ThreadPoolExecutor(50) as pool:
+        answers = [*pool.map(lambda path: served.ask(path), ["/status.json"] * 50)]
+    assert {status for status, _, _ in answers} == {200} and looks == ["look"]
+    _, headers, text = answers[0]
+    assert headers["Content-Type"] == "application/json; charset=utf-8"
+    assert json.loads(text)["runs"]["done"] == 0
+
+
+def test_without_a_folder_there_is_no_status(served: Served) -> None:
+    served.folder.rmdir()
+    status, _, text = served.ask("/status.json")
+    assert status == 503 and "no folder" in text
+
+
 def test_the_data_are_built_again_only_when_records_change(served: Served) -> None:
     tag = served.ask("/leaderboard.json")[1]["ETag"]
     for _ in range(3):
@@ -115,7 +134,7 @@ def test_only_get(served: Served, method: str) -> None:
     ],
 )
 def test_other_host_names_are_refused(served: Served, host: str, status: int) -> None:
-    for path in ("/", "/leaderboard.json"):
+    for path in ("/", "/leaderboard.json", "/status.json"):
         assert served.ask(path, Host=host.format(port=served.port))[0] == status
 
 
@@ -184,6 +203,7 @@ def test_a_served_page_shows_new_runs_and_keeps_the_view(served: Served, show: S
     assert {url.partition("?")[0] for url in opened.requests} <= {
         f"http://127.0.0.1:{served.port}/",
         f"http://127.0.0.1:{served.port}/leaderboard.json",
+        f"http://127.0.0.1:{served.port}/status.json",
     }
     page.close()
 

@@ -18,7 +18,7 @@ from records import list_files
 from safetensors.numpy import save_file
 
 from bench import __version__
-from bench.cli import VERBS, main, run, verb_module
+from bench.cli import VERBS, main, run, status, verb_module
 from bench.config.overrides import build_configs
 from bench.core.errors import OK, USAGE
 from bench.env import doctor
@@ -26,6 +26,7 @@ from bench.records import record
 from bench.tracking import account, report, sync
 from leaderboard import serve
 
+RECORDS = str(Path(__file__).parents[2] / "leaderboard" / "results" / "runs")
 HEAVY = {
     "torch",
     "lightning",
@@ -102,6 +103,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(account, "require", lambda: None)
     monkeypatch.setattr(sync, "runs", lambda path: [])
     monkeypatch.setattr(sync, "sync", lambda out, run: sync.Outcome(run_id=run.run_id, state="sent"))
+    monkeypatch.setattr(status, "looks", lambda watcher: [watcher.look()])  # `--watch` would not end
     saved = SimpleNamespace(save=lambda: None, url="https://wandb.example/report")
     monkeypatch.setattr(report, "report", lambda *path, **options: SimpleNamespace(**vars(saved), _to_model=_Model))
     monkeypatch.setattr(serve, "serve", lambda make, *where: print(len(make()["tables"]), *where) or OK)
@@ -128,6 +130,7 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     else:
         options, rest = run.parser().parse_known_args(words[1:])
         assert rest == []
+        run.launcher_of(options)
         asked = run.request_of(options)
         build_configs(asked.overrides, methods=asked.methods, tasks=asked.families, backbones=asked.openers)
 
@@ -146,7 +149,14 @@ def test_no_words_print_the_help_on_stderr(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["list", "methods"], ["list", "tasks"], ["show", "deeplora"], ["run", "-h"]],
+    [
+        ["--help"],
+        ["list", "methods"],
+        ["list", "tasks"],
+        ["show", "deeplora"],
+        ["status", "--runs", RECORDS],
+        ["run", "-h"],
+    ],
 )
 def test_imports_nothing_heavy(words: list[str]) -> None:
     code = (

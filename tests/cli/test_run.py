@@ -33,11 +33,12 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
 
     def make_plan(request: Request) -> Any:
         seen.request = request
-        json = {"runs": ["a"], "skipped": []}
-        return SimpleNamespace(request=request, runs=("a",), broken=seen.broken, to_json=lambda: json)
+        json = {"runs": [{"run_id": "a"}], "skipped": []}
+        runs: Any = {"runs": ("a",), "broken": seen.broken, "in_order": list}
+        return SimpleNamespace(request=request, to_json=lambda: json, **runs)
 
-    def run_plan(plan: Any, *, verbose: bool) -> Iterator[Any]:
-        seen.verbose = verbose
+    def run_plan(plan: Any, *, jobs: Any, verbose: bool) -> Iterator[Any]:
+        seen.jobs, seen.verbose = jobs, verbose
         error = {"what": "went wrong", "known": "", "todo": ""}
         for state in seen.states:
             failed = {} if state == "done" else {"metrics": None, "error": error}
@@ -48,7 +49,9 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
     seen.Preempted = Preempted
     runner = SimpleNamespace(run_plan=run_plan, Preempted=Preempted)
     monkeypatch.setitem(sys.modules, "bench.harness.planner", SimpleNamespace(make_plan=make_plan))
-    monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan: "1 run"))
+    looked = SimpleNamespace(runs=(SimpleNamespace(to_json=lambda: {"state": "new"}),), to_json=lambda: {"runs": 1})
+    monkeypatch.setitem(sys.modules, "bench.harness.outlook", SimpleNamespace(forecast=lambda plan: looked))
+    monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan, found: "1 run"))
     monkeypatch.setitem(sys.modules, "bench.harness.runner", runner)
     monkeypatch.setattr(run_verb, "check", lambda: None)
     monkeypatch.delenv("BENCH_DATA", raising=False)
@@ -106,7 +109,15 @@ def test_evaluate_takes_a_number_of_steps_too(stub: SimpleNamespace) -> None:
 def test_without_flags_the_request_is_the_default(stub: SimpleNamespace) -> None:
     assert main(BASE) == 0
     assert stub.request == DEFAULT
-    assert stub.verbose is False
+    assert (stub.verbose, stub.jobs) == (False, 1)
+
+
+def test_flags_of_this_command_alone_are_no_part_of_the_request(stub: SimpleNamespace) -> None:
+    for text, jobs in (("3", 3), ("auto", "auto")):
+        assert main([*BASE, "--jobs", text]) == 0
+        assert (stub.request, stub.jobs) == (DEFAULT, jobs)
+    assert main([*BASE, "--on-oom", "halve"]) == 0
+    assert stub.request == replace(DEFAULT, overrides=Overrides({("runtime", "on_oom"): "halve"}))
 
 
 def test_the_exit_code_says_how_the_runs_ended(stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +161,8 @@ def test_dry_run_prints_the_plan_and_stops(stub: SimpleNamespace, capsys: pytest
     assert main([*BASE, "--dry-run"]) == 0
     assert capsys.readouterr().out == "1 run\n"
     assert main([*BASE, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"runs": ["a"], "skipped": []}
+    shown = {"runs": [{"run_id": "a", "state": "new"}], "skipped": [], "total": {"runs": 1}}
+    assert json.loads(capsys.readouterr().out) == shown
     assert stub.verbose is None
 
 

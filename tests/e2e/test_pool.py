@@ -15,8 +15,10 @@ from typing import Any
 
 import chaos
 import pytest
+from killed import stop_at_step
 
 from bench.harness import pool
+from bench.harness.progress import Progress
 from bench.records import claims, record
 
 Bench = Callable[..., Any]
@@ -173,23 +175,52 @@ def test_two_equal_commands_at_once_share_the_runs(processes: Any, tmp_path: Pat
     assert not problems and [one.state for one in records] == ["done"] * 4
 
 
-def test_a_stopped_command_that_wakes_up_writes_nothing_over_the_other_s(processes: Any, tmp_path: Path) -> None:
-    """Its claims were taken over while it slept, as under a laptop's closed lid."""
-    out = tmp_path / "runs"
-    argv = ("run", *GRID, "--max-steps", "300", "--out", str(out), "--set", "runtime.claim_s=1")
-    sleeper = processes(*argv)
-    wait_for(out, f"*/{claims.PROGRESS}")
-    sleeper.send_signal(signal.SIGSTOP)
+def test_a_stopped_command_that_wakes_up_writes_nothing_over_the_other_s(
+    bench: Bench, tmp_path: Path, glue: Path, tiny_bert: Path
+) -> None:
+    """Its claim was taken over while it slept, as under a laptop's closed lid."""
+    small = ("--backbone", str(tiny_bert), "--data-dir", str(glue), "--batch-size", "8", "--accelerator", "cpu")
+    small += ("--set", "task.max_length=24", "--max-steps", "40", "--out", str(tmp_path / "runs"))
+    more = (*GRID, "--set", "runtime.claim_s=1")
+    sleeper = stop_at_step(["run", *small, *more], 60)
     try:
-        other = processes(*argv)
-        assert other.communicate(timeout=120) and other.returncode == 0
-        before = files(out)
+        assert bench(*more, budget=("--max-steps", "40")).code == 0
+        before = files(tmp_path / "runs")
     finally:
         sleeper.send_signal(signal.SIGCONT)
     _, said = sleeper.communicate(timeout=120)
     assert sleeper.returncode == 0, said
-    assert "another process has taken this run over" in said
-    assert files(out) == before
+    assert files(tmp_path / "runs") == before
+    assert said.count(" trained ") == 4
+
+
+def test_who_loses_a_claim_stops_and_writes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[claims.Held] = []
+    seen: list[dict[str, bytes]] = []
+
+    def step(self: Progress, step: int, loss: float, lane: int = 0) -> None:
+        if step == 2 and not others:
+            [file] = Path("runs").glob(f"*/{claims.FILE}")
+            file.unlink()
+            other = claims.Claims().take(file.parent)
+            assert other
+            others.append(other)
+            seen.append(files(file.parent))
+            time.sleep(1)  # several heartbeats
+
+    def say(self: Progress, line: str) -> None:
+        if "another process has taken this run over" in line:
+            [other] = others
+            seen.append(files(other.folder))
+            (other.folder / claims.FILE).unlink()
+
+    monkeypatch.setattr(Progress, "step", step)
+    monkeypatch.setattr(Progress, "say", say)
+    argv = ("--method", "lora", "--task", "glue/cola", "--set", "runtime.claim_s=1")
+    outcome = bench(*argv, budget=("--max-steps", "6"))
+    assert outcome.code == 0 and outcome.only().state == "done"
+    then, at_the_end = ({name: one for name, one in files.items() if name != "spectra.npz"} for files in seen)
+    assert at_the_end == then, "nothing was written after it had lost its claim, but for spectra of the step before"
 
 
 def test_workers_share_a_plan_and_do_not_wait(processes: Any, tmp_path: Path, tiny_bert: Path, glue: Path) -> None:

@@ -308,3 +308,8 @@ def test_the_comment_says_how_to_run_it() -> None:
     written = write(make_request(methods="lora", tasks="digits"))
     assert written.startswith(HEADER) and "bench run --plan" in HEADER
     assert all(line.startswith("#") for line in HEADER.splitlines())
+
+
+def test_a_value_that_stands_twice_is_written_twice() -> None:
+    written = write(make_request(methods="lora", tasks="digits", seeds=[7, 8], batch_size=7, bench_data="none"))
+    assert written == HEADER + ("method: [lora]\ntask: [digits]\nseeds: [7, 8]\nbench_data: none\nbatch_size: 7\n")

@@ -37,7 +37,8 @@ def handle(options: argparse.Namespace) -> int:
     except EnvironmentProblem as error:  # what trains here is stopped all the same
         problem = error
     stopped = here.stop(out, jobs=waiting.keys())
-    _show(out, waiting, stopped, as_json=options.json)
+    if stopped.here or not problem:
+        _show(out, waiting, stopped, as_json=options.json)
     if problem:
         raise problem
     return OK

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "plan": ("bench.cli.plan", "write the flags of a run as a file, for run --plan"),
     "work": ("bench.cli.work", "make the runs of a plan that no other process has"),
     "status": ("bench.cli.status", "show what is done, running and failed in a folder of runs, live if wanted"),
+    "cancel": ("bench.cli.cancel", "stop what trains here, and take arrays out of Slurm's queue"),
     "list": ("bench.cli.listing", "list methods, tasks, backbones or runs"),
     "show": ("bench.cli.show", "show a method with its options, a task, a backbone, an experiment or a run"),
     "reproduce": ("bench.cli.reproduce", "compare a claim of the survey with what is measured"),

@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -16,6 +17,7 @@ from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED, UsageErro
 from bench.core.text import printable_lines, without_secrets
 from bench.env.preflight import check
 from bench.harness.request import WIDEN, Request, make_request
+from bench.launchers.options import SLURM, SlurmConfig, take
 from bench.records.record import is_done
 from bench.records.spec import Precision, Track
 from bench.tracking import check as check_mirror
@@ -23,6 +25,7 @@ from bench.tracking import check as check_mirror
 if TYPE_CHECKING:
     from bench.harness.planner import Plan
     from bench.harness.pool import Jobs
+    from bench.launchers.arrays import Array
     from bench.records.record import Record
 
 EXAMPLES = (
@@ -36,13 +39,14 @@ EXAMPLES = (
     "bench run --method lora --task glue --dry-run",
     "bench run --method lora,deeplora --task glue --set method.rank=4,8,16 --dry-run",
     "bench run --plan grid.yaml",
+    "bench run --plan grid.yaml --launcher slurm --set slurm.partition=gpu --set slurm.gres=gpu:1",
     "bench run --method lora --task table:train.csv --set task.text=review --set task.label=stars",
     "bench run --method mae --task digits --max-steps 1000 --batch-size 64",
     "bench run --method full,galore,lowrank --task cifar10 --backbone resnet18 --data-dir cifar10=~/data/cifar10",
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
-NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure", "jobs", "on_oom")
+NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure", "jobs", "on_oom", "launcher", "wait")
 MANY = 20
 """Up to here a single seed may have been meant as a number of seeds."""
 
@@ -60,6 +64,9 @@ def parser() -> Parser:
     add = parser.add_argument_group("this command alone").add_argument
     about = "train N runs at a time, each in a process of its own; auto: one for each GPU, or each core (default: 1)"
     add("--jobs", metavar="N|auto", type=_jobs, default=1, help=about)
+    about = "slurm: submit an array of workers, see `bench show slurm` (default: local, train here)"
+    add("--launcher", metavar="local|slurm", type=choice("local", SLURM), default="local", help=about)
+    add("--wait", action="store_true", help="with --launcher slurm: wait for the array, and print the table")
     add("--dry-run", action="store_true", help="show every run, its state and its estimated time, and train nothing")
     add("--measure", action="store_true", help="with --dry-run: train a few steps where no finished run says the time")
     return parser
@@ -122,9 +129,14 @@ def handle(options: argparse.Namespace) -> int:
     if options.measure and not options.dry_run:
         known = "it trains a few steps to say how long runs take"
         raise UsageError("--measure without --dry-run", known, "Add --dry-run, or leave it out.")
+    slurm = launcher_of(options)
     request = request_of(options)
     build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
     check()
+    if slurm and not options.dry_run:
+        from bench.launchers.submit import check_launcher
+
+        check_launcher()
     check_mirror(request.track)
 
     from bench.harness.planner import make_plan  # opens data and backbones
@@ -136,7 +148,27 @@ def handle(options: argparse.Namespace) -> int:
         print(note, file=sys.stderr)
     if options.dry_run:
         return _show(plan, measured=options.measure, as_json=options.json)
+    if slurm:
+        from bench.launchers.launch import launch  # imports torch
+
+        records = launch(plan, slurm, wait=options.wait, show=partial(_show_array, plan, options))
+        if records is None:
+            return OK
+        return _report(plan, records, stopped=PREEMPTED if len(records) < len(plan.runs) else 0, as_json=options.json)
     return _run(plan, jobs=options.jobs, as_json=options.json, verbose=options.verbose)
+
+
+def launcher_of(options: argparse.Namespace) -> SlurmConfig | None:
+    """Take the options of Slurm out of `--set`, if it is the launcher."""
+    if options.launcher != SLURM:
+        if options.wait:
+            raise UsageError("--wait without --launcher slurm", "a local run is waited for anyway", "Leave it out.")
+        return None
+    if options.jobs != 1:
+        known = "how many runs are trained at a time is the size of the array"
+        raise UsageError("--jobs with --launcher slurm", known, "Use --set slurm.workers=N instead.")
+    config, options.set = take(options.set or [])
+    return config
 
 
 def _jobs(text: str) -> int | str:
@@ -190,14 +222,39 @@ def _run(plan: Plan, *, jobs: Jobs, as_json: bool, verbose: bool) -> int:
         stopped = INTERRUPTED
     except Preempted:
         stopped = PREEMPTED
+    return _report(plan, records, stopped=stopped, as_json=as_json)
+
+
+def _show_array(plan: Plan, options: argparse.Namespace, array: Array) -> None:
+    """Print the array that makes the runs, and how to look after it; with --wait the table is the result."""
+    if options.json and not options.wait:
+        emit({"job": array.job, "workers": array.workers, "logs": array.logs})
+        return
+    where = _where(plan)
+    lines = (
+        f"job {array.job}: an array of {array.workers} {'worker' if array.workers == 1 else 'workers'}",
+        f"logs: {array.logs}",
+        f"watch: bench status{where}, squeue --job {array.job}",
+        f"stop: bench cancel{where}",
+    )
+    print("\n".join(lines), file=sys.stderr if options.wait else sys.stdout)
+
+
+def _where(plan: Plan) -> str:
+    out = plan.request.out
+    return "" if out == Path("runs") else f" --runs {shlex.quote(str(out))}"
+
+
+def _report(plan: Plan, records: list[Record], *, stopped: int, as_json: bool) -> int:
+    """Print the table of the records that a plan has now, and return the exit code; `stopped` is that of its end."""
     records = plan.in_order(records)
-    _report(plan, records, as_json=as_json)
+    _print(plan, records, as_json=as_json)
     if stopped:
         return stopped
     return SOME_FAILED if plan.broken or any(r.state != "done" for r in records) else OK
 
 
-def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
+def _print(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     """Table (or JSON) on stdout; counts and the next command on stderr."""
     done = [record for record in records if is_done(record)]
     if as_json:
@@ -212,7 +269,6 @@ def _report(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     parts = [f"{len(done)} done, {failed} failed", f"records in {plan.request.out}"]
     parts += [f"{left} not run: the same command goes on"] if left else []
     parts += ["the same command with --retry runs failed ones again"] if failed else []
-    out = plan.request.out
-    where = "" if out == Path("runs") else f" --runs {shlex.quote(str(out))}"
+    where = _where(plan)
     parts += [f"next: bench leaderboard{where}, bench show {done[0].run_id}{where}"] if done else []
     print(" · ".join(parts), file=sys.stderr)

@@ -19,6 +19,7 @@ from bench.core import registry
 from bench.core.errors import OK, UsageError, did_you_mean, plain
 from bench.core.text import printable_lines, table
 from bench.harness import task_names
+from bench.launchers.options import SLURM, SlurmConfig
 
 EXAMPLES = (
     "bench show deeplora",
@@ -53,6 +54,7 @@ def handle(options: argparse.Namespace) -> int:
         shown.append(_task(name))
     shown += [_backbone(name)] if registry.known("backbones", name) else []
     shown += [_experiment(name)] if registry.known("experiments", name) else []
+    shown += [_launcher()] if name == SLURM else []
     shown = shown or [_run(name, options.runs.expanduser())]
     if options.json:
         emit(shown[0][0] if len(shown) == 1 else [value for value, _ in shown])
@@ -130,7 +132,17 @@ def _experiment(name: str) -> Shown:
     return {"kind": "experiment", **_json("experiments", found)}, text
 
 
+def _launcher() -> Shown:
+    options = [*options_of(SlurmConfig).values()]
+    text = "slurm: `bench run --launcher slurm` submits an array of workers, which share the runs of the plan"
+    about = "Other options of sbatch are taken from its environment variables, such as SBATCH_EXCLUSIVE."
+    example = "bench run --method lora --task glue --launcher slurm --set slurm.partition=gpu --set slurm.gres=gpu:1"
+    parts = (text, about, _options("options of the launcher", {SLURM: options}), f"use it with: {example}")
+    return {"kind": "launcher", "name": SLURM, "options": options}, "\n\n".join(parts)
+
+
 def _run(prefix: str, out: Path) -> Shown:
+    from bench.records import job_log
     from bench.records.record import FILE, locate
 
     is_folder = (Path(prefix).expanduser() / FILE).is_file()
@@ -145,8 +157,10 @@ def _run(prefix: str, out: Path) -> Shown:
             f"names: {', '.join(known)}",
             f"{hint} `bench list runs --runs {out}` lists runs.".strip(),
         )
-    record, _ = locate(out, prefix)
-    return {"kind": "run", **record.to_json()}, run_text(record)
+    record, folder = locate(out, prefix)
+    log = job_log.read(folder)
+    text = run_text(record) + (f"\n\nlog of its job: {log}" if log else "")
+    return {"kind": "run", **record.to_json(), **({"log": log} if log else {})}, text
 
 
 def _text(found: Description, *parts: str) -> str:

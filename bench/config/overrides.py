@@ -25,6 +25,8 @@ _EXAMPLE = "Write for example --set method.rank=8."
 _KINDS: dict[str, Kind] = {"method": "methods", "task": "tasks", "backbone": "backbones"}
 ONE_VALUE = ("data", "runtime")
 """Namespaces whose options decide nothing that tells two runs apart, so that they have one value in a grid."""
+LAUNCHERS = {"slurm": "They are options of a launcher: `bench run … --launcher slurm --set slurm.…`."}
+"""Namespaces whose options are no part of a request, with what to do about them."""
 
 Name = tuple[str, str]
 """Namespace and key of an option."""
@@ -218,7 +220,8 @@ def _name(name: str, value: Given) -> Name:
         what = f"--set {name}={value}: not of the form {_FORM}"
         raise UsageError(what, _SPACES, _EXAMPLE)
     if space not in NAMESPACES:
-        todo = did_you_mean(space, NAMESPACES) or "`bench show METHOD` lists every option."
+        hint = LAUNCHERS.get(space) or did_you_mean(space, NAMESPACES)
+        todo = hint or "`bench show METHOD` lists every option."
         raise UsageError(f"--set {name}={value}: unknown namespace '{space}'", _SPACES, todo)
     return space, key
 

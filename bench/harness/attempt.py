@@ -23,7 +23,7 @@ from bench.harness.planner import PlannedRun
 from bench.harness.progress import Progress
 from bench.harness.request import Request
 from bench.harness.signals import Preempted
-from bench.records import record
+from bench.records import job_log, record
 from bench.records.claims import Claims, Held
 from bench.records.schema import Record, TrainingResult
 from bench.training import checkpoint
@@ -85,6 +85,7 @@ class Attempts:
             if earlier and earlier.state in FINISHED:  # meanwhile, by another process
                 return _mirror(run, self._finished_before(earlier, folder), folder)
             sweep(folder)
+            job_log.note(folder)
             self.progress.begin(f"{run.spec.method} {run.spec.task}", _steps(run), folder)
             try:
                 finished = self._train(run, held, tried)
@@ -179,6 +180,7 @@ class Attempts:
         def on_step(step: int, loss: float) -> None:
             if held.lost:
                 raise Lost
+            self.check()
             first.append(step) if not first else None
             here = (step - first[0] + 1) / step  # of the steps so far, the share that this attempt made
             held.report(step=step, steps=steps, loss=loss, train_s=(time.monotonic() - began) / here)

@@ -1,4 +1,4 @@
-"""SIGTERM, and Slurm's SIGUSR1, as an exception: a scheduler wants this machine back."""
+"""Signals of a scheduler that wants this machine back, and of a terminal that closes, as an exception."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows has no USR1
+NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Slurm sends USR1 or USR2 a while before the end of an allocation, if asked to; submitit asks for USR2."""
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has SIGTERM alone
 
 
 class Preempted(BaseException):
@@ -14,15 +16,16 @@ class Preempted(BaseException):
 
 
 class _Handler:
-    """Raises `Preempted` where a signal arrives, and again on `check`: Python drops what a handler raises while an
-    object is being finalised.
+    """Raises `Preempted` where the first signal arrives, and again on `check`: Python drops what a handler raises while
+    an object is being finalised. Schedulers send several, and a later one must not stop what the first one began.
     """
 
     arrived = False
 
     def __call__(self, number: int, frame: object) -> None:
-        self.arrived = True
-        raise Preempted
+        if not self.arrived:
+            self.arrived = True
+            raise Preempted
 
     def check(self) -> None:
         if self.arrived:
@@ -41,7 +44,7 @@ def preemptible() -> Generator[Callable[[], None]]:
         return
     handler = _Handler()
     try:
-        before = {number: signal.signal(number, handler) for number in SIGNALS}
+        before = {number: signal.signal(number, handler) for number in SIGNALS if not _ignored(number)}
     except ValueError:
         yield handler.check
         return
@@ -50,3 +53,8 @@ def preemptible() -> Generator[Callable[[], None]]:
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _ignored(number: int) -> bool:
+    """Whether a process is to outlive its terminal, as after `nohup`."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN

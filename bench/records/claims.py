@@ -64,6 +64,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its process is known to have ended: it was one of this machine, and is no more."""
         return bool(self.machine) and self.machine == _machine() and _born(self.pid) != self.born
 
+    @property
+    def here(self) -> bool:
+        """Whether its process is known to be one of this machine, and there."""
+        return bool(self.machine) and self.machine == _machine() and _born(self.pid) == self.born
+
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """How far the owner of a claim has come.

@@ -136,6 +136,7 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     else:
         options, rest = run.parser().parse_known_args(words[1:])
         assert rest == []
+        run.launcher_of(options)
         asked = run.request_of(options)
         build_configs(asked.overrides, methods=asked.methods, tasks=asked.families, backbones=asked.openers)
 

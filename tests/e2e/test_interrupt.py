@@ -98,28 +98,6 @@ def test_ctrl_c_in_a_trial(bench: Bench, signalled: Any, fitted: list[Any], tmp_
     assert len(fitted) == 5, "two of the first command, two trials and the cell of the second"
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "said"),
-    [
-        (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGTERM, 75, "preempted: the same command goes on"),
-        (signal.SIGUSR1, 75, "preempted: the same command goes on"),
-    ],
-)
-def test_a_signal_while_planning(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, code: int, said: str
-) -> None:
-    import bench.harness.planner as planning
-
-    def make_plan(request: Any) -> Any:
-        os.kill(os.getpid(), number)
-        time.sleep(10)
-
-    monkeypatch.setattr(planning, "make_plan", make_plan)
-    outcome = bench(*CELLS)
-    assert (outcome.code, outcome.err) == (code, f"{said}\n")
-
-
 @pytest.mark.parametrize("verb", [("run", "--method", "lora", "--task", "digits"), ("reproduce", "parsimony")])
 def test_a_sigterm_at_the_start_of_the_verb(
     command: Any, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], tmp_path: Path

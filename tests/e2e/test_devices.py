@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.core import registry
 from bench.harness import failures, worker
 from bench.harness.progress import Progress
 from bench.records.schema import TrainingResult
@@ -59,6 +60,28 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
     if method == "adapterdrop":  # the robust form leaves parameters out of some steps
         curves = [[point.metrics["dev"]["pearson"] for point in made.sweep] for made in (one, two)]
         assert len(curves[0]) == 2 and curves[1] == pytest.approx(curves[0], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [*sorted(registry.entries("methods")), "peft:vera"])
+def test_the_losses_of_two_devices_are_those_of_one(command: Callable[..., Any], method: str, tmp_path: Path) -> None:
+    """Every registered method, in float64, so that a sum in another order is no other loss."""
+    config = registry.load_config("methods", method)
+    text = "text" in config.needs
+    network = ("--set", "backbone.heads=2", "--set", f"backbone.{'hidden' if text else 'width'}=16")
+    where = ("--task", "glue/cola", "--backbone", "bert") if text else ("--task", "digits", "--backbone", "vit")
+    argv = ("run", "--method", method, *where, *network, "--data", "embedded", "--train-samples", "41")
+    argv += ("--batch-size", "8", "--epochs", "2", "--precision", "64-true", "--accelerator", "cpu", "--lr", "1e-2")
+    losses: list[list[float]] = []
+    for devices in ("1", "2"):
+        out = tmp_path / devices
+        outcome = command(*argv, "--devices", devices, "--out", str(out), folder=out)
+        assert outcome.code == 0, outcome.err
+        assert outcome.only().cost.devices == int(devices)
+        losses.append([point.loss for point in outcome.only().curve])
+    one, two = losses
+    assert len(one) == 12 and len({*one}) == 12
+    assert two == pytest.approx(one, rel=1e-9)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ def test_rendered_tables_are_those_of_the_records(capsys: pytest.CaptureFixture[
     assert main(["leaderboard", "--check", str(RESULTS)]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("steps", "methods", "tasks"), [(300, 7, 4), (1000, 6, 1)])
+@pytest.mark.parametrize(("steps", "methods", "tasks"), [(300, 7, 4), (1000, 8, 1)])
 def test_each_is_a_whole_grid_of_three_seeds_on_real_data(steps: int, methods: int, tasks: int) -> None:
     every = [json.loads(path.read_text()) for path in RESULTS.glob("runs/*/record.json")]
     records = [r for r in every if r["spec"]["max_steps"] == steps]

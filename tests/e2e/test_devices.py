@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.config.options import options_of
 from bench.core import registry
 from bench.harness import failures, worker
 from bench.harness.progress import Progress
@@ -63,12 +64,16 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [*sorted(registry.entries("methods")), "peft:vera"])
+@pytest.mark.parametrize("method", [*sorted({*registry.entries("methods")} - {"dropout"}), "peft:vera"])
 def test_the_losses_of_two_devices_are_those_of_one(command: Callable[..., Any], method: str, tmp_path: Path) -> None:
-    """Every registered method, in float64, so that a sum in another order is no other loss."""
+    """Every registered method, in float64, so that a sum in another order is no other loss.
+
+    Except `dropout`, whose masks torch draws for the batch as it is cut.
+    """
     config = registry.load_config("methods", method)
     text = "text" in config.needs
     network = ("--set", "backbone.heads=2", "--set", f"backbone.{'hidden' if text else 'width'}=16")
+    network += ("--set", "method.rank=2") if "rank" in options_of(config) else ()
     where = ("--task", "glue/cola", "--backbone", "bert") if text else ("--task", "digits", "--backbone", "vit")
     argv = ("run", "--method", method, *where, *network, "--data", "embedded", "--train-samples", "41")
     argv += ("--batch-size", "8", "--epochs", "2", "--precision", "64-true", "--accelerator", "cpu", "--lr", "1e-2")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,8 +114,9 @@ def test_a_grid_as_an_array_whose_workers_are_told_to_stop(bench: Any, held: Pat
     ended = [line for log in Path("runs/slurm").glob(f"{job}_*.out") for line in log.read_text().splitlines()]
     ended = [line for line in ended if re.match(r" *\d+/12 ", line) and "done before" not in line]
     assert sorted(int(found[1]) for line in ended if (found := re.search(r"seed (\d+)", line))) == [*range(12)]
-    # Lightning knows nothing of Slurm: it did not answer USR1 with a checkpoint and a requeue of its own
-    assert not [*tmp_path.rglob("hpc_ckpt*")] and {one.cost.devices for one in made.values() if one.cost} == {1}
+    assert not [*tmp_path.rglob("hpc_ckpt*")], (
+        "Lightning did not answer USR1 with a checkpoint and a requeue of its own"
+    )
 
     shown = bench("show", made[0].run_id)
     log = Path(re.findall(r"^log of its job: (.*)$", shown.out, flags=re.MULTILINE)[0])
@@ -137,6 +141,21 @@ def test_cancel_and_the_same_command_again(bench: Any, held: Path) -> None:
     waited = bench(*grid, "--wait")
     assert waited.code == 0 and "2 done" in waited.err and "| full" in waited.out
     assert not states()
+
+
+@pytest.mark.usefixtures("slurm")
+def test_lightning_does_not_see_the_allocation(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would load `hpc_ckpt_1.ckpt`, which is no checkpoint at all, and reckon with the two tasks of the job."""
+    [planned] = json.loads(bench(*RUN, "--dry-run", "--json").out)["runs"]
+    folder = Path("runs", planned["run_id"])
+    folder.mkdir(parents=True)
+    (folder / "hpc_ckpt_1.ckpt").write_bytes(b"not a checkpoint")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+    command = shlex.join([sys.executable, "-P", "-m", "bench", *RUN, "--devices", "1"])
+    said = client("sbatch", "--wait", "--nodes=2", "--ntasks=2", "--output=log", f"--wrap={command}")
+    [made] = records().values()
+    assert made.state == "done" and made.cost and made.cost.devices == 1, f"{said}\n{Path('log').read_text()}"
+    assert [file.name for file in Path().rglob("hpc_ckpt*")] == ["hpc_ckpt_1.ckpt"], "and it wrote none"
 
 
 def test_what_slurm_refuses_is_said_in_its_words(bench: Any, slurm: None) -> None:

@@ -117,6 +117,11 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def _changed(file: Path) -> float:
+    """When a file was written; a run that has just ended has none any more."""
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
 def wreak(out: Path, *, runs: int, kills: int, steps: int, jobs: int, seed: int) -> Chaos:
     """Run the grid with kills until all of it is done."""
     random.seed(seed)
@@ -128,12 +133,12 @@ def wreak(out: Path, *, runs: int, kills: int, steps: int, jobs: int, seed: int)
         launcher = subprocess.Popen(
             argv, env={**os.environ, MARK: mark}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        before = len(chaos.look())
+        started = time.time()
         while launcher.poll() is None:
             if len(chaos.kills) >= kills:
                 break
-            # not before it trains: a command that is killed while it starts tests nothing
-            if [*out.glob("*/progress.json")] or len(chaos.look()) > before:
+            # not before it trains: a command that is killed while it starts tests little
+            if any(_changed(file) > started for file in out.glob("*/progress.json")):
                 time.sleep(random.uniform(0, 3))
                 chaos.look()
                 chaos.kill(next(whom), launcher, mark)

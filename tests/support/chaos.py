@@ -183,7 +183,7 @@ def run(folder: Path, *, runs: int, kills: int, steps: int = 300, jobs: int = 2,
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("runs", 24), ("kills", 20), ("steps", 300), ("jobs", 2), ("seed", 0)):
+    for name, default in (("runs", 24), ("kills", 20), ("steps", 800), ("jobs", 2), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # sums of one thread and of two differ in the last bit

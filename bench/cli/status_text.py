@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from bench.core.text import printable, table, width, without_secrets
-from bench.records.status import ERROR_LOG, TRIALS, ClaimedRun, Failure, Status
+from bench.records.record import ERROR_LOG, TRIALS
+from bench.records.status import ClaimedRun, Failure, Status
 from leaderboard.render.cells import NOTHING, duration
 
 MOST_FAILURES = 10

@@ -60,7 +60,7 @@ class Attempts:
     def folder(self, run: PlannedRun) -> Path:
         """The run's own folder; trials have theirs in one that tables do not read."""
         out = self.request.out
-        return record.folder(out / selection.FOLDER if run.spec.holdout else out, run.run_id)
+        return record.folder(out / record.TRIALS if run.spec.holdout else out, run.run_id)
 
     def attempt(self, run: PlannedRun, tried: selection.Tried) -> Record | None:
         """Return the record of a run: the finished one in its folder, or that of training it now.
@@ -126,7 +126,7 @@ class Attempts:
             Lost: the claim is another process's now; nothing is written.
         """
         folder, request = held.folder, self.request
-        current, log = initial_record(run, request), folder / failures.LOG
+        current, log = initial_record(run, request), folder / record.ERROR_LOG
         if (there := _write(current, folder)).state == "done":
             return there
         log.unlink(missing_ok=True)  # of an earlier attempt

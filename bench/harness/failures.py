@@ -12,17 +12,13 @@ from pathlib import Path
 from bench.core.errors import BenchError, Diverged, MachineProblem
 from bench.core.files import write_atomic
 from bench.core.text import without_secrets
-from bench.records.record import State
+from bench.records.record import ERROR_LOG, State
 from bench.records.schema import RunError
 
 
 def _numbers(*names: str) -> frozenset[int]:
     """The numbers of errors, of those that this system knows."""
     return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
-
-
-LOG = "error.log"
-"""File in the run's folder with the traceback of an unexpected error."""
 
 
 FULL = _numbers("ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE")
@@ -73,9 +69,9 @@ def explain(problem: BaseException, folder: Path) -> tuple[State, RunError]:
     if isinstance(problem, BenchError):
         return "diverged" if isinstance(problem, Diverged) else "failed", RunError.of(problem)
     text = without_secrets("".join(traceback.format_exception(problem)))
-    write_atomic(folder / LOG, text.encode(errors="replace"))
+    write_atomic(folder / ERROR_LOG, text.encode(errors="replace"))
     first = next(iter(without_secrets(str(problem)).splitlines()), "")
-    known = f"traceback in {LOG} of the run's folder"
+    known = f"traceback in {ERROR_LOG} of the run's folder"
     what = f"{type(problem).__name__}: {first}".rstrip(": ")
     if out_of_memory(problem):
         return "oom", RunError(what=what, known=known, todo=LESS_MEMORY)

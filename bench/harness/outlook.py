@@ -14,10 +14,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench.harness import selection
 from bench.harness.attempt import FINISHED, existing
 from bench.harness.planner import Plan, PlannedRun
-from bench.records import claims, record
+from bench.records import claims, progress, record
 from bench.records.record import is_done
 from bench.records.spec import deciding
 from bench.training import checkpoint
@@ -117,7 +116,7 @@ def forecast(plan: Plan, measured: Mapping[str, Measured] | None = None) -> Fore
         EnvironmentProblem: a record of one of the runs is of another version of the schema.
     """
     request = plan.request
-    folders = (request.out, request.out / selection.FOLDER)
+    folders = (request.out, request.out / record.TRIALS)
     states = [_state(run, folders[bool(run.spec.holdout)], retry=request.retry) for run in (*plan.runs, *plan.trials)]
     known = _Finished(folders if not all(left_alone for _, left_alone, *_ in states) else folders[:0])
     known.add([*plan.runs, *plan.trials], measured or {})
@@ -135,7 +134,7 @@ def _state(run: PlannedRun, parent: Path, *, retry: bool) -> tuple[str, bool, st
     folder = record.folder(parent, run.run_id)
     claim = claims.read(folder)
     if claim and not claim.gone:
-        step = claims.read_step(folder, claim)
+        step = progress.read(folder, claim.owner)
         return f"on {claim.host}", True, f"process {claim.pid} trains it now", step.step if step else 0
     there = existing(folder)
     if there is None:

@@ -28,7 +28,7 @@ from msgspec import structs
 from bench.core.errors import ENVIRONMENT, BenchError, EnvironmentProblem
 from bench.core.files import write_atomic
 from bench.core.text import without_secrets
-from bench.harness import failures, plan_file, selection
+from bench.harness import failures, plan_file
 from bench.harness.attempt import FINISHED, Attempts, existing
 from bench.harness.planner import Plan
 from bench.harness.signals import Preempted
@@ -210,7 +210,7 @@ class _Pool:
         """Say once that a run has ended: every worker notices it."""
         if run_id in self.ended:
             return
-        made = existing(record.folder(self.out / selection.FOLDER if trial else self.out, run_id))
+        made = existing(record.folder(self.out / record.TRIALS if trial else self.out, run_id))
         if made is None:
             return
         self.ended.add(run_id)
@@ -248,8 +248,8 @@ class _Pool:
             if found and found.state == "running":
                 memory, self.killed_for_memory = self.killed_for_memory, _killed_for_memory()
                 how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
-                known = f"{how}; its last lines are in {failures.LOG} of the run's folder"
-                write_atomic(folder / failures.LOG, "".join(worker.tail).encode(errors="replace"))
+                known = f"{how}; its last lines are in {record.ERROR_LOG} of the run's folder"
+                write_atomic(folder / record.ERROR_LOG, "".join(worker.tail).encode(errors="replace"))
                 if code == -signal.SIGKILL and self.killed_for_memory > memory:
                     what, state, todo = "killed by the system for want of memory", "oom", failures.LESS_MEMORY
                 else:

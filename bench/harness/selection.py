@@ -8,10 +8,8 @@ from pathlib import Path
 
 from bench.core.errors import BenchError
 from bench.harness.planner import PlannedRun
+from bench.records.record import TRIALS
 from bench.records.schema import Record, Selection, Trial
-
-FOLDER = "selection"
-"""Folder in `out` for the records of trials, which tables do not read."""
 
 Tried = Mapping[str, Record]
 """Run id of a trial → its record."""
@@ -41,7 +39,7 @@ def choose(run: PlannedRun, tried: Tried, out: Path) -> tuple[PlannedRun, Select
     best = _best(trials, tried)
     if best is None:
         states = ", ".join(tried[trial.run_id].state for trial in trials)
-        todo = f"Read their records in {out / FOLDER}, then rerun with --retry."
+        todo = f"Read their records in {out / TRIALS}, then rerun with --retry."
         raise BenchError("no trial of the learning rate has a score", f"states of the trials: {states}", todo)
     records = [tried[trial.run_id] for trial in trials]
     rate = _rate(best)

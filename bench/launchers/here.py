@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.harness import selection
-from bench.records import claims
+from bench.records import claims, record
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def stop(out: Path, *, jobs: Collection[str] = ()) -> Stopped:
     """
     told: dict[int, str] = {}
     elsewhere = 0
-    for file in [*out.glob(f"*/{claims.FILE}"), *out.glob(f"{selection.FOLDER}/*/{claims.FILE}")]:
+    for file in [*out.glob(f"*/{claims.FILE}"), *out.glob(f"{record.TRIALS}/*/{claims.FILE}")]:
         claim = claims.read(file.parent)
         if claim is None or claim.gone:
             continue

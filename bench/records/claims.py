@@ -14,22 +14,21 @@ import contextlib
 import math
 import os
 import platform
+import stat
 import threading
 import time
 import uuid
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from bench.core.files import share, write_atomic
+from bench.records import progress
+from bench.records.progress import Progress
 
-T = TypeVar("T")
 FILE = "claim.json"
-PROGRESS = "progress.json"
-"""Beside it: how far its owner has come."""
 REPORT_S = 2.0
 """Least time between two reports of progress."""
 STALE_S = 60.0
@@ -70,35 +69,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.machine) and self.machine == _machine() and _born(self.pid) == self.born
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the owner of a claim has come.
-
-    Attributes:
-        owner: of the claim.
-        step, steps: made so far, and of all.
-        loss: of this step.
-        train_s: seconds that this many steps take, including those of earlier attempts.
-    """
-
-    owner: str
-    step: int
-    steps: int
-    loss: float | None
-    train_s: float
-
-
-_DECODER, _STEP_DECODER = msgspec.json.Decoder(Claim), msgspec.json.Decoder(Step)
+_DECODER = msgspec.json.Decoder(Claim)
 
 
 def read(folder: Path) -> Claim | None:
     """The claim on the run of this folder; None if there is none, or if it is still being written."""
-    return _decode(folder / FILE, _DECODER)
-
-
-def read_step(folder: Path, claim: Claim) -> Step | None:
-    """How far the owner of a claim has come; None if it has not said so yet."""
-    step = _decode(folder / PROGRESS, _STEP_DECODER)
-    return step if step and step.owner == claim.owner else None
+    return _decode(folder / FILE)
 
 
 class Claims:
@@ -174,7 +150,7 @@ class Held:
         lost: another process has taken it over, so this one must stop its run and write nothing more.
     """
 
-    FILES = (FILE, PROGRESS)
+    FILES = (FILE, progress.FILE)
 
     def __init__(self, folder: Path, claim: Claim, beat_s: float) -> None:
         self.folder, self.claim, self.beat_s = folder, claim, beat_s
@@ -218,19 +194,21 @@ class Held:
             return
         self._reported = time.monotonic()
         finite = loss if math.isfinite(loss) else None
-        now = Step(owner=self.claim.owner, step=step, steps=steps, loss=finite, train_s=round(train_s, 3))
+        now = Progress(owner=self.claim.owner, step=step, steps=steps, loss=finite, train_s=round(train_s, 3))
         with contextlib.suppress(OSError):
-            write_atomic(self.folder / PROGRESS, msgspec.json.encode(now))
+            write_atomic(self.folder / progress.FILE, msgspec.json.encode(now))
 
     def _beat(self) -> None:
         while not self._end.wait(self.beat_s) and self.check():
             pass
 
 
-def _decode(path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+def _decode(path: Path) -> Claim | None:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+            return None
         with path.open("rb") as stream:
-            return decoder.decode(stream.read(4096))
+            return _DECODER.decode(stream.read(4096))
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -254,7 +232,7 @@ def remove(path: Path, owner: str) -> bool:
         path.rename(aside)  # of several processes that do so at once one succeeds
     except OSError:
         return False
-    claim = _decode(aside, _DECODER)
+    claim = _decode(aside)
     stale = (claim.owner if claim else "") == owner
     if not stale:
         with contextlib.suppress(OSError):

@@ -32,6 +32,10 @@ __all__ += ["separate", "stamps", "to_json", "validate", "write"]
 FILE = "record.json"
 ADAPTER = "adapter.safetensors"
 """The trained weights beside it, where the run kept them."""
+TRIALS = "selection"
+"""Folder in that of the runs for the trials of `--select`, which tables do not read."""
+ERROR_LOG = "error.log"
+"""File beside a record with the traceback of an unexpected error."""
 MOST_BYTES = 16 * 2**20
 """Size of the largest file that is read as a record; real ones have some ten kilobytes."""
 

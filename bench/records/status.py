@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -22,11 +21,8 @@ from bench.core.errors import EnvironmentProblem
 from bench.records import brief, claims, progress, record
 from bench.records.brief import Brief
 from bench.records.claims import Claim
+from bench.records.record import ERROR_LOG, TRIALS
 
-TRIALS = "selection"
-"""Folder in that of the runs for the trials of `--select`."""
-ERROR_LOG = "error.log"
-"""File beside a record with the traceback of an unexpected error."""
 STATES = ("done", "running", "interrupted", "failed", "oom", "diverged", "cancelled", "preempted", "unreadable")
 """Those of records. A run is running only while a process has a living claim on it, and is else interrupted."""
 FAILED = ("failed", "oom", "diverged")
@@ -252,7 +248,7 @@ class Watcher:
             before = status.st_mtime_ns, now, 0.0
         self._beats[folder] = before
         _, since, age_s = before
-        claim = claims.read(folder) if stat.S_ISREG(status.st_mode) else None  # a pipe would never end
+        claim = claims.read(folder)
         return _Beat(claim, age_s + now - since)
 
 

@@ -17,8 +17,9 @@ import pytest
 
 from bench.config.options import options_of
 from bench.core import registry
-from bench.harness import failures, worker
+from bench.harness import worker
 from bench.harness.progress import Progress
+from bench.records import record
 from bench.records.schema import TrainingResult
 
 Bench = Callable[..., Any]
@@ -247,7 +248,7 @@ def test_an_error_in_the_worker_arrives_as_its_state(
     assert (made.state, made.error.what) == (state, what)
     assert made.error.known and made.error.todo
     folder = outcome.folder / made.run_id
-    assert (folder / failures.LOG).exists() == log
+    assert (folder / record.ERROR_LOG).exists() == log
     assert not (folder / worker.ERROR).exists()
 
 

@@ -19,7 +19,7 @@ from killed import stop_at_step
 
 from bench.harness import pool
 from bench.harness.progress import Progress
-from bench.records import claims, record
+from bench.records import claims, progress, record
 
 Bench = Callable[..., Any]
 GRID = ("--method", "linear,lora", "--task", "glue/cola", "--seeds", "0,1")
@@ -153,7 +153,7 @@ def test_a_signal_stops_a_pool_and_the_same_command_goes_on(
     monkeypatch.setenv(chaos.MARK, mark)
     argv = ("run", *GRID, "--jobs", "2", "--out", str(out), "--max-steps")
     process = processes(*argv, "5000")
-    wait_for(out, f"*/{claims.PROGRESS}", 2)
+    wait_for(out, f"*/{progress.FILE}", 2)
     process.send_signal(number)
     assert process.wait(60) == code
     assert not chaos.marked(mark), "no process is left"

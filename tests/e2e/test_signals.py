@@ -75,7 +75,7 @@ def test_while_selecting(bench: Bench, monkeypatch: pytest.MonkeyPatch, number: 
     with monkeypatch.context() as patch:
         patch.setattr(*place, choose_then_stop if place[1] == "choose" else send(number))
         outcome = bench(*select)
-    trials, _ = record.load_all(outcome.folder / selection.FOLDER)
+    trials, _ = record.load_all(outcome.folder / record.TRIALS)
     runs, _ = record.load_all(outcome.folder)
     assert outcome.code == code
     states = sorted(made.state for made in trials), [made.state for made in runs]

@@ -163,3 +163,12 @@ def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="No space"):
         Claims().take(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pipe_in_the_place_of_a_claim_holds_nobody_up(tmp_path: Path, clock: list[float]) -> None:
+    os.mkfifo(tmp_path / FILE)
+    waiting = Claims(60)
+    assert claims.read(tmp_path) is None and waiting.take(tmp_path) is None
+    clock[0] += 60
+    held = waiting.take(tmp_path)
+    assert held and claims.read(tmp_path) == held.claim

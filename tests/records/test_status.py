@@ -17,11 +17,10 @@ import msgspec
 import pytest
 
 from bench.core.errors import ENVIRONMENT, EnvironmentProblem
-from bench.harness import failures, selection
 from bench.records import brief, claims, progress, record, status
 from bench.records.claims import Claim, Claims
-from bench.records.record import Record
-from bench.records.status import ERROR_LOG, STATES, TRIALS, ClaimedRun, Watcher
+from bench.records.record import ERROR_LOG, TRIALS, Record
+from bench.records.status import STATES, ClaimedRun, Watcher
 
 ERROR = {"what": "it broke\nhere", "known": "", "todo": ""}
 BARE: dict[str, Any] = {"metrics": None, "params": None, "cost": None, "ranks": [], "curve": []}
@@ -59,11 +58,6 @@ def step(folder: Path, step: int = 30, **changes: Any) -> None:
 
 def counted(states: dict[str, int]) -> dict[str, int]:
     return {state: number for state, number in states.items() if number}
-
-
-def test_names_of_files_and_folders_are_the_runner_s() -> None:
-    assert ERROR_LOG == failures.LOG
-    assert TRIALS == selection.FOLDER
 
 
 def test_counts_of_every_state(tmp_path: Path, add: Callable[..., Path]) -> None:

@@ -6,7 +6,7 @@ import math
 
 from bench.api.backbone import Backbone
 from bench.config.overrides import Configs
-from bench.config.sections import AllocationConfig
+from bench.config.sections import AllocationConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, UsageError
 from bench.harness.inputs import LoadedTask
@@ -49,6 +49,29 @@ def check_evaluations(request: Request) -> None:
             f"--evaluate {request.evaluate} with --set method.evaluations",
             "both say when dev is evaluated during training",
             "Leave one of the two out.",
+        )
+
+
+def check_strategy(request: Request, sections: Sections) -> None:
+    """Refuse a strategy for one device, and sharded weights where something reads whole ones."""
+    runtime = sections.runtime
+    if runtime.strategy == "auto":
+        return
+    if request.devices * runtime.nodes == 1:
+        raise UsageError(
+            f"--strategy {runtime.strategy} with one device",
+            "it says how several devices share a run",
+            "Leave it out, or give --devices or --nodes.",
+        )
+    reads = {
+        "--set penalty.of=weight": sections.penalty.of == "weight",
+        f"--set spectra.of={sections.spectra.of}": "weights" in sections.spectra.names,
+    }
+    if runtime.strategy == "fsdp" and (whole := [option for option, there in reads.items() if there]):
+        raise UsageError(
+            f"{whole[0]} with --strategy fsdp",
+            "it reads whole weights, and each device has a shard of the frozen ones",
+            "Leave the option out, or use --strategy ddp.",
         )
 
 

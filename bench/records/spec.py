@@ -99,6 +99,11 @@ class RunSpec:
     options: RunOptions = RunOptions()
     data_options: frozenset[str] = frozenset()
 
+    @property
+    def processes(self) -> int:
+        """Devices over all nodes, each with a process."""
+        return self.devices * self.options.runtime.nodes
+
     def steps(self, examples: int) -> int:
         """Return the optimiser steps of a run that trains on so many examples."""
         return self.max_steps or math.ceil((self.epochs or 1) * math.ceil(examples / self.batch_size))

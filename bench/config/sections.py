@@ -21,6 +21,7 @@ class MethodConfig(Config):
         needs: modalities it works on.
         supervised: whether it needs labels.
         allocates: whether it has a rank per layer that `allocation` can share out.
+        freezes: whether it leaves weights of the backbone as they are, which `--strategy fsdp` shards.
     """
 
     namespace: ClassVar[str] = "method"
@@ -30,6 +31,7 @@ class MethodConfig(Config):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image", "vector"})
     supervised: ClassVar[bool] = True
     allocates: ClassVar[bool] = False
+    freezes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)

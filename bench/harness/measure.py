@@ -45,7 +45,7 @@ def measure(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured
 def _measure(one: Outlook) -> Measured:
     run, clock = one.run, _Clock()
     try:
-        method, data = trained(run.spec.with_(devices=1), run.task, run.dataset, run.backbone, callbacks=[clock])
+        method, data = trained(run.spec.on_one_device(), run.task, run.dataset, run.backbone, callbacks=[clock])
     except BenchError as error:
         return Measured(error=error.line())
     except Exception as error:  # the run would fail with it, which its record would say

@@ -93,6 +93,12 @@ def why_not(spec: RunSpec, backbone: Backbone, loaded: LoadedTask) -> BenchError
             f"it has positions for {backbone.max_length} tokens",
             f"Use --set task.max_length={backbone.max_length}, or less.",
         )
+    if spec.options.runtime.strategy == "fsdp" and not config.freezes:
+        return UsageError(
+            f"{method} with --strategy fsdp has nothing to shard",
+            "fsdp shards the weights that a method leaves as they are, and it trains all of them",
+            "Use --strategy ddp.",
+        )
     if config.supervised and not task.labelled:
         return BenchError(
             f"{method} on {task.name} does not fit",

@@ -20,7 +20,7 @@ import msgspec
 
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, EnvironmentProblem
 from bench.harness import worker
-from bench.harness.signals import Preempted, preemptible
+from bench.harness.signals import SIGNALS
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 JOIN_S = 300.0
 """How long the nodes wait for each other at the start."""
 POLL_S = 0.2
+LEAVE_S = 15.0
+"""How long the first node waits at the end, until the others have noticed that."""
 GRACE_S = 60.0
 """Time that the first node has to record a run, after another node was told to stop."""
 END, STOP, JOINED, LEFT = "end", "stop", "joined", "left"
@@ -124,7 +126,7 @@ def lead(place: Place, count: int) -> Generator[Nodes]:
     finally:
         with suppress(RuntimeError):
             store.set(END, "")
-            deadline = time.monotonic() + JOIN_S
+            deadline = time.monotonic() + LEAVE_S
             while not place.hosted and store.add(LEFT, 0) < count - 1 and time.monotonic() < deadline:
                 time.sleep(POLL_S)  # the store ends with this process
 
@@ -139,10 +141,9 @@ def follow(place: Place) -> int:
     """
     store = _open(place)
     store.add(JOINED, 1)
-    follower = _Follower(store, place.node)
     try:
-        with preemptible():
-            return follower.work()
+        with _Signals() as signals:
+            return _Follower(store, place.node, signals).work()
     except RuntimeError as error:
         raise EnvironmentProblem(
             "the command of the first node is gone",
@@ -151,24 +152,41 @@ def follow(place: Place) -> int:
         ) from error
 
 
+class _Signals:
+    """Notes a signal instead of acting on it: the run of this node must go on until the first node has recorded it.
+
+    Attributes:
+        arrived: the first signal; None before that.
+    """
+
+    def __init__(self) -> None:
+        self.arrived: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        heard = [n for n in (signal.SIGINT, *SIGNALS) if signal.getsignal(n) is not signal.SIG_IGN]  # as after nohup
+        with suppress(ValueError):  # only the main thread may
+            self._before = {number: signal.signal(number, self._note) for number in heard}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.arrived = self.arrived or number
+
+
 class _Follower:
-    def __init__(self, store: Store, node: int) -> None:
-        self.store, self.node, self.number = store, node, 0
+    def __init__(self, store: Store, node: int, signals: _Signals) -> None:
+        self.store, self.node, self.signals, self.number = store, node, signals, 0
         self.code, self.deadline = OK, float("inf")
 
     def work(self) -> int:
-        while time.monotonic() < self.deadline:
-            try:
-                if self.store.check([END]):
-                    break
-                if self.store.check([_run(self.number)]):
-                    self._train(msgspec.json.decode(self.store.get(_run(self.number)), type=_Run))
-                    self.number += 1
-                time.sleep(POLL_S)
-            except Preempted:
-                self._stop(PREEMPTED, signal.SIGTERM)
-            except KeyboardInterrupt:
-                self._stop(INTERRUPTED, signal.SIGINT)
+        while not self.store.check([END]) and self._wait():
+            if self.store.check([_run(self.number)]):
+                self._train(msgspec.json.decode(self.store.get(_run(self.number)), type=_Run))
+                self.number += 1
         self.store.add(LEFT, 1)
         return self.code
 
@@ -176,15 +194,19 @@ class _Follower:
         """Train until this node's process ends, or the first node's has."""
         variables = {**told.variables, "NODE_RANK": str(self.node)}
         with worker.started(told.job, Path(told.folder), node=self.node, variables=variables) as process:
-            while process.poll() is None and not self.store.check([_ended(self.number)]):
-                time.sleep(POLL_S)
+            while process.poll() is None and not self.store.check([_ended(self.number)]) and self._wait():
+                pass
         if process.returncode and not self.store.check([_ended(self.number)]):
             self.store.set(_failed(self.number), "")
 
-    def _stop(self, code: int, number: int) -> None:
-        """Tell the first node to stop, and wait for it."""
-        self.code, self.deadline = code, time.monotonic() + GRACE_S
-        self.store.set(STOP, str(int(number)))
+    def _wait(self) -> bool:
+        """Wait a moment, and pass on a signal; return whether there is time left."""
+        time.sleep(POLL_S)
+        if (number := self.signals.arrived) and self.code == OK:
+            self.code = INTERRUPTED if number == signal.SIGINT else PREEMPTED
+            self.deadline = time.monotonic() + GRACE_S
+            self.store.set(STOP, str(int(number)))
+        return time.monotonic() < self.deadline
 
 
 @contextmanager

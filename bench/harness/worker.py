@@ -283,7 +283,6 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent(
-        int(sys.argv[2]) if _first(of_node=True) else os.getppid()
-    )  # the first device starts those of the others
+    # the first device of a node starts those of the others
+    end_with_parent(int(sys.argv[2]) if _first(of_node=True) else os.getppid())
     sys.exit(main(Path(sys.argv[1])))

@@ -119,6 +119,10 @@ class RunSpec:
     def with_(self, **changes: object) -> RunSpec:
         return replace(self, **changes)
 
+    def on_one_device(self) -> RunSpec:
+        """Return the same run, trained by one process."""
+        return self.with_(devices=1).with_options(runtime=self.options.runtime.changed(nodes=1, strategy="auto"))
+
     def with_options(self, **changes: Config) -> RunSpec:
         return replace(self, options=replace(self.options, **changes))
 

@@ -38,7 +38,7 @@ class ShardedFrozenWeights(DDPStrategy):
         if not self._others:
             raise UsageError(
                 "--strategy fsdp has nothing to shard",
-                f"it shards frozen weights of a network's blocks, and {type(method).__name__} freezes none here",
+                f"it shards frozen weights of a network's blocks, and here {type(method).__name__} leaves none",
                 "Use --strategy ddp.",
             )
 

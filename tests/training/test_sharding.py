@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_reference import adapted
+from networks import build
 
 from bench.config.options import options_of
 from bench.core import registry
+from bench.core.errors import UsageError
 from bench.harness import worker
+from bench.training.sharding import ShardedFrozenWeights
 
 SHARDS = """
     import json, sys
@@ -42,6 +46,7 @@ SHARDS = """
 RUN = ("--data", "embedded", "--batch-size", "8", "--epochs", "2", "--precision", "64-true", "--accelerator", "cpu")
 RUN += ("--train-samples", "21", "--lr", "1e-2", "--devices", "2")
 TEXT = ("--task", "glue/cola", "--backbone", "bert", "--set", "backbone.heads=2", "--set", "backbone.hidden=16")
+FREEZE = [name for name in sorted(registry.entries("methods")) if registry.load_config("methods", name).freezes]
 
 
 @pytest.fixture
@@ -79,18 +84,14 @@ def test_each_device_has_half_of_the_frozen_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [*sorted(registry.entries("methods")), "peft:vera"])
-def test_every_method_trains_the_same_on_shards_or_says_that_it_cannot(run: Callable[..., Any], method: str) -> None:
+@pytest.mark.parametrize("method", [*FREEZE, "peft:vera"])
+def test_every_method_that_freezes_weights_trains_the_same_on_shards(run: Callable[..., Any], method: str) -> None:
     config = registry.load_config("methods", method)
     image = ("--task", "digits", "--backbone", "vit", "--set", "backbone.heads=2", "--set", "backbone.width=16")
     argv = ("--method", method, *(TEXT if "text" in config.needs else image))
     argv += ("--set", "method.rank=2") if "rank" in options_of(config) else ()
     ddp, fsdp = run("ddp", *argv), run("fsdp", *argv)
-    assert ddp.state == "done", ddp.error
-    if fsdp.state == "failed":
-        assert fsdp.error.what == "--strategy fsdp has nothing to shard", fsdp.error
-        assert ddp.params.trainable == ddp.params.total or method in ("mae", "mlm", "dropout", "lowrank")
-        return
+    assert ddp.state == fsdp.state == "done", fsdp.error
     assert (fsdp.curve, fsdp.metrics, fsdp.ranks) == (ddp.curve, ddp.metrics, ddp.ranks)
 
 
@@ -98,3 +99,23 @@ def test_every_method_trains_the_same_on_shards_or_says_that_it_cannot(run: Call
 def test_shards_with_a_cached_prefix_checkpointing_and_a_resumed_run(run: Callable[..., Any]) -> None:
     argv = ("--method", "adapterdrop", "--set", "method.n=2", "--set", "runtime.gradient_checkpointing=true", *TEXT)
     assert run("fsdp", *argv).curve == run("ddp", *argv).curve
+
+
+@pytest.mark.parametrize("method", sorted({*registry.entries("methods")} - {*FREEZE}))
+def test_a_method_that_trains_every_weight_is_refused_before_training(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    where = TEXT if "text" in registry.load_config("methods", method).needs else ("--task", "digits")
+    assert main(["run", "--method", method, *where, *RUN, "--strategy", "fsdp", "--dry-run"]) == 2
+    assert f"{method} with --strategy fsdp has nothing to shard" in capsys.readouterr().err
+
+
+def test_what_no_config_foresees_is_refused_before_the_first_step() -> None:
+    """A method that leaves frozen weights, in a network without blocks."""
+    method = adapted("lora", build("mlp", (1, 8, 8), width=16), target="all-linear")
+    assert method.frozen()
+    with pytest.raises(UsageError, match="has nothing to shard"):
+        ShardedFrozenWeights(method)

@@ -96,9 +96,20 @@ def test_every_method_that_freezes_weights_trains_the_same_on_shards(run: Callab
 
 
 @pytest.mark.slow
-def test_shards_with_a_cached_prefix_checkpointing_and_a_resumed_run(run: Callable[..., Any]) -> None:
-    argv = ("--method", "adapterdrop", "--set", "method.n=2", "--set", "runtime.gradient_checkpointing=true", *TEXT)
-    assert run("fsdp", *argv).curve == run("ddp", *argv).curve
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("adapterdrop", "method.n=2", "runtime.gradient_checkpointing=true"),  # a cached prefix
+        ("lora", "method.dora=true", "method.init=pissa"),  # its forward pass reads whole weights
+        ("deeplora", "method.form=compressed", "method.gamma=0"),  # factors that do not train
+    ],
+)
+def test_what_is_unusual_trains_the_same_on_shards(run: Callable[..., Any], argv: tuple[str, ...]) -> None:
+    method, *options = argv
+    words = ("--method", method, *(word for option in options for word in ("--set", option)), *TEXT)
+    ddp, fsdp = run("ddp", *words), run("fsdp", *words)
+    assert ddp.state == fsdp.state == "done", fsdp.error
+    assert (fsdp.curve, fsdp.ranks) == (ddp.curve, ddp.ranks)
 
 
 @pytest.mark.parametrize("method", sorted({*registry.entries("methods")} - {*FREEZE}))

@@ -67,7 +67,7 @@ def parser() -> Parser:
     about = "slurm: submit an array of workers, see `bench show slurm` (default: local, train here)"
     add("--launcher", metavar="local|slurm", type=choice("local", SLURM), default="local", help=about)
     add("--wait", action="store_true", help="with --launcher slurm: wait for the array, and print the table")
-    add("--dry-run", action="store_true", help="show every run, its state and its estimated time, and train nothing")
+    add("--dry-run", action="store_true", help="show every run, its state, size and time, and train nothing")
     add("--measure", action="store_true", help="with --dry-run: train a few steps where no finished run says the time")
     return parser
 
@@ -181,10 +181,11 @@ def _show(plan: Plan, *, measured: bool, as_json: bool) -> int:
     from bench.harness.plan_text import describe
 
     found = forecast(plan)
-    if measured:
-        from bench.harness.measure import measure  # imports torch
+    if measured or found.sizes_unknown:
+        from bench.harness.measure import count, measure  # imports torch
 
-        found = forecast(plan, measure(found, lambda line: print(line, file=sys.stderr)))
+        look = measure if measured else count
+        found = forecast(plan, look(found, lambda line: print(line, file=sys.stderr)))
     if as_json:
         shown = plan.to_json()
         runs = [run | one.to_json() for run, one in zip(shown["runs"], found.runs, strict=True)]

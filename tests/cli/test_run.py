@@ -49,7 +49,8 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
     seen.Preempted = Preempted
     runner = SimpleNamespace(run_plan=run_plan, Preempted=Preempted)
     monkeypatch.setitem(sys.modules, "bench.harness.planner", SimpleNamespace(make_plan=make_plan))
-    looked = SimpleNamespace(runs=(SimpleNamespace(to_json=lambda: {"state": "new"}),), to_json=lambda: {"runs": 1})
+    one = SimpleNamespace(to_json=lambda: {"state": "new"})
+    looked = SimpleNamespace(runs=(one,), to_json=lambda: {"runs": 1}, sizes_unknown=False)
     monkeypatch.setitem(sys.modules, "bench.harness.outlook", SimpleNamespace(forecast=lambda plan: looked))
     monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan, found: "1 run"))
     monkeypatch.setitem(sys.modules, "bench.harness.runner", runner)

@@ -15,6 +15,7 @@ from msgspec import structs
 import bench
 from bench.cli import main
 from bench.core.errors import EnvironmentProblem
+from bench.harness.measure import count
 from bench.harness.outlook import Measured, Outlook, forecast, kind
 from bench.harness.plan_text import WIDTH, describe
 from bench.harness.planner import Plan
@@ -88,7 +89,7 @@ def test_totals_and_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["run", *words, "--dry-run", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     plan = grid(folder)
-    looked = forecast(plan)
+    looked = forecast(plan, count(forecast(plan), print))
     assert shown["total"] == {
         "runs": 9,
         "done": 2,
@@ -216,7 +217,7 @@ def test_a_run_that_cannot_train_is_said_by_its_measurement(tmp_path: Path, caps
     assert main(["run", *words, "--dry-run", "--measure"]) == 0
     out, err = capsys.readouterr()
     assert "new: cannot train: " in out and "nothing_like_it" in out
-    assert "1 of unknown time" in out and "measuring 2/2" in err
+    assert "1 to train, 1 that cannot train · about" in out and "measuring 2/2" in err
 
 
 def test_measured_without_a_dry_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from bench.harness.attempt import FINISHED, existing
 from bench.harness.planner import Plan, PlannedRun
 from bench.records import claims, progress, record
+from bench.records.index import load_slim
 from bench.records.record import is_done
 from bench.records.spec import deciding
 from bench.training import checkpoint
@@ -165,7 +166,7 @@ class _Finished:
         self.times: dict[str, list[float]] = defaultdict(list)
         self.measured: Mapping[str, Measured] = {}
         for folder in folders:
-            for one in filter(is_done, record.load_all(folder)[0]):
+            for one in filter(is_done, load_slim(folder)[0]):
                 spec, cost = one.spec.to_json(), one.cost
                 hashes = one.source.data_hash, one.backbone.weights_hash
                 self.sizes[_size_key(spec, *hashes)] = one.params.trainable

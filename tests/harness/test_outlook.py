@@ -19,7 +19,7 @@ from bench.harness.measure import count
 from bench.harness.outlook import Measured, Outlook, forecast, kind
 from bench.harness.plan_text import WIDTH, describe
 from bench.harness.planner import Plan
-from bench.records import claims, record
+from bench.records import claims, index, record
 from bench.records.schema import RunError
 
 SMALL: dict[str, Any] = {"backbones": "mlp", "max_steps": 4, "batch_size": 8}
@@ -82,6 +82,19 @@ def test_sizes_and_times_are_those_of_finished_siblings(folder: Path) -> None:
     assert (rate.state, rate.trainable, rate.seconds) == ("new", sibling.trainable, pytest.approx(mean))
     longer = named(grid(folder, max_steps=5))["lora", "2", 0]
     assert (longer.trainable, longer.seconds) == (sibling.trainable, None), "its time is not that of four steps"
+
+
+def test_a_large_folder_is_read_from_its_index(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = named(grid(runs))
+    monkeypatch.setattr(index, "LEAST", 1)
+    monkeypatch.setattr(index, "SETTLED_NS", -(10**9))
+    monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(runs.parent / "cache"))
+    said = {name: (one.trainable, one.seconds) for name, one in plain.items()}
+    assert len({*said.values()}) > 3, "several sizes and times are known"
+    assert {name: (one.trainable, one.seconds) for name, one in named(grid(runs)).items()} == said
+    for module, name in ((index, "read"), (record, "iterate")):
+        monkeypatch.setattr(module, name, lambda path: pytest.fail(f"{path} is read again"))
+    assert {name: (one.trainable, one.seconds) for name, one in named(grid(runs)).items()} == said
 
 
 def test_totals_and_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

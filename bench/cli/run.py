@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from bench.cli.output import emit
-from bench.cli.parser import ACCELERATORS, SOURCES, Parser, choice, common, count, course, listed, positive, seed
+from bench.cli.parser import ACCELERATORS, SOURCES, Parser, choice, common, count, course, jobs, listed, positive, seed
 from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED, UsageError
 from bench.core.text import printable_lines, without_secrets
@@ -63,7 +63,7 @@ def parser() -> Parser:
     add_flags(parser)
     add = parser.add_argument_group("this command alone").add_argument
     about = "train N runs at a time, each in a process of its own; auto: one for each GPU, or each core (default: 1)"
-    add("--jobs", metavar="N|auto", type=_jobs, default=1, help=about)
+    add("--jobs", metavar="N|auto", type=jobs, default=1, help=about)
     about = "slurm: submit an array of workers, see `bench show slurm` (default: local, train here)"
     add("--launcher", metavar="local|slurm", type=choice("local", SLURM), default="local", help=about)
     add("--wait", action="store_true", help="with --launcher slurm: wait for the array, and print the table")
@@ -169,10 +169,6 @@ def launcher_of(options: argparse.Namespace) -> SlurmConfig | None:
         raise UsageError("--jobs with --launcher slurm", known, "Use --set slurm.workers=N instead.")
     config, options.set = take(options.set or [])
     return config
-
-
-def _jobs(text: str) -> int | str:
-    return text if text == "auto" else count(text)
 
 
 def _show(plan: Plan, *, measured: bool, as_json: bool) -> int:

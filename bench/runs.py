@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from bench.core.errors import BenchError
+from bench.config import flags
+from bench.core.errors import BenchError, UsageError
 from bench.env import preflight
 from bench.harness.planner import Plan, make_plan
 from bench.harness.request import make_request
@@ -133,6 +135,11 @@ def run(
         UsageError: an unknown name, key or value.
         EnvironmentProblem: nothing of it can run.
     """
+    try:
+        flags.jobs(str(jobs))
+    except ArgumentTypeError as error:
+        what, known, todo = str(error).splitlines()
+        raise UsageError(f"jobs: {what}", known, todo) from None
     preflight.check()
     grid = _plan(methods, tasks, plan=plan, **options)
     from bench.harness.runner import run_plan  # imports torch

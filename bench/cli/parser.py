@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from bench.config.flags import ACCELERATORS, SOURCES, choice, count, course, listed, port, positive, seed
+from bench.config.flags import ACCELERATORS, SOURCES, choice, count, course, jobs, listed, port, positive, seed
 from bench.core.errors import UsageError, did_you_mean
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "common",
     "count",
     "course",
+    "jobs",
     "listed",
     "port",
     "positive",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from bench.cli.output import emit
-from bench.cli.parser import ACCELERATORS, SOURCES, Parser, choice, common, count, course, listed, positive, seed
+from bench.cli.parser import ACCELERATORS, SOURCES, Parser, choice, common, count, course, jobs, listed, positive, seed
 from bench.config.overrides import build_configs
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED, UsageError
 from bench.core.text import printable_lines, without_secrets
@@ -66,11 +66,11 @@ def parser() -> Parser:
     add_flags(parser)
     add = parser.add_argument_group("this command alone").add_argument
     about = "train N runs at a time, each in a process of its own; auto: one for each GPU, or each core (default: 1)"
-    add("--jobs", metavar="N|auto", type=_jobs, default=1, help=about)
+    add("--jobs", metavar="N|auto", type=jobs, default=1, help=about)
     about = "slurm: submit an array of workers, see `bench show slurm` (default: local, train here)"
     add("--launcher", metavar="local|slurm", type=choice("local", SLURM), default="local", help=about)
     add("--wait", action="store_true", help="with --launcher slurm: wait for the array, and print the table")
-    add("--dry-run", action="store_true", help="show every run, its state and its estimated time, and train nothing")
+    add("--dry-run", action="store_true", help="show every run, its state, size and time, and train nothing")
     add("--measure", action="store_true", help="with --dry-run: train a few steps where no finished run says the time")
     return parser
 
@@ -199,20 +199,17 @@ def launcher_of(options: argparse.Namespace) -> SlurmConfig | None:
     return config
 
 
-def _jobs(text: str) -> int | str:
-    return text if text == "auto" else count(text)
-
-
 def _show(plan: Plan, *, measured: bool, as_json: bool) -> int:
     """Print the plan, with the state of every run and the time it takes."""
     from bench.harness.outlook import forecast
     from bench.harness.plan_text import describe
 
     found = forecast(plan)
-    if measured:
-        from bench.harness.measure import measure  # imports torch
+    if measured or found.sizes_unknown:
+        from bench.harness.measure import count, measure  # imports torch
 
-        found = forecast(plan, measure(found, lambda line: print(line, file=sys.stderr)))
+        look = measure if measured else count
+        found = forecast(plan, look(found, lambda line: print(line, file=sys.stderr)))
     if as_json:
         shown = plan.to_json()
         runs = [run | one.to_json() for run, one in zip(shown["runs"], found.runs, strict=True)]

@@ -7,17 +7,27 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli import status_text
 from bench.cli.output import emit, error_json
 from bench.cli.parser import Parser, common
 from bench.core.errors import OK, BenchError
 from bench.core.text import dump_json, printable, without_secrets
-from bench.records.status import Status, Watcher
+from bench.records.status import Status, Wanted, Watcher
 
-EXAMPLES = ("bench status", "bench status --runs results", "bench status --watch", "bench status --json")
+if TYPE_CHECKING:
+    from bench.harness.planner import PlannedRun
+
+EXAMPLES = (
+    "bench status",
+    "bench status --runs results",
+    "bench status --plan grid.yaml",
+    "bench status --watch",
+    "bench status --json",
+)
 EVERY_S = 2.0
 """Seconds between two looks of `--watch`."""
 WIDEST = 100
@@ -33,18 +43,23 @@ def parser() -> Parser:
         prog="bench status",
         description="Where the runs of a folder stand: how many are done, running or failed; for each one that trains\n"
         "now its host, step, loss and time left; and why runs failed. It only reads, so it works from any\n"
-        "shell or machine that sees the folder. Exit code 3 if there is no such folder.",
+        "shell or machine that sees the folder. Exit code 3 if there is no such folder.\n"
+        "With --plan: the runs of a plan, those that have not begun included, and the time that is left.",
         parents=[common()],
         examples=EXAMPLES,
     )
-    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    about = "folder of runs (default: that of the plan, else runs)"
+    parser.add_argument("--runs", metavar="DIR", type=Path, help=about)
+    about = "only the runs of a file of `bench plan`, whose data and weights are opened"
+    parser.add_argument("--plan", metavar="FILE", type=Path, help=about)
     about = f"look every {EVERY_S:g} s until Ctrl-C (exit code 130); with --json one line each time"
     parser.add_argument("--watch", action="store_true", help=about)
     return parser
 
 
 def handle(options: argparse.Namespace) -> int:
-    watcher = Watcher(options.runs.expanduser())
+    folder: Path | None = options.runs.expanduser() if options.runs else None
+    watcher = _of_plan(options.plan.expanduser(), folder) if options.plan else Watcher(folder or Path("runs"))
     if options.watch:
         show = _json_lines if options.json else _redrawn if sys.stdout.isatty() else _lines
         show(looks(watcher))
@@ -54,6 +69,29 @@ def handle(options: argparse.Namespace) -> int:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDEST
         print(status_text.text(watcher.look(), columns=min(columns, WIDEST)))
     return OK
+
+
+def _of_plan(file: Path, folder: Path | None) -> Watcher:
+    """Watch the runs of a plan file in its own folder, or in another one."""
+    from bench.harness.plan_file import read  # imports yaml
+    from bench.harness.plan_text import notes
+    from bench.harness.planner import make_plan  # opens data and backbones
+
+    # where a run trains is no part of its id, and this machine may have no such device
+    plan = make_plan(replace(read(file), accelerator="auto", devices=1, strict=False))
+    for line in notes(plan):
+        print(printable(line), file=sys.stderr)
+    return Watcher(folder or plan.request.out, [_wanted(run) for run in (*plan.runs, *plan.trials)])
+
+
+def _wanted(run: PlannedRun) -> Wanted:
+    return Wanted(
+        run_id=run.run_id,
+        group_id=run.group_id,
+        trial=bool(run.spec.holdout),
+        method=run.spec.method,
+        task=run.spec.task,
+    )
 
 
 def looks(watcher: Watcher) -> Iterator[Status | BenchError]:

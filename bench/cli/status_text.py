@@ -54,7 +54,7 @@ def _head(status: Status, columns: int) -> str:
     rows = [
         ("runs", _counted(status.runs) or "none"),
         ("trials", _counted(status.trials)),
-        ("left", "" if status.left is None else str(status.left)),
+        ("left", _left(status)),
         ("last hour", f"{status.last_hour:,} done" if status.last_hour else ""),
         ("hosts", _hosts(status)),
         ("unreadable", "`bench list runs` says why" if unreadable else ""),
@@ -65,6 +65,19 @@ def _head(status: Status, columns: int) -> str:
         parts = textwrap.wrap(whole, max(columns - HEAD, 20), break_long_words=False)
         lines += [("" if i else name, part.replace(UNBROKEN, " ")) for i, part in enumerate(parts)]
     return table(lines[0], lines[1:])
+
+
+def _left(status: Status) -> str:
+    """`35, about 25 min one after the other, 8.3 min with 3 at a time, 4 of unknown time`."""
+    if status.left is None:
+        return ""
+    parts = [f"{status.left:,}"]
+    training = sum(not run.heartbeat for run in status.claimed)
+    if status.left_s:
+        parts.append(f"about {duration(status.left_s)} one after the other")
+        parts += [f"{duration(status.left_s / training)} with {training} at a time"] if training > 1 else []
+    parts += [f"{status.left_unknown:,} of unknown time"] if status.left_unknown else []
+    return ", ".join(parts)
 
 
 def _counted(states: Mapping[str, int]) -> str:

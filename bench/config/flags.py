@@ -76,5 +76,17 @@ seed = partial(_whole, low=0, high=2**32 - 1)  # numpy takes no larger one
 port = partial(_whole, low=0, high=65535)  # 0: one that is free
 
 
+def jobs(text: str) -> int | str:
+    """A number of processes, or auto."""
+    if text == "auto":
+        return text
+    try:
+        return count(text)
+    except ArgumentTypeError:
+        what = f"'{text}' is neither a whole number of at least 1 nor auto"
+        known = "auto is one for each GPU, or for each core"
+        raise _wrong(what, known, "Give a number such as 2, or auto.") from None
+
+
 def _wrong(what: str, known: str, todo: str) -> ArgumentTypeError:
     return ArgumentTypeError(f"{what}\n{known}\n{todo}")

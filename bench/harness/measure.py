@@ -1,9 +1,14 @@
-"""A short measurement of runs: their parameters, and the time of a few steps; no record is written."""
+"""What a run trains and how long it takes, before it trains: its network is built, or makes a few steps.
+
+No record is written.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,18 +16,67 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, DataProblem
 from bench.harness.outlook import Forecast, Measured, Outlook, kind
 from bench.training.callbacks import course_steps
-from bench.training.trainer import trained
+from bench.training.trainer import build, trained
 
 if TYPE_CHECKING:
     from bench.api.datamodule import Split, StepDataModule
+    from bench.harness.planner import PlannedRun
 
 WARM, TIMED = 3, 5
 """Steps before the clock starts, and steps that are timed."""
 EVALUATED = 4
 """Batches of each evaluation split that are timed."""
+COUNTING_S = 30.0
+"""Time after which `count` leaves the rest unknown. A network of 20 M parameters takes a tenth of a second."""
+SILENT_S = 2.0
+"""Time between two lines of its progress."""
+
+
+def count(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured]:
+    """Build each kind of run that is left and whose size is unknown, and count the parameters that it trains.
+
+    Args:
+        found: what finished runs say.
+        say: called with a line about the progress where it takes long.
+    """
+    kinds = _kinds(one for one in _left(found) if one.trainable is None)
+    counted: dict[str, Measured] = {}
+    began = said = time.monotonic()
+    for number, (name, one) in enumerate(kinds.items()):
+        now = time.monotonic()
+        if now - began > COUNTING_S:
+            rest = len(kinds) - number
+            say(f"counted {number} of {len(kinds)} kinds of runs in {now - began:.0f} s; {rest} stay unknown")
+            break
+        if now - said > SILENT_S:
+            said = now
+            say(f"counting parameters {number + 1}/{len(kinds)}: {_described(one.run)}")
+        counted[name] = _attempted(_count, one)
+    return counted
+
+
+def _count(one: Outlook) -> Measured:
+    run = one.run
+    spec, dataset = run.spec.on_one_device().with_(holdout=0, train_samples=None), run.dataset
+    if isinstance(dataset.train, Sequence):  # texts, of which `build` would tokenise all
+        dataset = replace(dataset, train=dataset.train[: _first_batch(run)], evaluation={})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _, method, _ = build(spec, run.task, dataset, run.backbone)
+        except DataProblem:  # of these few examples
+            return Measured()
+    if spec.options.allocation.policy == "gradient":  # on all examples the first batch may be another one
+        return Measured()
+    return Measured(trainable=method.parameter_counts()["trainable"])
+
+
+def _first_batch(run: PlannedRun) -> int:
+    examples = len(run.dataset.train)
+    return min(run.spec.batch_size, min(run.spec.train_samples or examples, examples) - run.spec.holdout)
 
 
 def measure(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured]:
@@ -32,24 +86,42 @@ def measure(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured
         found: what finished runs say.
         say: called with a line before each measurement.
     """
-    left = [one for one in (*found.runs, *found.trials) if not one.left_alone]
-    kinds = {kind(one.run): one for one in left if one.seconds is None or one.trainable is None}
+    kinds = _kinds(one for one in _left(found) if one.seconds is None or one.trainable is None)
     measured: dict[str, Measured] = {}
     for number, (name, one) in enumerate(kinds.items(), 1):
-        given = " ".join(f"{space}.{key}={value}" for (space, key), value in one.run.given.items())
-        say(f"measuring {number}/{len(kinds)}: {one.run.spec.method} {one.run.spec.task} {given}".rstrip())
-        measured[name] = _measure(one)
+        say(f"measuring {number}/{len(kinds)}: {_described(one.run)}")
+        measured[name] = _attempted(_measure, one)
     return measured
 
 
-def _measure(one: Outlook) -> Measured:
-    run, clock = one.run, _Clock()
+def _left(found: Forecast) -> Iterator[Outlook]:
+    return (one for one in (*found.runs, *found.trials) if not one.left_alone)
+
+
+def _kinds(several: Iterable[Outlook]) -> dict[str, Outlook]:
+    """Return a run of each kind, in the order of the plan."""
+    return {kind(one.run): one for one in several}
+
+
+def _described(run: PlannedRun) -> str:
+    given = (f"{space}.{key}={value}" for (space, key), value in run.given.items())
+    return " ".join((run.spec.method, run.spec.task, *given))
+
+
+def _attempted(look: Callable[[Outlook], Measured], one: Outlook) -> Measured:
     try:
-        method, data = trained(run.spec.on_one_device(), run.task, run.dataset, run.backbone, callbacks=[clock])
+        return look(one)
+    except MemoryError:  # where the run trains there may be more
+        return Measured()
     except BenchError as error:
         return Measured(error=error.line())
     except Exception as error:  # the run would fail with it, which its record would say
         return Measured(error=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+
+
+def _measure(one: Outlook) -> Measured:
+    run, clock = one.run, _Clock()
+    method, data = trained(run.spec.on_one_device(), run.task, run.dataset, run.backbone, callbacks=[clock])
     batches = [len(loader) for loader in data.val_dataloader()]
     evaluation = sum(seconds * count for seconds, count in zip(clock.batch_s, batches, strict=True))
     course = run.spec.evaluate

@@ -17,13 +17,14 @@ from typing import Any
 from bench.harness.attempt import FINISHED, existing
 from bench.harness.planner import Plan, PlannedRun
 from bench.records import claims, progress, record
+from bench.records.index import load_slim
 from bench.records.record import is_done
 from bench.records.spec import deciding
 from bench.training import checkpoint
 
 INTERRUPTED = ("running", "cancelled", "preempted")
 ALIKE = ("seed", "lr", "select", "select_on", "widen", "holdout")
-"""Fields of a specification that change neither size nor time of a run."""
+"""Fields of a specification that change neither size nor time of a run; with allocation.policy=gradient seed does."""
 BUDGET = ("max_steps", "epochs", "batch_size", "train_samples", "evaluate", "precision")
 """Fields that do not change its size, beside these."""
 
@@ -50,6 +51,7 @@ class Outlook:
     Attributes:
         state: `new`, `done`, `failed`, …, `interrupted at step 50`, or `on HOST` while a process trains it.
         left_alone: whether the command will not train it.
+        cannot_train: whether it would fail at once.
         why: the reason of that, or of what is unusual about it; may be empty.
         trainable: parameters that train, head included; None where unknown.
         seconds: estimated time of what is left of it; None where unknown.
@@ -58,6 +60,7 @@ class Outlook:
     run: PlannedRun
     state: str
     left_alone: bool
+    cannot_train: bool
     why: str
     trainable: int | None
     steps: int
@@ -67,6 +70,7 @@ class Outlook:
         return {
             "state": self.state,
             "left_alone": self.left_alone,
+            "cannot_train": self.cannot_train,
             "why": self.why,
             "given": {".".join(name): value for name, value in self.run.given.items()},
             "trainable": self.trainable,
@@ -91,6 +95,11 @@ class Forecast:
     def unknown(self) -> int:
         """How many runs and trials are left whose time is unknown."""
         return sum(one.seconds is None for one in (*self.runs, *self.trials))
+
+    @property
+    def sizes_unknown(self) -> bool:
+        """Whether it is unknown how many parameters some run or trial that is left trains."""
+        return any(one.trainable is None and not one.left_alone for one in (*self.runs, *self.trials))
 
     def to_json(self) -> dict[str, object]:
         """Return the totals."""
@@ -157,7 +166,7 @@ class _Finished:
         self.times: dict[str, list[float]] = defaultdict(list)
         self.measured: Mapping[str, Measured] = {}
         for folder in folders:
-            for one in filter(is_done, record.load_all(folder)[0]):
+            for one in filter(is_done, load_slim(folder)[0]):
                 spec, cost = one.spec.to_json(), one.cost
                 hashes = one.source.data_hash, one.backbone.weights_hash
                 self.sizes[_size_key(spec, *hashes)] = one.params.trainable
@@ -177,17 +186,17 @@ class _Finished:
         found = self.measured.get(kind(run), Measured())
         times = self.times.get(kind(run)) or self.times.get(_rough(run.spec.to_json(), steps)) or []
         whole = fmean(times) if times else found.seconds
-        seconds = 0.0 if left_alone else None if whole is None else whole * max(0, steps - step) / steps
-        if found.error and not left_alone:
-            why = f"cannot train: {found.error}"
+        cannot_train = bool(found.error) and not left_alone
+        seconds = None if whole is None else whole * max(0, steps - step) / steps
         return Outlook(
             run=run,
             state=state,
             left_alone=left_alone,
-            why=why,
+            cannot_train=cannot_train,
+            why=f"cannot train: {found.error}" if cannot_train else why,
             trainable=self.sizes.get(_size_of(run)),
             steps=steps,
-            seconds=seconds,
+            seconds=0.0 if left_alone or cannot_train else seconds,
         )
 
 
@@ -210,5 +219,7 @@ def _rough(spec: Mapping[str, Any], steps: int) -> str:
 
 
 def _key(spec: Mapping[str, Any], data_hash: str, weights_hash: str, left_out: Iterable[str]) -> str:
-    rest = {name: value for name, value in deciding(spec).items() if name not in {*left_out}}
+    by_batch = spec["options"]["allocation"].get("policy") == "gradient"  # of the first batch, which the seed draws
+    out = {*left_out} - {"seed"} if by_batch else {*left_out}
+    rest = {name: value for name, value in deciding(spec).items() if name not in out}
     return json.dumps([rest, data_hash, weights_hash], sort_keys=True)

@@ -74,7 +74,7 @@ def _row(one: Outlook, differing: Collection[Name]) -> tuple[str, ...]:
         "?" if one.trainable is None else format_count(one.trainable),
         str(one.steps),
         one.state,
-        "" if one.left_alone else _time(one.seconds),
+        "" if one.left_alone or one.cannot_train else _time(one.seconds),
         " ".join(given),
     )
 
@@ -93,12 +93,14 @@ def _totals(plan: Plan, found: Forecast) -> list[str]:
     states = Counter(one.state for one in found.runs if one.left_alone)
     trials = sum(not one.left_alone for one in found.trials)
     counts = [f"{number} {state}" for state, number in states.items()]
-    counts += [f"{sum(not one.left_alone for one in found.runs)} to train"]
+    misfits = sum(one.cannot_train for one in found.runs)
+    counts += [f"{sum(not one.left_alone for one in found.runs) - misfits} to train"]
+    counts += [f"{misfits} that cannot train"] if misfits else []
     lines: list[str] = []
     if found.trials:
         more = ", and more while the best learning rate is at the end of those tried" * bool(plan.request.widen)
         lines.append(f"first {len(found.trials)} trials on a split held out from train, {trials} to train{more}")
-    left = sum(not one.left_alone for one in (*found.runs, *found.trials))
+    left = sum(not (one.left_alone or one.cannot_train) for one in (*found.runs, *found.trials))
     known = f"about {_time(found.seconds)} one after the other" if found.unknown < left else ""
     unknown = f"{found.unknown} of unknown time (--measure trains a few steps of each kind)" if found.unknown else ""
     lines.append(" · ".join(filter(None, (", ".join(counts), known, unknown))))

@@ -15,17 +15,19 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from bench.core.errors import EnvironmentProblem
 from bench.records import brief, claims, progress, record
 from bench.records.brief import Brief
 from bench.records.claims import Claim
+from bench.records.durations import Durations
 from bench.records.record import ERROR_LOG, TRIALS
 
-STATES = ("done", "running", "interrupted", "failed", "oom", "diverged", "cancelled", "preempted", "unreadable")
-"""Those of records. A run is running only while a process has a living claim on it, and is else interrupted."""
 FAILED = ("failed", "oom", "diverged")
+STATES = ("done", "running", "waiting", "interrupted", *FAILED, "cancelled", "preempted", "unreadable")
+"""Those of records. A run is running only while a process has a living claim on it, and is else interrupted. A run of a
+plan that has neither record nor claim is waiting."""
 HOUR_S = 3600.0
 
 Heartbeat = Literal["", "stale", "gone"]
@@ -45,6 +47,17 @@ class Name:
     method: str | None
     task: str | None
     seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A run or a trial of a plan, as `bench.harness.planner.PlannedRun` has it."""
+
+    run_id: str
+    group_id: str
+    trial: bool
+    method: str
+    task: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +116,9 @@ class Status:
         time: of the look, in seconds since 1970.
         runs, trials: how many are in each of `STATES`.
         last_hour: runs done whose record was written in the last hour, without trials.
-        left: wanted runs that are not finished; None where none were named.
+        left: runs of the plan that are not finished; None without a plan.
+        left_s: estimated time of these and of trials that are left, one after the other, so far as it is known.
+        left_unknown: how many of them are of unknown time; None without a plan.
         hosts: how many runs each host trains now.
         claimed: by start; those whose heartbeat is stale or gone come last.
         failures: the latest first.
@@ -115,6 +130,8 @@ class Status:
     trials: dict[str, int]
     last_hour: int
     left: int | None
+    left_s: float | None
+    left_unknown: int | None
     hosts: dict[str, int]
     claimed: list[ClaimedRun]
     failures: list[Failure]
@@ -164,6 +181,8 @@ class _Run:
 
     @cached_property
     def state(self) -> str:
+        if self.seen is None and self.beat is None:
+            return "waiting"
         there = self.brief.state if self.brief else "unreadable" if self.seen else "running"
         if self.beat and not self.heartbeat and there != "done":  # a done run may still be mirrored
             return "running"
@@ -186,24 +205,30 @@ class Watcher:
 
     Args:
         folder: of the runs.
-        wanted: run ids of a plan, of which the status says how many are left.
+        wanted: the runs and trials of a plan, of which the status is then, and of trials in the folder with the same
+            methods and tasks: those beyond the candidates are in no plan. None: all that is in the folder.
     """
 
-    def __init__(self, folder: Path, wanted: Collection[str] = ()) -> None:
+    def __init__(self, folder: Path, wanted: Collection[Wanted] | None = None) -> None:
         self.folder, self.wanted = folder, wanted
         self._seen: dict[Path, brief.Seen] = {}
         self._beats: dict[Path, tuple[int, float, float]] = {}
 
     def look(self) -> Status:
-        """Raises EnvironmentProblem if there is no such folder, or it cannot be read."""
-        runs = [*self._scan(self.folder, trials=False)]
+        """Raises EnvironmentProblem if there is no such folder, or it cannot be read; of a plan, all then waits."""
+        runs = [*self._planned()] if self.wanted is not None else [*self._scan(self.folder, trials=False)]
         with contextlib.suppress(EnvironmentProblem):  # nothing was selected here
             runs += self._scan(self.folder / TRIALS, trials=True)
         places = {run.folder for run in runs}
         for kept in (self._seen, self._beats):
             for gone in kept.keys() - places:
                 del kept[gone]
+        if self.wanted is not None:
+            runs = _of_plan(self.folder, runs, self.wanted)
         return _summed_up(self.folder, runs, self.wanted)
+
+    def _planned(self) -> Iterable[_Run]:
+        return (self._run(self.folder / one.run_id, trial=False) for one in self.wanted or () if not one.trial)
 
     def _scan(self, folder: Path, *, trials: bool) -> Iterable[_Run]:
         try:
@@ -252,21 +277,40 @@ class Watcher:
         return _Beat(claim, age_s + now - since)
 
 
-def _summed_up(folder: Path, runs: Sequence[_Run], wanted: Collection[str]) -> Status:
+def _of_plan(folder: Path, runs: Iterable[_Run], wanted: Collection[Wanted]) -> list[_Run]:
+    """Return the runs of a plan and its trials, those that have not begun too."""
+    trials = {one.run_id: one for one in wanted if one.trial}
+    work = {(one.method, one.task) for one in trials.values()}
+    found: list[_Run] = []
+    for run in runs:
+        if run.trial and run.run_id not in trials:
+            spec = run.brief.spec if run.brief else None
+            if spec is None or (spec.method, spec.task) not in work:
+                continue
+        found.append(run)
+    there = {run.run_id for run in found if run.trial}
+    waiting = (name for name in trials if name not in there)
+    return [*found, *(_Run(name, True, folder / TRIALS / name, None, None) for name in waiting)]
+
+
+def _summed_up(folder: Path, runs: Sequence[_Run], wanted: Collection[Wanted] | None) -> Status:
     now = time.time()
-    states = {run.run_id: run.state for run in runs if not run.trial}
+    counted = Counter(run.state for run in runs if not run.trial)
     trials = Counter(run.state for run in runs if run.trial)
-    counted = Counter(states.values())
     finished = [run for run in runs if run.brief and run.brief.state == "done"]
     own = [run for run in finished if not run.trial]
-    claimed = _claimed(runs, finished, now)
+    durations = Durations(run.brief for run in finished if run.brief)
+    claimed = _claimed(runs, durations, now)
+    left = _left(runs, claimed, wanted, durations) if wanted is not None else None
     return Status(
         folder=str(folder),
         time=round(now, 1),
         runs={state: counted[state] for state in STATES},
         trials={state: trials[state] for state in STATES},
         last_hour=sum(run.seen is not None and now - run.seen.written <= HOUR_S for run in own),
-        left=sum(states.get(run_id) not in ("done", *FAILED) for run_id in wanted) if wanted else None,
+        left=left.runs if left else None,
+        left_s=_rounded(left.seconds) if left else None,
+        left_unknown=left.unknown if left else None,
         hosts=dict(sorted(Counter(run.host or "" for run in claimed if not run.heartbeat).items())),
         claimed=claimed,
         failures=_failures(folder, runs),
@@ -274,11 +318,31 @@ def _summed_up(folder: Path, runs: Sequence[_Run], wanted: Collection[str]) -> S
     )
 
 
-def _claimed(runs: Sequence[_Run], finished: Sequence[_Run], now: float) -> list[ClaimedRun]:
-    took: dict[str, list[float]] = defaultdict(list)
-    for run in finished:
-        if run.brief and (seconds := run.brief.seconds) is not None:
-            took[run.brief.group_id].append(seconds)
+class _Left(NamedTuple):
+    """The runs of a plan that are not finished; known time of these and their trials; how many have no known time."""
+
+    runs: int
+    seconds: float
+    unknown: int
+
+
+def _left(runs: Sequence[_Run], claimed: Iterable[ClaimedRun], wanted: Iterable[Wanted], durations: Durations) -> _Left:
+    open_runs = {run.run_id: run for run in runs if run.state not in ("done", *FAILED)}
+    number = sum(not run.trial for run in open_runs.values())
+    planned = {one.run_id: one for one in wanted}
+    training = {one.run_id: one.left_s for one in claimed if not one.heartbeat}
+    times: list[float | None] = []
+    for run_id in open_runs if number else ():  # trials are made for runs
+        one = planned.get(run_id)
+        seconds = training.get(run_id)
+        if one and run_id not in training:  # one that was interrupted counts as a whole
+            seconds = durations.of_group(one.group_id)
+            seconds = durations.of_work(one.method, one.task, trial=one.trial) if seconds is None else seconds
+        times.append(seconds)
+    return _Left(number, sum(seconds or 0.0 for seconds in times), times.count(None))
+
+
+def _claimed(runs: Sequence[_Run], durations: Durations, now: float) -> list[ClaimedRun]:
     found: list[ClaimedRun] = []
     for run in runs:
         if run.beat is None or run.state not in ("running", "interrupted"):
@@ -287,9 +351,9 @@ def _claimed(runs: Sequence[_Run], finished: Sequence[_Run], now: float) -> list
         known = progress.read(run.folder, claim.owner) if claim else None
         elapsed_s = _since(claim.since, now) if claim else None
         left_s = known.left_s if known else None
-        siblings = took.get(there.group_id) if there else None
-        if left_s is None and elapsed_s is not None and siblings:
-            left_s = max(0.0, fmean(siblings) - elapsed_s)
+        whole_s = durations.of_group(there.group_id) if there else None
+        if left_s is None and elapsed_s is not None and whole_s is not None:
+            left_s = max(0.0, whole_s - elapsed_s)
         found.append(
             ClaimedRun(
                 **run.name,

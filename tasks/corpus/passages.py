@@ -15,7 +15,7 @@ from io import BufferedReader
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def key_of(raw: bytes) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Passages:
+class Passages(Sequence[Example]):
     """Unlabelled examples by their places in the files, of type PLACE (N,); each takes 24 bytes however long it is."""
 
     files: tuple[Path, ...]
@@ -47,6 +47,10 @@ class Passages:
     def __len__(self) -> int:
         return len(self.places)
 
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         """Read one, or a few, which are then in memory; a DataProblem if a file has changed since it was indexed."""
         if isinstance(index, slice):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import bench
 from bench.cli import main
 from bench.cli import run as run_verb
 from bench.config.overrides import Overrides
@@ -49,7 +50,8 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
     seen.Preempted = Preempted
     runner = SimpleNamespace(run_plan=run_plan, Preempted=Preempted)
     monkeypatch.setitem(sys.modules, "bench.harness.planner", SimpleNamespace(make_plan=make_plan))
-    looked = SimpleNamespace(runs=(SimpleNamespace(to_json=lambda: {"state": "new"}),), to_json=lambda: {"runs": 1})
+    one = SimpleNamespace(to_json=lambda: {"state": "new"})
+    looked = SimpleNamespace(runs=(one,), to_json=lambda: {"runs": 1}, sizes_unknown=False)
     monkeypatch.setitem(sys.modules, "bench.harness.outlook", SimpleNamespace(forecast=lambda plan: looked))
     monkeypatch.setitem(sys.modules, "bench.harness.plan_text", SimpleNamespace(describe=lambda plan, found: "1 run"))
     monkeypatch.setitem(sys.modules, "bench.harness.runner", runner)
@@ -190,6 +192,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("run --method lora --task glue --max-steps 0", "--max-steps: '0' is not a whole number of at least 1", "Give"),
     ("run --method lora --task glue --batch-size -3", "--batch-size: '-3' is not a whole number", "Give"),
     ("run --method lora --task glue --devices x", "--devices: 'x' is not a whole number", "Give"),
+    ("run --method lora --task glue --jobs two", "--jobs: 'two' is neither a whole number", "such as 2, or auto"),
+    ("run --method lora --task glue --jobs 0", "'0' is neither a whole number of at least 1 nor auto", "each core"),
     ("run --method lora --task glue --train-samples 0", "--train-samples: '0'", "Give"),
     ("run --method lora --task glue --epochs inf", "--epochs: 'inf' is not a positive number", "finite"),
     ("run --method lora --task glue --lr nan", "--lr: 'nan' is not a positive number", "finite"),
@@ -254,6 +258,12 @@ def test_wrong_words_are_exit_2_in_three_parts(
         assert [*error] == ["what", "known", "todo"]
         assert all(error.values())
         assert error["what"] in first
+
+
+@pytest.mark.parametrize("jobs", ["two", 0, 1.5])
+def test_jobs_in_python_are_checked_before_anything_is_opened(jobs: Any) -> None:
+    with pytest.raises(UsageError, match=f"jobs: '{jobs}' is neither a whole number of at least 1 nor auto"):
+        bench.run("lora", "digits", jobs=jobs)
 
 
 def test_wrong_words_import_neither_plan_nor_runner(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,8 @@ def seen(**changes: Any) -> Status:
         trials=NONE,
         last_hour=0,
         left=None,
+        left_s=None,
+        left_unknown=None,
         hosts={},
         claimed=[],
         failures=[],
@@ -78,6 +80,43 @@ def test_text_and_json_of_a_folder(runs: Path, capsys: pytest.CaptureFixture[str
     assert [*found] == [*asdict(seen())]
     assert (found["runs"]["done"], found["failures"][0]["error"]) == (1, "it broke")
     assert (found["speed"][0]["runs"], found["speed"][0]["mean_s"]) == (1, 39.3)
+
+
+def test_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of three seeds are trained, and another method, which the plan does not have."""
+    monkeypatch.chdir(tmp_path)
+    small = ("--task", "digits", "--backbone", "mlp", "--max-steps", "2", "--batch-size", "8")
+    assert (
+        main(["plan", "--method", "linear", *small, "--seeds", "0,1,2", "--out", "made", "--output", "grid.yaml"]) == OK
+    )
+    assert main(["status", "--plan", "grid.yaml"]) == OK
+    text = capsys.readouterr().out.splitlines()
+    assert text[0].split()[1:] == ["made"]
+    assert [line.split() for line in text[1:]] == [
+        ["runs", "3", "waiting"],
+        ["left", "3,", "3", "of", "unknown", "time"],
+    ]
+    assert main(["run", "--plan", "grid.yaml", "--seeds", "0,1"]) == OK
+    assert main(["run", "--method", "bitfit", *small]) == OK
+    capsys.readouterr()
+    assert main(["status", "--plan", "grid.yaml", "--json"]) == OK
+    found = json.loads(capsys.readouterr().out)
+    assert {state: number for state, number in found["runs"].items() if number} == {"done": 2, "waiting": 1}
+    assert (found["left"], found["left_unknown"]) == (1, 0)
+    took = [one.cost.train_s + one.cost.eval_s for one in record.load_all(tmp_path / "made")[0] if one.cost]
+    [linear] = found["speed"]
+    assert found["left_s"] == linear["mean_s"] <= max(took) + 0.1
+    assert main(["status", "--plan", "grid.yaml", "--runs", "elsewhere"]) == OK
+    assert "3 waiting" in capsys.readouterr().out
+    assert main(["status", "--plan", "none.yaml"]) != OK
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_the_time_left_on_several_hosts() -> None:
+    text = status_text.text(seen(left=40, left_s=3600.0, left_unknown=2, claimed=[claimed(1), claimed(2)]))
+    assert "left      40, about 60.0 min one after the other, 30.0 min with 2 at a time, 2 of unknown time" in text
+    alone = [claimed(1), claimed(2, heartbeat="gone")]
+    assert "at a time" not in status_text.text(seen(left=40, left_s=3600.0, left_unknown=0, claimed=alone))
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

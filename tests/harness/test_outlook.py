@@ -15,10 +15,11 @@ from msgspec import structs
 import bench
 from bench.cli import main
 from bench.core.errors import EnvironmentProblem
+from bench.harness.measure import count
 from bench.harness.outlook import Measured, Outlook, forecast, kind
 from bench.harness.plan_text import WIDTH, describe
 from bench.harness.planner import Plan
-from bench.records import claims, record
+from bench.records import claims, index, record
 from bench.records.schema import RunError
 
 SMALL: dict[str, Any] = {"backbones": "mlp", "max_steps": 4, "batch_size": 8}
@@ -83,12 +84,25 @@ def test_sizes_and_times_are_those_of_finished_siblings(folder: Path) -> None:
     assert (longer.trainable, longer.seconds) == (sibling.trainable, None), "its time is not that of four steps"
 
 
+def test_a_large_folder_is_read_from_its_index(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = named(grid(runs))
+    monkeypatch.setattr(index, "LEAST", 1)
+    monkeypatch.setattr(index, "SETTLED_NS", -(10**9))
+    monkeypatch.setenv("LOWRANK_BENCH_CACHE", str(runs.parent / "cache"))
+    said = {name: (one.trainable, one.seconds) for name, one in plain.items()}
+    assert len({*said.values()}) > 3, "several sizes and times are known"
+    assert {name: (one.trainable, one.seconds) for name, one in named(grid(runs)).items()} == said
+    for module, name in ((index, "read"), (record, "iterate")):
+        monkeypatch.setattr(module, name, lambda path: pytest.fail(f"{path} is read again"))
+    assert {name: (one.trainable, one.seconds) for name, one in named(grid(runs)).items()} == said
+
+
 def test_totals_and_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--method", "lora,linear", *WORDS, "--seeds", "0,1,2", "--set", "method.rank=2,4", "--out", str(folder))
     assert main(["run", *words, "--dry-run", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     plan = grid(folder)
-    looked = forecast(plan)
+    looked = forecast(plan, count(forecast(plan), print))
     assert shown["total"] == {
         "runs": 9,
         "done": 2,
@@ -216,7 +230,7 @@ def test_a_run_that_cannot_train_is_said_by_its_measurement(tmp_path: Path, caps
     assert main(["run", *words, "--dry-run", "--measure"]) == 0
     out, err = capsys.readouterr()
     assert "new: cannot train: " in out and "nothing_like_it" in out
-    assert "1 of unknown time" in out and "measuring 2/2" in err
+    assert "1 to train, 1 that cannot train · about" in out and "measuring 2/2" in err
 
 
 def test_measured_without_a_dry_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

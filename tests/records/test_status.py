@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ from bench.core.errors import ENVIRONMENT, EnvironmentProblem
 from bench.records import brief, claims, progress, record, status
 from bench.records.claims import Claim, Claims
 from bench.records.record import ERROR_LOG, TRIALS, Record
-from bench.records.status import STATES, ClaimedRun, Watcher
+from bench.records.status import STATES, ClaimedRun, Wanted, Watcher
 
 ERROR = {"what": "it broke\nhere", "known": "", "todo": ""}
 BARE: dict[str, Any] = {"metrics": None, "params": None, "cost": None, "ranks": [], "curve": []}
@@ -247,11 +248,70 @@ def test_speed_and_the_last_hour(tmp_path: Path, add: Callable[..., Path]) -> No
     assert found == {key: (len(seconds), fmean(seconds) + 1) for key, seconds in took.items()}
 
 
+def planned(folder: Path, **changes: Any) -> Wanted:
+    """The run of a plan whose record is in a folder."""
+    one = record.read(folder / record.FILE)
+    made = Wanted(
+        **{"run_id": one.run_id, "group_id": one.group_id, "trial": bool(one.spec.holdout)},
+        **{"method": one.spec.method, "task": one.spec.task},
+    )
+    return dataclasses.replace(made, **changes)
+
+
 def test_how_many_of_a_plan_are_left(tmp_path: Path, add: Callable[..., Path]) -> None:
     folders = [add(state, seed=seed) for seed, state in enumerate(("done", "failed", "cancelled"))]
-    wanted = [*(folder.name for folder in folders), "f" * 16]
-    assert Watcher(tmp_path, wanted).look().left == 2, "the cancelled one, and one that has not begun"
-    assert Watcher(tmp_path).look().left is None
+    add("done", seed=7, task="glue/rte")
+    wanted = [*map(planned, folders), planned(folders[0], run_id="f" * 16)]
+    seen = Watcher(tmp_path, wanted).look()
+    assert seen.left == 2, "the cancelled one, and one that has not begun"
+    assert counted(seen.runs) == {"done": 1, "failed": 1, "cancelled": 1, "waiting": 1}, "and none of another plan"
+    assert [(one.task, one.runs) for one in seen.speed] == [("glue/cola", 1)]
+    seen = Watcher(tmp_path).look()
+    assert (seen.left, seen.left_s, seen.left_unknown) == (None, None, None)
+    assert seen.runs["waiting"] == 0 and seen.runs["done"] == 2
+
+
+def test_the_time_that_is_left_of_a_plan(tmp_path: Path, add: Callable[..., Path]) -> None:
+    took = {"cost": {"train_s": 99.0, "eval_s": 1.0}}
+    done, running = add("done", seed=0, changes=took), add("running", seed=1)
+    claim(running, since=datetime.now(UTC).isoformat())
+    step(running)  # 30 of 120 steps in 60 s
+    other = add("done", lr=0.5, changes={"lr": 0.5, "cost": {"train_s": 299.0, "eval_s": 1.0}})
+    sibling = planned(done, run_id="a" * 16)
+    alike = planned(done, run_id="b" * 16, group_id="0" * 16)
+    strange = planned(done, run_id="c" * 16, group_id="1" * 16, method="full")
+
+    def left(*wanted: Wanted) -> tuple[Any, ...]:
+        seen = Watcher(tmp_path, wanted).look()
+        return seen.left, seen.left_s, seen.left_unknown
+
+    assert left(planned(done)) == (0, 0, 0)
+    assert left(planned(done), sibling) == (1, 100, 0), "as long as one that differs by seed"
+    assert left(planned(done), planned(other), alike) == (1, 200, 0), "the mean of the method on the task"
+    assert left(planned(done), strange) == (1, 0, 1)
+    assert left(planned(done), planned(running), sibling, strange) == (3, 180 + 100, 1), "by its own speed"
+
+
+def test_trials_of_a_plan(tmp_path: Path, add: Callable[..., Path]) -> None:
+    place = tmp_path / TRIALS
+    done = add("done", parent=place, holdout=5, lr=0.1, changes={"lr": 0.1})
+    beyond = add("failed", parent=place, holdout=5, lr=0.2)
+    add("done", parent=place, holdout=5, task="glue/rte")
+    run = planned(done, run_id="d" * 16, group_id="d" * 16, trial=False)
+    wanted = [run, planned(done), planned(done, run_id="e" * 16)]
+    watcher = Watcher(tmp_path, wanted)
+    seen = watcher.look()
+    assert counted(seen.runs) == {"waiting": 1} and seen.left == 1
+    assert counted(seen.trials) == {"done": 1, "waiting": 1, "failed": 1}, "the one beyond the candidates too"
+    assert [one.run_id for one in seen.failures] == [beyond.name]
+    assert seen.left_s == pytest.approx(39.3) and seen.left_unknown == 1, "a trial says nothing of a run's time"
+    assert Watcher(tmp_path, wanted[1:]).look().left_s == 0, "no run needs a trial"
+
+
+def test_nothing_of_a_plan_has_begun(tmp_path: Path) -> None:
+    one = Wanted(run_id="a" * 16, group_id="b" * 16, trial=False, method="lora", task="glue/cola")
+    seen = Watcher(tmp_path / "none", [one]).look()
+    assert (counted(seen.runs), seen.left, seen.left_s, seen.left_unknown) == ({"waiting": 1}, 1, 0, 1)
 
 
 def test_only_changed_records_are_read_again(

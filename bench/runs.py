@@ -127,9 +127,10 @@ def run(
         methods, tasks: one name or several, as in `bench list methods` and `bench list tasks`.
         plan: a file of `bench plan`, which gives what is not given here.
         jobs: runs that are trained at a time, each in a process of its own; auto: one for each GPU, or each core.
-        options: keyword arguments of `bench.harness.request.make_request` (`backbones`, `seeds`, `lr`, `data_dir`,
-            `set={"method.rank": [4, 8]}`, `out`) and fields of `Request` (`max_steps`, `epochs`, `train_samples`,
-            `evaluate`, `batch_size`, `precision`, `accelerator`, `devices`, `track`, `strict`, `retry`).
+        options: keyword arguments of `bench.harness.request.make_request` (`backbones`, `seeds`, `lr`, `select`,
+            `trials`, `data_dir`, `set={"method.rank": [4, 8]}`, `out`) and fields of `Request` (`max_steps`, `epochs`,
+            `train_samples`, `evaluate`, `batch_size`, `precision`, `accelerator`, `devices`, `track`, `strict`,
+            `retry`).
 
     Raises:
         UsageError: an unknown name, key or value.

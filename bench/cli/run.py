@@ -34,6 +34,7 @@ EXAMPLES = (
     "bench run --method full,linear,lora,deeplora --task glue --data-dir glue=~/data/glue --seeds 0,1,2",
     "bench run --method lora --task glue/rte --lr 3e-4,1e-3 --set method.rank=4 --set method.target=all-linear",
     "bench run --method lora --task glue --select lr --select-on glue/sst2",
+    "bench run --method lora --task glue/rte --select lr,method.rank --set method.rank=2,4,8,16 --trials 20",
     "bench run --method deeplora --task glue/stsb --train-samples 16 --max-steps 300 --set head.trainable=false",
     "bench run --method full --task glue/mrpc --backbone google-bert/bert-base-cased --epochs 3 --precision bf16-mixed",
     "bench run --method lora,full --task glue/rte --epochs 3 --evaluate epoch",
@@ -108,8 +109,10 @@ def add_flags(parser: Parser) -> None:
     about = "score dev after every N steps, or every pass over train, too; the score stays that of the last step"
     add("--evaluate", metavar="N|epoch", type=course, help=about)
     add("--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)")
-    about = "choose the learning rate on a split cut from train, never dev"
-    add("--select", metavar="lr", type=choice("lr"), help=about)
+    about = "choose lr, and options whose values --set lists, on a split cut from train, never dev"
+    add("--select", metavar="lr|KEY[,…]", action="extend", type=listed(), help=about)
+    about = "let optuna suggest N trials of them (default: try every combination)"
+    add("--trials", metavar="N", type=count, help=about)
     add("--select-on", metavar="TASK", help="task whose train decides for all (default: each its own)")
     about = f"most rates tried beyond the candidates, while the best one is at their end (default: {WIDEN})"
     add("--widen", metavar="N", type=int, help=about)
@@ -226,8 +229,6 @@ def request_of(options: argparse.Namespace) -> Request:
     short = [f"runtime.{name}={getattr(options, name)}" for name in SHORT if getattr(options, name) is not None]
     if short:
         given["set"] = [*given.get("set", ()), *short]
-    if "select" in given:
-        given["select"] = True
     if not options.plan:
         return make_request(**given)
     from bench.harness.plan_file import read  # imports yaml

@@ -10,7 +10,7 @@ import msgspec
 from bench.core.text import printable, table
 from bench.records.course import best
 from bench.records.record import Record
-from bench.records.schema import BackboneInfo, FreeForm, Metrics
+from bench.records.schema import BackboneInfo, FreeForm, Metrics, Selection
 from leaderboard.render.json_export import subsample
 
 EVALUATIONS = 12
@@ -44,7 +44,8 @@ def text(record: Record) -> str:
     title = f"run {record.run_id}  ·  {record.state}  ·  {spec.method} on {spec.task}, seed {spec.seed}"
     results = (_results(record), _evaluations(record), _ranks(record), _report(record))
     title = printable(title)
-    return "\n\n".join(filter(None, (title, _problems(record), *results, _specification(record), _provenance(record))))
+    how = (_specification(record), _trials(record), _provenance(record))
+    return "\n\n".join(filter(None, (title, _problems(record), *results, *how)))
 
 
 def _problems(record: Record) -> str:
@@ -164,6 +165,9 @@ def _specification(record: Record) -> str:
         *([] if spec.evaluate is None else [("evaluation", _course(spec.evaluate))]),
         ("learning rate", "–" if record.lr is None else f"{record.lr:g}{_chosen(record)}"),
     ]
+    if (selection := record.selection) and selection.options:
+        chosen = ", ".join(f"{name}={value}" for name, value in selection.options.items())
+        rows.append(("selected options", f"{chosen}, chosen by {_judge(selection)}, see trials"))
     for space, options in spec.options.namespaces().items():
         if options:
             rows.append((space, ", ".join(f"{key}={value}" for key, value in options.items())))
@@ -210,11 +214,38 @@ def _reading(reading: FreeForm) -> list[tuple[str, str]]:
 
 
 def _chosen(record: Record) -> str:
-    if not (selection := record.selection):
+    if not (selection := record.selection) or record.spec.lr is not None:
         return ""
+    if selection.options or record.spec.trials:
+        return f", chosen by {_judge(selection)}, see trials"
     values = ["–" if trial.value is None else f"{trial.value:.3f}" for trial in selection.trials]
     tried = ", ".join(f"{trial.lr:g} → {value}" for trial, value in zip(selection.trials, values, strict=True))
-    return f", chosen by {selection.metric} on {selection.task} {selection.split} ({tried})"
+    return f", chosen by {_judge(selection)} ({tried})"
+
+
+def _judge(selection: Selection) -> str:
+    return f"{selection.metric} on {selection.task} {selection.split}"
+
+
+def _trials(record: Record) -> str:
+    """Every trial of a selection of options, or of one by optuna, as a table."""
+    selection = record.selection
+    if not selection or not (selection.options or record.spec.trials):
+        return ""
+    header = ("lr", *selection.options, selection.metric, "state", "run")
+    rows = [
+        (
+            f"{trial.lr:g}",
+            *(str(trial.options.get(name, "–")) for name in selection.options),
+            "–" if trial.value is None else f"{trial.value:.4f}",
+            trial.state,
+            trial.run_id or "–",
+        )
+        for trial in selection.trials
+    ]
+    same = f", {len(rows)} of them distinct" if len(rows) < record.spec.trials else ""
+    by = f", {record.spec.trials} suggested by optuna{same}" if record.spec.trials else ""
+    return printable(f"trials on {selection.task} {selection.split}{by}") + f"\n{table(header, rows)}"
 
 
 def _provenance(record: Record) -> str:

@@ -1,6 +1,7 @@
 """Overrides: `--set namespace.key=value`, read once and given to every Config that knows the key.
 
-Several values of an option, `method.rank=4,8`, are a variant each, and several such lists make their product.
+Several values of an option, `method.rank=4,8`, are a variant each, and several such lists make their product. Values of
+an option that `--select` names are no variants, but the candidates of a selection.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from bench.core.registry import Kind
 
 NAMESPACES = ("method", "task", "backbone", *SECTIONS)
 """What can stand before the dot. The options of `method`, `task` and `backbone` depend on which ones are chosen."""
+SELECTABLE = ("method", "head", "optim", "penalty", "allocation")
+"""Namespaces whose options a selection can choose. `task` decides what is scored, so that trials could not be compared,
+`backbone` the weights, whose hash is part of a run's id, and the others change no score."""
 _FORM, _SPACES = "namespace.key=value", f"namespaces: {', '.join(NAMESPACES)}"
 _EXAMPLE = "Write for example --set method.rank=8."
+_SELECT_EXAMPLE = "Write for example --select lr,method.rank --set method.rank=4,8,16."
 _KINDS: dict[str, Kind] = {"method": "methods", "task": "tasks", "backbone": "backbones"}
 ONE_VALUE = ("data", "runtime")
 """Namespaces whose options decide nothing that tells two runs apart, so that they have one value in a grid."""
@@ -38,9 +43,15 @@ Classes = Mapping[str, Mapping[str, type[Config]]]
 
 @dataclass(frozen=True)
 class Overrides:
-    """Options that the user changed, as texts."""
+    """Options that the user changed, as texts.
+
+    Attributes:
+        given: those that a run has.
+        selected: those that a selection chooses, with their candidates. Where none is chosen yet, the first stands in.
+    """
 
     given: Mapping[Name, Given] = field(default_factory=dict[Name, Given])
+    selected: Mapping[Name, Given] = field(default_factory=dict[Name, Given])
 
     @classmethod
     def parse(cls, settings: Sequence[str]) -> Overrides:
@@ -61,14 +72,38 @@ class Overrides:
         texts = {name: _texts(name, value) for name, value in values.items()}
         return cls({_name(name, value): value for name, value in texts.items()})
 
+    def selecting(self, names: Iterable[str]) -> Overrides:
+        """Return a copy in which the values of these options are candidates of a selection.
+
+        What cannot be selected, an unknown name or one without values, is refused by `build_configs`.
+        """
+        chosen = [_split(name) for name in names]
+        given = {name: value for name, value in self.given.items() if name not in chosen}
+        return Overrides(given, {name: self.given.get(name, ()) for name in chosen})
+
     def build(self, namespace: str, config: type[DataclassT]) -> DataclassT:
-        """Build one Config from the keys that it knows; errors are those of `options.build`."""
+        """Build one Config of a variant from the keys that it knows; errors are those of `options.build`.
+
+        It has the first candidates of selected options, and every combination of them is checked.
+        """
         known = options_of(config)
         given = {key: self.value(space, key) for space, key in self.given if space == namespace and key in known}
-        return build(config, given, namespace=namespace)
+        space = {key: texts for (name, key), texts in self.selected.items() if name == namespace and key in known}
+        every = [dict(zip(space, texts, strict=True)) for texts in product(*space.values())]
+        first, *_ = (build(config, {**given, **values}, namespace=namespace) for values in every)
+        return first
+
+    def candidates(self, namespace: str, config: type[Config]) -> dict[str, tuple[Value, ...]]:
+        """Return the candidates of the selected options of a variant that a Config knows, by name: `method.rank`."""
+        hints = typing.get_type_hints(config)
+        return {
+            f"{space}.{key}": tuple(read_value(text, hints[key]) for text in texts)
+            for (space, key), texts in self.selected.items()
+            if space == namespace and key in options_of(config)
+        }
 
     def has(self, namespace: str, key: str) -> bool:
-        return (namespace, key) in self.given
+        return (namespace, key) in self.given or (namespace, key) in self.selected
 
     def value(self, namespace: str, key: str) -> str:
         """Return the one value of an option of a variant."""
@@ -77,21 +112,24 @@ class Overrides:
 
     def by_name(self) -> dict[str, Given]:
         """Return the options by their names: `method.rank`."""
-        return {f"{space}.{key}": value for (space, key), value in self.given.items()}
+        every = {**self.given, **self.selected}
+        return {f"{space}.{key}": value for (space, key), value in every.items() if value != ()}
 
     def reaching(self, configs: Iterable[tuple[str, Config]]) -> dict[Name, str]:
-        """Return the options of a variant that these Configs, with their namespaces, know."""
+        """Return the given options of a variant that these Configs, with their namespaces, know."""
         known = {(space, key) for space, config in configs for key in options_of(type(config))}
         return {name: self.value(*name) for name in self.given if name in known}
 
     def variants(self, classes: Classes) -> list[Overrides]:
-        """Return one for each combination of the values, in which every option has one value.
+        """Return one for each combination of the values, in which every given option has one value.
 
         Raises:
-            UsageError: a list has an empty or a repeated value, or stands where an option can have one value alone.
+            UsageError: a list has an empty or a repeated value, or stands where an option can have one value alone; or
+                a selected option has fewer than two values.
         """
         values = [_values(name, given, _owners(name, classes)) for name, given in self.given.items()]
-        return [Overrides(dict(zip(self.given, chosen, strict=True))) for chosen in product(*values)]
+        selected = {name: _candidates(name, given, _owners(name, classes)) for name, given in self.selected.items()}
+        return [Overrides(dict(zip(self.given, chosen, strict=True)), selected) for chosen in product(*values)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +235,19 @@ def _values(name: Name, given: Given, owners: Sequence[type[Config]]) -> list[tu
     return [(text,) for text in texts]
 
 
+def _candidates(name: Name, given: Given, owners: Sequence[type[Config]]) -> tuple[str, ...]:
+    """List the candidates of an option that is to be selected."""
+    texts = tuple(text for (text,) in _values(name, given, owners)) if given else ()
+    if len(texts) < 2:
+        full, known = ".".join(name), "its values are given by --set, as a list"
+        raise UsageError(
+            f"--select {full}: there is nothing to choose from",
+            f"{known}; given: {full}={texts[0]}" if texts else known,
+            f"Give two values or more: --set {full}=A,B,C.",
+        )
+    return texts
+
+
 def _read(text: str, hint: object) -> tuple[type, Value]:
     """Return the value that a text stands for, with its type; a wrong one, which `options.build` refuses, as it is."""
     try:
@@ -211,6 +262,12 @@ def _owners(name: Name, classes: Classes) -> list[type[Config]]:
     space, key = name
     chosen = [*classes.get(space, {}).values(), *filter(None, [SECTIONS.get(space)])]
     return [config for config in chosen if key in options_of(config)]
+
+
+def _split(name: str) -> Name:
+    """Return namespace and key of a name; a name without a dot is a key without a namespace."""
+    space, dot, key = name.partition(".")
+    return (space, key) if dot else ("", name)
 
 
 def _name(name: str, value: Given) -> Name:
@@ -231,9 +288,25 @@ def _check_keys(overrides: Overrides, classes: Mapping[str, Mapping[str, type[Co
     configs = [(space, config) for space, chosen in classes.items() for config in chosen.values()]
     keys = [f"{space}.{key}" for space, config in (*configs, *SECTIONS.items()) for key in options_of(config)]
     known = list(dict.fromkeys(keys))
-    for space, key in overrides.given:
+    for space, key in overrides.selected:
+        _check_selectable(space, key, known)
+    for space, key in (*overrides.given, *overrides.selected):
         if f"{space}.{key}" not in known:
             raise _unknown(space, key, known, list(classes.get(space, ())))
+
+
+def _check_selectable(space: str, key: str, known: Sequence[str]) -> None:
+    """Refuse what is no option, and an option that a selection cannot choose."""
+    choices = f"lr and options of {', '.join(SELECTABLE)}"
+    if space not in NAMESPACES:
+        name = f"{space}.{key}" if space else key
+        same = [option for option in known if option.partition(".")[2] == key]
+        hint = f"Did you mean '{same[0]}'?" if same else did_you_mean(name, ["lr", *known])
+        raise UsageError(f"--select {name}: neither lr nor an option", f"it takes {choices}", hint or _SELECT_EXAMPLE)
+    if space not in SELECTABLE or (space, key) == ("method", "start"):
+        what = f"--select {space}.{key}: a selection cannot choose it"
+        todo = "Give it one value by --set." if space in ONE_VALUE else "Give a list by --set for a run each."
+        raise UsageError(what, f"it takes {choices}, except method.start", todo)
 
 
 def _unknown(space: str, key: str, known: Sequence[str], owners: Sequence[str]) -> UsageError:

@@ -18,7 +18,7 @@ from bench.core import registry
 from bench.core.files import sweep
 from bench.harness import failures, selection
 from bench.harness.devices import check_devices
-from bench.harness.initial_record import initial_record
+from bench.harness.initial_record import initial_record, with_selection
 from bench.harness.nodes import Nodes
 from bench.harness.planner import PlannedRun
 from bench.harness.progress import Progress
@@ -136,7 +136,8 @@ class Attempts:
         stop: BaseException | None = None
         try:
             run, chosen = selection.choose(run, tried, request.out)
-            current = structs.replace(current, selection=chosen)
+            if chosen:
+                current = with_selection(current, run, chosen)
             whole = _completed(current, run, self._fit_in_memory(run, held))
             record.validate(whole.to_json(), folder / record.FILE)  # what cannot be written is this run's failure
             current = whole

@@ -11,12 +11,24 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from bench.core.errors import EnvironmentProblem
 from bench.harness.planner import PlannedRun
 from bench.harness.repeat import repeat_command
 from bench.harness.request import Request
-from bench.records.schema import SCHEMA, BackboneInfo, Provenance, Record, SourceInfo, StoredSpec, TaskInfo
+from bench.records.schema import (
+    SCHEMA,
+    BackboneInfo,
+    Options,
+    Provenance,
+    Record,
+    Selection,
+    SourceInfo,
+    StoredSpec,
+    TaskInfo,
+)
+from bench.records.spec import RunSpec
 
 PACKAGES = (
     *("torch", "torchvision", "lightning", "transformers", "timm", "torchmetrics", "datasets", "lowrank-bench"),
@@ -71,12 +83,19 @@ def initial_record(run: PlannedRun, request: Request) -> Record:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             command=tuple(repeat_command(run, request)),
             git=_git(),
-            packages={name: _version(name) for name in (*PACKAGES, *_more_packages(spec.method))},
+            packages={name: _version(name) for name in (*PACKAGES, *_more_packages(spec))},
             python=platform.python_version(),
             platform=platform.platform(),
         ),
         tracking=None,
     )
+
+
+def with_selection(current: Record, run: PlannedRun, selection: Selection) -> Record:
+    """Return the record of a run with what was selected; `run` has the options that were chosen."""
+    options = msgspec.convert(run.spec.to_json()["options"], Options)
+    spec = structs.replace(current.spec, options=options)
+    return structs.replace(current, selection=selection, spec=spec)
 
 
 def _version(package: str) -> str:
@@ -89,9 +108,9 @@ def _version(package: str) -> str:
         raise EnvironmentProblem(f"{package} is not installed", known, f"Run: {what}") from error
 
 
-def _more_packages(method: str) -> tuple[str, ...]:
-    """Packages that decide the results of this method alone."""
-    return ("peft",) if method.startswith("peft:") else ()
+def _more_packages(spec: RunSpec) -> tuple[str, ...]:
+    """Packages that decide the results of this run, but not of every one."""
+    return (*(("peft",) if spec.method.startswith("peft:") else ()), *(("optuna",) if spec.trials else ()))
 
 
 @cache

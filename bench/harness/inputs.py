@@ -1,18 +1,20 @@
-"""Tasks and backbones by name, opened; what cannot be opened is kept with the reason."""
+"""Tasks, backbones and adapters to start from, opened; what cannot be opened is kept with the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.api.backbone import Backbone
+from bench.api.peft import open_folder
 from bench.api.task import Task
 from bench.backbones import open_backbone
-from bench.config.options import Config, options_of
-from bench.config.overrides import Configs, Name
-from bench.config.sections import BackboneConfig
+from bench.config.options import Config, Value, options_of
+from bench.config.overrides import Configs, Name, Overrides
+from bench.config.sections import BackboneConfig, MethodConfig
 from bench.core import registry
 from bench.core.errors import AbsentTask, BenchError, EnvironmentProblem, UsageError, did_you_mean
 from bench.core.registry import family, opener
@@ -131,3 +133,36 @@ def variant_name(name: str, given: Mapping[Name, str], lists: Lists) -> str:
     """Write which variant of something it is, `lora × digits with method.rank=4`, by its options among `lists`."""
     varied = [f"{space}.{key}={value}" for (space, key), value in given.items() if (space, key) in lists]
     return f"{name} with {', '.join(varied)}" if varied else name
+
+
+def open_start(overrides: Overrides, method: str, config: MethodConfig) -> tuple[MethodConfig, str | None]:
+    """The options of a method, and the folder of the adapter that its option `start` names.
+
+    In the folder's place comes the hash of its content, with the options that the adapter decides.
+
+    Raises:
+        EnvironmentProblem: there is no adapter in it.
+        UsageError: the method cannot start from it, or another value was given for an option that it decides.
+    """
+    start = getattr(config, "start", None)
+    if not start:
+        return config, None
+    folder = open_folder(Path(str(start)).expanduser())
+    decided: dict[str, Value] = registry.load("methods", method).from_peft(folder)
+    for key, value in decided.items():
+        if ("method", key) in overrides.selected:
+            raise UsageError(
+                f"--select method.{key} with an adapter to start from",
+                f"{folder.path} has {key} {value}",
+                f"Leave method.{key} out of --select.",
+            )
+        if key == "target" and overrides.has("method", key):
+            continue  # which layers an expression names, only the network can tell
+        if overrides.has("method", key) and getattr(config, key) != value:
+            raise UsageError(
+                f"--set method.{key}={getattr(config, key)} contradicts the adapter to start from",
+                f"{folder.path} has {key} {value}",
+                "Leave the option out.",
+            )
+        config = config.changed(**{key: value})
+    return config.changed(start=f"sha256:{folder.hash}"), str(folder.path)

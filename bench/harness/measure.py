@@ -95,7 +95,8 @@ def measure(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured
 
 
 def _left(found: Forecast) -> Iterator[Outlook]:
-    return (one for one in (*found.runs, *found.trials) if not one.left_alone)
+    """What is to train and has its options; others wait for their trials to choose them."""
+    return (one for one in (*found.runs, *found.trials) if not (one.left_alone or one.run.spec.space))
 
 
 def _kinds(several: Iterable[Outlook]) -> dict[str, Outlook]:

@@ -22,8 +22,10 @@ def check_allocation(configs: Configs) -> None:
 
     A method without a rank per layer runs as it always does, beside others that have one.
     """
-    policy = configs.sections.allocation.policy
-    if policy == AllocationConfig().policy:
+    candidates = configs.overrides.candidates("allocation", AllocationConfig).get("allocation.policy", ())
+    policies = (configs.sections.allocation.policy, *candidates)
+    policy = next((policy for policy in policies if policy != AllocationConfig().policy), None)
+    if policy is None:
         return
     able = [name for name, config in configs.methods.items() if config.allocates]
     if not able:

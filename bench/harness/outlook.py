@@ -16,14 +16,16 @@ from typing import Any
 
 from bench.harness.attempt import FINISHED, existing
 from bench.harness.planner import Plan, PlannedRun
+from bench.harness.selection import known_trials
 from bench.records import claims, progress, record
 from bench.records.index import load_slim
 from bench.records.record import is_done
+from bench.records.schema import Record
 from bench.records.spec import deciding
 from bench.training import checkpoint
 
 INTERRUPTED = ("running", "cancelled", "preempted")
-ALIKE = ("seed", "lr", "select", "select_on", "widen", "holdout")
+ALIKE = ("seed", "lr", "select", "space", "trials", "select_on", "widen", "holdout")
 """Fields of a specification that change neither size nor time of a run; with allocation.policy=gradient seed does."""
 BUDGET = ("max_steps", "epochs", "batch_size", "train_samples", "evaluate", "precision")
 """Fields that do not change its size, beside these."""
@@ -81,10 +83,16 @@ class Outlook:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """The outlook of every run of a plan, and of its trials, in the plan's order."""
+    """The outlook of every run of a plan, and of its trials, in the plan's order.
+
+    Attributes:
+        trials: those that follow from the records there are.
+        to_come: how many more optuna will suggest once these have ended; equal ones are made once.
+    """
 
     runs: tuple[Outlook, ...]
     trials: tuple[Outlook, ...]
+    to_come: int = 0
 
     @property
     def seconds(self) -> float:
@@ -98,8 +106,9 @@ class Forecast:
 
     @property
     def sizes_unknown(self) -> bool:
-        """Whether it is unknown how many parameters some run or trial that is left trains."""
-        return any(one.trainable is None and not one.left_alone for one in (*self.runs, *self.trials))
+        """Whether it is unknown how many parameters some run or trial trains that is left and has its options."""
+        left = (one for one in (*self.runs, *self.trials) if not (one.left_alone or one.run.spec.space))
+        return any(one.trainable is None for one in left)
 
     def to_json(self) -> dict[str, object]:
         """Return the totals."""
@@ -109,6 +118,7 @@ class Forecast:
             "left_alone": sum(one.left_alone for one in self.runs),
             "trials": len(self.trials),
             "trials_left": sum(not one.left_alone for one in self.trials),
+            "trials_to_come": self.to_come,
             "estimated_s": None if self.unknown else round(self.seconds, 1),
             "unknown": self.unknown,
         }
@@ -126,16 +136,24 @@ def forecast(plan: Plan, measured: Mapping[str, Measured] | None = None) -> Fore
     """
     request = plan.request
     folders = (request.out, request.out / record.TRIALS)
-    states = [_state(run, folders[bool(run.spec.holdout)], retry=request.retry) for run in (*plan.runs, *plan.trials)]
+    trials, to_come = known_trials(plan.runs, lambda trial: _ended(trial, folders[1], retry=request.retry))
+    every = (*plan.runs, *trials)
+    states = [_state(run, folders[bool(run.spec.holdout)], retry=request.retry) for run in every]
     known = _Finished(folders if not all(left_alone for _, left_alone, *_ in states) else folders[:0])
-    known.add([*plan.runs, *plan.trials], measured or {})
-    looked = [known.outlook(run, *state) for run, state in zip((*plan.runs, *plan.trials), states, strict=True)]
-    return Forecast(runs=tuple(looked[: len(plan.runs)]), trials=tuple(looked[len(plan.runs) :]))
+    known.add(every, measured or {})
+    looked = [known.outlook(run, *state) for run, state in zip(every, states, strict=True)]
+    return Forecast(runs=tuple(looked[: len(plan.runs)]), trials=tuple(looked[len(plan.runs) :]), to_come=to_come)
 
 
 def kind(run: PlannedRun) -> str:
     """What runs that train alike have in common: all but seed and learning rate."""
     return _key(run.spec.to_json(), run.dataset.hash, run.backbone.weights_hash, ALIKE)
+
+
+def _ended(trial: PlannedRun, parent: Path, *, retry: bool) -> Record | None:
+    """Return the record of a trial that will not be trained again."""
+    there = existing(record.folder(parent, trial.run_id))
+    return there if there and there.state in (("done",) if retry else FINISHED) else None
 
 
 def _state(run: PlannedRun, parent: Path, *, retry: bool) -> tuple[str, bool, str, int]:
@@ -194,7 +212,7 @@ class _Finished:
             left_alone=left_alone,
             cannot_train=cannot_train,
             why=f"cannot train: {found.error}" if cannot_train else why,
-            trainable=self.sizes.get(_size_of(run)),
+            trainable=None if run.spec.space else self.sizes.get(_size_of(run)),  # it depends on what is chosen
             steps=steps,
             seconds=0.0 if left_alone or cannot_train else seconds,
         )

@@ -66,7 +66,8 @@ KEYS: dict[str, Key] = {
     "batch_size": Key("batch_size", count),
     "evaluate": Key("evaluate", course),
     "lr": Key("lr", positive, several=True),
-    "select": Key("select", choice("lr")),
+    "select": Key("select", str, several=True),
+    "trials": Key("trials", count),
     "select_on": Key("select_on", str),
     "widen": Key("widen", zero_or_more),
     "out": Key("out", str),
@@ -109,7 +110,8 @@ def _values(request: Request) -> dict[str, object]:
         "batch_size": request.batch_size,
         "evaluate": request.evaluate,
         "lr": [*request.lrs],
-        "select": "lr" if request.select else None,
+        "select": [*request.select],
+        "trials": request.trials,
         "select_on": request.select_on,
         "widen": None if request.widen == WIDEN else request.widen,
         "out": str(request.out),
@@ -165,8 +167,6 @@ def _arguments(path: Path) -> dict[str, Any]:
         except ArgumentTypeError as error:
             what, *more = str(error).split("\n")
             raise UsageError(f"{path}: {name}: {what}", *more) from error
-    if "select" in arguments:
-        arguments["select"] = True
     return arguments
 
 

@@ -7,9 +7,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from bench.api.backbone import Backbone
+from bench.config.options import show
 from bench.config.overrides import Name
 from bench.core.text import format_count, table
-from bench.harness.planner import Plan
+from bench.harness.planner import Plan, PlannedRun
+from bench.records.spec import RunSpec
 
 if TYPE_CHECKING:
     from bench.harness.outlook import Forecast, Outlook
@@ -70,13 +72,24 @@ def _row(one: Outlook, differing: Collection[Name]) -> tuple[str, ...]:
         spec.task,
         spec.backbone,
         str(spec.seed),
-        f"{spec.lr:g}" if spec.lr is not None else f"of {len(spec.select)}",
+        f"{spec.lr:g}" if spec.lr is not None else _rates(spec),
         "?" if one.trainable is None else format_count(one.trainable),
         str(one.steps),
         one.state,
         "" if one.left_alone or one.cannot_train else _time(one.seconds),
         " ".join(given),
     )
+
+
+def _rates(spec: RunSpec) -> str:
+    """`of 3`, or with `--trials` the range."""
+    return f"{min(spec.select):g}–{max(spec.select):g}" if spec.trials else f"of {len(spec.select)}"
+
+
+def _searched(run: PlannedRun) -> str:
+    """What the trials of a run choose, with the candidates of options; empty for the learning rate alone."""
+    options = [f"{name} of {', '.join(map(show, values))}" for name, values in run.spec.space]
+    return " and ".join([*(["the learning rate"] if run.spec.select else []), *options]) if options else ""
 
 
 def _differing(found: Forecast) -> set[Name]:
@@ -98,8 +111,11 @@ def _totals(plan: Plan, found: Forecast) -> list[str]:
     counts += [f"{misfits} that cannot train"] if misfits else []
     lines: list[str] = []
     if found.trials:
-        more = ", and more while the best learning rate is at the end of those tried" * bool(plan.request.widen)
+        more = ", and more while the best learning rate is at the end of those tried"
+        more *= any(run.spec.widen for run in plan.runs)
+        more += f", and {found.to_come} that follow from their results" if found.to_come else ""
         lines.append(f"first {len(found.trials)} trials on a split held out from train, {trials} to train{more}")
+        lines += [f"they choose {what}" for what in dict.fromkeys(map(_searched, plan.runs)) if what]
     left = sum(not (one.left_alone or one.cannot_train) for one in (*found.runs, *found.trials))
     known = f"about {_time(found.seconds)} one after the other" if found.unknown < left else ""
     unknown = f"{found.unknown} of unknown time (--measure trains a few steps of each kind)" if found.unknown else ""

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
 from typing import TypedDict
 
 from bench.api.backbone import Backbone
 from bench.api.batching import BatchSplit
-from bench.api.peft import open_folder
 from bench.api.task import Task
 from bench.config.options import Config, Value
 from bench.config.overrides import Configs, Name, Overrides, build_configs
 from bench.config.sections import AllocationConfig, DataConfig, MethodConfig, Sections
-from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
+from bench.harness import search
 from bench.harness.devices import check_devices
-from bench.harness.inputs import Inputs, Lists, LoadedTask, Skip, variant_name
+from bench.harness.inputs import Inputs, Lists, LoadedTask, Skip, open_start, variant_name
 from bench.harness.misfits import check_allocation, check_evaluations, check_strategy, why_not
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Dataset
 from bench.records.schema import Record
-from bench.records.spec import RunOptions, RunSpec
+from bench.records.spec import Candidates, RunOptions, RunSpec
 
 DEFAULT_STEPS = 150
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.1, 1000
@@ -41,7 +39,8 @@ class PlannedRun:
     Attributes:
         backbone_name: name of the backbone as given: of a folder, its path.
         overrides: those of its variant of the grid.
-        trials: runs that choose this one's learning rate; empty if it is given.
+        trials: runs that choose this one's learning rate or options, so far as they are known before any has trained;
+            empty where nothing is to be chosen.
     """
 
     spec: RunSpec
@@ -91,8 +90,11 @@ class PlannedRun:
             "group_id": self.group_id,
             "source": {**source, "reading": dict(dataset.reading)} if dataset.reading else source,
             "spec": self.spec.to_json(),
-            "trials": [trial.spec.lr for trial in self.trials],
+            "trials": [self._tried(trial.spec) for trial in self.trials],
         }
+
+    def _tried(self, trial: RunSpec) -> dict[str, Value]:
+        return {"lr": trial.lr, **{name: trial.options.value(name) for name, _ in self.spec.space}}
 
 
 class PlanJSON(TypedDict):
@@ -150,6 +152,8 @@ def make_plan(request: Request) -> Plan:
     for configs in variants:
         check_allocation(configs)
     check_evaluations(request)
+    if request.trials:
+        search.check_engine()
     shared = variants[0].sections  # what it is read for here has one value in a grid
     request = replace(request, data=replace(request.data, on_bad=shared.data.on_bad))
     BatchSplit(
@@ -176,7 +180,7 @@ def make_plan(request: Request) -> Plan:
 def _runs(configs: Configs, inputs: Inputs, lists: Lists) -> Generator[PlannedRun]:
     """Plan the runs of one variant; what does not go together is added to `inputs.skipped`."""
     request, overrides = inputs.request, configs.overrides
-    methods = {name: _start(overrides, name, config) for name, config in configs.methods.items()}
+    methods = {name: open_start(overrides, name, config) for name, config in configs.methods.items()}
     tasks = inputs.tasks(request.tasks, configs, lists)
     backbones = inputs.backbones(configs, lists)
     selectors = inputs.tasks((request.select_on,) if request.select_on else (), configs, lists)
@@ -188,26 +192,50 @@ def _runs(configs: Configs, inputs: Inputs, lists: Lists) -> Generator[PlannedRu
         config, start = methods[method]
         base = _spec(request, method, config, configs.sections, backbone, loaded).with_(start=start)
         run = PlannedRun(spec=base, loaded=loaded, backbone=backbone, backbone_name=backbone_name, overrides=overrides)
-        if misfit := why_not(base, backbone, loaded):
+        space = _space(base, overrides)
+        each = (base, *(base.at({name: value}) for name, values in space for value in values))
+        if misfit := next(filter(None, (why_not(spec, backbone, loaded) for spec in each)), None):
             name = variant_name(f"{method} × {loaded.task.spec.name}", run.given, lists)
             inputs.skipped.append(Skip(name=name, error=misfit))
             continue
         for seed in request.seeds:
             seeded = replace(run, spec=base.with_(seed=seed))
-            yield from _with_rates(request, seeded, selectors[0] if selectors else loaded)
+            for rated in _with_rates(request, seeded):
+                chosen = rated.spec.select or space
+                yield _with_trials(request, rated, space, selectors[0] if selectors else loaded) if chosen else rated
 
 
-def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list[PlannedRun]:
-    """One run per learning rate, or one whose learning rate its trials on `selector` choose."""
+def _space(base: RunSpec, overrides: Overrides) -> tuple[Candidates, ...]:
+    """Return the options that a selection chooses for a run, in the order of their names."""
+    found: dict[str, tuple[Value, ...]] = {}
+    options: dict[str, Config] = vars(base.options)
+    for space, config in options.items():
+        if space != AllocationConfig.namespace or base.options.method.allocates:
+            found |= overrides.candidates(space, type(config))
+    return tuple(Candidates(*one) for one in sorted(found.items()))
+
+
+def _with_rates(request: Request, run: PlannedRun) -> list[PlannedRun]:
+    """One run per learning rate, or one that has to choose from several."""
     base, config = run.spec, run.spec.options.method
     scratch = 0.0 if run.backbone.pretrained else config.scratch_learning_rate
-    if not request.select:
+    if "lr" not in request.select:
         rates = request.lrs or (scratch or config.learning_rate,)
         return [replace(run, spec=base.with_(lr=rate)) for rate in rates]
     around = tuple(float(f"{factor * scratch:.1g}") for factor in (0.3, 1, 3)) if scratch else ()
     rates = request.lrs or around or config.learning_rates
+    if request.trials:
+        return [replace(run, spec=base.with_(select=(min(rates), max(rates))))]
+    return [replace(run, spec=base.with_(select=rates, widen=request.widen))]
+
+
+def _with_trials(request: Request, run: PlannedRun, space: tuple[Candidates, ...], selector: LoadedTask) -> PlannedRun:
+    """The run whose learning rate or options trials on `selector` choose."""
+    base = run.spec.with_(space=space, trials=request.trials or 0)
     name = selector.task.spec.name
-    trial = base.with_(
+    trial = run.spec.with_(
+        select=(),
+        widen=0,
         task=name,
         seed=SELECT_SEED,
         track="off",
@@ -215,8 +243,9 @@ def _with_rates(request: Request, run: PlannedRun, selector: LoadedTask) -> list
         holdout=_holdout(base.train_samples, len(selector.dataset.train)),
         data_options=selector.data_options,
     ).with_options(task=selector.request.config_as(Config))
-    trials = tuple(replace(run, spec=trial.with_(lr=rate), loaded=selector) for rate in rates)
-    return [replace(run, spec=base.with_(select=rates, select_on=name, widen=request.widen), trials=trials)]
+    values = search.suggestions(base) if base.trials else search.combinations(base)
+    trials = {trial.run_id: trial for trial in (replace(run, spec=trial.at(one), loaded=selector) for one in values)}
+    return replace(run, spec=base.with_(select_on=name), trials=tuple(trials.values()))
 
 
 def _spec(
@@ -255,33 +284,6 @@ def _spec(
         ),
         data_options=loaded.data_options,
     )
-
-
-def _start(overrides: Overrides, method: str, config: MethodConfig) -> tuple[MethodConfig, str | None]:
-    """The options of a method, and the folder of the adapter that its option `start` names.
-
-    In the folder's place comes the hash of its content, with the options that the adapter decides.
-
-    Raises:
-        EnvironmentProblem: there is no adapter in it.
-        UsageError: the method cannot start from it, or another value was given for an option that it decides.
-    """
-    start = getattr(config, "start", None)
-    if not start:
-        return config, None
-    folder = open_folder(Path(str(start)).expanduser())
-    decided: dict[str, Value] = registry.load("methods", method).from_peft(folder)
-    for key, value in decided.items():
-        if key == "target" and overrides.has("method", key):
-            continue  # which layers an expression names, only the network can tell
-        if overrides.has("method", key) and getattr(config, key) != value:
-            raise UsageError(
-                f"--set method.{key}={getattr(config, key)} contradicts the adapter to start from",
-                f"{folder.path} has {key} {value}",
-                "Leave the option out.",
-            )
-        config = config.changed(**{key: value})
-    return config.changed(start=f"sha256:{folder.hash}"), str(folder.path)
 
 
 def _holdout(train_samples: int | None, train: int) -> int:

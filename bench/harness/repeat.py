@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from bench.config.lists import single
-from bench.config.options import options_of
+from bench.config.options import options_of, show
 from bench.harness.planner import PlannedRun
 from bench.harness.request import WIDEN, Request
 
@@ -24,18 +24,20 @@ def repeat_command(run: PlannedRun, request: Request) -> list[str]:
     argv += ["--batch-size", str(spec.batch_size)]
     argv += ["--train-samples", str(spec.train_samples)] if spec.train_samples else []
     argv += ["--evaluate", str(spec.evaluate)] if spec.evaluate else []
-    if spec.select:
-        argv += ["--select", "lr", "--lr", ",".join(map(repr, spec.select))]
+    argv += ["--lr", ",".join(map(repr, spec.select)) or repr(spec.lr)]
+    if run.trials:
+        argv += ["--select", ",".join([*(["lr"] if spec.select else []), *(name for name, _ in spec.space)])]
         argv += ["--select-on", request.select_on] if request.select_on else []
-        argv += ["--widen", str(spec.widen)] if spec.widen != WIDEN else []
-    else:
-        argv += ["--lr", repr(spec.lr)]
+        argv += ["--trials", str(spec.trials)] if spec.trials else []
+        argv += ["--widen", str(spec.widen)] if spec.select and not spec.trials and spec.widen != WIDEN else []
     argv += _data(run, request)
     argv += _changed(request)
     for (space, key), value in run.given.items():
         known = [options_of(type(config)) for name, config in run.configs if name == space]
         commas = any(options[key].commas for options in known if key in options)
         argv += ["--set", f"{space}.{key}={value if commas else single(value)}"]
+    for name, values in spec.space:
+        argv += ["--set", f"{name}={','.join(single(show(value)) for value in values)}"]
     return argv
 
 

@@ -31,8 +31,10 @@ class Request:
 
     Attributes:
         backbones: names as given; none: each task takes the one of `DEFAULT_BACKBONES` that reads it.
-        lrs: several make a run each, or are the candidates with `select`.
-        select: choose the learning rate on a split held out from train.
+        lrs: several make a run each, or are the candidates where `select` has lr.
+        select: what is chosen on a split held out from train: lr, and options by name; their candidates are in
+            `overrides`.
+        trials: how many optuna's TPE suggests; None: every combination of the candidates is tried.
         select_on: task whose train split decides; None: each run's own.
         widen: most rates tried beyond the candidates, while the best one is at their end.
         evaluate: when dev is evaluated during training; None: at the end alone.
@@ -50,7 +52,8 @@ class Request:
     train_samples: int | None = None
     batch_size: int = 16
     lrs: tuple[float, ...] = ()
-    select: bool = False
+    select: tuple[str, ...] = ()
+    trials: int | None = None
     select_on: str | None = None
     widen: int = WIDEN
     evaluate: Course = None
@@ -104,7 +107,8 @@ def make_request(
     backbones: str | Iterable[str] = (),
     seeds: int | Iterable[int] = 0,
     lr: float | Iterable[float] = (),
-    select: bool = False,
+    select: bool | str | Iterable[str] = (),
+    trials: int | None = None,
     select_on: str | None = None,
     widen: int | None = None,
     data: Source = "auto",
@@ -119,7 +123,8 @@ def make_request(
     Args:
         methods, tasks, backbones: one name or several.
         seeds, lr: one value or several; each is a run of its own.
-        select, select_on, widen: see `Request`.
+        select: `True` or lr, options by name, or several of these; an option takes its candidates from `set`.
+        trials, select_on, widen: see `Request`.
         data: which source the data come from.
         data_dir: a folder, `NAME=DIR`, several of these, or name → folder.
         bench_data: takes the place of the environment variable `BENCH_DATA`; `none`: no folder.
@@ -136,20 +141,23 @@ def make_request(
     for task in (*task_names, *([select_on] if select_on else [])):
         check_task(task)
     rates = _distinct("--lr", lr)
-    _check_select(select, select_on, widen, rates)
+    selected = (("lr",) if select else ()) if isinstance(select, bool) else _distinct("--select", select)
+    _check_select(selected, select_on, trials, widen, rates)
     _check_course(fields.get("evaluate"))
     if fields.get("max_steps") is not None and fields.get("epochs") is not None:
         given = f"--max-steps {fields.get('max_steps')}, --epochs {fields.get('epochs')}"
         raise UsageError("--max-steps is not allowed with --epochs", given, "Leave one of the two out.")
     settings = cast("Mapping[str, Value | Iterable[Value]]", set)
     overrides = Overrides.of(settings) if isinstance(set, Mapping) else Overrides.parse([*set])
+    overrides = overrides.selecting(name for name in selected if name != "lr")
     return Request(
         methods=method_names,
         tasks=task_names,
         backbones=_distinct("--backbone", backbones),
         seeds=_distinct("--seeds", seeds) or (0,),
         lrs=rates,
-        select=select,
+        select=selected,
+        trials=trials,
         select_on=select_on,
         widen=WIDEN if widen is None else widen,
         data=_data_request(data, data_dir, os.environ.get("BENCH_DATA", "") if bench_data is None else str(bench_data)),
@@ -176,20 +184,34 @@ def _distinct(flag: str, given: T | Iterable[T]) -> tuple[T, ...]:
     return values
 
 
-def _check_select(select: bool, select_on: str | None, widen: int | None, rates: tuple[float, ...]) -> None:
+def _check_select(
+    select: tuple[str, ...], select_on: str | None, trials: int | None, widen: int | None, rates: tuple[float, ...]
+) -> None:
     if select_on and not select:
         raise UsageError(
             "--select-on without --select",
             "it says on which task a choice is made",
             "Add --select lr, or leave it out.",
         )
-    if widen is not None and (not select or widen < 0):
+    if trials is not None and (not select or trials < 2):
         raise UsageError(
-            f"--widen {widen}" + ("" if select else " without --select"),
-            "it is how many learning rates a selection may try beyond its candidates",
-            "Give 0 or more." if select else "Add --select lr, or leave it out.",
+            f"--trials {trials}" + ("" if select else " without --select"),
+            "it is how many trials a selection makes",
+            "Give 2 or more." if select else "Add --select lr, or leave it out.",
         )
-    if select and len(rates) == 1:
+    if widen is not None and ("lr" not in select or widen < 0):
+        raise UsageError(
+            f"--widen {widen}" + ("" if "lr" in select else " without --select lr"),
+            "it is how many learning rates a selection may try beyond its candidates",
+            "Give 0 or more." if "lr" in select else "Add --select lr, or leave it out.",
+        )
+    if widen is not None and trials is not None:
+        raise UsageError(
+            f"--widen {widen} with --trials {trials}",
+            "--trials samples learning rates between the smallest and the largest candidate, and none beyond",
+            "Leave one of the two out.",
+        )
+    if "lr" in select and len(rates) == 1:
         raise UsageError(
             "--select lr with one learning rate has nothing to choose from",
             f"--lr {rates[0]}",

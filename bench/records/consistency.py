@@ -56,7 +56,29 @@ def contradictions(record: Record) -> Iterator[str]:
         yield f"lr: {record.lr}, but spec.lr is {record.spec.lr}"
     if record.selection and record.lr is not None and record.lr != record.selection.chosen:
         yield f"lr: {record.lr}, but selection.chosen is {record.selection.chosen}"
+    yield from _selected(record)
     yield from _ids(record)
+
+
+def _selected(record: Record) -> Iterator[str]:
+    """What was selected must be in the options, and be one of the candidates."""
+    if record.state == "done" and record.spec.space and not record.selection:
+        yield "selection: null, but the options of spec.space were selected"
+    options, chosen = record.spec.options.flat(), record.selection.options if record.selection else {}
+    for name in chosen.keys() - record.spec.space.keys():
+        yield f"selection.options.{name}: spec.space has no such option"
+    for name, candidates in record.spec.space.items() if record.selection else ():
+        if name not in chosen:
+            yield f"selection.options: {name} is missing, which spec.space has"
+        elif _json(chosen[name]) not in map(_json, candidates):
+            yield f"selection.options.{name}: {chosen[name]}, which is no candidate of spec.space"
+        elif _json(chosen[name]) != _json(options.get(name)):
+            yield f"spec.options.{name}: {options.get(name)}, but selection.options has {chosen[name]}"
+
+
+def _json(value: object) -> str:
+    """JSON of a value, in which 1, 1.0 and true differ."""
+    return msgspec.json.encode(value).decode()
 
 
 def _metrics(record: Record, metrics: Metrics) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, TypeGuard, cast
 
 import msgspec
@@ -22,6 +22,7 @@ DEEPEST = 64
 """Levels of nesting in a record: objects, lists, and runs that trained a backbone."""
 
 State = Literal["running", "done", "failed", "oom", "diverged", "cancelled", "preempted"]
+Edge = Literal["", "smallest", "largest"]
 MirrorKind = Literal["wandb", "tensorboard", "csv", "mlflow"]
 Quantity = Literal["updates", "weights", "gradients", "steps", "activations"]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
@@ -94,7 +95,20 @@ class StoredSpec(Part, frozen=True, kw_only=True):
         Whole, about("seeds a built network, head, adapter, drawn examples, order of batches, augmentation, masks")
     ]
     lr: Annotated[Real | None, about("learning rate asked for; null where it was selected")]
-    select: Annotated[tuple[Real, ...], about("candidate learning rates; empty where nothing was selected")]
+    select: Annotated[
+        tuple[Real, ...],
+        about("candidate learning rates; with trials the ends of their range; empty where none was selected"),
+    ]
+    space: Annotated[
+        dict[str, tuple[Option, ...]],
+        about(
+            "options that were selected, each with its candidates; options has what was chosen, once it is; "
+            "absent where none was"
+        ),
+    ] = {}
+    trials: Annotated[
+        Count, about("trials that optuna's TPE suggests; absent where every combination of the candidates is tried")
+    ] = 0
     select_on: Annotated[str | None, about("task whose held-out train split decided; null: this run's own")]
     widen: Annotated[Count, about("most rates tried beyond those of select, while the best one is at their end")]
     holdout: Annotated[Count, about("training examples cut off, by seed, and evaluated on instead of dev; 0: none")]
@@ -207,39 +221,57 @@ class Parameters(Part, frozen=True, kw_only=True):
 
 
 class Trial(Part, frozen=True, kw_only=True):
-    """One candidate of a selection."""
+    """One trial of a selection."""
 
     lr: Annotated[Real, about("learning rate tried")]
+    options: Annotated[Space, about("options tried, by name; absent where the learning rate alone was selected")] = {}
     value: Annotated[float | None, about("score on the held-out split; null where the trial failed")]
     run_id: Annotated[RunId | None, about("run of the trial")]
     state: Annotated[str, about("state of the trial")]
 
 
 class Selection(Part, frozen=True, kw_only=True):
-    """How the learning rate was chosen."""
+    """How learning rate and options were chosen."""
 
-    trials: Annotated[tuple[Trial, ...], about("one per learning rate tried, ascending")]
+    trials: Annotated[
+        tuple[Trial, ...], about("each trial once: by learning rate, ascending, or as optuna suggested them")
+    ]
     metric: Annotated[str, about("metric compared")]
     split: Annotated[str, about("split it was measured on")]
     task: Annotated[str, about("task whose train was split")]
     chosen: Annotated[Real, about("learning rate taken")]
+    options: Annotated[Space, about("options taken, by name; absent where the learning rate alone was selected")] = {}
 
     @property
-    def edge(self) -> Literal["", "smallest", "largest"]:
-        """Which end of the learning rates with a result was taken; empty for one between others.
+    def edge(self) -> Edge:
+        """Which end of the learning rates with a result was taken; empty for one between others, or if one was given.
 
         A rate at which training diverged has a result; one that failed for another reason has none.
         """
-        rates = [trial.lr for trial in self.trials if trial.value is not None or trial.state == "diverged"]
-        return "smallest" if self.chosen == min(rates) else "largest" if self.chosen == max(rates) else ""
+        return self._edge(self.chosen, lambda trial: trial.lr)[0]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the reader of a score must know of the choice."""
-        if not self.edge:
-            return ()
-        tried = f"the {self.edge} of the {len(self.trials)} learning rates that were tried"
-        return (f"{self.chosen:g} is {tried}: a better one may lie beyond",)
+        lines: list[str] = []
+        edge, count = self._edge(self.chosen, lambda trial: trial.lr)
+        if edge:
+            tried = f"the {edge} of the {count} learning rates that were tried"
+            lines.append(f"{self.chosen:g} is {tried}: a better one may lie beyond")
+        for name, value in self.options.items():
+            edge, count = self._edge(value, lambda trial, name=name: trial.options.get(name))
+            if edge:
+                lines.append(f"{name}={value} is the {edge} of the {count} values that were tried")
+        return tuple(lines)
+
+    def _edge(self, chosen: Option, value_of: Callable[[Trial], Option]) -> tuple[Edge, int]:
+        """Which end of the numbers with a result was chosen, and how many were tried; no end of one, or of others."""
+        tried = {value_of(trial) for trial in self.trials}
+        if len(tried) < 2 or not all(isinstance(one, int | float) and not isinstance(one, bool) for one in tried):
+            return "", len(tried)
+        results = [value_of(trial) for trial in self.trials if trial.value is not None or trial.state == "diverged"]
+        numbers = [one for one in results if isinstance(one, int | float)]
+        return "smallest" if chosen == min(numbers) else "largest" if chosen == max(numbers) else "", len(tried)
 
 
 class LayerRank(Part, frozen=True, kw_only=True):

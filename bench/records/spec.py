@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from bench.config.options import Config, Value
 from bench.config.sections import (
@@ -41,6 +41,13 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 """Writes the JSON that is hashed: the same value always gives the same text."""
 
 
+class Candidates(NamedTuple):
+    """Values of an option from which a selection chooses; `name` is that in `--set`: `method.rank`."""
+
+    name: str
+    values: tuple[Value, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Every option of a run, by namespace: what `--set namespace.key=value` changes."""
@@ -60,6 +67,11 @@ class RunOptions:
         assert isinstance(self.task, kind), f"the task has {type(self.task).__name__}"
         return self.task
 
+    def value(self, name: str) -> Value:
+        """Return the value of an option by its name: `method.rank`."""
+        space, _, key = name.partition(".")
+        return getattr(getattr(self, space), key)
+
     def to_json(self) -> dict[str, dict[str, Value]]:
         """Return namespace → key → value."""
         return {space.name: getattr(self, space.name).to_json() for space in fields(self)}
@@ -72,6 +84,8 @@ class RunSpec:
     `bench.records.schema.StoredSpec` describes the fields.
 
     Attributes:
+        space: options that a selection chooses, by name. Until it has, `options` has a stand-in for each, which is
+            neither part of the identity nor of the JSON.
         data_options: options of the task that only say what the examples are (`Dataset.reading`). The hash of the data
             speaks for them, so they are neither part of the identity nor of the JSON.
     """
@@ -82,6 +96,8 @@ class RunSpec:
     seed: int = 0
     lr: float | None = None
     select: tuple[float, ...] = ()
+    space: tuple[Candidates, ...] = ()
+    trials: int = 0
     select_on: str | None = None
     widen: int = 0
     holdout: int = 0
@@ -126,10 +142,28 @@ class RunSpec:
     def with_options(self, **changes: Config) -> RunSpec:
         return replace(self, options=replace(self.options, **changes))
 
+    def at(self, values: Mapping[str, Value]) -> RunSpec:
+        """Return a copy with the values of a trial: `{"lr": 1e-3, "method.rank": 4}`."""
+        spec = self.with_(lr=values["lr"]) if "lr" in values else self
+        for name in values.keys() - {"lr"}:
+            space, _, key = name.partition(".")
+            config: Config = getattr(spec.options, space)
+            spec = spec.with_options(**{space: config.changed(**{key: values[name]})})
+        return spec
+
+    def chosen(self, values: Mapping[str, Value]) -> RunSpec:
+        """Return the specification that is trained once the values of a selection are known."""
+        return self.at(values).with_(space=())
+
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, from which `from_json` makes an equal RunSpec."""
+        """Return plain JSON values, from which `from_json` makes an equal RunSpec.
+
+        `space` and `trials` are left out where they are not used: older specifications, and their ids, have neither.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data_options"}
-        options = self.options.to_json()
+        values["space"] = {name: list(candidates) for name, candidates in self.space}
+        values = {name: value for name, value in values.items() if value or name not in ("space", "trials")}
+        options = _without(self.options.to_json(), [name for name, _ in self.space])
         options["task"] = {key: value for key, value in options["task"].items() if key not in self.data_options}
         return {**values, "select": list(self.select), "options": options}
 
@@ -149,14 +183,28 @@ class RunSpec:
         }
         options = RunOptions(**{space: config(**stored.get(space, {})) for space, config in classes.items()})
         left_out = frozenset(f.name for f in fields(options.task) if f.name not in stored["task"])
-        given: dict[str, Any] = {**data, "select": tuple(data["select"]), "options": options, "data_options": left_out}
-        return cls(**given)
+        space = tuple(Candidates(name, tuple(values)) for name, values in sorted(data.get("space", {}).items()))
+        given: dict[str, Any] = {**data, "select": tuple(data["select"]), "space": space, "options": options}
+        return cls(**given, data_options=left_out)
 
 
 def deciding(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those fields of a specification, as JSON values, that decide the result."""
+    """Return those fields of a specification, as JSON values, that decide the result.
+
+    An option that was selected is left out: its candidates decide, and what was chosen follows from them.
+    """
     options = {space: values for space, values in spec["options"].items() if space != "runtime"}
+    options = _without(options, spec.get("space", ()))
     return {**{name: value for name, value in spec.items() if name not in NOT_IDENTITY}, "options": options}
+
+
+def _without(options: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return options by namespace, without those of these names."""
+    left_out = {*names}
+    return {
+        space: {key: value for key, value in values.items() if f"{space}.{key}" not in left_out}
+        for space, values in options.items()
+    }
 
 
 def ids(spec: Mapping[str, Any], data_hash: str, weights_hash: str) -> tuple[str, str]:

@@ -12,7 +12,20 @@ from bench.records.schema import Option
 from leaderboard.compare.selection import Side, some
 from leaderboard.tables.grouping import backbone_name, format_number, format_value, short_task
 
-_NOT_LISTED = {"seed", "task", "lr", "select", "select_on", "backbone", "out", "track", "start", "options"}
+_NOT_LISTED = {
+    "seed",
+    "task",
+    "lr",
+    "select",
+    "space",
+    "trials",
+    "select_on",
+    "backbone",
+    "out",
+    "track",
+    "start",
+    "options",
+}
 """Fields of a specification that are shown in another form, or that only say where files are."""
 _MAY_VARY = (
     "git", "python", "platform", "device", "accelerator", "runtime.", "package ", "weights", "lr", "steps done",
@@ -82,10 +95,12 @@ def _fields(run: Record) -> Iterator[tuple[str, str]]:
     for name in spec.__struct_fields__:
         if name not in _NOT_LISTED:
             yield name, _text(getattr(spec, name))
-    yield from ((name, _text(value)) for name, value in spec.options.flat().items())
+    by = f" by {spec.trials} trials" if spec.trials else ""
+    selected = {name: f"selected from {_text(values)}{by}" for name, values in spec.space.items()}
+    yield from ((name, _text(value)) for name, value in {**spec.options.flat(), **selected}.items())
     if run.lr is not None:
         yield "lr", format_number(run.lr)
-    candidates = f"selected from {', '.join(map(format_number, spec.select))} on {_selection_task(run)}"
+    candidates = f"selected from {', '.join(map(format_number, spec.select))}{by} on {_selection_task(run)}"
     yield "lr chosen", candidates if spec.lr is None else "given"
     yield "weights", run.backbone.weights_hash[:12]
     yield "head pooling", run.backbone.pooling
@@ -183,5 +198,5 @@ def _selection_task(run: Record) -> str:
     return run.spec.select_on or "the task itself"
 
 
-def _text(value: Option) -> str:
+def _text(value: Option | Sequence[Option]) -> str:
     return "none" if value is None else format_value(value)

@@ -6,12 +6,14 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from statistics import fmean
 from typing import Literal
 
 from bench.core.text import DECIMALS, SMALL
 from bench.records import course
 from bench.records.record import DoneRecord, Record, is_done
+from bench.records.schema import StoredSpec
 from leaderboard.tables.cautions import SEEDS, row_cautions
 from leaderboard.tables.grouping import (
     ColumnKey,
@@ -193,6 +195,8 @@ def _row(
         selected=group[0].spec.lr is None,
         at_edge=any(run.selection and run.selection.edge for run in done),
         trials=_trials(runs),
+        candidates=_candidates(group[0].spec),
+        rates_alone=not group[0].spec.space and not group[0].spec.trials,
         train_s=mean_over_runs(done, lambda r: r.cost.train_s),
         devices=tuple(sorted({run.cost.device for run in done})),
         states=dict(sorted(Counter(run.state for run in runs).items())),
@@ -206,10 +210,22 @@ def _row(
     )
 
 
+def _candidates(spec: StoredSpec) -> int:
+    """Number of trials that a selection was to make: those asked for, or one for each combination of the candidates."""
+    sizes = [len(values) for values in (*([spec.select] if spec.select else []), *spec.space.values())]
+    return spec.trials or (prod(sizes) if sizes else 0)
+
+
 def _trials(runs: Sequence[Record]) -> int:
-    """Number of runs that the selection of the learning rate took; a trial that several runs share counts once."""
+    """Number of runs that the selection took; a trial that several runs share counts once."""
     selections = [run.selection for run in runs if run.selection]
-    return len({trial.run_id or (chosen.task, trial.lr) for chosen in selections for trial in chosen.trials})
+    return len(
+        {
+            trial.run_id or (chosen.task, trial.lr, *trial.options.values())
+            for chosen in selections
+            for trial in chosen.trials
+        }
+    )
 
 
 def _baseline(rows: Sequence[Row], name: str | None) -> tuple[Row | None, tuple[str, ...]]:

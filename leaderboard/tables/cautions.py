@@ -57,23 +57,23 @@ def _unusual(
 
 
 def _selection(rows: Sequence[Row]) -> list[RowCaution | None]:
-    """A caution for each row whose learning rate was given or had another number of candidates, unlike other rows."""
-    sizes = sorted(_candidates(row) for row in rows if row.selected and any(row.cells))
+    """A caution for each row of which nothing was selected, or from another number of candidates, unlike other rows."""
+    sizes = sorted(row.candidates for row in rows if row.candidates and any(row.cells))
     if not sizes:
         return [None] * len(rows)
-    usual = mode(sizes)
+    usual, rates_alone = mode(sizes), all(row.rates_alone for row in rows)
 
     def caution(row: Row) -> RowCaution | None:
         if not any(row.cells):
             return None
-        if not row.selected:
-            return RowCaution("selection", f"learning rate given, that of {len(sizes)} other rows was selected")
-        if _candidates(row) != usual:
-            return RowCaution("selection", f"selected from {_candidates(row)} learning rates, most rows from {usual}")
+        if not row.candidates:
+            given = f"learning rate given, that of {len(sizes)} other rows was selected"
+            return RowCaution(
+                "selection", given if rates_alone else f"nothing was selected, unlike in {len(sizes)} other rows"
+            )
+        if row.candidates != usual:
+            unit = "learning rates" if rates_alone else "candidates"
+            return RowCaution("selection", f"selected from {row.candidates} {unit}, most rows from {usual}")
         return None
 
     return [caution(row) for row in rows]
-
-
-def _candidates(row: Row) -> int:
-    return len(row.settings.get("select", "").split(","))

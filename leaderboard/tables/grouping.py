@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from bench.records.record import DoneRecord, Record, is_done
@@ -13,9 +14,10 @@ from bench.records.spec import NOT_IDENTITY
 
 _NOT_SETTINGS = {
     *("task", "seed", "holdout", "backbone"),
-    *("max_steps", "epochs", "batch_size", "train_samples", "precision"),
+    *("max_steps", "epochs", "batch_size", "train_samples", "precision", "space", "trials"),
 }
-"""Fields of a specification that the table, the column or the seed of a run has, so they are no settings of a row."""
+"""Fields of a specification that are no settings of a row: the table, the column or the seed of a run has them, or runs
+whose options are selected alone."""
 _SETTINGS = {*StoredSpec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
 _SWITCHES: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
 """Namespace → the option and value that switch it off; its other options have no effect then."""
@@ -147,13 +149,25 @@ def by_row(runs: Iterable[Record]) -> list[tuple[str, RowKey, list[Record]]]:
         return known[key]
 
     groups = group_by(runs, lambda run: _row_key(run.spec, options(run)))
-    return [(label, key, groups[key]) for key, label in _row_labels(sorted(groups)).items()]
+    labels = _row_labels({key: _chosen(groups[key]) for key in sorted(groups)})
+    return [(label, key, groups[key]) for key, label in labels.items()]
+
+
+def _chosen(runs: Iterable[Record]) -> dict[str, str]:
+    """The options that were selected for the runs of a row: `4 or 8 selected`."""
+    values: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, value in run.selection.options.items() if run.selection else ():
+            values.setdefault(name, {})[format_value(value)] = None
+    return {name: f"{' or '.join(sorted(found))} selected" for name, found in values.items()}
 
 
 def _row_key(spec: StoredSpec, options: dict[str, str]) -> RowKey:
-    """The settings of a run; all selected learning rates count as the same setting."""
+    """The settings of a run; all selected values of a learning rate, or of an option, count as the same setting."""
     settings = {name: format_value(getattr(spec, name)) for name in _SETTINGS} | options
     settings |= {"lr": "selected"} if spec.lr is None else {}
+    settings |= {name: f"one of {format_value(values)}" for name, values in spec.space.items()}
+    settings |= {"trials": str(spec.trials)} if spec.trials else {}
     return RowKey(spec.method, tuple(sorted(settings.items())))
 
 
@@ -166,24 +180,32 @@ def _option_settings(options: Options) -> dict[str, str]:
     return settings
 
 
-def _row_labels(keys: Sequence[RowKey]) -> dict[RowKey, str]:
-    """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`."""
+def _row_labels(keys: Mapping[RowKey, Mapping[str, str]]) -> dict[RowKey, str]:
+    """The method of each row, with the settings in which rows of this method differ: `lora (rank=16)`.
+
+    Args:
+        keys: those of the rows, each with the options that were selected.
+    """
     rows = Counter(method for method, _ in keys)
     values: dict[tuple[str, str], list[str]] = defaultdict(list)
     for method, settings in keys:
         for name, value in settings:
             values[method, name].append(value)
     varying = {setting for setting, present in values.items() if len(set(present)) > 1}
-    labels = {key: _label(key, varying) for key in keys}
+    labels = {key: _label(key, varying, chosen) for key, chosen in keys.items()}
     uses = Counter(labels.values())
     # older records lack newer options; such a setting is shown only where labels would be equal without it
     partial = varying | {setting for setting, present in values.items() if len(present) < rows[setting[0]]}
     return {key: text if uses[text] == 1 else _label(key, partial) for key, text in labels.items()}
 
 
-def _label(key: RowKey, shown: Collection[tuple[str, str]]) -> str:
+def _label(key: RowKey, shown: Collection[tuple[str, str]], chosen: Mapping[str, str] = MappingProxyType({})) -> str:
     method, settings = key
-    parts = [f"{name.removeprefix('method.')}={value}" for name, value in settings if (method, name) in shown]
+    parts = [
+        f"{name.removeprefix('method.')}={chosen.get(name, value)}"
+        for name, value in settings
+        if (method, name) in shown or name in chosen
+    ]
     return f"{method} ({', '.join(parts)})" if parts else method
 
 
@@ -237,7 +259,7 @@ def _budget(spec: StoredSpec) -> str:
     return ", ".join(parts)
 
 
-def format_value(value: Option | Sequence[float]) -> str:
+def format_value(value: Option | Sequence[Option]) -> str:
     """An option as `--set` takes it."""
     if isinstance(value, tuple):
         return ",".join(format_value(item) for item in value)

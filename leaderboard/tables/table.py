@@ -132,6 +132,8 @@ class Row:
         nominal, effective, stable, norm: ranks of ΔW and its spectral norm, over layers and runs; None without a ΔW.
         lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made; `at_edge`:
             one of them is the smallest or the largest that was tried.
+        candidates: how many trials a selection of learning rate or options was to make; 0 where nothing was selected.
+        rates_alone: no option was selected, and nothing by a number of trials.
         states: number of runs by state.
         failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
         warnings: number of runs with a warning, by its text.
@@ -163,6 +165,8 @@ class Row:
     selected: bool = False
     at_edge: bool = False
     trials: int = 0
+    candidates: int = 0
+    rates_alone: bool = True
     train_s: float | None = None
     devices: tuple[str, ...] = ()
     states: Mapping[str, int] = field(default_factory=dict[str, int])

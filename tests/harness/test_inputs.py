@@ -92,7 +92,7 @@ def test_what_changes_the_run_changes_its_id(planned: Planned) -> None:
 
 
 def test_a_trial_has_the_options_of_the_task_that_decides(planned: Planned) -> None:
-    [cell] = planned("task.noise=0.5", tasks=("glue/cola",), select=True, select_on="toy").runs
+    [cell] = planned("task.noise=0.5", tasks=("glue/cola",), select=("lr",), select_on="toy").runs
     assert cell.spec.to_json()["options"]["task"] == {"max_length": 128}
     assert [trial.spec.task for trial in cell.trials] == ["toy"] * 3
     assert all(trial.spec.to_json()["options"]["task"] == {"max_length": 128, "noise": 0.5} for trial in cell.trials)

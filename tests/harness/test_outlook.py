@@ -109,6 +109,7 @@ def test_totals_and_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         "left_alone": 2,
         "trials": 0,
         "trials_left": 0,
+        "trials_to_come": 0,
         "estimated_s": None,
         "unknown": 3,
     }
@@ -167,7 +168,7 @@ def test_a_broken_record_is_trained_anew_and_one_of_another_version_ends_the_com
 
 
 def test_trials_are_listed_and_counted(tmp_path: Path) -> None:
-    plan = grid(tmp_path, select=True)
+    plan = grid(tmp_path, select=("lr",))
     looked = forecast(plan)
     assert (len(looked.runs), len(looked.trials), looked.unknown) == (9, 9, 18)
     text = describe(plan, looked)

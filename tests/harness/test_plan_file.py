@@ -90,7 +90,8 @@ def any_request(draw: random.Random, folder: Path) -> Request:
         }
     )
     settings = {name: value for name, value in settings.items() if not (isinstance(value, str) and ",," in value)}
-    select = draw.random() < 0.5
+    select = draw.choice([(), ("lr",), ("lr", "method.rank"), ("optim.eps",)])
+    settings |= {name: draw.choice([[2, 4], "2,4"]) for name in select if name != "lr"}
     data = draw.choice(["auto", "dir", "embedded", "hub"])
     named: Any = {"glue": folder / "a b", "table": Path("../x")} if draw.random() < 0.5 else str(folder)
     return make_request(
@@ -116,7 +117,8 @@ def any_request(draw: random.Random, folder: Path) -> Request:
             strict=True,
             retry=True,
             **draw.choice([{"max_steps": draw.randint(1, 999)}, {"epochs": draw.uniform(0.01, 9)}]),
-            **({"select_on": "glue/sst2", "widen": draw.randint(0, 5)} if select else {}),
+            **({"select_on": "glue/sst2"} if select else {}),
+            **draw.choice([{"widen": draw.randint(0, 5)} if "lr" in select else {}, {"trials": 9} if select else {}]),
         ),
     )
 
@@ -234,7 +236,7 @@ WRONG = [
     (f"{BASE}max_steps: 0", "max_steps: '0' is not a whole number of at least 1", "Give"),
     (f"{BASE}max_steps: 3\nepochs: 2", "--max-steps is not allowed with --epochs", "Leave one"),
     (f"{BASE}lr: fast", "lr: 'fast' is not a positive number", "Give"),
-    (f"{BASE}select: rank", "select: unknown value 'rank'", "Choose"),
+    (f"{BASE}select: rank", "--select rank: neither lr nor an option", "Did you mean 'method.rank'?"),
     (f"{BASE}select_on: digits", "--select-on without --select", "Add"),
     (f"{BASE}strict: maybe", "strict: 'maybe' is neither true nor false", "Write"),
     (f"{BASE}precision: fp8", "precision: unknown value 'fp8'", "Choose"),
@@ -290,7 +292,7 @@ def test_flags_take_the_place_of_the_file(tmp_path: Path) -> None:
     )
     found = flags(words)
     assert (found.seeds, found.max_steps, found.epochs, found.out) == ((5,), 7, None, Path("here"))
-    assert (found.methods, found.tasks, found.select, found.widen) == (("full", "lora"), ("digits",), True, 0)
+    assert (found.methods, found.tasks, found.select, found.widen) == (("full", "lora"), ("digits",), ("lr",), 0)
     assert found.overrides.by_name() == {"method.rank": "2", "optim.clip": "0"}
     assert read(path, set={"method.rank": 2}).overrides == flags(f"--plan {path} --set method.rank=2").overrides
     with pytest.raises(UsageError, match=r"grid\.yaml and what is given beside it: --seeds: 1 is given twice"):

@@ -42,7 +42,7 @@ def test_a_backbone_that_was_named_is_for_all_tasks(tmp_path: Path) -> None:
 def test_learning_rates_from_nothing_are_others(tmp_path: Path) -> None:
     [run] = planned(tmp_path, "digits")
     assert (run.spec.lr, run.backbone.pretrained, run.backbone.parameters) == (1e-3, False, None)
-    [run] = planned(tmp_path, "digits", select=True)
+    [run] = planned(tmp_path, "digits", select=("lr",))
     assert run.spec.select == (3e-4, 1e-3, 3e-3)
     [run] = planned(tmp_path, "digits", method="lora")  # has one rate for both
     assert run.spec.lr == 1e-3
@@ -59,7 +59,7 @@ def test_options_of_a_backbone_enter_the_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("samples", "holdout"), [(16, 4), (400, 100), (1024, 102), (None, 144)])
 def test_a_trial_sees_no_more_examples_than_its_run(tmp_path: Path, samples: int | None, holdout: int) -> None:
     """With --train-samples 16 a learning rate was chosen on 575 examples whose labels the run may not see."""
-    [run] = planned(tmp_path, "digits", select=True, train_samples=samples)
+    [run] = planned(tmp_path, "digits", select=("lr",), train_samples=samples)
     trial = run.trials[0]
     data, few = (one.task.datamodule(one.dataset, one.backbone, one.spec.with_(seed=0)) for one in (trial, run))
     held_out = data.evaluation["holdout"].chosen
@@ -113,10 +113,10 @@ def test_a_course_and_the_methods_own_evaluations_are_two_answers(tmp_path: Path
 
 
 def test_a_trial_has_no_course(tmp_path: Path) -> None:
-    [run] = planned(tmp_path, "digits", select=True, evaluate=10)
+    [run] = planned(tmp_path, "digits", select=("lr",), evaluate=10)
     assert run.spec.evaluate == 10
     assert {trial.spec.evaluate for trial in run.trials} == {None}
-    [plain] = planned(tmp_path, "digits", select=True)
+    [plain] = planned(tmp_path, "digits", select=("lr",))
     assert [trial.run_id for trial in run.trials] == [trial.run_id for trial in plain.trials]
     assert run.run_id != plain.run_id
 

@@ -53,6 +53,10 @@ CASES = {
     "--lr 1e-3,3e-3",
     "selected on a table": "--method linear --task glue/rte --data embedded --select lr "
     "--select-on 'table:my data/train.csv' --set task.validation=0.3",
+    "an option by trials": "--method lora,full --task digits --backbone mlp --select method.rank,lr --trials 9 "
+    "--lr 1e-3,2e-3,3e-3 --set method.rank=2,4 --set head.dropout=0,0.5 --seeds 1",
+    "options of a list": "--method lora --task glue/rte --data embedded --select method.target,head.loss "
+    "--lr 1e-3,3e-3 --set 'method.target=qv,a\\,b' --set head.loss=auto,squared --select-on glue/cola",
     "a grid": "--method lora,full --task digits,synthetic/completion --seeds 0,3 --lr 1e-3,1e-2 --set method.rank=4 "
     "--set task.rank=2",
     "allocation": "--method lora,full --task glue/rte --data embedded --set allocation.policy=depth "

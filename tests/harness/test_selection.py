@@ -25,7 +25,7 @@ def planned(tmp_path: Path, *, rates: tuple[float, ...], widen: int = 3) -> Plan
         tasks=("digits",),
         out=tmp_path,
         data=DataRequest(data="embedded"),
-        select=True,
+        select=("lr",),
         widen=widen,
         lrs=rates,
     )

@@ -28,6 +28,41 @@ def reasons(out):
     return [problem.known for problem in problems]
 
 
+SELECTION = {"metric": "accuracy", "split": "holdout", "task": "glue/cola", "chosen": 1e-3, "trials": []}
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "reason"),
+    [
+        ({"method.rank": [4, 8]}, {"method.rank": 8}, ""),
+        ({"method.rank": [4, 8]}, {"method.rank": 4}, "spec.options.method.rank: 8, but selection.options has 4"),
+        ({"method.rank": [4, 16]}, {"method.rank": 8}, "selection.options.method.rank: 8, which is no candidate"),
+        ({"method.rank": [4, 8]}, {"method.rank": 8.0}, "selection.options.method.rank: 8.0, which is no candidate"),
+        ({"method.rank": [4, 8]}, {}, "selection.options: method.rank is missing"),
+        ({}, {"method.rank": 8}, "selection.options.method.rank: spec.space has no such option"),
+        ({"method.rank": [4, 8]}, None, "selection: null"),
+    ],
+)
+def test_what_was_selected_is_a_candidate_and_the_option_of_the_run(tmp_path, record_json, space, options, reason):
+    selection = None if options is None else {**SELECTION, "options": options}
+    put(tmp_path, record_json(spec={"space": space}, selection=selection))
+    if reason:
+        [found] = reasons(tmp_path)
+        assert found.startswith(reason)
+    else:
+        assert len(record.load_all(tmp_path)[0]) == 1
+
+
+def test_the_candidates_are_hashed_and_what_was_chosen_is_not(tmp_path, record_json):
+    value = record_json(spec={"space": {"method.rank": [4, 8]}}, selection={**SELECTION, "options": {"method.rank": 8}})
+    value["spec"]["options"]["method"]["rank"] = value["selection"]["options"]["method.rank"] = 4
+    put(tmp_path, value)
+    assert [one.run_id for one in record.load_all(tmp_path)[0]] == [value["run_id"]]
+    value["spec"]["space"]["method.rank"] = [4, 16]
+    (tmp_path / value["run_id"] / record.FILE).write_text(json.dumps(value))
+    assert reasons(tmp_path)[0].startswith("run_id: it does not follow")
+
+
 @pytest.mark.parametrize(
     ("place", "change", "reason"),
     [

@@ -325,8 +325,11 @@ def test_a_record_does_not_change(make_record):
 
 
 def test_the_specification_of_a_record_is_that_of_a_run(make_record):
-    spec = make_record().spec
+    """`space` and `trials` are absent where they are not used."""
+    spec = make_record(spec={"space": {"method.rank": [4, 8]}, "trials": 20}).spec
     assert {*RunSpec.from_json(spec.to_json()).to_json()} == {*spec.__struct_fields__}
+    plain = make_record().spec
+    assert {*spec.__struct_fields__} - {*RunSpec.from_json(plain.to_json()).to_json()} == {"space", "trials"}
     assert [one.name for one in fields(RunOptions)] == [*spec.options.__struct_fields__]
     assert spec.options.flat()["method.rank"] == 8
 

@@ -23,7 +23,7 @@ from bench.config.sections import (
     SpectraConfig,
     TaskConfig,
 )
-from bench.records.spec import NOT_IDENTITY, RunOptions, RunSpec
+from bench.records.spec import NOT_IDENTITY, Candidates, RunOptions, RunSpec
 from methods.deeplora.config import DeepLoRAConfig
 from methods.lora.config import LoRAConfig
 from tasks.table.task import TableConfig
@@ -43,6 +43,8 @@ OTHER: dict[str, Any] = {
     "seed": 1,
     "lr": 1.1e-3,
     "select": (1e-3, 3e-3),
+    "space": (Candidates("method.rank", (4, 8)),),
+    "trials": 20,
     "select_on": "glue/sst2",
     "widen": 3,
     "holdout": 10,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.api import metrics
 from bench.api.batching import Batch
-from bench.api.network import MakesHead, Network
+from bench.api.network import MakesHead, Network, find_stacks
 from bench.api.optimizers import ParamGroup, build_optimizer
 from bench.api.peft import PeftAdapter, PeftFolder
 from bench.api.running_statistics import freeze_statistics, moving_statistics
@@ -40,6 +40,7 @@ class Method(LightningModule):
         saves_adapter: whether `export` is small beside the backbone, so that it is kept by default.
         evaluations: evaluations on dev during training, evenly spaced; those of `--evaluate` take their place. The
             score is always that of the last step.
+        stacks: the backbone's blocks, by name of their stack (`find_stacks`).
         penalties: what the run adds to the loss of every method, once per global batch.
         cache_bytes: memory per device of what was computed only once.
         class_weights: (classes,) of the cross-entropy; None: all 1.
@@ -79,6 +80,8 @@ class Method(LightningModule):
         """
         super().__init__()
         self.backbone, self.task, self.config = backbone, task, config
+        self.stacks = find_stacks(backbone)
+        self._given = {id(parameter) for parameter in backbone.parameters()}
         self.seed, self.allocation = seed, allocation or AllocationConfig()
         self.head_config, self.optim, self.lr = head, optim, lr
         generator, outputs = torch.Generator().manual_seed(seed), task.num_classes or task.targets
@@ -245,6 +248,10 @@ class Method(LightningModule):
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
         state = cast("dict[str, Tensor]", checkpoint["state_dict"])
         checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name not in frozen}
+
+    def frozen(self) -> list[nn.Parameter]:
+        """Return the backbone's own parameters that do not train; those that the method added are not among them."""
+        return [p for p in self.backbone.parameters() if not p.requires_grad and id(p) in self._given]
 
     def parameter_counts(self) -> dict[str, int]:
         """Return `total` (backbone, adapter, head), `trainable` (with the head) and `head` (trained ones of it)."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    pass
 
 
 class Network(nn.Module):
@@ -96,6 +93,28 @@ class SavesPretrained(Protocol):
     def save(self, folder: Path, /) -> None:
         """Write network and tokenizer in the layout of `save_pretrained`."""
         ...
+
+
+def find_stacks(network: Network) -> dict[str, list[nn.Module]]:
+    """Return the blocks that a network names, as one stack, else its stacks of transformer blocks by name.
+
+    These are lists of equal modules, each with several linear layers. Empty where there is none. Methods add modules to
+    blocks, so this is asked of a network that is not yet adapted.
+    """
+    if isinstance(network, HasBlocks) and (named := [*network.blocks]):
+        return {"blocks": named}
+    stacks: dict[str, list[nn.Module]] = {}
+    for name, module in network.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in stacks)
+        if isinstance(module, nn.ModuleList | nn.Sequential) and not inside and _equal_blocks([*module]):
+            stacks[name] = [*module]
+    return stacks
+
+
+def _equal_blocks(blocks: list[nn.Module]) -> bool:
+    shapes = [(type(block), [p.shape for p in block.parameters()]) for block in blocks]
+    linear = [sum(isinstance(m, nn.Linear) for m in block.modules()) for block in blocks]
+    return bool(blocks) and min(linear) > 1 and all(shape == shapes[0] for shape in shapes)
 
 
 def channel_axes(module: nn.Module, shape: Sequence[int]) -> list[int]:

@@ -23,6 +23,7 @@ from bench.records.spec import Precision, Track
 from bench.tracking import check as check_mirror
 
 if TYPE_CHECKING:
+    from bench.harness.nodes import Nodes
     from bench.harness.planner import Plan
     from bench.harness.pool import Jobs
     from bench.launchers.arrays import Array
@@ -46,7 +47,9 @@ EXAMPLES = (
     "bench run --method full --task synthetic/completion --set backbone.depth=3 --set optim.name=momentum",
 )
 
-NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure", "jobs", "on_oom", "launcher", "wait")
+SHORT = ("on_oom", "nodes", "strategy")
+"""Flags that stand for an option `runtime.…`."""
+NOT_OF_A_REQUEST = ("plan", "output", "json", "verbose", "dry_run", "measure", "jobs", "launcher", "wait", *SHORT)
 MANY = 20
 """Up to here a single seed may have been meant as a number of seeds."""
 
@@ -117,6 +120,10 @@ def add_flags(parser: Parser) -> None:
     add("--track", metavar="WHERE", type=choice(*get_args(Track)), help=about)
     add("--accelerator", metavar="A", type=choice(*ACCELERATORS), help="auto, cpu, gpu, cuda or mps (default: auto)")
     add("--devices", metavar="N", type=count, help="devices per run (default: 1)")
+    about = "nodes per run, on each of which the same command starts, by srun or torchrun (default: 1)"
+    add("--nodes", metavar="N", type=count, help=about)
+    about = "auto, ddp, or fsdp: the frozen weights are sharded over the devices (default: auto, which is ddp)"
+    add("--strategy", metavar="S", type=choice("auto", "ddp", "fsdp"), help=about)
     about = f"{', '.join(get_args(Precision))} (default: 32-true)"
     add("--precision", metavar="P", type=choice(*get_args(Precision)), help=about)
     about = "a run that needs too much memory fails, or (halve) is made again with smaller parts of a batch"
@@ -131,7 +138,10 @@ def handle(options: argparse.Namespace) -> int:
         raise UsageError("--measure without --dry-run", known, "Add --dry-run, or leave it out.")
     slurm = launcher_of(options)
     request = request_of(options)
-    build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
+    nodes = count_nodes(request)
+    if nodes > 1 and options.jobs != 1:
+        known = "a pool trains its runs on the devices of this node"
+        raise UsageError(f"--nodes {nodes} with --jobs", known, "Leave one of the two out.")
     check()
     if slurm and not options.dry_run:
         from bench.launchers.submit import check_launcher
@@ -139,6 +149,24 @@ def handle(options: argparse.Namespace) -> int:
         check_launcher()
     check_mirror(request.track)
 
+    if options.dry_run or slurm:
+        nodes = 1  # nothing trains here
+    from bench.harness.nodes import others
+
+    with others(nodes) as found:
+        return found if isinstance(found, int) else _lead(request, options, slurm, found)
+
+
+def count_nodes(request: Request) -> int:
+    """Check the options of a request, and return how many nodes its runs have."""
+    configs = build_configs(
+        request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
+    )
+    return configs[0].sections.runtime.nodes
+
+
+def _lead(request: Request, options: argparse.Namespace, slurm: SlurmConfig | None, nodes: Nodes | None) -> int:
+    """Plan, and then show the plan, train it, or submit it; return the exit code."""
     from bench.harness.planner import make_plan  # opens data and backbones
 
     plan = make_plan(request)
@@ -155,7 +183,7 @@ def handle(options: argparse.Namespace) -> int:
         if records is None:
             return OK
         return _report(plan, records, stopped=PREEMPTED if len(records) < len(plan.runs) else 0, as_json=options.json)
-    return _run(plan, jobs=options.jobs, as_json=options.json, verbose=options.verbose)
+    return _run(plan, jobs=options.jobs, nodes=nodes, as_json=options.json, verbose=options.verbose)
 
 
 def launcher_of(options: argparse.Namespace) -> SlurmConfig | None:
@@ -195,8 +223,9 @@ def request_of(options: argparse.Namespace) -> Request:
     """Make the request that the flags, and the plan file that they name, stand for; no data are opened."""
     given = {name: value for name, value in vars(options).items() if name not in NOT_OF_A_REQUEST}
     given = {name: value for name, value in given.items() if value is not None and value is not False}
-    if options.on_oom:
-        given["set"] = [*given.get("set", ()), f"runtime.on_oom={options.on_oom}"]
+    short = [f"runtime.{name}={getattr(options, name)}" for name in SHORT if getattr(options, name) is not None]
+    if short:
+        given["set"] = [*given.get("set", ()), *short]
     if "select" in given:
         given["select"] = True
     if not options.plan:
@@ -206,14 +235,14 @@ def request_of(options: argparse.Namespace) -> Request:
     return read(options.plan.expanduser(), **given)
 
 
-def _run(plan: Plan, *, jobs: Jobs, as_json: bool, verbose: bool) -> int:
+def _run(plan: Plan, *, jobs: Jobs, nodes: Nodes | None, as_json: bool, verbose: bool) -> int:
     """Train, print the table, and return the exit code: whatever ends this, finished runs stay finished."""
     from bench.harness.runner import Preempted, run_plan  # imports torch
 
     records: list[Record] = []
     stopped = 0
     try:
-        for record in run_plan(plan, jobs=jobs, verbose=verbose):
+        for record in run_plan(plan, jobs=jobs, verbose=verbose, nodes=nodes):
             records.append(record)
     except KeyboardInterrupt:
         stopped = INTERRUPTED

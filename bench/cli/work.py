@@ -8,11 +8,17 @@ import sys
 from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli.parser import Parser, common
+from bench.cli.run import count_nodes
 from bench.core.errors import INTERRUPTED, OK, PREEMPTED, SOME_FAILED
 from bench.env.preflight import check
 from bench.tracking import check as check_mirror
+
+if TYPE_CHECKING:
+    from bench.harness.nodes import Nodes
+    from bench.harness.request import Request
 
 EXAMPLES = (
     "bench work --plan grid.yaml",
@@ -57,6 +63,13 @@ def handle(options: argparse.Namespace) -> int:
     check()
     check_mirror(request.track)
 
+    from bench.harness.nodes import others
+
+    with others(count_nodes(request)) as found:
+        return found if isinstance(found, int) else _work(request, options, found)
+
+
+def _work(request: Request, options: argparse.Namespace, nodes: Nodes | None) -> int:
     from bench.harness.planner import make_plan  # opens data and backbones
     from bench.harness.runner import Preempted, run_plan
 
@@ -69,7 +82,7 @@ def handle(options: argparse.Namespace) -> int:
     states: list[str] = []
     stopped = OK
     try:
-        for record in run_plan(shard, wait=options.wait, verbose=options.verbose):
+        for record in run_plan(shard, wait=options.wait, verbose=options.verbose, nodes=nodes):
             states.append(record.state)
     except KeyboardInterrupt:
         stopped = INTERRUPTED

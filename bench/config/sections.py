@@ -21,6 +21,7 @@ class MethodConfig(Config):
         needs: modalities it works on.
         supervised: whether it needs labels.
         allocates: whether it has a rank per layer that `allocation` can share out.
+        freezes: whether it leaves weights of the backbone as they are, which `--strategy fsdp` shards.
     """
 
     namespace: ClassVar[str] = "method"
@@ -30,6 +31,7 @@ class MethodConfig(Config):
     needs: ClassVar[frozenset[str]] = frozenset({"text", "image", "vector"})
     supervised: ClassVar[bool] = True
     allocates: ClassVar[bool] = False
+    freezes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +274,22 @@ class RuntimeConfig(Config):
         "Seconds without a sign of life after which another process takes over the run of one that cannot be seen from "
         "here. A process that is known to be gone is not waited for.",
         at_least=1,
+    )
+    nodes: int = option(
+        1,
+        "Machines that train a run together, each with all of --devices; the same command starts on each.",
+        at_least=1,
+    )
+    strategy: Literal["auto", "ddp", "fsdp"] = option(
+        "auto",
+        "How several devices share a run: ddp keeps the whole network on each; fsdp shards the frozen weights of the "
+        "blocks, which each device gathers block by block, and keeps what trains on each. auto is ddp.",
+    )
+    compile: bool = option(
+        False, "Compile the network's blocks with torch.compile; the same result but for rounding. It takes a compiler."
+    )
+    gradient_checkpointing: bool = option(
+        False, "Keep a block's input alone and compute the block again in the backward pass: less memory, more time."
     )
     track_artifact: bool = option(False, "With `--track wandb`: send the adapter too, as an artifact.")
 

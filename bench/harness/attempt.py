@@ -19,6 +19,7 @@ from bench.core.files import sweep
 from bench.harness import failures, selection
 from bench.harness.devices import check_devices
 from bench.harness.initial_record import initial_record
+from bench.harness.nodes import Nodes
 from bench.harness.planner import PlannedRun
 from bench.harness.progress import Progress
 from bench.harness.request import Request
@@ -49,6 +50,7 @@ class Attempts:
         claims: those of this process.
         check: raises `Preempted` if a scheduler's signal has arrived.
         verbose: print the traceback of an unexpected error.
+        nodes: the other nodes, where a run has several.
     """
 
     request: Request
@@ -56,6 +58,7 @@ class Attempts:
     check: Callable[[], None] = lambda: None
     verbose: bool = False
     claims: Claims = field(default_factory=Claims)
+    nodes: Nodes | None = None
 
     def folder(self, run: PlannedRun) -> Path:
         """The run's own folder; trials have theirs in one that tables do not read."""
@@ -186,10 +189,10 @@ class Attempts:
             held.report(step=step, steps=steps, loss=loss, train_s=(time.monotonic() - began) / here)
             self.progress.step(step, loss)
 
-        if run.spec.devices > 1:
+        if run.spec.processes > 1:
             from bench.harness import worker
 
-            return worker.run(worker.job(run), held.folder, on_step, warn)
+            return worker.run(worker.job(run), held.folder, on_step, warn, self.nodes)
         from bench.training.trainer import fit
 
         gc.collect()  # trainers and modules refer to each other: without it hundreds of runs fill the memory
@@ -199,7 +202,7 @@ class Attempts:
 
 def _half(run: PlannedRun) -> tuple[PlannedRun, int] | None:
     """The same run with parts of a batch half as large, and their size; None where they are single examples."""
-    runtime, share = run.spec.options.runtime, run.spec.batch_size // run.spec.devices
+    runtime, share = run.spec.options.runtime, run.spec.batch_size // run.spec.processes
     micro = runtime.micro_batch or share
     if micro == 1 and runtime.eval_batch == 1:
         return None

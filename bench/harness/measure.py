@@ -60,7 +60,7 @@ def count(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured]:
 
 def _count(one: Outlook) -> Measured:
     run = one.run
-    spec, dataset = run.spec.with_(devices=1, holdout=0, train_samples=None), run.dataset
+    spec, dataset = run.spec.on_one_device().with_(holdout=0, train_samples=None), run.dataset
     if isinstance(dataset.train, Sequence):  # texts, of which `build` would tokenise all
         dataset = replace(dataset, train=dataset.train[: _first_batch(run)], evaluation={})
     with warnings.catch_warnings():
@@ -121,7 +121,7 @@ def _attempted(look: Callable[[Outlook], Measured], one: Outlook) -> Measured:
 
 def _measure(one: Outlook) -> Measured:
     run, clock = one.run, _Clock()
-    method, data = trained(run.spec.with_(devices=1), run.task, run.dataset, run.backbone, callbacks=[clock])
+    method, data = trained(run.spec.on_one_device(), run.task, run.dataset, run.backbone, callbacks=[clock])
     batches = [len(loader) for loader in data.val_dataloader()]
     evaluation = sum(seconds * count for seconds, count in zip(clock.batch_s, batches, strict=True))
     course = run.spec.evaluate

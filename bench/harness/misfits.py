@@ -6,7 +6,7 @@ import math
 
 from bench.api.backbone import Backbone
 from bench.config.overrides import Configs
-from bench.config.sections import AllocationConfig
+from bench.config.sections import AllocationConfig, Sections
 from bench.core import registry
 from bench.core.errors import BenchError, UsageError
 from bench.harness.inputs import LoadedTask
@@ -52,6 +52,29 @@ def check_evaluations(request: Request) -> None:
         )
 
 
+def check_strategy(request: Request, sections: Sections) -> None:
+    """Refuse a strategy for one device, and sharded weights where something reads whole ones."""
+    runtime = sections.runtime
+    if runtime.strategy == "auto":
+        return
+    if request.devices * runtime.nodes == 1:
+        raise UsageError(
+            f"--strategy {runtime.strategy} with one device",
+            "it says how several devices share a run",
+            "Leave it out, or give --devices or --nodes.",
+        )
+    reads = {
+        "--set penalty.of=weight": sections.penalty.of == "weight",
+        f"--set spectra.of={sections.spectra.of}": "weights" in sections.spectra.names,
+    }
+    if runtime.strategy == "fsdp" and (whole := [option for option, there in reads.items() if there]):
+        raise UsageError(
+            f"{whole[0]} with --strategy fsdp",
+            "it reads whole weights, and each device has a shard of the frozen ones",
+            "Leave the option out, or use --strategy ddp.",
+        )
+
+
 def why_not(spec: RunSpec, backbone: Backbone, loaded: LoadedTask) -> BenchError | None:
     """Why a method, a head, a backbone, a task and a budget do not go together; None if they do."""
     task, examples = loaded.task.spec, len(loaded.dataset.train)
@@ -69,6 +92,12 @@ def why_not(spec: RunSpec, backbone: Backbone, loaded: LoadedTask) -> BenchError
             f"task.max_length={length} is more than {backbone.name} reads",
             f"it has positions for {backbone.max_length} tokens",
             f"Use --set task.max_length={backbone.max_length}, or less.",
+        )
+    if spec.options.runtime.strategy == "fsdp" and not config.freezes:
+        return UsageError(
+            f"{method} with --strategy fsdp has nothing to shard",
+            "fsdp shards the weights that a method leaves as they are, and it trains all of them",
+            "Use --strategy ddp.",
         )
     if config.supervised and not task.labelled:
         return BenchError(

@@ -19,7 +19,7 @@ from bench.core import registry
 from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness.devices import check_devices
 from bench.harness.inputs import Inputs, Lists, LoadedTask, Skip, variant_name
-from bench.harness.misfits import check_allocation, check_evaluations, why_not
+from bench.harness.misfits import check_allocation, check_evaluations, check_strategy, why_not
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Dataset
 from bench.records.schema import Record
@@ -153,8 +153,9 @@ def make_plan(request: Request) -> Plan:
     shared = variants[0].sections  # what it is read for here has one value in a grid
     request = replace(request, data=replace(request.data, on_bad=shared.data.on_bad))
     BatchSplit(
-        batch_size=request.batch_size, world=request.devices, micro=shared.runtime.micro_batch
+        batch_size=request.batch_size, world=request.devices * shared.runtime.nodes, micro=shared.runtime.micro_batch
     )  # checks that the sizes fit
+    check_strategy(request, shared)
     check_devices(request.accelerator, request.devices)
     inputs = Inputs(request)
     lists = frozenset(

@@ -12,6 +12,7 @@ from msgspec import structs
 from bench.core.errors import EnvironmentProblem
 from bench.harness import selection
 from bench.harness.attempt import FINISHED, Attempts, existing, stopped
+from bench.harness.nodes import Nodes
 from bench.harness.plan_text import notes
 from bench.harness.planner import Plan, PlannedRun
 from bench.harness.pool import Jobs, count_workers, run_pool
@@ -25,7 +26,9 @@ POLL_S = 0.5
 """How often a command looks whether other processes have finished the runs that it still waits for."""
 
 
-def run_plan(plan: Plan, *, jobs: Jobs = 1, wait: bool = True, verbose: bool = False) -> Generator[Record]:
+def run_plan(
+    plan: Plan, *, jobs: Jobs = 1, wait: bool = True, verbose: bool = False, nodes: Nodes | None = None
+) -> Generator[Record]:
     """Run a plan, and yield each run's record as soon as it has ended.
 
     What is done is skipped, what another process trains now is waited for, and a run that fails never stops the others.
@@ -34,20 +37,24 @@ def run_plan(plan: Plan, *, jobs: Jobs = 1, wait: bool = True, verbose: bool = F
     Args:
         jobs: how many runs are trained at a time, each in a process that makes many of them; 1: in this process.
         wait: see `work`.
+        nodes: the other nodes, where each run has several (`bench.harness.nodes.lead`).
 
     Raises:
-        EnvironmentProblem: the folder of records cannot be written, a record in it is of another version, a device is
-            missing, or the machine fails (`MachineProblem`).
+        EnvironmentProblem: there are no other nodes though the runs need them, the folder of records cannot be written,
+            a record in it is of another version, a device is missing, or the machine fails (`MachineProblem`).
         KeyboardInterrupt, Preempted: the command is to stop; finished runs stay finished.
     """
-    request = plan.request
+    request, count = plan.request, plan.runs[0].spec.options.runtime.nodes
+    if count > 1 and nodes is None:
+        known = "only `bench run` and `bench work` bring the commands of several nodes together"
+        raise EnvironmentProblem(f"--nodes {count}: there are no other nodes here", known, "Use these commands.")
     make_folder(request.out)
     progress = make_progress(total=len(plan.runs) + len(plan.trials))
     with progress, preemptible() as check:
         for line in notes(plan):
             progress.say(line)
         check()
-        attempts = make_attempts(plan, progress, check, verbose=verbose)
+        attempts = make_attempts(plan, progress, check, verbose=verbose, nodes=nodes)
         prepare(plan, attempts)
         total = len(plan.runs) + len(plan.trials)
         count = count_workers(jobs, accelerator=request.accelerator, devices=request.devices, runs=total)
@@ -55,11 +62,17 @@ def run_plan(plan: Plan, *, jobs: Jobs = 1, wait: bool = True, verbose: bool = F
 
 
 def make_attempts(
-    plan: Plan, progress: Progress, check: Callable[[], None], *, verbose: bool = False, pool: str = ""
+    plan: Plan,
+    progress: Progress,
+    check: Callable[[], None],
+    *,
+    verbose: bool = False,
+    pool: str = "",
+    nodes: Nodes | None = None,
 ) -> Attempts:
     """Prepare this process for the runs of a plan; `pool` names the pool of which it is a worker."""
     claims = Claims(plan.runs[0].spec.options.runtime.claim_s, pool=pool)
-    return Attempts(request=plan.request, progress=progress, check=check, verbose=verbose, claims=claims)
+    return Attempts(request=plan.request, progress=progress, check=check, verbose=verbose, claims=claims, nodes=nodes)
 
 
 def prepare(plan: Plan, attempts: Attempts) -> None:

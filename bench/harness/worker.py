@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
@@ -31,6 +33,7 @@ from bench.training.environment import own_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from bench.harness.nodes import Nodes
     from bench.harness.planner import PlannedRun
 
 JOB, RESULT, ERROR, LOG = "job.json", "result.json", "failure.json", "worker.log"
@@ -81,44 +84,84 @@ def job(run: PlannedRun) -> Job:
 
 
 def run(
-    asked: Job, folder: Path, on_step: Callable[[int, float], None], on_warning: Callable[[str], None]
+    asked: Job,
+    folder: Path,
+    on_step: Callable[[int, float], None],
+    on_warning: Callable[[str], None],
+    nodes: Nodes | None = None,
 ) -> TrainingResult:
-    """Train a job in a process of its own and return its result; no process is left, however this ends.
+    """Train a job in a process of its own, or in one on every node, and return its result.
+
+    No process is left, however this ends.
 
     Raises:
         BenchError: the process ended without a result.
         Reported: the run failed.
+        MachineProblem: the machine failed it.
     """
     for name in (RESULT, ERROR):
         (folder / name).unlink(missing_ok=True)
-    write_atomic(folder / JOB, msgspec.json.encode(asked))
-    with (folder / LOG).open("w", encoding="utf-8", errors="replace") as log:
+    with ExitStack() as stack:
+        stop = _Stop()
+        variables = stack.enter_context(nodes.training(asked, folder, stop)) if nodes else {}
+        process = stop.process = stack.enter_context(started(asked, folder, variables=variables))
+        for line in process.stdout or ():
+            if line.startswith(STEP):
+                step, loss = line.removeprefix(STEP).split()
+                on_step(int(step), float(loss))
+            elif line.startswith(WARNING):
+                on_warning(json.loads(line.removeprefix(WARNING)))
+    return take(folder, process.returncode)
+
+
+@dataclass
+class _Stop:
+    """Ends the process of this node when that of another has failed: it would wait for it for ever."""
+
+    process: subprocess.Popen[str] | None = None
+
+    def __call__(self) -> bool:
+        if self.process:
+            end(self.process)
+        return self.process is not None
+
+
+@contextmanager
+def started(
+    asked: Job, folder: Path, *, node: int = 0, variables: Mapping[str, str] | None = None
+) -> Generator[subprocess.Popen[str]]:
+    """Start a process that trains a job, with those of the node's other devices; all have ended after the context.
+
+    Args:
+        asked: the job.
+        folder: of the run.
+        node: number of this node; files of others than the first have it in their names.
+        variables: environment variables of the process.
+    """
+    suffix = f"-{node}" if node else ""
+    job, log_file = (folder / f"{Path(name).stem}{suffix}{Path(name).suffix}" for name in (JOB, LOG))
+    write_atomic(job, msgspec.json.encode(asked))
+    with log_file.open("w", encoding="utf-8", errors="replace") as log:
         # `-m` alone would look into the current folder first, where a folder `tasks` could hide ours
         process = subprocess.Popen(
-            command(folder / JOB),
-            stdout=subprocess.PIPE,
+            command(job),
+            stdout=subprocess.DEVNULL if node else subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,
-            env={**own_environment(), "PYTHONSAFEPATH": "1"},
+            env={**own_environment(), "PYTHONSAFEPATH": "1", **(variables or {})},
         )
         copying = threading.Thread(target=_copy, args=(cast(TextIO, process.stderr), log), daemon=True)
         copying.start()
         try:
             # processes of other devices hold the pipe too, and may hang forever if the first one died
             threading.Thread(target=lambda: (process.wait(), end(process)), daemon=True).start()
-            for line in process.stdout or ():
-                if line.startswith(STEP):
-                    step, loss = line.removeprefix(STEP).split()
-                    on_step(int(step), float(loss))
-                elif line.startswith(WARNING):
-                    on_warning(json.loads(line.removeprefix(WARNING)))
+            yield process
         finally:
             end(process)
             copying.join()
-            (folder / JOB).unlink(missing_ok=True)
-    return take(folder, process.returncode)
+            job.unlink(missing_ok=True)
 
 
 def _copy(lines: Iterable[str], log: TextIO) -> None:
@@ -229,8 +272,10 @@ def leave_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _first() -> bool:
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+def _first(*, of_node: bool = False) -> bool:
+    """Whether this is the process of the first device, of all nodes or of this one."""
+    variables = ("LOCAL_RANK",) if of_node else ("LOCAL_RANK", "NODE_RANK")
+    return all(int(os.environ.get(name, "0")) == 0 for name in variables)
 
 
 def _print_step(step: int, loss: float) -> None:
@@ -250,5 +295,6 @@ def _print(line: str) -> None:
 
 if __name__ == "__main__":
     leave_signals()
-    end_with_parent(int(sys.argv[2]) if _first() else os.getppid())  # the first device starts those of the others
+    # the first device of a node starts those of the others
+    end_with_parent(int(sys.argv[2]) if _first(of_node=True) else os.getppid())
     sys.exit(main(Path(sys.argv[1])))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 POLL_S = 5.0
 """How often `--wait` looks into the queue."""
 LOGS = "%A_%a_0_log.out"
-"""Name of a worker's log, as submitit gives it; %A is the array's id, %a the worker's number."""
+"""Name of a worker's log, as submitit gives it; %A is the array's id, %a the worker's number, 0 its first node."""
 SETUP = (
     f'export {job_log.VARIABLE}={{folder}}/"$SLURM_ARRAY_JOB_ID"_"$SLURM_ARRAY_TASK_ID"_0_log.out',
     "trap : HUP USR1 USR2  # they are for the worker; this shell waits for it",
@@ -95,7 +95,8 @@ def submit(plan: Plan, config: SlurmConfig, *, runs: int, say: Callable[[str], N
     text, name = name_of(plan)
     file = folder / f"plan-{name.removeprefix('bench-')}.yaml"
     write_atomic(file, text.encode())
-    job = _sbatch(_worker(file, plan.request.out.absolute()), folder, name, workers, config)
+    nodes = plan.runs[0].spec.options.runtime.nodes
+    job = _sbatch(_worker(file, plan.request.out.absolute()), folder, name, workers, config, nodes=nodes)
     array = Array(job=job, name=name, workers=workers, logs=str(plan.request.out / arrays.FOLDER / _logs(job)))
     arrays.note(array, plan.request.out)
     return array
@@ -132,8 +133,8 @@ def _worker(file: Path, out: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "bench", "work", "--plan", str(file), "--out", str(out)]
 
 
-def _sbatch(command: Iterable[str], folder: Path, name: str, workers: int, config: SlurmConfig) -> str:
-    """Submit a command as an array, and return the job's id."""
+def _sbatch(command: Iterable[str], folder: Path, name: str, workers: int, config: SlurmConfig, *, nodes: int) -> str:
+    """Submit a command as an array, each task of which starts it on so many nodes; return the job's id."""
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -148,6 +149,8 @@ def _sbatch(command: Iterable[str], folder: Path, name: str, workers: int, confi
     executor.update_parameters(
         **{key: asked[key] for key in kept},
         job_name=name,
+        nodes=nodes,
+        ntasks_per_node=1,
         wckey=None,
         array_parallelism=config.array_parallelism or workers,
         signal_delay_s=config.signal_s,

@@ -99,6 +99,11 @@ class RunSpec:
     options: RunOptions = RunOptions()
     data_options: frozenset[str] = frozenset()
 
+    @property
+    def processes(self) -> int:
+        """Devices over all nodes, each with a process."""
+        return self.devices * self.options.runtime.nodes
+
     def steps(self, examples: int) -> int:
         """Return the optimiser steps of a run that trains on so many examples."""
         return self.max_steps or math.ceil((self.epochs or 1) * math.ceil(examples / self.batch_size))
@@ -113,6 +118,10 @@ class RunSpec:
 
     def with_(self, **changes: object) -> RunSpec:
         return replace(self, **changes)
+
+    def on_one_device(self) -> RunSpec:
+        """Return the same run, trained by one process."""
+        return self.with_(devices=1).with_options(runtime=self.options.runtime.changed(nodes=1, strategy="auto"))
 
     def with_options(self, **changes: Config) -> RunSpec:
         return replace(self, options=replace(self.options, **changes))

@@ -14,6 +14,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from safetensors.torch import save_file
 
 from bench.api import metrics, optimizers
@@ -36,12 +37,14 @@ from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
 from bench.training import checkpoint
+from bench.training.blocks import prepare_blocks
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, course_steps, evaluation_steps
 from bench.training.environment import without_launcher
 from bench.training.gradients import GradientCheck
 from bench.training.kept import kept
 from bench.training.memory import PeakMemory
 from bench.training.regularizers import nuclear_penalty
+from bench.training.sharding import ShardedFrozenWeights
 
 BARELY = 1e-3
 """Spectral norm of ΔW below which a layer counts as not having left its start."""
@@ -75,7 +78,7 @@ def fit(
     runtime, split = spec.options.runtime, _batch_split(spec)
     file = checkpoint.path(directory, world=split.world, parts=split.parts)
     # processes of several devices find each other by the variables that their worker has set
-    with _conditions(), without_launcher() if spec.devices == 1 else nullcontext():
+    with _conditions(), without_launcher() if spec.processes == 1 else nullcontext():
         peak = PeakMemory()
         data, method, backbone_parameters = build(spec, task, dataset, backbone)
         for line in data.warnings():
@@ -86,6 +89,15 @@ def fit(
         gradients = GradientCheck()
         callbacks = [evaluations, curve, tracker, gradients, keeper]  # the curve's clock goes on after all is scored
         trainer = _trainer(spec, data.steps, method, callbacks, directory, evaluates=bool(evaluations.at))
+        blocks = [block for stack in method.stacks.values() for block in stack]
+        device = trainer.strategy.root_device
+        prepare_blocks(
+            method.backbone,
+            blocks,
+            compiled=runtime.compile,
+            checkpointed=runtime.gradient_checkpointing,
+            device=device.type,
+        )
         whole = file.is_file() and checkpoint.is_whole(file)
         damaged = [DAMAGED] if file.is_file() and not whole else []
         trainer.fit(method, datamodule=data, ckpt_path=file if whole else None, weights_only=True)
@@ -99,7 +111,9 @@ def fit(
             swept = _metrics(method, evaluations)
             sweep.append(schema.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
     _check_clock(directory, training=curve.train_s, evaluation=eval_s, tracking=tracker.tracking_s)
-    method, device = method.cpu(), trainer.strategy.root_device
+    if isinstance(trainer.strategy, ShardedFrozenWeights):
+        trainer.strategy.gather()
+    method = method.cpu()
     ranks = [delta.ranks(name) for name, delta in method.deltas()]
     exported = method.export()
     files: dict[str, str] = {}
@@ -201,7 +215,7 @@ def build(
 
 
 def _batch_split(spec: RunSpec) -> BatchSplit:
-    return BatchSplit(batch_size=spec.batch_size, world=spec.devices, micro=spec.options.runtime.micro_batch)
+    return BatchSplit(batch_size=spec.batch_size, world=spec.processes, micro=spec.options.runtime.micro_batch)
 
 
 def _evaluated_steps(spec: RunSpec, data: StepDataModule[object, Split], method: Method) -> frozenset[int]:
@@ -223,8 +237,8 @@ def _trainer(
     return Trainer(
         accelerator=spec.accelerator,
         devices=spec.devices,
-        # a network may hold tensors that no output depends on, and a method may leave some out of a step
-        strategy="ddp_find_unused_parameters_true" if spec.devices > 1 else "auto",
+        num_nodes=spec.options.runtime.nodes,
+        strategy=_strategy(spec, method),
         plugins=[LightningEnvironment()],  # instead of the cluster's, which starts no processes
         default_root_dir=directory,
         precision=spec.precision,
@@ -243,6 +257,16 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _strategy(spec: RunSpec, method: Method) -> Strategy | str:
+    if spec.processes == 1:
+        return "auto"
+    # a network may hold tensors that no output depends on, and a method may leave some out of a step
+    unused = True
+    if spec.options.runtime.strategy != "fsdp":
+        return DDPStrategy(find_unused_parameters=unused)
+    return ShardedFrozenWeights(method, find_unused_parameters=unused)
 
 
 def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
-from bench.api.network import HasBlocks, Network, channel_axes
+from bench.api.network import HasBlocks, Network, channel_axes, find_stacks
 from bench.api.running_statistics import freeze_statistics
 from bench.core.errors import UsageError
 from methods.adapter.config import AdapterConfig
@@ -186,19 +186,12 @@ def _channel_axis(block: nn.Module, shape: torch.Size, larger: torch.Size, *, la
 
 
 def find_blocks(backbone: Network) -> list[nn.Module]:
-    """Return the blocks that the network names, else its transformer blocks: equal modules in one list, each with
-    several linear layers.
+    """Return the blocks of a network that has one stack of them.
 
     Raises:
-        UsageError: there is no such list, or more than one.
+        UsageError: there is no stack, or more than one.
     """
-    if isinstance(backbone, HasBlocks) and (named := [*backbone.blocks]):
-        return named
-    stacks: dict[str, list[nn.Module]] = {}
-    for name, module in backbone.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in stacks)
-        if isinstance(module, nn.ModuleList | nn.Sequential) and not inside and _equal_blocks(list(module)):
-            stacks[name] = list(module)
+    stacks = find_stacks(backbone)
     if len(stacks) != 1:
         raise UsageError(
             "adapters need a backbone with one stack of transformer or residual blocks",
@@ -206,9 +199,3 @@ def find_blocks(backbone: Network) -> list[nn.Module]:
             "Use an encoder such as BERT, RoBERTa, DistilBERT, ViT or ResNet, or another method.",
         )
     return next(iter(stacks.values()))
-
-
-def _equal_blocks(blocks: list[nn.Module]) -> bool:
-    shapes = [(type(block), [p.shape for p in block.parameters()]) for block in blocks]
-    linear = [sum(isinstance(m, nn.Linear) for m in block.modules()) for block in blocks]
-    return bool(blocks) and min(linear) > 1 and all(shape == shapes[0] for shape in shapes)

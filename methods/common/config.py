@@ -41,6 +41,7 @@ class BottleneckConfig(MethodConfig):
 class ProjectedConfig(MethodConfig):
     """Options of every optimiser that projects gradients."""
 
+    freezes: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 4e-4
     learning_rates: ClassVar[tuple[float, ...]] = (4e-4, 2e-3, 1e-2)
     scratch_learning_rate: ClassVar[float] = 1e-2

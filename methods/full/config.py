@@ -18,6 +18,7 @@ class FullConfig(MethodConfig):
     Parameters: all of backbone and head.
     """
 
+    freezes: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 1e-4
     learning_rates: ClassVar[tuple[float, ...]] = (3e-5, 1e-4, 3e-4)
     scratch_learning_rate: ClassVar[float] = 1e-3

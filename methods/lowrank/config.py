@@ -22,6 +22,7 @@ class LowRankConfig(MethodConfig):
     Source: Khodak et al. 2021, arXiv 2105.01029.
     """
 
+    freezes: ClassVar[bool] = False
     learning_rate: ClassVar[float] = 3e-3
     learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
 

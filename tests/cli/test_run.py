@@ -38,7 +38,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, make_record: Callable[..., Any]) -> Si
         runs: Any = {"runs": ("a",), "broken": seen.broken, "in_order": list}
         return SimpleNamespace(request=request, to_json=lambda: json, **runs)
 
-    def run_plan(plan: Any, *, jobs: Any, verbose: bool) -> Iterator[Any]:
+    def run_plan(plan: Any, *, jobs: Any, verbose: bool, nodes: object) -> Iterator[Any]:
         seen.jobs, seen.verbose = jobs, verbose
         error = {"what": "went wrong", "known": "", "todo": ""}
         for state in seen.states:
@@ -118,8 +118,9 @@ def test_flags_of_this_command_alone_are_no_part_of_the_request(stub: SimpleName
     for text, jobs in (("3", 3), ("auto", "auto")):
         assert main([*BASE, "--jobs", text]) == 0
         assert (stub.request, stub.jobs) == (DEFAULT, jobs)
-    assert main([*BASE, "--on-oom", "halve"]) == 0
-    assert stub.request == replace(DEFAULT, overrides=Overrides({("runtime", "on_oom"): "halve"}))
+    for name, value in (("on_oom", "halve"), ("strategy", "ddp"), ("nodes", "1")):
+        assert main([*BASE, f"--{name.replace('_', '-')}", value]) == 0
+        assert stub.request == replace(DEFAULT, overrides=Overrides({("runtime", name): value}))
 
 
 def test_the_exit_code_says_how_the_runs_ended(stub: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from false_slurm import FalseSlurm
 
 from bench.harness import plan_file
@@ -51,6 +52,7 @@ def test_an_array_of_workers_on_a_plan_file(bench: Any, slurm: FalseSlurm) -> No
         "account": "lab",
         "qos": "low",
         "nodes": "1",
+        "ntasks-per-node": "1",
         "open-mode": "append",
         "output": str(Path("runs/slurm").absolute() / "%A_%a_0_log.out"),
         "requeue": "",
@@ -67,6 +69,15 @@ def test_an_array_of_workers_on_a_plan_file(bench: Any, slurm: FalseSlurm) -> No
     assert "slurm" not in plan.read_text().replace(str(plan.parent), "")
     there = {file.name for file in Path("runs/slurm").iterdir()}
     assert there == {plan.name, "array-41.json", "41_submission.sh"}, "no pickle"
+
+
+def test_runs_on_several_nodes(bench: Any, slurm: FalseSlurm) -> None:
+    """A task of the array is a worker on every node."""
+    assert bench(*GRID, *SLURM, "--nodes", "4", "--batch-size", "8").code == 0
+    stated = slurm.directives()
+    assert (stated["nodes"], stated["ntasks-per-node"]) == ("4", "1")
+    [file] = Path("runs/slurm").glob("plan-*.yaml")
+    assert yaml.safe_load(file.read_text())["set"]["runtime.nodes"] == 4
 
 
 def test_the_plan_file_makes_the_same_runs(bench: Any, slurm: FalseSlurm) -> None:

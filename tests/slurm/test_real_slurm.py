@@ -162,3 +162,23 @@ def test_what_slurm_refuses_is_said_in_its_words(bench: Any, slurm: None) -> Non
     refused = bench(*RUN, *SLURM, "--set", "slurm.partition=nowhere")
     assert refused.code == 3
     assert "invalid partition specified: nowhere" in refused.err
+
+
+@pytest.mark.usefixtures("slurm")
+def test_srun_starts_a_run_on_two_nodes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the run that one process makes."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # the nodes of this cluster have no addresses of their own
+    grid = (*RUN, "--batch-size", "8", "--precision", "64-true")
+    assert bench(*grid, "--out", "one").code == 0
+    command = [sys.executable, "-P", "-m", "bench", *grid, "--nodes", "2", "--out", "two"]
+    said = client("srun", "--nodes=2", "--ntasks-per-node=1", *command)
+    assert "| full" in said
+    one, two = (
+        {made.run_id: [point.loss for point in made.curve] for made in record.load_all(Path(out))[0]}
+        for out in ("one", "two")
+    )
+    assert [len({*losses}) for losses in one.values()] == [6]
+    assert two == {run_id: pytest.approx(losses, rel=1e-9) for run_id, losses in one.items()}
+    assert [made.cost.devices for made in record.load_all(Path("two"))[0] if made.cost] == [2]

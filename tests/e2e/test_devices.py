@@ -248,7 +248,7 @@ def test_a_result_stands_whatever_befalls_another_device_after_it(
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker runs in this process, up to where the other devices would be started."""
 
-    def run(asked: worker.Job, folder: Path, on_step: Any, on_warning: Any) -> TrainingResult:
+    def run(asked: worker.Job, folder: Path, on_step: Any, on_warning: Any, nodes: Any) -> TrainingResult:
         (folder / worker.JOB).write_bytes(msgspec.json.encode(asked))
         return worker.take(folder, worker.main(folder / worker.JOB))
 

@@ -24,6 +24,7 @@ from bench.core.errors import BenchError, MachineProblem
 from bench.core.files import write_atomic
 from bench.core.text import without_secrets
 from bench.harness import failures
+from bench.harness.signals import SIGNALS
 from bench.records.data import DataRequest
 from bench.records.schema import RunError, TrainingResult
 from bench.records.spec import RunSpec
@@ -261,6 +262,16 @@ def end_with_parent(parent: int, every_s: float = 1.0) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def leave_signals() -> None:
+    """Ignore the signals that stop a command.
+
+    Slurm sends them to all processes of a job. The command writes the record and then ends this process; one that a
+    signal ended before that would be a failure of its run.
+    """
+    for number in (signal.SIGINT, *SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _first(*, of_node: bool = False) -> bool:
     """Whether this is the process of the first device, of all nodes or of this one."""
     variables = ("LOCAL_RANK",) if of_node else ("LOCAL_RANK", "NODE_RANK")
@@ -283,6 +294,7 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
+    leave_signals()
     # the first device of a node starts those of the others
     end_with_parent(int(sys.argv[2]) if _first(of_node=True) else os.getppid())
     sys.exit(main(Path(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""The few fields of a record that say where its run stands, read twenty times as fast as the whole record."""
+"""The few fields of a record that say where its run stands, read faster than the whole record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from bench.records.record import FILE, MOST_BYTES
+from bench.records.record import FILE, MOST_BYTES, has_digest
 from bench.records.schema import RunId, State
 
 LONGEST_S = 1e12
@@ -40,7 +40,7 @@ class Error(msgspec.Struct, frozen=True, gc=False):
 
 
 class Brief(msgspec.Struct, frozen=True, gc=False):
-    """A part of `bench.records.schema.Record`. Other fields and the digest are not checked."""
+    """A part of `bench.records.schema.Record`. Other fields are covered by the digest alone."""
 
     schema: Literal[2]
     run_id: RunId
@@ -49,6 +49,7 @@ class Brief(msgspec.Struct, frozen=True, gc=False):
     spec: Spec
     error: Error | None = None
     cost: Cost | None = None
+    digest: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -99,6 +100,7 @@ def _read(path: Path, status: os.stat_result) -> Brief | None:
             found = _DECODER.decode(content)
         except msgspec.MsgspecError:  # to read what msgspec does not: lone surrogates
             found = msgspec.convert(json.loads(content.decode()), Brief)
+        whole = not found.digest or has_digest(content, found.digest)  # takes most of the time
     except (ValueError, RecursionError):
         return None
-    return found if found.run_id == path.parent.name else None
+    return found if whole and found.run_id == path.parent.name else None

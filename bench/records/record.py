@@ -27,7 +27,7 @@ from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unu
 T = TypeVar("T")
 
 __all__ = ["ADAPTER", "FILE", "BrokenRecord", "DoneRecord", "Record", "State"]
-__all__ += ["find", "folder", "is_done", "is_run_id", "iterate", "load_all", "locate", "parse", "read"]
+__all__ += ["find", "folder", "has_digest", "is_done", "is_run_id", "iterate", "load_all", "locate", "parse", "read"]
 __all__ += ["separate", "stamps", "to_json", "validate", "write"]
 FILE = "record.json"
 ADAPTER = "adapter.safetensors"
@@ -116,7 +116,7 @@ def digest(value: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _has_digest(content: bytes, stated: str) -> bool:
+def has_digest(content: bytes, stated: str) -> bool:
     """Whether the digest is that of a record's bytes; msgspec reads them three times as fast as Python's parser."""
     with contextlib.suppress(msgspec.MsgspecError):
         if digest(msgspec.json.decode(content)) == stated:
@@ -156,7 +156,7 @@ def parse(content: bytes, path: Path) -> Record:
             _check_content(record, path)
         except msgspec.MsgspecError:  # to name the field, and to read what msgspec does not: lone surrogates
             record = validate(json.loads(content.decode()), path)
-        if record.digest and not _has_digest(content, record.digest):
+        if record.digest and not has_digest(content, record.digest):
             raise _invalid(path, "digest: it is not that of the content, which was changed after it had been written")
     except (ValueError, RecursionError) as error:
         raise BrokenRecord(_unreadable(path), str(error) or type(error).__name__, _todo(path)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -153,16 +154,60 @@ def _runs(pid: int) -> bool:
     return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "state"), [(signal.SIGINT, 130, "cancelled"), (signal.SIGTERM, 75, "preempted")]
-)
+ENDS = {
+    signal.SIGINT: (130, "cancelled"),
+    **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), (75, "preempted")),
+}
+"""Exit code and state by the signal that stops a command."""
+each = pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+
+
+@each
 def test_a_signal_leaves_no_process_behind(
-    bench: Bench, stand_in: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int, state: str
+    bench: Bench, stand_in: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     pids = stand_in(HANGS + "    time.sleep(600)\n")
     monkeypatch.setattr(Progress, "step", lambda self, step, loss: os.kill(os.getpid(), number))
     outcome = bench("--method", "lora", *TWO)
-    assert (outcome.code, outcome.only().state) == (code, state)
+    assert (outcome.code, outcome.only().state) == ENDS[number]
+    assert gone(pids)
+
+
+@each
+def test_a_signal_while_no_step_is_made(bench: Bench, stand_in: Any, number: signal.Signals) -> None:
+    """As before the first step, and while dev is evaluated: the command waits for what its process says."""
+    pids = stand_in(f"{HANGS}    time.sleep(0.5)\n    os.kill(os.getppid(), {int(number)})\n    time.sleep(600)\n")
+    outcome = bench("--method", "lora", *TWO)
+    assert (outcome.code, outcome.only().state) == ENDS[number]
+    assert gone(pids)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [n if n == signal.SIGUSR1 else pytest.param(n, marks=pytest.mark.slow) for n in ENDS],
+    ids=lambda number: number.name,
+)
+def test_a_signal_to_the_processes_of_all_devices(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Slurm sends it to every process of a job, in any order; a device that ended first would fail the run."""
+    pids, sent = tmp_path / "pids", list[float]()
+
+    def step(self: Progress, step: int, loss: float) -> None:
+        if not sent:
+            ps = ["ps", "-A", "-ww", "-o", "pid=,args="]
+            lines = subprocess.run(ps, capture_output=True, text=True, check=True).stdout.splitlines()
+            of_run = [line.split()[0] for line in lines if "harness.worker" in line and str(tmp_path) in line]
+            pids.write_text(" ".join(of_run))
+            for pid in of_run:
+                os.kill(int(pid), number)
+            sent.append(time.monotonic())
+        elif time.monotonic() > sent[0] + 1:  # they would have ended, and no step be made
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Progress, "step", step)
+    outcome = bench("--method", "linear", *TWO, budget=("--max-steps", "100000"))
+    assert (outcome.code, outcome.only().state) == ENDS[number]
     assert gone(pids)
 
 
@@ -203,7 +248,7 @@ def test_a_result_stands_whatever_befalls_another_device_after_it(
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker runs in this process, up to where the other devices would be started."""
 
-    def run(asked: worker.Job, folder: Path, on_step: Any, on_warning: Any) -> TrainingResult:
+    def run(asked: worker.Job, folder: Path, on_step: Any, on_warning: Any, nodes: Any) -> TrainingResult:
         (folder / worker.JOB).write_bytes(msgspec.json.encode(asked))
         return worker.take(folder, worker.main(folder / worker.JOB))
 

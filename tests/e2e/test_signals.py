@@ -37,10 +37,11 @@ def send(number: int) -> Callable[..., None]:
 
 
 @each
-def test_while_planning(bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+@pytest.mark.parametrize("devices", ["1", "2"])
+def test_while_planning(bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, devices: str) -> None:
     code, _, said = SIGNALS[signal.Signals(number)]
     monkeypatch.setattr("bench.harness.planner.make_plan", send(number))
-    outcome = bench(*RUN)
+    outcome = bench(*RUN, "--devices", devices)
     assert (outcome.code, outcome.err) == (code, f"{said}\n")
     assert not outcome.folder.exists()
 

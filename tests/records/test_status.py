@@ -314,6 +314,21 @@ def test_nothing_of_a_plan_has_begun(tmp_path: Path) -> None:
     assert (counted(seen.runs), seen.left, seen.left_s, seen.left_unknown) == ({"waiting": 1}, 1, 0, 1)
 
 
+def test_a_record_that_was_changed_is_not_done(tmp_path: Path, add: Callable[..., Path]) -> None:
+    """As `bench run` sees it, which trains the run again."""
+    file = add("done") / record.FILE
+    text = file.read_text()
+    assert counted(Watcher(tmp_path).look().runs) == {"done": 1}
+    value = json.loads(text)
+    file.write_text(json.dumps(value))
+    assert counted(Watcher(tmp_path).look().runs) == {"done": 1}, "other spaces are no change"
+    value["cost"]["train_s"] += 1
+    file.write_text(json.dumps(value))
+    assert counted(Watcher(tmp_path).look().runs) == {"unreadable": 1}
+    with pytest.raises(record.BrokenRecord, match="not a valid record"):
+        record.read(file)
+
+
 def test_only_changed_records_are_read_again(
     tmp_path: Path, add: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,7 +343,8 @@ def test_only_changed_records_are_read_again(
     watcher.look()
     assert read == []
     before = (folders[1] / record.FILE).stat()
-    text = (folders[1] / record.FILE).read_text().replace('"cancelled"', '"preempted"')
+    value = json.loads((folders[1] / record.FILE).read_text()) | {"state": "preempted"}
+    text = json.dumps(value | {"digest": record.digest(value)}, indent=1) + "\n"
     (tmp_path / "other").write_text(text)
     os.utime(tmp_path / "other", ns=(before.st_mtime_ns, before.st_mtime_ns))
     (tmp_path / "other").replace(folders[1] / record.FILE)

@@ -254,9 +254,10 @@ def find_place(count: int, variables: Mapping[str, str] = os.environ) -> Place:
             address, port = variables["MASTER_ADDR"], int(variables["MASTER_PORT"])
         place = Place(node=node, local=local, address=address, port=port, hosted=hosted)
     except (KeyError, ValueError) as error:
+        problem = f"{error.args[0]} is not set" if isinstance(error, KeyError) else str(error)
         raise EnvironmentProblem(
             f"--nodes {count}: nothing says which of them this is",
-            f"neither srun, torchrun nor the variables NODE_RANK, MASTER_ADDR and MASTER_PORT ({error})",
+            f"srun and torchrun say it, or the variables NODE_RANK, MASTER_ADDR and MASTER_PORT; {problem}",
             f"Start the same command on every node: srun --nodes {count} --ntasks-per-node 1 bench run …",
         ) from error
     if there != count or not 0 <= place.node < count:

@@ -263,13 +263,14 @@ def end_with_parent(parent: int, every_s: float = 1.0) -> None:
 
 
 def leave_signals() -> None:
-    """Ignore the signals that stop a command.
+    """Block the signals that stop a command, in all threads of this process that begin after this.
 
-    Slurm sends them to all processes of a job. The command writes the record and then ends this process; one that a
-    signal ended before that would be a failure of its run.
+    Slurm sends them to all processes of a job. The command writes the record and then kills this process; one that a
+    signal ended before that would be a failure of its run. They are blocked and not ignored, because Lightning sets a
+    handler of SIGTERM that waits for the other devices, which is for ever if they train.
     """
-    for number in (signal.SIGINT, *SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *SIGNALS))
 
 
 def _first(*, of_node: bool = False) -> bool:

@@ -184,7 +184,7 @@ def test_a_signal_while_no_step_is_made(bench: Bench, stand_in: Any, number: sig
 
 @pytest.mark.parametrize(
     "number",
-    [n if n == signal.SIGUSR1 else pytest.param(n, marks=pytest.mark.slow) for n in ENDS],
+    [n if n == signal.SIGTERM else pytest.param(n, marks=pytest.mark.slow) for n in ENDS],  # Lightning handles it too
     ids=lambda number: number.name,
 )
 def test_a_signal_to_the_processes_of_all_devices(

@@ -14,10 +14,12 @@ from bench.records.spec import NOT_IDENTITY
 
 _NOT_SETTINGS = {
     *("task", "seed", "holdout", "backbone"),
-    *("max_steps", "epochs", "batch_size", "train_samples", "precision", "space", "trials"),
+    *("max_steps", "epochs", "batch_size", "train_samples", "precision", "space", "trials", "select_on"),
 }
-"""Fields of a specification that are no settings of a row: the table, the column or the seed of a run has them, or runs
-whose options are selected alone."""
+"""Fields of a specification that are no settings of a row: the table, the column or the seed of a run has them, or what
+they mean depends on others."""
+EACH = "each task"
+"""Setting `select_on` of a row whose runs select on their own task."""
 _SETTINGS = {*StoredSpec.__struct_fields__} - _NOT_SETTINGS - NOT_IDENTITY - {"method", "options"}
 _SWITCHES: dict[str, tuple[str, Option]] = {"allocation": ("policy", "uniform"), "penalty": ("nuclear", 0)}
 """Namespace → the option and value that switch it off; its other options have no effect then."""
@@ -148,9 +150,20 @@ def by_row(runs: Iterable[Record]) -> list[tuple[str, RowKey, list[Record]]]:
             known[key] = _option_settings(run.spec.options)
         return known[key]
 
-    groups = group_by(runs, lambda run: _row_key(run.spec, options(run)))
-    labels = _row_labels({key: _chosen(groups[key]) for key in sorted(groups)})
-    return [(label, key, groups[key]) for key, label in labels.items()]
+    runs = [*runs]
+    keys = {id(run): _row_key(run.spec, options(run)) for run in runs}
+    deciding = {(keys[id(run)], on) for run in runs if (on := run.spec.select_on) not in (None, run.spec.task)}
+
+    def key(run: Record) -> RowKey:
+        """With the task that selects for all; a task that selects for itself alone is the same setting on each."""
+        method, settings = keys[id(run)]
+        on = run.spec.select_on
+        value = on if on is None or (keys[id(run)], on) in deciding else EACH
+        return RowKey(method, tuple(sorted((*settings, ("select_on", str(value))))))
+
+    groups = group_by(runs, key)
+    labels = _row_labels({row: _chosen(groups[row]) for row in sorted(groups)})
+    return [(label, row, groups[row]) for row, label in labels.items()]
 
 
 def _chosen(runs: Iterable[Record]) -> dict[str, str]:
@@ -163,7 +176,7 @@ def _chosen(runs: Iterable[Record]) -> dict[str, str]:
 
 
 def _row_key(spec: StoredSpec, options: dict[str, str]) -> RowKey:
-    """The settings of a run; all selected values of a learning rate, or of an option, count as the same setting."""
+    """The settings of a run but `select_on`; all selected values of a rate, or of an option, are the same setting."""
     settings = {name: format_value(getattr(spec, name)) for name in _SETTINGS} | options
     settings |= {"lr": "selected"} if spec.lr is None else {}
     settings |= {name: f"one of {format_value(values)}" for name, values in spec.space.items()}

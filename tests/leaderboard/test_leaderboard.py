@@ -212,6 +212,23 @@ def test_a_learning_rate_chosen_per_task_is_one_row(run):
     assert "0.99" not in text and "1 run on held-out" in text
 
 
+def test_a_task_that_selects_for_itself_is_no_setting(run):
+    """And one that selects for all is: its own run stands in the row of the runs that it selected for."""
+
+    def labels(*selected_on):
+        made = [
+            run("lora", task, 0, 0.5, spec={"lr": None, "select": [1e-3, 3e-3], "select_on": on})
+            for task, on in selected_on
+        ]
+        return {row.label: sum(cell is not None for cell in row.cells) for row in build_rows(made)}
+
+    each = [("cola", "glue/cola"), ("mrpc", "glue/mrpc"), ("rte", "glue/rte")]
+    mrpc = [(task, "glue/mrpc") for task in TASKS]
+    assert labels(*each) == {"lora": 3}
+    assert labels(*mrpc) == {"lora": 3}
+    assert labels(*{*each, *mrpc}) == {"lora (select_on=each task)": 2, "lora (select_on=glue/mrpc)": 3}
+
+
 def test_ranks_share_ties_and_need_three_seeds(run):
     scores = {"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.70001, "e": 0.2}
     some = [run(method, "cola", s, value) for method, value in scores.items() for s in range(3)]

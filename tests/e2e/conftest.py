@@ -115,10 +115,12 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path)
-    # a shell that runs the tests in its background has them ignore Ctrl-C
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # a shell that runs the tests in its background has them ignore Ctrl-C, and nohup the end of the terminal
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     torch.set_num_threads(threads)
 
 

@@ -101,10 +101,7 @@ class StoredSpec(Part, frozen=True, kw_only=True):
     ]
     space: Annotated[
         dict[str, tuple[Option, ...]],
-        about(
-            "options that were selected, each with its candidates; options has what was chosen, once it is; "
-            "absent where none was"
-        ),
+        about("options that were selected, each with its candidates (options has what was chosen); absent: none"),
     ] = {}
     trials: Annotated[
         Count, about("trials that optuna's TPE suggests; absent where every combination of the candidates is tried")

@@ -78,7 +78,7 @@ def _of_plan(file: Path, folder: Path | None) -> Watcher:
     from bench.harness.planner import make_plan  # opens data and backbones
 
     # where a run trains is no part of its id, and this machine may have no such device
-    plan = make_plan(replace(read(file), accelerator="auto", devices=1, strict=False))
+    plan = make_plan(replace(read(file), accelerator="cpu", strict=False))
     for line in notes(plan):
         print(printable(line), file=sys.stderr)
     return Watcher(folder or plan.request.out, [_wanted(run) for run in (*plan.runs, *plan.trials)])

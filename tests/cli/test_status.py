@@ -82,6 +82,17 @@ def test_text_and_json_of_a_folder(runs: Path, capsys: pytest.CaptureFixture[str
     assert (found["speed"][0]["runs"], found["speed"][0]["mean_s"]) == (1, 39.3)
 
 
+def test_a_plan_for_devices_that_are_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = ("--method", "linear", "--task", "digits", "--backbone", "mlp", "--accelerator", "gpu")
+    cluster = ("--devices", "4", "--nodes", "2", "--strategy", "fsdp")
+    assert main(["plan", *grid, *cluster, "--output", "grid.yaml"]) == OK
+    assert main(["status", "--plan", "grid.yaml"]) == OK
+    assert "1 waiting" in capsys.readouterr().out
+
+
 def test_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Two of three seeds are trained, and another method, which the plan does not have."""
     monkeypatch.chdir(tmp_path)

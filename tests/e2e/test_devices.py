@@ -182,6 +182,18 @@ def test_a_signal_while_no_step_is_made(bench: Bench, stand_in: Any, number: sig
     assert gone(pids)
 
 
+@each
+def test_a_signal_while_a_trial_is_trained(
+    bench: Bench, stand_in: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    pids = stand_in(HANGS + "    time.sleep(600)\n")
+    monkeypatch.setattr(Progress, "step", lambda self, step, loss: os.kill(os.getpid(), number))
+    outcome = bench("--method", "lora", *TWO, "--select", "lr")
+    [trial], _ = record.load_all(outcome.folder / record.TRIALS)
+    assert (outcome.code, trial.state, outcome.records) == (*ENDS[number], [])
+    assert gone(pids)
+
+
 @pytest.mark.parametrize(
     "number",
     [n if n == signal.SIGTERM else pytest.param(n, marks=pytest.mark.slow) for n in ENDS],  # Lightning handles it too

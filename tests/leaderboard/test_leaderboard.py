@@ -216,10 +216,8 @@ def test_a_task_that_selects_for_itself_is_no_setting(run):
     """And one that selects for all is: its own run stands in the row of the runs that it selected for."""
 
     def labels(*selected_on):
-        made = [
-            run("lora", task, 0, 0.5, spec={"lr": None, "select": [1e-3, 3e-3], "select_on": on})
-            for task, on in selected_on
-        ]
+        spec = {"lr": None, "select": [1e-3, 3e-3]}
+        made = [run("lora", task, 0, 0.5, spec={**spec, "select_on": on}) for task, on in selected_on]
         return {row.label: sum(cell is not None for cell in row.cells) for row in build_rows(made)}
 
     each = [("cola", "glue/cola"), ("mrpc", "glue/mrpc"), ("rte", "glue/rte")]

@@ -87,7 +87,7 @@ def test_a_plan_for_devices_that_are_not_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     grid = ("--method", "linear", "--task", "digits", "--backbone", "mlp", "--accelerator", "gpu")
-    cluster = ("--devices", "4", "--nodes", "2", "--strategy", "fsdp")
+    cluster = ("--devices", "4", "--strategy", "fsdp")
     assert main(["plan", *grid, *cluster, "--output", "grid.yaml"]) == OK
     assert main(["status", "--plan", "grid.yaml"]) == OK
     assert "1 waiting" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from bench.core import registry
 from bench.harness import worker
 from bench.harness.progress import Progress
 from bench.records import record
-from bench.records.schema import TrainingResult
+from bench.records.results import TrainingResult
 
 Bench = Callable[..., Any]
 TWO = ("--task", "glue/cola", "--devices", "2")

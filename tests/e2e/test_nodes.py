@@ -66,7 +66,7 @@ def test_a_signal_to_any_node_stops_all_and_the_same_commands_go_on(
 ) -> None:
     argv = (*RUN, "--method", "full", "--nodes", "2", "--out", "runs", "--set", "runtime.checkpoint_s=0")
     port = free_port()
-    stops = PROGRAM.format(at=3, number=int(signal.SIGSTOP))
+    stops = PROGRAM.format(at=3, number=int(signal.SIGSTOP), first="")
     first, second = (start(*argv, node=n, port=port, program=stops if n == 0 else NOTHING) for n in (0, 1))
     _, status = os.waitpid(first.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)

@@ -14,7 +14,8 @@ from bench.harness import selection
 from bench.harness.planner import PlannedRun, make_plan
 from bench.harness.request import Request, make_request
 from bench.records.data import DataRequest
-from bench.records.schema import Record, Selection, Trial
+from bench.records.results import Selection, Trial
+from bench.records.schema import Record
 
 Score = Callable[[float], float | None]
 

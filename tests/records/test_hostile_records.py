@@ -18,7 +18,7 @@ from bench.config.sections import MethodConfig
 from bench.core import registry
 from bench.core.text import dump_json, printable
 from bench.records import record
-from bench.records.schema import DEEPEST
+from bench.records.fields import DEEPEST
 
 STEERING = "a\x1b[31mb\x07\x9b0mc\u202egnp\u2028\U000e0041\x7f"
 INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}

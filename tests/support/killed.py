@@ -12,6 +12,7 @@ PROGRAM = """
 import os, sys
 from bench.cli import main
 from bench.harness.progress import Progress
+{first}
 
 def step(self, step, loss, lane=0):
     steps.append(step)
@@ -24,15 +25,18 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def start(argv: Sequence[str], *, at: int, number: signal.Signals) -> subprocess.Popen[str]:
-    """Start `bench` with `argv`; at its step `at`, counted over all its runs, it gets a signal."""
-    command = [sys.executable, "-P", "-c", PROGRAM.format(at=at, number=int(number)), *argv]
+def start(argv: Sequence[str], *, at: int, number: signal.Signals, first: str = "") -> subprocess.Popen[str]:
+    """Run the lines `first`, then `bench` with `argv`, which gets a signal at step `at`, counted over all its runs."""
+    command = [sys.executable, "-P", "-c", PROGRAM.format(at=at, number=int(number), first=first), *argv]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def kill_at_step(argv: Sequence[str], at: int) -> None:
-    """Run `bench` with `argv` until it has made `at` training steps, counted over all its runs, and kill it there."""
-    process = start(argv, at=at, number=signal.SIGKILL)
+def kill_at_step(argv: Sequence[str], at: int, *, first: str = "") -> None:
+    """Run `bench` with `argv` until it has made `at` training steps, counted over all its runs, and kill it there.
+
+    The lines `first` are run before the command: they set what would otherwise depend on the machine's speed.
+    """
+    process = start(argv, at=at, number=signal.SIGKILL, first=first)
     _, said = process.communicate()
     assert process.returncode == -signal.SIGKILL, said
 

@@ -22,7 +22,7 @@ from bench.backbones.text_encoders import from_folder
 from bench.config.sections import AllocationConfig, HeadConfig, OptimConfig, PenaltyConfig, RuntimeConfig, TaskConfig
 from bench.core import registry
 from bench.records.data import DataRequest, Dataset, Example
-from bench.records.schema import TrainingResult
+from bench.records.results import TrainingResult
 from bench.records.spec import RunOptions, RunSpec
 from tasks.text.task import TextTask
 

@@ -17,7 +17,7 @@ from bench.harness.outlook import forecast
 from bench.harness.plan_text import describe
 from bench.harness.planner import Plan, PlannedRun
 from bench.records.data import Rows
-from bench.records.schema import Cost
+from bench.records.results import Cost
 from bench.records.spec import RunSpec
 
 SecondsT = TypeVar("SecondsT", bound=tuple[float, float])

@@ -9,8 +9,10 @@ import msgspec
 
 from bench.core.text import printable, table
 from bench.records.course import best
+from bench.records.fields import FreeForm
 from bench.records.record import Record
-from bench.records.schema import BackboneInfo, FreeForm, Metrics, Selection
+from bench.records.results import Metrics, Selection
+from bench.records.schema import BackboneInfo
 from leaderboard.render.json_export import subsample
 
 EVALUATIONS = 12

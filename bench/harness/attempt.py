@@ -26,7 +26,8 @@ from bench.harness.request import Request
 from bench.harness.signals import Preempted
 from bench.records import job_log, record
 from bench.records.claims import Claims, Held
-from bench.records.schema import Record, TrainingResult
+from bench.records.results import TrainingResult
+from bench.records.schema import Record
 from bench.training import checkpoint
 from bench.training.kept import kept
 

@@ -17,17 +17,9 @@ from bench.core.errors import EnvironmentProblem
 from bench.harness.planner import PlannedRun
 from bench.harness.repeat import repeat_command
 from bench.harness.request import Request
-from bench.records.schema import (
-    SCHEMA,
-    BackboneInfo,
-    Options,
-    Provenance,
-    Record,
-    Selection,
-    SourceInfo,
-    StoredSpec,
-    TaskInfo,
-)
+from bench.records.fields import SCHEMA
+from bench.records.results import Selection
+from bench.records.schema import BackboneInfo, Options, Provenance, Record, SourceInfo, StoredSpec, TaskInfo
 from bench.records.spec import RunSpec
 
 PACKAGES = (

@@ -10,7 +10,8 @@ from bench.core.errors import BenchError
 from bench.harness import search
 from bench.harness.planner import PlannedRun
 from bench.records.record import TRIALS
-from bench.records.schema import Record, Selection, Trial
+from bench.records.results import Selection, Trial
+from bench.records.schema import Record
 
 Tried = Mapping[str, Record]
 """Run id of a trial → its record."""

@@ -26,7 +26,8 @@ from bench.core.text import without_secrets
 from bench.harness import failures
 from bench.harness.signals import SIGNALS
 from bench.records.data import DataRequest
-from bench.records.schema import RunError, TrainingResult
+from bench.records.results import TrainingResult
+from bench.records.schema import RunError
 from bench.records.spec import RunSpec
 from bench.training.environment import own_environment
 

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from bench.records.fields import RunId, State
 from bench.records.record import FILE, MOST_BYTES, has_digest
-from bench.records.schema import RunId, State
 
 LONGEST_S = 1e12
 """So that sums of what strangers write stay finite."""

@@ -11,7 +11,9 @@ import msgspec
 
 from bench.core.text import HIDDEN
 from bench.records.course import primary_names
-from bench.records.schema import DEEPEST, LayerRank, Metrics, ParentRun, Record, Scores
+from bench.records.fields import DEEPEST, Scores
+from bench.records.results import LayerRank, Metrics
+from bench.records.schema import ParentRun, Record
 from bench.records.spec import PROTOCOL, ids
 
 _BOUNDS = {

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bench.records.schema import SCHEMA, Record
+from bench.records.fields import SCHEMA
+from bench.records.schema import Record
 
 Schema = dict[str, Any]
 _TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "list"}

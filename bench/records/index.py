@@ -27,8 +27,8 @@ import msgspec
 from bench import __version__
 from bench.core.errors import BenchError, EnvironmentProblem
 from bench.core.files import cache_folder, regular, replacing, sweep
+from bench.records.fields import SCHEMA
 from bench.records.record import FILE, Record, Stamp, collecting_paused, read, separate, stamps
-from bench.records.schema import SCHEMA
 from bench.records.views import Line, Restorer, Slim, line, slim
 
 V = TypeVar("V")

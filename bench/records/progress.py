@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from bench.records.brief import LONGEST_S
-from bench.records.schema import Count
+from bench.records.fields import Count
 
 FILE = "progress.json"
 MOST_BYTES = 4096

@@ -22,7 +22,8 @@ from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.core.files import regular, write_atomic
 from bench.core.text import without_secrets
 from bench.records.consistency import contradictions
-from bench.records.schema import SCHEMA, DoneRecord, Record, State, is_done, unusable
+from bench.records.fields import SCHEMA, State, unusable
+from bench.records.schema import DoneRecord, Record, is_done
 
 T = TypeVar("T")
 

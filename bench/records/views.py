@@ -7,24 +7,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct, structs
 
+from bench.records.fields import SCHEMA, State
 from bench.records.record import Record
-from bench.records.schema import (
-    SCHEMA,
-    BackboneInfo,
-    Cost,
-    Evaluation,
-    LayerRank,
-    Metrics,
-    Options,
-    Parameters,
-    Provenance,
-    RunError,
-    Selection,
-    SourceInfo,
-    State,
-    StoredSpec,
-    TaskInfo,
-)
+from bench.records.results import Cost, Evaluation, LayerRank, Metrics, Parameters, Selection
+from bench.records.schema import BackboneInfo, Options, Provenance, RunError, SourceInfo, StoredSpec, TaskInfo
 
 NOT_IN_TABLES = frozenset({"curve", "spectra", "report", "sweep", "tracking", "provenance", "files", "digest"})
 """Fields of a record that are empty in one that comes from its slim form; of `provenance` the time is kept."""

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.records.schema import LayerRank
+from bench.records.results import LayerRank
 from bench.spectra.ranks import summary
 from bench.spectra.singular import Spectrum, finite, spectrum
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from bench.core.errors import EnvironmentProblem
+from bench.records.fields import MirrorKind
 from bench.records.record import DoneRecord
-from bench.records.schema import MirrorKind, Tracking
+from bench.records.schema import Tracking
 
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "mlflow": ("mlflow",)}
 """Value of `--track` → packages, one of which it needs and lowrank-bench does not install."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from bench.core.text import without_secrets
 from bench.records.files import checked
 from bench.records.record import ADAPTER, FILE, DoneRecord, Record
-from bench.records.schema import LayerRank
+from bench.records.results import LayerRank
 from bench.tracking.account import project
 
 if TYPE_CHECKING:

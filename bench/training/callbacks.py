@@ -24,7 +24,8 @@ from bench.api.datamodule import Split, StepDataModule
 from bench.api.method import Method
 from bench.core.errors import Diverged
 from bench.core.files import replacing
-from bench.records.schema import Evaluation, Scores
+from bench.records.fields import Scores
+from bench.records.results import Evaluation
 
 POINTS = 200
 """Most points of a recorded loss curve."""

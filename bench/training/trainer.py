@@ -30,7 +30,7 @@ from bench.backbones import runs
 from bench.core import registry
 from bench.core.errors import MachineProblem, UsageError
 from bench.core.files import replacing
-from bench.records import schema
+from bench.records import results
 from bench.records.data import Dataset
 from bench.records.files import hashes, is_finished
 from bench.records.record import ADAPTER
@@ -61,7 +61,7 @@ def fit(
     directory: Path,
     on_step: OnStep,
     on_warning: Callable[[str], object] = lambda _: None,
-) -> schema.TrainingResult:
+) -> results.TrainingResult:
     """Train and evaluate one run; one that was interrupted goes on from the checkpoint in `directory`.
 
     Args:
@@ -105,11 +105,11 @@ def fit(
         trainer.validate(method, datamodule=data, verbose=False)
         scores, constant = _metrics(method, evaluations), _constant(method, evaluations)
         eval_s = time.perf_counter() - began
-        sweep: list[schema.SweepPoint] = []
+        sweep: list[results.SweepPoint] = []
         for setting in method.sweep():
             trainer.validate(method, datamodule=data, verbose=False)
             swept = _metrics(method, evaluations)
-            sweep.append(schema.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
+            sweep.append(results.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
     _check_clock(directory, training=curve.train_s, evaluation=eval_s, tracking=tracker.tracking_s)
     if isinstance(trainer.strategy, ShardedFrozenWeights):
         trainer.strategy.gather()
@@ -125,11 +125,11 @@ def fit(
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
         files = hashes(directory, (*names, tracker.file.name))
     network, stored_bytes = method.backbone, sum(tensor.nbytes for tensor in exported.values())
-    return schema.TrainingResult(
+    return results.TrainingResult(
         metrics=scores,
-        params=schema.Parameters(**method.parameter_counts(), stored_bytes=stored_bytes),
+        params=results.Parameters(**method.parameter_counts(), stored_bytes=stored_bytes),
         ranks=tuple(ranks),
-        cost=schema.Cost(
+        cost=results.Cost(
             steps=data.steps,
             samples=data.samples,
             train_s=round(curve.train_s, 3),
@@ -142,7 +142,7 @@ def fit(
             devices=trainer.world_size,
             resumed_at=tuple(keeper.resumed),
         ),
-        curve=tuple(schema.LossPoint(step=step, loss=loss) for step, loss in curve.points),
+        curve=tuple(results.LossPoint(step=step, loss=loss) for step, loss in curve.points),
         warnings=(
             *damaged,
             *dataset.warnings,
@@ -269,10 +269,10 @@ def _strategy(spec: RunSpec, method: Method) -> Strategy | str:
     return ShardedFrozenWeights(method, find_unused_parameters=unused)
 
 
-def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
+def _metrics(method: Method, evaluations: Evaluations) -> results.Metrics:
     """Every metric of the last evaluation; the primary one is that of the first split."""
     owner, split = method if method.primary else method.task, evaluations.splits[0]
-    primary = schema.PrimaryMetric(
+    primary = results.PrimaryMetric(
         name="+".join(owner.primary),
         value=metrics.mean([evaluations.scores[split][name] for name in owner.primary]),
         split=split,
@@ -280,7 +280,7 @@ def _metrics(method: Method, evaluations: Evaluations) -> schema.Metrics:
         n=evaluations.sizes[split],
         of="method" if method.primary else "task",
     )
-    return schema.Metrics(primary=primary, all=evaluations.scores, majority=evaluations.majority)
+    return results.Metrics(primary=primary, all=evaluations.scores, majority=evaluations.majority)
 
 
 def _save(method: Method, exported: dict[str, torch.Tensor], directory: Path) -> None:
@@ -315,7 +315,7 @@ def _check_clock(directory: Path, **seconds: float) -> None:
         )
 
 
-def _barely(ranks: Sequence[schema.LayerRank]) -> list[str]:
+def _barely(ranks: Sequence[results.LayerRank]) -> list[str]:
     norms = [r.norm for r in ranks if r.norm < BARELY and r.nominal]  # a method may take a layer's rank away
     if not norms:
         return []

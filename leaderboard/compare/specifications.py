@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from bench.records.fields import Option
 from bench.records.record import Record
-from bench.records.schema import Option
 from leaderboard.compare.selection import Side, some
 from leaderboard.tables.grouping import backbone_name, format_number, format_value, short_task
 

@@ -11,7 +11,7 @@ from bench.core.errors import BenchError
 from bench.core.text import dump_json
 from bench.records.course import course
 from bench.records.record import Record, is_done
-from bench.records.schema import LossPoint
+from bench.records.results import LossPoint
 from leaderboard.tables.intervals import Difference
 from leaderboard.tables.table import Row, Scored, Stat, Table
 

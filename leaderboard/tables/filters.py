@@ -11,8 +11,8 @@ from typing import cast
 
 from bench.config.options import show
 from bench.core.errors import UsageError, did_you_mean
+from bench.records.fields import Part
 from bench.records.record import Record
-from bench.records.schema import Part
 
 _WHERE = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
 _SIGNS = {"=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

@@ -8,8 +8,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+from bench.records.fields import Option
 from bench.records.record import DoneRecord, Record, is_done
-from bench.records.schema import BackboneInfo, Option, Options, ParentRun, StoredSpec
+from bench.records.schema import BackboneInfo, Options, ParentRun, StoredSpec
 from bench.records.spec import NOT_IDENTITY
 
 _NOT_SETTINGS = {

@@ -28,8 +28,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from bench.core.errors import EnvironmentProblem
 from bench.core.files import write_atomic
+from bench.records.fields import Quantity
 from bench.records.files import checked
-from bench.records.schema import LayerSpectrum, Quantity, RankSeries, Record, Spectra
+from bench.records.results import LayerSpectrum, RankSeries, Spectra
+from bench.records.schema import Record
 from bench.spectra.ranks import effective_rank, summary
 
 FILE = "spectra.npz"

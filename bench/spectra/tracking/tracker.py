@@ -18,8 +18,9 @@ from torch import Tensor
 from bench.api.batching import Batch
 from bench.api.method import Method
 from bench.config.sections import SpectraConfig
+from bench.records.fields import Quantity
 from bench.records.files import is_finished
-from bench.records.schema import Quantity, Spectra
+from bench.records.results import Spectra
 from bench.spectra.delta import Delta
 from bench.spectra.files import history
 from bench.spectra.files.history import LayerLog

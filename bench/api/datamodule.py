@@ -133,19 +133,21 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
         return _TrainLoader(self, self._batch_split())
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Return one loader per evaluation split: every example once over all devices, long ones first."""
-        devices = self._batch_split()
-        loaders: list[DataLoader[Batch]] = []
-        for split in self.evaluation.values():
-            share = np.argsort(-split.lengths, kind="stable")[devices.rank :: devices.world]
-            batches = [(index, 1.0, -1) for index in chunks(share, self.runtime.eval_batch)]
-            # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
-            generator, workers = torch.Generator(), self.runtime.workers
-            examples = _Examples(self, split)
-            loaders.append(
-                DataLoader(examples, batch_size=None, sampler=batches, num_workers=workers, generator=generator)
-            )
-        return loaders
+        """Return one loader per evaluation split."""
+        return [self.evaluation_loader(name) for name in self.splits]
+
+    def evaluation_loader(self, name: str, most: int = 0) -> DataLoader[Batch]:
+        """Return a loader of a split: each example once over all devices, or `most`, spread evenly; long ones first."""
+        split, devices = self.evaluation[name], self._batch_split()
+        order = np.argsort(-split.lengths, kind="stable")
+        if 0 < most < len(order):
+            order = order[np.isin(order, np.arange(most) * len(order) // most)]
+        batches = [(index, 1.0, -1) for index in chunks(order[devices.rank :: devices.world], self.runtime.eval_batch)]
+        # a generator of its own: an iterator draws a seed, and evaluating must not change what training draws
+        generator, workers = torch.Generator(), self.runtime.workers
+        return DataLoader(
+            _Examples(self, split), batch_size=None, sampler=batches, num_workers=workers, generator=generator
+        )
 
     def _batch_split(self) -> BatchSplit:
         trainer = self.trainer

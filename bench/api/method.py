@@ -115,6 +115,14 @@ class Method(LightningModule):
         """Yield name and ΔW of every adapted layer; nothing for a method without ΔW."""
         return iter(())
 
+    def layer_of(self, name: str) -> tuple[nn.Module, nn.Module]:
+        """Return, for a name of `deltas`, the module that applies W + ΔW to its input, and the layer that holds W.
+
+        The second says how a weight meets the input: stride, padding. By default it is `base` of the module, or itself.
+        """
+        module = self.backbone.get_submodule(name)
+        return module, cast(nn.Module, getattr(module, "base", module))
+
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
         """Yield name, W(0) and ΔW of every layer of `deltas`, with gradients of ΔW for penalties."""
         return iter(())

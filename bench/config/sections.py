@@ -257,6 +257,14 @@ class RuntimeConfig(Config):
         "Which weights a run keeps: what a parameter-efficient method trained and the network of a pretraining, "
         "also those of full training, or nothing.",
     )
+    truncation: Literal["network", "layers", "off"] = option(
+        "network",
+        "After training, score dev with every ΔW cut to its k largest singular directions, which gives the rank "
+        "needed; layers also scores it without the ΔW of each layer alone. It takes some evaluations of dev.",
+    )
+    truncation_examples: int = option(
+        2000, "Examples of dev, at most, that these scores are taken on, spread evenly; 0 is all.", at_least=0
+    )
     workers: int = option(0, "Loader processes; the data is in memory, so 0 is nearly always fastest.", at_least=0)
     checkpoint_s: float | None = option(
         10.0,

@@ -274,6 +274,7 @@ def _completed(initial: Record, run: PlannedRun, result: TrainingResult) -> Reco
         spectra=result.spectra,
         evaluations=result.evaluations,
         sweep=result.sweep,
+        truncation=result.truncation,
         files=result.files,
     )
 

@@ -33,6 +33,7 @@ class Options(msgspec.Struct, frozen=True, gc=False):
 class Cost(msgspec.Struct, frozen=True, gc=False):
     train_s: float
     eval_s: float
+    truncation_s: float = 0.0
 
 
 class Error(msgspec.Struct, frozen=True, gc=False):
@@ -54,7 +55,7 @@ class Brief(msgspec.Struct, frozen=True, gc=False):
     @property
     def seconds(self) -> float | None:
         """How long the run took; None where it never trained."""
-        return min(self.cost.train_s + self.cost.eval_s, LONGEST_S) if self.cost else None
+        return min(self.cost.train_s + self.cost.eval_s + self.cost.truncation_s, LONGEST_S) if self.cost else None
 
 
 class Seen(NamedTuple):

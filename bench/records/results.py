@@ -179,6 +179,9 @@ class Cost(Part, frozen=True, kw_only=True):
         tuple[Annotated[int, Meta(ge=1, le=LARGEST)], ...],
         about("steps after which an interrupted run went on; seconds count all its processes"),
     ]
+    truncation_s: Annotated[
+        Real, about("seconds of scoring with ΔW cut, which neither train_s nor eval_s holds; absent where none was")
+    ] = 0.0
 
 
 class LossPoint(Part, frozen=True, kw_only=True):
@@ -203,6 +206,41 @@ class SweepPoint(Part, frozen=True, kw_only=True):
     metrics: Annotated[Scores, about("every metric of every evaluation split")]
 
 
+class CutPoint(Part, frozen=True, kw_only=True):
+    """Score with every ΔW cut to its k largest singular directions."""
+
+    k: Annotated[Count, about("singular directions kept of each ΔW; of one of lower rank all")]
+    value: Annotated[float, about("value of the primary metric")]
+
+
+class LayerCut(Part, frozen=True, kw_only=True):
+    """Score without the ΔW of one layer."""
+
+    layer: Annotated[str, about("name of the adapted layer")]
+    value: Annotated[float, about("value of the primary metric without this layer's ΔW, all others whole")]
+    needed: Annotated[bool, about("whether that is worse than the whole by more than a standard error")]
+
+
+class Truncation(Part, frozen=True, kw_only=True):
+    """How much of ΔW the score needs. What else was trained, such as head and biases, stays as it is."""
+
+    split: Annotated[str, about("split that was scored")]
+    n: Annotated[Count, about("examples scored, spread evenly over the split; runtime.truncation_examples at most")]
+    whole: Annotated[float, about("value of the primary metric on them with ΔW as it is")]
+    se: Annotated[Real, about("standard error of `whole` over the examples, by the bootstrap")]
+    points: Annotated[
+        tuple[CutPoint, ...],
+        about("score by k, ascending: 0, 1, 2, 4, … up to 64, the values where the drop begins, and the whole"),
+    ]
+    rank_needed: Annotated[
+        Count | None,
+        about("smallest k whose score is within `se` of the whole; null if none up to 64 is and ΔW has a higher rank"),
+    ]
+    layers: Annotated[
+        tuple[LayerCut, ...], about("each layer without its ΔW; absent unless runtime.truncation=layers asks for it")
+    ] = ()
+
+
 class TrainingResult(Part, frozen=True, kw_only=True):
     """The fields of a record that training decides, and the parameters of the backbone before it was adapted."""
 
@@ -217,4 +255,5 @@ class TrainingResult(Part, frozen=True, kw_only=True):
     spectra: Spectra | None = None
     evaluations: tuple[Evaluation, ...] = ()
     sweep: tuple[SweepPoint, ...] = ()
+    truncation: Truncation | None = None
     files: dict[str, Sha256] = {}

@@ -35,6 +35,7 @@ from bench.records.results import (
     Selection,
     Spectra,
     SweepPoint,
+    Truncation,
 )
 
 
@@ -208,7 +209,7 @@ class Record(Part, frozen=True, kw_only=True):
     metrics: Annotated[Metrics | None, about("the scores after the last step, never the best evaluation; null if none")]
     params: Annotated[Parameters | None, about("sizes; null where the model was never built")]
     selection: Annotated[Selection | None, about("how the learning rate was chosen; null where it was given")]
-    ranks: Annotated[tuple[LayerRank, ...], about("the rank of ΔW really used, per adapted layer; empty without a ΔW")]
+    ranks: Annotated[tuple[LayerRank, ...], about("ranks of ΔW per adapted layer; empty without a ΔW")]
     cost: Annotated[Cost | None, about("what the run took; null where it never trained")]
     curve: Annotated[tuple[LossPoint, ...], about("training loss over time")]
     provenance: Annotated[Provenance, about("how to repeat the run")]
@@ -229,6 +230,12 @@ class Record(Part, frozen=True, kw_only=True):
     sweep: Annotated[
         tuple[SweepPoint, ...], about("the trained network without its first n adapters, where that is possible")
     ] = ()
+    truncation: Annotated[
+        Truncation | None,
+        about(
+            "scores with ΔW cut to its largest singular directions; absent without ΔW or with runtime.truncation=off"
+        ),
+    ] = None
     files: Annotated[
         dict[str, Sha256],
         about(

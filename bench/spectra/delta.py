@@ -56,6 +56,21 @@ class Delta:
         core = reduce(torch.matmul, [left, *inner, right])
         return Spectrum(spectrum(core, how="svd", name=name).values, "factors")
 
+    def left_singular_vectors(self, most: int) -> Tensor:
+        """Orthonormal U (m, k), float64, of the k = min(m, n, `most`) largest singular values, descending.
+
+        U·Uᵀ·ΔW is the best approximation of rank k. Of thin factors only as many exist as the thinnest allows.
+        """
+        first, *others = (factor.double() for factor in self.factors)
+        if others:
+            *inner, last = others
+            left, right = torch.linalg.qr(first), torch.linalg.qr(last.mT, mode="r").R.mT
+            core = reduce(torch.matmul, [left.R, *inner, right])
+            return left.Q @ torch.linalg.svd(core, full_matrices=False).U[:, :most]
+        m, n = first.shape
+        vectors = torch.linalg.eigh(first @ first.mT if m <= n else first.mT @ first).eigenvectors.flip(-1)[:, :most]
+        return vectors if m <= n else torch.linalg.qr(first @ vectors).Q
+
     def singular_values(self, *, name: str = "") -> Tensor:
         """Descending, float64: the `values` of `spectrum`."""
         return self.spectrum(name=name).values

@@ -127,6 +127,7 @@ class Evaluations(Callback):
         scores: every metric of every split at the last evaluation.
         sizes: examples of every split.
         majority: share of the most frequent label of every split with one class per example.
+        outputs: outputs (N, …) and labels (N, …) of every split, in the examples' order.
         constant: splits with classes for all examples of which the outputs name the same.
         rows: the evaluations on the way, in the order of their steps.
     """
@@ -137,6 +138,7 @@ class Evaluations(Callback):
         self.scores: Scores = {}
         self.sizes: dict[str, int] = {}
         self.majority: dict[str, float] = {}
+        self.outputs: dict[str, tuple[Tensor, Tensor]] = {}
         self.constant: list[str] = []
         self.rows: list[Evaluation] = []
         self._batches: list[list[tuple[Tensor, Tensor, Tensor]]] = []
@@ -179,7 +181,8 @@ class Evaluations(Callback):
             if not bool(torch.isfinite(outputs).all()):
                 raise Diverged("the trained network's outputs are not finite", "", LOWER_LR)
             order = index.argsort()
-            self.scores[split], self.sizes[split] = method.evaluate(outputs[order], labels[order]), len(labels)
+            self.outputs[split] = outputs, labels = outputs[order], labels[order]
+            self.scores[split], self.sizes[split] = method.evaluate(outputs, labels), len(labels)
             if outputs.shape[1:] == (method.task.num_classes,):
                 named = outputs > 0 if method.task.multilabel else outputs.argmax(-1)
                 self.constant += [split] * (len(named.unique(dim=0)) == 1)

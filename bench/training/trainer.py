@@ -28,7 +28,7 @@ from bench.api.running_statistics import moving_statistics
 from bench.api.task import Task
 from bench.backbones import runs
 from bench.core import registry
-from bench.core.errors import MachineProblem, UsageError
+from bench.core.errors import Diverged, MachineProblem, UsageError
 from bench.core.files import replacing
 from bench.records import results
 from bench.records.data import Dataset
@@ -36,7 +36,7 @@ from bench.records.files import hashes, is_finished
 from bench.records.record import ADAPTER
 from bench.records.spec import RunSpec
 from bench.spectra.tracking.tracker import SpectrumTracker
-from bench.training import checkpoint
+from bench.training import checkpoint, truncation
 from bench.training.blocks import prepare_blocks
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, course_steps, evaluation_steps
 from bench.training.environment import without_launcher
@@ -110,6 +110,7 @@ def fit(
             trainer.validate(method, datamodule=data, verbose=False)
             swept = _metrics(method, evaluations)
             sweep.append(results.SweepPoint(**setting, primary=swept.primary.value, metrics=swept.all))
+        cut, cut_notes, truncation_s = _truncation(spec, trainer, method, data, evaluations)
     _check_clock(directory, training=curve.train_s, evaluation=eval_s, tracking=tracker.tracking_s)
     if isinstance(trainer.strategy, ShardedFrozenWeights):
         trainer.strategy.gather()
@@ -141,6 +142,7 @@ def fit(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             devices=trainer.world_size,
             resumed_at=tuple(keeper.resumed),
+            truncation_s=round(truncation_s, 3),
         ),
         curve=tuple(results.LossPoint(step=step, loss=loss) for step, loss in curve.points),
         warnings=(
@@ -154,6 +156,7 @@ def fit(
             *gradients.warnings,
             *method.warnings(),
             *tracker.warnings(),
+            *cut_notes,
         ),
         backbone_parameters=backbone_parameters,
         report={
@@ -164,6 +167,7 @@ def fit(
         spectra=tracker.result(),
         evaluations=tuple(evaluations.rows),
         sweep=tuple(sweep),
+        truncation=cut,
         files=files,
     )
 
@@ -267,6 +271,41 @@ def _strategy(spec: RunSpec, method: Method) -> Strategy | str:
     if spec.options.runtime.strategy != "fsdp":
         return DDPStrategy(find_unused_parameters=unused)
     return ShardedFrozenWeights(method, find_unused_parameters=unused)
+
+
+def _truncation(
+    spec: RunSpec, trainer: Trainer, method: Method, data: StepDataModule[object, Split], evaluations: Evaluations
+) -> tuple[results.Truncation | None, list[str], float]:
+    """Find the rank needed of a run that is no trial; return it, what the reader must know of it, and seconds."""
+    runtime, began = spec.options.runtime, time.perf_counter()
+    if spec.holdout or runtime.truncation == "off":
+        return None, [], 0.0
+    evaluations.splits = data.splits[:1]
+    owner = method if method.primary else method.task
+
+    def evaluate() -> truncation.Scored:
+        loader = data.evaluation_loader(data.splits[0], most=runtime.truncation_examples)
+        trainer.validate(method, dataloaders=loader, verbose=False)
+        return truncation.Scored(_metrics(method, evaluations).primary.value, *evaluations.outputs[data.splits[0]])
+
+    def score(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+        values = method.evaluate(outputs, labels)
+        return metrics.mean([values[name] for name in owner.primary])
+
+    try:
+        # hooks on a compiled block would not be seen
+        with torch.compiler.set_stance("force_eager"):
+            found, notes = truncation.measure(
+                method,
+                evaluate,
+                score,
+                split=data.splits[0],
+                higher_is_better=owner.higher_is_better,
+                per_layer=runtime.truncation == "layers",
+            )
+    except (RuntimeError, Diverged) as error:  # no memory, say; the run itself is done
+        found, notes = None, [f"rank needed was not measured: {next(iter(str(error).splitlines()), repr(error))}"]
+    return found, notes, time.perf_counter() - began
 
 
 def _metrics(method: Method, evaluations: Evaluations) -> results.Metrics:

@@ -52,6 +52,12 @@ class LowRankTraining(Method):
     def deltas(self) -> Iterator[tuple[str, Delta]]:
         return ((name, layer.update().detach()) for name, layer in self.layers())
 
+    def layer_of(self, name: str) -> tuple[nn.Module, nn.Module]:
+        """Return the product, and V, which has the stride of W."""
+        product = self.backbone.get_submodule(name)
+        assert isinstance(product, FactoredLayer)
+        return product, product[0]
+
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
         for name, layer in self.layers():
             u0, v0 = layer.initial()

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +131,10 @@ class PeftTuner(Method):
             matrix = layer_matrix(layer.base, difference.to(weight.dtype))
             nominal = nominal_rank(self.tuner, self.config, layer.tuned, min(matrix.shape), moved=name in self._moved)
             yield name, Delta(factors=(matrix,), nominal=nominal)
+
+    def layer_of(self, name: str) -> tuple[nn.Module, nn.Module]:
+        layer = dict(self.layers())[name]
+        return cast(nn.Module, layer.tuned), layer.base
 
     def export(self) -> dict[str, Tensor]:
         """Return what was trained, and what peft adds, such as frozen projections; each tensor once."""

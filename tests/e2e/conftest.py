@@ -137,6 +137,7 @@ def bench(tiny_bert: Path, glue: Path, tmp_path: Path) -> Bench:
     ) -> Outcome:
         where = ("--out", str(out)) if data is None else ("--out", str(out), "--data-dir", str(data))
         small = ("--batch-size", "8", "--set", "task.max_length=24", "--accelerator", "cpu")
+        small += ("--set", "runtime.truncation=off")  # five more evaluations of every run
         return _command("run", "--backbone", backbone, *budget, *small, *where, *more, folder=out)
 
     return call

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
@@ -22,8 +24,12 @@ from bench.backbones.timm_network import TimmNet
 from bench.config.sections import HeadConfig, OptimConfig
 from bench.core import registry
 from bench.core.errors import BenchError
+from bench.spectra import Delta
+from bench.spectra.layers import layer_matrix
 from bench.training.gradients import missing_gradients
+from bench.training.truncation import Truncated
 from methods.common.fused import split_fused
+from methods.full.method import Full
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("lora", {}),
@@ -282,7 +288,33 @@ def examine(architecture: Architecture, column: str) -> list[str]:
         assert error(moved, start) > 1e-6, "what trains reaches the features"
         if (deltas := dict(method.deltas())) and column != "full":
             assert error(merged(architecture, deltas)(**inputs), moved) < EXACT, "W + ΔW is the adapted network"
+        if deltas and column in ("lora", "full", "peft:vera"):
+            assert error(*truncated(architecture, method, deltas)) < EXACT, "ΔW is cut to rank 1"
     return notes
+
+
+def truncated(architecture: Architecture, method: Method, deltas: dict[str, Delta]) -> tuple[Tensor, Tensor]:
+    """Features of the method with every ΔW cut to rank 1, and those of a network whose weights were changed."""
+    inputs, cuts = architecture.inputs, Truncated(method)
+    with cuts.keep(0):
+        method.features(inputs)
+    with cuts.keep(1):
+        found = method.features(inputs)
+    cut = {name: delta if name in cuts.whole else best_of_rank_1(delta) for name, delta in deltas.items()}
+    if not isinstance(method, Full):
+        return found, merged(architecture, cut)(**inputs)
+    network = copy.deepcopy(method.backbone)  # in which biases and scales are trained too
+    for name, delta in cut.items():
+        layer = network.get_submodule(name)
+        change = layer_matrix(layer, (delta.dense() - deltas[name].dense()).reshape(len(delta.dense()), -1))
+        layer.weight += change.reshape(layer.weight.shape)
+    return found, network(**inputs)
+
+
+def best_of_rank_1(delta: Delta) -> Delta:
+    """ΔW cut to its largest singular value, by numpy."""
+    u, s, vt = np.linalg.svd(delta.dense().numpy(), full_matrices=False)
+    return Delta(factors=(torch.from_numpy(u[:, :1] * s[:1]), torch.from_numpy(vt[:1])), nominal=1)
 
 
 def merged(architecture: Architecture, deltas: dict[str, Any]) -> nn.Module:

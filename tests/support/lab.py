@@ -114,7 +114,7 @@ class Lab:
     tasks: dict[str, Toy] = field(default_factory=lambda: {s.name: toy(s) for s in (CLASSES, SCORES)})
 
     def spec(self, method: str, **changes: Any) -> RunSpec:
-        """A method's defaults, 20 steps of 16; `options`, `head` and the other namespaces change some."""
+        """A method's defaults, 20 steps of 16, no truncation; the namespaces, such as `options`, change some."""
         kind = registry.load_config("methods", method)
         given = {name: changes.pop(name, {}) for name in SPACES}
         options = RunOptions(
@@ -125,7 +125,7 @@ class Lab:
             optim=OptimConfig(**given["optim"]),
             penalty=PenaltyConfig(**given["penalty"]),
             allocation=AllocationConfig(**given["allocation"]),
-            runtime=RuntimeConfig(**given["runtime"]),
+            runtime=RuntimeConfig(**{"truncation": "off"} | given["runtime"]),
         )
         fields: dict[str, Any] = {
             "task": CLASSES.name,

@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 import msgspec
 
+from bench.cli.spectra.truncation import describe
 from bench.core.text import printable, table
 from bench.records.course import best
 from bench.records.fields import FreeForm
@@ -72,6 +73,9 @@ def _results(record: Record) -> str:
             rows.append((f"  {split}", ", ".join(parts)))
     if sweep := record.sweep:
         rows.append(("  by n dropped", ", ".join(f"{point.n}: {point.primary:.4f}" for point in sweep)))
+    if cut := record.truncation:
+        rows.append(("rank needed", describe(cut)))
+        rows.append(("  score by k", ", ".join(f"{point.k}: {point.value:.4f}" for point in cut.points)))
     if params := record.params:
         share = f"{params.trainable / params.total:.2%}" if params.total else "–"
         rows.append(("trained", f"{params.trainable:,} of {params.total:,} parameters ({share})"))
@@ -79,7 +83,8 @@ def _results(record: Record) -> str:
         rows.append(("stored", f"{params.stored_bytes:,} bytes"))
     if cost := record.cost:
         rows.append(("steps", f"{cost.steps} ({cost.samples:,} samples)"))
-        rows.append(("time", f"{cost.train_s:.1f} s training, {cost.eval_s:.1f} s evaluation"))
+        cuts = f", {cost.truncation_s:.1f} s evaluation with ΔW cut" if record.truncation else ""
+        rows.append(("time", f"{cost.train_s:.1f} s training, {cost.eval_s:.1f} s evaluation{cuts}"))
         if kept := cost.optimizer_bytes:
             rows.append(("optimiser", f"{kept / 2**20:,.1f} MiB of state"))
         if kept := cost.cache_bytes:
@@ -118,11 +123,19 @@ def _evaluations(record: Record) -> str:
 
 
 def _ranks(record: Record) -> str:
-    header = ("layer", "shape", "nominal", "stable", "effective", "90 % energy", "‖ΔW‖₂")
+    without = {one.layer: one for one in record.truncation.layers} if record.truncation else {}
+    more = ("score without it",) if without else ()
+    header = ("layer", "shape", "nominal", "stable", "effective", "90 % energy", "‖ΔW‖₂", *more)
+
+    def score_without(layer: str) -> str:
+        one = without.get(layer)
+        return f"{one.value:.4f}{'' if one.needed else ', not needed'}" if one else "–"
+
     rows = [
         (
             *(rank.layer, "×".join(map(str, rank.shape)), str(rank.nominal)),
             *(f"{rank.stable:.2f}", f"{rank.effective:.2f}", str(rank.energy90), f"{rank.norm:.3g}"),
+            *(score_without(rank.layer) for _ in more),
         )
         for rank in record.ranks
     ]

@@ -172,7 +172,7 @@ def make_progress(total: int) -> Progress:
 
 
 def summary(record: Record, *, before: str) -> str:
-    """`deeplora glue/cola seed 0  matthews 0.41  0.08 M (0.3 %) trained  rank 8 → 2.3 used  38 s`."""
+    """`deeplora glue/cola seed 0  matthews 0.41  0.08 M (0.3 %) trained  rank 8: effective 2.3, needed 2  38 s`."""
     spec = record.spec
     trial = "trial " if spec.holdout else ""
     rate = f" lr {record.lr:g}" if record.lr is not None else ""
@@ -187,8 +187,9 @@ def summary(record: Record, *, before: str) -> str:
         f"{format_trained(params.trainable, params.trainable / params.total)} trained",
     ]
     if record.ranks:
-        used = sum(r.effective for r in record.ranks) / len(record.ranks)
+        effective = sum(r.effective for r in record.ranks) / len(record.ranks)
         nominal = sum(r.nominal for r in record.ranks) / len(record.ranks)
-        parts.append(f"rank {nominal:.3g} → {used:.1f} used")
-    parts.append(before or f"{cost.train_s + cost.eval_s:.0f} s")
+        needed = f", needed {record.truncation.text.split()[0]}" if record.truncation else ""
+        parts.append(f"rank {nominal:.3g}: effective {effective:.1f}{needed}")
+    parts.append(before or f"{cost.train_s + cost.eval_s + cost.truncation_s:.0f} s")
     return "  ".join([*parts, *(f"! {without_secrets(w)}" for w in record.warnings)])

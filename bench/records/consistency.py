@@ -50,6 +50,7 @@ def contradictions(record: Record) -> Iterator[str]:
     for index, series in enumerate(record.spectra.series if record.spectra else ()):
         if len(series.steps) != len(series.effective):
             yield f"spectra.series[{index}].effective: {len(series.effective)} values for {len(series.steps)} steps"
+    yield from _truncation(record)
     if _ancestors(record.backbone.parent) > DEEPEST:
         yield f"backbone.parent: nested deeper than {DEEPEST} levels"
     if record.task.name != record.spec.task:
@@ -60,6 +61,26 @@ def contradictions(record: Record) -> Iterator[str]:
         yield f"lr: {record.lr}, but selection.chosen is {record.selection.chosen}"
     yield from _selected(record)
     yield from _ids(record)
+
+
+def _truncation(record: Record) -> Iterator[str]:
+    """The curve must end with the whole, and the rank needed follow from it."""
+    cut, primary = record.truncation, record.metrics.primary if record.metrics else None
+    if not cut:
+        return
+    tried = [point.k for point in cut.points]
+    if len(tried) < 2 or tried != sorted({*tried}):
+        yield f"truncation.points: k = {tried}, which are not two or more in ascending order"
+        return
+    if cut.points[-1].value != cut.whole:
+        yield f"truncation.points: the last is {cut.points[-1].value}, but truncation.whole is {cut.whole}"
+    if primary and (cut.split, cut.n <= primary.n) != (primary.split, True):
+        yield f"truncation.n: {cut.n} of {cut.split}, but metrics.primary has {primary.n} of {primary.split}"
+    if primary:
+        sign = 1 if primary.higher_is_better else -1
+        enough = [point.k for point in cut.points if sign * (cut.whole - point.value) <= cut.se]
+        if cut.rank_needed != enough[0] and (cut.rank_needed is not None or len(enough) > 1):
+            yield f"truncation.rank_needed: {cut.rank_needed}, but {enough[0]} is within truncation.se"
 
 
 def _selected(record: Record) -> Iterator[str]:

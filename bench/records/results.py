@@ -240,6 +240,12 @@ class Truncation(Part, frozen=True, kw_only=True):
         tuple[LayerCut, ...], about("each layer without its ΔW; absent unless runtime.truncation=layers asks for it")
     ] = ()
 
+    @property
+    def text(self) -> str:
+        """`2 of 8`, or `>64 of 384`: the rank needed, of the largest that a ΔW has."""
+        *below, whole = (point.k for point in self.points)
+        return f"{f'>{below[-1]}' if self.rank_needed is None else self.rank_needed} of {whole}"
+
 
 class TrainingResult(Part, frozen=True, kw_only=True):
     """The fields of a record that training decides, and the parameters of the backbone before it was adapted."""

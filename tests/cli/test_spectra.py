@@ -157,6 +157,8 @@ def test_a_run_without_any_rank(
         (["1f3a", "--of", "weights"], USAGE, "no weights were stored"),
         (["1f3a", "--of", "wights"], USAGE, "Did you mean 'weights'?"),
         (["1f3a", "--base", "x"], USAGE, "--base does not go with a run"),
+        (["1f3a", "--truncation", "--of", "weights"], USAGE, "--of does not go with --truncation"),
+        ([".", "--truncation"], USAGE, "--truncation does not go with a checkpoint"),
         (["1f3a", "--metrics", "all"], USAGE, "--metrics does not go with a run"),
         (["abc"], USAGE, "no run in runs begins with 'abc'"),
         (["./abc"], ENVIRONMENT, "there is no file or folder './abc'"),
@@ -339,3 +341,41 @@ def test_the_table_is_there_where_the_pictures_cannot_be_written(
     code, out, err = said(capsys, tracked.name, "--output", str(here / "file" / "folder"))
     assert code == 2 and "cannot be written" in err
     assert "effective" in out and "pictures" not in out
+
+
+CUT: dict[str, Any] = {
+    "split": "dev",
+    "n": 200,
+    "whole": 0.41,
+    "se": 0.04,
+    "points": [{"k": k, "value": value} for k, value in ((0, 0.1), (1, 0.2), (2, 0.39), (8, 0.41))],
+    "rank_needed": 2,
+    "layers": [{"layer": f"{LAYERS[0]}\x1b[31m", "value": 0.4, "needed": False}],
+}
+WITHIN = "the smallest k within one standard error (0.0400) of the whole (0.4100) on 200 examples of dev"
+
+
+ABOVE = {"points": [CUT["points"][0], CUT["points"][3]], "rank_needed": None}
+
+
+@pytest.mark.parametrize(("change", "text"), [({}, "2 of 8"), (ABOVE, ">0 of 8")])
+def test_the_rank_needed(
+    change: dict[str, Any], text: str, make_record: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = record.folder(Path("runs"), RUN)
+    record.write(make_record(run_id=RUN, truncation=CUT | change), folder)
+    code, out, _ = said(capsys, RUN, "--truncation")
+    assert code == OK and f"rank needed: {text}, {WITHIN}" in out and "\x1b" not in out
+    assert f"{LAYERS[0]}" in out and "0.4000    not needed" in out
+    assert {path.name for path in folder.iterdir()} >= {"truncation.png", "truncation.html"}
+    assert (folder / "truncation.png").read_bytes()[:4] == b"\x89PNG"
+    code, made, _ = parsed(capsys, RUN, "--truncation")
+    assert code == OK and made["points"] == (CUT | change)["points"] and made["run_id"] == RUN
+    main(["show", RUN])
+    out = capsys.readouterr().out
+    assert f"{text}, {WITHIN}" in out and "0: 0.1000, " in out and "8: 0.4100" in out
+
+
+def test_no_rank_needed_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = said(capsys, RUN, "--truncation")
+    assert code == USAGE and "has no scores with ΔW cut" in err and "runtime.truncation=network" in err

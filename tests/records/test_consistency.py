@@ -101,6 +101,41 @@ def test_fields_that_contradict_each_other(tmp_path, record_json, place, change,
         record.write(msgspec.convert(value, Record), tmp_path / value["run_id"])
 
 
+CURVE = {0: 0.1, 2: 0.38, 4: 0.35, 8: 0.41}
+CUT = {
+    "split": "dev",
+    "n": 200,
+    "whole": 0.41,
+    "se": 0.04,
+    "points": [{"k": k, "value": value} for k, value in CURVE.items()],
+    "rank_needed": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"rank_needed": None, "se": 0.01}, ""),  # more than was tried, of a ΔW of a higher rank
+        ({"rank_needed": 8, "se": 0.01}, ""),
+        ({"rank_needed": 4}, "truncation.rank_needed: 4, but 2 is within truncation.se"),
+        ({"rank_needed": None}, "truncation.rank_needed: None, but 2 is within"),
+        ({"whole": 0.4}, "truncation.points: the last is 0.41, but truncation.whole is 0.4"),
+        ({"points": CUT["points"][::-1]}, "truncation.points: k = [8, 4, 2, 0], which are not"),
+        ({"points": CUT["points"][3:]}, "truncation.points: k = [8], which are not two or more"),
+        ({"n": 201}, "truncation.n: 201 of dev, but metrics.primary has 200 of dev"),
+        ({"split": "test"}, "truncation.n: 200 of test, but metrics.primary has 200 of dev"),
+    ],
+)
+def test_the_rank_needed_follows_from_its_curve(tmp_path, record_json, change, reason):
+    put(tmp_path, record_json(truncation=CUT | change))
+    if reason:
+        [found] = reasons(tmp_path)
+        assert found.startswith(reason)
+    else:
+        assert len(record.load_all(tmp_path)[0]) == 1
+
+
 def test_rounding_is_no_contradiction(tmp_path, record_json):
     scores = {"matthews": 1 + 1e-7, "accuracy": 0.7}
     value = record_json(metrics={"primary": {"value": 1 + 1e-7}, "all": {"dev": scores}})

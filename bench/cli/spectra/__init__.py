@@ -13,6 +13,7 @@ from bench.core.errors import UsageError
 EXAMPLES = (
     "bench spectra 1f3a9c",
     "bench spectra 1f3a9c --runs results --layer encoder.layer.1.attention.self.query --output pictures",
+    "bench spectra 1f3a9c --truncation",
     "bench spectra runs/1f3a9c0123456789/adapter.safetensors",
     "bench spectra tuned --base original --metrics all",
 )
@@ -32,6 +33,7 @@ def parser() -> Parser:
     what = "a run's folder or the beginning of its id; a file, folder or hub id"
     add("what", metavar="RUN|CHECKPOINT|HF-ID", help=what)
     add("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    add("--truncation", action="store_true", help="of a run: its score with ΔW cut to rank k, and the rank needed")
     add("--base", metavar="BASE", help="take the spectrum of CHECKPOINT minus this model, layer by layer")
     add("--of", metavar="QUANTITY", type=choice(*QUANTITIES), help=f"of a run, only: {', '.join(QUANTITIES)}")
     add("--layer", metavar="NAME", help="whose singular values a run's picture shows (default: largest)")
@@ -51,11 +53,16 @@ def handle(options: argparse.Namespace) -> int:
     if (given / record.FILE).is_file() or named:
         _refuse(options, "--base", "--metrics", of="a run")
         run, folder = record.locate(options.runs.expanduser(), what)
+        if options.truncation:
+            _refuse(options, "--of", "--layer", of="--truncation")
+            from bench.cli.spectra import truncation
+
+            return truncation.report(run, (options.output or folder).expanduser(), as_json=options.json)
         from bench.cli.spectra.run import measure_run
 
         spectra = measure_run(run, folder, of=options.of, layer=options.layer)
     else:
-        _refuse(options, "--of", "--layer", of="a checkpoint")
+        _refuse(options, "--of", "--layer", "--truncation", of="a checkpoint")
         from bench.cli.spectra.weights import measure_weights
 
         spectra = measure_weights(what, options.base, options.revision, every=options.metrics == "all")
@@ -68,6 +75,12 @@ def handle(options: argparse.Namespace) -> int:
 def _refuse(options: argparse.Namespace, *flags: str, of: str) -> None:
     """Refuse flags that mean nothing here."""
     for flag in flags:
-        if getattr(options, flag.removeprefix("--")) not in (None, "few"):
-            todo = "Leave it out; `bench spectra --help` explains every flag."
-            raise UsageError(f"{flag} does not go with {of}", f"'{options.what}' is taken as {of}", todo)
+        if getattr(options, flag.removeprefix("--")) not in (None, False, "few"):
+            known = (
+                "that shows scores, not singular values"
+                if of.startswith("--")
+                else f"'{options.what}' is taken as {of}"
+            )
+            raise UsageError(
+                f"{flag} does not go with {of}", known, "Leave it out; `bench spectra --help` explains every flag."
+            )

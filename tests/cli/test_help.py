@@ -84,7 +84,9 @@ def folders(
         for other in others if out == "runs" else others[:2]:
             made = make_record(spec=other)
             record.write(made, record.folder(tmp_path / out, made.run_id))
-        made = make_record(run_id="1f3a9c0123456789")
+        points = [{"k": 0, "value": 0.1}, {"k": 8, "value": 0.41}]
+        cut = {"split": "dev", "n": 200, "whole": 0.41, "se": 0.03, "points": points, "rank_needed": 8}
+        made = make_record(run_id="1f3a9c0123456789", truncation=cut)
         folder = record.folder(tmp_path / out, made.run_id)
         record.write(made, folder)
         factors = {f"backbone.model.query.factors.{i}": np.ones((8, 8), dtype=np.float32) for i in range(2)}

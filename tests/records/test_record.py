@@ -251,9 +251,17 @@ def test_every_field_is_needed_and_named_where_it_is_missing(record_json, field)
     evaluations = [{"step": 10, "metrics": sweep[0]["metrics"]}]
     row = {"of": "updates", "layer": "a", "step": 9, "stable": 1.0, "effective": 1.0, "energy90": 1, "norm": 0.5}
     series = {"of": "updates", "layers": 1, "steps": [0, 9], "effective": [None, 1.0]}
-    more = {"sweep": sweep, "evaluations": evaluations, "spectra": {"layers": [row], "series": [series]}}
+    points = [{"k": 0, "value": 0.41}, {"k": 8, "value": 0.41}]
+    cut = {"split": "dev", "n": 200, "whole": 0.41, "se": 0.03, "points": points, "rank_needed": 0}
+    cut["layers"] = [{"layer": "a", "value": 0.4, "needed": False}]
+    more = {
+        "truncation": cut,
+        "sweep": sweep,
+        "evaluations": evaluations,
+        "spectra": {"layers": [row], "series": [series]},
+    }
     parent = {"run_id": "a" * 16, "group_id": "b" * 16, "method": "mae", "task": "t", "backbone": "vit", "parent": None}
-    one = record_json(selection=selection, tracking=tracking, backbone={"parent": parent}, **more)
+    one = record_json(selection=selection, tracking=tracking, backbone={"parent": parent}, truncation=cut, **more)
     record.validate(one, Path("x"))
     *parents, last = field.replace("[]", "").split(".")
     inside = one | {"state": "failed", "error": {"what": "", "known": "", "todo": ""}} if parents == ["error"] else one

@@ -20,9 +20,9 @@ _LEGEND = (
     "above chance. ‖ΔW‖₂: its spectral norm. Ranks and norm are means over layers and runs."
 )
 _RANKED = (
-    "Bold, and rank 1: the best row and those within noise of it; nothing is bold where no row is set apart. The best "
-    "row is compared with each of the others, with intervals so wide that in 95 % of such tables the row that is truly "
-    "best is among these."
+    "Bold, and rank 1: the best row and those within noise of it, down to the first that is set apart; nothing is bold "
+    "where none is. The best row is compared with each of the others, with intervals so wide that in 95 % of such "
+    "columns the row that is truly best is not set apart."
 )
 _VERSUS = (
     "vs: average minus that of the baseline over paired seeds, with a 95 % confidence interval: Student's t over "

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.core.text import DECIMALS, SMALL
 from bench.records.record import Record, is_done
@@ -14,7 +14,7 @@ from leaderboard.tables.cautions import SEEDS
 from leaderboard.tables.examples import FILE, MOST_RUNS, Examples, chance_of_record
 from leaderboard.tables.grouping import Seed
 from leaderboard.tables.intervals import Difference, Drawn, Noise, difference, interval
-from leaderboard.tables.table import Column, Row, Scored, Stat, by_seed
+from leaderboard.tables.table import Column, Row, RowCaution, Scored, Stat, by_seed
 
 if TYPE_CHECKING:
     from leaderboard.tables.examples import Values
@@ -109,53 +109,60 @@ def ranked(rows: Sequence[Row], columns: Sequence[Column], compare: Comparer) ->
         _places({row.label: printed(cell.mean) for row in rows if row.label in averages and (cell := row.cells[i])})
         for i in range(len(columns))
     ]
-    equal = [
-        _equal_to_best(rows, lambda row, i=i: row.cells[i], [i], column, compare) for i, column in enumerate(columns)
-    ]
-    of_average = equal[0]
+    names = [f"{column.task} {column.data}".rstrip() for column in columns]
+    by_column = [_bests(rows, lambda row, i=i: row.cells[i], [i], column, compare) for i, column in enumerate(columns)]
+    of_average = by_column[0]
     if len(columns) > 1:
-        of_average = _equal_to_best(rows, lambda row: row.average, [*range(len(columns))], columns[0], compare)
+        of_average = _bests(rows, lambda row: row.average, range(len(columns)), columns[0], compare)
+        names, by_column = [*names, "average"], [*by_column, of_average]
 
     def with_rank(row: Row) -> Row:
-        row = replace(
-            row, leads=tuple(found.get(row.label, False) for found in map(_set_apart, equal)),
-            average_leads=_set_apart(of_average).get(row.label, False),
-        )  # fmt: skip
+        leads = tuple(row.label in found.leading for found in by_column)
+        noisy = [name for name, found in zip(names, by_column, strict=True) if row.label in found.noisy]
+        text = f"varies too much to be set apart from the best on {', '.join(noisy)}"
+        cautions = (*row.cautions, *([RowCaution("noise", text)] if noisy else []))
+        average_leads = row.label in of_average.leading
+        row = replace(row, leads=leads[: len(columns)], average_leads=average_leads, cautions=cautions)
         if row.label not in averages:
             return row
         average_rank = fmean(task_places[row.label][1] for task_places in by_task)
-        rank = 1 if of_average[row.label] else places[row.label][0]
+        rank = 1 if row.label in of_average.equal else places[row.label][0]
         return replace(row, rank=rank, average_rank=average_rank)
 
     return tuple(map(with_rank, sorted(rows, key=order)))
 
 
-def _equal_to_best(
-    rows: Sequence[Row], stat: Callable[[Row], Stat | None], cells: Sequence[int], column: Column, compare: Comparer
-) -> dict[str, bool]:
-    """Whether each row of three seeds, by label, is the best or within noise of it.
+class _Bests(NamedTuple):
+    """Labels of rows of three seeds, of one column or of the average.
 
-    Each is compared with the best; the intervals are wider by as much as so many comparisons need.
+    Attributes:
+        equal: the best, and those within noise of it down to the first that is set apart.
+        leading: the same if some row is set apart; else none.
+        noisy: those below the first that is set apart, which vary too much to be so themselves.
     """
-    sign = -1 if column.higher_is_better is False else 1
+
+    equal: frozenset[str]
+    leading: frozenset[str]
+    noisy: frozenset[str]
+
+
+def _bests(
+    rows: Sequence[Row], stat: Callable[[Row], Stat | None], cells: Sequence[int], column: Column, compare: Comparer
+) -> _Bests:
+    """Compare each row with the best; the intervals are wider by as much as so many comparisons need."""
+    sign = 1 if column.higher_is_better is False else -1
     means = {row.label: sign * found.mean for row in rows if (found := stat(row)) and found.n >= SEEDS}
-    if not means:
-        return {}
-    runs = {row.label: [row.runs[i] for i in cells] for row in rows}
-    best = max(means, key=lambda label: means[label])
-
-    def equal(label: str) -> bool:
-        if label == best:
-            return True
-        found = compare.difference(runs[label], runs[best], comparisons=len(means) - 1)
-        return bool(found and found.holds_zero)
-
-    return {label: equal(label) for label in means}
-
-
-def _set_apart(equal: Mapping[str, bool]) -> Mapping[str, bool]:
-    """The same, if some row is not equal to the best; else nothing leads."""
-    return {} if all(equal.values()) else equal
+    runs = {row.label: [row.runs[i] for i in cells] for row in rows if row.label in means}
+    equal, noisy, apart = set[str](), set[str](), False
+    ordered = sorted(means, key=lambda label: means[label])
+    best = ordered[0] if ordered else ""
+    for label in ordered:
+        found = compare.difference(runs[label], runs[best], comparisons=len(means) - 1) if label != best else None
+        within = label == best or bool(found and found.holds_zero)
+        apart = apart or not within
+        if within:
+            (noisy if apart else equal).add(label)
+    return _Bests(frozenset(equal), frozenset(equal if apart else ()), frozenset(noisy))
 
 
 def _places(values: Mapping[str, float]) -> dict[str, tuple[int, float]]:

@@ -74,7 +74,7 @@ class Layer:
 class RowCaution:
     """A reason why comparing a row with the others may mislead: its kind, and a sentence."""
 
-    code: Literal["seeds", "steps", "batch", "selection", "chance"]
+    code: Literal["seeds", "steps", "batch", "selection", "chance", "noise"]
     text: str
 
 

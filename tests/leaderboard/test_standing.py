@@ -67,7 +67,8 @@ def table_of(records, path=None):
 
 
 def test_rows_within_noise_of_the_best_share_rank_1_and_are_bold(folder, tmp_path):
-    table, rows = table_of(folder({"full": 0.9, "bitfit": 0.89, "linear": 0.75}), tmp_path)
+    records = folder({"full": 0.9, "bitfit": 0.89, "linear": 0.75})
+    table, rows = table_of(records, tmp_path)
     assert {label: row.rank for label, row in rows.items()} == {"full": 1, "bitfit": 1, "linear": 3}
     assert {label: row.leads for label, row in rows.items()} == {"full": (True,), "bitfit": (True,), "linear": (False,)}
     assert "intervals are over seeds and examples" in table.notes
@@ -77,9 +78,21 @@ def test_rows_within_noise_of_the_best_share_rank_1_and_are_bold(folder, tmp_pat
     assert "**0.898" in shown["full"] and "**" in shown["bitfit"] and "**" not in shown["linear"]
     source = latex.render([table])
     assert source.count(r"\textbf") == 2 and "within noise" in source
-    cells = {row["label"]: row["cells"][0] for row in json_export.leaderboard_json([table], [])["tables"][0]["rows"]}
+    cells = {row["label"]: row["cells"][0] for row in json_export.leaderboard_json([table], records)["tables"][0]["rows"]}
     assert [cells[label]["leads"] for label in ("full", "bitfit", "linear")] == [True, True, False]
     assert cells["linear"]["difference"]["examples"] == N
+
+
+def test_a_row_that_varies_too_much_to_be_set_apart_is_not_among_the_best_but_says_so(run):
+    scores = {"full": (0.9, 0.91, 0.89), "lora": (0.8, 0.81, 0.79), "linear": (0.85, 0.1, 0.86)}
+    records = [run(method, "rte", seed, value) for method, of in scores.items() for seed, value in enumerate(of)]
+    _, rows = table_of(records)
+    assert {label: row.rank for label, row in rows.items()} == {"full": 1, "lora": 2, "linear": 3}
+    assert [row.leads[0] for row in rows.values()] == [True, False, False]
+    assert [caution.text for caution in rows["linear"].cautions if caution.code == "noise"] == [
+        "varies too much to be set apart from the best on rte"
+    ]
+    assert not rows["lora"].cautions
 
 
 def test_where_no_row_is_set_apart_nothing_is_bold(folder, tmp_path):

@@ -57,7 +57,7 @@ class Runs(Sequence[R]):
         """Write the leaderboard of these runs as Markdown."""
         from leaderboard.render.markdown import render
 
-        return render([*self.done])
+        return render([*self.done], self.folder)
 
     def frame(self) -> pandas.DataFrame:
         """Return a DataFrame with a row per run: scores, parameters, ranks, times, and every option by its name.

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.output import emit, read_records
+from bench.cli.output import emit, read_records, warn
 from bench.cli.parser import Parser, choice, common, listed, port
 from bench.core.errors import OK, BenchError, EnvironmentProblem, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from bench.records.record import Record
     from leaderboard.render.formats import Leaderboard
+    from leaderboard.tables.examples import Examples
 
 RESULTS = Path("leaderboard") / "results"
 FORMATS = ("md", "csv", "tex", "json", "html")
@@ -70,6 +71,7 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     from leaderboard.render import formats
+    from leaderboard.tables.examples import Examples
 
     folder: Path = options.runs.expanduser()
     if options.update:
@@ -85,9 +87,13 @@ def handle(options: argparse.Namespace) -> int:
         from bench.records.record import load_all
         from leaderboard.serve import serve
 
-        return serve(lambda: _build(options, *load_all(folder)).to_json(), folder, options.host, options.port)
+        examples = Examples(folder)
+        return serve(lambda: _build(options, examples, *load_all(folder)).to_json(), folder, options.host, options.port)
     else:
-        leaderboard = _build(options, *read_records(folder, slim=_is_of_tables(options)))
+        examples = Examples(folder)
+        leaderboard = _build(options, examples, *read_records(folder, slim=_is_of_tables(options)))
+        for problem in examples.problems:
+            warn(problem)
         _check_choices(options, leaderboard)
         _show(options, leaderboard)
     return OK
@@ -119,7 +125,9 @@ def writing(path: Path) -> Generator[None]:
         raise EnvironmentProblem(f"cannot write {path}", str(error), "Name a file in a folder that exists.") from error
 
 
-def _build(options: argparse.Namespace, records: list[Record], problems: list[BenchError]) -> Leaderboard:
+def _build(
+    options: argparse.Namespace, examples: Examples, records: list[Record], problems: list[BenchError]
+) -> Leaderboard:
     from leaderboard.render.formats import BASELINE, build_leaderboard
     from leaderboard.tables.filters import filter_runs
 
@@ -132,7 +140,8 @@ def _build(options: argparse.Namespace, records: list[Record], problems: list[Be
         where=options.where,
     )
     baseline = options.baseline or BASELINE
-    return build_leaderboard(kept, problems, baseline=baseline, best=options.best, published=options.with_published)
+    best, published = options.best, options.with_published
+    return build_leaderboard(kept, problems, baseline=baseline, best=best, published=published, examples=examples)
 
 
 def _check_choices(options: argparse.Namespace, leaderboard: Leaderboard) -> None:

@@ -290,7 +290,7 @@ def _print(plan: Plan, records: list[Record], *, as_json: bool) -> None:
     elif done:
         from leaderboard.render.markdown import render
 
-        print("\n" + render(done))
+        print("\n" + render(done, plan.request.out))
     sys.stdout.flush()
     failed, left = len(records) - len(done), len(plan.runs) - len(records)
     parts = [f"{len(done)} done, {failed} failed", f"records in {plan.request.out}"]

@@ -255,7 +255,7 @@ class RuntimeConfig(Config):
     save: Literal["adapter", "all", "none"] = option(
         "adapter",
         "Which weights a run keeps: what a parameter-efficient method trained and the network of a pretraining, "
-        "also those of full training, or nothing.",
+        "also those of full training, or nothing, its outputs on the evaluated examples included.",
     )
     truncation: Literal["network", "layers", "off"] = option(
         "network",

@@ -25,6 +25,7 @@ from bench.api.method import Method
 from bench.core.errors import Diverged
 from bench.core.files import replacing
 from bench.records.fields import Scores
+from bench.records.predictions import Predictions
 from bench.records.results import Evaluation
 
 POINTS = 200
@@ -127,8 +128,8 @@ class Evaluations(Callback):
         scores: every metric of every split at the last evaluation.
         sizes: examples of every split.
         majority: share of the most frequent label of every split with one class per example.
-        outputs: outputs (N, …) and labels (N, …) of every split, in the examples' order.
         constant: splits with classes for all examples of which the outputs name the same.
+        predictions: labels and outputs of every split at the last evaluation.
         rows: the evaluations on the way, in the order of their steps.
     """
 
@@ -138,8 +139,8 @@ class Evaluations(Callback):
         self.scores: Scores = {}
         self.sizes: dict[str, int] = {}
         self.majority: dict[str, float] = {}
-        self.outputs: dict[str, tuple[Tensor, Tensor]] = {}
         self.constant: list[str] = []
+        self.predictions: dict[str, Predictions] = {}
         self.rows: list[Evaluation] = []
         self._batches: list[list[tuple[Tensor, Tensor, Tensor]]] = []
 
@@ -152,7 +153,7 @@ class Evaluations(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the evaluation before this one."""
-        self.scores, self.majority, self.constant = {}, {}, []
+        self.scores, self.majority, self.constant, self.predictions = {}, {}, [], {}
         self._batches = [[] for _ in self.splits]
 
     def on_validation_batch_end(
@@ -181,8 +182,9 @@ class Evaluations(Callback):
             if not bool(torch.isfinite(outputs).all()):
                 raise Diverged("the trained network's outputs are not finite", "", LOWER_LR)
             order = index.argsort()
-            self.outputs[split] = outputs, labels = outputs[order], labels[order]
+            index, outputs, labels = index[order], outputs[order], labels[order]
             self.scores[split], self.sizes[split] = method.evaluate(outputs, labels), len(labels)
+            self.predictions[split] = Predictions(index.numpy(), labels.numpy(), outputs.numpy())
             if outputs.shape[1:] == (method.task.num_classes,):
                 named = outputs > 0 if method.task.multilabel else outputs.argmax(-1)
                 self.constant += [split] * (len(named.unique(dim=0)) == 1)

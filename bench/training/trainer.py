@@ -30,7 +30,7 @@ from bench.backbones import runs
 from bench.core import registry
 from bench.core.errors import Diverged, MachineProblem, UsageError
 from bench.core.files import replacing
-from bench.records import results
+from bench.records import predictions, results
 from bench.records.data import Dataset
 from bench.records.files import hashes, is_finished
 from bench.records.record import ADAPTER
@@ -41,7 +41,7 @@ from bench.training.blocks import prepare_blocks
 from bench.training.callbacks import Checkpoint, Evaluations, LossCurve, OnStep, course_steps, evaluation_steps
 from bench.training.environment import without_launcher
 from bench.training.gradients import GradientCheck
-from bench.training.kept import kept
+from bench.training.kept import keeps_predictions, kept
 from bench.training.memory import PeakMemory
 from bench.training.regularizers import nuclear_penalty
 from bench.training.sharding import ShardedFrozenWeights
@@ -66,7 +66,7 @@ def fit(
 
     Args:
         spec: what to run on the opened task, data and backbone; its `lr` is set.
-        directory: the run's folder, for checkpoint, spectra and adapter.
+        directory: the run's folder, for checkpoint, spectra, adapter and outputs.
         on_step: called with step and loss after every optimiser step.
         on_warning: called before training with what is known of the data by then, such as how many texts are cut.
 
@@ -104,6 +104,7 @@ def fit(
         began = time.perf_counter()
         trainer.validate(method, datamodule=data, verbose=False)
         scores, constant = _metrics(method, evaluations), _constant(method, evaluations)
+        predicted = evaluations.predictions
         eval_s = time.perf_counter() - began
         sweep: list[results.SweepPoint] = []
         for setting in method.sweep():
@@ -124,6 +125,9 @@ def fit(
             _save(method, exported, directory)
         if runs.FOLDER in names:
             runs.save(method.backbone, backbone, task.spec, directory / runs.FOLDER)
+        if keeps_predictions(spec, type(method), predicted):
+            predictions.write(directory / predictions.FILE, predicted)
+            names = (*names, predictions.FILE)
         files = hashes(directory, (*names, tracker.file.name))
     network, stored_bytes = method.backbone, sum(tensor.nbytes for tensor in exported.values())
     return results.TrainingResult(
@@ -286,7 +290,9 @@ def _truncation(
     def evaluate() -> truncation.Scored:
         loader = data.evaluation_loader(data.splits[0], most=runtime.truncation_examples)
         trainer.validate(method, dataloaders=loader, verbose=False)
-        return truncation.Scored(_metrics(method, evaluations).primary.value, *evaluations.outputs[data.splits[0]])
+        found = evaluations.predictions[data.splits[0]]
+        outputs, labels = torch.from_numpy(found.outputs), torch.from_numpy(found.labels)
+        return truncation.Scored(_metrics(method, evaluations).primary.value, outputs, labels)
 
     def score(outputs: torch.Tensor, labels: torch.Tensor) -> float:
         values = method.evaluate(outputs, labels)

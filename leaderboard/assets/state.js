@@ -15,7 +15,7 @@ function diff(value) {
 
 function normaliseCell(cell) {
   const made = stat(cell);
-  return made && {...made, metric: cell.metric ?? "", runs: list(cell.runs).filter(Array.isArray), difference: diff(cell.difference), best: stat(cell.best)};
+  return made && {...made, metric: cell.metric ?? "", runs: list(cell.runs).filter(Array.isArray), difference: diff(cell.difference), leads: cell.leads === true, best: stat(cell.best)};
 }
 
 const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_bytes", "train_s", "peak_memory_bytes", "nominal",
@@ -30,7 +30,7 @@ function normaliseRow(row, columns) {
     average: stat(row.average), best_average: stat(row.best_average), difference: diff(row.difference), cells: columns.map((_, i) => cells[i] ?? null),
     complete: [num(done[0]) ?? cells.filter(Boolean).length, num(done[1]) ?? columns.length],
     layers: list(row.layers).filter(Array.isArray).map(([layer, ...values]) => [plain(layer, 200), ...values.map(num)]),
-    lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, at_edge: row.at_edge === true, states: object(row.states),
+    lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, at_edge: row.at_edge === true, average_leads: row.average_leads === true, learned_nothing: row.learned_nothing === true, states: object(row.states),
     devices: list(row.devices), cautions: list(row.cautions).map(object), notes: list(row.notes).map(note => plain(note, 1000))};
 }
 

@@ -2,9 +2,10 @@
 
 const FIRST = 200;
 const CHOSEN = "Chosen on the examples that it is scored on, so it is optimistic";
+const NO_RANK = "no score is above chance, so this rank says nothing";
 let allRows = false;
 
-/** Columns in order; `order` gives the sort key, `up` whether higher is better (null: neither). */
+/** Columns in order; `order` gives the sort key, `up` whether higher is better (null: neither), `leads` what is bold. */
 function columnsOf(table) {
   const cost = (key, name, show) => ({key, name, group: "cost", up: false, order: row => row[key], show: row => show(row[key])});
   const rank = (key, name) => ({key, name, group: "rank", up: null, order: row => row[key],
@@ -15,14 +16,14 @@ function columnsOf(table) {
     {key: "label", name: "method", order: row => row.label, words: true, show: row => nameCell(table, row)},
     ...shownColumns(table).flatMap(column => [
       {key: `task ${column.i}`, name: column.task, sub: [column.metric, column.data].filter(Boolean).join(" "),
-        note: column.note, group: "scores", up: column.up, best: true, order: row => row.cells[column.i]?.mean ?? null,
+        note: column.note, group: "scores", up: column.up, best: true, leads: row => row.cells[column.i]?.leads, order: row => row.cells[column.i]?.mean ?? null,
         show: row => scoreCell(row, column)},
       ...(table.best ? [{key: `best ${column.i}`, name: `best on ${column.split || "dev"}`, sub: column.task, note: CHOSEN, group: "scores", up: column.up,
         order: row => row.cells[column.i]?.best?.mean ?? null, show: row => score(row.cells[column.i]?.best ?? null, column.up)}] : []),
     ]),
   ];
   if (table.columns.length > 1) {
-    made.push({key: "average", name: "average", sub: `${table.columns.length} tasks`, group: "scores", up: table.up, best: true,
+    made.push({key: "average", name: "average", sub: `${table.columns.length} tasks`, group: "scores", up: table.up, best: true, leads: row => row.average_leads,
       order: row => row.average?.mean ?? null, show: row => averageCell(row, table)});
     if (table.best) {
       made.push({key: "best_average", name: "average of the best", note: CHOSEN, group: "scores", up: table.up,
@@ -146,30 +147,24 @@ function header(column) {
   return el("th", {scope: "col", class: column.key === "label" ? "name" : "", "aria-sort": on ? (falls ? "descending" : "ascending") : "none"}, button, sub);
 }
 
-/** The best value of a column as printed, so that equal texts are equally bold. */
-function best(table, column) {
-  const own = table.rows.filter(row => !row.published).map(column.order).filter(value => value !== null);
-  if (!column.best || own.length < 2 || typeof column.up !== "boolean") return null;
-  return figure(own.reduce((a, b) => column.up === (b > a) ? b : a), column.up);
-}
-
-function line(row, columns, bests) {
-  return el("tr", {}, columns.map((column, i) => {
+function line(row, columns) {
+  return el("tr", {}, columns.map(column => {
     const content = column.show(row);
     if (column.key === "label") return el("th", {scope: "row", class: "name"}, el("div", {}, content));
-    const value = column.order(row), bold = bests[i] !== null && value !== null && !row.published && figure(value, column.up) === bests[i];
-    return el("td", {class: column.group === "scores" ? "score" : ""}, bold ? el("strong", {}, content) : content);
+    const pale = column.group === "rank" && row.learned_nothing && column.order(row) !== null;
+    const shown = pale ? el("span", {class: "pale", title: NO_RANK}, content, el("span", {class: "unseen"}, ` (${NO_RANK})`)) : content;
+    return el("td", {class: column.group === "scores" ? "score" : ""}, column.leads?.(row) ? el("strong", {}, shown) : shown);
   }));
 }
 
 function drawTable(table) {
   const columns = columnsOf(table), by = columns.find(column => column.key === state.sort);
   const rows = shownRows(table), own = sorted(rows.filter(row => !row.published), by), published = sorted(rows.filter(row => row.published), by);
-  const bests = columns.map(column => best(table, column)), shown = allRows ? own : own.slice(0, FIRST);
-  const bodies = [el("tbody", {}, shown.map(row => line(row, columns, bests)))];
+  const shown = allRows ? own : own.slice(0, FIRST);
+  const bodies = [el("tbody", {}, shown.map(row => line(row, columns)))];
   if (published.length) {
     const head = el("tr", {class: "divide"}, el("th", {colspan: columns.length, scope: "rowgroup"}, el("span", {}, "Published scores from papers, with other code and settings; without a rank")));
-    bodies.push(el("tbody", {class: "published"}, head, published.map(row => line(row, columns, bests))));
+    bodies.push(el("tbody", {class: "published"}, head, published.map(row => line(row, columns))));
   }
   const caption = el("caption", {}, table.heading || "No table");
   if (!shown.length && !published.length) bodies[0].append(el("tr", {}, el("td", {colspan: columns.length, class: "none"}, table.rows.length ? "No row fits the filters." : "No scores yet.")));

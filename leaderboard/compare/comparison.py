@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bench.records.record import DoneRecord, is_done
 from leaderboard.compare.ratios import LayerPair, Ratio, Runs, layer_pairs, ratios
@@ -14,9 +14,14 @@ from leaderboard.compare.selection import Side
 from leaderboard.compare.specifications import Caution, FieldDifference, compare_specs
 from leaderboard.render.cells import span
 from leaderboard.tables.cautions import SEEDS
+from leaderboard.tables.examples import Examples
 from leaderboard.tables.grouping import Seed, group_by, seed_key, short_task
-from leaderboard.tables.intervals import Difference, common_keys, difference
+from leaderboard.tables.intervals import Difference, Drawn, common_keys, difference
 from leaderboard.tables.table import Stat, average_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Verdict = Literal["better", "worse", "equal"]
 S = TypeVar("S", bound="Score")
@@ -45,7 +50,8 @@ class Score:
         a, b: over all seeds of the side, None if its runs measure different things; for the average, over the seeds
             that every task has on both sides.
         difference: B minus A over the common seeds; None if there are none, or with a `note` that says why.
-        verdict: on B; it is `sure` if the confidence interval of the difference excludes zero.
+        verdict: on B; it is `sure` if the confidence interval of the difference excludes zero and is over
+            several seeds: one over the examples of one seed says nothing of another seed.
         alone: seeds of A, and of B, that the other side lacks; they are not part of the difference.
     """
 
@@ -89,13 +95,15 @@ class Comparison:
     layers: tuple[LayerPair, ...]
 
 
-def compare(a: Side, b: Side) -> Comparison:
+def compare(a: Side, b: Side, examples: Examples | None = None) -> Comparison:
+    """Compare two sides; with `examples`, what their runs kept of their outputs, intervals are over these too."""
+    drawn = _Drawer(examples or Examples())
     runs_a, runs_b = (group_by(filter(is_done, side.records), lambda run: run.spec.task) for side in (a, b))
     common = sorted(runs_a.keys() & runs_b.keys())
     fields, equal, cautions = compare_specs(a, b)
     by_weights = any({*map(seed_key, runs_a[task])} & {*map(seed_key, runs_b[task])} for task in common)
     tasks = sorted({*runs_a, *runs_b})
-    scores = [_score(task, runs_a.get(task, []), runs_b.get(task, []), by_weights=by_weights) for task in tasks]
+    scores = [_score(task, runs_a.get(task, []), runs_b.get(task, []), drawn, by_weights=by_weights) for task in tasks]
     paired = [score for score in scores if score.difference]
     measured_a, measured_b = ({task: runs[task] for task in common or runs} for runs in (runs_a, runs_b))
     return Comparison(
@@ -105,7 +113,7 @@ def compare(a: Side, b: Side) -> Comparison:
         equal=equal,
         cautions=(*cautions, *_few_seeds(paired)),
         scores=tuple(scores),
-        overall=_overall(paired, runs_a, runs_b, by_weights=by_weights) if len(paired) > 1 else None,
+        overall=_overall(paired, runs_a, runs_b, drawn, by_weights=by_weights) if len(paired) > 1 else None,
         ratios=ratios(measured_a, measured_b),
         layers=layer_pairs(measured_a, measured_b),
     )
@@ -125,13 +133,42 @@ def _summary(side: Side) -> Summary:
     )
 
 
-def _by_seed(runs: Iterable[DoneRecord], *, by_weights: bool) -> dict[Seed, float]:
-    """Score by seed, with its initial weights if both sides started from the same; the mean of several runs."""
+def _groups(runs: Iterable[DoneRecord], *, by_weights: bool) -> dict[Seed, list[DoneRecord]]:
+    """Runs by seed, with its initial weights if both sides started from the same."""
     groups = group_by(runs, lambda run: seed_key(run) if by_weights else (run.spec.seed, ""))
-    return {seed: fmean(run.metrics.primary.value for run in groups[seed]) for seed in sorted(groups)}
+    return {seed: groups[seed] for seed in sorted(groups)}
 
 
-def _score(task: str, runs_a: list[DoneRecord], runs_b: list[DoneRecord], *, by_weights: bool) -> Score:
+def _by_seed(runs: Iterable[DoneRecord], *, by_weights: bool) -> dict[Seed, float]:
+    """Score by seed; the mean of several runs."""
+    groups = _groups(runs, by_weights=by_weights)
+    return {seed: fmean(run.metrics.primary.value for run in group) for seed, group in groups.items()}
+
+
+class _Drawer:
+    """Draws the examples of a task, for both sides alike."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __call__(self, a: list[DoneRecord], b: list[DoneRecord], *, by_weights: bool) -> Drawn[Seed]:
+        """B against A, as their difference is; the mean of several runs of a seed."""
+        mine, others = (self._by_seed(runs, by_weights=by_weights) for runs in (b, a))
+        return Drawn(mine, others, b[0].metrics.primary.n if b else 0)
+
+    def _by_seed(self, runs: list[DoneRecord], *, by_weights: bool) -> dict[Seed, NDArray[np.floating]]:
+        import numpy as np
+
+        groups = _groups(runs, by_weights=by_weights)
+        found = {seed: [*map(self._examples.of, group)] for seed, group in groups.items()}
+        return {
+            seed: np.mean([one.drawn for one in group if one], axis=0)
+            for seed, group in found.items()
+            if None not in group
+        }
+
+
+def _score(task: str, runs_a: list[DoneRecord], runs_b: list[DoneRecord], drawn: _Drawer, *, by_weights: bool) -> Score:
     a, b = (_by_seed(runs, by_weights=by_weights) for runs in (runs_a, runs_b))
     primaries = [run.metrics.primary for run in (*runs_a, *runs_b)]
     score = Score(
@@ -143,12 +180,14 @@ def _score(task: str, runs_a: list[DoneRecord], runs_b: list[DoneRecord], *, by_
     )
     if reason := _incomparable(runs_a, runs_b):
         return replace(score, note=reason)
-    return _paired(score, [a], [b], "no common seed")
+    return _paired(score, [a], [b], [drawn(runs_a, runs_b, by_weights=by_weights)], "no common seed")
 
 
-def _paired(score: S, a: list[dict[Seed, float]], b: list[dict[Seed, float]], missing: str) -> S:
+def _paired(
+    score: S, a: list[dict[Seed, float]], b: list[dict[Seed, float]], drawn: list[Drawn[Seed]], missing: str
+) -> S:
     """`score` with the difference of the scores by seed of each task; without a common seed, `missing` says so."""
-    change = difference(b, a)
+    change = difference(b, a, drawn)
     if change is None:
         return replace(score, note=missing)
     verdict: Verdict | None = None
@@ -167,7 +206,7 @@ def _paired(score: S, a: list[dict[Seed, float]], b: list[dict[Seed, float]], mi
         score,
         difference=change,
         verdict=verdict,
-        sure=change.low is not None and change.high is not None and (change.low > 0 or change.high < 0),
+        sure=change.holds_zero is False and change.seeds > 1,
         alone=(alone(seeds_a), alone(seeds_b)),
     )
 
@@ -200,7 +239,7 @@ def _measures(runs: Iterable[DoneRecord]) -> list[str]:
     )
 
 
-def _overall(scores: Sequence[Score], runs_a: Runs, runs_b: Runs, *, by_weights: bool) -> Overall:
+def _overall(scores: Sequence[Score], runs_a: Runs, runs_b: Runs, drawn: _Drawer, *, by_weights: bool) -> Overall:
     direction = _common({score.higher_is_better for score in scores})
     name = f"average of {len(scores)} tasks"
     overall = Overall(task=name, metric="", higher_is_better=direction, a=None, b=None)
@@ -210,7 +249,8 @@ def _overall(scores: Sequence[Score], runs_a: Runs, runs_b: Runs, *, by_weights:
     if shared := common_keys((*a, *b)):
         (mean_a, iqm_a), (mean_b, iqm_b) = average_of(a, shared), average_of(b, shared)
         overall = replace(overall, a=mean_a, b=mean_b, iqm_a=iqm_a, iqm_b=iqm_b)
-    return _paired(overall, a, b, "no common seed with every task")
+    tasks = [drawn(runs_a[score.task], runs_b[score.task], by_weights=by_weights) for score in scores]
+    return _paired(overall, a, b, tasks, "no common seed with every task")
 
 
 def _few_seeds(paired: Sequence[Score]) -> list[Caution]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.core.text import format_score
 from bench.figures.style import plain
 from leaderboard.compare.comparison import Comparison, Score, Summary
@@ -11,6 +13,7 @@ from leaderboard.render import cells
 from leaderboard.render.markdown import escape, grid, section
 from leaderboard.tables.build import RANK_FIELDS, RankField
 from leaderboard.tables.grouping import group_by, short_task
+from leaderboard.tables.intervals import Difference
 from leaderboard.tables.table import Layer
 
 CAUTION = "⚠"
@@ -19,11 +22,13 @@ _CELL_LENGTH, _NOTE_LENGTH = 60, 400
 """Maximum number of characters of a cell and of a note."""
 _SPREAD = "±: standard deviation over all seeds of a side; for the average, over the common seeds."
 _DIFFERENCE = (
-    "B − A: mean over the common seeds, with a 95 % confidence interval: Student's t over these seeds; for the average "
-    "as wide as the bootstrap over tasks and seeds, if that is wider; for the interquartile mean the bootstrap alone, "
-    "which is too narrow with few seeds. `?`: the interval contains zero, or there is none. Of twenty comparisons of "
-    "equals on one task, one has no `?`."
+    "B − A: mean over the common seeds, with a 95 % confidence interval over what the last column names: seeds, and "
+    "examples where both sides kept their outputs; for the average as wide as the bootstrap over tasks and seeds, if "
+    "that is wider; for the interquartile mean that bootstrap alone, which is too narrow with few seeds. `?`: the "
+    "interval contains zero, or there is but one seed. Of twenty comparisons of equals on one task, one has no `?`."
 )
+_ALONE = " Over seeds alone it is more: they do not say what other examples would."
+_ONE = " An interval over the examples of one seed is about the two trained networks, not about other seeds."
 
 
 def render(comparison: Comparison) -> str:
@@ -78,13 +83,16 @@ def _scores(comparison: Comparison, names: tuple[str, str]) -> str:
         change, higher = overall.difference, overall.higher_is_better
         means = [format_score(overall.iqm_a, higher), format_score(overall.iqm_b, higher)]
         interval = cells.interval(change.iqm, change.iqm_low, change.iqm_high)
-        body.append(["interquartile mean", *means, interval, cells.NOTHING, str(change.seeds)])
-    paired = any(score.difference for score in rows)
+        body.append(["interquartile mean", *means, interval, cells.NOTHING, _over(replace(change, examples=0))])
+    changes = [score.difference for score in rows if score.difference]
+    said = _SPREAD + " " + _DIFFERENCE
+    said += _ALONE * any(change.seeds > 1 and not change.examples for change in changes)
+    said += _ONE * any(change.seeds == 1 and change.examples > 0 for change in changes)
     return section(
         "### Scores",
-        grid(["score", *names, "B − A [95 %]", "B is", "seeds"], body, left=[0, 4]),
+        grid(["score", *names, "B − A [95 %]", "B is", "over"], body, left=[0, 4, 5]),
         [f"- {_cut(short_task(score.task))}: {_cut(note, _NOTE_LENGTH)}" for score in rows if (note := _note(score))],
-        [f"{_SPREAD} {_DIFFERENCE}" if paired else "No difference can be computed."],
+        [said if changes else "No difference can be computed."],
     )
 
 
@@ -97,8 +105,16 @@ def _score(score: Score) -> list[str]:
         cells.score(score.b, score.higher_is_better),
         cells.difference(score.difference),
         score.verdict + unsure if score.verdict else cells.NOTHING,
-        str(score.difference.seeds if score.difference else 0),
+        _over(score.difference),
     ]
+
+
+def _over(change: Difference | None) -> str:
+    """`3 seeds, 408 examples`: what an interval is over."""
+    if change is None:
+        return "0 seeds"
+    seeds = f"{change.seeds} seed{'s' * (change.seeds > 1)}"
+    return f"{seeds}, {change.examples:,} examples" if change.examples else seeds
 
 
 def _note(score: Score) -> str:

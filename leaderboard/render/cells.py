@@ -60,10 +60,11 @@ def parameters(row: Row) -> str:
 
 
 def rank_used(row: Row) -> str:
-    """`5.2 / 8`: effective and nominal rank of ΔW."""
+    """`5.2 / 8`: effective and nominal rank of ΔW; in parentheses where no score is above chance."""
     if row.effective is None or row.nominal is None:
         return NOTHING
-    return f"{row.effective:.1f} / {row.nominal:.{0 if row.nominal == round(row.nominal) else 1}f}"
+    shown = f"{row.effective:.1f} / {row.nominal:.{0 if row.nominal == round(row.nominal) else 1}f}"
+    return f"({shown})" if row.learned_nothing else shown
 
 
 def seeds(rows: Iterable[Row], dash: str = "–") -> str:

@@ -44,8 +44,8 @@ def render(tables: Sequence[Table]) -> str:
 
 def _scores(row: Row, table: Table) -> Iterator[Line]:
     metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
-    columns = zip(table.columns, metrics, row.cells, row.best, row.runs, row.differences, strict=True)
-    for column, metric, cell, best, runs, paired in columns:
+    columns = zip(table.columns, metrics, row.cells, row.best, row.runs, row.differences, row.leads, strict=True)
+    for column, metric, cell, best, runs, paired, leads in columns:
         task = f"{column.task_id} {column.data}".rstrip()
         for run in runs:
             of_run = task, metric or "", str(run.seed[0]), run.run_id
@@ -54,7 +54,13 @@ def _scores(row: Row, table: Table) -> Iterator[Line]:
                 yield *of_run, BEST, run.best.value
                 yield *of_run, f"{BEST}_step", run.best.step
         if cell:
-            values = {"mean": cell.mean, "sd": cell.sd, "seeds": cell.n or None, **_difference(paired)}
+            values = {
+                "mean": cell.mean,
+                "sd": cell.sd,
+                "seeds": cell.n or None,
+                **_difference(paired),
+                "leads": leads or None,
+            }
             yield from _known(task, metric or "", values)
         if table.best and best:
             yield from _known(task, metric or "", {f"{BEST}_mean": best.mean, f"{BEST}_sd": best.sd})
@@ -69,6 +75,7 @@ def _statistics(row: Row, table: Table) -> dict[str, Value]:
         f"{BEST}_average": best and best.mean,
         f"{BEST}_average_sd": best and best.sd,
         "iqm": row.iqm,
+        "average_leads": row.average_leads or None,
         "rank": row.rank,
         "average_rank": row.average_rank,
         **_difference(row.difference),
@@ -90,7 +97,7 @@ def _statistics(row: Row, table: Table) -> dict[str, Value]:
 def _difference(paired: Difference | None) -> dict[str, Value]:
     if paired is None:
         return {}
-    names = ("low", "high", "iqm", "iqm_low", "iqm_high")
+    names = ("low", "high", "iqm", "iqm_low", "iqm_high", "examples")
     return {"difference": paired.mean, **{f"difference_{name}": getattr(paired, name) for name in names}}
 
 

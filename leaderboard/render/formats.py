@@ -11,6 +11,7 @@ from bench.core.files import write_atomic
 from bench.records.record import Record, load_all
 from leaderboard.render import csv_export, json_export, latex, markdown, page
 from leaderboard.tables.build import build_tables
+from leaderboard.tables.examples import Examples
 from leaderboard.tables.published import with_published
 from leaderboard.tables.table import Table
 
@@ -37,15 +38,18 @@ def build_leaderboard(
     baseline: str = BASELINE,
     best: bool = False,
     published: bool = False,
+    examples: Examples | None = None,
 ) -> Leaderboard:
     """Build the tables of `records`, compared with `baseline` and, if `published`, with scores from papers.
 
-    With `best` the best evaluation during training stands beside every score.
+    With `best` the best evaluation during training stands beside every score. With `examples` intervals are over these
+    too; files of theirs that cannot be used are added to the problems.
     """
-    tables = build_tables(records, baseline=baseline, best=best)
+    examples = examples or Examples()
+    tables = build_tables(records, baseline=baseline, best=best, examples=examples)
     if published:
         tables = with_published(tables, records)
-    return Leaderboard(tables=tables, records=records, problems=problems)
+    return Leaderboard(tables=tables, records=records, problems=[*problems, *examples.problems])
 
 
 FORMATS: dict[str, Callable[[Leaderboard], str]] = {
@@ -108,4 +112,4 @@ def _read(folder: Path) -> Leaderboard:
             str(problems[0]) if problems else "tables are rendered from the records in this folder",
             f"Put the records there: bench run … --out {runs}",
         )
-    return build_leaderboard(records)
+    return build_leaderboard(records, examples=Examples(runs))

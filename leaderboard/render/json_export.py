@@ -62,11 +62,12 @@ def _row(row: Row, table: Table) -> JsonObject:
     metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
     best, best_average = (row.best, row.best_average) if table.best else ((None,) * len(row.cells), None)
     left_out = {"runs", "differences", "nominal", "effective", "failures", "failed_ids", "warnings", "superseded"}
-    left_out |= {"candidates", "rates_alone"}
+    left_out |= {"candidates", "rates_alone", "leads", "chance"}
     values = asdict(replace(row, runs=(), differences=(), layers=()))
     return {name: value for name, value in values.items() if name not in left_out} | {
         "complete": [sum(cell is not None for cell in row.cells), len(row.cells)],
-        "cells": [*map(_cell, row.cells, best, metrics, row.runs, row.differences)],
+        "cells": [*map(_cell, row.cells, best, metrics, row.runs, row.differences, row.leads)],
+        "learned_nothing": row.learned_nothing,
         "nominal": row.nominal,
         "effective": row.effective,
         "layers": [astuple(layer) for layer in row.layers],
@@ -76,7 +77,12 @@ def _row(row: Row, table: Table) -> JsonObject:
 
 
 def _cell(
-    stat: Stat | None, best: Stat | None, metric: str | None, runs: Sequence[Scored], paired: Difference | None
+    stat: Stat | None,
+    best: Stat | None,
+    metric: str | None,
+    runs: Sequence[Scored],
+    paired: Difference | None,
+    leads: bool,
 ) -> JsonObject | None:
     if stat is None:
         return None
@@ -84,6 +90,7 @@ def _cell(
         "metric": metric,
         "runs": [[run.seed[0], run.value, run.run_id] for run in runs],
         "difference": asdict(paired) if paired else None,
+        "leads": leads,
         **({"best": asdict(best)} if best else {}),
     }
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
-from bench.core.text import format_score
 from leaderboard.render import cells
-from leaderboard.tables.cautions import SEEDS
-from leaderboard.tables.table import Column, Row, Stat, Table
+from leaderboard.tables.table import Column, Row, Table
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -27,7 +25,7 @@ HEAD = "% needs \\usepackage{booktabs}\n"
 
 
 def render(tables: Sequence[Table]) -> str:
-    """Render the tables. Among rows of three seeds the best printed score of a column is bold, the next underlined."""
+    """Render the tables. In each column the best row and those within noise of it are bold, if any is set apart."""
     return HEAD + "\n".join(_table(table, number) for number, table in enumerate(tables, 1))
 
 
@@ -50,17 +48,17 @@ def _table(table: Table, number: int) -> str:
     size = "small" if len(header) < 4 else "footnotesize" if len(header) < 6 else "scriptsize"  # so that it fits a page
     header += ["average"] * several + [_heading("average of the best")] * (several and table.best)
     header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained", "rank used"]
-    strong = [_best([row.cells[i] for row in table.rows], column) for i, column in enumerate(table.columns)]
-    strong.append(_best([row.average for row in table.rows], table.columns[0]))
-    lines = [_line(row, table, strong) for row in table.rows]
+    lines = [_line(row, table) for row in table.rows]
     if table.published:
         lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
-        lines += [_line(row, table, strong) for row in table.published]
+        lines += [_line(row, table) for row in table.published]
     of_rows = (cells.row_note(row, table) for row in (*table.rows, *table.published))
     notes = chain(of_rows, (column.note for column in table.columns), table.notes)
     below = "".join(f" {escape(note)}." for note in dict.fromkeys(notes) if note)
     seeds = cells.seeds(table.rows, "--")
-    caption = f"{escape(table.heading)}. Mean $\\pm$ standard deviation over {seeds} seeds.{below}"
+    bold = any(any(row.leads) or row.average_leads for row in table.rows)
+    bold = " Bold: the best row and those within noise of it." * bold
+    caption = f"{escape(table.heading)}. Mean $\\pm$ standard deviation over {seeds} seeds.{bold}{below}"
     return "\n".join(
         [
             r"\begin{table}",
@@ -89,16 +87,15 @@ def _heading(text: str) -> str:
     return rf"\shortstack[r]{{{lines}}}"
 
 
-def _line(row: Row, table: Table, strong: Sequence[Sequence[float]]) -> str:
-    """A row; `strong` are the printed scores to emphasise in each column of scores, and in that of averages."""
+def _line(row: Row, table: Table) -> str:
     line: list[str] = [escape(row.label)]
-    for cell, best, column, emphasised in zip(row.cells, row.best, table.columns, strong[:-1], strict=True):
-        line.append(_score(cells.score(cell, column.higher_is_better), cell, emphasised))
-        line += [_score(cells.score(best, column.higher_is_better), best, ())] * table.best
+    for cell, best, column, leads in zip(row.cells, row.best, table.columns, row.leads, strict=True):
+        line.append(_score(cells.score(cell, column.higher_is_better), bold=leads))
+        line += [_score(cells.score(best, column.higher_is_better))] * table.best
     if len(table.columns) > 1:
         direction = table.columns[0].higher_is_better
-        line.append(_score(cells.average(row, direction), row.average, strong[-1]))
-        line += [_score(cells.score(row.best_average, direction), row.best_average, ())] * table.best
+        line.append(_score(cells.average(row, direction), bold=row.average_leads))
+        line += [_score(cells.score(row.best_average, direction))] * table.best
     if table.baseline:
         mean, _, interval = cells.difference(row.difference).partition(" ")
         line.append(_number(mean) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
@@ -106,19 +103,10 @@ def _line(row: Row, table: Table, strong: Sequence[Sequence[float]]) -> str:
     return " & ".join([*line, escape(parameters), escape(cells.rank_used(row))]) + r" \\"
 
 
-def _best(stats: Iterable[Stat | None], column: Column) -> list[float]:
-    """The best and the second printed score over enough seeds for a rank."""
-    higher = column.higher_is_better
-    printed = {float(format_score(stat.mean, higher)) for stat in stats if stat and stat.n >= SEEDS}
-    return sorted(printed, reverse=higher is not False)[:2]
-
-
-def _score(shown: str, stat: Stat | None, best: Sequence[float]) -> str:
-    """The mean, in bold or underlined if it is among the best, with its deviation in a smaller font."""
+def _score(shown: str, *, bold: bool = False) -> str:
+    """The mean, which may be bold, with its deviation in a smaller font."""
     mean, _, sd = shown.partition(" ± ")
-    text = _number(mean)
-    if stat and stat.n >= SEEDS and float(mean) in best:
-        text = rf"\{('textbf', 'underline')[best.index(float(mean))]}{{{text}}}"
+    text = rf"\textbf{{{_number(mean)}}}" if bold else _number(mean)
     return text + (rf" {{\scriptsize$\pm$\,{_number(sd)}}}" if sd else "")
 
 

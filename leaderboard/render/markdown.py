@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 
 from bench.core.text import width
 from bench.records.record import Record
 from leaderboard.render import cells
 from leaderboard.tables.build import build_tables
+from leaderboard.tables.examples import Examples
 from leaderboard.tables.table import Row, Table
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LEGEND = (
-    "±: standard deviation over seeds. Rank used: effective and nominal rank of ΔW. ‖ΔW‖₂: its spectral norm. "
-    "Ranks and norm are means over layers and runs."
+    "±: standard deviation over seeds. Rank used: effective and nominal rank of ΔW, in parentheses where no score is "
+    "above chance. ‖ΔW‖₂: its spectral norm. Ranks and norm are means over layers and runs."
+)
+_RANKED = (
+    "Bold, and rank 1: the best row and those within noise of it, down to the first that is set apart; nothing is bold "
+    "where none is. The best row is compared with each of the others, with intervals so wide that in 95 % of such "
+    "columns the row that is truly best is not set apart."
 )
 _VERSUS = (
     "vs: average minus that of the baseline over paired seeds, with a 95 % confidence interval: Student's t over "
-    "seeds, on several tasks as wide as the bootstrap over tasks and seeds, if that is wider."
+    "seeds and, where the runs kept their outputs, examples; on several tasks as wide as the bootstrap over tasks and "
+    "seeds, if that is wider. The 95 % are those of each interval alone."
 )
 _COSTS = (
     "IQM: mean of the middle half of the scores, over tasks and seeds. Place: mean over tasks of the place among the "
@@ -28,10 +36,13 @@ _COSTS = (
 )
 
 
-def render(records: Iterable[Record]) -> str:
-    """Render one table per suite, backbone, data source and budget, with a heading and footnotes."""
+def render(records: Iterable[Record], folder: Path | None = None) -> str:
+    """Render one table per suite, backbone, data source and budget, with a heading and footnotes.
+
+    `folder` has the runs of the records, with what they kept of their outputs.
+    """
     records = list(records)
-    return render_tables(build_tables(records), trials=trials(records))
+    return render_tables(build_tables(records, examples=Examples(folder)), trials=trials(records))
 
 
 def trials(records: Iterable[Record]) -> int:
@@ -43,6 +54,7 @@ def render_tables(tables: Sequence[Table], *, trials: int = 0, costs: bool = Fal
     """Render the tables; `costs` adds to each a second one with statistics, sizes, memory, trials and states."""
     parts = [part for table in tables for part in (_render_table(table), *([_render_costs(table)] if costs else []))]
     parts.append(_LEGEND if parts else "No scores yet.")
+    parts += [_RANKED] if any(row.rank for table in tables for row in table.rows) else []
     parts += [_VERSUS] if any(table.baseline for table in tables) else []
     parts += [_COSTS] if costs and tables else []
     if trials:
@@ -55,10 +67,15 @@ def escape(raw: str) -> str:
     return _SPECIAL.sub(lambda match: "\\" + match.group(), cells.one_line(raw))
 
 
+def _in_doubt(shown: str, row: Row) -> str:
+    """A number on the rank of ΔW, in parentheses where nothing was learned."""
+    return f"({shown})" if row.learned_nothing and shown != cells.NOTHING else shown
+
+
 _COLUMNS: dict[str, Callable[[Row], str]] = {
     "trained": cells.parameters,
     "rank used": cells.rank_used,
-    "‖ΔW‖₂": lambda row: cells.number(row.norm, ".2g"),
+    "‖ΔW‖₂": lambda row: _in_doubt(cells.number(row.norm, ".2g"), row),
     "seeds": lambda row: cells.NOTHING if row.published else cells.seeds([row]),
     "lr": cells.lr,
     "train time": lambda row: cells.duration(row.train_s),
@@ -67,7 +84,7 @@ _COST_COLUMNS: dict[str, Callable[[Row], str]] = {
     "method": lambda row: escape(row.label),
     "IQM": lambda row: cells.number(row.iqm, ".3f"),
     "place": lambda row: cells.number(row.average_rank, ".1f"),
-    "stable rank": lambda row: cells.number(row.stable, ".2f"),
+    "stable rank": lambda row: _in_doubt(cells.number(row.stable, ".2f"), row),
     "stored": lambda row: cells.size(row.stored_bytes),
     "peak memory": lambda row: cells.size(row.peak_memory_bytes),
     "trials": lambda row: str(row.trials),
@@ -98,16 +115,20 @@ def _render_table(table: Table) -> str:
     for row in (*table.rows, *table.published):
         name = escape(row.label) + (" *(published)*" if row.published else "")
         line = [str(row.rank or cells.NOTHING)] * ranked + [noted(name, cells.row_note(row, table))]
-        for column, cell, best in zip(table.columns, row.cells, row.best, strict=True):
-            line += [cells.score(cell, column.higher_is_better)]
+        for column, cell, best, leads in zip(table.columns, row.cells, row.best, row.leads, strict=True):
+            line += [_bold(cells.score(cell, column.higher_is_better), leads)]
             line += [cells.score(best, column.higher_is_better)] * table.best
-        line += [cells.average(row, direction)] * several
+        line += [_bold(cells.average(row, direction), row.average_leads)] * several
         line += [cells.score(row.best_average, direction)] * (several and table.best)
         line += [cells.difference(row.difference)] if table.baseline else []
         body.append(line + [cell(row) for cell in _COLUMNS.values()])
     below = [f"- {number} {escape(note)}" for note, number in notes.items()]
     below += [f"- {escape(note)}" for note in table.notes]
     return section(f"### {escape(table.heading)}", grid(header, body, left=[int(ranked)]), below)
+
+
+def _bold(shown: str, leads: bool) -> str:
+    return f"**{shown}**" if leads else shown
 
 
 def _render_costs(table: Table) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from math import prod
 from statistics import fmean
 from typing import Literal
 
-from bench.core.text import DECIMALS, SMALL
 from bench.records import course
 from bench.records.record import DoneRecord, Record, is_done
 from bench.records.schema import StoredSpec
-from leaderboard.tables.cautions import SEEDS, row_cautions
+from leaderboard.tables.cautions import row_cautions
+from leaderboard.tables.examples import Examples
 from leaderboard.tables.grouping import (
     ColumnKey,
     RowKey,
@@ -26,7 +25,8 @@ from leaderboard.tables.grouping import (
     seed_key,
     short_task,
 )
-from leaderboard.tables.intervals import common_keys, difference
+from leaderboard.tables.intervals import common_keys
+from leaderboard.tables.standing import Comparer, ranked, with_differences
 from leaderboard.tables.table import Column, Layer, Row, Scored, Stat, Table, average_of, by_seed
 
 RankField = Literal["nominal", "effective", "stable", "norm"]
@@ -41,19 +41,29 @@ Quantity = Callable[[DoneRecord], float | None]
 """A number of a run; None if it is unknown."""
 
 
-def build_tables(records: Iterable[Record], *, baseline: str | None = None, best: bool = False) -> list[Table]:
+def build_tables(
+    records: Iterable[Record], *, baseline: str | None = None, best: bool = False, examples: Examples | None = None
+) -> list[Table]:
     """Build the tables of comparable rows.
 
     Args:
         records: of any runs, in any order. Trials of a learning-rate selection (`holdout` > 0) are left out.
         baseline: method, or label of a row, that the other rows of its table are compared with.
         best: show the best evaluation during training beside every score.
+        examples: what runs kept of their outputs; without it intervals are over seeds alone.
     """
     runs = sorted((r for r in records if not r.spec.holdout), key=lambda r: r.run_id)
-    groups = by_table(runs)
+    groups, compare = by_table(runs), Comparer(runs, examples or Examples())
     headings = Counter(key[:-1] for key in groups)
     tables = [
-        _table(key, groups[key], weights=headings[key[:-1]] > 1, notes=_budget_note(key, groups), baseline=baseline)
+        _table(
+            key,
+            groups[key],
+            compare,
+            weights=headings[key[:-1]] > 1,
+            notes=_budget_note(key, groups),
+            baseline=baseline,
+        )
         for key in sorted(groups)
     ]
     return [replace(table, best=True, notes=(*table.notes, BEST)) for table in tables] if best else tables
@@ -97,7 +107,15 @@ def _budget_note(key: TableKey, groups: Iterable[TableKey]) -> tuple[str, ...]:
     return (f"not to be compared with the rows of {'; '.join(budgets)}: another budget",) if budgets else ()
 
 
-def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str, ...], baseline: str | None) -> Table:
+def _table(
+    key: TableKey,
+    runs: list[Record],
+    compare: Comparer,
+    *,
+    weights: bool,
+    notes: tuple[str, ...],
+    baseline: str | None,
+) -> Table:
     """The table of `runs`. With `weights` its heading has their hash, because another heading is equal without it."""
     key_of = column_keys(runs)
     by_column = group_by(runs, key_of)
@@ -105,10 +123,11 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str
     columns = tuple(_column(column, keys, by_column[column]) for column in keys)
     averaged = len({column.higher_is_better for column in columns}) == 1  # else the metrics differ in direction
     rows = [_row(label, row, group, keys, key_of, averaged=averaged) for label, row, group in by_row(runs)]
+    rows = [replace(row, chance=tuple(map(compare.chance, row.runs))) for row in rows]
     rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, columns), strict=True)]
     base, unclear = _baseline(rows, baseline)
     if base:
-        rows = [row if row is base else _with_differences(row, base, averaged=averaged) for row in rows]
+        rows = [row if row is base else with_differences(row, base, compare, averaged=averaged) for row in rows]
     splits = ", ".join(sorted({column.split for column in columns if column.split}))
     backbone = f"{key.backbone}, weights {key.weights[:7]}" if weights else key.backbone
     return Table(
@@ -119,9 +138,9 @@ def _table(key: TableKey, runs: list[Record], *, weights: bool, notes: tuple[str
         budget=key.budget,
         split=splits,
         columns=columns,
-        rows=_ranked(rows, columns),
+        rows=ranked(rows, columns, compare),
         baseline=base.label if base else None,
-        notes=(*notes, *unclear),
+        notes=(*notes, *unclear, *compare.note(rows)),
     )
 
 
@@ -167,7 +186,8 @@ def _row(
     cells: dict[ColumnKey, list[Scored]] = {column: [] for column in columns}
     for run in done:
         batch = round(run.cost.samples / max(1, run.cost.steps), 1)
-        scored = Scored(seed_key(run), run.metrics.primary.value, run.run_id, run.cost.steps, batch, course.best(run))
+        score = run.metrics.primary.value
+        scored = Scored(seed_key(run), score, run.run_id, run.cost.steps, batch, course.best(run), run)
         cells[key_of(run)].append(scored)
     by_column = tuple(tuple(sorted(cell)) for cell in cells.values())
     scores = by_seed(by_column)
@@ -235,44 +255,3 @@ def _baseline(rows: Sequence[Row], name: str | None) -> tuple[Row | None, tuple[
         return (fits[0] if fits else None), ()
     labels = "; ".join(row.label for row in fits)
     return None, (f"no baseline: {name} could be {labels}; give the label of one of them",)
-
-
-def _with_differences(row: Row, base: Row, *, averaged: bool) -> Row:
-    scores, baseline = by_seed(row.runs), by_seed(base.runs)
-    by_task = tuple(difference([a], [b]) for a, b in zip(scores, baseline, strict=True))
-    return replace(row, difference=difference(scores, baseline) if averaged else None, differences=by_task)
-
-
-def _ranked(rows: list[Row], columns: tuple[Column, ...]) -> tuple[Row, ...]:
-    """Rows with their ranks: best average first; then rows without one, ordered by number of tasks and name."""
-    sign = -1 if columns[0].higher_is_better else 1
-
-    def printed(mean: float) -> float:
-        """The mean as printed, negated where higher is better: averages that print alike share a rank."""
-        return sign * (float(f"{mean:.{DECIMALS}g}") if sign > 0 and abs(mean) < SMALL else round(mean, DECIMALS))
-
-    def order(row: Row) -> tuple[bool, float, int, str, str]:
-        average = printed(row.average.mean) if row.average else 0.0
-        return row.average is None, average, sum(cell is None for cell in row.cells), row.method, row.label
-
-    averages = {row.label: printed(row.average.mean) for row in rows if row.average and row.average.n >= SEEDS}
-    places = _places(averages)
-    by_task = [
-        _places({row.label: printed(cell.mean) for row in rows if row.label in averages and (cell := row.cells[i])})
-        for i in range(len(columns))
-    ]
-
-    def with_rank(row: Row) -> Row:
-        if row.label not in averages:
-            return row
-        average_rank = fmean(task_places[row.label][1] for task_places in by_task)
-        return replace(row, rank=places[row.label][0], average_rank=average_rank)
-
-    return tuple(map(with_rank, sorted(rows, key=order)))
-
-
-def _places(values: Mapping[str, float]) -> dict[str, tuple[int, float]]:
-    """Place of each value, the smallest first: the best place among ties, and the mean of their places."""
-    ordered = sorted(values.values())
-    ends = {name: (bisect_left(ordered, value) + 1, bisect_right(ordered, value)) for name, value in values.items()}
-    return {name: (first, (first + last) / 2) for name, (first, last) in ends.items()}

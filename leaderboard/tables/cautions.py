@@ -20,7 +20,8 @@ def row_cautions(rows: Sequence[Row], columns: Sequence[Column]) -> list[tuple[R
     """
     tasks = [column.task for column in columns]
     steps, batch = _unusual(rows, tasks, "steps", "optimiser steps"), _unusual(rows, tasks, "batch", "examples a step")
-    cautions = zip(map(_few_seeds, rows), steps, batch, _selection(rows), strict=True)
+    chance = [_chance(row, tasks) for row in rows]
+    cautions = zip(map(_few_seeds, rows), steps, batch, _selection(rows), chance, strict=True)
     return [tuple(filter(None, of_row)) for of_row in cautions]
 
 
@@ -29,6 +30,17 @@ def _few_seeds(row: Row) -> RowCaution | None:
     if fewest >= SEEDS:
         return None
     return RowCaution("seeds", f"{fewest} seed{'s' if fewest > 1 else ''}, fewer than three: no rank")
+
+
+def _chance(row: Row, tasks: Sequence[str]) -> RowCaution | None:
+    """A caution for a row that is not above chance on some task: an update that learned nothing has a rank too."""
+    found = {task: score for task, score in zip(tasks, row.chance, strict=False) if score is not None}
+    if not found:
+        return None
+    scores = ", ".join(f"{task} ({score:.3f})" for task, score in found.items())
+    ranks = "say nothing" if row.learned_nothing else "are means over these runs too"
+    ranks = f"; its ranks of ΔW {ranks}" if row.effective is not None else ""
+    return RowCaution("chance", f"not above the score of ignoring the input on {scores}{ranks}")
 
 
 def _unusual(

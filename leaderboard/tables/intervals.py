@@ -1,4 +1,8 @@
-"""Paired differences of scores, their interquartile mean, and confidence intervals of both: Student's t, bootstrap."""
+"""Paired differences of scores and their confidence intervals: over seeds and examples, and over tasks.
+
+An interval counts two sources of chance: which seeds were used, and which examples happen to be in the split. `Noise`
+is the second one; without it an interval is over seeds alone, with one seed over the examples alone.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, TypeVar
+from statistics import NormalDist, fmean, stdev, variance
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +23,38 @@ DRAWS = 2000
 """Bootstrap samples of an interval."""
 LEVEL = 0.95
 """Share of the distribution within an interval, which has equal tails."""
+MANY = 1000
+"""Degrees of freedom from which Student's t counts as normal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Variances of scores over which examples are in the split: `of_mean` of the mean over seeds, `of_one` of a seed's.
+
+    Examples that are hard for every seed count in both; those on which seeds disagree count less in the mean.
+    """
+
+    of_mean: float
+    of_one: float
+
+    @classmethod
+    def of(cls, drawn: Sequence[NDArray[np.floating]]) -> Noise:
+        """Estimate both from the scores of each seed in each draw of the examples, (draws,) each."""
+        import numpy as np
+
+        values = np.stack(drawn)
+        return cls(float(values.mean(axis=0).var()), float(values.var(axis=1).mean()))
+
+
+class Drawn(NamedTuple, Generic[Key]):
+    """Scores of both sides of a comparison on one task in each draw of the bootstrap over examples, by seed: (draws,).
+
+    Both have the same draws of the same examples, so that their difference is paired.
+    """
+
+    scores: Mapping[Key, NDArray[np.floating]]
+    baseline: Mapping[Key, NDArray[np.floating]]
+    examples: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +63,10 @@ class Difference:
 
     Attributes:
         mean: over seeds and tasks, with equal weight for every task.
-        low, high: 95 % confidence interval of `mean`; None for one seed.
+        low, high: 95 % confidence interval of `mean`; None for one seed without examples.
         iqm: interquartile mean over seeds and tasks: the mean of the middle half (arXiv 2108.13264).
-        iqm_low, iqm_high: 95 % confidence interval of `iqm`; None for one seed.
+        iqm_low, iqm_high: 95 % confidence interval of `iqm`, over seeds and tasks alone; None for one seed.
+        examples: number of those that the interval is over too, in all tasks; 0 if it is over seeds alone.
     """
 
     mean: float
@@ -40,16 +77,35 @@ class Difference:
     iqm_high: float | None
     seeds: int
     tasks: int
+    examples: int = 0
+
+    @property
+    def holds_zero(self) -> bool | None:
+        """Whether the interval holds zero; None if there is none."""
+        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
 
 
-def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping[Key, float]]) -> Difference | None:
+def difference(
+    scores: Sequence[Mapping[Key, float]],
+    baseline: Sequence[Mapping[Key, float]],
+    drawn: Sequence[Drawn[Key]] = (),
+    *,
+    comparisons: int = 1,
+) -> Difference | None:
     """Compute `scores` minus `baseline`, each with one mapping seed → score per task, over the seeds complete in both.
 
-    With one task the intervals are Student's t over the seeds. With several they are percentiles of the stratified
-    bootstrap of arXiv 2108.13264 with `task_bootstrap`: tasks are samples with replacement, and seeds anew for each of
-    them. Every comparison uses the same draws, so the order of comparisons does not matter. With few seeds these are
-    too narrow; the interval of the mean therefore also holds that of t over the seeds' averages. That of the
-    interquartile mean does not. None if no seed has every task in both.
+    With one task the interval is `interval` over the seeds, and the examples if they are given. With several tasks it
+    also holds the percentiles of the stratified bootstrap of arXiv 2108.13264 with `task_bootstrap`: tasks are samples
+    with replacement, and seeds anew for each of them. Every comparison uses the same draws, so the order of comparisons
+    does not matter. With few seeds these alone are too narrow, as is the interval of the interquartile mean.
+
+    Args:
+        scores, baseline: seed → score, task by task.
+        drawn: of each task; examples count if every task and seed has its draws.
+        comparisons: how many are made together; the interval is wider by as much as they need (`widening`).
+
+    Returns:
+        None if no seed has every task in both.
     """
     import numpy as np
 
@@ -58,32 +114,70 @@ def difference(scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping
         return None
     pairs = list(zip(scores, baseline, strict=True))
     differences = np.array([[a[seed] - b[seed] for a, b in pairs] for seed in seeds])
-    low = high = iqm_low = iqm_high = None
+    averages = [fmean(row) for row in differences.tolist()]
+    resampled = [[a[seed] - b[seed] for a, b, _ in drawn if seed in a and seed in b] for seed in seeds]
+    complete = all(len(of_seed) == len(pairs) for of_seed in resampled)
+    noise = Noise.of([np.mean(of_seed, axis=0) for of_seed in resampled]) if complete else None
+    ends = interval(averages, noise, comparisons=comparisons)
+    iqm_low = iqm_high = None
     if len(seeds) > 1:
-        averages = [fmean(row) for row in differences.tolist()]
-        low, high = t_interval(averages)
         iqm_low, iqm_high = t_interval(averages, cut=len(averages) // 4)
-    if len(seeds) > 1 and len(pairs) > 1:
+    if ends and len(seeds) > 1 and len(pairs) > 1:
         samples = bootstrap(differences)
-        ends = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-        drawn_low, drawn_high = np.percentile(samples.mean(axis=1), ends).tolist()
-        low, high = min(low, drawn_low), max(high, drawn_high)
-        iqm_low, iqm_high = np.percentile(interquartile_means(samples), ends).tolist()
+        share = (1 - LEVEL) / comparisons
+        sampled_low, sampled_high = np.percentile(samples.mean(axis=1), [50 * share, 100 - 50 * share]).tolist()
+        ends = min(ends[0], sampled_low), max(ends[1], sampled_high)
+        iqm_low, iqm_high = np.percentile(interquartile_means(samples), [50 * (1 - LEVEL), 50 * (1 + LEVEL)]).tolist()
     return Difference(
         mean=fmean(fmean(column) for column in differences.T.tolist()),
-        low=low,
-        high=high,
+        low=ends and ends[0],
+        high=ends and ends[1],
         iqm=interquartile_mean(differences.ravel().tolist()),
         iqm_low=iqm_low,
         iqm_high=iqm_high,
         seeds=len(seeds),
         tasks=len(pairs),
+        examples=sum(examples for *_, examples in drawn) if noise else 0,
     )
 
 
 def common_keys(mappings: Sequence[Mapping[Key, float]]) -> set[Key]:
     """Return the keys that every one of at least one mapping has."""
     return set(mappings[0]).intersection(*mappings[1:])
+
+
+def interval(
+    values: Sequence[float], noise: Noise | None = None, *, comparisons: int = 1
+) -> tuple[float, float] | None:
+    """Confidence interval of the mean of the values of one or more seeds; None for one seed without noise.
+
+    Its variance is that of the mean over seeds plus that over examples. The variance between seeds also has the part of
+    the examples' noise that differs from seed to seed, which `noise` has too; it is counted once. The degrees of
+    freedom are Satterthwaite's, rounded down: those of the seeds where seeds vary most, many where examples do.
+    `python -m bench.benchmarks.intervals` shows how often it excludes the truth.
+    """
+    mean, count = fmean(values), len(values)
+    if count == 1 and noise is None:
+        return None
+    seeds = variance(values) / count if count > 1 else 0.0
+    total, degrees = seeds, count - 1
+    if noise:
+        twice = (noise.of_one - noise.of_mean) / (count - 1) if count > 1 else 0.0
+        total = max(seeds - twice, 0.0) + noise.of_mean
+        fewest = max(1, count - 1)
+        degrees = MANY if seeds == 0 else min(MANY, max(fewest, math.floor((count - 1) * (total / seeds) ** 2)))
+    half = t_quantile(degrees) * widening(comparisons) * math.sqrt(total)
+    return mean - half, mean + half
+
+
+@cache
+def widening(comparisons: int) -> float:
+    """Factor on the width of an interval so that several together hold as often as one: Bonferroni's, of a normal.
+
+    The t of few degrees of freedom would give a far larger one, at which three seeds could tell nothing apart.
+    """
+    normal, tail = NormalDist(), (1 - LEVEL) / 2
+    return normal.inv_cdf(1 - tail / comparisons) / normal.inv_cdf(1 - tail)
 
 
 def t_interval(values: Sequence[float], cut: int = 0) -> tuple[float, float]:
@@ -120,7 +214,7 @@ def t_quantile(df: int) -> float:
     return math.sqrt(df) * math.tan(low)
 
 
-def bootstrap(values: NDArray[np.float64], draws: int = DRAWS) -> NDArray[np.float64]:
+def bootstrap(values: NDArray[np.floating], draws: int = DRAWS) -> NDArray[np.floating]:
     """Draw bootstrap samples (draws, seeds·tasks) of `values` (seeds, tasks): tasks first, then seeds for each."""
     import numpy as np
 
@@ -137,7 +231,7 @@ def interquartile_mean(values: Sequence[float]) -> float:
     return fmean(sorted(values)[cut : len(values) - cut])
 
 
-def interquartile_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def interquartile_means(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """`interquartile_mean` of each row of `values` (rows, n)."""
     import numpy as np
 

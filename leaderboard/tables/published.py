@@ -83,5 +83,6 @@ def _row(group: Sequence[PublishedScore], table: Table) -> Row:
         trainable=float(first.params.removesuffix("M")) * 1e6 if first.params else None,
         runs=((),) * len(scores),
         differences=(None,) * len(scores),
+        leads=(False,) * len(scores),
         published=Published(source=first.source, arxiv=first.arxiv, metrics=metrics, note=note),
     )

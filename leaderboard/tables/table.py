@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from bench.records.course import Point
+from bench.records.record import DoneRecord
 from leaderboard.tables.grouping import Seed
 from leaderboard.tables.intervals import Difference, common_keys, interquartile_mean
 
@@ -46,7 +47,7 @@ def _bests(cell: Sequence[Scored]) -> dict[Seed, float]:
 class Scored(NamedTuple):
     """The score of a finished run: `seed` distinguishes repetitions, `value` is the primary metric.
 
-    `best` is the best evaluation during training; None if there was none.
+    `best` is the best evaluation during training; None if there was none. `record` is that of the run.
     """
 
     seed: Seed
@@ -54,7 +55,8 @@ class Scored(NamedTuple):
     run_id: str
     steps: int
     batch: float
-    best: Point | None = None
+    best: Point | None
+    record: DoneRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Layer:
 class RowCaution:
     """A reason why comparing a row with the others may mislead: its kind, and a sentence."""
 
-    code: Literal["seeds", "steps", "batch", "selection"]
+    code: Literal["seeds", "steps", "batch", "selection", "chance", "noise"]
     text: str
 
 
@@ -122,10 +124,13 @@ class Row:
         cells: score per column; None if no run is done. `runs` has the runs behind each, by seed.
         average: over the seeds that have every task of the table; None if there is no such seed.
         iqm: interquartile mean of these scores.
-        rank: place by average, 1 is best; None without an average over three seeds.
+        rank: place by average, 1 is best and what is within noise of it; None without an average over three seeds.
         average_rank: mean over tasks of the place among the ranked rows, ties sharing the mean of their places.
         difference: average minus that of the baseline; None for the baseline itself, or if they share no complete seed.
         differences: the same per column.
+        leads: per column whether it is the best row of three seeds or within noise of it; False for all where no such
+            row is set apart. `average_leads`: the same for the average.
+        chance: per column the score of ignoring the input, if this row is not above it; else None.
         trainable: trained parameters; this and all numbers below are means over runs.
         share: trained share of all parameters, 0 to 1.
         peak_memory_bytes: None if no run measured it.
@@ -152,6 +157,9 @@ class Row:
     average_rank: float | None = None
     difference: Difference | None = None
     differences: tuple[Difference | None, ...]
+    leads: tuple[bool, ...] = ()
+    average_leads: bool = False
+    chance: tuple[float | None, ...] = ()
     trainable: float | None = None
     share: float | None = None
     stored_bytes: float | None = None
@@ -190,6 +198,12 @@ class Row:
         if self.average is None or not all(bests):
             return None
         return average_of(bests, common_keys(bests))[0]
+
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether no score is above chance, so that the ranks of ΔW say nothing."""
+        scored = [chance for cell, chance in zip(self.cells, self.chance, strict=False) if cell]
+        return bool(scored) and None not in scored
 
     @property
     def run_ids(self) -> list[str]:

@@ -95,13 +95,21 @@ def test_sorting(small: Opened, column: str, number: Any, falls: bool) -> None:
     assert head.get_attribute("aria-sort") == "none"
 
 
-def test_best_of_a_column_is_bold(small: Opened) -> None:
-    bold = small.page.locator("#table tbody tr", has_text="galore").locator("strong").all_text_contents()
-    best = [max(row["cells"][c]["mean"] for row in OWN if row["cells"][c]) for c in range(4)]
-    mine = next(row for row in OWN if row["label"] == "galore")
-    expected = [f"{best[c]:.3f}" for c in range(4) if mine["cells"][c]["mean"] == best[c]]
-    assert [text[:5] for text in bold][: len(expected)] == expected
+def test_what_leads_a_column_is_bold_and_nothing_else(small: Opened) -> None:
+    for row in OWN:
+        line = small.page.locator("#table tbody tr").nth(OWN.index(row))
+        bold = line.locator("strong").all_text_contents()
+        leading = [cell["mean"] for cell in row["cells"] if cell and cell["leads"]]
+        assert [text[:5] for text in bold] == [f"{mean:.3f}" for mean in leading], row["label"]
     assert small.page.locator("#table tbody.published strong").count() == 0
+
+
+def test_ranks_of_a_row_that_learned_nothing_are_grey_and_say_so(small: Opened) -> None:
+    pale = small.page.locator("#table .pale")
+    [row] = [row for row in OWN if row.get("learned_nothing")]
+    assert pale.count() == 4 == small.page.locator("#table tbody tr", has_text=row["label"]).locator(".pale").count()
+    grey, ink = (one.evaluate("e => getComputedStyle(e).color") for one in (pale.first, small.page.locator("body")))
+    assert grey != ink and "says nothing" in pale.first.text_content()
 
 
 def test_the_best_on_dev_stands_beside_the_last(small: Opened) -> None:

@@ -14,6 +14,7 @@ def test_no_flipped_byte_changes_a_result_in_silence(tmp_path: Path) -> None:
         "record.json",
         "adapter.safetensors",
         "spectra.npz",
+        "predictions.parquet",
         "checkpoint-1x1.ckpt",
         "backbone/network.json",
         "backbone/config.json",

@@ -55,7 +55,7 @@ def test_two_devices_equal_one(bench: Bench, method: str, tmp_path: Path) -> Non
     norms = [[rank.norm for rank in made.ranks] for made in (one, two)]
     assert norms[1] == pytest.approx(norms[0], rel=1e-3)
     left = {path.name for path in (outcome.folder / two.run_id).iterdir()}
-    assert left == {"record.json", "worker.log", "spectra.npz"} | (
+    assert left == {"record.json", "worker.log", "spectra.npz", "predictions.parquet"} | (
         {"adapter.safetensors"} if method != "full" else set()
     )
     kept = {name: (outcome.folder / two.run_id / name).read_bytes() for name in left - {"record.json", "worker.log"}}

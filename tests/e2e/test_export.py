@@ -190,7 +190,9 @@ def test_a_start_that_is_not_there_is_exit_3(bench: Bench, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_exported(bench: Bench, command: Any, tmp_path: Path) -> None:
-    kept = bench(*LORA, "--set", "runtime.save=none").only()
+    outcome = bench(*LORA, "--set", "runtime.save=none")
+    kept = outcome.only()
+    assert {path.name for path in (outcome.folder / kept.run_id).iterdir()} == {"record.json", "spectra.npz"}
     full = bench("--method", "linear", "--task", "glue/cola", out=tmp_path / "linear").only()
     runs, target = ("--runs", str(tmp_path / "runs")), ("--peft", str(tmp_path / "adapter"))
 

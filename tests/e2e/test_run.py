@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 from safetensors.numpy import load_file
+from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 Bench = Callable[..., Any]
 METHODS = ("full", "linear", "lora", "deeplora")
@@ -81,6 +84,11 @@ def _check_measured(outcome: Any) -> None:
         # full: every linear layer (6 in each of 2 layers, and the pooler)
         assert len(made.ranks) == {"full": 13, "linear": 0, "lora": LAYERS, "deeplora": LAYERS}[method]
         assert {r.nominal for r in made.ranks} <= ({WIDTH} if method == "full" else {4})
+        predicted = pandas.read_parquet(outcome.folder / made.run_id / "predictions.parquet")
+        assert predicted.split.tolist() == ["dev"] * 33 and predicted["index"].tolist() == [*range(33)]
+        named = np.stack(predicted.outputs).argmax(1)
+        score = matthews_corrcoef if made.task.name == "glue/cola" else accuracy_score
+        assert score(predicted.label, named) == pytest.approx(made.metrics.primary.value, abs=1e-6)
 
 
 def test_json_is_one_object_that_holds_the_records(bench: Bench) -> None:
@@ -126,6 +134,8 @@ def test_select_chooses_on_a_split_of_train_and_never_on_dev(
     assert {made.lr for made in outcome.records} == {selection.chosen}
     assert {made.spec.lr for made in outcome.records} == {None}
     assert all([*made.metrics.all] == ["dev"] for made in outcome.records)
+    assert [*outcome.folder.glob("*/predictions.parquet")], "runs keep their outputs"
+    assert not [*outcome.folder.glob("selection/*/predictions.parquet")], "trials do not"
     ends = {3e-3: "smallest", 3e-2: "largest"}
     for made in outcome.records:
         edge = [warning for warning in made.warnings if "learning rates that were tried" in warning]

@@ -18,6 +18,17 @@ def stat(values: list[float]) -> dict[str, Any]:
     return {"mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None, "n": len(values)}
 
 
+def lead(rows: list[dict[str, Any]]) -> None:
+    """The two best rows of each column, and of the average, lead it; the first row learned nothing."""
+    for c in range(len(rows[0]["cells"])):
+        cells = sorted((row["cells"][c] for row in rows if row["cells"][c]), key=lambda cell: -cell["mean"])
+        for place, cell in enumerate(cells):
+            cell["leads"] = place < 2 < len(cells)
+    for row in rows:
+        row["average_leads"] = False
+    rows[0]["learned_nothing"] = True
+
+
 class Maker:
     """A board of tables over (backbone, source), each with rows of every method at some ranks."""
 
@@ -47,6 +58,7 @@ class Maker:
         source, budget = "directory data (CoLA, MRPC, RTE, STS-B)", "100 steps, batch 16"
         at = len(self.board["tables"])
         made = [self.row(at, j, columns) for j in range(rows)]
+        lead(made)
         made.sort(key=lambda row: -row["average"]["mean"] if row["average"] else 1)
         for rank, row in enumerate(made, 1):
             row["rank"] = rank if row["average"] else None

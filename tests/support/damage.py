@@ -78,6 +78,7 @@ def cases(folder: Path) -> Iterator[Case]:
     yield Case(run=adapted, name="adapter.safetensors", reader="bench export --peft", read=_export)
     yield Case(run=adapted, name="adapter.safetensors", reader="bench spectra FILE", read=_spectra_of_adapter)
     yield Case(run=adapted, name="spectra.npz", reader="bench spectra RUN", read=_spectra)
+    yield Case(run=adapted, name="predictions.parquet", reader="bench leaderboard", read=_table)
     (folder / "texts.txt").write_text("\n\n".join(f"the cat number {i} sat on the mat" for i in range(60)))
     corpus = f"corpus:{folder / 'texts.txt'}"
     for words, task, kind in ((DENSE, "digits", "dense"), (TEXT, corpus, "text")):
@@ -154,6 +155,14 @@ def _bench(*words: str) -> Answer:
 
 def _show(copy: Path) -> Answer:
     return _bench("show", copy.name, "--runs", str(copy.parent))
+
+
+def _table(copy: Path) -> Answer:
+    """The tables; a warning says that a run counts as one without outputs."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(["leaderboard", "--runs", str(copy.parent)])
+    return Answer(code, "warning" in err.getvalue(), out.getvalue())
 
 
 def _export(copy: Path) -> Answer:

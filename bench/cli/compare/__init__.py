@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.leaderboard import writing
-from bench.cli.output import emit, read_records
+from bench.cli.output import emit, read_records, warn
 from bench.cli.parser import Parser, common, listed
 from bench.core.errors import OK, EnvironmentProblem, UsageError
 from bench.core.text import printable
@@ -30,9 +30,9 @@ def parser() -> Parser:
     parser = Parser(
         prog="bench compare",
         description="Compare B with A: what differs in their specifications, the differences of their scores (B − A, "
-        "over\nthe seeds of both, with a 95 % interval), what B costs relative to A, and the ranks of each "
-        "layer's ΔW\nside by side. A and B are each a method, the beginning of an id of a run or of a group (all its "
-        "seeds), or a\ncondition on records such as method=lora, several joined by &: 'method=lora&method.rank=8'.",
+        "with\na 95 % interval over seeds and examples), what B costs relative to A, and the ranks of each layer's ΔW\n"
+        "side by side. A and B are each a method, the beginning of an id of a run or of a group (all its seeds), or a\n"
+        "condition on records such as method=lora, several joined by &: 'method=lora&method.rank=8'.",
         parents=[common()],
         examples=EXAMPLES,
     )
@@ -63,11 +63,15 @@ def handle(options: argparse.Namespace) -> int:
         )
     from leaderboard.compare.comparison import compare
     from leaderboard.compare.selection import select_sides
+    from leaderboard.tables.examples import Examples
     from leaderboard.tables.filters import filter_runs
 
     kept = filter_runs(records, tasks=options.tasks, where=options.where)
     sides = select_sides(kept, options.a, options.b)
-    comparison = compare(*sides)
+    examples = Examples(runs)
+    comparison = compare(*sides, examples)
+    for problem in examples.problems:
+        warn(problem)
     if path:
         _draw(comparison, sides, path, runs)
     if options.json:

@@ -34,7 +34,7 @@ def parser() -> Parser:
     parser = Parser(
         prog="bench leaderboard",
         description="Tables, or a page, of all runs in a folder: score (mean ± s.d. over seeds) against trained\n"
-        "parameters and the rank really used. A table ranks only rows of the same data, backbone and budget.\n"
+        "parameters and ranks. A table ranks only rows of the same data, backbone and budget.\n"
         "`bench leaderboard serve` shows the page live while a grid runs.",
         parents=[common()],
         examples=EXAMPLES,
@@ -45,7 +45,7 @@ def parser() -> Parser:
     formats = "|".join(FORMATS)
     add("--format", type=choice(*FORMATS), metavar=formats, help="default: md, or as --output's name ends")
     add("--output", metavar="FILE", type=Path, help="write a file instead of standard output")
-    add("--picture", metavar="FILE.png", type=Path, help="draw score against parameters, and ranks used")
+    add("--picture", metavar="FILE.png", type=Path, help="draw score against parameters, and effective ranks")
     for flag, what in (
         ("--tasks", "suites or tasks"),
         ("--methods", "methods"),

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct, structs
 
 from bench.records.fields import SCHEMA, State
 from bench.records.record import Record
-from bench.records.results import Cost, Evaluation, LayerRank, Metrics, Parameters, Selection
+from bench.records.results import Cost, Evaluation, LayerRank, Metrics, Parameters, Selection, Truncation
 from bench.records.schema import BackboneInfo, Options, Provenance, RunError, SourceInfo, StoredSpec, TaskInfo
 
 NOT_IN_TABLES = frozenset({"curve", "spectra", "report", "sweep", "tracking", "provenance", "files", "digest"})
@@ -84,6 +84,7 @@ class Slim(Struct, frozen=True, array_like=True):
     selection: Raw
     error: Raw
     warnings: Raw
+    truncation: Truncation | None
 
 
 def slim(record: Record) -> Slim:
@@ -110,6 +111,7 @@ def slim(record: Record) -> Slim:
         selection=_raw(record.selection),
         error=_raw(record.error),
         warnings=_raw(record.warnings),
+        truncation=record.truncation,
     )
 
 
@@ -166,6 +168,7 @@ class Restorer:
             ),
             tracking=None,
             evaluations=slim.evaluations,
+            truncation=slim.truncation,
         )
 
     def _common(self, kind: Any, raw: Raw) -> Any:

@@ -1,4 +1,4 @@
-"""Rank as a number: spectra of matrices and what they say about the rank really used."""
+"""Rank as a number: spectra of matrices and what they say about rank."""
 
 from bench.spectra.angles import principal_angles
 from bench.spectra.collapse import collapse

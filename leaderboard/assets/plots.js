@@ -193,7 +193,8 @@ function drawRanks(table, rows, looks) {
     able.length && without > 0 && `${plural(without, "row")} without a ΔW: not drawn.`, "Rows are chosen in the table."].filter(Boolean).join(" ");
 }
 
-const CURVES = {loss: ["training loss", "curve"], score: ["score over training", "evaluations"], rank: ["effective rank of ΔW", "rank_curve"]};
+const CURVES = {loss: ["training loss", "curve"], score: ["score over training", "evaluations"], rank: ["effective rank of ΔW", "rank_curve"],
+  cut: ["score with ΔW cut to rank k", "truncation", "k"]};
 
 /** The mean of several curves at their common steps. */
 function meanCourse(courses) {
@@ -212,7 +213,7 @@ function coursesOf(row, field) {
 }
 
 function drawCurves(table, rows, looks) {
-  const [name, field] = CURVES[state.what] ?? CURVES.loss, seeds = new Set(), lines = [];
+  const [name, field, along = "step"] = CURVES[state.what] ?? CURVES.loss, seeds = new Set(), lines = [];
   for (const row of rows) {
     const courses = coursesOf(row, field), colour = colours()[looks.get(row.id).colour];
     for (const [seed] of courses) seeds.add(seed);
@@ -220,13 +221,13 @@ function drawCurves(table, rows, looks) {
       : courses.filter(([seed]) => state.seed === "" || state.seed === "all" || seed === state.seed).map(([seed, points]) => [`seed ${seed}`, points]);
     lines.push(...wanted.map(([which, points]) => ({type: "scatter", mode: points.length > 12 ? "lines" : "lines+markers", x: points.map(([step]) => step), y: points.map(([, value]) => value),
       customdata: points.map(() => row.id), opacity: wanted.length > 1 ? .7 : 1, line: {color: colour, width: wanted.length > 1 ? 1.3 : 2}, marker: {color: colour, symbol: looks.get(row.id).marker, size: 7},
-      hovertext: points.map(([step, value]) => `<b>${markup(row.label)}</b>, ${markup(which, 30)}<br>step ${step}: ${general(value, 4)}`)})));
+      hovertext: points.map(([step, value]) => `<b>${markup(row.label)}</b>, ${markup(which, 30)}<br>${along} ${step}: ${general(value, 4)}`)})));
   }
   const each = [...seeds].sort((a, b) => a - b).map(seed => [seed, plain(seed, 30)]);
   fill($("curve-seed"), [["", "mean"], ["all", "all"], ...each], state.seed);
   const values = lines.flatMap(line => line.y), wide = values.length && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 100;
-  plot("curve", lines, axis("step"), axis(markup(name), {type: wide ? "log" : "linear"}));
-  say("curve", `Course of ${name} over training steps: ${plural(lines.length, "line")}.`);
+  plot("curve", lines, axis(along === "k" ? "k, singular directions kept of every ΔW" : along), axis(markup(name), {type: wide ? "log" : "linear"}));
+  say("curve", `Course of ${name} over ${along === "k" ? "k" : "training steps"}: ${plural(lines.length, "line")}.`);
   $("curves-note").textContent = lines.length ? `${state.seed === "" ? "Means over seeds" : "A line for each run"}, with at most 60 points. Choose the rows in the table.`
     : `No run of the rows drawn has a course of ${name} on this task.`;
 }

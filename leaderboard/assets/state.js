@@ -18,7 +18,7 @@ function normaliseCell(cell) {
   return made && {...made, metric: cell.metric ?? "", runs: list(cell.runs).filter(Array.isArray), difference: diff(cell.difference), leads: cell.leads === true, best: stat(cell.best)};
 }
 
-const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_bytes", "train_s", "peak_memory_bytes", "nominal",
+const NUMBERS = ["rank", "iqm", "average_rank", "trainable", "share", "stored_bytes", "train_s", "peak_memory_bytes", "needed", "needed_above", "nominal",
   "effective", "stable", "norm", "trials"];
 
 function normaliseRow(row, columns) {

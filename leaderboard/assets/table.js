@@ -38,6 +38,8 @@ function columnsOf(table) {
       show: row => row.average_rank === null ? NOTHING : fixed(row.average_rank, 2)},
     {key: "trainable", name: "trained", sub: "share", group: "cost", up: false, order: row => row.trainable, show: row => trained(row.trainable, row.share)},
     cost("stored_bytes", "stored", bytes), cost("train_s", "train time", duration), cost("peak_memory_bytes", "peak memory", bytes),
+    {key: "needed", name: "rank needed", group: "rank", up: false, order: row => row.needed ?? (row.needed_above === null ? null : row.needed_above + 1),
+      show: row => row.needed !== null ? general(row.needed, 3) : row.needed_above !== null ? `>${general(row.needed_above, 3)}` : NOTHING},
     rank("nominal", "nominal rank"), rank("effective", "effective rank"), rank("stable", "stable rank"), rank("norm", "‖ΔW‖₂"),
     {key: "lr", name: "learning rate", group: "training", up: null, order: row => num(row.lrs[0]), show: rates},
     {key: "trials", name: "trials", group: "training", up: null, order: row => row.trials, show: row => row.trials ?? NOTHING},

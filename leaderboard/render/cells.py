@@ -59,12 +59,27 @@ def parameters(row: Row) -> str:
     return format_count(row.trainable) if row.share is None else format_trained(row.trainable, row.share)
 
 
-def rank_used(row: Row) -> str:
+def effective_rank(row: Row) -> str:
     """`5.2 / 8`: effective and nominal rank of ΔW; in parentheses where no score is above chance."""
     if row.effective is None or row.nominal is None:
         return NOTHING
-    shown = f"{row.effective:.1f} / {row.nominal:.{0 if row.nominal == round(row.nominal) else 1}f}"
-    return f"({shown})" if row.learned_nothing else shown
+    return in_doubt(f"{row.effective:.1f} / {row.nominal:.{0 if row.nominal == round(row.nominal) else 1}f}", row)
+
+
+def rank_needed(row: Row) -> str:
+    """`3`, or `>64` where it is above what was tried; in parentheses where no score is above chance."""
+    if row.needed_above is not None:
+        return in_doubt(f">{row.needed_above}", row)
+    return in_doubt(NOTHING if row.needed is None else f"{row.needed:g}", row)
+
+
+def in_doubt(shown: str, row: Row) -> str:
+    """A number on the rank of ΔW, in parentheses where nothing was learned."""
+    return f"({shown})" if row.learned_nothing and shown != NOTHING else shown
+
+
+def has_rank_needed(table: Table) -> bool:
+    return any(rank_needed(row) != NOTHING for row in table.rows)
 
 
 def seeds(rows: Iterable[Row], dash: str = "–") -> str:

@@ -84,6 +84,8 @@ def _statistics(row: Row, table: Table) -> dict[str, Value]:
         "stored_bytes": row.stored_bytes,
         "train_seconds": row.train_s,
         "peak_memory_bytes": row.peak_memory_bytes,
+        "rank_needed": row.needed,
+        "rank_needed_above": row.needed_above,
         "effective_rank": row.effective,
         "stable_rank": row.stable,
         "nominal_rank": row.nominal,

@@ -115,6 +115,7 @@ def _run(run: Record, table: int, row: int) -> JsonObject:
         "train_s": cost.train_s if cost else None,
         "curve": _losses(run.curve),
         "rank_curve": _rank_curve(run),
+        "truncation": [[point.k, _short(point.value)] for point in run.truncation.points] if run.truncation else [],
         "evaluations": subsample([[step, _short(value)] for step, value in course(run)], POINTS),
     }
 

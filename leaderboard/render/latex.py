@@ -47,7 +47,8 @@ def _table(table: Table, number: int) -> str:
     header = [_heading(text) for column in table.columns for text in _headers(column, table)]
     size = "small" if len(header) < 4 else "footnotesize" if len(header) < 6 else "scriptsize"  # so that it fits a page
     header += ["average"] * several + [_heading("average of the best")] * (several and table.best)
-    header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained", "rank used"]
+    header = ["method", *header, *([f"vs {escape(table.baseline)}"] if table.baseline else []), "trained"]
+    header += ["rank needed"] * cells.has_rank_needed(table) + ["effective rank"]
     lines = [_line(row, table) for row in table.rows]
     if table.published:
         lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\emph{{published, not measured here}}}} \\"]
@@ -100,7 +101,8 @@ def _line(row: Row, table: Table) -> str:
         mean, _, interval = cells.difference(row.difference).partition(" ")
         line.append(_number(mean) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
     parameters = cells.parameters(row).partition(" (")[0]
-    return " & ".join([*line, escape(parameters), escape(cells.rank_used(row))]) + r" \\"
+    line += [escape(parameters), *([escape(cells.rank_needed(row))] if cells.has_rank_needed(table) else [])]
+    return " & ".join([*line, escape(cells.effective_rank(row))]) + r" \\"
 
 
 def _score(shown: str, *, bold: bool = False) -> str:

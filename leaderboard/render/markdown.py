@@ -16,8 +16,12 @@ from leaderboard.tables.table import Row, Table
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LEGEND = (
-    "±: standard deviation over seeds. Rank used: effective and nominal rank of ΔW, in parentheses where no score is "
-    "above chance. ‖ΔW‖₂: its spectral norm. Ranks and norm are means over layers and runs."
+    "±: standard deviation over seeds. Effective rank: of ΔW, and the nominal rank; ‖ΔW‖₂: its spectral norm; both are "
+    "means over layers and runs. Ranks are in parentheses where no score is above chance."
+)
+_NEEDED = (
+    "Rank needed: the smallest k at which the score, with every ΔW cut to its k largest singular directions, is within "
+    "a standard error of the whole; median over runs."
 )
 _RANKED = (
     "Bold, and rank 1: the best row and those within noise of it, down to the first that is set apart; nothing is bold "
@@ -54,6 +58,7 @@ def render_tables(tables: Sequence[Table], *, trials: int = 0, costs: bool = Fal
     """Render the tables; `costs` adds to each a second one with statistics, sizes, memory, trials and states."""
     parts = [part for table in tables for part in (_render_table(table), *([_render_costs(table)] if costs else []))]
     parts.append(_LEGEND if parts else "No scores yet.")
+    parts += [_NEEDED] if any(map(cells.has_rank_needed, tables)) else []
     parts += [_RANKED] if any(row.rank for table in tables for row in table.rows) else []
     parts += [_VERSUS] if any(table.baseline for table in tables) else []
     parts += [_COSTS] if costs and tables else []
@@ -67,15 +72,13 @@ def escape(raw: str) -> str:
     return _SPECIAL.sub(lambda match: "\\" + match.group(), cells.one_line(raw))
 
 
-def _in_doubt(shown: str, row: Row) -> str:
-    """A number on the rank of ΔW, in parentheses where nothing was learned."""
-    return f"({shown})" if row.learned_nothing and shown != cells.NOTHING else shown
-
-
+RANK_NEEDED = "rank needed"
+"""A column that only tables have in which it was measured."""
 _COLUMNS: dict[str, Callable[[Row], str]] = {
     "trained": cells.parameters,
-    "rank used": cells.rank_used,
-    "‖ΔW‖₂": lambda row: _in_doubt(cells.number(row.norm, ".2g"), row),
+    RANK_NEEDED: lambda row: escape(cells.rank_needed(row)),
+    "effective rank": cells.effective_rank,
+    "‖ΔW‖₂": lambda row: cells.in_doubt(cells.number(row.norm, ".2g"), row),
     "seeds": lambda row: cells.NOTHING if row.published else cells.seeds([row]),
     "lr": cells.lr,
     "train time": lambda row: cells.duration(row.train_s),
@@ -84,7 +87,7 @@ _COST_COLUMNS: dict[str, Callable[[Row], str]] = {
     "method": lambda row: escape(row.label),
     "IQM": lambda row: cells.number(row.iqm, ".3f"),
     "place": lambda row: cells.number(row.average_rank, ".1f"),
-    "stable rank": lambda row: _in_doubt(cells.number(row.stable, ".2f"), row),
+    "stable rank": lambda row: cells.in_doubt(cells.number(row.stable, ".2f"), row),
     "stored": lambda row: cells.size(row.stored_bytes),
     "peak memory": lambda row: cells.size(row.peak_memory_bytes),
     "trials": lambda row: str(row.trials),
@@ -109,7 +112,8 @@ def _render_table(table: Table) -> str:
         header += [escape(cells.best_header(column))] * table.best
     header += [f"average ({len(table.columns)} tasks)"] * several + ["average of the best"] * (several and table.best)
     header += [f"vs {escape(table.baseline)}"] if table.baseline else []
-    *names, train_time = _COLUMNS
+    columns = {name: cell for name, cell in _COLUMNS.items() if name != RANK_NEEDED or cells.has_rank_needed(table)}
+    *names, train_time = columns
     header += [*names, noted(train_time, cells.time_note(table))]
     body: list[list[str]] = []
     for row in (*table.rows, *table.published):
@@ -121,7 +125,7 @@ def _render_table(table: Table) -> str:
         line += [_bold(cells.average(row, direction), row.average_leads)] * several
         line += [cells.score(row.best_average, direction)] * (several and table.best)
         line += [cells.difference(row.difference)] if table.baseline else []
-        body.append(line + [cell(row) for cell in _COLUMNS.values()])
+        body.append(line + [cell(row) for cell in columns.values()])
     below = [f"- {number} {escape(note)}" for note, number in notes.items()]
     below += [f"- {escape(note)}" for note in table.notes]
     return section(f"### {escape(table.heading)}", grid(header, body, left=[int(ranked)]), below)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
-from math import prod
-from statistics import fmean
+from math import inf, prod
+from statistics import fmean, median
 from typing import Literal
 
 from bench.records import course
@@ -90,6 +90,17 @@ def mean_rank(field: RankField, layers: Collection[str] | None = None) -> Quanti
         return fmean(values) if values else None
 
     return mean
+
+
+def median_rank_needed(runs: Iterable[DoneRecord]) -> tuple[float | None, int | None]:
+    """The median of the rank needed over the runs that have one, or the rank that it is above; the other is None."""
+    cuts = [run.truncation for run in runs if run.truncation]
+    if not cuts:
+        return None, None
+    middle = median(inf if cut.rank_needed is None else cut.rank_needed for cut in cuts)
+    if middle < inf:
+        return middle, None
+    return None, max(cut.points[-2].k for cut in cuts if cut.rank_needed is None)
 
 
 def mean_layers(runs: Iterable[Record]) -> tuple[Layer, ...]:
@@ -193,6 +204,7 @@ def _row(
     scores = by_seed(by_column)
     complete = common_keys(scores) if averaged else ()
     average, iqm = average_of(scores, complete) if complete else (None, None)
+    needed, above = median_rank_needed(done)
     return Row(
         label=label,
         method=key.method,
@@ -206,6 +218,8 @@ def _row(
         share=mean_over_runs(done, lambda r: r.params.trainable / max(1, r.params.total)),
         stored_bytes=mean_over_runs(done, lambda r: r.params.stored_bytes),
         peak_memory_bytes=mean_over_runs(done, lambda r: r.cost.peak_memory_bytes),
+        needed=needed,
+        needed_above=above,
         nominal=mean_over_runs(done, mean_rank("nominal")),
         effective=mean_over_runs(done, mean_rank("effective")),
         stable=mean_over_runs(done, mean_rank("stable")),

@@ -134,6 +134,8 @@ class Row:
         trainable: trained parameters; this and all numbers below are means over runs.
         share: trained share of all parameters, 0 to 1.
         peak_memory_bytes: None if no run measured it.
+        needed: median over runs of the rank needed; None where it is unknown, or above what was tried.
+        needed_above: the largest rank that was tried and is too small, where the median is above it; else None.
         nominal, effective, stable, norm: ranks of ΔW and its spectral norm, over layers and runs; None without a ΔW.
         lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made; `at_edge`:
             one of them is the smallest or the largest that was tried.
@@ -164,6 +166,8 @@ class Row:
     share: float | None = None
     stored_bytes: float | None = None
     peak_memory_bytes: float | None = None
+    needed: float | None = None
+    needed_above: int | None = None
     nominal: float | None = None
     effective: float | None = None
     stable: float | None = None

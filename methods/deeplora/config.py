@@ -18,7 +18,7 @@ class DeepLoRAConfig(UpdateConfig):
     `form=compressed`: ΔW = Left·W̃_L·…·W̃_1·Rightᵀ with W̃_l = ε·I (r, r) at the start. Left (m, r) and Right (n, r)
     are orthonormal, come from the gradient of one batch in evaluation mode, and learn at γ times the learning rate. A
     convolution counts as the matrix (out, in·k·k), n = in·k·k. The overparametrised product finds updates of low rank
-    by itself: compare the rank used with the nominal one.
+    by itself: compare the effective rank with the nominal one.
     Trains: the factors and the head.
     Parameters: full Σ w·(m + n) + (L−2)·w², compressed Σ r·(m + n) + L·r² (L·r² for γ = 0), plus head.
     Source: Yaras, Wang, Balzano, Qu 2024, arXiv 2406.04112. Defaults: the paper's, except Adam's epsilon and the

@@ -261,7 +261,7 @@ def test_parameters_ranks_and_times(run):
     found = columns(table)
     assert found["method"] == ["linear", "lora"]
     assert found["trained"] == ["770 (0.0034 %)", "0.07 M (0.3 %)"]
-    assert found["rank used"] == ["–", "3.0 / 8"]  # mean of (2 + 3)/2 and 3.5
+    assert found["effective rank"] == ["–", "3.0 / 8"]  # mean of (2 + 3)/2 and 3.5
     assert found["‖ΔW‖₂"] == ["–", "0.4"]  # mean of .7 and .1
     assert found["train time"] == ["3.3 min", "38 s"]
     assert found["seeds"] == ["1", "2"]

@@ -169,11 +169,25 @@ def test_a_changed_file_is_named_and_its_run_counts_as_one_without(folder, tmp_p
     assert main(["leaderboard", "--runs", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert f"{path} was changed" in shown.err and "5 of 6 runs have outputs" in shown.out
+    from_index = structs.replace(records[0], files={})
+    assert (examples := Examples(tmp_path)).of(from_index) is None and "was changed" in examples.problems[0].what
     write(path, {"dev": Predictions(np.arange(N), LABELS.astype(int), np.eye(2, dtype=np.float32)[LABELS.astype(int)])})
     wrong = structs.replace(records[0], files=hashes(path.parent, [FILE]))
     examples = Examples(tmp_path)
     assert examples.of(wrong) is None
     assert "its outputs score 1.0000, the record has" in examples.problems[0].known
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_labels_that_no_class_has_break_nothing(folder, tmp_path, label):
+    [one] = folder({"full": np.zeros(N, dtype=bool)}, seeds=1)
+    labels = np.full(N, label)
+    write(
+        tmp_path / one.run_id / FILE,
+        {"dev": Predictions(np.arange(N), labels, np.eye(2, dtype=np.float32)[labels % 2])},
+    )
+    examples, listed = Examples(tmp_path), structs.replace(one, files=hashes(tmp_path / one.run_id, [FILE]))
+    assert examples.of(listed).score == 0 == examples.chance(listed).score and not examples.problems
 
 
 def test_compare_is_paired_over_seeds_and_examples(folder, tmp_path):

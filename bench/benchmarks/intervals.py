@@ -44,7 +44,7 @@ class Method:
     @property
     def scores(self) -> dict[int, float]:
         """Accuracy by seed."""
-        return dict(enumerate(self.solved.mean(axis=1).tolist()))
+        return {seed: float(run.mean()) for seed, run in enumerate(self.solved)}
 
     @cached_property
     def drawn(self) -> dict[int, NDArray[np.floating]]:

@@ -101,7 +101,10 @@ def load(run: DoneRecord, folder: Path) -> Predictions | None:
         raise _unfit(path, str(error)[:200]) from error
     if len(index) != primary.n or not _ascends(index) or not _finite(outputs):
         known = f"{len(index):,} examples of {primary.split}, of which the record has {primary.n:,}"
-        raise _unfit(path, known if len(index) != primary.n else "an index does not ascend, or an output is not finite")
+        raise _unfit(
+            path,
+            known if len(index) != primary.n else "an index does not ascend, or an output is missing or not finite",
+        )
     return Predictions(index, labels, outputs)
 
 
@@ -112,7 +115,7 @@ def _ascends(index: NDArray[Any]) -> bool:
 def _finite(outputs: NDArray[Any]) -> bool:
     import numpy as np
 
-    return outputs.dtype.kind == "f" and bool(np.isfinite(outputs).all())
+    return outputs.dtype.kind == "f" and outputs.size > 0 and bool(np.isfinite(outputs).all())
 
 
 def _column(values: NDArray[np.generic]) -> pa.Array:

@@ -148,6 +148,8 @@ def _constants(kept: Predictions) -> Iterator[Outputs]:
     if outputs.shape == labels.shape:
         yield np.broadcast_to(np.nanmean(labels.astype(np.float64), axis=0), labels.shape)
         return
-    counts = np.bincount(labels.astype(np.int64), minlength=outputs.shape[1])
-    for named in range(2) if outputs.shape[1] == 2 else [int(counts.argmax())]:  # F1 of two classes is that of class 1
+    classes, counts = np.unique(labels, return_counts=True)
+    for named in (
+        (0, 1) if outputs.shape[1] == 2 else (classes[counts.argmax()],)
+    ):  # F1 of two classes is that of class 1
         yield np.broadcast_to(np.arange(outputs.shape[1]) == named, outputs.shape).astype(np.float32)

@@ -169,11 +169,25 @@ def test_a_changed_file_is_named_and_its_run_counts_as_one_without(folder, tmp_p
     assert main(["leaderboard", "--runs", str(tmp_path)]) == 0
     shown = capsys.readouterr()
     assert f"{path} was changed" in shown.err and "5 of 6 runs have outputs" in shown.out
+    from_index = structs.replace(records[0], files={})
+    assert (examples := Examples(tmp_path)).of(from_index) is None and "was changed" in examples.problems[0].what
     write(path, {"dev": Predictions(np.arange(N), LABELS.astype(int), np.eye(2, dtype=np.float32)[LABELS.astype(int)])})
     wrong = structs.replace(records[0], files=hashes(path.parent, [FILE]))
     examples = Examples(tmp_path)
     assert examples.of(wrong) is None
     assert "its outputs score 1.0000, the record has" in examples.problems[0].known
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_labels_that_no_class_has_break_nothing(folder, tmp_path, label):
+    [one] = folder({"full": np.zeros(N, dtype=bool)}, seeds=1)
+    labels = np.full(N, label)
+    write(
+        tmp_path / one.run_id / FILE,
+        {"dev": Predictions(np.arange(N), labels, np.eye(2, dtype=np.float32)[labels % 2])},
+    )
+    examples, listed = Examples(tmp_path), structs.replace(one, files=hashes(tmp_path / one.run_id, [FILE]))
+    assert examples.of(listed).score == 0 == examples.chance(listed).score and not examples.problems
 
 
 def test_compare_is_paired_over_seeds_and_examples(folder, tmp_path):
@@ -202,9 +216,9 @@ def test_an_interval_without_noise_is_students_t_and_without_seeds_the_examples(
     values = [0.1, 0.3, 0.4]
     assert interval(values) == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval()))
     assert interval([0.5]) is None
-    assert interval([0.5], Noise(0.01, 0.01)) == pytest.approx(stats.norm.interval(0.95, 0.5, 0.1), abs=3e-4)
+    assert interval([0.5], Noise(0.01, 0.01)) == pytest.approx(stats.t.interval(0.95, 200, 0.5, 0.1))
     same = interval([0.5, 0.5, 0.5], Noise(0.01, 0.01))
-    assert same == pytest.approx(stats.norm.interval(0.95, 0.5, 0.1), abs=3e-4)
+    assert same == pytest.approx(stats.t.interval(0.95, 200, 0.5, 0.1))
 
 
 def test_intervals_of_several_comparisons_are_wider_by_bonferronis_normal():

@@ -137,6 +137,13 @@ class Adapter(Method):
                 freeze_statistics(self.backbone)
         return [shapes[block] for block in self.blocks]
 
+    def merged(self) -> Network:
+        raise UsageError(
+            "bottleneck adapters cannot be merged",
+            "each is a nonlinear layer between two blocks, and no weight of the backbone computes it",
+            "Use `bench export RUN --adapter DIR`, which brings a loader along.",
+        )
+
     @contextmanager
     def dropping(self, n: int) -> Generator[None]:
         """Skip the adapters of the first `n` blocks inside the context."""

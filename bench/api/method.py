@@ -45,6 +45,7 @@ class Method(LightningModule):
         penalties: what the run adds to the loss of every method, once per global batch.
         cache_bytes: memory per device of what was computed only once.
         class_weights: (classes,) of the cross-entropy; None: all 1.
+        bottlenecks: whether it adds nonlinear layers behind the blocks, `adapter.down` and `adapter.up`.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still set it.
         exported: what a finished run exported, while `adapt` builds its method again; else empty.
     """
@@ -55,6 +56,7 @@ class Method(LightningModule):
     higher_is_better: bool = True
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "never"
     saves_adapter: ClassVar[bool] = True
+    bottlenecks: ClassVar[bool] = False
     skips_parameters: bool = False
     cache_bytes: int = 0
     evaluations: int = 0
@@ -166,7 +168,7 @@ class Method(LightningModule):
         raise UsageError(
             f"{cls.__name__} has no equivalent in peft",
             "`bench export --peft` writes methods whose ΔW peft can compute, such as lora, adalora and deeplora",
-            "Use the run's own adapter.safetensors.",
+            "Use --adapter DIR." if cls.bottlenecks else "Use --merged DIR, which writes the whole network.",
         )
 
     @classmethod

@@ -33,9 +33,9 @@ EXAMPLES = (
 
 def parser() -> Parser:
     about = (
-        "Predict new rows of a CSV, TSV, JSON lines or Parquet file, or new images, with a finished run. Rows keep the\n"
-        "order of the file. Columns: row (from 0) or image, the columns to keep, then label and a probability p_CLASS\n"
-        "for each class; labels, where a row may have several; value, where the run predicts a number.\n"
+        "Predict new rows of a CSV, TSV, JSON lines or Parquet file, or new images, with a finished run. Rows keep\n"
+        "the order of the file. Columns: row (from 0) or image, the columns to keep, then label and a probability\n"
+        "p_CLASS for each class; labels, where a row may have several; value, where the run predicts a number.\n"
         "All rows are read once before the first is predicted: a bad one ends the command with its line."
     )
     parser = Parser(prog="bench predict", description=about, parents=[common()], examples=EXAMPLES)
@@ -96,9 +96,7 @@ def _opened(options: argparse.Namespace) -> tuple[FinishedRun, NewInputs]:
     backbone = registry.load_config("backbones", registry.opener(options.backbone or record.spec.backbone))
     config, data, _ = build_each(options.set, task.InputConfig, DataConfig, backbone)
     of_backbone = [setting for setting in options.set if setting.startswith("backbone.")]
-    run = open_run(
-        record, folder, runs=options.runs.expanduser(), backbone=options.backbone, settings=of_backbone
-    )
+    run = open_run(record, folder, runs=options.runs.expanduser(), backbone=options.backbone, settings=of_backbone)
     request = InputRequest(
         places=tuple(file.expanduser() for file in options.files),
         config=config,

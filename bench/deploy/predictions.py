@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from bench.api.batching import chunks
 from bench.deploy.restore import FinishedRun
@@ -36,8 +36,8 @@ def predict(run: FinishedRun, inputs: NewInputs, *, accelerator: str, batch_size
     Raises:
         EnvironmentProblem: the run's weights do not fit its method and backbone.
     """
-    plugins = [LightningEnvironment()]  # instead of a cluster's: this is one process
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=run.spec.precision, plugins=plugins)
+    one_process = LightningEnvironment()  # instead of a cluster's
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=run.spec.precision, plugins=one_process)
     network = fabric.setup_module(run.method())
     network.eval()
     for examples in inputs.windows():

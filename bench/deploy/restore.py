@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -201,8 +202,8 @@ def _task(record: Record) -> TaskSpec:
     if not shape and info.modality != "text":
         size = reading.get("size")
         if not isinstance(size, int):
-            known = "an earlier version of lowrank-bench wrote it"
-            raise UsageError(f"the record of run {record.run_id} lacks the size of its inputs", known, "Train it again.")
+            what = f"the record of run {record.run_id} lacks the size of its inputs"
+            raise UsageError(what, "an earlier version of lowrank-bench wrote it", "Train it again.")
         shape = (1 if reading.get("mode") == "grey" else 3, size, size)
     return TaskSpec(
         name=info.name,
@@ -222,7 +223,7 @@ def _given(command: Sequence[str], flag: str) -> str | None:
 
 
 def _all(command: Sequence[str], flag: str) -> list[str]:
-    return [value for word, value in zip(command, command[1:], strict=False) if word == flag]
+    return [value for word, value in pairwise(command) if word == flag]
 
 
 def _is_of_backbone(setting: str) -> bool:

@@ -81,6 +81,7 @@ class Adapter(Method):
     """Adds a bottleneck after every block (see `AdapterConfig`)."""
 
     Config = AdapterConfig
+    bottlenecks = True
 
     def lowest(self, blocks: int) -> int:
         """Return the number of the first of `blocks` blocks that gets an adapter."""

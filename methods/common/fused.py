@@ -55,7 +55,7 @@ class SplitLinear(nn.Module):
 
 
 def join_fused(network: nn.Module) -> None:
-    """Put one layer in the place of every `SplitLinear`, with the weights and biases of its parts, one below another."""
+    """Put one layer in the place of every `SplitLinear`, with the rows of its three parts one below another."""
     for name, module in [*network.named_modules()]:
         if isinstance(module, SplitLinear):
             parts = [part.state_dict() for part in module.children()]

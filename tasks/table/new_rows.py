@@ -131,7 +131,7 @@ def choose_texts(
     if found := next((names for names in known if set(names) <= {*header}), None):
         return found
     lower = {name.casefold(): name for name in reversed(header)}
-    guesses = PAIRS if count == 2 else tuple((name,) for name in TEXTS)
+    guesses: Sequence[tuple[str, ...]] = PAIRS if count == 2 else [(name,) for name in TEXTS]
     if guess := next((names for names in guesses if set(names) <= lower.keys()), None):
         return tuple(lower[name] for name in guess)
     wanted = " or ".join(" and ".join(map(repr, names)) for names in known)

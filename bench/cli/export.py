@@ -8,14 +8,15 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 from bench.cli.leaderboard import writing
 from bench.cli.output import emit, no_records, warn
 from bench.cli.parser import Parser, common
 from bench.core.errors import OK, SOME_FAILED, BenchError, UsageError
+from bench.deploy import Form
 
-FORMS = ("peft", "merged", "adapter")
+FORMS: tuple[Form, ...] = get_args(Form)
 EXAMPLES = (
     "bench export 1f3a9c --peft adapter",
     "bench export 1f3a9c --merged model --runs results",
@@ -116,7 +117,8 @@ def _run(options: argparse.Namespace) -> int:
     runs = options.runs.expanduser()
     record, folder = locate(runs, options.run)
     run = open_run(record, folder, runs=runs, backbone=options.backbone)
-    form, path = next((form, getattr(options, form)) for form in FORMS if getattr(options, form))
+    form = next(form for form in FORMS if getattr(options, form))
+    path: Path = getattr(options, form)
     from bench.deploy.card import show_difference
     from bench.deploy.export import export  # imports torch
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.api.peft import NOTE, write_json
 from bench.core.errors import CheckFailed, EnvironmentProblem, UsageError
 from bench.core.files import new_folder, read_object
-from bench.deploy import card
+from bench.deploy import Form, card
 from bench.deploy.loaders import Loader
 from bench.deploy.restore import WORDS, FinishedRun
 from bench.deploy.text import Head, base_name, check_modality
@@ -23,7 +23,6 @@ from bench.deploy.text import Head, base_name, check_modality
 if TYPE_CHECKING:
     from bench.api.method import Method
 
-Form = Literal["peft", "merged", "adapter"]
 Write = Callable[[Path], "Loader | None"]
 """Fills a folder; None where this form of it does not exist."""
 EQUAL = 1e-5
@@ -156,16 +155,16 @@ def _expected(run: FinishedRun, method: Method) -> list[tuple[tuple[Any, ...], T
 
 def _texts(run: FinishedRun) -> list[tuple[tuple[Any, ...], dict[str, Tensor]]]:
     """Texts and pairs of texts, one of them longer than the limit."""
-    tokenizer, limit = run.backbone.tokenizer(), run.spec.options.task.to_json()["max_length"]
+    tokenizer: Any = run.backbone.tokenizer()
+    limit = run.spec.options.task.to_json()["max_length"]
     long = " ".join(WORDS) + " a b c" * 200
     examples = ([*WORDS, long],), ([*WORDS], [*reversed(WORDS)])
     known = ("input_ids", "attention_mask", "token_type_ids")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked, so any token will do
     found: list[tuple[tuple[Any, ...], dict[str, Tensor]]] = []
     for texts in examples:
-        pad = {} if tokenizer.pad_token is not None else {"pad_token": tokenizer.eos_token or tokenizer.unk_token}
-        for name, value in pad.items():
-            setattr(tokenizer, name, value)
-        read: Any = tokenizer(
+        read = tokenizer(
             *texts, truncation=True, padding=True, max_length=limit, padding_side="right", return_tensors="pt"
         )
         found.append((texts, {name: read[name] for name in known if name in read}))

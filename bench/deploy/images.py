@@ -31,9 +31,9 @@ def merged(run: FinishedRun, network: TimmNet, head: Head) -> Write:
         UsageError: timm has no network that these weights belong to.
     """
     architecture, arguments = _timm_name(run)
-    model = timm.create_model(architecture, num_classes=run.task.num_classes, **arguments)
+    model: Any = timm.create_model(architecture, num_classes=run.task.num_classes, **arguments)
     missing, unexpected = model.load_state_dict(network.model.state_dict(), strict=False)
-    classifier: Any = model.get_classifier()
+    classifier = model.get_classifier()
     if unexpected or len(missing) > 2 or tuple(classifier.weight.shape) != tuple(head.weight.shape):
         known = f"timm's {architecture} has other tensors, such as {[*unexpected, *missing][0]}"
         raise UsageError(f"{run.backbone.name} is no network of timm's", known, "Use `bench predict` with this run.")

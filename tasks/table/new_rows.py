@@ -123,7 +123,7 @@ def choose_texts(
     [count] = several
     named = tuple(name for name in given.values() if name is not None)
     if named:
-        if len(named) != count:
+        if len(named) != count or (count == 1 and config.text_pair):
             what = f"the run was trained on {('one text', 'two texts')[count - 1]} a row"
             todo = "Give task.text and task.text_pair." if count == 2 else "Give task.text alone."
             raise UsageError(what, ", ".join(f"task.{key}={name}" for key, name in given.items() if name), todo)
@@ -141,12 +141,12 @@ def choose_texts(
 
 
 def _only(request: InputRequest) -> Path:
-    places = request.places
-    if len(places) > 1 or places[0].suffix.lower() not in SUFFIXES:
-        what = f"{', '.join(map(str, places[:3]))}: not one table" if len(places) > 1 else f"{places[0]} is no table"
+    first, *others = request.places
+    if others or first.suffix.lower() not in SUFFIXES:
+        what = f"{first} and {len(others)} more: not one table" if others else f"{first} is no table"
         known = f"{request.task.name} reads texts; known formats: {', '.join(SUFFIXES)}"
         raise UsageError(what, known, "Give one file with one of these endings.")
-    return places[0]
+    return first
 
 
 def _written(value: object) -> str:

@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     runs = options.runs.expanduser()
     record, folder = locate(runs, options.run)
     run = open_run(record, folder, runs=runs, backbone=options.backbone)
-    form = next(form for form in FORMS if getattr(options, form))
+    form: Form = next(one for one in FORMS if getattr(options, one))
     path: Path = getattr(options, form)
     from bench.deploy.card import show_difference
     from bench.deploy.export import export  # imports torch

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -44,7 +45,9 @@ class Method(LightningModule):
         penalties: what the run adds to the loss of every method, once per global batch.
         cache_bytes: memory per device of what was computed only once.
         class_weights: (classes,) of the cross-entropy; None: all 1.
+        bottlenecks: whether it adds nonlinear layers behind the blocks, `adapter.down` and `adapter.up`.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still set it.
+        exported: what a finished run exported, while `adapt` builds its method again; else empty.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -53,10 +56,12 @@ class Method(LightningModule):
     higher_is_better: bool = True
     saves_backbone: ClassVar[Literal["never", "asked", "always"]] = "never"
     saves_adapter: ClassVar[bool] = True
+    bottlenecks: ClassVar[bool] = False
     skips_parameters: bool = False
     cache_bytes: int = 0
     evaluations: int = 0
     class_weights: Tensor | None
+    exported: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(
         self,
@@ -163,7 +168,7 @@ class Method(LightningModule):
         raise UsageError(
             f"{cls.__name__} has no equivalent in peft",
             "`bench export --peft` writes methods whose ΔW peft can compute, such as lora, adalora and deeplora",
-            "Use the run's own adapter.safetensors.",
+            "Use --adapter DIR." if cls.bottlenecks else "Use --merged DIR, which writes the whole network.",
         )
 
     @classmethod
@@ -179,7 +184,44 @@ class Method(LightningModule):
             "Leave method.start out.",
         )
 
+    def merged(self) -> Network:
+        """Return the trained network with every layer as the backbone had it: its weight is W + ΔW.
+
+        The method cannot be used any more. One that adds other modules than ΔW to the network raises.
+
+        Raises:
+            UsageError: no weight of the backbone computes what the method added.
+        """
+        return self.backbone
+
+    def linear_head(self) -> tuple[Tensor, Tensor]:
+        """Return weight (outputs, D) and bias (outputs,) that turn the backbone's pooled features into outputs."""
+        weight, bias = self.head.weight.detach(), cast("Tensor | None", self.head.bias)
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()
+
     # what all methods share
+
+    def restore(self, tensors: Mapping[str, Tensor], batch: Batch) -> Self:
+        """Adapt the backbone as a finished run did, and load what it exported; return self, in evaluation mode.
+
+        Args:
+            tensors: those of `export` and of the head.
+            batch: any examples of the run's task. What `adapt` measures on the first batch of training is exported.
+
+        Raises:
+            ValueError: the tensors are not those of this method on this backbone.
+        """
+        self.exported = tensors
+        self.adapt(batch)
+        own = self.state_dict()
+        needed = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        if wrong := sorted((tensors.keys() - own.keys()) | (needed - tensors.keys())):
+            raise ValueError(f"{len(wrong)} tensors are missing or of no use, such as {wrong[0]}")
+        for name, tensor in tensors.items():
+            if own[name].shape != tensor.shape:
+                raise ValueError(f"{name} is {(*tensor.shape,)}, and {(*own[name].shape,)} is needed")
+            own[name].copy_(tensor)
+        return self.eval()
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return logits (B, classes), scores (B,) for regression, or (B, k) for k numbers per example."""

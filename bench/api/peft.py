@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.core.errors import EnvironmentProblem, UsageError
-from bench.core.files import read_object, sha256, share, tensor_shapes
+from bench.core.errors import EnvironmentProblem
+from bench.core.files import new_folder, read_object, sha256, tensor_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,29 +62,31 @@ def open_folder(path: Path) -> PeftFolder:
 def write_folder(
     path: Path, config: PeftConfig, tensors: dict[str, Tensor], head: dict[str, Tensor], note: Mapping[str, object]
 ) -> None:
-    """Write an adapter folder completely, or not at all.
+    """Write an adapter folder completely, or not at all; without `head` or `note`, their files are left out.
 
     Raises:
         UsageError: the folder exists and is not empty.
         EnvironmentProblem: it cannot be written.
     """
+    with new_folder(path, "--peft") as folder:
+        fill_folder(folder, config, tensors, head, note)
+
+
+def fill_folder(
+    folder: Path, config: PeftConfig, tensors: dict[str, Tensor], head: dict[str, Tensor], note: Mapping[str, object]
+) -> None:
+    """Write the files of `write_folder` into a folder that is there."""
     from safetensors.torch import save_file
 
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"--peft {path} exists", "no file is overwritten", "Name a new folder.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-            folder = Path(temporary) / "adapter"
-            folder.mkdir()
-            for name, value in ((CONFIG, config), (NOTE, note)):
-                text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-                (folder / name).write_text(text + "\n", encoding="utf-8")
-            for name, group in ((TENSORS, tensors), (HEAD, head)):
-                save_file({key: t.contiguous() for key, t in group.items()}, folder / name, metadata={"format": "pt"})
-                share(folder / name)
-            if path.exists():
-                path.rmdir()
-            folder.rename(path)
-    except OSError as error:
-        raise EnvironmentProblem(f"--peft {path} cannot be written", str(error), "Name another folder.") from error
+    for name, value in ((CONFIG, config), (NOTE, note)):
+        if value:
+            write_json(folder / name, value)
+    for name, group in ((TENSORS, tensors), (HEAD, head)):
+        if group:
+            save_file({key: t.contiguous() for key, t in group.items()}, folder / name, metadata={"format": "pt"})
+
+
+def write_json(file: Path, value: Mapping[str, object]) -> None:
+    """Write JSON for people."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    file.write_text(text + "\n", encoding="utf-8")

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bench.config.options import Config
 from bench.config.sections import TaskConfig
+from bench.core.errors import UsageError
 from bench.records.data import DataRequest, Dataset
 
 Modality = Literal["text", "image", "vector"]
@@ -14,6 +16,7 @@ Modality = Literal["text", "image", "vector"]
 if TYPE_CHECKING:
     from bench.api.backbone import Backbone
     from bench.api.datamodule import StepDataModule
+    from bench.api.inputs import InputRequest, NewInputs
     from bench.records.spec import RunSpec
 
 
@@ -26,6 +29,7 @@ class TaskSpec:
         version: raised whenever the same data would give another score; of a user's own data, the hash of the files.
         modality: what the backbone must be able to read.
         num_classes: 0 is regression.
+        labels: names of the classes in order; empty where they have none but their numbers.
         multilabel: whether an example has any number of the classes, none included; labels are then (N, num_classes).
         balanced: whether the loss weights classes inversely to their frequency in training (`StepDataModule`).
         shape: of one input, channels first: (C, H, W) of an image, (n,) of a vector; empty for text.
@@ -50,6 +54,7 @@ class TaskSpec:
     multilabel: bool = False
     balanced: bool = False
     labelled: bool = True
+    labels: tuple[str, ...] = ()
 
     @property
     def primary_name(self) -> str:
@@ -74,6 +79,10 @@ class Task(ABC):
     """Kind of input of all its tasks; it decides which backbone is the default."""
     Config: ClassVar[type] = TaskConfig
     """Options, `--set task.key=value`: those of texts, or a Config of its own, which may add to them."""
+    InputConfig: ClassVar[type[Config]] = Config
+    """Options of reading new examples, `bench predict --set task.key=value`."""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """A file whose name ends so is understood as the argument: `--task FILE`."""
     spec: TaskSpec
     """Set by the constructor, or by `open` where the data decide it (number of classes)."""
 
@@ -89,3 +98,17 @@ class Task(ABC):
     @abstractmethod
     def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> StepDataModule[Any, Any]:
         """Return the data module of a run."""
+
+    @classmethod
+    def new_inputs(cls, request: InputRequest) -> NewInputs:
+        """Open new examples of the task of a finished run; tasks of texts and images have it.
+
+        Raises:
+            UsageError: an option does not fit the file, or nothing new can be read for this task.
+            DataProblem: there is no such file.
+        """
+        raise UsageError(
+            f"{request.task.name} has no way to read new examples",
+            "`bench predict` reads texts and images",
+            "Give the task's class a method new_inputs.",
+        )

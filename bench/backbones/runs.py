@@ -137,9 +137,13 @@ def save(network: nn.Module, backbone: Backbone, task: TaskSpec, folder: Path) -
     folder.mkdir(exist_ok=True)
     save_file({n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, folder / WEIGHTS)
     share(folder / WEIGHTS)
-    name = _read(backbone.path)[0].name if backbone.parent and backbone.path else backbone.name
-    saved = SavedNetwork(name, backbone.modalities, task.shape, backbone.config.to_json())
+    saved = SavedNetwork(saved_name(backbone), backbone.modalities, task.shape, backbone.config.to_json())
     (folder / NETWORK).write_text(json.dumps(msgspec.to_builtins(saved), indent=1) + "\n")
+
+
+def saved_name(backbone: Backbone) -> str:
+    """Return the registered name of a network that is no text encoder: its own, or that of the run that it is."""
+    return _read(backbone.path)[0].name if backbone.parent and backbone.path else backbone.name
 
 
 def _read(folder: Path) -> tuple[SavedNetwork, BackboneConfig]:

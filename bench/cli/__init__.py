@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "spectra": ("bench.cli.spectra", "show the singular values and ranks of a run, a model or an adapter"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
     "compare": ("bench.cli.compare", "compare two runs, groups of runs or methods"),
+    "predict": ("bench.cli.predict", "predict new rows or images with a finished run"),
     "export": ("bench.cli.export", "write a run's adapter for other programs, or the records of a folder"),
     "wandb": ("bench.cli.mirrors", "send finished runs to Weights & Biases, or build a report there"),
     "import": ("bench.cli.imports", "write records from a W&B project, or from a file"),

@@ -1,4 +1,4 @@
-"""`bench export`: a run's adapter and head as other programs read them, or the records of a folder as JSON lines."""
+"""`bench export`: a run as other programs load it, or the records of a folder as JSON lines."""
 
 from __future__ import annotations
 
@@ -8,38 +8,43 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, get_args
 
 from bench.cli.leaderboard import writing
 from bench.cli.output import emit, no_records, warn
 from bench.cli.parser import Parser, common
-from bench.core import registry
-from bench.core.errors import OK, SOME_FAILED, BenchError, EnvironmentProblem, UsageError
+from bench.core.errors import OK, SOME_FAILED, BenchError, UsageError
+from bench.deploy import Form
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bench.records.record import DoneRecord
-
+FORMS: tuple[Form, ...] = get_args(Form)
 EXAMPLES = (
     "bench export 1f3a9c --peft adapter",
-    "bench export 1f3a9c --peft adapter --runs results",
+    "bench export 1f3a9c --merged model --runs results",
+    "bench export 1f3a9c --peft adapter --base me/my-model",
     "bench export --records --runs results --output records.jsonl",
 )
 
 
 def parser() -> Parser:
     about = (
-        "RUN --peft: write a run's adapter as a directory that peft loads (adapter_config.json and\n"
-        "adapter_model.safetensors), its head beside it (head.safetensors: weight (outputs, D) and bias (outputs,)),\n"
-        "and bench.json: the backbone, pooling and task that both belong to.\n"
+        "RUN --peft: write what a run trained as an adapter of peft. RUN --merged: write a whole model of\n"
+        "transformers or timm. RUN --adapter: write bottleneck adapters, which have neither form. README.md in the\n"
+        "folder is a model card with the lines that load it without lowrank-bench; they are run, and their outputs\n"
+        "held against the run's, before the folder is there. docs/deploy.md says which method has which form.\n"
         "--records: write every record of a folder, whatever its state, as a line of JSON, which\n"
         "`bench import records` reads on another machine. Files beside the records are not in it."
     )
     parser = Parser(prog="bench export", description=about, parents=[common()], examples=EXAMPLES)
     add = parser.add_argument
     add("run", nargs="?", metavar="RUN", help="the beginning of a run id, or a run's folder")
-    add("--peft", metavar="DIR", type=Path, help="folder to write; must not exist yet")
+    form = parser.add_mutually_exclusive_group().add_argument
+    form("--peft", metavar="DIR", type=Path, help="folder to write an adapter of peft into; must not exist yet")
+    form("--merged", metavar="DIR", type=Path, help="the same of a whole model")
+    form("--adapter", metavar="DIR", type=Path, help="the same of bottleneck adapters")
+    about = "what the backbone is called where the folder will be loaded (default: its hub id, or its folder here)"
+    add("--base", metavar="ID|DIR", help=about)
+    about = "where the backbone is now, if it moved; its content must be that of training"
+    add("--backbone", metavar="B", help=about)
     add("--records", action="store_true", help="write records, not an adapter")
     add("--output", metavar="FILE", help="with --records: the file, - for stdout (default: -)")
     add("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
@@ -48,15 +53,16 @@ def parser() -> Parser:
 
 def handle(options: argparse.Namespace) -> int:
     _check(options)
-    return _records(options) if options.records else _adapter(options)
+    return _records(options) if options.records else _run(options)
 
 
 def _check(options: argparse.Namespace) -> None:
-    usage = "`bench export --help` shows both."
-    forms = "it is either RUN --peft DIR, or --records [--output FILE]"
-    if options.records and (options.run or options.peft):
-        raise UsageError("--records is of all runs of a folder", forms, "Leave RUN and --peft out.")
-    if not options.records and not (options.run and options.peft):
+    usage = "`bench export --help` shows them."
+    forms = "it is RUN with --peft DIR, --merged DIR or --adapter DIR, or --records [--output FILE]"
+    asked = any(getattr(options, form) for form in FORMS)
+    if options.records and (options.run or asked):
+        raise UsageError("--records is of all runs of a folder", forms, "Leave RUN and its form out.")
+    if not options.records and not (options.run and asked):
         raise UsageError("nothing to export is given", forms, usage)
     if options.output and not options.records:
         raise UsageError("--output belongs to --records", forms, usage)
@@ -104,61 +110,25 @@ def _output(name: str | None) -> Generator[BinaryIO]:
                 yield stream
 
 
-def _adapter(options: argparse.Namespace) -> int:
-    from bench.records.record import is_done, locate
+def _run(options: argparse.Namespace) -> int:
+    from bench.deploy.restore import open_run
+    from bench.records.record import locate
 
-    record, folder = locate(options.runs.expanduser(), options.run)
-    if not is_done(record):
-        todo = "Rerun its command, with --retry if it failed."
-        raise UsageError(f"run {record.run_id} has no adapter", f"its state is {record.state}", todo)
-    tensors = _tensors(record, folder)
-    from bench.api.peft import write_folder
+    runs = options.runs.expanduser()
+    record, folder = locate(runs, options.run)
+    run = open_run(record, folder, runs=runs, backbone=options.backbone)
+    form: Form = next(one for one in FORMS if getattr(options, one))
+    path: Path = getattr(options, form)
+    from bench.deploy.card import show_difference
+    from bench.deploy.export import export  # imports torch
 
-    method, output = registry.load("methods", record.spec.method), options.peft.expanduser()
-    config, adapter = method.peft(method.Config(**record.spec.options.method), tensors)
-    name = record.backbone.name
-    config["base_model_name_or_path"] = name if "/" in name else None
-    head = {key.removeprefix("head."): tensor for key, tensor in tensors.items() if key.startswith("head.")}
-    note = _note(record)
-    write_folder(output, config, adapter, head, note)
+    made = export(run, path.expanduser(), form, options.base)
+    loader = made.loader
     if options.json:
-        emit({"directory": str(output), "adapter_config": config, **note})
-    else:
-        print(f"{record.run_id} written to {output}: {config['peft_type']} for {name}, with its head")
+        emit({"directory": str(path), **made.note})
+        return OK
+    loads = f"{loader.library}'s {loader.architecture}" if loader.architecture else f"{loader.library} and its README"
+    print(f"{record.run_id} written to {path}: {record.spec.method} on {record.backbone.name}, loaded by {loads}")
+    if made.difference is not None:
+        print(f"outputs loaded from it differ from the run's by at most {show_difference(made.difference)}")
     return OK
-
-
-def _tensors(record: DoneRecord, folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
-
-    from bench.records.files import checked
-    from bench.records.record import ADAPTER
-
-    file = checked(record, folder, ADAPTER)
-    if not file.is_file():
-        known = f"there is no {file}; runtime.save was {record.spec.options.runtime.get('save')}"
-        todo = "Run its command with another --out and --set runtime.save=all."
-        raise UsageError(f"run {record.run_id} has no adapter", known, todo)
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise EnvironmentProblem(f"{file} cannot be read", str(error), "Run its command again elsewhere.") from error
-    if not {"head.weight", "head.bias"} <= tensors.keys():
-        raise UsageError(f"{file} holds no head", "an earlier version left a frozen head out", "Run its command again.")
-    return tensors
-
-
-def _note(record: DoneRecord) -> dict[str, object]:
-    spec, backbone = record.spec, record.backbone
-    pooling = spec.options.head["pooling"]
-    return {
-        "run_id": record.run_id,
-        "method": spec.method,
-        "task": record.task.to_json(),
-        "backbone": backbone.to_json(),
-        "pooling": backbone.pooling if pooling == "auto" else pooling,
-        "max_length": spec.options.task.get("max_length"),  # of texts alone
-        "precision": spec.precision,
-        "metrics": record.metrics.all,
-    }

@@ -84,7 +84,7 @@ def add_flags(parser: Parser) -> None:
     )
     add("--plan", metavar="FILE", type=Path, help=about)
     add("--method", dest="methods", metavar="M[,M…]", action="extend", type=listed(), help="see `bench list methods`")
-    about = "task, suite (glue), task of it (glue/rte) or your own table:FILE"
+    about = "task, suite (glue), task of it (glue/rte) or your own reviews.csv"
     add("--task", dest="tasks", metavar="T[,T…]", action="extend", type=listed(), help=about)
     about = (
         "see `bench list backbones`, or a Hugging Face id or folder "

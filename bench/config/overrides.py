@@ -179,6 +179,21 @@ def _build(overrides: Overrides, classes: Mapping[str, Mapping[str, type[Any]]])
     )
 
 
+def build_each(settings: Sequence[str], *configs: type[Config]) -> list[Any]:
+    """Build a Config of each class from `namespace.key=value` as typed, each key with one value.
+
+    Raises:
+        UsageError: a key that none of them knows, or a wrong value.
+    """
+    overrides = Overrides.parse(settings)
+    known = [config.full_name(key) for config in configs for key in options_of(config)]
+    for name in map(".".join, overrides.given):
+        if name not in known:
+            todo = did_you_mean(name, known) or "Leave it out."
+            raise UsageError(f"--set {name}: unknown option", f"options here: {', '.join(known)}", todo)
+    return [overrides.build(config.namespace, config) for config in configs]
+
+
 def build_bare(settings: Sequence[str], config: type[Config], owner: str) -> dict[str, Value]:
     """Read `KEY=VALUE` without a namespace, as experiments take them; only the given options are returned."""
     known = options_of(config)

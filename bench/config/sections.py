@@ -122,6 +122,17 @@ class TaskConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewRowsConfig(Config):
+    """Which columns of a table of new rows are read."""
+
+    namespace: ClassVar[str] = "task"
+
+    text: str | None = option(None, "Column of the text; none takes that of training, or guesses by name.")
+    text_pair: str | None = option(None, "Column of the second text, the same way.")
+    quotes: bool | None = option(None, "Whether fields may be quoted; none: as in training.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(Config):
     """How data are read in which something is broken; GLUE is read whole or not at all."""
 

@@ -10,13 +10,14 @@ import os
 import platform
 import re
 import stat
+import tempfile
 import time
 import uuid
 from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
-from bench.core.errors import EnvironmentProblem
+from bench.core.errors import EnvironmentProblem, UsageError
 
 _HOST = re.sub(r"[^\w-]", "-", platform.node())
 _TEMPORARY = re.compile(r"\..*?(?:\.(?P<host>[\w-]*)\.(?P<pid>\d+))?\.[0-9a-f]{32}\.tmp")
@@ -67,6 +68,30 @@ def replacing(path: Path, *, sync: bool = False, private: bool = False) -> Gener
     if sync:
         with contextlib.suppress(OSError):  # some systems do not let a folder be opened
             _sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, flag: str) -> Generator[Path]:
+    """Write a folder completely, or not at all: the body fills the one that is yielded, which then becomes `path`.
+
+    Raises:
+        UsageError: it exists and is not empty; `flag` names it.
+        EnvironmentProblem: it cannot be written.
+    """
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{flag} {path} exists", "no file is overwritten", "Name a new folder.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+            folder = Path(temporary) / path.name
+            folder.mkdir()
+            yield folder
+            share(*(file for file in folder.rglob("*") if file.is_file()))
+            if path.exists():
+                path.rmdir()
+            folder.rename(path)
+    except OSError as error:
+        raise EnvironmentProblem(f"{flag} {path} cannot be written", str(error), "Name another folder.") from error
 
 
 def share(*files: Path) -> None:

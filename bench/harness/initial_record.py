@@ -48,6 +48,8 @@ def initial_record(run: PlannedRun, request: Request) -> Record:
             num_classes=task.num_classes,
             note=task.note,
             multilabel=task.multilabel,
+            labels=task.labels,
+            shape=task.shape,
         ),
         backbone=BackboneInfo(
             name=run.backbone.name,

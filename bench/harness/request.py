@@ -12,7 +12,7 @@ from bench.config.options import Value
 from bench.config.overrides import Overrides
 from bench.core import registry
 from bench.core.errors import UsageError
-from bench.harness.task_names import check_task
+from bench.harness.task_names import check_task, full_name
 from bench.records.data import DataRequest
 from bench.records.spec import Course, Precision, Track
 
@@ -133,7 +133,9 @@ def make_request(
     Raises:
         UsageError: a name is unknown, or something is missing, given twice, or contradicts something else.
     """
-    method_names, task_names = _distinct("--method", methods), _distinct("--task", tasks)
+    given = (tasks,) if isinstance(tasks, str) else tasks
+    method_names, task_names = _distinct("--method", methods), _distinct("--task", map(full_name, given))
+    select_on = full_name(select_on) if select_on else None
     _required("--method", method_names, "methods")
     _required("--task", task_names, "tasks")
     for method in method_names:

@@ -1,6 +1,11 @@
-"""Names of tasks: a task, a suite (`glue`), a task of it (`glue/rte`), or a task with an argument (`table:FILE`)."""
+"""Names of tasks: a task, a suite (`glue`), a task of it (`glue/rte`), or a task with an argument (`table:FILE`).
+
+A file that a task reads stands for the task: `reviews.csv` is `table:reviews.csv`.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from bench.core import registry
 from bench.core.errors import UsageError, did_you_mean, plain
@@ -32,6 +37,38 @@ def all_tasks() -> list[str]:
         except Exception:
             continue
     return found
+
+
+def full_name(name: str) -> str:
+    """Return `table:FILE` for the name of a file that a task reads, and any other name as it is.
+
+    A registered name means the task, also where there is a file of that name.
+
+    Raises:
+        UsageError: it looks like such a file, and there is none.
+    """
+    suffix = Path(name).suffix.lower()
+    if not suffix or ":" in name or _is_registered(name):
+        return name
+    reader = next((task for task in registry.entries("tasks") if suffix in _suffixes(task)), None)
+    if reader is None:
+        return name
+    if not Path(name).expanduser().is_file():
+        todo = f"Give the path of a file, `bench show {reader}` describes it, or a name of `bench list tasks`."
+        raise UsageError(f"there is no file '{name}', and no task of that name", f"looked from {Path.cwd()}", todo)
+    return f"{reader}:{name}"
+
+
+def _suffixes(task: str) -> tuple[str, ...]:
+    try:
+        return registry.load("tasks", task).suffixes
+    except Exception:  # of a third party
+        return ()
+
+
+def _is_registered(name: str) -> bool:
+    suite, slash, member = name.partition("/")
+    return suite in registry.entries("tasks") and (not slash or member in tasks_of(suite))
 
 
 def check_task(name: str) -> None:

@@ -53,6 +53,8 @@ def contradictions(record: Record) -> Iterator[str]:
     yield from _truncation(record)
     if _ancestors(record.backbone.parent) > DEEPEST:
         yield f"backbone.parent: nested deeper than {DEEPEST} levels"
+    if record.task.labels and len(record.task.labels) != record.task.num_classes:
+        yield f"task.labels: {len(record.task.labels)} names, but task.num_classes is {record.task.num_classes}"
     if record.task.name != record.spec.task:
         yield f"task.name: {record.task.name}, but spec.task is {record.spec.task}"
     if record.state == "done" and record.spec.lr is not None and record.lr != record.spec.lr:

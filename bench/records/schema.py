@@ -127,6 +127,10 @@ class TaskInfo(Part, frozen=True, kw_only=True):
     multilabel: Annotated[bool, about("whether an example has any number of the classes; absent where it has one")] = (
         False
     )
+    labels: Annotated[tuple[str, ...], about("names of the classes in order; absent where there are none")] = ()
+    shape: Annotated[
+        tuple[Count, ...], about("of one input, channels first: (C, H, W) of an image; absent for texts")
+    ] = ()
 
 
 class ParentRun(Part, frozen=True, kw_only=True):

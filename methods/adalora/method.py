@@ -29,6 +29,10 @@ class AdaLoRA(LowRank):
         """Return the parameters of the triplets that a layer starts with."""
         return self._initial_rank(rank) * (m + n + 1)
 
+    def rank_of(self, first: Tensor) -> int:
+        """Return a rank whose initial one is the length of A."""
+        return int(len(first) / 1.5)
+
     def _initial_rank(self, rank: int) -> int:
         return self.config.init_rank or math.ceil(1.5 * rank)
 

@@ -81,6 +81,7 @@ class Adapter(Method):
     """Adds a bottleneck after every block (see `AdapterConfig`)."""
 
     Config = AdapterConfig
+    bottlenecks = True
 
     def lowest(self, blocks: int) -> int:
         """Return the number of the first of `blocks` blocks that gets an adapter."""
@@ -136,6 +137,13 @@ class Adapter(Method):
                 self.backbone.train(was_training)
                 freeze_statistics(self.backbone)
         return [shapes[block] for block in self.blocks]
+
+    def merged(self) -> Network:
+        raise UsageError(
+            "bottleneck adapters cannot be merged",
+            "each is a nonlinear layer between two blocks, and no weight of the backbone computes it",
+            "Use `bench export RUN --adapter DIR`, which brings a loader along.",
+        )
 
     @contextmanager
     def dropping(self, n: int) -> Generator[None]:

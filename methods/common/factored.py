@@ -71,6 +71,15 @@ class FactoredLinear(nn.Module):
     def matrices(self) -> list[Tensor]:
         return [factor.flatten(1) for factor in self.factors]
 
+    @torch.no_grad()
+    def merge(self) -> Base:
+        """Return the layer that was replaced with W + ΔW, added in float64, as its weight."""
+        dtype = self.base.weight.dtype
+        self.double()
+        merged = self.weight.to(dtype)
+        self.base.to(dtype).weight.copy_(merged)
+        return self.base
+
     def delta(self) -> Delta:
         """Return ΔW without gradients."""
         return self.update().detach()

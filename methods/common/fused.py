@@ -54,6 +54,18 @@ class SplitLinear(nn.Module):
         return torch.cat([part.weight for part in parts])
 
 
+def join_fused(network: nn.Module) -> None:
+    """Put one layer in the place of every `SplitLinear`, with the rows of its three parts one below another."""
+    for name, module in [*network.named_modules()]:
+        if isinstance(module, SplitLinear):
+            parts = [part.state_dict() for part in module.children()]
+            rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+            m, n = rows["weight"].shape
+            layer = nn.Linear(n, m, bias="bias" in rows, device="meta")
+            layer.load_state_dict(rows, assign=True)
+            replace_layer(network, name, layer)
+
+
 def split_fused(network: nn.Module, inputs: Mapping[str, Tensor]) -> None:
     """Replace every fused projection whose rows are all queries, all keys, all values by a `SplitLinear`.
 

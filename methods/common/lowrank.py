@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from bench.api.method import Batch, Method
+from bench.api.network import Network
 from bench.spectra import Delta, matricize
 from methods.common.allocation import gradient_rank, share_rank
 from methods.common.factored import Base, FactoredLinear
-from methods.common.fused import split_fused
+from methods.common.fused import join_fused, split_fused
 from methods.common.targets import find_targets, replace_layer
 
 Layers = Sequence[tuple[str, Base]]
@@ -54,12 +55,18 @@ class LowRank(Method):
         config, rank = self.allocation, self.config.rank
         if config.policy == "uniform":
             return {name: rank or 0 for name, _ in layers}
+        if config.policy == "gradient" and self.exported:  # the batch that decided is not there any more
+            return {name: self.rank_of(self.exported[f"backbone.{name}.factors.0"]) for name, _ in layers}
         measured: dict[str, float] = {}
         if config.policy == "gradient":
             self.with_gradients(layers, batch, lambda name, g: measured.update({name: gradient_rank(config, g)}))
         shapes = {name: matricize(base.weight).shape for name, base in layers}
         ranks, self._unspent = share_rank(config, shapes, measured, uniform=rank, cost=self.cost, step=self.rank_step)
         return ranks
+
+    def rank_of(self, first: Tensor) -> int:
+        """Return the rank that was chosen for a layer with this F_1."""
+        return len(first)
 
     def cost(self, m: int, n: int, rank: int) -> int:
         """Return the trained parameters of an adapted layer (m, n), up to what does not depend on its rank."""
@@ -114,6 +121,12 @@ class LowRank(Method):
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
         """Yield the frozen weight and ΔW, with gradients, of every adapted layer."""
         return ((name, matricize(layer.base.weight), layer.update()) for name, layer in self.layers())
+
+    def merged(self) -> Network:
+        for name, layer in [*self.layers()]:
+            replace_layer(self.backbone, name, layer.merge())
+        join_fused(self.backbone)
+        return self.backbone
 
     def export(self) -> dict[str, Tensor]:
         """Return what was trained, and the frozen factors, because ΔW needs all of them."""

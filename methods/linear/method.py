@@ -49,6 +49,14 @@ class Linear(Method):
         pooled = super().features(inputs)
         return (pooled - self.mean) / self.deviation if self.config.standardise else pooled
 
+    def linear_head(self) -> tuple[Tensor, Tensor]:
+        """Return a head that standardises too."""
+        weight, bias = super().linear_head()
+        if not self.config.standardise:
+            return weight, bias
+        scaled = weight.double() / self.deviation
+        return scaled.to(weight), (bias - scaled @ self.mean.double()).to(bias)
+
     def export(self) -> dict[str, Tensor]:
         measured = {"mean": self.mean, "deviation": self.deviation} if self.config.standardise else {}
         return {**super().export(), **measured}

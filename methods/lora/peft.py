@@ -20,6 +20,9 @@ from methods.common.peft import WRAPPER, by_layer
 Start = tuple[list[Tensor], Tensor | None]
 """A and B of a layer, and its magnitude."""
 PART = re.compile(r"base_model\.model\.(.+)\.lora_(A\.weight|B\.weight|magnitude_vector)")
+CLASSIFYING = "SEQ_CLS"
+"""Task type of an adapter of one of transformers' models for classification, which holds the encoder by a name of its
+own, as `bert`, and the head beside it."""
 PLAIN_STARTS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of peft's `init_lora_weights` that do not change the frozen weight."""
 UNSUPPORTED = (
@@ -37,14 +40,16 @@ def read_options(folder: PeftFolder) -> dict[str, Value]:
         UsageError: it is more than, or other than, a LoRA or DoRA of linear layers and convolutions.
     """
     config = folder.config
-    unsupported = [f"{key}={config[key]}" for key in UNSUPPORTED if config.get(key)]
+    classifies = config.get("task_type") == CLASSIFYING
+    ignored = ("modules_to_save",) if classifies else ()  # the head: a run has one of its own
+    unsupported = [f"{key}={config[key]}" for key in UNSUPPORTED if config.get(key) and key not in ignored]
     if config["peft_type"] != "LORA":
         unsupported = [f"peft_type={config['peft_type']}"]
     if config.get("bias", "none") != "none":
         unsupported.append(f"bias={config['bias']}")
     if config.get("init_lora_weights", True) not in PLAIN_STARTS:
         unsupported.append(f"init_lora_weights={config['init_lora_weights']}")
-    unsupported += [key for key in folder.shapes if not PART.fullmatch(key)][:3]
+    unsupported += [key for key in folder.shapes if not PART.fullmatch(key) and not _is_head(folder, key)][:3]
     if unsupported or not folder.shapes:
         raise UsageError(
             f"method.start={folder.path}: not a plain LoRA adapter",
@@ -53,7 +58,7 @@ def read_options(folder: PeftFolder) -> dict[str, Value]:
         )
     # the number of a block stands for any number; in convolutional networks only whole words do: conv1 is not conv2
     number = r"\b\d+\b" if any(len(shape) == 4 for shape in folder.shapes.values()) else r"\d+"
-    names = {re.sub(number, r"\\d+", re.escape(name)) for name in by_layer(folder.shapes, PART)}
+    names = {re.sub(number, r"\\d+", re.escape(_bare(folder, name))) for name in by_layer(folder.shapes, PART)}
     return {
         "rank": int(config["r"]),
         "alpha": float(config["lora_alpha"]),
@@ -75,7 +80,9 @@ def read_start(path: Path, layers: Layers, scale: Callable[[int], float]) -> dic
     """
     folder = open_folder(path)
     read_options(folder)
-    adapted = by_layer(load_file(folder.path / TENSORS), PART)
+    stored = by_layer(load_file(folder.path / TENSORS), PART)
+    adapted = {_bare(folder, name): parts for name, parts in stored.items()}
+    full = {_bare(folder, name): name for name in stored}
     wanted = {name.removeprefix(WRAPPER): (name, layer) for name, layer in layers}
     if wanted.keys() != adapted.keys():
         more, less = sorted(adapted.keys() - wanted.keys()), sorted(wanted.keys() - adapted.keys())
@@ -96,9 +103,21 @@ def read_start(path: Path, layers: Layers, scale: Callable[[int], float]) -> dic
                 f"its ΔW is {len(b)}×{a.shape[1]}, the layer {m}×{n}",
                 "Use the backbone it was trained on.",
             )
-        ratio = _scale(folder, bare, len(a)) / scale(len(a))
+        ratio = _scale(folder, full[bare], len(a)) / scale(len(a))
         start[name] = [a, b * ratio], parts.get("magnitude_vector")
     return start
+
+
+def _bare(folder: PeftFolder, name: str) -> str:
+    """Return a layer's name in the encoder alone."""
+    return name.partition(".")[2] if folder.config.get("task_type") == CLASSIFYING else name
+
+
+def _is_head(folder: PeftFolder, key: str) -> bool:
+    """Whether a tensor is of the modules that a classifier's adapter has beside the encoder's."""
+    saved: list[str] = folder.config.get("modules_to_save") or []
+    classifies = folder.config.get("task_type") == CLASSIFYING
+    return classifies and key.removeprefix("base_model.model.").partition(".")[0] in saved
 
 
 def _scale(folder: PeftFolder, name: str, rank: int) -> float:

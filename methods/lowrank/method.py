@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from bench.api.method import Batch, Method
+from bench.api.network import Network
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
 from methods.common.factored import principal_factors
@@ -17,6 +18,7 @@ from methods.lowrank.config import LowRankConfig
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LAYERS = (nn.Linear, *CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
@@ -63,6 +65,11 @@ class LowRankTraining(Method):
             u0, v0 = layer.initial()
             yield name, u0 @ v0, layer.update()
 
+    def merged(self) -> Network:
+        for name, layer in [*self.layers()]:
+            replace_layer(self.backbone, name, layer.merge())
+        return self.backbone
+
     def report(self) -> dict[str, object]:
         factored = sum(1 for _ in self.layers())
         return {"factored_layers": factored, **({"whole_layers": self._whole} if self._whole else {})}
@@ -108,6 +115,23 @@ class FactoredLayer(nn.Sequential):
     def bias(self) -> Tensor | None:
         return cast("Tensor | None", self[1].bias)
 
+    @torch.no_grad()
+    def merge(self) -> Layer:
+        """Return one layer with U·V, multiplied in float64, as its weight."""
+        first, second = (cast(Layer, layer) for layer in self)
+        u, v = self.factors()
+        rows = {"weight": (u.double() @ v.double()).view(self.kernel).to(u)}
+        if second.bias is not None:
+            rows["bias"] = second.bias
+        m, n = self.kernel[:2]
+        bias: dict[str, Any] = {"bias": "bias" in rows, "device": "meta"}
+        if isinstance(first, nn.Linear):
+            layer = nn.Linear(n, m, **bias)
+        else:
+            layer = type(first)(n, m, **{key: getattr(first, key) for key in GEOMETRY}, **bias)
+        layer.load_state_dict(rows, assign=True)
+        return layer
+
     def initial(self) -> tuple[Tensor, Tensor]:
         """Return U(0) and V(0), which move to the device of the factors."""
         (u0, v0), (u, v) = self._initial, self.factors()
@@ -140,7 +164,7 @@ def _empty_layers(base: Layer, rank: int) -> tuple[Layer, Layer]:
         first = nn.utils.skip_init(nn.Linear, base.in_features, rank, bias=False, **place)
         second = nn.utils.skip_init(nn.Linear, rank, base.out_features, **bias)
     else:
-        geometry = {key: getattr(base, key) for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+        geometry = {key: getattr(base, key) for key in GEOMETRY}
         first = nn.utils.skip_init(type(base), base.in_channels, rank, bias=False, **geometry, **place)
         second = nn.utils.skip_init(type(base), rank, base.out_channels, 1, **bias)
     return cast(Layer, first), cast(Layer, second)

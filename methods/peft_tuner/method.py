@@ -140,6 +140,16 @@ class PeftTuner(Method):
         """Return what was trained, and what peft adds, such as frozen projections; each tensor once."""
         return {name: t for name, t in self.state_dict().items() if name in self._names}
 
+    def merged(self) -> Network:
+        """Merge by peft itself; raises UsageError for a tuner that it cannot merge."""
+        try:
+            network: Any = self.backbone.get_submodule("model")
+            self.backbone.model = network.merge_and_unload()
+        except (NotImplementedError, AttributeError) as error:
+            what = f"peft cannot merge {PREFIX}{self.tuner}"
+            raise UsageError(what, str(error).splitlines()[0], "Use `bench export RUN --peft DIR`.") from error
+        return self.backbone.model if self._is_bare else self.backbone
+
     @classmethod
     def peft(cls, config: MethodConfig, tensors: dict[str, Tensor]) -> PeftAdapter:
         """Return what peft's own save_pretrained would write.

@@ -6,8 +6,8 @@ indices in the order of the Hugging Face dataset `nyu-mll/glue`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from bench.api.task import TaskSpec
 from bench.core.errors import DataProblem, UsageError, did_you_mean
@@ -42,6 +42,7 @@ class GLUE(TextTask):
             version=1,
             modality="text",
             num_classes=len(self.schema.labels),
+            labels=self.schema.labels,
             metrics=self.schema.metrics,
             primary=self.schema.primary or self.schema.metrics,
             note=self.schema.note,
@@ -71,6 +72,12 @@ class GLUE(TextTask):
                 notes.append(f"{error.what}; using the embedded GLUE; --data-dir DIR for the real corpora")
         splits = {split: Examples(rows) for split, rows in generate(self.member).items()}
         return self._dataset(splits, source="embedded", revision=VERSION, notes=notes)
+
+    @classmethod
+    def text_columns(cls, task: TaskSpec, reading: Mapping[str, Any]) -> Sequence[tuple[str, ...]]:
+        """Return the names of GLUE's own files and of the hub's."""
+        schema = SCHEMAS[task.name.partition("/")[2]]
+        return [schema.tsv[:-1], schema.hub[:-1]]
 
     def _wanted(self) -> Wanted:
         return Wanted(

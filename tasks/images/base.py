@@ -11,6 +11,7 @@ from bench.records.data import Arrays, Dataset
 
 if TYPE_CHECKING:
     from bench.api.backbone import Backbone
+    from bench.api.inputs import InputRequest, NewInputs
     from bench.records.spec import RunSpec
     from tasks.io.arrays import ArrayDataModule
 
@@ -50,8 +51,15 @@ class ImageTask(Task):
         """Put into `spec` what only the images say: their shape and the number of classes."""
         assert isinstance(dataset.train, Arrays)
         height, width, channels = dataset.train.inputs.shape[1:]
-        classes = len(dataset.reading["classes"])
-        self.spec = replace(self.spec, shape=(channels, height, width), num_classes=classes)
+        labels = tuple(map(str, dataset.reading["classes"]))
+        self.spec = replace(self.spec, shape=(channels, height, width), num_classes=len(labels), labels=labels)
+
+    @classmethod
+    def new_inputs(cls, request: InputRequest) -> NewInputs:
+        """Open images, or folders of them."""
+        from tasks.images.new_images import NewImages
+
+        return NewImages(request)
 
     def datamodule(self, dataset: Dataset, backbone: Backbone, spec: RunSpec) -> ArrayDataModule:
         from tasks.images.augment import preparation

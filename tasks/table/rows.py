@@ -12,6 +12,7 @@ from bench.core.files import regular, sha256
 from tasks.io.readers import LARGEST, BadRow, Row, list_columns, malformed, open_table
 from tasks.table.labels import as_text, canonical, canonical_classes
 
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 PAIRS = (
     ("sentence1", "sentence2"),
     ("text1", "text2"),
@@ -85,30 +86,67 @@ class LabelledRow(NamedTuple):
     labels: tuple[str, ...]
 
 
-class LabelledFile:
+class RowFile:
     """One file of a table, and the number of its rows that cannot be used, by reason.
-
-    Args:
-        separator: what stands between the classes of a row that may have any number of them; None: it has one label.
 
     Raises:
         DataProblem: the file cannot be read.
         EnvironmentProblem: it is no regular file, or too large.
     """
 
-    def __init__(
-        self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"], separator: str | None = None
-    ) -> None:
-        self.file, self.on_bad, self.separator = file, on_bad, separator
+    def __init__(self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"]) -> None:
+        self.file, self.on_bad = file, on_bad
         try:
             self.sha256 = sha256(regular(file, most=LARGEST))
         except OSError as error:
             kind = f"cannot be read ({error.strerror or error})" if file.exists() else "no such file"
             raise DataProblem(f"{file}: {kind}", f"looked from {Path.cwd()}", "Give the path of a table.") from error
         self.table = open_table(file, quotes=quotes)
+        self.start()
+
+    def start(self) -> None:
+        """Begin to count anew."""
         self.total = 0
         self.rejected = Counter[str]()
         self._first: dict[str, BadRow] = {}
+
+    def notes(self) -> list[str]:
+        """Return one line if rows were left out, else none."""
+        if not self.rejected:
+            return []
+        places = {reason: f"{self.table.unit} {row.number}" for reason, row in self._first.items()}
+        parts = ", ".join(f"{count} × {reason} (first: {places[reason]})" for reason, count in self.rejected.items())
+        return [f"{self.file.name}: {self.rejected.total()} of {self.total} rows left out: {parts}"]
+
+    def reject(self, bad: BadRow) -> None:
+        """Count a row that cannot be used."""
+        self.rejected[bad.reason] += 1
+        self._first.setdefault(bad.reason, bad)
+
+    def check(self, usable: int) -> None:
+        """Raises DataProblem if a row is bad and is not to be left out, or none of them is usable."""
+        if self.rejected and self.on_bad == "error":
+            first = min(self._first.values(), key=lambda bad: bad.number)
+            others = self.rejected.total() - 1
+            more = f"; {others} more bad rows" if others else ""
+            raise self.table.error(first, more, "Fix it, or leave bad rows out with --set data.on_bad=skip.")
+        if not usable:
+            known = ", ".join(f"{count} × {reason}" for reason, count in self.rejected.items())
+            raise self.table.malformed(known or "it holds no rows", "no row of it can be used")
+
+
+class LabelledFile(RowFile):
+    """A file of labelled rows.
+
+    Args:
+        separator: what stands between the classes of a row that may have any number of them; None: it has one label.
+    """
+
+    def __init__(
+        self, file: Path, *, quotes: bool, on_bad: Literal["error", "skip"], separator: str | None = None
+    ) -> None:
+        super().__init__(file, quotes=quotes, on_bad=on_bad)
+        self.separator = separator
 
     def read(self, columns: Columns) -> list[LabelledRow]:
         """Raises DataProblem if a row is bad and is not to be left out, or none can be used."""
@@ -119,10 +157,11 @@ class LabelledFile:
             pair = columns.text_pair is not None
             labelled = row if isinstance(row, BadRow) else _labelled(row, pair=pair, separator=self.separator)
             if isinstance(labelled, BadRow):
-                self._reject(labelled)
+                self.reject(labelled)
             else:
                 rows.append(labelled._replace(labels=shared.setdefault(labelled.labels, labelled.labels)))
-        return self._checked(rows)
+        self.check(len(rows))
+        return rows
 
     def keep(self, rows: Sequence[LabelledRow], is_good: Callable[[str], bool], reason: str) -> list[LabelledRow]:
         """Return the rows whose labels are all good, and reject the others for that reason, as `read` does."""
@@ -130,45 +169,31 @@ class LabelledFile:
         kept: list[LabelledRow] = []
         for row in rows:
             if wrong := [label for label in row.labels if label in bad]:
-                self._reject(BadRow(row.number, reason, repr(wrong[0])))
+                self.reject(BadRow(row.number, reason, repr(wrong[0])))
             else:
                 kept.append(row)
-        return self._checked(kept)
-
-    def notes(self) -> list[str]:
-        """Return one line if rows were left out, else none."""
-        if not self.rejected:
-            return []
-        places = {reason: f"{self.table.unit} {row.number}" for reason, row in self._first.items()}
-        parts = ", ".join(f"{count} × {reason} (first: {places[reason]})" for reason, count in self.rejected.items())
-        return [f"{self.file.name}: {self.rejected.total()} of {self.total} rows left out: {parts}"]
-
-    def _reject(self, bad: BadRow) -> None:
-        self.rejected[bad.reason] += 1
-        self._first.setdefault(bad.reason, bad)
-
-    def _checked(self, rows: list[LabelledRow]) -> list[LabelledRow]:
-        if self.rejected and self.on_bad == "error":
-            first = min(self._first.values(), key=lambda bad: bad.number)
-            others = self.rejected.total() - 1
-            more = f"; {others} more bad rows" if others else ""
-            raise self.table.error(first, more, "Fix it, or leave bad rows out with --set data.on_bad=skip.")
-        if not rows:
-            known = ", ".join(f"{count} × {reason}" for reason, count in self.rejected.items())
-            raise self.table.malformed(known or "it holds no rows", "no row of it can be used")
-        return rows
+        self.check(len(kept))
+        return kept
 
 
-def _labelled(row: Row, *, pair: bool, separator: str | None) -> LabelledRow | BadRow:
-    *values, label = row.values
+def read_texts(number: int, values: Sequence[object]) -> list[str] | BadRow:
+    """Return the texts of a row, or why they cannot be used."""
     texts: list[str] = []
     for value in values:
         text = as_text(value)
         if text is None:
-            return BadRow(row.number, "the text is no text", type(value).__name__)
+            return BadRow(number, "the text is no text", type(value).__name__)
         if not text.strip():
-            return BadRow(row.number, "the text is empty")
+            return BadRow(number, "the text is empty")
         texts.append(text)
+    return texts
+
+
+def _labelled(row: Row, *, pair: bool, separator: str | None) -> LabelledRow | BadRow:
+    *values, label = row.values
+    texts = read_texts(row.number, values)
+    if isinstance(texts, BadRow):
+        return texts
     try:
         labels = (canonical(label),) if separator is None else canonical_classes(label, separator)
     except ValueError as error:

@@ -37,10 +37,9 @@ from tasks.table.labels import (
     rarest,
     split,
 )
-from tasks.table.rows import Columns, LabelledFile, LabelledRow, choose_columns
+from tasks.table.rows import SUFFIXES, Columns, LabelledFile, LabelledRow, choose_columns
 from tasks.text.task import TextTask
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SHOWN = 8  # most classes that the note names
 METRICS_OF: dict[LabelKind, tuple[str, ...]] = {
     "classification": METRICS,
@@ -102,6 +101,7 @@ class Table(TextTask):
     """
 
     argument: ClassVar[str] = "FILE"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
     Config: ClassVar[type] = TableConfig
 
     def __init__(self, argument: str) -> None:
@@ -174,6 +174,7 @@ class Table(TextTask):
             version=version,
             modality="text",
             num_classes=len(encoder.names),
+            labels=encoder.names,
             multilabel=encoder.several,
             balanced=config.class_weights == "balanced",
             metrics=METRICS_OF[kind],

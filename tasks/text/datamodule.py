@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.api.backbone import Backbone
 from bench.api.datamodule import Batch, StepDataModule
@@ -16,6 +17,9 @@ from bench.core.errors import DataProblem
 from bench.records.data import Dataset, Example
 from bench.records.spec import RunSpec
 from tasks.text.tokens import Tokens, tokenise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 WARN_UNKNOWN, MOST_UNKNOWN = 0.2, 0.5
 """Share of train's tokens that the tokenizer does not know: above the first a warning, above the second an error."""
@@ -66,15 +70,21 @@ class TextDataModule(StepDataModule[Iterable[Example], Tokens]):
         return tokenise(rows, self.tokenizer, key=self._key + name, max_length=self.options.max_length)
 
     def collate(self, split: Tokens, index: np.ndarray, weight: float = 1.0, step: int = -1) -> Batch:
-        rows = [split.row(i) for i in index]
-        width = max(len(ids) for ids, _ in rows)
-        ids = np.full((len(rows), width), self.tokenizer.pad_token_id or 0, dtype=np.int64)
-        types, mask = np.zeros_like(ids), np.zeros_like(ids)
-        for i, (row, kind) in enumerate(rows):
-            ids[i, : len(row)], types[i, : len(row)], mask[i, : len(row)] = row, kind, 1
-        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        if "token_type_ids" in self.tokenizer.model_input_names:
-            inputs["token_type_ids"] = torch.from_numpy(types)
+        inputs = padded(split, index, self.tokenizer)
         dtype = torch.int64 if self.task.num_classes else torch.float32
         labels = torch.tensor(split.labels[index], dtype=dtype)
         return Batch(inputs=inputs, labels=labels, index=torch.from_numpy(index.copy()), weight=weight, step=step)
+
+
+def padded(tokens: Tokens, index: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """Return the examples `index` (B,) as a network reads them, (B, T) each, T being the length of the longest."""
+    rows = [tokens.row(i) for i in index]
+    width = max(len(ids) for ids, _ in rows)
+    ids = np.full((len(rows), width), tokenizer.pad_token_id or 0, dtype=np.int64)
+    types, mask = np.zeros_like(ids), np.zeros_like(ids)
+    for i, (row, kind) in enumerate(rows):
+        ids[i, : len(row)], types[i, : len(row)], mask[i, : len(row)] = row, kind, 1
+    inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    if "token_type_ids" in tokenizer.model_input_names:
+        inputs["token_type_ids"] = torch.from_numpy(types)
+    return inputs

@@ -94,9 +94,16 @@ def tokenise(rows: Iterable[Example], tokenizer: Tokenizer, *, key: str, max_len
                 todo = "Free some space, or name another folder with LOWRANK_BENCH_CACHE."
                 raise EnvironmentProblem(what, f"{file.parent}: {error.strerror or error}", todo) from error
         columns = _mapped(file)
-    if columns is None:
-        parts = list(_encode(rows, tokenizer, max_length))
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    return in_memory(rows, tokenizer, max_length) if columns is None else _tokens(columns)
+
+
+def in_memory(rows: Iterable[Example], tokenizer: Tokenizer, max_length: int) -> Tokens:
+    """Tokenise examples, as `tokenise` does, and keep them in memory alone."""
+    parts = list(_encode(rows, tokenizer, max_length))
+    return _tokens({name: np.concatenate([part[name] for part in parts]) for name in COLUMNS})
+
+
+def _tokens(columns: Columns) -> Tokens:
     lengths = columns["lengths"]
     if len(columns["labels"]) > len(lengths):  # a file holds them end to end
         columns["labels"] = columns["labels"].reshape(len(lengths), -1)

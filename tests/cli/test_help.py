@@ -127,6 +127,9 @@ def test_example_works(example: str, monkeypatch: pytest.MonkeyPatch, capsys: py
     if words[0] == "work":  # it trains
         options, rest = work.parser().parse_known_args(words[1:])
         assert rest == [] and plan_file.read(options.plan).methods == ("lora",)
+    elif words[0] == "predict" or (words[0] == "export" and "--records" not in words):  # tests/e2e has runs for them
+        options, rest = verb_module(words[0]).parser().parse_known_args(words[1:])
+        assert rest == [] and options.run == "1f3a9c"
     elif words[0] != "run":
         monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[:1])  # the others are tested by themselves
         assert main(words) == OK

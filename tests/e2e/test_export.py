@@ -1,4 +1,4 @@
-"""`bench export RUN --peft DIR` and back, as its user calls it."""
+"""`bench export RUN --peft DIR` and back, as its user calls it; what is loaded from it is tested elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from msgspec import structs
 from peft import PeftModel
 from records import list_files
 from safetensors.torch import load_file
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef
-from transformers import AutoModel, AutoTokenizer
 
 from bench.backbones import open_backbone
 from bench.backbones.image_networks import ViT
@@ -26,89 +23,6 @@ from bench.records.schema import RunError
 from tasks.images.digits import Digits
 
 Bench = Callable[..., Any]
-METRICS: dict[str, Callable[[list[Any], list[Any]], float]] = {
-    "accuracy": accuracy_score,
-    "f1": f1_score,
-    "matthews": matthews_corrcoef,
-    "pearson": lambda truth, guess: pearsonr(guess, truth).statistic,
-    "spearman": lambda truth, guess: spearmanr(guess, truth).statistic,
-}
-
-
-def dev(glue: Path, task: str) -> tuple[list[tuple[str, ...]], list[Any]]:
-    """Texts and labels of a dev split, read from its file."""
-    folder, texts, label = {"cola": ("CoLA", (3,), 1), "stsb": ("STS-B", (7, 8), 9), "mrpc": ("MRPC", (3, 4), 0)}[task]
-    lines = (glue / folder / "dev.tsv").read_text(encoding="utf-8-sig").splitlines()[task != "cola" :]
-    rows = [line.split("\t") for line in lines]
-    kind = float if task == "stsb" else int
-    return [tuple(row[i] for i in texts) for row in rows], [kind(row[label]) for row in rows]
-
-
-@torch.no_grad()
-def bare_scores(backbone: Path, adapter: Path, texts: list[tuple[str, ...]]) -> torch.Tensor:
-    """Outputs (N, classes or 1) by transformers and peft alone."""
-    note, head = json.loads((adapter / "bench.json").read_text()), load_file(adapter / "head.safetensors")
-    assert note["pooling"] == "pooler"
-    tokenizer = AutoTokenizer.from_pretrained(backbone)
-    model = PeftModel.from_pretrained(AutoModel.from_pretrained(backbone), str(adapter)).eval()
-    columns = [list(column) for column in zip(*texts, strict=True)]
-    inputs = tokenizer(*columns, padding=True, truncation=True, max_length=note["max_length"], return_tensors="pt")
-    return model(**inputs).pooler_output @ head["weight"].T + head["bias"]
-
-
-@pytest.mark.parametrize(
-    ("task", "method"),
-    [("cola", "lora"), ("mrpc", "deeplora"), pytest.param("stsb", "adalora", marks=pytest.mark.slow), ("stsb", "lora")],
-)
-def test_an_exported_run_scores_the_same_in_peft(
-    bench: Bench, command: Any, glue: Path, lively_bert: Path, tmp_path: Path, task: str, method: str
-) -> None:
-    words = ["--lr", "0.01", "--max-steps", "40", "--set", "method.target=all-linear"]
-    words += ["--set", "method.init_scale=0.5"] if method == "deeplora" else []
-    lively = {"backbone": str(lively_bert), "budget": ()}
-    done = bench("--method", method, "--task", f"glue/{task}", *words, **lively)
-    made = done.only()
-    where = ("--peft", str(tmp_path / "adapter"), "--runs", str(done.folder))
-    assert command("export", made.run_id[:8], *where, folder=tmp_path).code == 0
-    texts, labels = dev(glue, task)
-    outputs = bare_scores(lively_bert, tmp_path / "adapter", texts)
-    guess = outputs[:, 0].tolist() if task == "stsb" else outputs.argmax(-1).tolist()
-    for name, value in made.metrics.all["dev"].items():
-        assert value == pytest.approx(METRICS[name](labels, guess), rel=2e-5, abs=1e-6), name
-    note = json.loads((tmp_path / "adapter" / "bench.json").read_text())
-    assert note["backbone"]["weights_hash"] == made.backbone.weights_hash
-    assert (note["task"]["name"], note["metrics"]) == (f"glue/{task}", made.metrics.all)
-    if task != "stsb":
-        assert len(set(guess)) == 2, "all alike would be the same under any adapter"
-
-
-def test_an_exported_run_on_several_classes_scores_the_same_in_peft(
-    bench: Bench, command: Any, lively_bert: Path, tmp_path: Path
-) -> None:
-    texts = [" ".join("abc"[(i * k) % 3] for k in range(1, 6)) for i in range(40)]
-    sets = [[name for name in "abc" if text.count(name) >= 2] for text in texts]
-    lines = [json.dumps({"text": text, "label": labels}) for text, labels in zip(texts, sets, strict=True)]
-    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
-    (tmp_path / "dev.jsonl").write_text("\n".join(lines[:21]))
-    words = ("--method", "lora", "--task", f"table:{tmp_path / 'mine.jsonl'}", "--lr", "0.01", "--max-steps", "10")
-    words += ("--set", "task.kind=multilabel", "--set", f"task.validation={tmp_path / 'dev.jsonl'}")
-    done = bench(*words, data=None, backbone=str(lively_bert), budget=())
-    made = done.only()
-    adapter = tmp_path / "adapter"
-    assert command("export", made.run_id, "--peft", str(adapter), "--runs", str(done.folder), folder=tmp_path).code == 0
-    scores = bare_scores(lively_bert, adapter, [(text,) for text in texts[:21]]).numpy()
-    truth = [[int(name in labels) for name in "abc"] for labels in sets[:21]]
-    assert made.metrics.all["validation"] == pytest.approx(
-        {
-            "micro_f1": f1_score(truth, scores > 0, average="micro"),
-            "macro_f1": f1_score(truth, scores > 0, average="macro"),
-            "map": average_precision_score(truth, scores, average="macro"),
-        },
-        abs=1e-6,
-    )
-    assert json.loads((adapter / "bench.json").read_text())["task"]["multilabel"] is True
-
-
 LORA = ("--method", "lora", "--task", "glue/cola", "--set", "method.rank=4")
 
 
@@ -116,7 +30,7 @@ def test_an_exported_run_is_a_start(bench: Bench, command: Any, tmp_path: Path) 
     first = bench(*LORA, "--set", "method.alpha=2").only()
     words = ("--peft", str(tmp_path / "a"), "--json")
     value = json.loads(command("export", str(tmp_path / "runs" / first.run_id), *words, folder=tmp_path).out)
-    assert value["adapter_config"]["r"] == 4
+    assert (value["form"], value["loads_with"]) == ("peft", "peft")
     start = (*LORA[:4], "--set")
     second = bench(*start, f"method.start={tmp_path / 'a'}", out=tmp_path / "second").only()
     options = second.spec.options.method
@@ -136,31 +50,21 @@ def test_an_exported_run_is_a_start(bench: Bench, command: Any, tmp_path: Path) 
     assert "has rank 4" in against.err
 
 
-def test_a_tuner_of_peft_runs_and_exports(
-    bench: Bench, command: Any, glue: Path, lively_bert: Path, tmp_path: Path
-) -> None:
-    words = ("--method", "peft:vera", "--task", "glue/cola", "--lr", "0.02", "--max-steps", "20")
-    options = ("--set", "method.r=4", "--set", "method.target=all-linear")
-    lively: dict[str, Any] = {"backbone": str(lively_bert), "budget": ()}
-    done = bench(*words, *options, **lively)
+def test_a_tuner_of_peft_runs_by_its_options(bench: Bench) -> None:
+    words = ("--method", "peft:vera", "--task", "glue/cola")
+    done = bench(*words, "--set", "method.r=4", "--set", "method.target=all-linear")
     made = done.only()
     assert "peft:vera" in done.out
     assert (made.spec.options.method["r"], len(made.ranks)) == (4, 12)
     assert "peft" in made.provenance.packages
-    where = ("--peft", str(tmp_path / "adapter"), "--runs", str(done.folder))
-    assert command("export", made.run_id, *where, folder=tmp_path).code == 0
-    texts, labels = dev(glue, "cola")
-    guess = bare_scores(lively_bert, tmp_path / "adapter", texts).argmax(-1).tolist()
-    for name, value in made.metrics.all["dev"].items():
-        assert value == pytest.approx(METRICS[name](labels, guess), rel=2e-5, abs=1e-6), name
-    typo = bench(*words, "--set", "method.rr=4", budget=())
+    typo = bench(*words, "--set", "method.rr=4")
     assert typo.code == 2
     assert "Did you mean 'method.r'?" in typo.err
 
 
 @torch.no_grad()
 def test_a_run_on_images_exports_its_update(bench: Bench, command: Any, tmp_path: Path) -> None:
-    """Images have no max_length. peft adds the same ΔW to the layers that the record names."""
+    """Its network is random, and only this suite builds it. peft adds the same ΔW to the layers of the record."""
     small = ("--set", "backbone.width=16", "--set", "backbone.depth=1", "--set", "backbone.heads=2")
     words = ("run", "--method", "lora", "--task", "digits", "--backbone", "vit", "--max-steps", "3", *small)
     words += ("--set", "method.target=all-linear", "--out", str(tmp_path / "runs"))
@@ -169,7 +73,8 @@ def test_a_run_on_images_exports_its_update(bench: Bench, command: Any, tmp_path
     where = ("--peft", str(tmp_path / "adapter"), "--runs", str(tmp_path / "runs"))
     assert command("export", made.run_id, *where, folder=tmp_path).code == 0
     note = json.loads((tmp_path / "adapter" / "bench.json").read_text())
-    assert (note["max_length"], note["task"]["name"]) == (None, "digits")
+    assert (note["max_length"], note["task"]["name"], note["largest_difference"]) == (None, "digits", None)
+    assert "`bench export RUN --merged DIR` writes a whole network" in (tmp_path / "adapter" / "README.md").read_text()
     config = ViT.Config(width=16, depth=1, heads=2)
     task = replace(Digits().spec, shape=(1, 8, 8))
     network: Any = open_backbone("vit", config).load(task=task, head=HeadConfig(), seed=0)
@@ -230,6 +135,6 @@ def test_nothing_is_written_over(bench: Bench, command: Any, tmp_path: Path) -> 
     assert command(*words, str(tmp_path / "full" / "mine.txt" / "deeper"), folder=tmp_path).code == 3
     (tmp_path / "empty").mkdir()
     assert command(*words, str(tmp_path / "empty"), folder=tmp_path).code == 0
-    names = {"adapter_config.json", "adapter_model.safetensors", "head.safetensors", "bench.json"}
-    assert {p.name for p in (tmp_path / "empty").iterdir()} == names
+    names = {"adapter_config.json", "adapter_model.safetensors", "bench.json", "README.md"}
+    assert {p.name for p in (tmp_path / "empty").iterdir()} == names | {"tokenizer.json", "tokenizer_config.json"}
     assert not list(tmp_path.glob(".empty*"))

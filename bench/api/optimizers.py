@@ -1,4 +1,4 @@
-"""Optimisers by name, and the memory they take."""
+"""Optimisers by name, groups of parameters with learning rates of their own, and the memory optimisers take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import StateDict
 
@@ -41,6 +41,13 @@ def build_optimizer(
         case "sgd" | "momentum":
             momentum = config.momentum if config.name == "momentum" else 0.0
             return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay)
+
+
+def split_groups(module: nn.Module, parameters: Sequence[nn.Parameter], lr_scale: float) -> list[ParamGroup]:
+    """Return the other trained parameters of a module, and `parameters`, if any, at `lr_scale` times their rate."""
+    chosen = {id(p) for p in parameters}
+    rest: ParamGroup = {"params": [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]}
+    return [rest, {"params": [*parameters], "lr_scale": lr_scale}] if parameters else [rest]
 
 
 def state_bytes(optimizer: Optimizer) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bench.api.lowrank.config import UpdateConfig
 from bench.config.options import option
 from bench.core.errors import UsageError
-from methods.common.config import UpdateConfig
 
 
 @dataclass(frozen=True, kw_only=True)

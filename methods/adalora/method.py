@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from bench.api.lowrank.base import LowRank
+from bench.api.lowrank.factored import Base, FactoredLinear
+from bench.api.lowrank.peft import adalora_adapter
 from bench.api.peft import PeftAdapter
 from bench.config.sections import MethodConfig
 from bench.spectra import Delta, matricize
 from methods.adalora.config import AdaLoRAConfig, schedule_error
-from methods.common import peft
-from methods.common.factored import Base, FactoredLinear
-from methods.common.lowrank import LowRank
 
 
 class AdaLoRA(LowRank):
@@ -101,7 +101,7 @@ class AdaLoRA(LowRank):
     def peft(cls, config: MethodConfig, tensors: dict[str, Tensor]) -> PeftAdapter:
         """Return peft's AdaLoRA of the triplets that were kept."""
         assert isinstance(config, AdaLoRAConfig)
-        return peft.adalora(tensors, config.alpha)
+        return adalora_adapter(tensors, config.alpha)
 
     def _svd(self) -> Iterator[SVDLinear]:
         return (layer for _, layer in self.layers() if isinstance(layer, SVDLinear))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bench.api.lowrank.targets import match_names
 from bench.api.method import Batch, Method
 from methods.bitfit.config import BitFitConfig
-from methods.common.targets import match_names
 
 
 class BitFit(Method):

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from bench.api.method import Batch
-from bench.api.optimizers import ParamGroup
-from methods.common.groups import split_groups
+from bench.api.optimizers import ParamGroup, split_groups
 from methods.full.method import Full
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.api.lowrank.base import Layers, LowRank
+from bench.api.lowrank.factored import Base, FactoredLinear, orthogonal
+from bench.api.lowrank.peft import lora_adapter
 from bench.api.method import Batch
-from bench.api.optimizers import ParamGroup
+from bench.api.optimizers import ParamGroup, split_groups
 from bench.api.peft import PeftAdapter
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import matricize
-from methods.common import peft
-from methods.common.factored import Base, FactoredLinear, orthogonal
-from methods.common.groups import split_groups
-from methods.common.lowrank import Layers, LowRank
 from methods.deeplora.config import DeepLoRAConfig
 
 
@@ -76,7 +75,7 @@ class DeepLoRA(LowRank):
     @classmethod
     def peft(cls, config: MethodConfig, tensors: dict[str, Tensor]) -> PeftAdapter:
         """Return the product as a LoRA of scale 1: A is the first factor, B the product of the others."""
-        return peft.lora(tensors, float)
+        return lora_adapter(tensors, float)
 
 
 def outer_factors(gradient: Tensor, start: Tensor, k: int) -> tuple[Tensor, Tensor]:

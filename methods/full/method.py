@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from bench.api.lowrank.targets import list_names
 from bench.api.method import Batch, Method
 from bench.spectra import Delta
 from bench.spectra.layers import has_matrix, layer_matrix
-from methods.common.targets import list_names
 from methods.full.config import FullConfig
 
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.api.lowrank.config import UpdateConfig
 from bench.config.options import option
-from methods.common.config import UpdateConfig
 
 
 @dataclass(frozen=True, kw_only=True)

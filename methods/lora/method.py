@@ -9,17 +9,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bench.api.lowrank.base import Layers, LowRank
+from bench.api.lowrank.factored import Base, FactoredLinear, principal_factors
+from bench.api.lowrank.peft import lora_adapter
 from bench.api.method import Batch
-from bench.api.optimizers import ParamGroup
+from bench.api.optimizers import ParamGroup, split_groups
 from bench.api.peft import PeftAdapter, PeftFolder
 from bench.config.options import Value
 from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
-from methods.common import peft as peft_format
-from methods.common.factored import Base, FactoredLinear, principal_factors
-from methods.common.groups import split_groups
-from methods.common.lowrank import Layers, LowRank
 from methods.lora import peft as peft_start
 from methods.lora.config import LoRAConfig
 
@@ -86,7 +85,7 @@ class LoRA(LowRank):
         """Return peft's LoRA or DoRA with the same A and B; for PiSSA with −B₀ and A₀ beside them."""
         assert isinstance(config, LoRAConfig)
         stable = config.scaling == "rank-stabilized"
-        return peft_format.lora(tensors, lambda rank: rank if config.scaling == "none" else config.alpha, rslora=stable)
+        return lora_adapter(tensors, lambda rank: rank if config.scaling == "none" else config.alpha, rslora=stable)
 
     @classmethod
     def from_peft(cls, folder: PeftFolder) -> dict[str, Value]:

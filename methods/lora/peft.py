@@ -10,12 +10,12 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bench.api.lowrank.base import Layers
+from bench.api.lowrank.peft import WRAPPER, by_layer
 from bench.api.peft import TENSORS, PeftFolder, open_folder
 from bench.config.options import Value
 from bench.core.errors import UsageError
 from bench.spectra import matricize
-from methods.common.lowrank import Layers
-from methods.common.peft import WRAPPER, by_layer
 
 Start = tuple[list[Tensor], Tensor | None]
 """A and B of a layer, and its magnitude."""

@@ -8,12 +8,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from bench.api.lowrank.factored import principal_factors
+from bench.api.lowrank.targets import match_names, replace_layer
 from bench.api.method import Batch, Method
 from bench.api.network import Network
 from bench.core.errors import UsageError
 from bench.spectra import Delta, matricize
-from methods.common.factored import principal_factors
-from methods.common.targets import match_names, replace_layer
 from methods.lowrank.config import LowRankConfig
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

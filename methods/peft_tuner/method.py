@@ -13,6 +13,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from bench.api.lowrank.peft import PREFIX as WRAPPED
+from bench.api.lowrank.peft import target_modules
+from bench.api.lowrank.targets import PRESETS, ROLES, compile_target, find_targets, note_on_fused
 from bench.api.method import Batch, Method
 from bench.api.network import Network
 from bench.api.peft import PeftAdapter
@@ -21,9 +24,6 @@ from bench.config.sections import MethodConfig
 from bench.core.errors import UsageError
 from bench.spectra import Delta
 from bench.spectra.layers import has_matrix, layer_matrix
-from methods.common.peft import PREFIX as WRAPPED
-from methods.common.peft import target_modules
-from methods.common.targets import PRESETS, ROLES, compile_target, find_targets, note_on_fused
 from methods.peft_tuner.config import FUSED_LAYER, PREFIX, SECOND_LAYER, TARGETS, PeftTunerConfig, tuners
 from methods.peft_tuner.ranks import nominal_rank
 

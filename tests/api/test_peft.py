@@ -20,6 +20,8 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
+from bench.api.lowrank.fused import split_fused
+from bench.api.lowrank.targets import find_targets
 from bench.api.metrics import evaluate
 from bench.api.peft import CONFIG, HEAD, TENSORS, open_folder, write_folder
 from bench.api.task import TaskSpec
@@ -27,8 +29,6 @@ from bench.config.sections import HeadConfig, OptimConfig
 from bench.core import registry
 from bench.core.errors import EnvironmentProblem, UsageError
 from bench.training.trainer import FILE
-from methods.common.fused import split_fused
-from methods.common.targets import find_targets
 
 COMPRESSED = {"form": "compressed", "rank": 4, "init_scale": 0.5}
 EXACT: list[tuple[str, dict[str, Any]]] = [

@@ -12,10 +12,10 @@ import torch
 from architectures import ARCHITECTURES, METHODS, adapted, examine, outcome
 from torch import nn
 
+from bench.api.lowrank.fused import IN_THIRDS, SplitLinear, split_fused
+from bench.api.lowrank.targets import FUSED
 from bench.core.errors import UsageError
 from bench.training.gradients import missing_gradients
-from methods.common.fused import IN_THIRDS, SplitLinear, split_fused
-from methods.common.targets import FUSED
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
 SIGNS = {

@@ -17,12 +17,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from bench.api.lowrank.targets import find_targets
 from bench.api.task import TaskSpec
 from bench.backbones import open_backbone
 from bench.backbones.text_encoders import MINILM_SHA256, BERTConfig, content_hash, from_folder
 from bench.config.sections import BackboneConfig, HeadConfig
 from bench.core.errors import EnvironmentProblem, UsageError
-from methods.common.targets import find_targets
 
 CLASSES = TaskSpec(name="t", version=1, modality="text", num_classes=2, metrics=("accuracy",), primary=("accuracy",))
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -15,13 +15,13 @@ import torch
 from scipy.optimize import brentq
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from bench.api.lowrank.allocation import allocate, depths, shares
 from bench.backbones.text_encoders import from_folder
 from bench.config.overrides import Overrides
 from bench.config.sections import AllocationConfig
 from bench.core.errors import UsageError
 from bench.harness import planner
 from bench.harness.request import Request
-from methods.common.allocation import allocate, depths, shares
 
 BLOCKS = 5
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -12,12 +12,12 @@ from image_reference import ALPHA, CASES, R, adapted, batch, convnext, images, r
 from merging import merge
 from torch import Tensor, nn
 
+from bench.api.lowrank.targets import find_targets
 from bench.api.running_statistics import freeze_statistics, moving_statistics
 from bench.config.sections import PenaltyConfig
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.training.regularizers import nuclear_penalty
-from methods.common.targets import find_targets
 
 
 class Mixed(nn.Module):

@@ -12,11 +12,11 @@ from scipy.linalg import subspace_angles
 from scipy.stats import ortho_group
 from torch import Tensor, nn
 
+from bench.api.lowrank.factored import FactoredLinear
 from bench.backbones import open_backbone
 from bench.config.sections import OptimConfig
 from bench.core.errors import UsageError
 from bench.records.data import DataRequest
-from methods.common.factored import FactoredLinear
 from methods.deeplora.method import outer_factors
 from methods.full.config import FullConfig
 from tasks.glue.task import GLUE

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
 
+from bench.api.lowrank.base import LowRank
 from bench.api.method import Method
 from bench.core import registry
 from bench.core.errors import UsageError
 from bench.records.spec import RunSpec
 from bench.training.trainer import FILE
-from methods.common.lowrank import LowRank
 from methods.peft_tuner.method import PeftTuner
 
 METHODS = sorted(name for name in registry.entries("methods") if "text" in registry.load_config("methods", name).needs)

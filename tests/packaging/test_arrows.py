@@ -26,6 +26,7 @@ LIGHT = [
     *("bench/core/*.py", "bench/config/*.py", "bench/records/*.py", "bench/cli/*.py", "bench/env/*.py"),
     "bench/cli/*/__init__.py",
     *("bench/api/backbone.py", "bench/api/task.py", "bench/api/batching.py", "bench/api/peft.py"),
+    *("bench/api/__init__.py", "bench/api/lowrank/__init__.py", "bench/api/lowrank/config.py"),
     *(f"bench/harness/{name}.py" for name in ("request", "task_names", "inputs", "planner")),
     *("bench/harness/plan_text.py", "bench/harness/plan_file.py", "bench/harness/outlook.py"),
     *("bench/launchers/options.py", "bench/launchers/queue.py", "bench/launchers/submit.py"),

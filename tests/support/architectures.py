@@ -17,6 +17,7 @@ import transformers
 from timm.models import crossvit, efficientformer, focalnet, gcvit, metaformer, mlp_mixer, mvitv2, nest, volo
 from torch import Tensor, nn
 
+from bench.api.lowrank.fused import split_fused
 from bench.api.method import Method
 from bench.api.task import TaskSpec
 from bench.backbones.text_network import TextEncoder
@@ -28,7 +29,6 @@ from bench.spectra import Delta
 from bench.spectra.layers import layer_matrix
 from bench.training.gradients import missing_gradients
 from bench.training.truncation import Truncated
-from methods.common.fused import split_fused
 from methods.full.method import Full
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.common.lowrank import LowRank
-from methods.common.targets import replace_layer
+from bench.api.lowrank.base import LowRank
+from bench.api.lowrank.targets import replace_layer
 
 
 @torch.no_grad()

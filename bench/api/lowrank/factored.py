@@ -69,6 +69,7 @@ class FactoredLinear(nn.Module):
         return F.linear(x, factor)
 
     def matrices(self) -> list[Tensor]:
+        """Return F_1 (·, n), …, F_L (m, ·), that of a convolution flattened to (·, in·k·k)."""
         return [factor.flatten(1) for factor in self.factors]
 
     @torch.no_grad()

@@ -9,13 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from bench.api.lowrank.allocation import gradient_rank, share_rank
+from bench.api.lowrank.factored import Base, FactoredLinear
+from bench.api.lowrank.fused import join_fused, split_fused
+from bench.api.lowrank.targets import find_targets, replace_layer
 from bench.api.method import Batch, Method
 from bench.api.network import Network
 from bench.spectra import Delta, matricize
-from methods.common.allocation import gradient_rank, share_rank
-from methods.common.factored import Base, FactoredLinear
-from methods.common.fused import join_fused, split_fused
-from methods.common.targets import find_targets, replace_layer
 
 Layers = Sequence[tuple[str, Base]]
 """Target layers by name, in the order of the network."""
@@ -116,6 +116,7 @@ class LowRank(Method):
         return ((name, m) for name, m in self.backbone.named_modules() if isinstance(m, FactoredLinear))
 
     def deltas(self) -> Iterator[tuple[str, Delta]]:
+        """Yield name and ΔW of every adapted layer, as factors."""
         return ((name, layer.delta()) for name, layer in self.layers())
 
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:

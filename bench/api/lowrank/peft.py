@@ -41,7 +41,7 @@ class Layer:
     magnitude: Tensor | None = None
 
 
-def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora: bool = False) -> PeftAdapter:
+def lora_adapter(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora: bool = False) -> PeftAdapter:
     """Return a LoRA adapter from the exported factors F_1 … F_L of every layer: A = F_1 (r, n), B = F_L·…·F_2 (m, r).
 
     PiSSA's B·A − B₀·A₀ becomes [B, −B₀]·[A; A₀]. Where that raises the rank, α rises so that the scale, α/r or with
@@ -77,7 +77,7 @@ def lora(tensors: Mapping[str, Tensor], alpha: Callable[[int], float], *, rslora
     return PeftAdapter(config, written)
 
 
-def adalora(tensors: Mapping[str, Tensor], alpha: float) -> PeftAdapter:
+def adalora_adapter(tensors: Mapping[str, Tensor], alpha: float) -> PeftAdapter:
     """Return an AdaLoRA adapter from A (r₀, n), E (r₀, 1) and B (m, r₀) of every layer, without triplets whose E is 0.
 
     peft starts every layer with the same rank and divides by it; where ours differ, E absorbs the difference. peft's
@@ -87,7 +87,7 @@ def adalora(tensors: Mapping[str, Tensor], alpha: float) -> PeftAdapter:
     layers = {n.removeprefix(WRAPPER): p for n, p in by_layer(tensors, TENSOR).items()}
     if any(FUSED.fullmatch(name) or parts["factors.0"].ndim > 2 for name, parts in layers.items()):
         diagonal = {key: t[:, 0].diag() if key.endswith("factors.1") else t for key, t in tensors.items()}
-        return lora(diagonal, lambda rank: alpha * rank / (rank + 1e-5))
+        return lora_adapter(diagonal, lambda rank: alpha * rank / (rank + 1e-5))
     rank = max(len(parts["factors.1"]) for parts in layers.values())
     pattern: dict[str, list[bool]] = {}
     written: dict[str, Tensor] = {}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.api.lowrank.targets import FUSED, replace_layer
 from bench.api.running_statistics import freeze_statistics
-from methods.common.targets import FUSED, replace_layer
 
 IN_THIRDS = {
     "timm.layers.attention.AttentionRope",

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 
 from torch import nn
 
+from bench.api.lowrank.factored import Base
 from bench.core.errors import UsageError
-from methods.common.factored import Base
 
 T = TypeVar("T")
 FUSED = re.compile(r"\b(W?qkv|c_attn)$")
@@ -76,6 +76,7 @@ def find_targets(network: nn.Module, target: str) -> Targets:
 
 
 def note_on_fused(layers: int) -> str:
+    """Return the note that so many fused projections are adapted whole."""
     return f"query, key and value are one layer in this network, adapted whole: {layers}"
 
 
@@ -115,6 +116,7 @@ def list_names(names: Iterable[str]) -> str:
 
 
 def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put `layer` in the place of the module `name` of the network."""
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, layer)
 

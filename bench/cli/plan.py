@@ -41,7 +41,7 @@ def handle(options: argparse.Namespace) -> int:
 
     path: Path | None = options.output.expanduser() if options.output else None
     request = run.request_of(options)
-    build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
+    build_configs(request.overrides, methods=request.configured, tasks=request.families, backbones=request.openers)
     if options.json:
         emit(values(request))
     elif not path:

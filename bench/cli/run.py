@@ -111,6 +111,8 @@ def add_flags(parser: Parser) -> None:
     add("--lr", metavar="X[,X…]", action="extend", type=listed(positive), help="a run each (default: the method's)")
     about = "choose lr, and options whose values --set lists, on a split cut from train, never dev"
     add("--select", metavar="lr|KEY[,…]", action="extend", type=listed(), help=about)
+    about = "choose rank, or what else scales the others, so that they train no more parameters than this method"
+    add("--match-params", metavar="METHOD", help=about)
     about = "let optuna suggest N trials of them (default: try every combination)"
     add("--trials", metavar="N", type=count, help=about)
     add("--select-on", metavar="TASK", help="task whose train decides for all (default: each its own)")
@@ -163,7 +165,7 @@ def handle(options: argparse.Namespace) -> int:
 def count_nodes(request: Request) -> int:
     """Check the options of a request, and return how many nodes its runs have."""
     configs = build_configs(
-        request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
+        request.overrides, methods=request.configured, tasks=request.families, backbones=request.openers
     )
     return configs[0].sections.runtime.nodes
 

@@ -46,6 +46,7 @@ def option(
     above: float | None = None,
     used_with: Mapping[str, Sequence[str]] | None = None,
     commas: bool = False,
+    scales_parameters: bool = False,
 ) -> Any:
     """Declare a field of a Config.
 
@@ -58,9 +59,12 @@ def option(
         used_with: another option of the Config, and its values with which this one has an effect. With any other value
             only the default is accepted, since two specifications would otherwise stand for one experiment.
         commas: of a text: commas belong to the value. Those of any other option separate values of several runs.
+        scales_parameters: of a whole number: the trained parameters grow with it, as with a rank, so that
+            `--match-params` may choose it.
     """
     limits = {"at_least": at_least, "at_most": at_most, "above": above, "used_with": used_with or {}}
-    return dataclasses.field(default=default, metadata={"help": help, "commas": commas, **limits})
+    marks = {"commas": commas, "scales_parameters": scales_parameters}
+    return dataclasses.field(default=default, metadata={"help": help, **marks, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +141,11 @@ def options_of(config: type[DataclassInstance]) -> dict[str, Option]:
         )
         for field in dataclasses.fields(config)
     }
+
+
+def scaling_option(config: type[DataclassInstance]) -> str | None:
+    """Return the first option that is declared to scale the trained parameters; None where there is none."""
+    return next((field.name for field in dataclasses.fields(config) if field.metadata.get("scales_parameters")), None)
 
 
 def build(config: type[DataclassT], given: Mapping[str, Value], *, namespace: str = "") -> DataclassT:

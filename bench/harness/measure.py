@@ -6,9 +6,7 @@ No record is written.
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,10 +14,11 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from bench.core.errors import BenchError, DataProblem
+from bench.core.errors import BenchError
 from bench.harness.outlook import Forecast, Measured, Outlook, kind
 from bench.training.callbacks import course_steps
-from bench.training.trainer import build, trained
+from bench.training.counting import count_parameters
+from bench.training.trainer import trained
 
 if TYPE_CHECKING:
     from bench.api.datamodule import Split, StepDataModule
@@ -60,23 +59,10 @@ def count(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured]:
 
 def _count(one: Outlook) -> Measured:
     run = one.run
-    spec, dataset = run.spec.on_one_device().with_(holdout=0, train_samples=None), run.dataset
-    if isinstance(dataset.train, Sequence):  # texts, of which `build` would tokenise all
-        dataset = replace(dataset, train=dataset.train[: _first_batch(run)], evaluation={})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            _, method, _ = build(spec, run.task, dataset, run.backbone)
-        except DataProblem:  # of these few examples
-            return Measured()
-    if spec.options.allocation.policy == "gradient":  # on all examples the first batch may be another one
+    counts = count_parameters(run.spec, run.task, run.dataset, run.backbone)
+    if counts is None or run.spec.options.allocation.policy == "gradient":  # of all examples the first batch may differ
         return Measured()
-    return Measured(trainable=method.parameter_counts()["trainable"])
-
-
-def _first_batch(run: PlannedRun) -> int:
-    examples = len(run.dataset.train)
-    return min(run.spec.batch_size, min(run.spec.train_samples or examples, examples) - run.spec.holdout)
+    return Measured(trainable=counts["trainable"])
 
 
 def measure(found: Forecast, say: Callable[[str], object]) -> dict[str, Measured]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from bench.api.backbone import Backbone
+from bench.config.options import scaling_option
 from bench.config.overrides import Configs
 from bench.config.sections import AllocationConfig, Sections
 from bench.core import registry
@@ -50,6 +51,19 @@ def check_evaluations(request: Request) -> None:
         raise UsageError(
             f"--evaluate {request.evaluate} with --set method.evaluations",
             "both say when dev is evaluated during training",
+            "Leave one of the two out.",
+        )
+
+
+def check_match(request: Request) -> None:
+    """Refuse to choose an option by a selection that `--match-params` computes."""
+    if not (other := request.match_params):
+        return
+    scaling = {scaling_option(registry.load_config("methods", name)) for name in request.methods if name != other}
+    if chosen := [key for space, key in request.overrides.selected if space == "method" and key in scaling]:
+        raise UsageError(
+            f"--select method.{chosen[0]} with --match-params {other}",
+            f"the parameters of {other} decide it",
             "Leave one of the two out.",
         )
 

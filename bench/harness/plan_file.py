@@ -67,6 +67,7 @@ KEYS: dict[str, Key] = {
     "evaluate": Key("evaluate", course),
     "lr": Key("lr", positive, several=True),
     "select": Key("select", str, several=True),
+    "match_params": Key("match_params", str),
     "trials": Key("trials", count),
     "select_on": Key("select_on", str),
     "widen": Key("widen", zero_or_more),
@@ -111,6 +112,7 @@ def _values(request: Request) -> dict[str, object]:
         "evaluate": request.evaluate,
         "lr": [*request.lrs],
         "select": [*request.select],
+        "match_params": request.match_params,
         "trials": request.trials,
         "select_on": request.select_on,
         "widen": None if request.widen == WIDEN else request.widen,
@@ -142,7 +144,7 @@ def read(path: Path, **given: Any) -> Request:
     try:
         settings = {**stated.pop("set", {}), **_settings(given.pop("set", ()))}
         request = make_request(**{**stated, **given}, set=settings)
-        build_configs(request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers)
+        build_configs(request.overrides, methods=request.configured, tasks=request.families, backbones=request.openers)
     except UsageError as error:
         raise UsageError(f"{where}: {error.what}", error.known, error.todo) from error
     return request

@@ -157,10 +157,11 @@ def _sized(backbone: Backbone) -> str:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What the user must see: fall-backs of data sources, warnings, and what was left out and why."""
+    """What the user must see: fall-backs of data sources, warnings, what was matched, and what was left out and why."""
     fallen = dict.fromkeys(note for run in plan.runs for note in (*run.dataset.notes, *run.dataset.warnings))
     absent = [s.name for s in plan.skipped if s.absent]
     lines = list(fallen)
     if absent:
         lines.append(f"not in the data directory, so left out: {', '.join(absent)}")
+    lines += dict.fromkeys(run.match.line() for run in plan.runs if run.match)
     return [*lines, *(f"cannot run {s.name}: {s.error}" for s in plan.broken)]

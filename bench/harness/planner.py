@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import TypedDict
 
@@ -17,7 +17,8 @@ from bench.core.errors import BenchError, EnvironmentProblem, UsageError
 from bench.harness import search
 from bench.harness.devices import check_devices
 from bench.harness.inputs import Inputs, Lists, LoadedTask, Skip, open_start, variant_name
-from bench.harness.misfits import check_allocation, check_evaluations, check_strategy, why_not
+from bench.harness.matching import Match, Matcher
+from bench.harness.misfits import check_allocation, check_evaluations, check_match, check_strategy, why_not
 from bench.harness.request import DEFAULT_BACKBONES, Request
 from bench.records.data import Dataset
 from bench.records.schema import Record
@@ -39,6 +40,7 @@ class PlannedRun:
     Attributes:
         backbone_name: name of the backbone as given: of a folder, its path.
         overrides: those of its variant of the grid.
+        match: how its parameters were made those of another method; None where they were not.
         trials: runs that choose this one's learning rate or options, so far as they are known before any has trained;
             empty where nothing is to be chosen.
     """
@@ -48,6 +50,7 @@ class PlannedRun:
     backbone: Backbone
     backbone_name: str
     overrides: Overrides = field(default_factory=Overrides)
+    match: Match | None = None
     trials: tuple[PlannedRun, ...] = ()
 
     @property
@@ -82,7 +85,7 @@ class PlannedRun:
         return self.spec.group_id(self.dataset.hash, self.backbone.weights_hash)
 
     def to_json(self) -> dict[str, object]:
-        """Return `{run_id, group_id, source, spec, trials}`."""
+        """Return `{run_id, group_id, source, spec, trials}`, and `match` where there is one."""
         dataset = self.dataset
         source = {"kind": dataset.source, "revision": dataset.revision, "data_hash": dataset.hash}
         return {
@@ -91,6 +94,7 @@ class PlannedRun:
             "source": {**source, "reading": dict(dataset.reading)} if dataset.reading else source,
             "spec": self.spec.to_json(),
             "trials": [self._tried(trial.spec) for trial in self.trials],
+            **({"match": asdict(self.match)} if self.match else {}),
         }
 
     def _tried(self, trial: RunSpec) -> dict[str, Value]:
@@ -147,11 +151,12 @@ def make_plan(request: Request) -> Plan:
         EnvironmentProblem: nothing of it can run, a device is missing, or, with `strict`, some of it cannot.
     """
     variants = build_configs(
-        request.overrides, methods=request.methods, tasks=request.families, backbones=request.openers
+        request.overrides, methods=request.configured, tasks=request.families, backbones=request.openers
     )
     for configs in variants:
         check_allocation(configs)
     check_evaluations(request)
+    check_match(request)
     if request.trials:
         search.check_engine()
     shared = variants[0].sections  # what it is read for here has one value in a grid
@@ -165,9 +170,10 @@ def make_plan(request: Request) -> Plan:
     lists = frozenset(
         name for name in request.overrides.given if len({one.overrides.value(*name) for one in variants}) > 1
     )
+    matcher = Matcher()
     distinct: dict[str, PlannedRun] = {}
     for configs in variants:
-        for run in _runs(configs, inputs, lists):
+        for run in _runs(configs, inputs, lists, matcher):
             distinct.setdefault(run.run_id, run)  # an option that a method lacks makes no second run of it
     skipped = tuple({(skip.name, skip.error.what): skip for skip in inputs.skipped}.values())
     if not distinct:
@@ -177,7 +183,7 @@ def make_plan(request: Request) -> Plan:
     return Plan(request=request, runs=tuple(distinct.values()), skipped=skipped)
 
 
-def _runs(configs: Configs, inputs: Inputs, lists: Lists) -> Generator[PlannedRun]:
+def _runs(configs: Configs, inputs: Inputs, lists: Lists, matcher: Matcher) -> Generator[PlannedRun]:
     """Plan the runs of one variant; what does not go together is added to `inputs.skipped`."""
     request, overrides = inputs.request, configs.overrides
     methods = {name: open_start(overrides, name, config) for name, config in configs.methods.items()}
@@ -198,11 +204,27 @@ def _runs(configs: Configs, inputs: Inputs, lists: Lists) -> Generator[PlannedRu
             name = variant_name(f"{method} × {loaded.task.spec.name}", run.given, lists)
             inputs.skipped.append(Skip(name=name, error=misfit))
             continue
+        if (other := request.match_params) not in (None, method):
+            config, start = methods[other]
+            to = _spec(request, other, config, configs.sections, backbone, loaded).with_(start=start)
+            try:
+                run = _matched(run, matcher.match(base, to, loaded, backbone))
+            except BenchError as error:
+                inputs.skipped.append(Skip(name=f"{method} × {loaded.task.spec.name}", error=error))
+                continue
+            base = run.spec
         for seed in request.seeds:
             seeded = replace(run, spec=base.with_(seed=seed))
             for rated in _with_rates(request, seeded):
                 chosen = rated.spec.select or space
                 yield _with_trials(request, rated, space, selectors[0] if selectors else loaded) if chosen else rated
+
+
+def _matched(run: PlannedRun, match: Match) -> PlannedRun:
+    """Give a run the option that a match found, as if it had been given by `--set`."""
+    space, _, key = match.option.partition(".")
+    overrides = replace(run.overrides, given={**run.overrides.given, (space, key): str(match.value)})
+    return replace(run, spec=run.spec.at({match.option: match.value}), overrides=overrides, match=match)
 
 
 def _space(base: RunSpec, overrides: Overrides) -> tuple[Candidates, ...]:

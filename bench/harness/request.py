@@ -34,6 +34,7 @@ class Request:
         lrs: several make a run each, or are the candidates where `select` has lr.
         select: what is chosen on a split held out from train: lr, and options by name; their candidates are in
             `overrides`.
+        match_params: method whose trained parameters the others match by the option that scales theirs.
         trials: how many optuna's TPE suggests; None: every combination of the candidates is tried.
         select_on: task whose train split decides; None: each run's own.
         widen: most rates tried beyond the candidates, while the best one is at their end.
@@ -53,6 +54,7 @@ class Request:
     batch_size: int = 16
     lrs: tuple[float, ...] = ()
     select: tuple[str, ...] = ()
+    match_params: str | None = None
     trials: int | None = None
     select_on: str | None = None
     widen: int = WIDEN
@@ -65,6 +67,11 @@ class Request:
     out: Path = Path("runs")
     strict: bool = False
     retry: bool = False
+
+    @property
+    def configured(self) -> tuple[str, ...]:
+        """The methods whose options may be given: those that are asked for, and the one whose parameters they match."""
+        return tuple(dict.fromkeys([*self.methods, *([self.match_params] if self.match_params else [])]))
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -108,6 +115,7 @@ def make_request(
     seeds: int | Iterable[int] = 0,
     lr: float | Iterable[float] = (),
     select: bool | str | Iterable[str] = (),
+    match_params: str | None = None,
     trials: int | None = None,
     select_on: str | None = None,
     widen: int | None = None,
@@ -124,7 +132,7 @@ def make_request(
         methods, tasks, backbones: one name or several.
         seeds, lr: one value or several; each is a run of its own.
         select: `True` or lr, options by name, or several of these; an option takes its candidates from `set`.
-        trials, select_on, widen: see `Request`.
+        match_params, trials, select_on, widen: see `Request`.
         data: which source the data come from.
         data_dir: a folder, `NAME=DIR`, several of these, or name → folder.
         bench_data: takes the place of the environment variable `BENCH_DATA`; `none`: no folder.
@@ -138,7 +146,7 @@ def make_request(
     select_on = full_name(select_on) if select_on else None
     _required("--method", method_names, "methods")
     _required("--task", task_names, "tasks")
-    for method in method_names:
+    for method in (*method_names, *([match_params] if match_params else [])):
         registry.find("methods", method)
     for task in (*task_names, *([select_on] if select_on else [])):
         check_task(task)
@@ -159,6 +167,7 @@ def make_request(
         seeds=_distinct("--seeds", seeds) or (0,),
         lrs=rates,
         select=selected,
+        match_params=match_params,
         trials=trials,
         select_on=select_on,
         widen=WIDEN if widen is None else widen,

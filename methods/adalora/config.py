@@ -28,7 +28,7 @@ class AdaLoRAConfig(UpdateConfig):
     learning_rate: ClassVar[float] = 1e-2
     learning_rates: ClassVar[tuple[float, ...]] = (3e-3, 1e-2, 3e-2)
 
-    rank: int = option(8, "r, the rank per layer that remains on average.", at_least=1)
+    rank: int = option(8, "r, the rank per layer that remains on average.", at_least=1, scales_parameters=True)
     init_rank: int | None = option(None, "r₀, the rank of every layer at the start; none is 1.5·r, rounded up.")
     alpha: float = option(32.0, "Numerator of the scale α/(r₀+1e-5), which pruning does not change.")
     tinit: float = option(

@@ -18,7 +18,9 @@ class BottleneckConfig(MethodConfig):
         "Width of the block's output (an image's channels) over that of the bottleneck, which is rounded, at least 1.",
         at_least=1,
     )
-    bottleneck: int | None = option(None, "Width b of the bottleneck; none takes it from method.reduction.", at_least=1)
+    bottleneck: int | None = option(
+        None, "Width b of the bottleneck; none takes it from method.reduction.", at_least=1, scales_parameters=True
+    )
     activation: Literal["relu", "gelu", "silu"] = option("relu", "Activation between the two projections.")
     dropout: float = option(0.0, "Dropout rate on what an adapter adds.", at_least=0, at_most=0.999)
 

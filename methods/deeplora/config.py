@@ -29,7 +29,10 @@ class DeepLoRAConfig(UpdateConfig):
     learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
 
     rank: int | None = option(
-        8, "Width w of the factors (full form; none: max(m, n)), or r = 2k of the compressed form.", at_least=1
+        8,
+        "Width w of the factors (full form; none: max(m, n)), or r = 2k of the compressed form.",
+        at_least=1,
+        scales_parameters=True,
     )
     form: Literal["full", "compressed"] = option(
         "full", "Train full-size factors, or small ones in the subspace in which the full ones move."

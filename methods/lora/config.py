@@ -28,7 +28,7 @@ class LoRAConfig(UpdateConfig):
     Source: Hu et al. 2021, arXiv 2106.09685. Defaults: the paper's setting for RoBERTa.
     """
 
-    rank: int = option(8, "r, the inner width of B·A.", at_least=1)
+    rank: int = option(8, "r, the inner width of B·A.", at_least=1, scales_parameters=True)
     alpha: float = option(16.0, "Numerator of the scale α/r.", above=0)
     init: Literal["kaiming", "normal", "pissa"] = option(
         "kaiming",

@@ -26,7 +26,7 @@ class LowRankConfig(MethodConfig):
     learning_rate: ClassVar[float] = 3e-3
     learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 3e-3, 1e-2)
 
-    rank: int = option(16, "r, the inner width of every product.", at_least=1)
+    rank: int = option(16, "r, the inner width of every product.", at_least=1, scales_parameters=True)
     target: str = option(
         "all",
         "Layers that become products: all linear layers and convolutions of the backbone, or a regular "

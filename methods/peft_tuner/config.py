@@ -147,7 +147,9 @@ def _fields(config: type) -> list[Field]:
     for field in dataclasses.fields(config):
         hint = None if field.name in left_out else _settable_type(config, field.name, field.type)
         if hint is not None and isinstance(field.default, str | int | float | bool | None):
-            settable.append((field.name, hint, option(field.default, str(field.metadata.get("help", "")))))
+            described = str(field.metadata.get("help", ""))
+            declared = option(field.default, described, scales_parameters=field.name == "r")
+            settable.append((field.name, hint, declared))
     return settable
 
 

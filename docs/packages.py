@@ -36,6 +36,7 @@ ORDER = (
     "bench.launchers",
     "leaderboard",
     "bench.runs",
+    "bench.checks",
     "bench.experiments",
     "bench.benchmarks",
     "bench.cli",
@@ -46,7 +47,7 @@ SAYS = {
     "bench.config": "options, --set, help",
     "bench.records": "specification, record, data",
     "bench.spectra": "rank metrics, pure functions",
-    "bench.figures": "figures as data; PNG, page",
+    "bench.figures": "figures as data; pictures, page",
     "bench.api": "Method, Task, Backbone, data module",
     "methods": "one package a method",
     "tasks": "one package a family of tasks",
@@ -61,6 +62,7 @@ SAYS = {
     "bench.launchers": "arrays of workers on Slurm",
     "leaderboard": "tables, rendering, comparison",
     "bench.runs": "the Python API",
+    "bench.checks": "the contract of a method",
     "bench.experiments": "the survey's claims",
     "bench.benchmarks": "timings",
     "bench.cli": "the command line",
@@ -118,6 +120,7 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
 
 PLACES: dict[str, tuple[float, float]] = {
     "bench.cli": (2, 0),
+    "bench.checks": (0.5, 1),
     "bench.experiments": (1.5, 1),
     "bench.benchmarks": (2.5, 1),
     "bench.runs": (2, 2),

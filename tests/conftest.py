@@ -17,7 +17,7 @@ from bench.records.record import Record
 from bench.records.spec import RunOptions, RunSpec
 from bench.records.spec import ids as run_ids
 
-pytest_plugins = ["lab"]
+pytest_plugins = ["lab", "pytester"]
 """Fixtures that train small runs, in tests/support/lab.py."""
 
 

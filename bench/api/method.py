@@ -48,6 +48,8 @@ class Method(LightningModule):
         bottlenecks: whether it adds nonlinear layers behind the blocks, `adapter.down` and `adapter.up`.
         skips_parameters: whether a step may leave trained parameters out of the loss; `adapt` may still set it.
         exported: what a finished run exported, while `adapt` builds its method again; else empty.
+        starts_at_backbone: whether it computes the backbone's function before it trains; `adapt` may still set it.
+        frozen_exports: expressions that find the names of tensors which `export` returns though they do not train.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -58,6 +60,8 @@ class Method(LightningModule):
     saves_adapter: ClassVar[bool] = True
     bottlenecks: ClassVar[bool] = False
     skips_parameters: bool = False
+    starts_at_backbone: bool = True
+    frozen_exports: ClassVar[tuple[str, ...]] = ()
     cache_bytes: int = 0
     evaluations: int = 0
     class_weights: Tensor | None
@@ -131,6 +135,13 @@ class Method(LightningModule):
     def updates(self) -> Iterator[tuple[str, Tensor, Delta]]:
         """Yield name, W(0) and ΔW of every layer of `deltas`, with gradients of ΔW for penalties."""
         return iter(())
+
+    def expected_parameters(self) -> int | None:
+        """Return how many parameters train beside the head, by the docstring's formula; None where it gives none.
+
+        Called after `adapt`. Compute it from options and shapes: `bench check` compares it with what is counted.
+        """
+        return None
 
     def report(self) -> dict[str, object]:
         """Return JSON values by name for the record; a list of like objects is a table."""

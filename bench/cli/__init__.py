@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("bench.cli.export", "write a run's adapter for other programs, or the records of a folder"),
     "wandb": ("bench.cli.mirrors", "send finished runs to Weights & Biases, or build a report there"),
     "import": ("bench.cli.imports", "write records from a W&B project, or from a file"),
+    "check": ("bench.cli.check", "check that a method keeps the contract of all methods"),
     "doctor": ("bench.cli.doctor", "check packages, devices, data and the embedded model"),
 }
 """Verb → its module, imported when the verb is called, and its line in `bench --help`. A module has `EXAMPLES`,

@@ -25,7 +25,7 @@ class AdaLoRA(LowRank):
     Config = AdaLoRAConfig
     config: AdaLoRAConfig
 
-    def cost(self, m: int, n: int, rank: int) -> int:
+    def layer_parameters(self, m: int, n: int, rank: int) -> int:
         """Return the parameters of the triplets that a layer starts with."""
         return self._initial_rank(rank) * (m + n + 1)
 

@@ -100,6 +100,10 @@ class Adapter(Method):
                 block.adapter = self.adapters[i] = adapter
                 block.register_forward_hook(_apply_adapter)  # a wrapper would hide attributes that the network reads
 
+    def expected_parameters(self) -> int | None:
+        sizes = [adapter.down.weight.shape for adapter in self.adapters.values()]
+        return sum(2 * width * inner + inner + width for inner, width in sizes)
+
     def _widths(self, batch: Batch) -> list[tuple[int, bool]]:
         """Return D of every block, and whether it is the number of channels of an image (B, D, H, W).
 

@@ -19,5 +19,9 @@ class BitFit(Method):
         # some layers have several, such as in_proj_bias and q_bias
         biases = [(n.rpartition(".")[0], p) for n, p in self.backbone.named_parameters() if n.endswith("bias")]
         known = "layers of this backbone with a bias:"
-        for _, bias in match_names(self.config.target, biases, "layer with a bias", known):
+        self._biases = [b for _, b in match_names(self.config.target, biases, "layer with a bias", known)]
+        for bias in self._biases:
             bias.requires_grad_(True)
+
+    def expected_parameters(self) -> int | None:
+        return sum(len(bias) for bias in self._biases)

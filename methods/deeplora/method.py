@@ -30,7 +30,8 @@ class DeepLoRA(LowRank):
         for factor in self._outer():
             factor.requires_grad_(self.config.gamma > 0)
 
-    def cost(self, m: int, n: int, rank: int) -> int:
+    def layer_parameters(self, m: int, n: int, rank: int) -> int:
+        rank = rank or max(m, n)
         if self.config.form == "full":
             return rank * (m + n) + (self.config.depth - 2) * rank**2
         return (rank * (m + n) if self.config.gamma > 0 else 0) + self.config.depth * rank**2

@@ -46,6 +46,11 @@ class Dropout(Full):
         self.evaluations = self.config.evaluations
         self.probe = copy.deepcopy(self.head).requires_grad_() if self.config.probe else None
 
+    def expected_parameters(self) -> int | None:
+        """Return the size of the network, and that of another head."""
+        probe = 0 if self.probe is None else sum(p.numel() for p in self.head.parameters())
+        return sum(p.numel() for p in self.backbone.parameters()) + probe
+
     def _find_dropout(self, batch: Batch) -> tuple[set[float], bool]:
         """Return the network's dropout rates, and whether dropout comes last.
 

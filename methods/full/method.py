@@ -35,6 +35,9 @@ class Full(Method):
             initial = self._initial[name] = self._initial[name].to(weight)
             yield name, initial, Delta(factors=(weight - initial,), nominal=min(initial.shape))
 
+    def expected_parameters(self) -> int | None:
+        return sum(p.numel() for p in self.backbone.parameters())
+
     def report(self) -> dict[str, object]:
         """Name the trained tensors of two axes or more whose ΔW is not measured, such as embeddings."""
         measured = {id(self.backbone.get_submodule(name).get_parameter("weight")) for name, _ in self._weights()}

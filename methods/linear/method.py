@@ -19,6 +19,7 @@ class Linear(Method):
 
     Config = LinearConfig
     config: LinearConfig
+    frozen_exports = (r"^(mean|deviation)$",)
     mean: Tensor
     deviation: Tensor
 
@@ -29,6 +30,7 @@ class Linear(Method):
             UsageError: a batch of one example has no deviation.
         """
         self.backbone.requires_grad_(False)
+        self.starts_at_backbone = not self.config.standardise
         if not self.config.standardise:
             return
         if len(batch["index"]) < 2:
@@ -43,6 +45,9 @@ class Linear(Method):
         floor = FLOOR * deviation.square().mean().sqrt()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation.clamp_min(floor) if floor > 0 else torch.ones_like(deviation))
+
+    def expected_parameters(self) -> int | None:
+        return 0
 
     def features(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the pooled features (B, D), standardised with method.standardise."""

@@ -31,6 +31,7 @@ class LoRA(LowRank):
 
     Config = LoRAConfig
     config: LoRAConfig
+    frozen_exports = (*LowRank.frozen_exports, r"\.start_[ab]$")
 
     def prepare(self, layers: Layers, batch: Batch, generator: torch.Generator) -> None:
         """Read the adapter to start from, if there is one."""
@@ -68,6 +69,9 @@ class LoRA(LowRank):
         else:
             a = torch.randn(rank, n, generator=generator)
         return [a, torch.zeros(m, rank)]
+
+    def layer_parameters(self, m: int, n: int, rank: int) -> int:
+        return rank * (m + n) + (m if self.config.dora else 0)
 
     def param_groups(self) -> list[ParamGroup]:
         """Return B at `lr_ratio` times the learning rate, and the rest."""

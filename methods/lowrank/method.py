@@ -26,12 +26,14 @@ class LowRankTraining(Method):
     """Replaces layers by products U·V (see `LowRankConfig`)."""
 
     saves_adapter = False
+    starts_at_backbone = False
     Config = LowRankConfig
     config: LowRankConfig
 
     def adapt(self, batch: Batch) -> None:
         """Raises UsageError if the expression is invalid or matches no layer, or the rank saves nothing in any."""
         rank = self.config.rank
+        self._whole_size = sum(p.numel() for p in self.backbone.parameters())
         known = [(n, cast(Layer, m)) for n, m in self.backbone.named_modules() if isinstance(m, LAYERS)]
         layers = match_names(self.config.target, known, "linear layer or convolution of this backbone", "it has")
         self._whole = [
@@ -69,6 +71,10 @@ class LowRankTraining(Method):
         for name, layer in [*self.layers()]:
             replace_layer(self.backbone, name, layer.merge())
         return self.backbone
+
+    def expected_parameters(self) -> int | None:
+        shapes = [matricize(layer.weight).shape for _, layer in self.layers()]
+        return self._whole_size - sum(m * n - self.config.rank * (m + n) for m, n in shapes)
 
     def report(self) -> dict[str, object]:
         factored = sum(1 for _ in self.layers())

@@ -44,6 +44,14 @@ class MAE(Pretraining):
             self.primary, self.higher_is_better = ("reconstruction",), False
         super().adapt(batch)
 
+    def expected_parameters(self) -> int | None:
+        d, layers, width = self.config.decoder_width, self.config.decoder_depth, self.backbone.width
+        numbers = self.decoder.predict.out_features
+        decoder = d * (width + 2) + layers * (12 * d**2 + 13 * d) + 2 * d + numbers * (d + 1)
+        pool = self.encoder.network.attn_pool
+        unused = sum(p.numel() for p in pool.parameters()) if isinstance(pool, nn.Module) else 0
+        return sum(p.numel() for p in self.backbone.parameters()) - unused + decoder
+
     def visible(self, batch: Batch) -> Tensor:
         """Return the numbers of the visible patches (B, V), ascending."""
         index = batch["index"].cpu().numpy()

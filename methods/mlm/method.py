@@ -73,6 +73,13 @@ class MLM(Pretraining):
         self.head.requires_grad_(self.probing and self.head_config.trainable)
         super().adapt(batch)
 
+    def expected_parameters(self) -> int | None:
+        pooler = getattr(getattr(self.backbone, "model", None), "pooler", None)
+        without = sum(p.numel() for p in pooler.parameters()) if isinstance(pooler, nn.Module) else 0
+        words, size = cast(TokenNetwork, self.backbone).get_input_embeddings().weight.shape
+        head = self.backbone.width * size + 3 * size + words
+        return sum(p.numel() for p in self.backbone.parameters()) - without + head
+
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean over the batch of each example's mean over its selected tokens, plus the probe's loss."""
         statistics, pooled = self._recover(batch, batch["step"])

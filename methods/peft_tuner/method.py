@@ -45,6 +45,7 @@ class PeftTuner(Method):
     Config = PeftTunerConfig
     config: PeftTunerConfig
     tuner: ClassVar[str]
+    frozen_exports = (r"^backbone\.model\.",)  # whatever peft adds, such as VeRA's projections
     _notes: Sequence[str] = ()
 
     @classmethod

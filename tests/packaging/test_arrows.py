@@ -30,7 +30,8 @@ LIGHT = [
     *(f"bench/harness/{name}.py" for name in ("request", "task_names", "inputs", "planner")),
     *("bench/harness/plan_text.py", "bench/harness/plan_file.py", "bench/harness/outlook.py"),
     *("bench/launchers/options.py", "bench/launchers/queue.py", "bench/launchers/submit.py"),
-    *("bench/tracking/__init__.py", "methods/*/config.py", "methods/common/config.py"),
+    *("bench/tracking/__init__.py", "bench/checks/__init__.py", "bench/checks/run.py", "bench/checks/plugin.py"),
+    *("bench/figures/files.py", "methods/*/config.py", "methods/common/config.py"),
 ]
 """What the command line imports before it knows that something will be trained."""
 

@@ -29,6 +29,7 @@ class LowRank(Method):
         ranks: rank of every target layer by name; 0 with `rank=none`.
     """
 
+    frozen_exports = (r"\.factors\.\d+$",)
     rank_step = 1
     ranks: dict[str, int]
     _unspent = 0
@@ -61,16 +62,23 @@ class LowRank(Method):
         if config.policy == "gradient":
             self.with_gradients(layers, batch, lambda name, g: measured.update({name: gradient_rank(config, g)}))
         shapes = {name: matricize(base.weight).shape for name, base in layers}
-        ranks, self._unspent = share_rank(config, shapes, measured, uniform=rank, cost=self.cost, step=self.rank_step)
+        ranks, self._unspent = share_rank(
+            config, shapes, measured, uniform=rank, cost=self.layer_parameters, step=self.rank_step
+        )
         return ranks
 
     def rank_of(self, first: Tensor) -> int:
         """Return the rank that was chosen for a layer with this F_1."""
         return len(first)
 
-    def cost(self, m: int, n: int, rank: int) -> int:
-        """Return the trained parameters of an adapted layer (m, n), up to what does not depend on its rank."""
+    def layer_parameters(self, m: int, n: int, rank: int) -> int:
+        """Return how many parameters of an adapted layer (m, n) train; an allocation of rank spends these."""
         return rank * (m + n)
+
+    def expected_parameters(self) -> int | None:
+        """Return the sum of `layer_parameters` over the adapted layers."""
+        shapes = {name: matricize(layer.base.weight).shape for name, layer in self.layers()}
+        return sum(self.layer_parameters(m, n, self.ranks[name]) for name, (m, n) in shapes.items())
 
     def warnings(self) -> list[str]:
         """Say how layers were chosen that the target does not name, how much the allocation could not spend, and where

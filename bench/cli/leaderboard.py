@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.output import emit, read_records, warn
 from bench.cli.parser import Parser, choice, common, listed, port
 from bench.core.errors import OK, BenchError, EnvironmentProblem, UsageError, did_you_mean
+from bench.figures.files import check_ending, write
 
 if TYPE_CHECKING:
     from bench.records.record import Record
@@ -24,6 +26,7 @@ EXAMPLES = (
     "bench leaderboard",
     "bench leaderboard --format html --output leaderboard.html",
     "bench leaderboard --format tex --tasks glue --methods full,lora,deeplora --where method.rank=8",
+    "bench leaderboard --format tex --label 'lora=LoRA (ours)' --picture scores.pdf",
     "bench leaderboard --runs results --baseline lora",
     "bench leaderboard serve --port 8000",
     "bench leaderboard --check leaderboard/results",
@@ -45,7 +48,8 @@ def parser() -> Parser:
     formats = "|".join(FORMATS)
     add("--format", type=choice(*FORMATS), metavar=formats, help="default: md, or as --output's name ends")
     add("--output", metavar="FILE", type=Path, help="write a file instead of standard output")
-    add("--picture", metavar="FILE.png", type=Path, help="draw score against parameters, and effective ranks")
+    about = "draw score against parameters, and effective ranks: FILE.pdf, .svg, .png or .html"
+    add("--picture", metavar="FILE", type=Path, help=about)
     for flag, what in (
         ("--tasks", "suites or tasks"),
         ("--methods", "methods"),
@@ -56,6 +60,8 @@ def parser() -> Parser:
     where = "only runs of which this holds: 'seed<3', method.rank=8, cost.device=cpu (= != < <= > >=); repeatable"
     add("--where", metavar="NAME=VALUE", action="append", default=[], help=where)
     add("--baseline", metavar="ROW", help="method, or label of a row, to compare with (default: full)")
+    about = "call a method, or a row by its label, otherwise: 'lora=LoRA (ours)'; repeatable"
+    add("--label", metavar="NAME=TEXT", action="append", default=[], help=about)
     about = "beside every score the best one of those during training (bench run --evaluate), chosen on dev itself"
     add("--best", action="store_true", help=about)
     add("--with-published", action="store_true", help="with scores from papers for the same backbone and task")
@@ -74,6 +80,8 @@ def handle(options: argparse.Namespace) -> int:
     from leaderboard.tables.examples import Examples
 
     folder: Path = options.runs.expanduser()
+    if options.picture:
+        check_ending("--picture", options.picture)
     if options.update:
         print(f"wrote {', '.join(map(str, formats.update(options.update.expanduser())))}", file=sys.stderr)
     elif options.check:
@@ -130,7 +138,9 @@ def _build(
 ) -> Leaderboard:
     from leaderboard.render.formats import BASELINE, build_leaderboard
     from leaderboard.tables.filters import filter_runs
+    from leaderboard.tables.labels import parse_labels, with_labels
 
+    labels = parse_labels(options.label)
     kept = filter_runs(
         records,
         tasks=options.tasks,
@@ -141,7 +151,8 @@ def _build(
     )
     baseline = options.baseline or BASELINE
     best, published = options.best, options.with_published
-    return build_leaderboard(kept, problems, baseline=baseline, best=best, published=published, examples=examples)
+    board = build_leaderboard(kept, problems, baseline=baseline, best=best, published=published, examples=examples)
+    return replace(board, tables=with_labels(board.tables, labels)) if labels else board
 
 
 def _check_choices(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
@@ -171,13 +182,12 @@ def _show(options: argparse.Namespace, leaderboard: Leaderboard) -> None:
     from leaderboard.render import formats
 
     if options.picture:
-        from bench.figures import png
         from leaderboard.render.figure import figure
 
         picture: Path = options.picture.expanduser()
         drawn = figure(leaderboard.tables)
         with writing(picture):
-            png.write(drawn, picture)
+            write(drawn, picture)
         print(f"wrote {picture}", file=sys.stderr)
     path: Path | None = options.output.expanduser() if options.output else None
     if options.json:

@@ -14,6 +14,7 @@ from bench.core import registry
 from bench.core.errors import CHECK, INTERRUPTED, OK, PREEMPTED, UsageError
 from bench.core.text import table
 from bench.env.preflight import check
+from bench.figures.files import check_ending
 
 EXAMPLES = (
     "bench reproduce --list",
@@ -41,10 +42,14 @@ def parser() -> Parser:
     add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto")
     about = "folder for records, result and figure, in a folder NAME of its own (default: reproductions)"
     add("--out", metavar="DIR", type=Path, default=Path("reproductions"), help=about)
+    about = "draw the figure as this file too: FILE.pdf, .svg, .png or .html"
+    add("--figure", metavar="FILE", type=Path, help=about)
     return parser
 
 
 def handle(options: argparse.Namespace) -> int:
+    if options.figure:
+        check_ending("--figure", options.figure)
     if options.list:
         return _list(as_json=options.json)
     if not options.name:
@@ -74,7 +79,7 @@ def handle(options: argparse.Namespace) -> int:
         return PREEMPTED if isinstance(stop, Preempted) else INTERRUPTED
     if not options.json:
         print(text(options.name, outcome), flush=True)  # it is there even where the files cannot be written
-    files = write(options.name, config, outcome, lab)
+    files = write(options.name, config, outcome, lab, options.figure and options.figure.expanduser())
     emit(outcome.to_json(options.name)) if options.json else print("", *files, sep="\n")
     return OK if outcome.held else CHECK
 

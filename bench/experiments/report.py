@@ -11,9 +11,11 @@ from bench.core.files import write_atomic
 from bench.core.text import table
 from bench.experiments import Check, Control, Outcome
 from bench.experiments.lab import Lab
+from bench.figures import files as figures
 
 
-def write(name: str, config: Config, outcome: Outcome, lab: Lab) -> list[Path]:
+def write(name: str, config: Config, outcome: Outcome, lab: Lab, figure: Path | None = None) -> list[Path]:
+    """Write the files of an experiment, its figure also as `figure`, and return their paths."""
     result = lab.folder / "result.json"
     value = {
         **outcome.to_json(name),
@@ -27,12 +29,10 @@ def write(name: str, config: Config, outcome: Outcome, lab: Lab) -> list[Path]:
     write_atomic(result, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
     if outcome.figure is None:
         return [result]
-    from bench.figures import page, png
-
-    picture, html = lab.folder / "figure.png", lab.folder / "figure.html"
-    png.write(outcome.figure, picture)
-    page.write(outcome.figure, html)
-    return [result, picture, html]
+    files = [lab.folder / "figure.png", lab.folder / "figure.html", *([figure] if figure else [])]
+    for file in files:
+        figures.write(outcome.figure, file)
+    return [result, *files]
 
 
 def text(name: str, outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""Figures as data: one description for a picture (`bench.figures.png`) and a page (`bench.figures.page`)."""
+"""Figures as data: one description for a picture (`bench.figures.picture`) and a page (`bench.figures.page`)."""
 
 from __future__ import annotations
 

@@ -31,18 +31,11 @@ _ALONE = " Over seeds alone it is more: they do not say what other examples woul
 _ONE = " An interval over the examples of one seed is about the two trained networks, not about other seeds."
 
 
-def render(comparison: Comparison) -> str:
-    names = _names(comparison)
+def render(comparison: Comparison, titles: tuple[str, str]) -> str:
+    """Render the sections; `titles` are the names of A and B where they tell them apart."""
+    names = (f"A: {_cut(titles[0], 24)}", f"B: {_cut(titles[1], 24)}") if titles[0] != titles[1] else ("A", "B")
     sections = [_heading(comparison), *(part(comparison, names) for part in (_fields, _scores, _ratios))]
     return "\n\n".join(filter(None, [*sections, _layers(comparison)])) + "\n"
-
-
-def _names(comparison: Comparison) -> tuple[str, str]:
-    """Headers of the columns of A and B, with their methods if each side has one and they differ."""
-    a, b = comparison.a.methods, comparison.b.methods
-    if len(a) == len(b) == 1 and a != b:
-        return f"A: {_cut(a[0], 24)}", f"B: {_cut(b[0], 24)}"
-    return "A", "B"
 
 
 def _heading(comparison: Comparison) -> str:
@@ -130,7 +123,7 @@ def _ratios(comparison: Comparison, names: tuple[str, str]) -> str:
     rows = [ratio for ratio in comparison.ratios if ratio.a is not None or ratio.b is not None]
     if not rows:
         return ""
-    body = [[row.name, _amount(row, row.a), _amount(row, row.b), cells.number(row.ratio, ".3g")] for row in rows]
+    body = [[row.name, amount(row, row.a), amount(row, row.b), cells.number(row.ratio, ".3g")] for row in rows]
     by_note = group_by((row for row in rows if row.note), lambda row: row.note)
     return section(
         "### Costs and ranks",
@@ -139,7 +132,8 @@ def _ratios(comparison: Comparison, names: tuple[str, str]) -> str:
     )
 
 
-def _amount(ratio: Ratio, value: float | None) -> str:
+def amount(ratio: Ratio, value: float | None) -> str:
+    """Write a quantity with its unit."""
     if ratio.unit == "bytes":
         return cells.size(value)
     if ratio.unit == "s":

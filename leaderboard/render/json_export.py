@@ -62,7 +62,7 @@ def _row(row: Row, table: Table) -> JsonObject:
     metrics = row.published.metrics if row.published else [column.metric for column in table.columns]
     best, best_average = (row.best, row.best_average) if table.best else ((None,) * len(row.cells), None)
     left_out = {"runs", "differences", "nominal", "effective", "failures", "failed_ids", "warnings", "superseded"}
-    left_out |= {"candidates", "rates_alone", "leads", "chance"}
+    left_out |= {"candidates", "rates", "rates_alone", "leads", "chance"}
     values = asdict(replace(row, runs=(), differences=(), layers=()))
     return {name: value for name, value in values.items() if name not in left_out} | {
         "complete": [sum(cell is not None for cell in row.cells), len(row.cells)],

@@ -99,7 +99,7 @@ def _line(row: Row, table: Table) -> str:
         line += [_score(cells.score(row.best_average, direction))] * table.best
     if table.baseline:
         mean, _, interval = cells.difference(row.difference).partition(" ")
-        line.append(_number(mean) + (rf" {{\scriptsize{_number(interval)}}}" if interval else ""))
+        line.append(number(mean) + (rf" {{\scriptsize{number(interval)}}}" if interval else ""))
     parameters = cells.parameters(row).partition(" (")[0]
     line += [escape(parameters), *([escape(cells.rank_needed(row))] if cells.has_rank_needed(table) else [])]
     return " & ".join([*line, escape(cells.effective_rank(row))]) + r" \\"
@@ -108,11 +108,11 @@ def _line(row: Row, table: Table) -> str:
 def _score(shown: str, *, bold: bool = False) -> str:
     """The mean, which may be bold, with its deviation in a smaller font."""
     mean, _, sd = shown.partition(" ± ")
-    text = rf"\textbf{{{_number(mean)}}}" if bold else _number(mean)
-    return text + (rf" {{\scriptsize$\pm$\,{_number(sd)}}}" if sd else "")
+    text = rf"\textbf{{{number(mean)}}}" if bold else number(mean)
+    return text + (rf" {{\scriptsize$\pm$\,{number(sd)}}}" if sd else "")
 
 
-def _number(shown: str) -> str:
+def number(shown: str) -> str:
     """Numbers with minus signs instead of hyphens and with powers of ten: `5.53e-05` becomes 5.53·10⁻⁵."""
     text = escape(shown).replace("{[}", "[").replace("{]}", "]")
     text = _POWER.sub(lambda match: rf"$\cdot10^{{{int(match[1])}}}$", text)

@@ -230,6 +230,7 @@ def _row(
         at_edge=any(run.selection and run.selection.edge for run in done),
         trials=_trials(runs),
         candidates=_candidates(group[0].spec),
+        rates=tuple(group[0].spec.select),
         rates_alone=not group[0].spec.space and not group[0].spec.trials,
         train_s=mean_over_runs(done, lambda r: r.cost.train_s),
         devices=tuple(sorted({run.cost.device for run in done})),

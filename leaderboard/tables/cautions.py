@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import mode
 from typing import Literal
 
+from leaderboard.tables.grouping import format_number
 from leaderboard.tables.table import Column, Row, RowCaution, Scored
 
 SEEDS = 3
@@ -69,11 +70,14 @@ def _unusual(
 
 
 def _selection(rows: Sequence[Row]) -> list[RowCaution | None]:
-    """A caution for each row of which nothing was selected, or from another number of candidates, unlike other rows."""
+    """A caution for each row of which nothing was selected, or from other candidates, unlike other rows."""
     sizes = sorted(row.candidates for row in rows if row.candidates and any(row.cells))
     if not sizes:
         return [None] * len(rows)
     usual, rates_alone = mode(sizes), all(row.rates_alone for row in rows)
+    rates = [row.rates for row in rows if row.candidates and any(row.cells)]
+    common = mode(rates)
+    most = 2 * rates.count(common) > len(rates)
 
     def caution(row: Row) -> RowCaution | None:
         if not any(row.cells):
@@ -86,6 +90,13 @@ def _selection(rows: Sequence[Row]) -> list[RowCaution | None]:
         if row.candidates != usual:
             unit = "learning rates" if rates_alone else "candidates"
             return RowCaution("selection", f"selected from {row.candidates} {unit}, most rows from {usual}")
-        return None
+        if row.rates == common and most:
+            return None
+        others = f"most rows from {_listed(common)}" if most else "other rows from others"
+        return RowCaution("selection", f"learning rate selected from {_listed(row.rates)}, {others}")
 
     return [caution(row) for row in rows]
+
+
+def _listed(rates: Sequence[float]) -> str:
+    return ", ".join(map(format_number, rates)) or "none"

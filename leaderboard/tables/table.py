@@ -140,6 +140,7 @@ class Row:
         lrs: learning rates used, ascending; `selected`: by validation, for which `trials` runs were made; `at_edge`:
             one of them is the smallest or the largest that was tried.
         candidates: how many trials a selection of learning rate or options was to make; 0 where nothing was selected.
+        rates: candidate learning rates of a selection; with a number of trials the ends of their range.
         rates_alone: no option was selected, and nothing by a number of trials.
         states: number of runs by state.
         failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
@@ -178,6 +179,7 @@ class Row:
     at_edge: bool = False
     trials: int = 0
     candidates: int = 0
+    rates: tuple[float, ...] = ()
     rates_alone: bool = True
     train_s: float | None = None
     devices: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from bench.core.files import write_atomic
-from bench.figures import Figure, Map, Panel, Series, Table, page, png, style
+from bench.figures import Figure, Map, Panel, Series, Table, page, picture, style
 
 HOSTILE = "a</script><script>alert(1)</script>&amp;<b>$x_1$ 漢\u202e\x07\n@@data@@"
 
@@ -84,10 +84,10 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(("columns", "count", "inches"), [(2, 4, 8.4), (2, 1, 5.6), (3, 3, 12.6)])
 def test_picture_has_its_size_and_ink(columns: int, count: int, inches: float, tmp_path: Path) -> None:
-    png.write(figure(*[lines(2)] * count, columns=columns), tmp_path / "a.png")
+    picture.write(figure(*[lines(2)] * count, columns=columns), tmp_path / "a.png")
     image = pixels(tmp_path / "a.png")
-    assert image.shape[1] == round(inches * png.DPI)
-    assert image.shape[0] > png.HEIGHT * png.DPI * (count / columns)
+    assert image.shape[1] == round(inches * picture.DPI)
+    assert image.shape[0] > picture.HEIGHT * picture.DPI * (count / columns)
     blue = np.abs(image.astype(int) - [0x00, 0x72, 0xB2]).sum(-1) < 12
     assert blue.sum() > 300, "the first series' colour is nowhere"
 
@@ -102,8 +102,8 @@ def test_every_form_is_drawn_without_a_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made = figure(points, zero, empty, gaps, many, MAP, BARS, lines(9), caption="words " * 60)
-        png.write(made, tmp_path / "a.png")
-        png.write(figure(), tmp_path / "none.png")
+        picture.write(made, tmp_path / "a.png")
+        picture.write(figure(), tmp_path / "none.png")
     assert pixels(tmp_path / "a.png").std() > 10
 
 
@@ -112,7 +112,7 @@ def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
     made = figure(
         Panel(title="t", x="x", y="y", content=[Series(name="n", x=x, y=y, form="bars"), Series(name="m", x=x, y=y)])
     )
-    png.write(made, tmp_path / "a.png")
+    picture.write(made, tmp_path / "a.png")
     (panel,) = written(made, tmp_path)[2]
     assert [trace["y"] for trace in panel["traces"]] == [[1.0, None, 3.0]] * 2
 
@@ -125,7 +125,7 @@ def test_hostile_names_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
     plain = Panel(title="t", x="x", y="y", content=series)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        png.write(Figure(title=name, panels=[plain, named, grid], caption=name), tmp_path / "a.png")
+        picture.write(Figure(title=name, panels=[plain, named, grid], caption=name), tmp_path / "a.png")
     assert pixels(tmp_path / "a.png").std() > 5
 
 
@@ -133,9 +133,9 @@ def test_legend_keeps_names_that_begin_with_an_underscore() -> None:
     from matplotlib.figure import Figure as Canvas
 
     panel = Panel(title="t", x="x", y="y", content=[Series(name=n, x=[1], y=[1]) for n in ("_a", "b")])
-    entries, _ = png._entries([panel], style.looks(figure(panel)), 4)
+    entries, _ = picture._entries([panel], style.looks(figure(panel)), 4)
     canvas = Canvas()
-    png._legend(canvas, entries)
+    picture._legend(canvas, entries)
     assert [text.get_text().strip() for text in canvas.legends[0].get_texts()] == ["_a", "b"]
 
 
@@ -256,9 +256,9 @@ def test_map_cells_meet_halfway() -> None:
     from matplotlib.figure import Figure as Canvas
 
     axes = Canvas().add_subplot()
-    assert png._along(axes, "x", [0, 10, 30], "linear").tolist() == [0, 5, 20, 30]
-    assert np.allclose(png._along(axes, "x", [1, 100, 10_000], "log"), [1, 10, 1000, 10_000])
-    assert png._along(axes, "y", ["a", "b"], "linear").tolist() == [-0.5, 0.5, 1.5]
+    assert picture._along(axes, "x", [0, 10, 30], "linear").tolist() == [0, 5, 20, 30]
+    assert np.allclose(picture._along(axes, "x", [1, 100, 10_000], "log"), [1, 10, 1000, 10_000])
+    assert picture._along(axes, "y", ["a", "b"], "linear").tolist() == [-0.5, 0.5, 1.5]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +290,6 @@ def test_bars_of_a_series_that_misses_a_place_stand_with_the_others(
         Series(name="a", x=["one", "two", "three"], y=[1, 2, 3], form="bars"),
         Series(name="b", x=["one", "three"], y=[1, 2], form="bars"),
     ]
-    png.write(Figure(title="t", panels=[Panel(title="p", x="x", y="y", content=every)]), tmp_path / "a.png")
+    picture.write(Figure(title="t", panels=[Panel(title="p", x="x", y="y", content=every)]), tmp_path / "a.png")
     assert [places for places, _ in drawn] == [pytest.approx([-0.2, 0.8, 1.8]), pytest.approx([0.2, 2.2])]
     assert [width for _, width in drawn] == pytest.approx([0.4, 0.4])

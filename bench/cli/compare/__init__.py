@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 
 from bench.cli.leaderboard import writing
 from bench.cli.output import emit, read_records, warn
-from bench.cli.parser import Parser, common, listed
-from bench.core.errors import OK, EnvironmentProblem, UsageError
+from bench.cli.parser import Parser, choice, common, listed
+from bench.core.errors import OK, EnvironmentProblem
 from bench.core.text import printable
+from bench.figures.files import check_ending, write
 
 if TYPE_CHECKING:
     from leaderboard.compare.comparison import Comparison
     from leaderboard.compare.selection import Side
 
-ENDINGS = (".html", ".png")
 EXAMPLES = (
     "bench compare full lora",
     "bench compare 1f3a9c full --runs results",
     "bench compare 'method=lora&method.rank=8' 'method=lora&method.rank=16' --tasks glue/cola",
-    "bench compare full lora --where state=done --figure compare.html",
+    "bench compare full lora --where state=done --figure compare.pdf",
+    "bench compare lora mine --label 'mine=Mine (ours)' --format tex",
 )
 
 
@@ -43,16 +44,18 @@ def parser() -> Parser:
     add("--tasks", metavar="NAME,…", type=listed(), default=(), help="only these; * is a wildcard")
     where = "only runs of which this holds: 'seed<3', cost.device=cpu (= != < <= > >=); repeatable"
     add("--where", metavar="NAME=VALUE", action="append", default=[], help=where)
-    add("--figure", metavar="FILE.html|.png", type=Path, help="draw singular values and ranks of ΔW of both")
+    about = "call a side, or its method, otherwise: 'lora=LoRA (ours)'; repeatable"
+    add("--label", metavar="NAME=TEXT", action="append", default=[], help=about)
+    add("--format", metavar="md|tex", type=choice("md", "tex"), default="md", help="a LaTeX table (default: md)")
+    about = "draw singular values and ranks of ΔW of both: FILE.pdf, .svg, .png or .html"
+    add("--figure", metavar="FILE", type=Path, help=about)
     return parser
 
 
 def handle(options: argparse.Namespace) -> int:
     path: Path | None = options.figure.expanduser() if options.figure else None
-    if path and path.suffix not in ENDINGS:
-        raise UsageError(
-            f"--figure: {path} names no known format", f"known: {', '.join(ENDINGS)}", "Such as --figure compare.html."
-        )
+    if path:
+        check_ending("--figure", path)
     runs: Path = options.runs.expanduser()
     records, _ = read_records(runs)
     if not records:
@@ -65,6 +68,7 @@ def handle(options: argparse.Namespace) -> int:
     from leaderboard.compare.selection import select_sides
     from leaderboard.tables.examples import Examples
     from leaderboard.tables.filters import filter_runs
+    from leaderboard.tables.labels import parse_labels, titles
 
     kept = filter_runs(records, tasks=options.tasks, where=options.where)
     sides = select_sides(kept, options.a, options.b)
@@ -72,24 +76,26 @@ def handle(options: argparse.Namespace) -> int:
     comparison = compare(*sides, examples)
     for problem in examples.problems:
         warn(problem)
+    asked = [(options.a, comparison.a.methods), (options.b, comparison.b.methods)]
+    names = titles(asked, parse_labels(options.label))
     if path:
         _draw(comparison, sides, path, runs)
     if options.json:
         emit(comparison)
     else:
-        from leaderboard.compare.markdown import render
+        from leaderboard.compare import latex, markdown
 
-        sys.stdout.write(render(comparison))
+        render = latex.render if options.format == "tex" else markdown.render
+        sys.stdout.write(render(comparison, (names[0], names[1])))
     return OK
 
 
 def _draw(comparison: Comparison, sides: tuple[Side, Side], path: Path, runs: Path) -> None:
     from bench.cli.compare.figure import figure
-    from bench.figures import page, png
 
     drawn, notes = figure(comparison, sides, runs)
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     with writing(path):
-        (png if path.suffix == ".png" else page).write(drawn, path)
+        write(drawn, path)
     print(f"wrote {path}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.cli.parser import Parser, choice, common
 from bench.config.sections import QUANTITIES
 from bench.core.errors import UsageError
+from bench.figures.files import check_ending
 
 EXAMPLES = (
     "bench spectra 1f3a9c",
@@ -41,12 +42,16 @@ def parser() -> Parser:
     add("--metrics", metavar="few|all", type=choice("few", "all"), default="few", help=metrics)
     add("--revision", metavar="REV", default="main", help="commit or branch of a hub id (default: main)")
     add("--output", metavar="DIR", type=Path, help="where the pictures go (default: the run's folder; spectra/NAME)")
+    about = "this one file instead of spectra.png and spectra.html: FILE.pdf, .svg, .png or .html"
+    add("--figure", metavar="FILE", type=Path, help=about)
     return parser
 
 
 def handle(options: argparse.Namespace) -> int:
     from bench.records import record
 
+    if options.figure:
+        check_ending("--figure", options.figure)
     what: str = options.what
     given = Path(what).expanduser()
     named = not given.exists() and re.fullmatch(r"[0-9a-f]{1,16}", what)
@@ -69,7 +74,8 @@ def handle(options: argparse.Namespace) -> int:
         folder = Path("spectra") / (re.sub(r"[^\w.-]+", "-", what).strip("-.") or "model")
     from bench.cli.spectra.output import report
 
-    return report(spectra, (options.output or folder).expanduser(), as_json=options.json)
+    figure: Path | None = options.figure.expanduser() if options.figure else None
+    return report(spectra, (options.output or folder).expanduser(), figure, as_json=options.json)
 
 
 def _refuse(options: argparse.Namespace, *flags: str, of: str) -> None:

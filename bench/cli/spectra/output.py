@@ -10,7 +10,8 @@ from pathlib import Path
 from bench.cli.output import emit
 from bench.core.errors import OK, SOME_FAILED, UsageError
 from bench.core.text import printable, table
-from bench.figures import Figure, Table, page
+from bench.figures import Figure, Table
+from bench.figures.files import write
 from bench.spectra.files.layer_metrics import LayerMetrics
 
 COLUMNS = {
@@ -44,8 +45,10 @@ class Spectra:
     more: Mapping[str, object]
 
 
-def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
-    """Print the table or JSON, write pictures into `folder`, and return 1 if a layer has no spectrum, else 0.
+def report(spectra: Spectra, folder: Path, picture: Path | None, *, as_json: bool) -> int:
+    """Print the table or JSON, write pictures, and return 1 if a layer has no spectrum, else 0.
+
+    They are `picture`, or else a PNG and a page in `folder`.
 
     The table comes first: it is there even where the pictures cannot be written.
     """
@@ -55,7 +58,7 @@ def report(spectra: Spectra, folder: Path, *, as_json: bool) -> int:
         print(printable(line), file=sys.stderr)
     if rows and not as_json:
         print(table(*_cells(rows)), flush=True)
-    files = _draw(spectra.figure, rows, folder) if spectra.figure else []
+    files = _draw(spectra.figure, rows, folder, picture) if spectra.figure else []
     if as_json:
         layers = [_as_json(row) for row in rows]
         emit({**spectra.more, "layers": layers, "notes": list(spectra.notes), "files": list(map(str, files))})
@@ -91,14 +94,15 @@ def _number(value: float | None, name: str) -> str:
     return f"{value:.3g}" if name == "norm" else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _draw(figure: Figure, rows: Sequence[LayerMetrics], folder: Path) -> list[Path]:
-    from bench.figures import png  # after the table has been printed, since matplotlib takes a second
-
+def _draw(figure: Figure, rows: Sequence[LayerMetrics], folder: Path, picture: Path | None) -> list[Path]:
+    """Draw after the table has been printed, since matplotlib takes a second."""
     header, body = _cells(rows)
-    files = [folder / "spectra.png", folder / "spectra.html"]
+    layers = Table(title="All layers", header=header, rows=body)
+    files = [picture] if picture else [folder / "spectra.png", folder / "spectra.html"]
     try:
-        png.write(figure, files[0])
-        page.write(figure, files[1], table=Table(title="All layers", header=header, rows=body))
+        for file in files:
+            write(figure, file, table=layers)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written", str(error), "Name another folder: --output DIR.") from error
+        flag = "--figure FILE" if picture else "--output DIR"
+        raise UsageError(f"{picture or folder} cannot be written", str(error), f"Name another one: {flag}.") from error
     return files

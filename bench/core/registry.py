@@ -87,8 +87,14 @@ PREFIXES: dict[Kind, dict[str, Entry]] = {
 
 @cache
 def entries(kind: Kind) -> dict[str, Entry]:
-    """Return the built-in names and those of installed packages, which cannot replace a built-in one."""
-    installed = {point.name: Entry(point.value) for point in entry_points(group=f"lowrank_bench.{kind}")}
+    """Return the built-in names and those of installed packages, which cannot replace a built-in one.
+
+    The entry point `lowrank_bench.configs` of the same name as a method's gives its Config in a module without torch.
+    """
+    points = entry_points(group="lowrank_bench.configs") if kind == "methods" else ()
+    configs = {point.name: point.value for point in points}
+    points = entry_points(group=f"lowrank_bench.{kind}")
+    installed = {point.name: Entry(point.value, configs.get(point.name, "")) for point in points}
     return {**installed, **BUILTIN[kind]}
 
 

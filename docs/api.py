@@ -53,7 +53,8 @@ def _entry(name: str) -> str:
         return f"**`{name}`** is `{re.sub(r'(torch|typing|collections)[.a-z]*[.]', '', str(value))}`.\n"
     [node] = ast.parse(textwrap.dedent(inspect.getsource(value))).body
     lines = _of_class(node) if isinstance(node, ast.ClassDef) else [_signature(node)]
-    return "\n".join([f"**`{name}`**: {_first(node)}\n", "```python", *lines, "```\n"])
+    code = "\n".join(lines).replace("'", '"')  # as ruff formats it
+    return "\n".join([f"**`{name}`**: {_first(node)}\n", "```python", code, "```\n"])
 
 
 def _of_class(node: ast.ClassDef) -> Iterator[str]:

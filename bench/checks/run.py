@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from unittest import SkipTest
 
+from bench.checks.networks import SMALL, tasks_of
 from bench.config.options import Value
 from bench.config.overrides import Overrides, build_configs
 from bench.core import registry
@@ -36,10 +37,6 @@ NAMES = (
     "peft_computes_the_same",
 )
 """The functions of `bench.checks.contract`, in the order in which a method is best mended."""
-SMALL = {"text": "bert", "image": "vit", "vector": "mlp"}
-"""Kind of input → the network that is built for it."""
-TASKS = {"text": "glue/rte", "image": "digits", "vector": "synthetic/regression"}
-"""Kind of input → the task, whose data need no download."""
 State = Literal["passed", "failed", "skipped"]
 
 
@@ -153,12 +150,6 @@ def checks_of(
         for on in networks
         for name in NAMES
     ]
-
-
-def tasks_of(method: str, backbone: str, *, small: bool) -> list[str]:
-    """Return the tasks that a method is tried on with a network: those whose inputs both may read."""
-    needs = registry.load_config("methods", method).needs
-    return [task for kind, task in TASKS.items() if kind in needs and (not small or SMALL[kind] == backbone)]
 
 
 def run_checks(

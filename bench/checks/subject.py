@@ -21,7 +21,7 @@ from bench.api.datamodule import StepDataModule
 from bench.api.method import Method
 from bench.api.network import Network
 from bench.api.task import Task, TaskSpec
-from bench.checks.run import tasks_of
+from bench.checks.networks import tasks_of
 from bench.config.options import Value, options_of
 from bench.config.sections import HeadConfig
 from bench.core import registry

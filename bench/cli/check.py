@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "bench check lora",
     "bench check lora --set method.dora=true --set method.rank=4",
-    "bench check my-method --backbone minilm,timm:resnet10t",
+    "bench check lora --backbone mlp",
     "bench check peft:vera --json",
 )
 WIDTH = max(map(len, NAMES))

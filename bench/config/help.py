@@ -68,10 +68,13 @@ def _describe(kind: Kind, name: str, entry: registry.Entry) -> Description:
 def _description(kind: Kind, name: str, owner: Any) -> Description:
     config: type[Config] = owner if issubclass(owner, Config) else owner.Config
     first, _, rest = inspect.cleandoc(sys.modules[owner.__module__].__doc__ or "").partition("\n")
+    documented = [owner, config] if kind == "methods" and owner is not config else [owner]  # a method in a single file
+    texts = [inspect.cleandoc(one.__doc__ or "") for one in documented]
+    texts = [text for text in texts if not text.startswith(f"{config.__name__}(")]  # what dataclasses make up
     return Description(
         name=name,
         summary=getattr(owner, "summary", "") or first,
-        doc="\n\n".join(filter(None, (rest.strip(), inspect.cleandoc(owner.__doc__ or "")))),
+        doc="\n\n".join(filter(None, (rest.strip(), *texts))),
         options=tuple(options_of(config).values()),
         subject=config if kind == "methods" else owner,
     )

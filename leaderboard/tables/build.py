@@ -12,7 +12,7 @@ from typing import Literal
 from bench.records import course
 from bench.records.record import DoneRecord, Record, is_done
 from bench.records.schema import StoredSpec
-from leaderboard.tables.cautions import row_cautions
+from leaderboard.tables.cautions import rates_note, row_cautions
 from leaderboard.tables.examples import Examples
 from leaderboard.tables.grouping import (
     ColumnKey,
@@ -151,7 +151,7 @@ def _table(
         columns=columns,
         rows=ranked(rows, columns, compare),
         baseline=base.label if base else None,
-        notes=(*notes, *unclear, *compare.note(rows)),
+        notes=(*notes, *unclear, *rates_note(rows), *compare.note(rows)),
     )
 
 

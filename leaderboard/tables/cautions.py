@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mode
 from typing import Literal
 
-from leaderboard.tables.grouping import format_number
+from leaderboard.tables.grouping import format_number, group_by
 from leaderboard.tables.table import Column, Row, RowCaution, Scored
 
 SEEDS = 3
@@ -90,12 +90,23 @@ def _selection(rows: Sequence[Row]) -> list[RowCaution | None]:
         if row.candidates != usual:
             unit = "learning rates" if rates_alone else "candidates"
             return RowCaution("selection", f"selected from {row.candidates} {unit}, most rows from {usual}")
-        if row.rates == common and most:
+        if row.rates == common or not most:  # without a majority `rates_note` lists all
             return None
-        others = f"most rows from {_listed(common)}" if most else "other rows from others"
-        return RowCaution("selection", f"learning rate selected from {_listed(row.rates)}, {others}")
+        return RowCaution(
+            "selection", f"learning rate selected from {_listed(row.rates)}, most rows from {_listed(common)}"
+        )
 
     return [caution(row) for row in rows]
+
+
+def rates_note(rows: Sequence[Row]) -> tuple[str, ...]:
+    """A note with the candidate learning rates of all rows, where rows differ and no candidates are those of most."""
+    selected = [row for row in rows if row.candidates and any(row.cells)]
+    by_rates = group_by(selected, lambda row: row.rates)
+    if len(by_rates) < 2 or max(map(len, by_rates.values())) * 2 > len(selected):
+        return ()
+    listed = "; ".join(f"{_listed(rates)} ({', '.join(row.label for row in same)})" for rates, same in by_rates.items())
+    return (f"learning rates were selected from different candidates: {listed}",)
 
 
 def _listed(rates: Sequence[float]) -> str:

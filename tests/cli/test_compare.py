@@ -99,12 +99,24 @@ def test_one_run_against_another(runs: Path, capsys: Captured) -> None:
     assert f"run {one} (full on glue/" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["made/compare.html", "compare.png"])
+@pytest.mark.parametrize("name", ["made/compare.html", "compare.png", "compare.pdf"])
 def test_a_figure(runs: Path, tmp_path: Path, name: str, capsys: Captured) -> None:
     assert compare("full", "lora", "--runs", runs, "--figure", tmp_path / name) == 0
     assert f"wrote {tmp_path / name}" in capsys.readouterr().err
     content = (tmp_path / name).read_bytes()
-    assert content.startswith(b"\x89PNG" if name.endswith("png") else b"<!doctype html>")
+    assert content.startswith({"png": b"\x89PNG", "pdf": b"%PDF", "tml": b"<!doctype html>"}[name[-3:]])
+
+
+def test_a_table_for_a_paper(runs: Path, capsys: Captured) -> None:
+    assert compare("full", "lora", "--runs", runs, "--format", "tex", "--label", "lora=LoRA_(ours)") == 0
+    shown = capsys.readouterr().out
+    assert r" & full & LoRA\_(ours) & difference \\" in shown
+    assert [shown.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 2, 1]
+    assert r"trained parameters & 4,000 & 1,000 & $\times$\,0.25 \\" in shown
+    assert compare("full", "lora", "--runs", runs, "--label", "lora=Ours") == 0
+    assert "B: Ours" in capsys.readouterr().out
+    assert compare("full", "lora", "--runs", runs, "--label", "lra=Ours") == 2
+    assert "Did you mean 'lora'?" in capsys.readouterr().err
 
 
 def drawn(runs: Path, a: str, b: str) -> tuple[Any, list[str]]:
@@ -167,7 +179,7 @@ def test_hostile_names_cannot_leave_the_page(
         (["full"], 2, "the following arguments are required: B"),
         (["full", "lora", "--tasks", "glue/nope"], 2, "--tasks: no run matches 'glue/nope'"),
         (["full", "lora", "--where", "nonsense"], 2, "is not a condition"),
-        (["full", "lora", "--figure", "x.pdf"], 2, "names no known format"),
+        (["full", "lora", "--figure", "x.jpg"], 2, "names no known format"),
         (["full", "lora", "--figur", "x.png"], 2, "unknown flag '--figur'"),
         (["bitfit", "method=bitfit&seed<1", "--figure", "x.png"], 2, "share 2 of their runs"),
         (["bitfit&seed=0", "full"], 2, "'bitfit' is not a condition"),

@@ -164,6 +164,51 @@ def test_a_picture(runs: Path, tmp_path: Path, capsys: Captured) -> None:
     assert path.read_bytes().startswith(b"\x89PNG") and capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("name", "start"), [("a.pdf", b"%PDF"), ("a.svg", b"<?xml"), ("a.html", b"<!doctype html>")])
+def test_the_name_of_a_picture_decides_its_format(runs: Path, tmp_path: Path, name: str, start: bytes) -> None:
+    assert leaderboard("--runs", runs, "--picture", tmp_path / name) == 0
+    first = (tmp_path / name).read_bytes()
+    assert first.startswith(start)
+    assert leaderboard("--runs", runs, "--picture", tmp_path / name) == 0
+    assert (tmp_path / name).read_bytes() == first, "no time of drawing in it"
+
+
+def test_an_unknown_ending_is_refused_before_anything_is_read(tmp_path: Path, capsys: Captured) -> None:
+    assert leaderboard("--runs", tmp_path / "none", "--picture", tmp_path / "a.jpg") == 2
+    assert "known: .png, .pdf, .svg, .html" in capsys.readouterr().err
+
+
+LABELS = [["--label", "lora=LoRA_{ours} & 50 %"], ["--label", "lora=A", "--label", "full=B", "--baseline", "lora"]]
+
+
+def test_rows_have_the_labels_that_they_are_given(runs: Path, capsys: Captured) -> None:
+    assert leaderboard("--runs", runs, "--format", "tex", *LABELS[0]) == 0
+    assert "LoRA\\_\\{ours\\} \\& 50 \\% & " in capsys.readouterr().out
+    assert leaderboard("--runs", runs, "--format", "csv", *LABELS[1]) == 0
+    table = [*csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert {row["row"] for row in table} == {"A", "B"} and {row["method"] for row in table} == {"lora", "full"}
+    assert leaderboard("--runs", runs, *LABELS[1]) == 0
+    assert "vs A" in capsys.readouterr().out, "the baseline too"
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (["lra=X"], "no row is 'lra'"),
+        (["lora"], "NAME=TEXT"),
+        (["lora="], "NAME=TEXT"),
+        (["lora=X", "lora=Y"], "given twice"),
+        (["lora=X", "full=X"], "two rows would be 'X'"),
+    ],
+)
+def test_labels_that_name_nothing_or_two_rows_are_refused(
+    runs: Path, labels: list[str], reason: str, capsys: Captured
+) -> None:
+    words = [word for label in labels for word in ("--label", label)]
+    assert leaderboard("--runs", runs, *words) == 2
+    assert reason in capsys.readouterr().err
+
+
 @pytest.fixture
 def results(runs: Path, capsys: Captured) -> Path:
     """A results folder whose tables are those of its records."""

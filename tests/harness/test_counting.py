@@ -14,6 +14,7 @@ from bench.core.errors import DataProblem
 from bench.harness import measure
 from bench.harness.outlook import forecast
 from bench.records import record
+from bench.training import counting
 from tasks.text import datamodule
 
 SMALL: dict[str, Any] = {"backbones": "mlp", "max_steps": 2, "batch_size": 8}
@@ -124,7 +125,7 @@ def test_only_what_the_run_would_meet_too_counts_as_a_misfit(
     def build(*_: Any) -> Any:
         raise problem
 
-    monkeypatch.setattr(measure, "build", build)
+    monkeypatch.setattr(counting, "build", build)
     plan = bench.plan("lora", "digits", out=tmp_path, **SMALL)
     [one] = forecast(plan, measure.count(forecast(plan), print)).runs
     assert (one.trainable, one.why, one.cannot_train) == (None, why, bool(why))

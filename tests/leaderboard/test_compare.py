@@ -166,7 +166,7 @@ def test_seeds_of_one_side_only_are_named_and_left_out(grid):
     assert one.alone == (("0",), ("4",))
     assert one.difference.mean == pytest.approx((values("lora", "cola") - values("full", "cola"))[1:3].mean())
     assert (one.difference.seeds, one.a.n) == (2, 3)
-    text = compare_text.render(found)
+    text = compare_text.render(found, ("full", "lora"))
     assert "seed 0 of A only, not part of the difference; seed 4 of B only" in text
     assert [caution.code for caution in found.cautions] == ["seeds"] and found.overall is None
 
@@ -176,7 +176,7 @@ def test_one_run_each_has_a_difference_and_no_interval(grid):
     (one,) = found.scores
     assert one.difference.mean == pytest.approx(SCORES["lora", "cola", 3] - SCORES["full", "cola", 3])
     assert (one.difference.low, one.difference.high, one.a.sd, one.sure) == (None, None, None, False)
-    line = next(line for line in compare_text.render(found).splitlines() if line.startswith("| cola"))
+    line = next(line for line in compare_text.render(found, ("full", "lora")).splitlines() if line.startswith("| cola"))
     assert "[" not in line and "?" in line
 
 
@@ -196,7 +196,7 @@ def test_no_average_over_metrics_of_different_direction(grid):
 
     found = compared(grid(loss))
     assert found.overall.difference is None and "no average" in found.overall.note
-    assert "no average" in compare_text.render(found)
+    assert "no average" in compare_text.render(found, ("full", "lora"))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_what_makes_a_comparison_unfair_is_marked(grid, code, field, change):
     assert [one.code for one in found.cautions] == [code]
     marked = {one.name for one in found.fields if one.cautioned}
     assert field in marked
-    text = compare_text.render(found)
+    text = compare_text.render(found, ("full", "lora"))
     assert "⚠ " in text and next(line for line in text.splitlines() if line.startswith(f"| {field} ")).endswith("⚠   |")
     assert all(one.difference for one in found.scores), "marked, yet computed"
     assert compared(grid()).cautions == ()
@@ -322,7 +322,7 @@ def test_the_newest_of_the_same_run_stands(grid, make_record):
     assert found.b.superseded == 1 and found.b.runs == 15
     mean = values("lora", "cola").sum() - old.metrics.primary.value + 0.99
     assert found.scores[0].b.mean == pytest.approx(mean / 5)
-    assert "1 run of B left out" in compare_text.render(found)
+    assert "1 run of B left out" in compare_text.render(found, ("full", "lora"))
 
 
 @pytest.mark.parametrize("known", [{"metrics": None, "params": None, "cost": None, "lr": None, "ranks": []}, {}])
@@ -410,7 +410,7 @@ def test_hostile_text_stays_text(grid, text):
             record.source.data_hash = text
             record.ranks[0].layer = text
 
-    made = compare_text.render(compared(grid(altered), "full", "method!=full"))
+    made = compare_text.render(compared(grid(altered), "full", "method!=full"), ("full", text))
     assert not [c for c in made if c != "\n" and not c.isprintable()]
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(made)
     kinds = [token.type for token in tokens]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from records import build_rows
 
 from bench.cli.show_run import text
+from leaderboard.tables.build import build_tables
 
 TRIALS = [
     {"lr": lr, "options": {"method.rank": rank}, "value": value, "run_id": f"{number:016x}", "state": state}
@@ -46,6 +47,33 @@ def test_another_number_of_trials_is_a_caution(run):
         "linear": [],
         "bitfit": ["nothing was selected, unlike in 3 other rows"],
     }
+
+
+RATES = {"few": [1e-4, 3e-4, 1e-3], "many": [1e-3, 3e-3, 1e-2]}
+
+
+def selected_from(run, **candidates):
+    specs = {method: {"lr": None, "select": RATES[name]} for method, name in candidates.items()}
+    return [run(method, "cola", seed, 0.5, spec=spec) for method, spec in specs.items() for seed in range(3)]
+
+
+def test_other_candidate_rates_than_most_rows_are_a_caution(run):
+    [table] = build_tables(selected_from(run, full="few", lora="many", linear="many"))
+    assert {row.label: [caution.text for caution in row.cautions] for row in table.rows} == {
+        "full": ["learning rate selected from 1e-4, 3e-4, 1e-3, most rows from 1e-3, 3e-3, 1e-2"],
+        "lora": [],
+        "linear": [],
+    }
+    assert not [note for note in table.notes if "candidates" in note]
+
+
+def test_without_a_majority_a_note_lists_the_candidate_rates(run):
+    [table] = build_tables(selected_from(run, full="few", lora="many"))
+    assert not any(row.cautions for row in table.rows)
+    note = "learning rates were selected from different candidates: 1e-4, 3e-4, 1e-3 (full); 1e-3, 3e-3, 1e-2 (lora)"
+    assert note in table.notes
+    [table] = build_tables(selected_from(run, full="few", lora="few"))
+    assert not [note for note in table.notes if "candidates" in note]
 
 
 def test_without_a_number_of_trials_the_combinations_count(run):

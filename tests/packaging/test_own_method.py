@@ -59,8 +59,8 @@ def test_it_is_listed_shown_and_its_options_are_read(capsys: Captured) -> None:
     assert main(["list", "methods"]) == 0
     assert "LoRA-FA: adds a product of two thin matrices" in capsys.readouterr().out
     assert main(["show", "lora-fa"]) == 0
-    shown = capsys.readouterr().out
-    assert "Σ over target layers r·m, plus head" in shown and "the inner width of B·A." in shown
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Σ over target layers r·m, plus head" in shown and "r, the inner width of B·A" in shown, shown[:3000]
     assert main(["run", "--method", "lora-fa", "--task", "glue/rte", "--set", "method.rnk=4"]) == 2
     assert "Did you mean 'method.rank'?" in capsys.readouterr().err
 

@@ -132,6 +132,7 @@ class LowRank(Method):
         return ((name, matricize(layer.base.weight), layer.update()) for name, layer in self.layers())
 
     def merged(self) -> Network:
+        """Return the backbone with ΔW added to its weights and the factors taken away."""
         for name, layer in [*self.layers()]:
             replace_layer(self.backbone, name, layer.merge())
         join_fused(self.backbone)

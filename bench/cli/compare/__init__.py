@@ -23,7 +23,7 @@ EXAMPLES = (
     "bench compare 1f3a9c full --runs results",
     "bench compare 'method=lora&method.rank=8' 'method=lora&method.rank=16' --tasks glue/cola",
     "bench compare full lora --where state=done --figure compare.pdf",
-    "bench compare lora mine --label 'mine=Mine (ours)' --format tex",
+    "bench compare full lora --label 'lora=LoRA (ours)' --format tex",
 )
 
 

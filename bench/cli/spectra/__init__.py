@@ -42,7 +42,7 @@ def parser() -> Parser:
     add("--metrics", metavar="few|all", type=choice("few", "all"), default="few", help=metrics)
     add("--revision", metavar="REV", default="main", help="commit or branch of a hub id (default: main)")
     add("--output", metavar="DIR", type=Path, help="where the pictures go (default: the run's folder; spectra/NAME)")
-    about = "this one file instead of spectra.png and spectra.html: FILE.pdf, .svg, .png or .html"
+    about = "this one file instead of a PNG and a page in --output: FILE.pdf, .svg, .png or .html"
     add("--figure", metavar="FILE", type=Path, help=about)
     return parser
 
@@ -52,6 +52,7 @@ def handle(options: argparse.Namespace) -> int:
 
     if options.figure:
         check_ending("--figure", options.figure)
+    picture: Path | None = options.figure.expanduser() if options.figure else None
     what: str = options.what
     given = Path(what).expanduser()
     named = not given.exists() and re.fullmatch(r"[0-9a-f]{1,16}", what)
@@ -62,7 +63,7 @@ def handle(options: argparse.Namespace) -> int:
             _refuse(options, "--of", "--layer", of="--truncation")
             from bench.cli.spectra import truncation
 
-            return truncation.report(run, (options.output or folder).expanduser(), as_json=options.json)
+            return truncation.report(run, (options.output or folder).expanduser(), picture, as_json=options.json)
         from bench.cli.spectra.run import measure_run
 
         spectra = measure_run(run, folder, of=options.of, layer=options.layer)
@@ -74,8 +75,7 @@ def handle(options: argparse.Namespace) -> int:
         folder = Path("spectra") / (re.sub(r"[^\w.-]+", "-", what).strip("-.") or "model")
     from bench.cli.spectra.output import report
 
-    figure: Path | None = options.figure.expanduser() if options.figure else None
-    return report(spectra, (options.output or folder).expanduser(), figure, as_json=options.json)
+    return report(spectra, (options.output or folder).expanduser(), picture, as_json=options.json)
 
 
 def _refuse(options: argparse.Namespace, *flags: str, of: str) -> None:

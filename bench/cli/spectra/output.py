@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cli.output import emit
-from bench.core.errors import OK, SOME_FAILED, UsageError
+from bench.cli.spectra.draw import draw
+from bench.core.errors import OK, SOME_FAILED
 from bench.core.text import printable, table
 from bench.figures import Figure, Table
-from bench.figures.files import write
 from bench.spectra.files.layer_metrics import LayerMetrics
 
 COLUMNS = {
@@ -58,7 +58,9 @@ def report(spectra: Spectra, folder: Path, picture: Path | None, *, as_json: boo
         print(printable(line), file=sys.stderr)
     if rows and not as_json:
         print(table(*_cells(rows)), flush=True)
-    files = _draw(spectra.figure, rows, folder, picture) if spectra.figure else []
+    header, body = _cells(rows)
+    layers = Table(title="All layers", header=header, rows=body)
+    files = draw(spectra.figure, "spectra", folder, picture, layers) if spectra.figure else []
     if as_json:
         layers = [_as_json(row) for row in rows]
         emit({**spectra.more, "layers": layers, "notes": list(spectra.notes), "files": list(map(str, files))})
@@ -92,17 +94,3 @@ def _number(value: float | None, name: str) -> str:
     if value is None:
         return "–"
     return f"{value:.3g}" if name == "norm" else f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _draw(figure: Figure, rows: Sequence[LayerMetrics], folder: Path, picture: Path | None) -> list[Path]:
-    """Draw after the table has been printed, since matplotlib takes a second."""
-    header, body = _cells(rows)
-    layers = Table(title="All layers", header=header, rows=body)
-    files = [picture] if picture else [folder / "spectra.png", folder / "spectra.html"]
-    try:
-        for file in files:
-            write(figure, file, table=layers)
-    except OSError as error:
-        flag = "--figure FILE" if picture else "--output DIR"
-        raise UsageError(f"{picture or folder} cannot be written", str(error), f"Name another one: {flag}.") from error
-    return files

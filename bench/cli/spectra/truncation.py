@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.cli.output import emit
+from bench.cli.spectra.draw import draw
 from bench.core.errors import OK, UsageError
 from bench.core.text import printable, printable_lines, table
 from bench.figures import Figure, Panel, Series
@@ -12,8 +13,8 @@ from bench.records.record import Record
 from bench.records.results import Truncation
 
 
-def report(record: Record, folder: Path, *, as_json: bool) -> int:
-    """Print the curve of a run, or JSON, and write truncation.png and truncation.html into `folder`.
+def report(record: Record, folder: Path, picture: Path | None, *, as_json: bool) -> int:
+    """Print the curve of a run, or JSON, and draw it: `picture`, or truncation.png and truncation.html in `folder`.
 
     Raises:
         UsageError: the record has no curve, or the folder cannot be written.
@@ -33,7 +34,7 @@ def report(record: Record, folder: Path, *, as_json: bool) -> int:
             without = [(one.layer, f"{one.value:.4f}", "needed" if one.needed else "not needed") for one in cut.layers]
             print("\nwithout the ΔW of one layer\n" + printable_lines(table(("layer", metric, ""), without)))
         print(f"\nrank needed: {describe(cut)}", flush=True)
-    files = _draw(_figure(record, cut, metric), folder)
+    files = draw(_figure(record, cut, metric), "truncation", folder, picture)
     if as_json:
         emit({"kind": "truncation", "run_id": record.run_id, **cut.to_json(), "files": list(map(str, files))})
     else:
@@ -66,15 +67,3 @@ def _figure(record: Record, cut: Truncation, metric: str) -> Figure:
     title = f"Truncation of run {record.run_id}: {spec.method} on {spec.task}, seed {spec.seed}"
     caption = f"All else that was trained stays. {cut.n:,} examples; standard error by the bootstrap over them."
     return Figure(title=title, panels=[panel], caption=caption)
-
-
-def _draw(figure: Figure, folder: Path) -> list[Path]:
-    from bench.figures import page, png
-
-    files = [folder / "truncation.png", folder / "truncation.html"]
-    try:
-        png.write(figure, files[0])
-        page.write(figure, files[1])
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written", str(error), "Name another folder: --output DIR.") from error
-    return files

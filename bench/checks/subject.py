@@ -172,7 +172,8 @@ def open_subject(
     )
     run = make_plan(request).runs[0]
     gain = GAIN if small and run.task.spec.modality != "vector" else 1.0
-    few = run.spec.with_(train_samples=TRAIN)
+    runtime = run.spec.options.runtime.changed(truncation="off")
+    few = run.spec.with_(train_samples=TRAIN).with_options(runtime=runtime)
     subject = Subject(
         spec=few, task=run.task, dataset=_few(run.dataset), backbone=SeededBackbone(**vars(run.backbone), gain=gain)
     )

@@ -25,7 +25,8 @@ def keeps_predictions(spec: RunSpec, method: type[Method], splits: Mapping[str, 
     """Whether a run keeps its outputs on every evaluated example, from which intervals follow.
 
     Trials do not, since no table shows them; nor runs that are scored by a metric of their method (mae, mlm), whose
-    outputs are not compared with labels; nor those whose outputs are larger than would be read.
+    outputs are not compared with labels; nor those whose outputs are larger than would be read, or have an axis more
+    than the task's (dropout with a probe gives the outputs of two heads).
     """
-    scored_by_task = not method.primary
-    return spec.options.runtime.save != "none" and not spec.holdout and scored_by_task and fit(splits)
+    of_task = not method.primary and all(one.outputs.ndim < 3 for one in splits.values())
+    return spec.options.runtime.save != "none" and not spec.holdout and of_task and fit(splits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -267,7 +268,8 @@ def test_a_card_is_escaped_and_names_no_place_of_the_machine(
     names = ['<script>alert("`1`")</script>', "b|c: {x}\u202e"]
     lines = [json.dumps({"text": f"{'ab'[i % 2]} {i}", "label": names[i % 2]}) for i in range(24)]
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
-    done = bench("--method", "lora", "--task", str(tmp_path / "mine.jsonl"), data=None, backbone=str(lively_bert))
+    words = ("--task", str(tmp_path / "mine.jsonl"), "--set", "method.target=query|<b>")
+    done = bench("--method", "lora", *words, data=None, backbone=str(lively_bert))
     run, place = done.only(), tmp_path / "model"
     assert command("export", run.run_id, "--merged", str(place), "--runs", str(done.folder), folder=tmp_path).code == 0
     card = (place / "README.md").read_text()
@@ -278,6 +280,8 @@ def test_a_card_is_escaped_and_names_no_place_of_the_machine(
     assert str(tmp_path) not in card and "\u202e" not in card
     assert "table:mine.jsonl --backbone lively-bert" in body
     assert "<script>" not in body.replace('"<script>alert(\\"`1`\\")</script>"', "", 1), "only in its block of JSON"
+    bare = re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", body, flags=re.M | re.S))
+    assert "target=query\\|<b>" in body and "<" not in bare, "it stands in a span of code, and ends no cell of a table"
     assert run.source.data_hash in body and run.backbone.weights_hash in body
     assert "licence" in body.lower() and "license" not in front
     found = json.loads((place / "config.json").read_text())["id2label"]

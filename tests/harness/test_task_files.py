@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.core import registry
 from bench.core.errors import UsageError
 from bench.harness.planner import make_plan
 from bench.harness.request import make_request
@@ -25,9 +26,10 @@ def test_a_file_is_the_argument_of_the_task_that_reads_it(tmp_path: Path, name: 
     assert full_name(f"table:{name}") == f"table:{name}"
 
 
-def test_a_registered_name_is_the_task(tmp_path: Path) -> None:
+def test_a_registered_name_is_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.entries("tasks"), "own.csv", registry.Entry("tasks.images.digits:Digits"))
     (tmp_path / "glue").mkdir()
-    for name in ("digits", "glue/rte"):
+    for name in ("digits", "glue/rte", "own.csv"):
         (tmp_path / name).touch()
         assert full_name(name) == name
     assert full_name("images:photos.csv") == "images:photos.csv"

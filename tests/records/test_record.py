@@ -261,7 +261,7 @@ def test_every_field_is_needed_and_named_where_it_is_missing(record_json, field)
         "spectra": {"layers": [row], "series": [series]},
     }
     parent = {"run_id": "a" * 16, "group_id": "b" * 16, "method": "mae", "task": "t", "backbone": "vit", "parent": None}
-    one = record_json(selection=selection, tracking=tracking, backbone={"parent": parent}, truncation=cut, **more)
+    one = record_json(selection=selection, tracking=tracking, backbone={"parent": parent}, **more)
     record.validate(one, Path("x"))
     *parents, last = field.replace("[]", "").split(".")
     inside = one | {"state": "failed", "error": {"what": "", "known": "", "todo": ""}} if parents == ["error"] else one

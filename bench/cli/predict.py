@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, BinaryIO
 from bench.cli.leaderboard import writing
 from bench.cli.output import emit
 from bench.cli.parser import ACCELERATORS, Parser, choice, common, count, listed
-from bench.config.overrides import build_each
-from bench.config.sections import DataConfig, TaskConfig
 from bench.core import registry
 from bench.core.errors import OK, UsageError
 from bench.core.text import printable
@@ -88,6 +86,8 @@ def handle(options: argparse.Namespace) -> int:
 def _opened(options: argparse.Namespace) -> tuple[FinishedRun, NewInputs]:
     """Find the run and the files; names and options are checked before anything is loaded."""
     from bench.api.inputs import InputRequest
+    from bench.config.overrides import build_each
+    from bench.config.sections import DataConfig, TaskConfig
     from bench.deploy.restore import open_run
     from bench.records.record import locate
 

@@ -120,7 +120,7 @@ def each_trained_tensor_has_one_group(subject: Subject) -> None:
 
 
 def a_short_run_lowers_the_loss(subject: Subject) -> None:
-    """A dozen steps lower the loss on the examples of training."""
+    """A short run lowers the loss on the examples of training."""
     run = subject.trained
     batch = run.data.collate(run.data.train, torch.arange(len(run.data.train.lengths)).numpy())
     _, fresh = subject.build()

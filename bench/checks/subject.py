@@ -43,7 +43,7 @@ GAIN = 8.0
 """Factor on the matrices of the small transformers: with N(0, .02²) features would hardly depend on the input."""
 TRAIN, EVALUATED = 34, 32
 """Examples. With batches of 16 the last batch of an epoch holds 2, so that some of its parts are empty."""
-STEPS = 12
+STEPS = 16
 OTHER_SEED = 11
 
 

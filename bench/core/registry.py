@@ -91,10 +91,11 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
     The entry point `lowrank_bench.configs` of the same name as a method's gives its Config in a module without torch.
     """
-    points = entry_points(group="lowrank_bench.configs") if kind == "methods" else ()
-    configs = {point.name: point.value for point in points}
-    points = entry_points(group=f"lowrank_bench.{kind}")
-    installed = {point.name: Entry(point.value, configs.get(point.name, "")) for point in points}
+    points = entry_points()  # once, since each call opens a file of every installed package
+    of_configs = points.select(group="lowrank_bench.configs") if kind == "methods" else ()
+    configs = {point.name: point.value for point in of_configs}
+    of_kind = points.select(group=f"lowrank_bench.{kind}")
+    installed = {point.name: Entry(point.value, configs.get(point.name, "")) for point in of_kind}
     return {**installed, **BUILTIN[kind]}
 
 

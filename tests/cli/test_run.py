@@ -68,6 +68,7 @@ FLAGS: dict[str, tuple[list[str], dict[str, Any]]] = {
         {"backbones": ("minilm", "google-bert/bert-base-cased")},
     ),
     "seeds": (["--seeds", "0,1,2"], {"seeds": (0, 1, 2)}),
+    "match_params": (["--match-params", "full"], {"match_params": "full"}),
     "data": (["--data", "embedded"], {"data": DataRequest(data="embedded")}),
     "max_steps": (["--max-steps", "7"], {"max_steps": 7}),
     "epochs": (["--epochs", "0.5"], {"epochs": 0.5}),

@@ -259,7 +259,7 @@ def test_all_files_of_a_run_have_the_mode_of_the_umask(bench: Bench, command: An
     finally:
         os.umask(before)
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
-    assert {"record.json", "adapter.safetensors", "model.safetensors", "spectra.npz", "head.safetensors"} <= {
+    assert {"record.json", "adapter.safetensors", "model.safetensors", "spectra.npz", "adapter_model.safetensors"} <= {
         path.name for path in files
     }
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in files if path.stat().st_mode & 0o777 != 0o640} == {}

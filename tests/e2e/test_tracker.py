@@ -43,6 +43,7 @@ def test_a_run_leaves_spectra_beside_its_record(bench: Bench, command: Callable[
     assert other.spec.options.spectra["of"] == "none" and other.spectra is None
     assert [path.name for path in sorted((outcome.folder / other.run_id).iterdir())] == [
         "adapter.safetensors",
+        "predictions.parquet",
         "record.json",
     ]
     assert (other.curve, other.metrics) == (made.curve, made.metrics)

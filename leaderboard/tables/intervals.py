@@ -57,6 +57,19 @@ class Drawn(NamedTuple, Generic[Key]):
     examples: int
 
 
+class Paired(NamedTuple):
+    """Differences of two rows: `values` (seeds, tasks), and their noise over `examples` of all tasks, if it is known."""
+
+    values: NDArray[np.floating]
+    noise: Noise | None
+    examples: int
+
+    @property
+    def averages(self) -> list[float]:
+        """The mean over tasks for each seed."""
+        return [fmean(row) for row in self.values.tolist()]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """Scores of a row minus those of the baseline, for the same tasks and seeds.
@@ -107,22 +120,18 @@ def difference(
     Returns:
         None if no seed has every task in both.
     """
+    paired = pair(scores, baseline, drawn)
+    if paired is None:
+        return None
     import numpy as np
 
-    seeds = sorted(common_keys((*scores, *baseline)), key=repr)
-    if not seeds:
-        return None
-    pairs = list(zip(scores, baseline, strict=True))
-    differences = np.array([[a[seed] - b[seed] for a, b in pairs] for seed in seeds])
-    averages = [fmean(row) for row in differences.tolist()]
-    resampled = [[a[seed] - b[seed] for a, b, _ in drawn if seed in a and seed in b] for seed in seeds]
-    complete = all(len(of_seed) == len(pairs) for of_seed in resampled)
-    noise = Noise.of([np.mean(of_seed, axis=0) for of_seed in resampled]) if complete else None
+    differences, averages, noise = paired.values, paired.averages, paired.noise
+    seeds, tasks = differences.shape
     ends = interval(averages, noise, comparisons=comparisons)
     iqm_low = iqm_high = None
-    if len(seeds) > 1:
-        iqm_low, iqm_high = t_interval(averages, cut=len(averages) // 4)
-    if ends and len(seeds) > 1 and len(pairs) > 1:
+    if seeds > 1:
+        iqm_low, iqm_high = t_interval(averages, cut=seeds // 4)
+    if ends and seeds > 1 and tasks > 1:
         samples = bootstrap(differences)
         share = (1 - LEVEL) / comparisons
         sampled_low, sampled_high = np.percentile(samples.mean(axis=1), [50 * share, 100 - 50 * share]).tolist()
@@ -135,10 +144,27 @@ def difference(
         iqm=interquartile_mean(differences.ravel().tolist()),
         iqm_low=iqm_low,
         iqm_high=iqm_high,
-        seeds=len(seeds),
-        tasks=len(pairs),
-        examples=sum(examples for *_, examples in drawn) if noise else 0,
+        seeds=seeds,
+        tasks=tasks,
+        examples=paired.examples,
     )
+
+
+def pair(
+    scores: Sequence[Mapping[Key, float]], baseline: Sequence[Mapping[Key, float]], drawn: Sequence[Drawn[Key]] = ()
+) -> Paired | None:
+    """Subtract `baseline` from `scores`, over the seeds complete in both; None if there is no such seed."""
+    import numpy as np
+
+    seeds = sorted(common_keys((*scores, *baseline)), key=repr)
+    if not seeds:
+        return None
+    pairs = list(zip(scores, baseline, strict=True))
+    values = np.array([[a[seed] - b[seed] for a, b in pairs] for seed in seeds])
+    resampled = [[a[seed] - b[seed] for a, b, _ in drawn if seed in a and seed in b] for seed in seeds]
+    complete = all(len(of_seed) == len(pairs) for of_seed in resampled)
+    noise = Noise.of([np.mean(of_seed, axis=0) for of_seed in resampled]) if complete else None
+    return Paired(values, noise, sum(examples for *_, examples in drawn) if noise else 0)
 
 
 def common_keys(mappings: Sequence[Mapping[Key, float]]) -> set[Key]:

@@ -13,7 +13,7 @@ from bench.records.record import Record, is_done
 from leaderboard.tables.cautions import SEEDS
 from leaderboard.tables.examples import FILE, MOST_RUNS, Examples, chance_of_record
 from leaderboard.tables.grouping import Seed
-from leaderboard.tables.intervals import Difference, Drawn, Noise, difference, interval
+from leaderboard.tables.intervals import Difference, Drawn, Noise, Paired, difference, interval, pair
 from leaderboard.tables.table import Column, Row, RowCaution, Scored, Stat, by_seed
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ class Comparer:
 
     def difference(self, cells: Cells, others: Cells, *, comparisons: int = 1) -> Difference | None:
         """Scores of `cells` minus those of `others` on the same columns."""
-        drawn = [self._drawn(*pair) for pair in zip(cells, others, strict=True)] if self._examples.folder else []
-        return difference(by_seed(cells), by_seed(others), drawn, comparisons=comparisons)
+        return difference(by_seed(cells), by_seed(others), self._both(cells, others), comparisons=comparisons)
+
+    def pair(self, cells: Cells, others: Cells) -> Paired | None:
+        """The same seed by seed."""
+        return pair(by_seed(cells), by_seed(others), self._both(cells, others))
 
     def chance(self, cell: Sequence[Scored]) -> float | None:
         """The score of ignoring the input, if the interval of the cell's score holds it or lies below it; else None."""
@@ -72,6 +75,9 @@ class Comparer:
         if self._crowded:
             why = f"outputs are read of {MOST_RUNS:,} runs at most; choose some with --tasks, --methods or --where"
         return [f"intervals are over seeds alone: {why}"]
+
+    def _both(self, cells: Cells, others: Cells) -> list[Drawn[Seed]]:
+        return [*map(self._drawn, cells, others)] if self._examples.folder else []
 
     def _drawn(self, cell: Sequence[Scored], other: Sequence[Scored]) -> Drawn[Seed]:
         examples = cell[0].record.metrics.primary.n if cell else 0

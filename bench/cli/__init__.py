@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "spectra": ("bench.cli.spectra", "show the singular values and ranks of a run, a model or an adapter"),
     "leaderboard": ("bench.cli.leaderboard", "print the table of all runs in a folder"),
     "compare": ("bench.cli.compare", "compare two runs, groups of runs or methods"),
+    "recommend": ("bench.cli.recommend", "say which method and rank to use, and how sure that is"),
     "predict": ("bench.cli.predict", "predict new rows or images with a finished run"),
     "export": ("bench.cli.export", "write a run's adapter for other programs, or the records of a folder"),
     "wandb": ("bench.cli.mirrors", "send finished runs to Weights & Biases, or build a report there"),

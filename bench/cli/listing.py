@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from bench.cli.output import emit, emit_each, note_reading, warn
-from bench.cli.parser import Parser, choice, common
+from bench.cli.list_runs import list_runs
+from bench.cli.output import emit
+from bench.cli.parser import Parser, choice, common, listed
 from bench.config.help import Description, describe, describe_prefixes, facts
 from bench.core import registry
-from bench.core.errors import OK, BenchError
-from bench.core.text import format_score, table
+from bench.core.errors import OK, UsageError
+from bench.core.text import table
 from bench.harness import task_names
 
-if TYPE_CHECKING:
-    from bench.records.views import Line
-
 KINDS = ("methods", "tasks", "backbones", "runs")
-SUMMED = 100
-"""More runs than these are counted by state below the list."""
-EXAMPLES = ("bench list methods", "bench list tasks", "bench list backbones --json", "bench list runs --runs results")
+EXAMPLES = (
+    "bench list methods",
+    "bench list tasks",
+    "bench list backbones --json",
+    "bench list runs --runs results",
+    "bench list runs --where method.rank=8 --where 'seed<3' --sort score --reverse",
+)
 
 
 def parser() -> Parser:
@@ -31,13 +29,26 @@ def parser() -> Parser:
     parser = Parser(prog="bench list", description=about, parents=[common()], examples=EXAMPLES)
     parser.add_argument("kind", metavar="|".join(KINDS), type=choice(*KINDS), help="what to list")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    where = "of runs: only those of which this holds: 'seed<3', method.rank=8, state=done (= != < <= > >=); repeatable"
+    parser.add_argument("--where", metavar="NAME=VALUE", action="append", default=[], help=where)
+    about = "of runs: sort by columns, options or fields of a record: score, method.rank, cost.train_s"
+    parser.add_argument("--sort", metavar="NAME,…", type=listed(), default=(), help=about)
+    parser.add_argument("--reverse", action="store_true", help="with --sort: the largest first")
     return parser
 
 
 def handle(options: argparse.Namespace) -> int:
     kind = options.kind
+    if kind != "runs" and (options.where or options.sort or options.reverse):
+        raise UsageError(
+            f"--where, --sort and --reverse are of runs, not of {kind}",
+            "other lists are short and in order",
+            f"Leave them out, or `bench show NAME` for one of the {kind}.",
+        )
     if kind == "runs":
-        return _runs(options.runs.expanduser(), as_json=options.json)
+        runs = options.runs.expanduser()
+        list_runs(runs, options.where, options.sort, reverse=options.reverse, as_json=options.json)
+        return OK
     found = [*(describe(kind, name) for name in registry.entries(kind)), *describe_prefixes(kind)]
     if options.json:
         emit([_as_json(kind, description) for description in found])
@@ -65,38 +76,3 @@ def _summary(found: Description) -> str:
 def _as_json(kind: registry.Kind, found: Description) -> dict[str, object]:
     described = {"name": found.name, "summary": found.summary, "error": found.error or None}
     return described | facts(kind, found) | {"options": found.options}
-
-
-def _runs(out: Path, *, as_json: bool) -> int:
-    if as_json:
-        emit_each(_all_json(out))
-        return OK
-    from bench.records.index import load_lines
-
-    runs, problems = load_lines(out, note_reading(out))
-    for problem in problems:
-        warn(problem)
-    header = ("run", "state", "method", "task", "backbone", "seed", "lr", "score")
-    print(table(header, [_row(run) for run in runs]) if runs else f"no runs in {out}")
-    if len(runs) > SUMMED:
-        states = ", ".join(f"{count:,} {state}" for state, count in Counter(run.state for run in runs).most_common())
-        print(f"{len(runs):,} runs: {states}", file=sys.stderr)
-    return OK
-
-
-def _all_json(out: Path) -> Iterator[dict[str, Any]]:
-    """The whole records, one at a time; warns of those that cannot be read."""
-    from bench.records.record import iterate
-
-    for one in iterate(out):
-        if isinstance(one, BenchError):
-            warn(one)
-        else:
-            yield one.to_json()
-
-
-def _row(run: Line) -> tuple[str, ...]:
-    score = f"{run.metric} {format_score(run.value, run.higher_is_better)}" if run.metric is not None else "–"
-    lr = "–" if run.lr is None else f"{run.lr:g}"
-    task = run.task + (" (trial)" if run.trial else "")  # of --select, scored on held-out train examples
-    return (run.run_id, run.state, run.method, task, run.backbone, str(run.seed), lr, score)

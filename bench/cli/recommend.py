@@ -24,9 +24,10 @@ def parser() -> Parser:
     parser = Parser(
         prog="bench recommend",
         description="Say which method to use: the one with the fewest trained parameters that is within noise of the\n"
-        "best and loses no more than the margin; the rank that its update needs; what the next smaller one costs; what\n"
-        "is too uncertain to say, and how many seeds or examples would settle it. Only runs of the same data, backbone and budget are compared;\n"
-        "of several tasks first their average, then each. A method counts with three seeds or more.",
+        "best and loses no more than the margin; the rank that its update needs; what the next smaller one costs;\n"
+        "what is too uncertain to say, and how many seeds or examples would settle it. Only runs of the same data,\n"
+        "backbone and budget are compared; of several tasks first their average, then each. A method counts with\n"
+        "three seeds or more.",
         parents=[common()],
         examples=EXAMPLES,
     )

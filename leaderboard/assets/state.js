@@ -31,7 +31,7 @@ function normaliseRow(row, columns) {
     complete: [num(done[0]) ?? cells.filter(Boolean).length, num(done[1]) ?? columns.length],
     layers: list(row.layers).filter(Array.isArray).map(([layer, ...values]) => [plain(layer, 200), ...values.map(num)]),
     lrs: list(row.lrs).filter(lr => num(lr) !== null), selected: row.selected === true, at_edge: row.at_edge === true, average_leads: row.average_leads === true, learned_nothing: row.learned_nothing === true, states: object(row.states),
-    devices: list(row.devices), cautions: list(row.cautions).map(object), notes: list(row.notes).map(note => plain(note, 1000))};
+    devices: list(row.devices), groups: list(row.group_ids).map(id => plain(id, 16)), cautions: list(row.cautions).map(object), notes: list(row.notes).map(note => plain(note, 1000))};
 }
 
 function normaliseTable(table, at) {

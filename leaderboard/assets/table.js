@@ -44,8 +44,14 @@ function columnsOf(table) {
     {key: "lr", name: "learning rate", group: "training", up: null, order: row => num(row.lrs[0]), show: rates},
     {key: "trials", name: "trials", group: "training", up: null, order: row => row.trials, show: row => row.trials ?? NOTHING},
     {key: "states", name: "runs", group: "training", up: false, order: row => badRuns(row), show: row => stateCell(table, row)},
+    {key: "group", name: "group", group: "training", up: null, words: true, order: row => row.groups[0] ?? null, show: groupCell},
   );
   return made.filter(column => !column.group || !state.nocolumns.has(column.group));
+}
+
+function groupCell(row) {
+  const [first, ...others] = row.groups;
+  return first ? el("span", {title: row.groups.join(" ")}, first.slice(0, 6) + (others.length ? ` +${others.length}` : "")) : NOTHING;
 }
 
 const counts = row => Object.entries(row.states).filter(([, number]) => num(number) > 0);

@@ -75,12 +75,10 @@ def _repeated(
     tasks = ",".join(dict.fromkeys(_value(command, "--task") for command in found))
     command = _with(found[0], {"--task": tasks, "--seeds": ",".join(map(str, seeds))})
     if method:  # the options and the rates are those of the other method
-        pairs = [(flag, value) for flag, value in _pairs(command) if not (flag == "--set" and value.startswith("method."))]
-        command = ["bench", "run", *(word for pair in pairs for word in pair if pair[0] != "--lr")]
-        command = _with(command, {"--method": method})
+        command = _without(command, "--lr")
+        command = _with(_without(command, "--set", "method."), {"--method": method})
     for name, value in (settings or {}).items():
-        kept = [pair for pair in _pairs(command) if not (pair[0] == "--set" and pair[1].startswith(f"{name}="))]
-        command = ["bench", "run", *(word for pair in kept for word in pair), "--set", f"{name}={value}"]
+        command = [*_without(command, "--set", f"{name}="), "--set", f"{name}={value}"]
     return command
 
 
@@ -99,6 +97,12 @@ def _value(command: Sequence[str], flag: str) -> str:
 
 def _with(command: Sequence[str], values: Mapping[str, str]) -> Command:
     return ["bench", "run", *(word for flag, value in _pairs(command) for word in (flag, values.get(flag, value)))]
+
+
+def _without(command: Sequence[str], flag: str, start: str = "") -> Command:
+    """The command without the flag where its value starts so."""
+    kept = (pair for pair in _pairs(command) if not (pair[0] == flag and pair[1].startswith(start)))
+    return ["bench", "run", *(word for pair in kept for word in pair)]
 
 
 def _folder(runs: Path) -> list[str]:

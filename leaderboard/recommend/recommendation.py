@@ -23,7 +23,7 @@ from leaderboard.tables.table import Column, Row, Scored, Table
 MARGIN = 0.01
 """A loss of score that does not matter, unless the user says otherwise."""
 Standing = Literal["best", "equal", "worse", "unclear", "few"]
-"""best; within noise of it; set apart from it; with deviations too large for either; or with too few seeds, or tasks."""
+"""best; within noise of it; set apart from it; with deviations too large for either; with too few seeds or tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,9 @@ def _of_table(table: Table, compare: Comparer, margin: float) -> Recommendation:
     alike = [one for one in found if one.standing in ("best", "equal") and not one.row.learned_nothing]
     enough = [one for one in alike if one.standing == "best" or (one.loss is not None and one.loss <= margin)]
     chosen = enough[-1]
-    smaller = [one for one in found[found.index(chosen) + 1 :] if (one.row.trainable or 0) < (chosen.row.trainable or 0)]
+    smaller = [
+        one for one in found[found.index(chosen) + 1 :] if (one.row.trainable or 0) < (chosen.row.trainable or 0)
+    ]
     return replace(
         made,
         chosen=chosen,
@@ -165,12 +167,12 @@ def _why_unranked(table: Table, most: int) -> str:
         return "higher is better for some tasks and lower for others, so there is no average"
     if most >= SEEDS:
         return "no method has every task with the same seeds"
-    return f"a method counts with {SEEDS} seeds or more, and {most} {'is' if most == 1 else 'are'} the most that one has"
+    return (
+        f"a method counts with {SEEDS} seeds or more, and {most} {'is' if most == 1 else 'are'} the most that one has"
+    )
 
 
-def _candidate(
-    row: Row, best: Row | None, compare: Comparer, sign: int, margin: float, comparisons: int
-) -> Candidate:
+def _candidate(row: Row, best: Row | None, compare: Comparer, sign: int, margin: float, comparisons: int) -> Candidate:
     if best is None:
         return Candidate(row=row, standing="few")
     if row is best:

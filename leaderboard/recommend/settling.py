@@ -9,7 +9,7 @@ from typing import NamedTuple
 from leaderboard.tables.intervals import MANY, Paired, t_quantile, widening
 
 MOST_SEEDS = 50
-"""More are not advised: where they are needed, the difference is too small to matter or the split too small to show it."""
+"""More are not advised: the difference is then too small to matter, or the split too small to show it."""
 MOST_TIMES = 100
 """The same for examples, as a multiple of those there are."""
 

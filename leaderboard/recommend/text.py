@@ -48,7 +48,9 @@ def _advice(found: Recommendation) -> list[str]:
         lines.append(f"{scores}: the best mean of all rows.")
     else:
         lines.append(f"{scores}, within noise of the best,")
-        lines.append(f"{_name(best)} with {_score(best, found)} and {cells.parameters(best.row)}: it loses {_loss(chosen)}.")
+        lines.append(
+            f"{_name(best)} with {_score(best, found)} and {cells.parameters(best.row)}: it loses {_loss(chosen)}."
+        )
     if rank:
         lines += _of_rank(rank, chosen)
     if smaller := found.next_smaller:
@@ -70,7 +72,10 @@ def _of_rank(rank: Rank, chosen: Candidate) -> list[str]:
     if not rank.option:
         return [text, f"A low-rank method of rank {rank.needed} may be enough."]
     count = f" it would train {format_count(rank.parameters)};" if rank.parameters is not None else ""
-    return [text, f"At rank {rank.needed}{count} trained so from the start it may score otherwise: the command below tells."]
+    return [
+        text,
+        f"At rank {rank.needed}{count} trained so from the start it may score otherwise: run the command below.",
+    ]
 
 
 def _doubts(found: Recommendation) -> list[str]:
@@ -105,7 +110,7 @@ def _needs(settling: Settling | None) -> str:
 
 def _row(one: Candidate, found: Recommendation) -> tuple[str, ...]:
     mark = "→ " if one is found.chosen else "  "
-    ids = [run_id[:6] for run_id in one.run_ids]
+    ids = [run_id[: cells.SHORT] for run_id in one.run_ids]
     shown = " ".join(ids[:3]) + (f" +{len(ids) - 3}" if len(ids) > 3 else "")
     loss = _loss(one) if one.loss is not None else cells.NOTHING
     return (

@@ -14,6 +14,8 @@ NOTHING = "–"
 ARROWS = {True: "↑", False: "↓", None: ""}
 """Direction of a metric, by `higher_is_better`."""
 _WARNINGS_SHOWN = 3
+SHORT = 6
+"""Digits of an id that are shown; a longer beginning is asked for where they are not enough."""
 
 
 def one_line(raw: str) -> str:
@@ -80,6 +82,14 @@ def in_doubt(shown: str, row: Row) -> str:
 
 def has_rank_needed(table: Table) -> bool:
     return any(rank_needed(row) != NOTHING for row in table.rows)
+
+
+def group(row: Row) -> str:
+    """`1f3a9c`, or `1f3a9c +3` with more tasks: the group of the runs, as `bench compare` takes it."""
+    if not row.group_ids:
+        return NOTHING
+    first, *others = row.group_ids
+    return first[:SHORT] + (f" +{len(others)}" if others else "")
 
 
 def seeds(rows: Iterable[Row], dash: str = "–") -> str:

@@ -17,7 +17,8 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LEGEND = (
     "±: standard deviation over seeds. Effective rank: of ΔW, and the nominal rank; ‖ΔW‖₂: its spectral norm; both are "
-    "means over layers and runs. Ranks are in parentheses where no score is above chance."
+    "means over layers and runs. Ranks are in parentheses where no score is above chance. Group: how the id begins "
+    "that the runs of a row share on a task, as bench compare takes it."
 )
 _NEEDED = (
     "Rank needed: the smallest k at which the score, with every ΔW cut to its k largest singular directions, is within "
@@ -74,6 +75,8 @@ def escape(raw: str) -> str:
 
 RANK_NEEDED = "rank needed"
 """A column that only tables have in which it was measured."""
+TRAIN_TIME = "train time"
+"""A column with a note where devices differ."""
 _COLUMNS: dict[str, Callable[[Row], str]] = {
     "trained": cells.parameters,
     RANK_NEEDED: lambda row: escape(cells.rank_needed(row)),
@@ -81,7 +84,8 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "‖ΔW‖₂": lambda row: cells.in_doubt(cells.number(row.norm, ".2g"), row),
     "seeds": lambda row: cells.NOTHING if row.published else cells.seeds([row]),
     "lr": cells.lr,
-    "train time": lambda row: cells.duration(row.train_s),
+    TRAIN_TIME: lambda row: cells.duration(row.train_s),
+    "group": cells.group,
 }
 _COST_COLUMNS: dict[str, Callable[[Row], str]] = {
     "method": lambda row: escape(row.label),
@@ -113,8 +117,7 @@ def _render_table(table: Table) -> str:
     header += [f"average ({len(table.columns)} tasks)"] * several + ["average of the best"] * (several and table.best)
     header += [f"vs {escape(table.baseline)}"] if table.baseline else []
     columns = {name: cell for name, cell in _COLUMNS.items() if name != RANK_NEEDED or cells.has_rank_needed(table)}
-    *names, train_time = columns
-    header += [*names, noted(train_time, cells.time_note(table))]
+    header += [noted(name, cells.time_note(table)) if name == TRAIN_TIME else name for name in columns]
     body: list[list[str]] = []
     for row in (*table.rows, *table.published):
         name = escape(row.label) + (" *(published)*" if row.published else "")

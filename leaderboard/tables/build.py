@@ -242,6 +242,7 @@ def _row(
         failed_ids=tuple(sorted(run.run_id for run in failed)),
         warnings=dict(sorted(Counter(text for run in done for text in set(run.warnings)).items())),
         superseded=superseded,
+        group_ids=tuple(dict.fromkeys(run.record.group_id for cell in by_column for run in cell)),
     )
 
 

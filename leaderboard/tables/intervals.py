@@ -58,7 +58,7 @@ class Drawn(NamedTuple, Generic[Key]):
 
 
 class Paired(NamedTuple):
-    """Differences of two rows: `values` (seeds, tasks), and their noise over `examples` of all tasks, if it is known."""
+    """Differences of two rows: `values` (seeds, tasks), and their noise over the `examples` of all tasks, if known."""
 
     values: NDArray[np.floating]
     noise: Noise | None

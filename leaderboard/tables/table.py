@@ -146,6 +146,7 @@ class Row:
         failures: runs that are not done, as `cola seed 1`, by state; `failed_ids` has their ids.
         warnings: number of runs with a warning, by its text.
         superseded: number of older runs of the same task and seed, which are left out.
+        group_ids: of the runs with a score, those of each task in turn.
         published: set if the scores are from a paper.
     """
 
@@ -188,6 +189,7 @@ class Row:
     failed_ids: tuple[str, ...] = ()
     warnings: Mapping[str, int] = field(default_factory=dict[str, int])
     superseded: int = 0
+    group_ids: tuple[str, ...] = ()
     cautions: tuple[RowCaution, ...] = ()
     published: Published | None = None
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from bench.cli import BROKEN_PIPE, listing, main
+from bench.cli import BROKEN_PIPE, list_runs, main
 from bench.core import registry
 from bench.core.text import dump_json, table
 from bench.records import index, record
@@ -97,12 +97,14 @@ def test_list_runs_as_json_is_one_list_of_whole_records(out: Path, capsys: pytes
     assert capsys.readouterr().out == "[]\n"
 
 
+@pytest.mark.parametrize("most", [0, 2000])
 def test_list_runs_of_a_large_folder(
-    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    most: int, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in (("LEAST", 1), ("SETTLED_NS", -(10**9)), ("MANY", 0)):
         monkeypatch.setattr(index, name, value)
-    monkeypatch.setattr(listing, "SUMMED", 1)
+    monkeypatch.setattr(list_runs, "SUMMED", 1)
+    monkeypatch.setattr(list_runs, "MOST_WITH_OPTIONS", most)
     assert main(["list", "runs", "--runs", str(out)]) == 0
     first = capsys.readouterr()
     (out / ("0" * 16) / "record.json").unlink()
@@ -112,6 +114,66 @@ def test_list_runs_of_a_large_folder(
     assert first.out == second.out
     assert "note: " in first.err and first.err.count("note: ") == 1
     assert second.err == "2 runs: 1 done, 1 failed\n"
+
+
+@pytest.fixture
+def ranks(tmp_path: Path, make_record: MakeRecord) -> Path:
+    """LoRA at three ranks, one of them in more steps, and a linear probe; a failed run has no score."""
+    error = {"what": "it broke", "known": "", "todo": ""}
+    for seed, (rank, steps, value) in enumerate([(4, 150, 0.3), (16, 150, 0.5), (8, 300, 0.4), (8, 150, None)]):
+        failed = {"state": "failed", "error": error, "metrics": None}
+        made = make_record(
+            spec={"seed": seed, "max_steps": steps, "options": {"method": {"rank": rank}}},
+            **(failed if value is None else {"metrics": {"primary": {"value": value}}}),
+        )
+        record.write(made, record.folder(tmp_path, made.run_id))
+    made = make_record(spec={"method": "linear", "options": {"method": {"rank": None}}}, ranks=[])
+    record.write(made, record.folder(tmp_path, made.run_id))
+    return tmp_path
+
+
+def _shown(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> list[list[str]]:
+    assert main(["list", "runs", *map(str, argv)]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    starts = [header.index(name) for name in ("method", "seed", "score", "options that differ") if name in header]
+    return [[line[at:].split("  ")[0] for at in starts] for line in lines]
+
+
+def test_list_runs_sorts_and_shows_the_options_that_differ(ranks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(capsys, "--runs", ranks, "--sort", "score", "--reverse", "--where", "method=lora")
+    assert lines == [
+        ["lora", "1", "matthews 0.500", "max_steps=150, rank=16"],
+        ["lora", "2", "matthews 0.400", "max_steps=300, rank=8"],
+        ["lora", "0", "matthews 0.300", "max_steps=150, rank=4"],
+        ["lora", "3", "–", "max_steps=150, rank=8"],
+    ]
+    assert [line[1] for line in _shown(capsys, "--runs", ranks, "--sort", "max_steps,method.rank")] == [*"03102"]
+
+
+def test_list_runs_filters(ranks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _shown(capsys, "--runs", ranks, "--where", "method.rank=8", "--where", "state=done")
+    assert lines == [["lora", "2", "matthews 0.400"]]  # nothing differs
+    assert (
+        main(["list", "runs", "--runs", str(ranks), "--json", "--where", "seed>0", "--sort", "lr,seed", "--reverse"])
+        == 0
+    )
+    assert [one["spec"]["seed"] for one in json.loads(capsys.readouterr().out)] == [3, 2, 1]
+    lines = _shown(capsys, "--runs", ranks, "--where", "method=lora", "--sort", "provenance.python,seed", "--reverse")
+    assert [line[1] for line in lines] == [*"3210"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (["runs", "--where", "seed=99"], "no run matches all filters"),
+        (["runs", "--where", "seed"], "--where 'seed' is not a condition"),
+        (["runs", "--sort", "scor"], "--sort: no run has 'scor'"),
+        (["methods", "--sort", "name"], "--where, --sort and --reverse are of runs, not of methods"),
+    ],
+)
+def test_list_refuses(argv: list[str], what: str, ranks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *argv, "--runs", str(ranks)]) == 2
+    assert what in capsys.readouterr().err
 
 
 def test_list_runs_marks_trials(tmp_path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]) -> None:

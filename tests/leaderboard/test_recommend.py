@@ -68,7 +68,9 @@ def standings(found: Recommendation) -> dict[str, str]:
 
 
 def test_the_smallest_within_noise_and_margin(board: Board) -> None:
-    records = board(full=[0.80, 0.82, 0.84], lora=[0.795, 0.816, 0.839], bitfit=[0.70, 0.73, 0.73], linear=[0.5, 0.51, 0.52])
+    records = board(
+        full=[0.80, 0.82, 0.84], lora=[0.795, 0.816, 0.839], bitfit=[0.70, 0.73, 0.73], linear=[0.5, 0.51, 0.52]
+    )
     found = only(records)
     assert found.chosen and found.chosen.row.label == "lora" and found.best and found.best.row.label == "full"
     assert standings(found) == {"full": "best", "lora": "equal", "bitfit": "worse", "linear": "worse"}
@@ -95,7 +97,8 @@ def test_lower_is_better(board: Board) -> None:
     higher = board(full=[0.80, 0.82, 0.84], lora=[0.6, 0.61, 0.62], linear=[0.2, 0.21, 0.22])
     lower = [
         structs.replace(
-            one, metrics=structs.replace(one.metrics, primary=structs.replace(one.metrics.primary, higher_is_better=False))
+            one,
+            metrics=structs.replace(one.metrics, primary=structs.replace(one.metrics.primary, higher_is_better=False)),
         )
         for one in higher
         if one.metrics
@@ -189,7 +192,7 @@ def test_the_rank_it_needs(make_record: Callable[..., Record], needed: list[int]
     ]
     found = only(records)
     assert says in text.render(found, Path("runs"))
-    assert found.rank and found.rank.needed == sorted(needed)[1]
+    assert found.rank and found.rank.needed is not None and found.rank.needed == sorted(needed)[1]
     assert found.rank.parameters == 2 * found.rank.needed * (384 + 384) + 770  # r·(m + n) on each layer, and the head
     again = [one for one in commands(found, Path("runs")) if f"method.rank={found.rank.smaller}" in one]
     if found.rank.smaller:

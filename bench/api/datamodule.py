@@ -120,7 +120,12 @@ class StepDataModule(LightningDataModule, Generic[RowsT, SplitT]):
 
     def first_batch(self) -> Batch:
         """Return the global batch of step 0, the same on every device."""
-        return self.collate(self.train, self.batches[0], step=0)
+        return self.first_batches(1)[0]
+
+    def first_batches(self, count: int) -> list[Batch]:
+        """Return the global batches of the first steps, at most those of the run."""
+        steps = range(min(count, self.steps))
+        return [self.collate(self.train, self.batches[step], step=step) for step in steps]
 
     def one_pass(self, size: int = 32) -> Iterator[Batch]:
         """Yield every training example once, long ones first, in batches that depend on nothing but the data."""

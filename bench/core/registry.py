@@ -74,6 +74,7 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
         "lora-vs-full": Entry("bench.experiments.lora_vs_full:LoRAVsFull"),
         "deeplora-fewshot": Entry("bench.experiments.deeplora_fewshot:DeepLoRAFewShot"),
         "adalora-allocation": Entry("bench.experiments.adalora_allocation:AdaLoRAAllocation"),
+        "rank-advice": Entry("bench.experiments.rank_advice:RankAdvice"),
         "collapse-rank": Entry("bench.experiments.collapse_rank:CollapseRank"),
         "interpretability": Entry("bench.experiments.interpretability:Interpretability"),
     },

@@ -92,7 +92,7 @@ def test_the_long_form_has_shapes_and_indices(capsys: Said) -> None:
     save_file({"a": np.ones((4, 3, 2, 1), np.float32), "b": np.eye(2, 5, dtype=np.float32)}, "m.safetensors")
     said(capsys, "m.safetensors", "--values", "v.csv")
     frame = pandas.read_csv("v.csv")
-    assert [*frame] == ["layer", "rows", "columns", "index", "value"]
+    assert [*frame] == ["layer", "m", "n", "index", "value"]
     assert frame.drop(columns="value").to_numpy().tolist() == [
         *(["a", 4, 6, i] for i in (1, 2, 3, 4)),
         *(["b", 2, 5, i] for i in (1, 2)),
@@ -162,7 +162,7 @@ def test_values_of_a_run_are_by_step(here: Path, make_record: Callable[..., Any]
     assert found[f"{LAYERS[1]}:steps"].tolist() == [0, 10, 40]
     assert said(capsys, RUN, "--values", "v.parquet", "--of", "gradients")[0] == OK
     frame = pandas.read_parquet("v.parquet")
-    assert [*frame] == ["layer", "step", "rows", "columns", "index", "value"]
+    assert [*frame] == ["layer", "step", "m", "n", "index", "value"]
     assert frame.step.tolist() == [0, 0, 10, 10, 40, 40] and frame["index"].tolist() == [1, 2] * 3
     assert frame.value.isna().tolist() == [False, False, True, True, False, False]
     assert frame.value.dropna().tolist() == [1, 0.5, 3, 0.25]

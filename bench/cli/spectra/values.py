@@ -2,7 +2,7 @@
 
 `.npz` has a float64 array for each matrix under its name, for `numpy.load` without pickle: (k,), descending; of a run
 (S, k), with the S optimiser steps as `NAME:steps`. `.csv` and `.parquet` have a row for each singular value: `layer`,
-`step` (of a run alone), `rows` and `columns` of the matrix, `index` (1 is the largest), `value`.
+`step` (of a run alone), the shape of the matrix `m` and `n`, `index` (1 is the largest), `value`.
 """
 
 # the types of pandas are not complete:
@@ -109,7 +109,7 @@ def _rows(one: LayerValues) -> pandas.DataFrame:
     values = np.atleast_2d(one.values)
     looks, count = values.shape
     steps = {} if one.steps is None else {"step": one.steps.repeat(count)}
-    shape = {"rows": one.shape[0], "columns": one.shape[1]}
+    shape = {"m": one.shape[0], "n": one.shape[1]}
     index = np.tile(np.arange(1, count + 1, dtype=np.int64), looks)
     return pandas.DataFrame({"layer": one.layer, **steps, **shape, "index": index, "value": values.ravel()})
 

@@ -50,6 +50,7 @@ def tensors() -> dict[str, np.ndarray[Any, Any]]:
         "blocks.1.wide.weight": rng.normal(size=(20, 90)),
         "conv.weight": rng.normal(size=(8, 4, 3, 3)),
         "graded.weight": (left * 10.0 ** np.linspace(0, -9, 30)) @ right,
+        "floor.weight": _orthogonal(256, rng) * 10.0 ** np.linspace(0, -4.9, 256) @ _orthogonal(256, rng),
         "low.weight": rng.normal(size=(40, 3)) @ rng.normal(size=(3, 25)),
         "file": rng.normal(size=(6, 5)),
         "blocks.2.half.weight": rng.normal(size=(32, 24)).astype(np.float16),
@@ -57,6 +58,10 @@ def tensors() -> dict[str, np.ndarray[Any, Any]]:
         "experts.up": rng.normal(size=(2, 24, 20)),
     }
     return {name: a if "double" in name or "half" in name else a.astype(np.float32) for name, a in made.items()}
+
+
+def _orthogonal(size: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    return np.linalg.qr(rng.normal(size=(size, size)))[0]
 
 
 def expected(given: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
@@ -80,7 +85,7 @@ def test_values_of_a_model_are_those_of_numpy(file: str, capsys: Said) -> None:
     given = tensors()
     save_file(given, "model.safetensors")
     code, out, _ = said(capsys, "model.safetensors", "--values", file)
-    assert code == OK and f"singular values of 10 matrices: {file}" in out
+    assert code == OK and f"singular values of 11 matrices: {file}" in out
     found, wanted = read(file), expected(given)
     assert found.keys() == wanted.keys()
     for name, sigma in wanted.items():

@@ -13,6 +13,7 @@ from bench.env import preflight
 from bench.harness.planner import Plan, make_plan
 from bench.harness.request import make_request
 from bench.records.record import DoneRecord, Record, is_done, load_all
+from bench.records.record import folder as run_folder
 
 if TYPE_CHECKING:
     import pandas
@@ -68,6 +69,23 @@ class Runs(Sequence[R]):
         import pandas
 
         return pandas.DataFrame([_row(record) for record in self])
+
+    def spectra(self) -> pandas.DataFrame:
+        """Return a DataFrame with a row per run, quantity, layer and step that was tracked: ranks and spectral norm.
+
+        `of` is what was looked at (`updates` is ΔW, `gradients`, …), as in `spectra.of`. Of a ΔW that was not tracked
+        there is a row for the last step. Columns are the fields of `bench.spectra.files.frame.Row`; `run_id` joins them
+        with `frame`.
+
+            spectra = bench.load("runs").spectra()
+            spectra[spectra.of == "updates"].groupby(["method", "step"]).effective_rank.mean()
+        """
+        import pandas
+
+        from bench.spectra.files.frame import Row, rows  # imports torch
+
+        found = [row for record in self for row in rows(record, run_folder(self.folder, record.run_id))]
+        return pandas.DataFrame(found, columns=[*Row._fields])
 
 
 def _row(record: Record) -> dict[str, object]:

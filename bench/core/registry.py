@@ -65,8 +65,8 @@ BUILTIN: dict[Kind, dict[str, Entry]] = {
     "experiments": {
         "parsimony": Entry("bench.experiments.parsimony:Parsimony"),
         "parsimony-compressed": Entry("bench.experiments.parsimony:ParsimonyCompressed"),
-        "figure1": Entry("bench.experiments.updates:Figure1"),
-        "optimizers": Entry("bench.experiments.updates:Optimizers"),
+        "figure1": Entry("bench.experiments.figure1:Figure1"),
+        "optimizers": Entry("bench.experiments.optimizers:Optimizers"),
         "dropout-nuclear": Entry("bench.experiments.dropout_nuclear:DropoutNuclear"),
         "nuclear-norm": Entry("bench.experiments.nuclear_norm:NuclearNorm"),
         "mae-rank": Entry("bench.experiments.masked_pretraining:MAERank"),

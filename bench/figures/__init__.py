@@ -19,6 +19,7 @@ class Series:
         x, y: equally many numbers; x may be names instead (bars and points over categories).
         spread: half the height of whiskers, or none.
         form: `dashed` is for predictions of theory.
+        shown: if not, a picture leaves it out, and a page draws it when its name is pressed.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Series:
     y: Sequence[float]
     spread: Sequence[float] = ()
     form: Form = "line"
+    shown: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,16 +126,24 @@ def _plot(panel: Panel) -> str:
 
 
 def _legend(figure: Figure, looks: dict[str, style.Look]) -> str:
-    """Make buttons that show and hide the series of a name in every panel."""
-    forms = {s.name: s.form for panel in figure.panels for s in style.series(panel)}
-    if len(forms) < 2:
+    """Make buttons that show and hide the series of a name in every panel; those that are hidden at first come last."""
+    named = {s.name: s for panel in figure.panels for s in style.series(panel)}
+    if len(named) < 2:
         return ""
-    entries = [
-        f'<button type="button" aria-pressed="true"><i class="{forms[name]}" '
-        f'style="--light:{looks[name].light};--dark:{looks[name].dark}"></i>{escape(style.plain(name))}</button>'
-        for name in forms
-    ]
-    return f'<div class="legend" aria-label="Series: press to hide or show">{"".join(entries)}</div>'
+    shown: list[str] = []
+    hidden: list[str] = []
+    for key, (name, one) in enumerate(named.items()):
+        look = looks[name]
+        button = (
+            f'<button type="button" data-key="{key}" aria-pressed="{"true" if one.shown else "false"}"><i class="'
+            f'{one.form}" style="--light:{look.light};--dark:{look.dark}"></i>{escape(style.plain(name))}</button>'
+        )
+        (shown if one.shown else hidden).append(button)
+    buttons = f'<div class="legend" aria-label="Series: press to hide or show">{"".join(shown)}</div>'
+    if not hidden:
+        return buttons
+    more = f'<details class="more"><summary>{len(hidden)} more to show</summary>'
+    return f'{buttons}{more}<div class="legend" aria-label="Series: press to show">{"".join(hidden)}</div></details>'
 
 
 def _numbers(panel: Panel) -> Table:

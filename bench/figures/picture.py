@@ -55,8 +55,9 @@ def write(figure: Figure, path: Path) -> None:
     columns = max(1, min(figure.columns, len(figure.panels)))
     rows = max(1, -(-len(figure.panels) // columns))
     width = WIDTH * columns * (4 / 3 if columns == 1 else 1)
-    looks = style.looks(figure)
-    shared = style.shared_legend(figure) and len(looks) > 1
+    looks = style.looks(figure)  # of all series, so that a page has the same
+    figure = style.without_hidden(figure)
+    shared = style.shared_legend(figure, looks) and len(style.names(figure.panels)) > 1
     entries, across = _entries(figure.panels, looks, width) if shared else ([], 1)
     caption = textwrap.wrap(_text(figure.caption, 2000), int(width * 16))
     top = 0.4

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Literal
 
@@ -69,9 +69,18 @@ def looks(figure: Figure) -> dict[str, Look]:
     return chosen
 
 
-def shared_legend(figure: Figure) -> bool:
+def without_hidden(figure: Figure) -> Figure:
+    """Return the figure without the series that are not shown at first."""
+    panels = [
+        panel if isinstance(panel.content, Map) else replace(panel, content=[s for s in panel.content if s.shown])
+        for panel in figure.panels
+    ]
+    return replace(figure, panels=panels)
+
+
+def shared_legend(figure: Figure, looks: Mapping[str, Look]) -> bool:
     """Whether one legend suits all panels: no two names look the same, or the panels show the same names."""
-    every = looks(figure).values()
+    every = [looks[name] for name in names(figure.panels)]
     distinct = {(look.light, look.dash) for look in every}
     shown = [set(names([panel])) for panel in figure.panels if series(panel)]
     return len(distinct) == len(every) or all(these == shown[0] for these in shown)

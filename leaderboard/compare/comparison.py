@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from bench.records.record import DoneRecord, is_done
+from leaderboard.compare.rank_caution import rank_caution
 from leaderboard.compare.ratios import LayerPair, Ratio, Runs, layer_pairs, ratios
 from leaderboard.compare.selection import Side
 from leaderboard.compare.specifications import Caution, FieldDifference, compare_specs
@@ -81,6 +82,7 @@ class Comparison:
 
     Attributes:
         equal: number of equal fields.
+        rank_caution: why ranks, also in `layers`, say little about the methods; empty where they may be compared.
         overall: over the tasks with a difference; None for fewer than two.
     """
 
@@ -93,11 +95,13 @@ class Comparison:
     overall: Overall | None
     ratios: tuple[Ratio, ...]
     layers: tuple[LayerPair, ...]
+    rank_caution: str = ""
 
 
 def compare(a: Side, b: Side, examples: Examples | None = None) -> Comparison:
     """Compare two sides; with `examples`, what their runs kept of their outputs, intervals are over these too."""
-    drawn = _Drawer(examples or Examples())
+    examples = examples or Examples()
+    drawn = _Drawer(examples)
     runs_a, runs_b = (group_by(filter(is_done, side.records), lambda run: run.spec.task) for side in (a, b))
     common = sorted(runs_a.keys() & runs_b.keys())
     fields, equal, cautions = compare_specs(a, b)
@@ -106,6 +110,7 @@ def compare(a: Side, b: Side, examples: Examples | None = None) -> Comparison:
     scores = [_score(task, runs_a.get(task, []), runs_b.get(task, []), drawn, by_weights=by_weights) for task in tasks]
     paired = [score for score in scores if score.difference]
     measured_a, measured_b = ({task: runs[task] for task in common or runs} for runs in (runs_a, runs_b))
+    layers = layer_pairs(measured_a, measured_b)
     return Comparison(
         a=_summary(a),
         b=_summary(b),
@@ -115,7 +120,8 @@ def compare(a: Side, b: Side, examples: Examples | None = None) -> Comparison:
         scores=tuple(scores),
         overall=_overall(paired, runs_a, runs_b, drawn, by_weights=by_weights) if len(paired) > 1 else None,
         ratios=ratios(measured_a, measured_b),
-        layers=layer_pairs(measured_a, measured_b),
+        layers=layers,
+        rank_caution=rank_caution(scores, layers, measured_a, measured_b, examples),
     )
 
 

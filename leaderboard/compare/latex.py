@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.figures.style import plain
 from leaderboard.compare.comparison import Comparison, Score
 from leaderboard.compare.markdown import amount
 from leaderboard.compare.ratios import Ratio
@@ -21,6 +22,8 @@ def render(comparison: Comparison, titles: tuple[str, str]) -> str:
         f"{b} compared with {a}: mean $\\pm$ standard deviation, and difference with a 95\\,\\% confidence interval "
         f"over {seeds} common seed{'' if seeds == 1 else 's'}; below, means of a run and their ratio."
     )
+    if comparison.rank_caution:
+        caption += rf" Ranks of $\Delta W$, with A for {a} and B for {b}: {escape(plain(comparison.rank_caution))}."
     return HEAD + "\n".join(
         [
             r"\begin{table}",

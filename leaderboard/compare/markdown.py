@@ -123,13 +123,21 @@ def _ratios(comparison: Comparison, names: tuple[str, str]) -> str:
     rows = [ratio for ratio in comparison.ratios if ratio.a is not None or ratio.b is not None]
     if not rows:
         return ""
-    body = [[row.name, amount(row, row.a), amount(row, row.b), cells.number(row.ratio, ".3g")] for row in rows]
+    caution = comparison.rank_caution
+    body = [
+        [row.name, amount(row, row.a), amount(row, row.b), cells.number(row.ratio, ".3g"), *_mark(caution, row)]
+        for row in rows
+    ]
     by_note = group_by((row for row in rows if row.note), lambda row: row.note)
-    return section(
-        "### Costs and ranks",
-        grid(["mean of a run", *names, "B / A"], body, left=[0]),
-        [f"- {', '.join(row.name for row in noted)}: {_cut(note, _NOTE_LENGTH)}" for note, noted in by_note.items()],
-    )
+    notes = [f"- {', '.join(row.name for row in noted)}: {_cut(note, _NOTE_LENGTH)}" for note, noted in by_note.items()]
+    notes += [f"- {CAUTION} {_cut(caution, _NOTE_LENGTH)}"] if caution else []
+    header = ["mean of a run", *names, "B / A", *([""] if caution else [])]
+    return section("### Costs and ranks", grid(header, body, left=[0, 4]), notes)
+
+
+def _mark(caution: str, row: Ratio) -> list[str]:
+    """The cell of the column that is there if ranks are cautioned."""
+    return [CAUTION * row.of_update] if caution else []
 
 
 def amount(ratio: Ratio, value: float | None) -> str:
@@ -149,7 +157,8 @@ def _layers(comparison: Comparison) -> str:
         [_cut(pair.layer), *(_number(layer, field) for field in RANK_FIELDS for layer in (pair.a, pair.b))]
         for pair in comparison.layers
     ]
-    return section("### Rank of ΔW, layer by layer (mean over runs)", grid(header, body, left=[0]))
+    caution = f" {CAUTION}" * bool(comparison.rank_caution)
+    return section(f"### Rank of ΔW, layer by layer (mean over runs){caution}", grid(header, body, left=[0]))
 
 
 def _number(layer: Layer | None, field: RankField) -> str:

@@ -46,6 +46,11 @@ class Ratio:
     ratio: float | None
     note: str = ""
 
+    @property
+    def of_update(self) -> bool:
+        """Whether it is a property of ΔW, not a cost."""
+        return self.unit in ("rank", "norm")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerPair:

@@ -134,7 +134,9 @@ def _table(
     columns = tuple(_column(column, keys, by_column[column]) for column in keys)
     averaged = len({column.higher_is_better for column in columns}) == 1  # else the metrics differ in direction
     rows = [_row(label, row, group, keys, key_of, averaged=averaged) for label, row, group in by_row(runs)]
-    rows = [replace(row, chance=tuple(map(compare.chance, row.runs))) for row in rows]
+    rows = [
+        replace(row, chance=tuple(compare.chance([run.record for run in cell]) for cell in row.runs)) for row in rows
+    ]
     rows = [replace(row, cautions=cautions) for row, cautions in zip(rows, row_cautions(rows, columns), strict=True)]
     base, unclear = _baseline(rows, baseline)
     if base:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench.core.text import DECIMALS, SMALL
-from bench.records.record import Record, is_done
+from bench.records.record import DoneRecord, Record, is_done
 from leaderboard.tables.cautions import SEEDS
 from leaderboard.tables.examples import FILE, MOST_RUNS, Examples, chance_of_record
 from leaderboard.tables.grouping import Seed
@@ -39,9 +39,8 @@ class Comparer:
         """The same seed by seed."""
         return pair(by_seed(cells), by_seed(others), self._both(cells, others))
 
-    def chance(self, cell: Sequence[Scored]) -> float | None:
-        """The score of ignoring the input, if the interval of the cell's score holds it or lies below it; else None."""
-        runs = [run.record for run in cell]
+    def chance(self, runs: Sequence[DoneRecord]) -> float | None:
+        """The score of ignoring the input, if the interval of the runs' score holds it or lies below it; else None."""
         if not runs:
             return None
         sign = 1 if runs[0].metrics.primary.higher_is_better else -1

@@ -65,7 +65,7 @@ def test_every_section_and_what_could_not_be_read(runs: Path, capsys: Captured) 
         "### Differences between the specifications",
         "### Scores",
         "### Costs and ranks",
-        "### Rank of ΔW, layer by layer (mean over runs)",
+        "### Rank of ΔW, layer by layer (mean over runs) ⚠",
     ]
     assert "| method | full    | lora    |" in shown.out and "+0.100 [+0.100, +0.100] | better " in shown.out
     assert "| trained parameters   |   4,000 |   1,000 |  0.25 |" in shown.out
@@ -133,6 +133,7 @@ def test_the_figure_shows_means_of_what_was_stored(runs: Path) -> None:
     found, notes = drawn(runs, "full", "lora")
     course, ranks, norms, end = found.panels
     assert notes == [] and "the 1 layer whose" in found.caption
+    assert "Caution: scores differ beyond noise (B minus A: cola +0.100" in found.caption
     assert end.title == "Singular values, encoder.layer.0.attention.self.query"
     for series, count in zip(end.content, (32, 4), strict=True):
         expected = 2.0 * 0.5 ** np.arange(count)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.cli import main
@@ -85,6 +86,26 @@ def test_the_compressed_network_tracks_the_full_one(reproduce: Run) -> None:
     assert "not trained long enough" in found["checks"][0]["note"]
 
 
+def test_figure1_has_the_size_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"networks": "mlp", "optimizers": "momentum", "width": "40", "depth": "3", "steps": "5", "classes": "10"}
+    words = [part for key, value in sizes.items() for part in ("--set", f"{key}={value}")]
+    code = main(["reproduce", "figure1", "--quick", *words, "--accelerator", "cpu", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert code in (OK, CHECK)
+    result = json.loads((tmp_path / "figure1" / "result.json").read_text())
+    sigma = np.linalg.svd(np.random.default_rng(0).normal(size=(40, 40)), compute_uv=False)
+    [control] = result["controls"]
+    assert control["name"] == "mlp: Gaussian 40×40"
+    assert control["measured"] == pytest.approx((sigma[:20] ** 2).sum() / (sigma**2).sum())
+    assert result["table"][1][-1].endswith("/ 40")
+    assert "The 90% were set for each network's own size." in out
+    [run] = (tmp_path / "figure1" / "runs").glob("*/record.json")
+    assert (
+        json.loads(run.read_text())["spec"]["options"]["backbone"] | {"depth": 3, "width": 40}
+        == (json.loads(run.read_text())["spec"]["options"]["backbone"])
+    )
+
+
 def test_files_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "parsimony", *SHORT, "--out", str(tmp_path)]) == OK
     out = capsys.readouterr().out
@@ -107,6 +128,10 @@ def test_files_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["parsimony", "--set", "width=9", "--set", "width=9"], "given twice"),
         (["parsimony", "--set", "width"], "not of the form key=value"),
         (["figure1", "--set", "networks=mlp,nlp"], "known: dln"),
+        (["figure1", "--set", "width=20"], "the top 2K = 20 directions would hold all"),
+        (["figure1", "--set", "width=100"], "Give a multiple of 8."),
+        (["figure1", "--set", "networks=resnet18", "--set", "width=64"], "its width is fixed"),
+        (["figure1", "--set", "depth=1"], "depth"),
         (["nuclear-norm", "--set", "strengths=1e-3,1e-2"], "the first of them 0"),
         ([], "no experiment is named"),
     ],

@@ -83,7 +83,7 @@ def pictures(folder: Path) -> None:
 def test_a_run_is_its_trajectories(how: str, tracked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, value, err = parsed(capsys, how)
     assert code == OK
-    assert value["layer"] == LAYERS[1], "the largest update"
+    assert value["drawn"] == [LAYERS[1]], "the largest update"
     assert [t["steps"] for t in value["trajectories"]] == [[0, 10, 40]] * 2
     assert value["trajectories"][1]["singular_values"] == [[0.0, 0.0], [2.0, 1.0], [5.0, 4.0]]
     first, second = value["layers"]
@@ -104,6 +104,13 @@ def test_a_run_s_table(tracked: Path, capsys: pytest.CaptureFixture[str]) -> Non
     pictures(Path("elsewhere"))
     assert not (tracked / "spectra.png").exists()
     assert "layer.0" in Path("elsewhere/spectra.html").read_text(encoding="utf-8")
+
+
+def test_a_panel_for_each_layer_that_is_named(tracked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, value, _ = parsed(capsys, "1f3a", "--layer", "layer.1", "--layer", "layer.0", "--layer", "layer.1")
+    assert (code, value["drawn"]) == (OK, [LAYERS[1], LAYERS[0]])
+    _, first, second, *_ = (tracked / "spectra.html").read_text(encoding="utf-8").split("<h2>")
+    assert [title.split("<")[0] for title in (first, second)] == [f"Singular values of ΔW, {LAYERS[i]}" for i in (1, 0)]
 
 
 def test_layers_not_followed_come_from_the_record(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,6 +165,7 @@ def test_a_run_without_any_rank(
         (["1f3a", "--of", "wights"], USAGE, "Did you mean 'weights'?"),
         (["1f3a", "--base", "x"], USAGE, "--base does not go with a run"),
         (["1f3a", "--truncation", "--of", "weights"], USAGE, "--of does not go with --truncation"),
+        (["1f3a", "--truncation", "--values", "v.npz"], USAGE, "--values does not go with --truncation"),
         ([".", "--truncation"], USAGE, "--truncation does not go with a checkpoint"),
         (["1f3a", "--metrics", "all"], USAGE, "--metrics does not go with a run"),
         (["abc"], USAGE, "no run in runs begins with 'abc'"),

@@ -9,10 +9,14 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from bench.api.task import TaskSpec
+from bench.config.sections import HeadConfig
+from bench.core import registry
 from bench.experiments import Check, Control, Outcome
 from bench.experiments.dropout_nuclear import closed_form
 from bench.experiments.measurement import centred_rank
-from bench.experiments.updates import energy, gaussian
+from bench.experiments.optimizers import carrying
+from bench.experiments.updates import PENULTIMATE, energy, gaussian, resize
 from bench.spectra import effective_rank
 
 
@@ -59,6 +63,36 @@ def test_energy_is_that_of_the_svd() -> None:
     assert energy(sigma, 3) == pytest.approx((cut**2).sum() / (matrix**2).sum())
     assert energy(gaussian((300, 300)), 300) == pytest.approx(1)
     assert gaussian((40, 60)).shape == (40,)
+
+
+def test_rows_of_equal_scores_carry_the_claim() -> None:
+    """The scores of docs/reproductions.md: those of the ResNet's SGD and of the ViT have no equal of another kind."""
+    mlp = {"sgd": 0.977, "momentum": 0.981, "adam": 0.987, "adamw": 0.987, "muon": 0.986}
+    assert carrying(mlp) == [*mlp]
+    assert carrying({"sgd": 0.957, "momentum": 0.975, "adam": 0.983, "adamw": 0.983}) == ["momentum", "adam", "adamw"]
+    assert carrying({"sgd": 0.409, "momentum": 0.415, "adam": 0.694, "adamw": 0.694, "muon": 0.975}) == []
+    assert carrying({"sgd": 0.4, "adam": 0.7, "muon": 0.71}) == ["adam", "muon"]
+
+
+@pytest.mark.parametrize("depth", [None, 2, 5])
+@pytest.mark.parametrize("width", [None, 48, 256])
+@pytest.mark.parametrize("network", [*PENULTIMATE])
+def test_the_layer_of_a_resized_network_is_its_last_hidden_one(
+    network: str, width: int | None, depth: int | None
+) -> None:
+    if network == "resnet18":
+        width = None
+    options, layer = resize(network, width, depth)
+    config = registry.load_config("backbones", network)(
+        **{name.removeprefix("backbone."): value for name, value in options.items()}
+    )
+    task = TaskSpec(name="t", version=1, modality="image", num_classes=10, metrics=(), primary=(), shape=(1, 32, 32))
+    built = registry.load("backbones", network)().open(network, config).load(task=task, head=HeadConfig(), seed=0)
+    layers = [name for name, module in built.named_modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
+    assert layer == [name for name in layers if name != "head"][-1]
+    weight = built.get_submodule(layer).weight.flatten(1)
+    own = {"dln": 1024, "mlp": 512, "vgg11": 512, "resnet18": 512, "vit": 192}[network]
+    assert min(weight.shape) == (width or own)
 
 
 def test_rank_of_features_is_that_of_the_centred_matrix() -> None:

@@ -239,10 +239,28 @@ def test_sequential_palette_is_viridis() -> None:
         assert np.allclose(mine, colormaps["viridis"](i / 90)[:3], atol=0.07 if i % 10 else 0.003)
 
 
+def test_hidden_series_wait_on_a_page_and_are_not_in_a_picture(tmp_path: Path) -> None:
+    hidden = Series(name="hidden", x=[1, 10], y=[1, 1e9], shown=False)
+    made = figure(Panel(title="p", x="x", y="y", content=[hidden, *lines(2).content]))
+    page.write(made, tmp_path / "f.html")
+    text = (tmp_path / "f.html").read_text(encoding="utf-8")
+    buttons = [dict(attributes) for tag, attributes in Reader(text).elements if tag == "button"]
+    assert [(one["data-key"], one["aria-pressed"]) for one in buttons] == [("1", "true"), ("2", "true"), ("0", "false")]
+    left = style.without_hidden(made)
+    assert style.names(left.panels) == ["s0", "s1"]
+    picture.write(made, tmp_path / "a.svg")
+    picture.write(figure(Panel(title="p", x="x", y="y", content=left.panels[0].content)), tmp_path / "b.svg")
+    assert "hidden" not in (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "a.svg").read_text().count("<path") == (tmp_path / "b.svg").read_text().count("<path")
+
+
 def test_one_legend_where_it_is_unambiguous() -> None:
-    assert style.shared_legend(figure(lines(3), lines(2)))
+    def shared(made: Figure) -> bool:
+        return style.shared_legend(made, style.looks(made))
+
+    assert shared(figure(lines(3), lines(2)))
     other = Panel(title="o", x="x", y="y", content=[Series(name=f"o{i}", x=[1], y=[1]) for i in range(6)])
-    assert not style.shared_legend(figure(lines(6), other))
+    assert not shared(figure(lines(6), other))
 
 
 def test_labels_of_layers_lose_what_they_share() -> None:

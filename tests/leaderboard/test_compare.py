@@ -11,6 +11,7 @@ from markdown_it import MarkdownIt
 from records import altered, draft, finished
 
 from bench.core.errors import UsageError
+from leaderboard.compare import latex as compare_latex
 from leaderboard.compare import markdown as compare_text
 from leaderboard.compare.comparison import compare
 from leaderboard.compare.selection import select_sides
@@ -22,6 +23,8 @@ SCORES = {
     for task in ("cola", "rte", "sst2")
     for seed in range(5)
 }
+BOTH = ("full", "lora")
+NOISE = (0.012, -0.008, 0.004, -0.013, 0.005)
 HOSTILE = ["<script>alert(1)</script>", "a | b `c` *d* [e](f)", "two\nlines\x1b[31m", "\u202egnp\ud800", "x" * 5000, ""]
 
 
@@ -134,6 +137,66 @@ def test_ranks_are_compared_on_common_layers(grid):
     assert [one.layer == "dense" for one in found.layers] == [False, True, False]
     assert [one.b is None for one in found.layers] == [False, True, False]
     assert [one.layer for one in compared(grid(wider), "lora", "full").layers] == [one.layer for one in found.layers]
+
+
+def shifted(by):
+    """Scores of `lora` are `by` above those of `full`, plus noise of mean 0 whose interval over seeds holds 0."""
+
+    def change(record):
+        record.metrics.primary.value = 0.7
+        if only(record, "lora"):
+            record.metrics.primary.value += by + NOISE[record.spec.seed]
+
+    return change
+
+
+@pytest.mark.parametrize("by", [-0.02, -0.01, 0.0, 0.01, 0.02])
+def test_ranks_are_cautioned_where_scores_differ_beyond_noise(grid, by):
+    """The interval is that of scipy: scores differ if it excludes zero."""
+    from scipy.stats import ttest_1samp
+
+    found = compared(grid(shifted(by), keep=lambda method, task, seed: task == "cola"))
+    ends = ttest_1samp(by + np.array(NOISE), 0).confidence_interval()
+    apart = not ends.low <= 0 <= ends.high
+    assert apart == (abs(by) == 0.02), "of both kinds"
+    text = compare_text.render(found, BOTH)
+    marked = [line for line in text.splitlines() if "⚠" in line]
+    assert bool(found.rank_caution) == bool(marked) == apart
+    if apart:
+        assert f"cola {by:+.3f} [{ends.low:+.3f}, {ends.high:+.3f}]" in found.rank_caution
+        assert [line.split("|")[1].strip() for line in marked[:3]] == [
+            "effective rank of ΔW",
+            "stable rank of ΔW",
+            "‖ΔW‖₂",
+        ]
+        assert marked[3].startswith("- ⚠ scores differ beyond noise") and marked[4].startswith("### Rank of ΔW")
+        tex = compare_latex.render(found, ("full_a", "b"))
+        assert r"Ranks of $\Delta W$, with A for full\_a and B for b: scores differ beyond noise" in tex
+    else:
+        assert r"Ranks of $\Delta W$" not in compare_latex.render(found, BOTH)
+
+
+def test_ranks_of_a_side_at_chance_are_cautioned(grid):
+    """Both score what always naming the larger class would: there is no gap, and nothing was learned."""
+
+    def at_chance(record):
+        shifted(0.0)(record)
+        record.metrics.majority = {"dev": 0.7}
+        record.metrics.all = {"dev": {"accuracy": record.metrics.primary.value}}
+
+    caution = compared(grid(at_chance, keep=lambda method, task, seed: task == "cola")).rank_caution
+    for side in "AB":
+        assert f"{side} is not above the score of ignoring the input on cola (0.700)" in caution
+
+
+def test_ranks_of_one_seed_each_are_not_known_to_be_comparable(grid):
+    found = compared(grid(shifted(0.0), keep=lambda method, task, seed: (task, seed) == ("cola", 0)))
+    assert found.rank_caution.startswith("whether scores differ beyond noise is not known")
+
+
+def test_ranks_of_one_side_alone_have_no_caution(grid):
+    found = compared(grid(lambda record: setattr(record, "ranks", record.ranks * only(record, "full"))))
+    assert found.layers and found.rank_caution == ""
 
 
 def test_swapping_the_sides_flips_signs_and_inverts_ratios(grid):

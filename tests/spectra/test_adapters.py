@@ -54,7 +54,7 @@ def test_peft_adapters_equal_what_peft_adds(rslora: bool, tmp_path: Path) -> Non
     for name, delta in found.items():
         layer = made.base_model.model.get_submodule(name)
         theirs = layer.get_delta_weight("default").detach().flatten(1)
-        assert torch.allclose(delta.dense(), theirs, rtol=1e-5, atol=1e-5), name
+        assert torch.allclose(delta.dense().float(), theirs, rtol=1e-5, atol=1e-5), name
         (row,) = layer_metrics.measure_deltas([(name, delta)])
         assert row.numbers["norm"] == pytest.approx(np.linalg.norm(theirs.double().numpy(), 2), rel=1e-4)
         assert row.nominal == (3 if name == "up" else 4)

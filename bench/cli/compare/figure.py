@@ -59,6 +59,8 @@ def figure(comparison: Comparison, sides: tuple[Side, Side], runs: Path) -> tupl
         what = "the layers that each run followed, which may be others in A and in B."
     a, b = (f"{side.name}: {plain(side.label, 80)}, {len(group)} runs" for side, group in zip(sides, done, strict=True))
     caption = f"{a}. {b}. Lines are means over runs, of the tasks that both have. Over training: mean over {what}"
+    if comparison.rank_caution:
+        caption += f" Caution: {plain(comparison.rank_caution)}."
     panels = [
         *_over_training(ranks, names),
         *_over_depth(comparison.layers, names),

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cli.output import emit
+from bench.cli.spectra import values
 from bench.cli.spectra.draw import draw
+from bench.cli.spectra.values import LayerValues
 from bench.core.errors import OK, SOME_FAILED
 from bench.core.text import printable, table
 from bench.figures import Figure, Table
@@ -37,20 +39,22 @@ class Spectra:
         figure: None where no layer has a spectrum.
         notes: what was left out and what to know, a line each.
         more: what JSON says besides.
+        values: all singular values, for `--values`.
     """
 
     rows: Sequence[LayerMetrics]
     figure: Figure | None
     notes: Sequence[str]
     more: Mapping[str, object]
+    values: Sequence[LayerValues] = ()
 
 
-def report(spectra: Spectra, folder: Path, picture: Path | None, *, as_json: bool) -> int:
-    """Print the table or JSON, write pictures, and return 1 if a layer has no spectrum, else 0.
+def report(spectra: Spectra, folder: Path, picture: Path | None, raw: Path | None, *, as_json: bool) -> int:
+    """Print the table or JSON, write files, and return 1 if a layer has no spectrum, else 0.
 
-    They are `picture`, or else a PNG and a page in `folder`.
+    These are the singular values, as `raw`, and the pictures: `picture`, or else a PNG and a page in `folder`.
 
-    The table comes first: it is there even where the pictures cannot be written.
+    The table comes first: it is there even where the files cannot be written.
     """
     rows = spectra.rows
     errors = [f"error: {row.layer}: {row.error}" for row in rows if row.error]
@@ -60,11 +64,18 @@ def report(spectra: Spectra, folder: Path, picture: Path | None, *, as_json: boo
         print(table(*_cells(rows)), flush=True)
     header, body = _cells(rows)
     layers = Table(title="All layers", header=header, rows=body)
+    if raw and spectra.values:
+        values.write(raw, spectra.values)
     files = draw(spectra.figure, "spectra", folder, picture, layers) if spectra.figure else []
     if as_json:
+        written = [*files, *([raw] if raw and spectra.values else [])]
         layers = [_as_json(row) for row in rows]
-        emit({**spectra.more, "layers": layers, "notes": list(spectra.notes), "files": list(map(str, files))})
-    elif files:
+        emit({**spectra.more, "layers": layers, "notes": list(spectra.notes), "files": list(map(str, written))})
+        return SOME_FAILED if errors else OK
+    if raw and spectra.values:
+        count = len(spectra.values)
+        print(f"\nsingular values of {count} {'matrix' if count == 1 else 'matrices'}: {printable(str(raw))}")
+    if files:
         print("\npictures:", printable(", ".join(map(str, files))))
     return SOME_FAILED if errors else OK
 

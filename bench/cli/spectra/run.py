@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from bench.cli.spectra.output import SHOWN, Spectra
-from bench.core.errors import UsageError, did_you_mean
+from bench.cli.spectra.values import LayerValues
+from bench.core.errors import BenchError, UsageError, did_you_mean
 from bench.figures import Figure, Panel
-from bench.records.record import Record
+from bench.records.record import ADAPTER, Record
+from bench.spectra.files.adapters import deltas_of_run
 from bench.spectra.files.history import SpectrumHistory, read_run
 from bench.spectra.files.layer_metrics import LayerMetrics, metrics
 from bench.spectra.files.panels import over_depth, over_training
@@ -22,12 +24,19 @@ MATRIX = {"updates": "ΔW", "weights": "W", "gradients": "∂loss/∂W", "steps"
 """What the quantities of a tracker are, as figures write it."""
 
 
-def measure_run(record: Record, folder: Path, *, of: str | None, layer: str | None) -> Spectra:
+def measure_run(
+    record: Record, folder: Path, *, of: str | None, layers: Sequence[str], with_values: bool = False
+) -> Spectra:
     """Spectra of the run in a folder.
 
     Args:
         of: the quantity; None: updates, or else the first that was stored.
-        layer: name, or part of it, of the layer whose singular values are drawn; None: the one of the largest norm.
+        layers: names, or parts of them, of the layers whose singular values are drawn; none: that of the largest norm.
+        with_values: also read the singular values of the layers that were not tracked, from the run's adapter.
+
+    Raises:
+        UsageError: no such quantity or layer was stored; there are no singular values although they are wanted.
+        EnvironmentProblem: a file is not as the run wrote it.
     """
     title = f"run {record.run_id}: {record.spec.method} on {record.spec.task}, seed {record.spec.seed}"
     more = {"kind": "run", "run_id": record.run_id}
@@ -39,11 +48,12 @@ def measure_run(record: Record, folder: Path, *, of: str | None, layer: str | No
         todo = "Train it again, in another folder (--out), to see them: spectra are tracked by default."
         print(todo, file=sys.stderr)
         figure = _profile(title, rows, "ΔW", [], "") if rows else None
-        return Spectra(rows=rows, figure=figure, notes=[], more={**more, "trajectories": []})
+        values, notes = all_values(record, folder, []) if with_values else ([], [])
+        return Spectra(rows=rows, figure=figure, notes=notes, more={**more, "trajectories": []}, values=values)
     quantities = [*dict.fromkeys(history.of for history in stored.spectra)]
     of = _quantity(of, quantities)
     histories = [history for history in stored.spectra if history.of == of]
-    layer = _layer(layer, histories)
+    drawn = [*dict.fromkeys(_layer(layer, histories) for layer in layers or [None])]
     rows = [_row(history, record) for history in histories]
     if of == "updates":  # of wide layers the tracker follows some, the record tells of all after the last step
         followed = {row.layer: row for row in rows}
@@ -52,13 +62,62 @@ def measure_run(record: Record, folder: Path, *, of: str | None, layer: str | No
     ways = ", ".join(dict.fromkeys(history.how for history in histories))
     steps = {int(step) for history in histories for step in history.steps}
     caption = f"Singular values of {matrix} ({of}), computed by: {ways}; looked at {len(steps)} times."
-    figure = _profile(title, rows, matrix, over_training(histories, layer, matrix), caption)
+    figure = _profile(title, rows, matrix, over_training(histories, drawn, matrix), caption)
     others = [name for name in quantities if name != of]
     notes = [f"{of} after step {max(int(history.steps[-1]) for history in histories)}"]
     notes += [f"the run is {record.state}"] if record.state != "done" else []
     notes += [f"also stored: {', '.join(others)} (--of)"] if others else []
-    more |= {"of": of, "layer": layer, "trajectories": [_as_json(history) for history in histories]}
-    return Spectra(rows=rows, figure=figure, notes=["; ".join(notes)], more=more)
+    values, missing = all_values(record, folder, histories) if with_values else ([], [])
+    more |= {"of": of, "drawn": drawn, "trajectories": [_as_json(history) for history in histories]}
+    return Spectra(rows=rows, figure=figure, notes=["; ".join(notes), *missing], more=more, values=values)
+
+
+def all_values(
+    record: Record, folder: Path, histories: Sequence[SpectrumHistory]
+) -> tuple[list[LayerValues], list[str]]:
+    """All singular values of one quantity that a run kept, and notes on what is missing.
+
+    They are those of `histories`; of the ΔW of other layers those after the last step, from the adapter's factors.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = [LayerValues(layer=h.layer, shape=h.shape, values=h.values, steps=h.steps) for h in histories]
+    if histories and histories[0].of != "updates":
+        return found, []
+    tracked = {history.layer for history in histories}
+    at_end, why = _of_adapter(record, folder)
+    found += [one for one in at_end if one.layer not in tracked]
+    notes: list[str] = []
+    if len(found) > len(tracked):
+        notes.append(f"singular values of {len(found) - len(tracked)} layers are those after the last step alone")
+    missing = [rank.layer for rank in record.ranks if rank.layer not in {one.layer for one in found}]
+    todo = "Train it again, in another folder (--out), with --set spectra.layers=all."
+    if not found:
+        known = f"its record holds ranks of {len(missing)} layers alone; {why}"
+        raise UsageError(f"run {record.run_id} kept no singular values", known, todo)
+    if missing:
+        names = ", ".join(missing[:4]) + (" …" if missing[4:] else "")
+        notes.append(f"no singular values of {len(missing)} of {len(record.ranks)} layers ({names}): {why}. {todo}")
+    return found, notes
+
+
+def _of_adapter(record: Record, folder: Path) -> tuple[list[LayerValues], str]:
+    """Singular values of every ΔW after the last step, from the factors that the run kept, or why there are none."""
+    file = folder / ADAPTER
+    if not file.is_file():
+        return [], f"there is no {ADAPTER} in its folder"
+    try:
+        deltas = list(deltas_of_run(file) or ())
+    except BenchError as problem:
+        return [], problem.line()
+    if not deltas:
+        return [], f"its {ADAPTER} holds no factors of a ΔW"
+    step = np.array([record.cost.steps if record.cost else 0])
+    return [
+        LayerValues(layer=layer, shape=delta.shape, values=delta.singular_values(name=layer).numpy()[None], steps=step)
+        for layer, delta in deltas
+    ], "its adapter does not hold them"
 
 
 def _quantity(wanted: str | None, stored: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -139,10 +138,9 @@ def _parameters(config: PeftConfig, name: str) -> list[str]:
 
 
 def _delta(config: PeftConfig, name: str, parts: Mapping[str, Tensor], transposed: bool) -> Delta:
-    a, b = parts["A"], parts["B"]
-    wide = torch.promote_types(a.dtype, torch.float32)
-    inner = [parts["E"].flatten().diag().to(wide)] if "E" in parts else []
-    factors = (b.to(wide) * _scale(config, name, len(a)), *inner, a.to(wide))
+    a, b = parts["A"].double(), parts["B"].double()  # a scale of 3 would round float32
+    inner = [parts["E"].flatten().diag().double()] if "E" in parts else []
+    factors = (b * _scale(config, name, len(a)), *inner, a)
     if transposed:  # of an embedding (count, width) B is (width, r) and A is (r, count)
         factors = tuple(factor.mT for factor in reversed(factors))
     return Delta(factors=factors, nominal=min(min(factor.shape) for factor in factors))

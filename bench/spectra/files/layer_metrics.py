@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.spectra.delta import Delta
@@ -29,6 +31,7 @@ class LayerMetrics:
         numbers: metrics by name: stable, effective, energy90, participation, norm; with all of them also numerical and
             alpha.
         embedding: its rows are looked up.
+        values: (k,), singular values, descending; none where they are not at hand, as for what a record tells.
     """
 
     layer: str
@@ -38,6 +41,7 @@ class LayerMetrics:
     numbers: dict[str, float | int] = field(default_factory=dict[str, float | int])
     embedding: bool = False
     error: str = ""
+    values: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
 
 
 def measure_matrices(matrices: Iterable[StoredMatrix], *, every: bool = False) -> Iterator[LayerMetrics]:
@@ -56,7 +60,7 @@ def measure_deltas(deltas: Iterable[tuple[str, Delta]], *, every: bool = False) 
     """Measure every ΔW that is given as factors."""
     for name, delta in deltas:
         row = LayerMetrics(layer=name, shape=delta.shape, nominal=delta.nominal, how="factors")
-        eps = torch.finfo(delta.factors[0].dtype).eps if every else None
+        eps = torch.finfo(torch.float32).eps if every else None  # factors are in float64, but were trained in float32
         yield _measured(row, delta.spectrum, eps, change=True)
 
 
@@ -79,4 +83,4 @@ def _measured(row: LayerMetrics, spectrum: Callable[[], Spectrum], eps: float | 
         floor = CHANGE_FLOOR * numbers["norm"] ** 2 if change else EIGENVALUE_FLOOR
         if alpha := float(power_law_alpha(sigma, singular_values=True, floor=floor)):  # 0: there is no fit
             numbers["alpha"] = alpha
-    return replace(row, how=how, numbers=numbers)
+    return replace(row, how=how, numbers=numbers, values=sigma.numpy())

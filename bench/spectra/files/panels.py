@@ -16,21 +16,43 @@ MAX_KINDS = 7
 """Most kinds of layers that are drawn as lines over the blocks; more are drawn layer by layer."""
 MAX_LINES = 24
 """Most singular values that are drawn; the later ones are spaced ever farther apart."""
+MAX_CURVES = 200
+"""Most layers whose singular values are on a page."""
+POINTS, ENDS = 200, 20
+"""Points of a curve, evenly spaced over more values, and how many at each end are all drawn."""
 FLOOR = 1e-10
 """Singular values below this share of the largest are left out of a picture: they are rounding errors."""
 
 
-def over_training(histories: Sequence[SpectrumHistory], layer: str, what: str) -> list[Panel]:
-    """Draw the singular values of one layer, and the effective rank of every layer, of a matrix such as `ΔW`."""
-    chosen = next(history for history in histories if history.layer == layer)
-    values, steps = chosen.values, chosen.steps.tolist()
-    shown = np.where(values > FLOOR * values.max(initial=0.0, where=np.isfinite(values)), values, np.nan)
-    drawn = _drawn_indices(values.shape[1] if len(steps) else 0)
-    lines = [Series(name=f"σ{i + 1}", x=steps, y=shown[:, i].tolist()) for i in drawn]
-    title = f"Singular values of {what}, {layer}"
-    first = Panel(title=title, x="optimiser step", y=f"singular value of {what}", y_axis="log", content=lines)
+def over_training(histories: Sequence[SpectrumHistory], layers: Sequence[str], what: str) -> list[Panel]:
+    """Draw the singular values of some layers, and the effective rank of every layer, of a matrix such as `ΔW`."""
+    by_layer = {history.layer: history for history in histories}
     ranks = {h.layer: dict(zip(h.steps.tolist(), h.effective_ranks(), strict=True)) for h in histories}
-    return [first, _rank_over_steps(ranks, what)]
+    return [*(_values_over_steps(by_layer[layer], what) for layer in layers), _rank_over_steps(ranks, what)]
+
+
+def over_index(rows: Sequence[LayerMetrics], chosen: Sequence[str], what: str) -> Panel:
+    """Draw the singular values of each layer over their index; those of layers that are not `chosen` are hidden.
+
+    A page shows them when their names are pressed, of as many as `MAX_CURVES` layers.
+    """
+    others = [row for row in rows if row.layer not in chosen and len(row.values)]
+    kept = {*chosen, *(row.layer for row in evenly(others, MAX_CURVES - len(chosen)))}
+    content: list[Series] = []
+    for row in rows:
+        if row.layer in kept:
+            drawn = [i for i in _points(len(row.values)) if row.values[i] > FLOOR * row.values[0]]
+            x, y = [i + 1 for i in drawn], [float(f"{row.values[i]:.6g}") for i in drawn]
+            content.append(Series(name=row.layer, x=x, y=y, shown=row.layer in chosen))
+    title, x = f"Singular values of {what}", "index of the singular value"
+    return Panel(title=title, x=x, y=f"singular value of {what}", y_axis="log", content=content)
+
+
+def evenly(rows: Sequence[LayerMetrics], most: int) -> Sequence[LayerMetrics]:
+    """Choose at most `most` rows, evenly spaced, with the first and the last."""
+    if len(rows) <= most:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / max(1, most - 1))] for i in range(most)]
 
 
 def over_depth(rows: Sequence[LayerMetrics], what: str, numbers: Mapping[str, str]) -> list[Panel]:
@@ -75,6 +97,15 @@ def block(layer: str) -> tuple[int, str] | None:
     return int(match[1]), f"decoder {kind}" if "decoder" in before else kind
 
 
+def _values_over_steps(history: SpectrumHistory, what: str) -> Panel:
+    values, steps = history.values, history.steps.tolist()
+    shown = np.where(values > FLOOR * values.max(initial=0.0, where=np.isfinite(values)), values, np.nan)
+    drawn = _drawn_indices(values.shape[1] if len(steps) else 0)
+    lines = [Series(name=f"σ{i + 1}", x=steps, y=shown[:, i].tolist()) for i in drawn]
+    title = f"Singular values of {what}, {history.layer}"
+    return Panel(title=title, x="optimiser step", y=f"singular value of {what}", y_axis="log", content=lines)
+
+
 def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Panel:
     # at the start every ΔW is 0, and rank 0 would take half of the colour scale
     steps = sorted({step for row in ranks.values() for step, rank in row.items() if rank != 0})
@@ -85,6 +116,12 @@ def _rank_over_steps(ranks: Mapping[str, Mapping[int, float]], what: str) -> Pan
         return Panel(title="Effective rank by layer", x="optimiser step", y="layer", content=content)
     lines = [Series(name=layer, x=[*row], y=[*row.values()]) for layer, row in ranks.items()]
     return Panel(title="Effective rank by layer", x="optimiser step", y=label, content=lines)
+
+
+def _points(count: int) -> list[int]:
+    """Choose the points of a curve of `count` values: `POINTS` evenly spaced ones, and those at both ends."""
+    between = {round(i * (count - 1) / (POINTS - 1)) for i in range(POINTS)} if count > POINTS else {*range(count)}
+    return sorted(between | {*range(min(ENDS, count))} | {*range(max(0, count - ENDS), count)})
 
 
 def _drawn_indices(count: int) -> list[int]:

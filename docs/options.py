@@ -126,6 +126,8 @@ def _rate(rate: float) -> str:
 
 
 def _range(limits: Mapping[str, Any]) -> str:
+    if limits.get("at_least") is not None and limits.get("at_most") is not None:
+        return f"{_number(limits['at_least'])} to {_number(limits['at_most'])}"
     signs = {"at_least": "≥", "above": "&gt;", "at_most": "≤"}
     return ", ".join(f"{sign} {_number(limits[key])}" for key, sign in signs.items() if limits.get(key) is not None)
 

@@ -20,8 +20,8 @@ PAGE = Path(__file__).with_suffix(".md")
 HEAD = """\
 # Commands
 
-Every verb, from the same parsers as `bench VERB --help`. `python docs/commands.py` writes this page. What `--set` takes
-is in [options.md](options.md).
+Every verb, from the same parsers as `bench VERB --help`. `python docs/commands.py` writes this page.
+[Options](options.md) lists what `--set` takes.
 
 """
 SHARED = """\

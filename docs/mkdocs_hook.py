@@ -20,8 +20,8 @@ PLACES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    "leaderboard/results/leaderboard.md": "kept_grid.md",
-    "leaderboard/results/leaderboard.html": "kept_grid_page.html",
+    "leaderboard/results/leaderboard.md": "reference_grid.md",
+    "leaderboard/results/leaderboard.html": "reference_grid_page.html",
     "docs/python_api.ipynb": "python_api.md",
     "CITATION.cff": "CITATION.cff",
     "LICENSE": "LICENSE.txt",
@@ -38,7 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         path = ROOT / source
         text = _notebook(path) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
         if source.endswith("results/leaderboard.md"):
-            text = f"# The kept grid\n\nThe tables of the records in `leaderboard/results`.\n\n{text}"
+            page = "also as a [page to explore](leaderboard.html)"
+            text = f"# Reference grid\n\nTables of the records in `leaderboard/results`, {page}.\n\n{text}"
         files.append(File.generated(config, place, content=text))
     return files
 

@@ -142,7 +142,8 @@ def run(
     What is done already is not trained again; an interrupted run goes on.
 
     Args:
-        methods, tasks: one name or several, as in `bench list methods` and `bench list tasks`.
+        methods: one name or several, as in `bench list methods`.
+        tasks: one name or several, as in `bench list tasks`.
         plan: a file of `bench plan`, which gives what is not given here.
         jobs: runs that are trained at a time, each in a process of its own; auto: one for each GPU, or each core.
         options: keyword arguments of `bench.harness.request.make_request` (`backbones`, `seeds`, `lr`, `select`,

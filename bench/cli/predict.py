@@ -47,7 +47,8 @@ def parser() -> Parser:
     about = "where the backbone is now, if it moved: a folder or a hub id; its content must be that of training"
     add("--backbone", metavar="B", help=about)
     add("--batch-size", metavar="N", type=count, help="examples per forward pass (default: the run's, 64)")
-    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto")
+    about = "auto, cpu, gpu, cuda or mps (default: auto)"
+    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto", help=about)
     about = "task.text, task.text_pair, task.quotes, data.on_bad=skip or an option of the backbone; may be repeated"
     add("--set", metavar="KEY=VALUE", action="append", default=[], help=about)
     return parser

@@ -39,7 +39,8 @@ def parser() -> Parser:
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="an option; `bench show NAME` lists them")
     about = "as in `bench run` (default: $BENCH_DATA)"
     add("--data-dir", metavar="[NAME=]DIR", action="append", default=[], help=about)
-    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto")
+    about = "auto, cpu, gpu, cuda or mps (default: auto)"
+    add("--accelerator", metavar="A", type=choice(*ACCELERATORS), default="auto", help=about)
     about = "folder for records, result and figure, in a folder NAME of its own (default: reproductions)"
     add("--out", metavar="DIR", type=Path, default=Path("reproductions"), help=about)
     about = "draw the figure as this file too: FILE.pdf, .svg, .png or .html"

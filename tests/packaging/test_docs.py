@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import bench
+from bench.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
@@ -41,6 +43,29 @@ def test_ci_runs_exactly_the_readme_test_command() -> None:
 def test_readme_sets_up_and_runs_in_one_line() -> None:
     first = 'pip install -e ".[embedded]" && bench run --method deeplora --task glue'
     assert first in commands(read("README.md")[:4000])
+
+
+def test_readme_is_short_and_its_table_is_what_its_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = read("README.md")
+    assert len(text.splitlines()) < 150
+    [command] = re.findall(r"^bench (leaderboard .*)$", blocks(text).replace("\\\n", " "), flags=re.M)[:1]
+    monkeypatch.chdir(ROOT)
+    assert main(shlex.split(command)) == 0
+    _, *printed = cells(capsys.readouterr().out)
+    header, *rows = cells(text)
+    assert header[0] == "method" and len(rows) == 3
+    for row in rows:
+        [whole] = (one for one in printed if one[1:2] == row[:1])
+        assert set(row) <= set(whole)
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of the first table, header first."""
+    [table] = re.findall(r"(?:^\|.*\n)+", text, flags=re.M)[:1]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    return [header, *rows]
 
 
 def test_ci_is_executable_and_stops_on_failure(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def data(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("data")
 def test_every_command_works(command: Any, tiny_bert: Path, tmp_path: Path) -> None:
     words = commands()
-    assert [line[0] for line in words][:4] == ["run", "list", "predict", "export"] and len(words) <= 8
+    assert [line[0] for line in words][:4] == ["run", "recommend", "predict", "export"] and len(words) <= 8
     run, seen = "", set[str]()
     for line in words:
         small = [run if word == "RUN" else word for word in line]
@@ -58,8 +58,10 @@ def test_every_command_works(command: Any, tiny_bert: Path, tmp_path: Path) -> N
         found = command(*small, folder=tmp_path / "runs")
         assert found.code == OK, (small, found.err)
         if line[0] == "run":
-            [run] = {r.run_id for r in load_all(tmp_path / "runs")[0]} - seen
-            seen.add(run)
+            new = [r for r in load_all(tmp_path / "runs")[0] if r.run_id not in seen]
+            assert len(new) == len(line[line.index("--method") + 1].split(",")) * (3 if "--seeds" in line else 1)
+            run = next(r.run_id for r in new if r.spec.method == "lora")
+            seen |= {r.run_id for r in new}
     with (tmp_path / "predictions.csv").open() as stream:
         found = [*csv.DictReader(stream)]
     assert [*found[0]] == ["row", "id", "label", "p_bad", "p_good"] and [one["id"] for one in found][3] == "a3"

@@ -134,7 +134,9 @@ def _figure(
     title: str, matrix: str, rows: Sequence[LayerMetrics], layers: Sequence[LayerMetrics], drawn: Sequence[str]
 ) -> Figure:
     """Singular values of the layers `drawn`, and the profile over depth of `layers`."""
-    few = f" Singular values of {len(drawn)} of them (--layer)." if len(drawn) < len(rows) else ""
+    few = (
+        f" Singular values are those of {len(drawn)} of them; --layer chooses others." if len(drawn) < len(rows) else ""
+    )
     left_out = " Embeddings are not in the profiles over depth." if any(row.embedding for row in rows) else ""
     caption = f"{len(rows)} matrices of {title}.{few}{left_out}"
     panels = [over_index(rows, drawn, matrix), *over_depth(layers, matrix, SHOWN)]

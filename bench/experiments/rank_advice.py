@@ -15,7 +15,6 @@ from bench.core.errors import BenchError, UsageError
 from bench.experiments import Check, Control, Experiment, Outcome, parse_integers, parse_list
 from bench.experiments.statistics import format_mean, mean, score, spearman
 from bench.figures import Figure, Panel, Series
-from bench.spectra.advice import BATCHES, gradient_ranks
 
 if TYPE_CHECKING:
     from bench.experiments.lab import Grid
@@ -30,6 +29,8 @@ NETWORKS: Mapping[str, Mapping[str, Value]] = {
 }
 TEXT = "minilm"
 IMAGE = tuple(f"{network}@{task}" for network in NETWORKS for task in ("mnist", "cifar10"))
+BATCHES = 8
+"""First global batches whose mean gradient is measured."""
 SHUFFLES = 2000
 LEVEL = 0.95
 """Share of the permutations whose correlation must be exceeded."""
@@ -151,6 +152,8 @@ class RankAdvice(Experiment[RankAdviceConfig]):
             "set": {**shape, "method.rank": c.rank},
         }
         records = self.lab.run(**grid)
+        from bench.spectra.advice import gradient_ranks  # imports torch
+
         predicted = [
             mean([*gradient_ranks(method, data.first_batches(BATCHES)).values()])
             for method, data in self.lab.build(**grid)

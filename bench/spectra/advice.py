@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from bench.api.batching import Batch
     from bench.api.method import Method
 
-BATCHES = 8
-"""First global batches whose mean gradient is measured."""
-
 
 def gradient_ranks(method: Method, batches: Sequence[Batch]) -> dict[str, float]:
     """Return, by the names of `Method.deltas`, the effective rank of ∂loss/∂W of the mean loss over the batches.

@@ -14,7 +14,7 @@ from bench.core.text import printable_lines
 
 EXAMPLES = (
     "bench recommend",
-    "bench recommend --runs results --tasks glue/sst2",
+    "bench recommend --runs results --tasks glue",
     "bench recommend --margin 0.005",
     "bench recommend --where method.rank=8 --json",
 )

@@ -99,6 +99,8 @@ def folders(
     for name in ("original", "tuned"):
         (tmp_path / name).mkdir()
         save_file({"query.weight": np.eye(8, dtype=np.float32)}, tmp_path / name / "model.safetensors")
+    layers = {f"layer.{i}.weight": np.eye(8, dtype=np.float32) for i in (0, 11)}
+    save_file(layers, tmp_path / "model.safetensors")
     return tmp_path
 
 

@@ -42,6 +42,8 @@ MOST_DEATHS = 3
 """Workers that may die one after another without having begun a run: then something is wrong with all of them."""
 GRACE_S = 30.0
 """Time that workers have to write what they must when the command is stopped."""
+READ_S = 5.0
+"""Time to read what a worker wrote before its end. Its pipe closes then, unless something it started holds it."""
 MEMORY_A_WORKER = 2 * 2**30
 """What `--jobs auto` reckons with: torch, MiniLM and its data take about half of it."""
 TAIL = 40
@@ -89,10 +91,11 @@ def run_pool(plan: Plan, jobs: int, attempts: Attempts) -> Generator[Record]:
 
 @dataclass(eq=False, kw_only=True)
 class _Worker:
-    """A worker process; `folder` is that of the run which it trains now."""
+    """A worker process; `folder` is that of the run which it trains now, `reader` reads the `tail` of its stderr."""
 
     lane: int
     process: subprocess.Popen[str]
+    reader: threading.Thread = field(init=False)
     folder: Path | None = None
     begun: bool = False
     tail: deque[str] = field(default_factory=lambda: deque[str](maxlen=TAIL))
@@ -152,8 +155,9 @@ class _Pool:
             env=self._environment(lane),
         )
         worker = self.workers[lane] = _Worker(lane=lane, process=process)
-        for target in (self._listen, self._keep_tail):
-            threading.Thread(target=target, args=(worker,), daemon=True).start()
+        worker.reader = threading.Thread(target=self._keep_tail, args=(worker,), daemon=True)
+        worker.reader.start()
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
 
     def _environment(self, lane: int) -> dict[str, str]:
         """Variables of a worker: its share of the threads, or its GPUs."""
@@ -221,6 +225,7 @@ class _Pool:
     def _after(self, worker: _Worker) -> Generator[Record]:
         """Go on after a worker's end: it had nothing more to do, or another takes its place."""
         del self.workers[worker.lane]
+        worker.reader.join(READ_S)  # its last words may still be in the pipe
         self.progress.end(worker.lane)
         code = worker.process.returncode
         if code == 0:

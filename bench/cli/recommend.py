@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 from bench.cli.output import emit, read_records, warn
-from bench.cli.parser import Parser, common, listed
+from bench.cli.parser import Parser, common, listed, positive
 from bench.core.errors import OK
 from bench.core.text import printable_lines
 
@@ -37,21 +36,8 @@ def parser() -> Parser:
         add(flag, metavar="NAME,…", type=listed(), default=(), help=f"only these {what}; * is a wildcard")
     where = "only runs of which this holds: 'seed<3', method.rank=8, cost.device=cpu (= != < <= > >=); repeatable"
     add("--where", metavar="NAME=VALUE", action="append", default=[], help=where)
-    add("--margin", metavar="X", type=_margin, default=0.01, help="loss of score that does not matter (default: 0.01)")
+    add("--margin", metavar="X", type=positive, default=0.01, help="loss of score that does not matter (default: 0.01)")
     return parser
-
-
-def _margin(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(
-            f"--margin {text} is no loss of score\nit is a number above 0, on the scale of the metric\n"
-            "Give for example --margin 0.005."
-        )
-    return value
 
 
 def handle(options: argparse.Namespace) -> int:

@@ -49,7 +49,7 @@ def test_the_commands_repeat_these_runs(runs: Path, capsys: Captured) -> None:
 @pytest.mark.parametrize("margin", ["0", "-1", "nan", "much", "inf"])
 def test_a_margin_that_is_none(margin: str, capsys: Captured) -> None:
     assert main(["recommend", f"--margin={margin}"]) == 2
-    assert f"--margin {margin} is no loss of score" in capsys.readouterr().err
+    assert f"--margin: '{margin}' is not a positive number" in capsys.readouterr().err
 
 
 def test_a_folder_without_records(tmp_path: Path, capsys: Captured) -> None:
